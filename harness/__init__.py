@@ -1,0 +1,1 @@
+"""Measure memory phase by phase in isolated children, and judge how it grows."""

@@ -1,0 +1,33 @@
+"""Errors a user can act on: one base class, small leaves that are also the builtin they mean."""
+
+
+class HarnessError(Exception):
+    """Something the user can mend; the message says what was asked, what was found and what to do."""
+
+
+class UsageError(HarnessError, ValueError):
+    """A setting, option or argument that cannot be used as given."""
+
+
+class BytesError(UsageError):
+    """A text that is not an amount of bytes."""
+
+
+class RunDirectoryError(HarnessError, OSError):
+    """A run directory that cannot be read or written, or whose contents are damaged."""
+
+
+class PolicyError(UsageError):
+    """A gate policy file that cannot be used as written."""
+
+
+class BaselineError(HarnessError, ValueError):
+    """A baseline file that cannot be read, or a run that may not become one."""
+
+
+class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+    """A meter that cannot read here; the message is the reason that the tables show."""
+
+
+class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+    """The device that was asked for cannot be used here; the message says why."""

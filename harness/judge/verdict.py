@@ -1,0 +1,90 @@
+"""What the gate concludes: checks, findings and one verdict with one sentence, the same words everywhere."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """What ``python -m harness gate`` and ``nox -s gate`` exit with."""
+
+    PASS = 0
+    REGRESSION = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    NO_BASELINE = 4
+    IMPROVEMENT = 5
+
+
+class FindingKind(StrEnum):
+    """Why a check did not hold."""
+
+    REGRESSION = "regression"
+    INCOMPLETE = "incomplete"
+    NO_BASELINE = "no_baseline"
+    IMPROVEMENT = "improvement"
+
+
+# The order is the precedence: a regression was seen whatever else is missing, and an improvement counts only in a
+# run that is complete and comparable.
+_EXIT_CODES = {
+    FindingKind.REGRESSION: ExitCode.REGRESSION,
+    FindingKind.INCOMPLETE: ExitCode.INCOMPLETE,
+    FindingKind.NO_BASELINE: ExitCode.NO_BASELINE,
+    FindingKind.IMPROVEMENT: ExitCode.IMPROVEMENT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One rule applied to one subject; ``finding`` is None where it holds."""
+
+    rule: str
+    """Name of the rule: coverage, outcome, slope, growth_class, budget, arithmetic, baseline."""
+    subject: str
+    """What was checked, in the user's terms: ``"loading / lazy / construct / device in use"``."""
+    sentence: str
+    """What was measured against what, and what to do when it does not hold."""
+    finding: FindingKind | None = None
+    scenario: str = ""
+    point: str = ""
+    phase: str = ""
+    meter: str = ""
+    measured: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    """Unit of measured and limit: ``"B"`` or ``"B/image"``, ``"B/frame"``."""
+    because: str = ""
+    """Where the limit comes from, as the policy gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The sum of all checks."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def findings(self) -> tuple[Check, ...]:
+        """The checks that do not hold, the gravest kind first."""
+        order = list(_EXIT_CODES)
+        return tuple(sorted((c for c in self.checks if c.finding), key=lambda c: order.index(c.finding or order[-1])))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The gravest finding decides; a verdict without a single check is incomplete, never a pass."""
+        if not self.checks:
+            return ExitCode.INCOMPLETE
+        findings = self.findings
+        return _EXIT_CODES[findings[0].finding] if findings and findings[0].finding else ExitCode.PASS
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if not self.checks:
+            return "Nothing was checked: the run holds nothing that a rule applies to."
+        findings = self.findings
+        if not findings:
+            return f"Pass: all {len(self.checks)} checks hold."
+        first, others = findings[0], len(findings) - 1
+        more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
+        return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"

@@ -1,0 +1,158 @@
+"""The words of the whole house: what is planned, what was read, how it ended. Plain frozen records, JSON in and out."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+SCHEMA_VERSION = 1
+"""Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the new one."""
+
+RUN_FILE = "run.json"
+ROWS_FILE = "rows.jsonl"
+
+Scalar = str | int | float | bool | None
+
+
+class Outcome(StrEnum):
+    """How one run ended. Every run has one, with a reason; none is dropped."""
+
+    OK = "ok"
+    DEVICE_OOM = "device_oom"
+    HOST_OOM = "host_oom"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+class Quality(StrEnum):
+    """What kind of number a reading is."""
+
+    EXACT = "exact"
+    """Kept by the counter itself: the peak cannot be missed."""
+    BOUNDED = "bounded"
+    """The peak lies between peak_bytes and peak_bound_bytes, both from exact counters."""
+    SAMPLED = "sampled"
+    """Polled: a peak between two samples is missed; samples and largest_gap_s say how finely."""
+    UNAVAILABLE = "unavailable"
+    """Nothing could be read; the reason says why. Never zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one meter read over one phase. All amounts are bytes; None only when unavailable."""
+
+    meter: str
+    quality: Quality
+    start_bytes: int | None = None
+    peak_bytes: int | None = None
+    end_bytes: int | None = None
+    peak_bound_bytes: int | None = None
+    samples: int | None = None
+    largest_gap_s: float | None = None
+    reason: str = ""
+
+    @property
+    def growth_bytes(self) -> int | None:
+        """Peak over start."""
+        return None if self.peak_bytes is None or self.start_bytes is None else self.peak_bytes - self.start_bytes
+
+    @property
+    def retained_bytes(self) -> int | None:
+        """End over start; negative where the phase gave memory back."""
+        return None if self.end_bytes is None or self.start_bytes is None else self.end_bytes - self.start_bytes
+
+    @classmethod
+    def unavailable(cls, meter: str, reason: str) -> Self:
+        """The reading of a meter that cannot read here."""
+        return cls(meter=meter, quality=Quality.UNAVAILABLE, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRecord:
+    """One named span of one run. ``finished`` is False when the body died in it with an exception."""
+
+    point: str
+    repeat: int
+    phase: str
+    index: int
+    finished: bool
+    duration_s: float
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One cell of a sweep: a scenario at given parameters. Repeats of a point differ in nothing."""
+
+    scenario: str
+    body: str
+    """``"package.module:function"``, imported only in the child; called with (memory, parameters)."""
+    parameters: Mapping[str, Scalar]
+    """What the sweep varies, in the order of the point's name."""
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    """What every point of the scenario shares; passed to the body together with the parameters."""
+    phases: tuple[str, ...]
+    """The phases a whole run has, in order."""
+    prepare: str | None = None
+    """``"package.module:function"`` that makes the input files, run in a child of its own, unmeasured."""
+    expected: Outcome = Outcome.OK
+    device_budget_bytes: int | None = None
+    """Size of the device for this point alone; None is the run's own setting."""
+
+    @property
+    def name(self) -> str:
+        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``."""
+        return "-".join([self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How one run ended, as its parent saw it."""
+
+    point: str
+    repeat: int
+    outcome: Outcome
+    reason: str
+    phase: str | None
+    """The phase it was in when it ended other than by finishing."""
+    exit_code: int | None
+    launcher: str
+    duration_s: float
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
+    plain = dataclasses.asdict(record)
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+
+
+def point_from_json(row: Mapping[str, Any]) -> Point:
+    """The Point that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    known = {f.name for f in dataclasses.fields(Point)}
+    values = {key: value for key, value in row.items() if key in known}
+    values["phases"] = tuple(values["phases"])
+    values["expected"] = Outcome(values["expected"])
+    return Point(**values)
+
+
+def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
+    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    readings = tuple(Reading(**{**reading, "quality": Quality(reading["quality"])}) for reading in row["readings"])
+    return PhaseRecord(
+        point=row["point"],
+        repeat=row["repeat"],
+        phase=row["phase"],
+        index=row["index"],
+        finished=row["finished"],
+        duration_s=row["duration_s"],
+        readings=readings,
+    )
+
+
+def end_from_json(row: Mapping[str, Any]) -> RunEnd:
+    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
+    return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})

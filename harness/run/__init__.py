@@ -1,0 +1,1 @@
+"""Runs in the parent: points to devices to children to rows. Never imports TensorFlow."""

@@ -1,0 +1,50 @@
+"""The only place that parses and prints amounts of bytes. IEC units: 1 MiB = 1024 * 1024 B (IEC 80000-13)."""
+
+import re
+
+from harness.errors import BytesError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+_FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
+_AMOUNT = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)\s*")
+_DECIMAL_UNITS = {"KB": "KiB", "MB": "MiB", "GB": "GiB", "TB": "TiB", "K": "KiB", "M": "MiB", "G": "GiB", "T": "TiB"}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from a text such as ``"256MiB"``, ``"1.5 GiB"`` or ``"4096 B"``.
+
+    Raises BytesError for anything else; decimal and one-letter units are refused, because they mean different
+    amounts to different people.
+    """
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise BytesError(f"{text!r} is not an amount of bytes; write a number and a unit, for example 256MiB")
+    unit = match["unit"]
+    if unit not in _FACTORS:
+        wanted = _DECIMAL_UNITS.get(unit.upper(), "MiB")
+        raise BytesError(
+            f"{text!r} has the unit {unit or 'none'!s}; write {wanted} (of B, KiB, MiB, GiB, TiB), for example {match['number']}{wanted}"
+        )
+    amount = float(match["number"]) * _FACTORS[unit]
+    if amount != int(amount):
+        raise BytesError(f"{text!r} is not a whole number of bytes; write it in a smaller unit")
+    return int(amount)
+
+
+def format_bytes(amount: float) -> str:
+    """An amount for people: ``"0 B"``, ``"768 B"``, ``"4.0 MiB"``, ``"-1.5 GiB"``; the exact value stays in the tables."""
+    sign, size = ("-", -amount) if amount < 0 else ("", amount)
+    for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        # 0.9995 of a unit already prints as 1.0 of it; the smaller unit would print 1024.0.
+        if size >= 0.9995 * factor:
+            return f"{sign}{size / factor:,.1f} {unit}"
+    return f"{sign}{size:,.0f} B"
+
+
+def format_rate(bytes_per_item: float, item: str) -> str:
+    """A slope for people, in plain bytes so that small limits stay readable: ``"65,536 B/image"``."""
+    return f"{bytes_per_item:,.0f} B/{item}"

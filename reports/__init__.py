@@ -1,0 +1,1 @@
+"""What people read: tables, plots, the page and the summary."""

@@ -1,0 +1,1 @@
+"""What is measured: the catalogue, its bodies, the policy of the gate and the committed baselines."""
