@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 1
 """Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the new one."""
@@ -94,6 +97,8 @@ class Point:
     """What the sweep varies, in the order of the point's name."""
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     """What every point of the scenario shares; passed to the body together with the parameters."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Files of the user's, by name; passed to the body as well, but no part of what makes points comparable."""
     phases: tuple[str, ...]
     """The phases a whole run has, in order."""
     prepare: str | None = None
@@ -123,7 +128,7 @@ class RunEnd:
     duration_s: float
 
 
-def to_json(record: Any) -> dict[str, Any]:
+def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}

@@ -27,7 +27,8 @@ def parse_bytes(text: str) -> int:
     if unit not in _FACTORS:
         wanted = _DECIMAL_UNITS.get(unit.upper(), "MiB")
         raise BytesError(
-            f"{text!r} has the unit {unit or 'none'!s}; write {wanted} (of B, KiB, MiB, GiB, TiB), for example {match['number']}{wanted}"
+            f"{text!r} has {f'the unit {unit}' if unit else 'no unit'}; "
+            f"write B, KiB, MiB, GiB or TiB, for example {match['number']}{wanted}"
         )
     amount = float(match["number"]) * _FACTORS[unit]
     if amount != int(amount):

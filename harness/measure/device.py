@@ -1,0 +1,40 @@
+"""Make TensorFlow use exactly the device that was leased, before its first operation."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from harness.errors import DeviceUnavailable
+
+_MIB = 1024 * 1024
+
+
+def prepare_device(device: dict[str, Any]) -> str:
+    """Configure the leased device and start TensorFlow's runtime; gives its name, as ``"CPU:0"``.
+
+    The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the environment. A card is
+    capped with a logical device of ``limit_bytes``, or grows on demand when there is no limit. Raises
+    DeviceUnavailable when TensorFlow does not see the card that the driver has.
+    """
+    if device["kind"] == "emulated":
+        name = "CPU:0"
+    else:
+        cards = tf.config.list_physical_devices("GPU")
+        if not cards:
+            raise DeviceUnavailable(
+                f"TensorFlow {tf.__version__} sees no GPU, though the driver has {device['name']}; "
+                "install a build with CUDA (pip install 'tensorflow[and-cuda]') or ask for --device cpu"
+            )
+        _cap(cards[0], device["limit_bytes"])
+        name = "GPU:0"
+    with tf.device(name):
+        tf.zeros([]).numpy()  # thread pools and contexts start here, not inside the first phase
+    return name
+
+
+def _cap(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.config.PhysicalDevice has no type stubs
+    if limit_bytes is None:
+        tf.config.experimental.set_memory_growth(card, True)  # noqa: FBT003 - TensorFlow's own signature
+        return
+    capped = tf.config.LogicalDeviceConfiguration(memory_limit=limit_bytes // _MIB)
+    tf.config.set_logical_device_configuration(card, [capped])

@@ -1,0 +1,50 @@
+"""Name the exception that ended a body: which memory ran out, or what else went wrong."""
+
+import re
+
+from harness.errors import DeviceUnavailable
+from harness.records import Outcome
+
+# The sentence of TensorFlow's Allocator errors (op_kernel.cc), with the parts that decide.
+_REFUSED = re.compile(
+    r"OOM when allocating tensor with shape(?P<shape>\[[^\]]*\]) and type (?P<type>\w+)"
+    r" on (?P<device>\S+) by allocator (?P<allocator>\S+)"
+)
+# The allocators that stand for the device: a card's, and the one that the CPU borrows from it.
+_DEVICE_ALLOCATORS = ("GPU_", "bfc_cpu_allocator_for_gpu", "cuda_malloc_async")
+# What TensorFlow says when a copy to the card found no room there.
+_COPY_REFUSED = "Dst tensor is not initialized"
+
+
+def name_exception(error: BaseException) -> tuple[Outcome, str]:
+    """The outcome and its reason, in one line.
+
+    TensorFlow raises ResourceExhaustedError for refused device memory and for refused host memory alike; its message
+    names the allocator, and that decides. It is recognised by name, so that this module never imports TensorFlow.
+    """
+    kind, message = type(error).__name__, str(error)
+    if isinstance(error, DeviceUnavailable):
+        return Outcome.SKIPPED, message
+    if isinstance(error, MemoryError):
+        return Outcome.HOST_OOM, f"MemoryError: {_first_line(message) or 'the process reached its limit of host memory'}"
+    if kind == "ResourceExhaustedError":
+        return _name_refusal(message)
+    if _COPY_REFUSED in message:
+        return Outcome.DEVICE_OOM, _first_line(message)
+    return Outcome.ERROR, f"{kind}: {_first_line(message)}"
+
+
+def _name_refusal(message: str) -> tuple[Outcome, str]:
+    refused = _REFUSED.search(message)
+    if refused is None:
+        return Outcome.DEVICE_OOM, _first_line(message)
+    reason = (
+        f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
+        f" on {refused['device'].rpartition('/')[2]}"
+    )
+    on_device = refused["allocator"].startswith(_DEVICE_ALLOCATORS)
+    return (Outcome.DEVICE_OOM if on_device else Outcome.HOST_OOM), reason
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0][:500]

@@ -1,0 +1,61 @@
+"""Live tensors on one device, as TensorFlow's own allocator counts them: exact, peak included."""
+
+import gc
+
+import tensorflow as tf
+
+from harness.errors import MeterUnavailable
+from harness.records import Quality, Reading
+
+# Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are left out.
+_KNOWN_BYTES = 1024 * 1024
+
+
+class AllocatorMeter:
+    """``device_in_use``: bytes of live tensors; the peak is kept by the allocator and reset at the start of each phase."""
+
+    names = ("device_in_use",)
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._start_bytes = 0
+
+    def open(self) -> None:
+        """Allocate a known tensor and look for it. Raises MeterUnavailable when the allocator did not count it."""
+        before_bytes, _ = self._read()
+        with tf.device(self._device):
+            known = tf.zeros([_KNOWN_BYTES], tf.uint8)
+        found_bytes = self._read()[0] - before_bytes
+        del known
+        gc.collect()  # before the first phase: nothing measured sees it
+        if found_bytes < _KNOWN_BYTES:
+            raise MeterUnavailable(
+                f"TensorFlow's allocator on {self._device} counted {found_bytes} B of a tensor of {_KNOWN_BYTES} B; "
+                "its statistics cannot be trusted here"
+            )
+
+    def begin(self) -> None:
+        """Set the peak to what is live now."""
+        tf.test.experimental.sync_devices()
+        tf.config.experimental.reset_memory_stats(self._device)
+        self._start_bytes, _ = self._read()
+
+    def end(self) -> tuple[Reading, ...]:
+        """Live bytes at both edges and the allocator's own peak between them."""
+        tf.test.experimental.sync_devices()
+        end_bytes, peak_bytes = self._read()
+        reading = Reading(
+            meter=self.names[0],
+            quality=Quality.EXACT,
+            start_bytes=self._start_bytes,
+            peak_bytes=peak_bytes,
+            end_bytes=end_bytes,
+        )
+        return (reading,)
+
+    def _read(self) -> tuple[int, int]:
+        try:
+            stats = tf.config.experimental.get_memory_info(self._device)
+        except ValueError as error:
+            raise MeterUnavailable(f"TensorFlow has no memory statistics for {self._device}: {error}") from error
+        return int(stats["current"]), int(stats["peak"])

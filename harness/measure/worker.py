@@ -1,0 +1,143 @@
+"""The child: confine itself, run one scenario body, emit one JSON line per finished phase.
+
+Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input. Nothing heavy is imported
+here: bodies, preparations and meters are loaded by name, after the environment that their libraries read is set.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+from harness.errors import HarnessError, MeterUnavailable, UsageError
+from harness.measure.endings import name_exception
+from harness.measure.meters.base import AbsentMeter, Meter
+from harness.measure.phases import Memory
+from harness.records import Outcome
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
+_FIRST_VICTIM = "1000"  # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one child is told. With ``body`` it measures a point; with ``prepare`` alone it makes input files."""
+
+    point: str
+    repeat: int
+    body: str | None
+    prepare: str | None
+    parameters: Mapping[str, Any]
+    workspace: str
+    rows_path: str
+    device: Mapping[str, Any]
+    host_limit_bytes: int
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The job that the parent wrote."""
+        return cls(**json.loads(text))
+
+
+def main() -> int:
+    """Run the job on standard input; 0 when its last word is on disk, whatever that word is."""
+    job = Job.from_json(sys.stdin.read())
+    confine(job.host_limit_bytes)
+    if job.body is None:
+        return _prepare(job)
+    descriptor = os.open(job.rows_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def emit(row: Mapping[str, Any]) -> None:
+        # One write to an O_APPEND file is one whole line, also beside other children (open(2)).
+        line = (json.dumps(row) + "\n").encode()
+        if os.write(descriptor, line) != len(line):
+            raise OSError(f"{job.rows_path}: a row was cut short; is the disk full?")
+
+    outcome, reason = Outcome.OK, ""
+    try:
+        _measure(job, emit)
+    except BaseException as error:  # noqa: BLE001 - the body is a stranger: whatever ends it is the result
+        outcome, reason = name_exception(error)
+        if outcome is Outcome.ERROR and not isinstance(error, HarnessError):
+            import traceback  # for the log of a body that failed, nowhere else
+
+            traceback.print_exc()
+    emit({"kind": "done", "point": job.point, "repeat": job.repeat, "outcome": outcome, "reason": reason})
+    sys.stderr.flush()
+    return 0
+
+
+def confine(host_limit_bytes: int) -> None:
+    """Bound this process: its data segment, its rank for the kernel's out-of-memory killer, and its parent's life.
+
+    Raises OSError where the kernel refuses the limit. The rest is skipped where there is no Linux.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, (host_limit_bytes, host_limit_bytes))
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def load(name: str) -> Callable[..., Any]:
+    """The function that ``"package.module:function"`` names. Raises UsageError when there is none."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        found = getattr(import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name!r} cannot be loaded: {error}") from error
+    except AttributeError as error:
+        raise UsageError(f"{name!r} cannot be loaded: {module_name} has no {function_name!r}") from error
+    if not callable(found):
+        raise UsageError(f"{name!r} is not a function")
+    loaded: Callable[..., Any] = found
+    return loaded
+
+
+def _prepare(job: Job) -> int:
+    if job.prepare is None:
+        raise UsageError("the job has neither a body nor a preparation")
+    try:
+        load(job.prepare)(Path(job.workspace), job.parameters)
+    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
+        outcome, reason = name_exception(error)
+        sys.stderr.write(f"{outcome}: {reason}\n")
+        return 1
+    return 0
+
+
+def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
+    assert job.body is not None  # noqa: S101 - main() has branched on it
+    body = load(job.body)
+    device_name = load("harness.measure.device:prepare_device")(job.device)
+    meters = _open_meters(job, device_name)
+    memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
+    body(memory, job.parameters)
+
+
+def _open_meters(job: Job, device_name: str) -> list[Meter]:
+    # The host's meter begins last and ends first, so that it does not count the others' work.
+    wanted: list[tuple[str, tuple[Any, ...]]] = [
+        ("harness.measure.meters.nvml:NvmlMeter", (job.device.get("uuid"),)),
+        ("harness.measure.meters.tensorflow:AllocatorMeter", (device_name,)),
+        ("harness.measure.meters.host:HostMeter", ()),
+    ]
+    opened: list[Meter] = []
+    for name, arguments in wanted:
+        meter: Meter = load(name)(*arguments)
+        try:
+            meter.open()
+        except MeterUnavailable as reason:
+            meter = AbsentMeter(meter.names, str(reason))
+        opened.append(meter)
+    return opened
+
+
+if __name__ == "__main__":
+    sys.exit(main())

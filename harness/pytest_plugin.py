@@ -1,0 +1,229 @@
+"""Composition root for pytest: any test that takes ``point``, ``repeat`` and ``measure`` is part of a run.
+
+The controller and its xdist workers share one run directory: children append whole lines to one rows.jsonl, and the
+first worker writes run.json, with the plan, before any child starts.
+"""
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DeviceUnavailable, HarnessError
+from harness.records import ROWS_FILE, RUN_FILE, Point, RunEnd
+from harness.run.devices import Device, check_budget, choose_device
+from harness.run.manifest import claim_run_directory, default_run_directory, end_run, start_run
+from harness.run.runner import Runner, ends_of
+from harness.units import GIB, parse_bytes
+
+DEFAULT_REPEATS = 2
+"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
+DEFAULT_HOST_LIMIT_BYTES = 8 * GIB
+"""Chosen: three times what the largest eager point of the catalogue needs (2.3 GiB with TensorFlow itself)."""
+DEFAULT_TIMEOUT_S = 300.0
+"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
+
+_DIRECTORY = pytest.StashKey[Path]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options of a sweep."""
+    group = parser.getgroup("memory", "memory measurement (each point in a child of its own)")
+    group.addoption(
+        "--memory-out",
+        metavar="DIR",
+        type=Path,
+        help="run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
+    )
+    group.addoption(
+        "--repeats",
+        metavar="N",
+        type=_repeats,
+        default=DEFAULT_REPEATS,
+        help="times each point is measured, in fresh children (default: %(default)s)",
+    )
+    group.addoption(
+        "--device-budget",
+        metavar="SIZE",
+        type=_budget,
+        help="limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
+    )
+    group.addoption(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: %(default)s)",
+    )
+    group.addoption(
+        "--host-budget",
+        metavar="SIZE",
+        type=_bytes,
+        default=DEFAULT_HOST_LIMIT_BYTES,
+        help="limit of each child's host memory, as RLIMIT_DATA (default: 8GiB)",
+    )
+    group.addoption(
+        "--memory-timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=DEFAULT_TIMEOUT_S,
+        help="time after which a child is stopped and its point recorded as timed_out (default: %(default)g)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the run directory; the workers take the controller's."""
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        config.stash[_DIRECTORY] = Path(worker_input["memory_run_directory"])
+        return
+    asked: Path | None = config.getoption("memory_out")
+    if asked is not None:
+        try:
+            claim_run_directory(asked)
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+    config.stash[_DIRECTORY] = asked or default_run_directory(config.rootpath)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell an xdist worker where the run is written."""
+    node.workerinput["memory_run_directory"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat every measured point."""
+    if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
+        repeats = range(metafunc.config.getoption("repeats"))
+        metafunc.parametrize("repeat", repeats, ids=[f"repeat={repeat}" for repeat in repeats])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write run.json once everything that was deselected is gone: in the one process, or in the first worker."""
+    config = session.config
+    if config.getoption("collectonly") or not _writes_the_plan(config):
+        return
+    points = _planned(session)
+    if not points and config.getoption("memory_out") is None:
+        return  # a test session that measures nothing leaves nothing behind
+    try:
+        start_run(
+            config.stash[_DIRECTORY],
+            points=points,
+            repeats=config.getoption("repeats"),
+            device=_device(config),
+            command=shlex.join(["pytest", *config.invocation_params.args]),
+            root=config.rootpath,
+            settings={
+                "host_limit_bytes": config.getoption("host_budget"),
+                "timeout_s": config.getoption("memory_timeout"),
+                "device": config.getoption("device"),
+            },
+        )
+    except DeviceUnavailable as error:
+        pytest.exit(f"{error}; nothing was measured", returncode=3)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note the end of the run, in the process that the user started."""
+    directory = session.config.stash.get(_DIRECTORY, None)
+    if directory is not None and not _is_worker(session.config) and (directory / RUN_FILE).exists():
+        end_run(directory)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was measured, where it is, and how to judge it."""
+    directory = config.stash[_DIRECTORY]
+    if not (directory / ROWS_FILE).exists():
+        return
+    ends = ends_of(directory)
+    outcomes = Counter(str(end.outcome) for end in ends)
+    terminalreporter.section("memory")
+    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
+    terminalreporter.line(f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}")
+    terminalreporter.line(f"judge them:  python -m harness gate {_shown(directory, config)}")
+
+
+@pytest.fixture(scope="session")
+def memory_runner(pytestconfig: pytest.Config) -> Runner:
+    """The runner of this session's run directory."""
+    return Runner(
+        run_directory=pytestconfig.stash[_DIRECTORY],
+        device=_device(pytestconfig),
+        root=pytestconfig.rootpath,
+        workspace=pytestconfig.rootpath / "artifacts" / "inputs",
+        host_limit_bytes=pytestconfig.getoption("host_budget"),
+        timeout_s=pytestconfig.getoption("memory_timeout"),
+    )
+
+
+@pytest.fixture
+def measure(memory_runner: Runner) -> Callable[[Point, int], RunEnd]:
+    """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns."""
+    return memory_runner.measure
+
+
+def _planned(session: pytest.Session) -> list[Point]:
+    named: dict[str, Point] = {}
+    for item in session.items:
+        callspec = getattr(item, "callspec", None)
+        point = callspec.params.get("point") if callspec is not None else None
+        if isinstance(point, Point) and "measure" in getattr(item, "fixturenames", ()):
+            named[point.name] = point
+    return list(named.values())
+
+
+def _device(config: pytest.Config) -> Device:
+    return choose_device(config.getoption("device")).with_budget(config.getoption("device_budget"))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _writes_the_plan(config: pytest.Config) -> bool:
+    if _is_worker(config):
+        return bool(config.workerinput["workerid"] == "gw0")  # type: ignore[attr-defined]
+    # The controller of a distributed session collects nothing itself.
+    return not getattr(config.option, "numprocesses", None)
+
+
+def _shown(directory: Path, config: pytest.Config) -> str:
+    inside = directory.is_absolute() and directory.is_relative_to(config.invocation_params.dir)
+    return str(directory.relative_to(config.invocation_params.dir) if inside else directory)
+
+
+def _bytes(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except HarnessError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _budget(text: str) -> int:
+    try:
+        return check_budget(parse_bytes(text))
+    except HarnessError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _repeats(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of repeats; write 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds; write a number above 0")
+    return seconds

@@ -1,0 +1,106 @@
+"""run.json: what was planned, on what, with which settings. Written before the first child starts."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunDirectoryError, UsageError
+from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, to_json
+from harness.run.devices import Device
+from harness.run.environment import describe_environment, tensorflow_minor
+
+
+def claim_run_directory(path: Path) -> None:
+    """Check that a new run may be written to ``path``. Raises UsageError when it already holds one, or is a file."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--memory-out {path} is a file; name a folder for the run")
+    if (path / RUN_FILE).exists() or (path / ROWS_FILE).exists():
+        raise UsageError(f"--memory-out {path} already holds a run; name another folder, or delete this one first")
+
+
+def default_run_directory(root: Path) -> Path:
+    """``artifacts/runs/<UTC time>-<process id>`` under the project's root."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return root / "artifacts" / "runs" / f"{stamp}-{os.getpid()}"
+
+
+def start_run(
+    path: Path,
+    *,
+    points: Sequence[Point],
+    repeats: int,
+    device: Device,
+    command: str,
+    root: Path,
+    settings: Mapping[str, Any],
+) -> None:
+    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot."""
+    scans = sorted({str(point.fixed["scan"]) for point in points if point.fixed.get("scan") is not None})
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": path.resolve().name,
+        "started": _now(),
+        "ended": None,
+        "command": command,
+        "repeats": repeats,
+        "environment": describe_environment(root),
+        "device": {
+            "kind": device.kind,
+            "name": device.name,
+            "uuid": device.uuid,
+            "memory_bytes": device.memory_bytes,
+            "limit_bytes": device.limit_bytes,
+            "allocator": _allocator(device),
+            "driver": device.driver,
+        },
+        "comparability": {
+            "device": device.name,
+            "device_memory_bytes": device.memory_bytes,
+            "allocator": _allocator(device),
+            "tensorflow": tensorflow_minor(),
+            "scan": ", ".join(scans) or "none",
+        },
+        "settings": dict(settings),
+        "planned": [to_json(point) for point in points],
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ROWS_FILE).touch()
+    except OSError as error:
+        raise RunDirectoryError(f"the run directory {path} cannot be made: {error}") from error
+    _replace(path / RUN_FILE, manifest)
+
+
+def end_run(path: Path) -> None:
+    """Note the time at which the run was over. Raises RunDirectoryError when run.json is gone or damaged."""
+    try:
+        manifest = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path / RUN_FILE} cannot be read back: {error}") from error
+    _replace(path / RUN_FILE, {**manifest, "ended": _now()})
+
+
+def _allocator(device: Device) -> str:
+    return "bfc" if device.kind == "emulated" else os.environ.get("TF_GPU_ALLOCATOR", "bfc")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _replace(path: Path, manifest: Mapping[str, Any]) -> None:
+    # A reader sees the old file or the new one, never half of one.
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=".run-", suffix=".json", delete=False, encoding="utf-8"
+        ) as file:
+            json.dump(manifest, file, indent=1)
+            file.write("\n")
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error}") from error

@@ -1,0 +1,69 @@
+"""From the file to the end of the second epoch, with one of the two loaders, as a training script would."""
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
+from ptycho.scan import Scan
+from scenarios.bodies.scans import scan_path
+
+CONTAINERS = {"eager": PtychoDataContainer, "lazy": LazyPtychoDataContainer}
+
+
+def measure(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - the harness's Memory, not imported here
+    """Phases open, construct, first_batch, epoch_0, epoch_1, release.
+
+    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size.
+    """
+    container_type = CONTAINERS[parameters["loader"]]
+    path = scan_path(memory.workspace, parameters)
+    declare(memory, parameters)
+    with memory.phase("open"):
+        scan = Scan.open(path, cache_dir=memory.workspace)
+    with memory.phase("construct"):
+        container = container_type.from_scan(scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0)
+    feed(memory, container, parameters)
+    with memory.phase("release"):
+        del container, scan
+        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+
+
+def declare(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - the harness's Memory
+    """Say what one batch of X and what the eager container's tensors add up to."""
+    channel_count = parameters["gridsize"] ** 2
+    arrays = PtychoDataContainer.tensor_bytes(
+        image_count=parameters["image_count"], frame_size=parameters["frame_size"], channel_count=channel_count
+    )
+    batch_bytes = parameters["batch_size"] * channel_count * parameters["frame_size"] ** 2 * tf.float32.size
+    memory.declare(batch=batch_bytes, arrays=sum(arrays.values()))
+
+
+def feed(memory: Any, container: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - Memory; either container
+    """First batch and two shuffled epochs.
+
+    Without prefetching, and dropping each batch before the next is asked for, an epoch's peak repeats to the byte.
+    """
+    with memory.phase("first_batch"):
+        dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0)
+        batch = next(iter(dataset))
+        del batch
+    for epoch in range(2):
+        with memory.phase(f"epoch_{epoch}"):
+            images = consume(dataset)
+        if images != parameters["image_count"]:
+            raise ValueError(f"epoch {epoch} fed {images} of {parameters['image_count']} groups")
+
+
+def consume(dataset: tf.data.Dataset) -> int:
+    """Take every batch and let it go again; the number of groups seen."""
+    images = 0
+    batches = iter(dataset)
+    batch = next(batches, None)
+    while batch is not None:
+        images += int(batch[0].shape[0])
+        batch = None
+        batch = next(batches, None)
+    return images

@@ -1,0 +1,169 @@
+"""What is measured. ``SCENARIOS`` is the whole catalogue; everything below it only multiplies it out into points.
+
+Bodies are named by string: they import TensorFlow, and are loaded in the child alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.records import Outcome, Point, Scalar
+
+MIB = 1024 * 1024
+
+IMAGE_COUNTS = (100, 500, 1000, 2000)
+"""Groups of the simulated sweep: over a factor of 20, and every epoch has more than one batch of 64."""
+ARRAY_COUNTS = (100, 500, 1000)
+"""Groups of the in-memory sweep: the sizes users know from tests/test_lazy_loading.py."""
+STACK_SIZE = 2048
+"""Frames of the simulated scan: enough to seed 2,000 groups without drawing one twice."""
+STACK_FACTOR = 4
+"""Each loader has one point with this many times the stack, at an image count that is in the sweep too."""
+STACK_COUNT = 500
+"""The image count of that point."""
+FRAME_SIZE = 64
+GRIDSIZE = 2
+BATCH_SIZE = 64
+"""Groups in a batch: with N = 64 and C = 4 a batch of X is 4 MiB, which the BFC allocator counts without rounding."""
+OOM_BUDGET_BYTES = 256 * MIB
+"""Device of the oom scenario: a tenth of what the eager loader asks for at 2,000 groups, 64 batches of the lazy one."""
+
+LOADERS = ("eager", "lazy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One way of using a loader, and the phases it is measured in."""
+
+    name: str
+    body: str
+    prepare: str | None
+    phases: tuple[str, ...]
+    device_budget_bytes: int | None = None
+    expected: Mapping[str, Outcome]
+    """The outcome of each loader."""
+
+
+SCENARIOS = (
+    Scenario(
+        name="loading",
+        body="scenarios.bodies.loading:measure",
+        prepare="scenarios.bodies.scans:prepare",
+        phases=("open", "construct", "first_batch", "epoch_0", "epoch_1", "release"),
+        expected={"eager": Outcome.OK, "lazy": Outcome.OK},
+    ),
+    Scenario(
+        name="arrays",
+        body="scenarios.bodies.arrays:measure",
+        prepare=None,
+        phases=("construct", "first_batch", "epoch_0", "epoch_1", "release"),
+        expected={"eager": Outcome.OK, "lazy": Outcome.OK},
+    ),
+    Scenario(
+        name="oom",
+        body="scenarios.bodies.loading:measure",
+        prepare="scenarios.bodies.scans:prepare",
+        phases=("open", "construct", "first_batch", "epoch_0", "epoch_1", "release"),
+        device_budget_bytes=OOM_BUDGET_BYTES,
+        expected={"eager": Outcome.DEVICE_OOM, "lazy": Outcome.OK},
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanChoice:
+    """The scan that a sweep reads: how many frames of which size, and the user's file unless it is simulated."""
+
+    label: str
+    frame_count: int
+    frame_size: int
+    file: str | None
+
+
+SIMULATED = ScanChoice(label="simulated, seed 0", frame_count=STACK_SIZE, frame_size=FRAME_SIZE, file=None)
+
+
+def default_image_counts(scan: ScanChoice) -> tuple[int, ...]:
+    """The catalogue's counts where the scan seeds them all; else an eighth, a quarter, half and all of its frames."""
+    if scan.frame_count >= IMAGE_COUNTS[-1]:
+        return IMAGE_COUNTS
+    return tuple(sorted({max(1, scan.frame_count // part) for part in (8, 4, 2, 1)}))
+
+
+def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = None) -> list[Point]:
+    """Every point of the catalogue, in the order of ``SCENARIOS``.
+
+    ``image_counts`` replaces the counts of ``loading`` and ``arrays``; ``oom`` takes the largest. Their values must
+    have been checked against the scan: see ``refuse_counts``.
+    """
+    counts = tuple(image_counts or default_image_counts(scan))
+    loading, arrays, oom = SCENARIOS
+    return [
+        *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
+        *_stack_points(loading, scan, counts),
+        *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
+        *_oom_points(oom, scan, counts),
+    ]
+
+
+def refuse_counts(scan: ScanChoice, image_counts: Sequence[int]) -> str | None:
+    """Why this scan cannot be swept over these counts, in one sentence; None when it can."""
+    too_many = [count for count in image_counts if count > scan.frame_count]
+    if not too_many:
+        return None
+    return (
+        f"--image-counts asks for {', '.join(map(str, too_many))} groups, but {scan.label} has {scan.frame_count} frames "
+        f"to seed groups from; ask for {scan.frame_count} or fewer"
+    )
+
+
+def eager_bytes(scan: ScanChoice, image_count: int) -> int:
+    """Least device memory of the eager loader: X, Y_I and Y_phi are float32, Y is complex64."""
+    return image_count * GRIDSIZE**2 * scan.frame_size**2 * (4 + 4 + 4 + 8)
+
+
+def _fixed(frame_size: int, counts: Sequence[int]) -> dict[str, Scalar]:
+    # Whole batches at every count: a batch that one count cannot fill would pass for growth.
+    return {"frame_size": frame_size, "gridsize": GRIDSIZE, "batch_size": min(BATCH_SIZE, *counts)}
+
+
+def _scan_point(
+    scenario: Scenario, scan: ScanChoice, counts: Sequence[int], loader: str, image_count: int, stack_size: int
+) -> Point:
+    return Point(
+        scenario=scenario.name,
+        body=scenario.body,
+        prepare=scenario.prepare,
+        phases=scenario.phases,
+        parameters={"loader": loader, "image_count": image_count, "stack_size": stack_size},
+        fixed={**_fixed(scan.frame_size, counts), "scan": scan.label},
+        inputs={} if scan.file is None else {"scan_file": scan.file},
+        expected=scenario.expected[loader],
+        device_budget_bytes=scenario.device_budget_bytes,
+    )
+
+
+def _stack_points(scenario: Scenario, scan: ScanChoice, counts: Sequence[int]) -> list[Point]:
+    """One point per loader at another stack size: four times a simulated scan, the first quarter of a user's own."""
+    stack_size = scan.frame_count * STACK_FACTOR if scan.file is None else scan.frame_count // STACK_FACTOR
+    fitting = [count for count in counts if count <= min(stack_size, STACK_COUNT)]
+    return [_scan_point(scenario, scan, counts, loader, max(fitting), stack_size) for loader in LOADERS] if fitting else []
+
+
+def _array_point(scenario: Scenario, counts: Sequence[int], loader: str, image_count: int) -> Point:
+    return Point(
+        scenario=scenario.name,
+        body=scenario.body,
+        prepare=scenario.prepare,
+        phases=scenario.phases,
+        parameters={"loader": loader, "image_count": image_count},
+        fixed=_fixed(FRAME_SIZE, counts),
+        expected=scenario.expected[loader],
+    )
+
+
+def _oom_points(scenario: Scenario, scan: ScanChoice, counts: Sequence[int]) -> list[Point]:
+    """Both loaders at the largest count; none for a scan so small that the eager loader fits the budget."""
+    largest = max(counts)
+    if scenario.device_budget_bytes is None or eager_bytes(scan, largest) <= scenario.device_budget_bytes:
+        return []
+    return [_scan_point(scenario, scan, counts, loader, largest, scan.frame_count) for loader in LOADERS]
