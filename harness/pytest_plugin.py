@@ -1,7 +1,7 @@
 """Composition root for pytest: any test that takes ``point``, ``repeat`` and ``measure`` is part of a run.
 
-The controller and its xdist workers share one run directory: children append whole lines to one rows.jsonl, and the
-first worker writes run.json, with the plan, before any child starts.
+The controller and its xdist workers share one run directory: children append whole lines to one rows.jsonl. Every
+worker has collected the same plan; the first to get there writes run.json, before any child starts.
 """
 
 import argparse
@@ -95,6 +95,7 @@ def pytest_configure_node(node: object) -> None:
     node.workerinput["memory_run_directory"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat every measured point."""
     if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
@@ -103,9 +104,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write run.json once everything that was deselected is gone: in the one process, or in the first worker."""
+    """Write run.json once everything that was deselected is gone."""
     config = session.config
-    if config.getoption("collectonly") or not _writes_the_plan(config):
+    if config.getoption("collectonly") or _only_distributes(config):
         return
     points = _planned(session)
     if not points and config.getoption("memory_out") is None:
@@ -187,11 +188,9 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _writes_the_plan(config: pytest.Config) -> bool:
-    if _is_worker(config):
-        return bool(config.workerinput["workerid"] == "gw0")  # type: ignore[attr-defined]
+def _only_distributes(config: pytest.Config) -> bool:
     # The controller of a distributed session collects nothing itself.
-    return not getattr(config.option, "numprocesses", None)
+    return not _is_worker(config) and bool(getattr(config.option, "numprocesses", None))
 
 
 def _shown(directory: Path, config: pytest.Config) -> str:

@@ -1,8 +1,8 @@
 """run.json: what was planned, on what, with which settings. Written before the first child starts."""
 
+import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,10 @@ def start_run(
     root: Path,
     settings: Mapping[str, Any],
 ) -> None:
-    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot."""
+    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
+
+    Workers that share a run all call this with the same plan; the first one's run.json stays.
+    """
     scans = sorted({str(point.fixed["scan"]) for point in points if point.fixed.get("scan") is not None})
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -72,7 +75,7 @@ def start_run(
         (path / ROWS_FILE).touch()
     except OSError as error:
         raise RunDirectoryError(f"the run directory {path} cannot be made: {error}") from error
-    _replace(path / RUN_FILE, manifest)
+    _put(path / RUN_FILE, manifest, replace=False)
 
 
 def end_run(path: Path) -> None:
@@ -81,7 +84,7 @@ def end_run(path: Path) -> None:
         manifest = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path / RUN_FILE} cannot be read back: {error}") from error
-    _replace(path / RUN_FILE, {**manifest, "ended": _now()})
+    _put(path / RUN_FILE, {**manifest, "ended": _now()}, replace=True)
 
 
 def _allocator(device: Device) -> str:
@@ -92,15 +95,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _replace(path: Path, manifest: Mapping[str, Any]) -> None:
-    # A reader sees the old file or the new one, never half of one.
+def _put(path: Path, manifest: Mapping[str, Any], *, replace: bool) -> None:
+    # A reader sees the old file or the new one, never half of one; link(2) puts a name in place only if it is free.
+    whole = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".run-", suffix=".json", delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(manifest, file, indent=1)
-            file.write("\n")
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+        whole.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        if replace:
+            whole.replace(path)
+            return
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(whole)
+        whole.unlink()
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error}") from error

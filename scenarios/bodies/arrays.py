@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from scenarios.bodies.loading import CONTAINERS, declare, feed
+from scenarios.bodies.memory import Memory
 
 
-def measure(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - the harness's Memory, not imported here
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases construct, first_batch, epoch_0, epoch_1, release; the arrays exist before the first of them.
 
     ``parameters``: loader ("eager" | "lazy"), image_count, frame_size, gridsize, batch_size.

@@ -8,12 +8,13 @@ import tensorflow as tf
 
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.scan import Scan
+from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import scan_path
 
 CONTAINERS = {"eager": PtychoDataContainer, "lazy": LazyPtychoDataContainer}
 
 
-def measure(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - the harness's Memory, not imported here
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases open, construct, first_batch, epoch_0, epoch_1, release.
 
     ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size.
@@ -31,7 +32,7 @@ def measure(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here
 
 
-def declare(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - the harness's Memory
+def declare(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Say what one batch of X and what the eager container's tensors add up to."""
     channel_count = parameters["gridsize"] ** 2
     arrays = PtychoDataContainer.tensor_bytes(
@@ -41,7 +42,7 @@ def declare(memory: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401
     memory.declare(batch=batch_bytes, arrays=sum(arrays.values()))
 
 
-def feed(memory: Any, container: Any, parameters: Mapping[str, Any]) -> None:  # noqa: ANN401 - Memory; either container
+def feed(memory: Memory, container: PtychoDataContainer | LazyPtychoDataContainer, parameters: Mapping[str, Any]) -> None:
     """First batch and two shuffled epochs.
 
     Without prefetching, and dropping each batch before the next is asked for, an epoch's peak repeats to the byte.

@@ -1,0 +1,162 @@
+"""Composition root for the command line: ``python -m harness doctor | gate | accept | report``."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from harness.errors import DeviceUnavailable, HarnessError
+from harness.judge.verdict import ExitCode
+
+_EPILOG = """\
+exit codes of gate:
+  0  pass                    every check holds
+  1  regression              memory is worse than a budget, a slope or the baseline allows
+  2  usage                   an argument, the policy or the baseline file cannot be used
+  3  could not measure       points, phases, repeats or meters are missing; nothing was judged green
+  4  no comparable baseline  limits hold, but there is no earlier truth for this device, scan or point
+  5  improvement             better than the baseline beyond tolerance: accept it, so that headroom does not grow unseen
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a mistake of the user's is one sentence on standard error and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except DeviceUnavailable as error:
+        print(f"harness: {error}; nothing was measured", file=sys.stderr)
+        return ExitCode.INCOMPLETE
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    except BrokenPipeError:
+        return ExitCode.USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description="Judge how memory of TensorFlow data loaders grows. A run is measured with pytest: pytest scenarios --help",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not")
+    doctor.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: %(default)s")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(command=_doctor)
+
+    gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
+    _add_run(gate)
+    gate.set_defaults(command=_gate)
+
+    accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
+    _add_run(accept)
+    accept.add_argument("--reason", required=True, help="why these numbers are right; it is written into the baseline")
+    accept.set_defaults(command=_accept)
+
+    report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
+    _add_run(report)
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest scenarios --memory-out wrote it")
+    parser.add_argument(
+        "--policy",
+        metavar="FILE",
+        type=Path,
+        default=Path("scenarios/gate.toml"),
+        help="budgets, slopes and tolerances, each with its reason (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--baselines",
+        metavar="DIR",
+        type=Path,
+        default=Path("scenarios/baselines"),
+        help="folder of committed baselines (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="judge only what was measured, although the baseline holds more points (after -k, --image-counts, ...)",
+    )
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.doctor import check_meters
+    from harness.run.devices import choose_device
+
+    device = choose_device(options.device)
+    end, checks = check_meters(device, Path.cwd())
+    if options.json:
+        findings = {
+            "device": dataclasses.asdict(device),
+            "outcome": end.outcome,
+            "reason": end.reason,
+            "meters": [{**dataclasses.asdict(check), "sentence": check.sentence} for check in checks],
+        }
+        print(json.dumps(findings, indent=1))
+    else:
+        console = Console()
+        console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
+        table = Table("meter", "quality", "finding")
+        for check in checks:
+            table.add_row(check.meter, check.quality, check.sentence)
+        console.print(table)
+        if end.reason:
+            console.print(f"{end.outcome}: {end.reason}", markup=False)
+    return ExitCode.PASS if checks else ExitCode.INCOMPLETE
+
+
+def _gate(options: argparse.Namespace) -> int:
+    from harness.judge.gate import write_judgement
+    from reports.markdown import write_summary
+
+    run, judgement = _judged(options)
+    write_judgement(run, judgement)
+    write_summary(run, judgement)
+    verdict = judgement.verdict
+    print(verdict.sentence)
+    for finding in verdict.findings:
+        print(f"  {finding.finding}: {finding.sentence}")
+    return verdict.exit_code
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from harness.judge.baseline import accept
+    from harness.judge.table import load_run
+
+    for line in accept(load_run(options.run), options.baselines, reason=options.reason):
+        print(line)
+    return ExitCode.PASS
+
+
+def _report(options: argparse.Namespace) -> int:
+    from reports.html import write_report
+    from reports.markdown import write_summary
+
+    run, judgement = _judged(options)
+    write_summary(run, judgement)
+    print(f"report: {write_report(run, judgement)}")
+    return ExitCode.PASS
+
+
+def _judged(options: argparse.Namespace):  # noqa: ANN202
+    from harness.judge.gate import judge
+    from harness.judge.policy import read_policy
+    from harness.judge.table import load_run
+
+    run = load_run(options.run)
+    return run, judge(run, read_policy(options.policy), options.baselines, partial=options.partial)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

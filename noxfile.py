@@ -1,0 +1,102 @@
+"""Every job of the project as one command: ``nox -s gate``, ``nox -s tests``, ``nox -l`` for the rest."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+# The exit codes of `python -m harness gate`, which `nox -s gate` passes on.
+USAGE, INCOMPLETE = 2, 3
+# pytest's own: tests failed, interrupted, internal error, usage error, nothing collected.
+PYTEST_CODES = [0, 1, 2, 3, 4, 5]
+GATE_CODES = [0, 1, 2, 3, 4, 5]
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, and --partial."""
+    session.install("-e", ".")
+    _measure_and_judge(session, "gate", [])
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """The same sweep on a real card; exits 3 where there is none."""
+    session.install("-e", ".[gpu]")
+    session.run("python", "-m", "harness", "doctor", "--device", "gpu", success_codes=GATE_CODES)
+    _measure_and_judge(session, "gpu", ["--device", "gpu"])
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite, under pytest-xdist."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting, lint, and who may import whom."""
+    session.install("-e", ".", "--no-deps")
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, strictly; needs no TensorFlow."""
+    session.install("-e", ".", "--no-deps")
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types"))
+    session.run("mypy")
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Write the page of a run again: nox -s report -- RUN (default: the newest run under artifacts)."""
+    session.install("-e", ".")
+    run = Path(session.posargs[0]) if session.posargs else _newest_run()
+    if run is None:
+        session.error("no run under artifacts; measure one first: nox -s gate")
+    session.run("python", "-m", "harness", "report", str(run))
+
+
+def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> None:
+    arguments = [argument for argument in session.posargs if argument != "--partial"]
+    partial = ["--partial"] if "--partial" in session.posargs else []
+    directory = _option(arguments, "--memory-out")
+    if directory is None:
+        directory = f"artifacts/{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        arguments += ["--memory-out", directory]
+    if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
+        arguments += ["-n", "2"]
+    session.run("pytest", "scenarios", *options, *arguments, success_codes=PYTEST_CODES)
+    if not (Path(directory) / "run.json").exists():
+        # pytest has said why on the lines above: a bad option, or a device that is not there.
+        sys.exit(INCOMPLETE if "gpu" in options else USAGE)
+    session.run("python", "-m", "harness", "gate", directory, *partial, success_codes=GATE_CODES)
+    session.run("python", "-m", "harness", "report", directory, *partial)
+    code = json.loads((Path(directory) / "findings.json").read_text(encoding="utf-8"))["exit_code"]
+    if code:
+        sys.exit(code)
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _newest_run() -> Path | None:
+    runs = sorted(Path("artifacts").rglob("run.json"), key=lambda path: path.stat().st_mtime)
+    return runs[-1].parent if runs else None

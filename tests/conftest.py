@@ -1,0 +1,70 @@
+"""Options, markers and fixtures of the whole suite; every test leaves the process as it found it."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED_SCANS = ROOT.parent / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--run-oom",
+        action="store_true",
+        help="also run the tests marked `oom`: they run out of memory on purpose, in a child, at a capped budget",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "oom: runs out of memory on purpose, in a child, at a capped budget; needs --run-oom")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-oom"):
+        return
+    for item in items:
+        if item.get_closest_marker("oom"):
+            item.add_marker(pytest.mark.skip(reason="runs out of memory on purpose; ask for it with --run-oom"))
+
+
+@pytest.fixture
+def project_root() -> Path:
+    """The root of the project, from which children import scenario bodies."""
+    return ROOT
+
+
+@pytest.fixture
+def siemens_star() -> Path:
+    """The measured far-field scan, deflated; the test is skipped where it is absent."""
+    path = MEASURED_SCANS / "siemens_star" / "siemens_star_contract.npz"
+    if not path.exists():
+        pytest.skip(f"the measured scan {path.name} is not here")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_process_as_found() -> Iterator[None]:
+    environment = dict(os.environ)
+    threads = set(threading.enumerate())
+    yield
+    changed = {
+        name
+        for name in environment.keys() | os.environ.keys()
+        if environment.get(name) != os.environ.get(name) and name != "PYTEST_CURRENT_TEST" and not _is_libraries_own(name)
+    }
+    started = {thread.name for thread in set(threading.enumerate()) - threads if not thread.daemon}
+
+    assert changed == set(), f"environment variables left changed: {changed}"
+    assert started == set(), f"threads left running: {started}"
+
+
+def _is_libraries_own(name: str) -> bool:
+    # TensorFlow's import sets variables of its own the first time a test loads it.
+    return "tensorflow" in sys.modules and name.startswith(("TF2_", "TF_", "KMP_", "TPU_", "CUDA_", "KERAS_"))

@@ -1,0 +1,53 @@
+"""The name of the exception that ended a body."""
+
+import pytest
+
+from harness.errors import DeviceUnavailable
+from harness.measure.endings import name_exception
+from harness.records import Outcome
+
+
+class ResourceExhaustedError(Exception):
+    """Stands for TensorFlow's class of this name, which is recognised by it."""
+
+
+def refused(allocator):
+    return ResourceExhaustedError(
+        "{{function_node __wrapped__DeepCopy}} OOM when allocating tensor with shape[2000,64,64,4] and type float on "
+        f"/job:localhost/replica:0/task:0/device:CPU:0 by allocator {allocator} [Op:DeepCopy] name: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (refused("bfc_cpu_allocator_for_gpu"), Outcome.DEVICE_OOM),
+        (refused("GPU_0_bfc"), Outcome.DEVICE_OOM),
+        (refused("cpu"), Outcome.HOST_OOM),
+        (refused("mklcpu"), Outcome.HOST_OOM),
+        (MemoryError("Unable to allocate 3.00 GiB for an array"), Outcome.HOST_OOM),
+        (RuntimeError("Failed copying input tensor ... Dst tensor is not initialized."), Outcome.DEVICE_OOM),
+        (DeviceUnavailable("TensorFlow sees no GPU"), Outcome.SKIPPED),
+        (KeyError("X"), Outcome.ERROR),
+        (SystemExit(0), Outcome.ERROR),
+    ],
+)
+def test_every_exception_has_a_named_outcome(error, outcome):
+    """The allocator's name decides between device and host; leaving early is not success."""
+    assert name_exception(error)[0] is outcome
+
+
+def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
+    """Shape, type, device and allocator, in one line."""
+    _, reason = name_exception(refused("bfc_cpu_allocator_for_gpu"))
+
+    assert reason == (
+        "the allocator bfc_cpu_allocator_for_gpu refused a tensor of shape [2000,64,64,4] and type float on device:CPU:0"
+    )
+
+
+def test_a_long_message_is_cut_to_its_first_line():
+    """Reasons are table cells."""
+    _, reason = name_exception(ValueError("first\nsecond"))
+
+    assert reason == "ValueError: first"

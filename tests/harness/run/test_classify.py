@@ -1,0 +1,51 @@
+"""The name of an ending, from the exit code and the rows the child left."""
+
+import signal
+
+import pytest
+
+from harness.records import Outcome
+from harness.run.isolation import ChildEnd
+from harness.run.runner import classify
+
+BEGIN = {"kind": "begin", "phase": "construct"}
+LEFT = {"kind": "phase", "phase": "construct", "finished": True}
+DONE = {"kind": "done", "outcome": "ok", "reason": ""}
+
+
+def ended(exit_code, *, timed_out=False):
+    return ChildEnd(exit_code=exit_code, timed_out=timed_out, duration_s=12.0)
+
+
+@pytest.mark.parametrize(
+    ("child", "rows", "outcome", "reason"),
+    [
+        (ended(0), [BEGIN, LEFT, DONE], Outcome.OK, ""),
+        (ended(0), [BEGIN, LEFT], Outcome.ERROR, "exited with code 0 without finishing"),
+        (ended(0), [BEGIN], Outcome.ERROR, "exited with code 0 in phase construct without finishing"),
+        (ended(3), [BEGIN, LEFT, DONE], Outcome.ERROR, "exit code 3"),
+        (ended(-signal.SIGKILL), [BEGIN], Outcome.CRASHED, "killed by SIGKILL in phase construct"),
+        (ended(-signal.SIGSEGV), [BEGIN, LEFT], Outcome.CRASHED, "killed by SIGSEGV"),
+        (ended(-signal.SIGKILL, timed_out=True), [BEGIN], Outcome.TIMED_OUT, "still running after 12 s in phase construct"),
+        (ended(0), [{**DONE, "outcome": "device_oom", "reason": "refused"}], Outcome.DEVICE_OOM, "refused"),
+    ],
+)
+def test_every_ending_has_a_name_and_a_reason(child, rows, outcome, reason):
+    """Exit code 0 alone is not success: the child's last word must be on disk too."""
+    named, why = classify(child, rows, "")
+
+    assert named is outcome
+    assert why.startswith(reason)
+    assert bool(why) == (outcome is not Outcome.OK)
+
+
+def test_the_last_words_of_the_log_are_quoted():
+    """A crash of native code often says why on its last line."""
+    assert classify(ended(-signal.SIGABRT), [], "free(): invalid pointer")[1] == (
+        "killed by SIGABRT; its last words: free(): invalid pointer"
+    )
+
+
+def test_a_native_allocation_failure_is_host_oom():
+    """C++ reports it as std::bad_alloc on its way out."""
+    assert classify(ended(134), [], "terminate called after throwing an instance of 'std::bad_alloc'")[0] is Outcome.HOST_OOM

@@ -1,0 +1,103 @@
+"""Children: what they get, how they end, and that nothing of them is left."""
+
+import json
+import os
+import select
+import signal
+
+import pytest
+
+from harness.run.isolation import run_child
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def run(tmp_path, project_root):
+    """Run one of tests/harness/run/children.py as a preparation: the same child, without TensorFlow."""
+
+    def start(function, parameters=None, *, timeout_s=60.0, host_limit_bytes=2048 * MIB, environment=None):
+        job = {
+            "point": "p",
+            "repeat": 0,
+            "body": None,
+            "prepare": f"tests.harness.run.children:{function}",
+            "parameters": parameters or {},
+            "workspace": str(tmp_path),
+            "rows_path": str(tmp_path / "rows.jsonl"),
+            "device": {},
+            "host_limit_bytes": host_limit_bytes,
+        }
+        return run_child(
+            json.dumps(job),
+            environment={**os.environ, **(environment or {})},
+            folder=project_root,
+            log=tmp_path / "log",
+            timeout_s=timeout_s,
+        )
+
+    return start
+
+
+def test_a_child_that_works_exits_with_0(run, tmp_path):
+    """And has done what it was told."""
+    end = run("touch", {"name": "made"})
+
+    assert (end.exit_code, end.timed_out) == (0, False)
+    assert (tmp_path / "made").exists()
+
+
+def test_a_child_leads_its_own_group_and_is_the_kernels_first_choice(run, tmp_path):
+    """Its environment is the one that was given, and no variable of this process was touched for it."""
+    run("show_environment", environment={"MARK": "seen"})
+
+    assert (tmp_path / "environment").read_text() == "seen True 1000"
+    assert "MARK" not in os.environ
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_signal_is_the_negative_exit_code(run, number):
+    """As the kernel tells it."""
+    assert run("kill_itself", {"signal": int(number)}).exit_code == -number
+
+
+def test_a_child_that_does_not_end_is_stopped_even_if_it_ignores_the_polite_signal(run):
+    """SIGTERM, then SIGKILL."""
+    end = run("wait_forever", timeout_s=2.0)
+
+    assert (end.timed_out, end.exit_code) == (True, -signal.SIGKILL)
+
+
+def test_what_a_child_started_does_not_outlive_it(run, tmp_path):
+    """The whole group is ended after a clean end too."""
+    run("leave_a_grandchild")
+
+    assert _has_ended(int((tmp_path / "grandchild").read_text()))
+
+
+def _has_ended(pid):
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The kernel delivers SIGKILL in its own time; the descriptor is readable once the process is dead.
+        return bool(select.select([descriptor], [], [], 30.0)[0])
+    finally:
+        os.close(descriptor)
+
+
+def test_the_last_words_of_a_failure_are_in_the_log(run, tmp_path):
+    """One sentence, with the outcome's name."""
+    end = run("fail")
+
+    assert end.exit_code == 1
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "error: ValueError: the beam was off"
+
+
+def test_host_memory_is_bounded(run, tmp_path):
+    """One allocation over the limit ends as host_oom; the machine never feels it."""
+    end = run("allocate_too_much", {"bytes": 1024 * MIB}, host_limit_bytes=512 * MIB)
+
+    assert end.exit_code == 1
+    assert (tmp_path / "log").read_text().splitlines()[-1].startswith("host_oom: MemoryError")

@@ -1,0 +1,109 @@
+"""The runner with real children: known bytes are found, deaths are rows, the sweep goes on."""
+
+import json
+
+import pytest
+
+from harness.records import Outcome, Point, phase_from_json
+from harness.run.devices import emulated_device
+from harness.run.manifest import start_run
+from harness.run.runner import Runner, ends_of
+from harness.units import GIB, MIB
+
+SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
+
+
+@pytest.fixture
+def runner(tmp_path, project_root):
+    return Runner(
+        run_directory=tmp_path / "run",
+        device=emulated_device("a test"),
+        root=project_root,
+        workspace=tmp_path / "inputs",
+        host_limit_bytes=8 * GIB,
+        timeout_s=120.0,
+    )
+
+
+@pytest.fixture
+def measure(runner, project_root):
+    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None):
+        point = Point(
+            scenario=function,
+            body=f"tests.harness.run.children:{function}",
+            prepare=prepare,
+            parameters=parameters or {},
+            phases=phases,
+            device_budget_bytes=device_budget_bytes,
+        )
+        start_run(
+            runner.run_directory,
+            points=[point],
+            repeats=1,
+            device=runner.device,
+            command="test",
+            root=project_root,
+            settings={},
+        )
+        end = runner.measure(point, 0)
+        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+        return end, rows
+
+    return run
+
+
+def readings(rows, meter):
+    phases = [phase_from_json(row) for row in rows if row["kind"] == "phase"]
+    return {phase.phase: next(r for r in phase.readings if r.meter == meter) for phase in phases}
+
+
+def test_known_tensors_are_found_to_the_byte(measure):
+    """8 MiB held, 16 MiB as a temporary beside them, and all given back."""
+    end, rows = measure("allocate_on_device", ("hold", "temporary", "release"), parameters={"amount_bytes": 8 * MIB})
+    device = readings(rows, "device_in_use")
+
+    assert end.outcome is Outcome.OK
+    assert [d.retained_bytes for d in device.values()] == [8 * MIB, 0, -8 * MIB]
+    # The shape argument of tf.zeros is a tensor too, in the smallest chunk of BFC.
+    assert [d.growth_bytes for d in device.values()] == [8 * MIB + SMALLEST_CHUNK_BYTES, 16 * MIB + SMALLEST_CHUNK_BYTES, 0]
+    assert [row["kind"] for row in rows] == ["declared", *["begin", "phase"] * 3, "done", "end"]
+
+
+def test_a_child_killed_in_mid_phase_leaves_its_finished_phases_and_a_named_end(measure, runner):
+    """SIGKILL in the second phase: the first is on disk, and the end says where it died."""
+    end, rows = measure("die_in_second_phase", ("first", "second"))
+
+    assert (end.outcome, end.phase, end.exit_code) == (Outcome.CRASHED, "second", -9)
+    assert end.reason.startswith("killed by SIGKILL in phase second")
+    assert [row["phase"] for row in rows if row["kind"] == "phase"] == ["first"]
+    assert ends_of(runner.run_directory) == [end]
+
+
+@pytest.mark.oom
+def test_a_device_that_is_full_is_a_named_outcome_with_the_peak_until_then(measure):
+    """32 MiB of 64 MiB held, then 2 GiB asked for: device_oom, and the unfinished phase keeps its readings."""
+    end, rows = measure(
+        "exhaust_device", ("fits", "does_not_fit"), parameters={"amount_bytes": 32 * MIB}, device_budget_bytes=64 * MIB
+    )
+
+    assert (end.outcome, end.phase) == (Outcome.DEVICE_OOM, "does_not_fit")
+    assert "bfc_cpu_allocator_for_gpu refused a tensor of shape [2147483648]" in end.reason
+    assert [(row["phase"], row["finished"]) for row in rows if row["kind"] == "phase"] == [("fits", True), ("does_not_fit", False)]
+    assert readings(rows, "device_in_use")["does_not_fit"].start_bytes >= 32 * MIB
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        ("tests.harness.run.children:fail", "its input could not be prepared: error: ValueError: the beam was off"),
+        ("tests.harness.run.children:absent", "its input could not be prepared: error: UsageError: "),
+        ("no.such.module:at_all", "its input could not be prepared: error: UsageError: 'no.such.module:at_all' cannot be loaded"),
+    ],
+)
+def test_an_input_that_cannot_be_prepared_ends_its_point_with_the_reason(measure, prepare, reason):
+    """The body is not run, and nothing else is lost."""
+    end, rows = measure("allocate_on_device", ("hold",), prepare=prepare)
+
+    assert end.outcome is Outcome.ERROR
+    assert end.reason.startswith(reason)
+    assert [row["kind"] for row in rows] == ["end"]

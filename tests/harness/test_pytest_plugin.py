@@ -1,0 +1,186 @@
+"""The plug-in as users meet it: options, the plan, one run directory for all workers. Children are faked."""
+
+import json
+
+import pytest
+
+SWEEP = """
+from harness.records import Outcome, Point
+import pytest
+
+POINTS = [
+    Point(scenario="s", body="bodies:b", parameters={"loader": loader, "image_count": count}, phases=("construct",))
+    for loader in ("eager", "lazy") for count in (100, 500)
+]
+
+@pytest.mark.parametrize("point", POINTS, ids=[point.name for point in POINTS])
+def test_point(point, repeat, measure):
+    assert measure(point, repeat).outcome is point.expected
+
+def test_something_else():
+    pass
+"""
+
+FAKE_RUNNER = """
+import json, os
+import pytest
+from harness.records import Outcome, RunEnd, to_json
+
+class FakeRunner:
+    def __init__(self, directory):
+        self.directory = directory
+
+    def measure(self, point, repeat):
+        assert (self.directory / "run.json").exists(), "the plan is written before the first child"
+        outcome = Outcome.CRASHED if point.name == "s-eager-image_count=500" else Outcome.OK
+        end = RunEnd(
+            point=point.name, repeat=repeat, outcome=outcome, reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
+        )
+        with open(self.directory / "rows.jsonl", "a") as file:
+            file.write(json.dumps({"kind": "end", **to_json(end)}) + "\\n")
+        return end
+
+@pytest.fixture(scope="session")
+def memory_runner(pytestconfig):
+    from harness.pytest_plugin import _DIRECTORY
+    return FakeRunner(pytestconfig.stash[_DIRECTORY])
+"""
+
+
+@pytest.fixture
+def sweep(pytester):
+    """A project with a sweep of four points, and a runner that starts no children."""
+    pytester.makepyfile(test_sweep=SWEEP)
+    pytester.makeconftest(FAKE_RUNNER)
+
+    def run(*arguments):
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=120)
+
+    return run
+
+
+def manifest(pytester, name="out"):
+    return json.loads((pytester.path / name / "run.json").read_text())
+
+
+def planned(pytester, name="out"):
+    return [point["parameters"] for point in manifest(pytester, name)["planned"]]
+
+
+def ends(pytester, name="out"):
+    rows = [json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()]
+    return sorted((row["point"], row["repeat"]) for row in rows)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_every_point_is_planned_once_and_measured_as_often_as_asked(sweep, pytester, workers):
+    """One run directory, the same plan with and without xdist."""
+    result = sweep("--memory-out", "out", "--repeats", "3", *workers)
+
+    result.assert_outcomes(passed=10, failed=3)
+    assert len(planned(pytester)) == 4
+    assert len(ends(pytester)) == len(set(ends(pytester))) == 12
+    assert manifest(pytester)["repeats"] == 3
+    assert manifest(pytester)["ended"] is not None
+    result.stdout.fnmatch_lines(["12 runs measured (3 crashed, 9 ok) in out", "judge them:  python -m harness gate out"])
+
+
+def test_a_selection_plans_what_it_selects(sweep, pytester):
+    """-k lazy measures two points, and says so to the judge."""
+    sweep("--memory-out", "out", "-k", "lazy").assert_outcomes(passed=4, deselected=5)
+
+    assert planned(pytester) == [{"loader": "lazy", "image_count": 100}, {"loader": "lazy", "image_count": 500}]
+
+
+def test_a_sweep_that_stops_early_keeps_its_whole_plan(sweep, pytester):
+    """-x after the first failure: the judge sees what is missing."""
+    sweep("--memory-out", "out", "-x", "--repeats", "1")
+
+    assert (len(planned(pytester)), len(ends(pytester))) == (4, 2)
+
+
+def test_a_selection_of_nothing_is_a_run_with_an_empty_plan(sweep, pytester):
+    """So that the gate can say that it saw nothing."""
+    result = sweep("--memory-out", "out", "-k", "nothing_of_the_kind")
+
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert planned(pytester) == []
+
+
+def test_tests_that_measure_nothing_leave_nothing_behind(sweep, pytester):
+    """The plug-in is silent in everybody's ordinary tests."""
+    result = sweep("-k", "something_else")
+
+    result.assert_outcomes(passed=1, deselected=8)
+    assert not (pytester.path / "artifacts").exists()
+    assert "= memory =" not in result.stdout.str()
+
+
+def test_listing_the_sweep_measures_nothing(sweep, pytester):
+    """--collect-only writes no run directory."""
+    sweep("--collect-only", "--memory-out", "out")
+
+    assert not (pytester.path / "out").exists()
+
+
+def test_without_a_directory_the_run_goes_under_artifacts(sweep, pytester):
+    """Named by the time, and printed."""
+    sweep("--repeats", "1")
+
+    assert [path.name for path in (pytester.path / "artifacts" / "runs").glob("*/*.json*")] in (
+        ["run.json", "rows.jsonl"],
+        ["rows.jsonl", "run.json"],
+    )
+
+
+def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
+    """Nothing is overwritten."""
+    sweep("--memory-out", "out", "--repeats", "1")
+    before = (pytester.path / "out" / "rows.jsonl").read_bytes()
+    result = sweep("--memory-out", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--memory-out out already holds a run; name another folder, or delete this one first"])
+    assert (pytester.path / "out" / "rows.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--repeats", "0", "*'0' is not a number of repeats; write 1 or more*"),
+        ("--repeats", "two", "*'two' is not a number of repeats; write 1 or more*"),
+        ("--device-budget", "256MB", "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*"),
+        ("--device-budget", "15MiB", "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*"),
+        ("--host-budget", "lots", "*'lots' is not an amount of bytes*"),
+        ("--memory-timeout", "0", "*'0' is not a time in seconds; write a number above 0*"),
+        ("--device", "tpu", "*invalid choice: 'tpu'*"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_and_a_usage_error(sweep, option, value, sentence):
+    """Before anything is measured."""
+    result = sweep(option, value)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([sentence])
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_the_smallest_values_are_taken(sweep, pytester):
+    """At the limit."""
+    sweep("--memory-out", "out", "--repeats", "1", "--device-budget", "16MiB", "--device", "cpu")
+
+    assert manifest(pytester)["device"]["memory_bytes"] == 16 * 1024 * 1024
+
+
+def test_every_option_is_explained_by_help(sweep):
+    """With its default."""
+    result = sweep("--help")
+
+    for option in (
+        "--memory-out=DIR",
+        "--repeats=N",
+        "--device-budget=SIZE",
+        "--device={auto,cpu,gpu}",
+        "--memory-timeout=SECONDS",
+    ):
+        assert option in result.stdout.str()

@@ -1,0 +1,89 @@
+"""The catalogue multiplied out: which points there are, and which a scan cannot have."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.records import Outcome
+from scenarios.catalog import SIMULATED, ScanChoice, default_image_counts, eager_bytes, points, refuse_counts
+
+
+def scan_of(frame_count, frame_size=128):
+    return ScanChoice(label="my.npz", frame_count=frame_count, frame_size=frame_size, file="my.npz")
+
+
+def names(planned, scenario):
+    return [point.name for point in planned if point.scenario == scenario]
+
+
+def test_the_default_sweep_has_both_loaders_at_every_size_and_one_larger_stack():
+    """Eight points over image counts, and two at four times the stack."""
+    assert names(points(), "loading") == [
+        *(f"loading-eager-image_count={count}-stack_size=2048" for count in (100, 500, 1000, 2000)),
+        *(f"loading-lazy-image_count={count}-stack_size=2048" for count in (100, 500, 1000, 2000)),
+        "loading-eager-image_count=500-stack_size=8192",
+        "loading-lazy-image_count=500-stack_size=8192",
+    ]
+
+
+def test_arrays_are_swept_at_the_sizes_users_know():
+    """100, 500 and 1000, for both loaders."""
+    assert names(points(), "arrays") == [
+        f"arrays-{loader}-image_count={count}" for loader in ("eager", "lazy") for count in (100, 500, 1000)
+    ]
+
+
+def test_running_out_of_memory_is_expected_of_the_eager_loader_alone():
+    """Both at 2,000 groups under 256 MiB."""
+    eager, lazy = (point for point in points() if point.scenario == "oom")
+
+    assert (eager.expected, lazy.expected) == (Outcome.DEVICE_OOM, Outcome.OK)
+    assert eager.device_budget_bytes == lazy.device_budget_bytes == 256 * 1024 * 1024
+    assert eager.parameters["image_count"] == lazy.parameters["image_count"] == 2000
+
+
+def test_every_point_has_a_name_of_its_own():
+    """Rows are told apart by it."""
+    planned = points()
+
+    assert len({point.name for point in planned}) == len(planned) == 18
+
+
+@pytest.mark.parametrize(
+    ("frame_count", "counts"),
+    [(516, (64, 129, 258, 516)), (2000, (100, 500, 1000, 2000)), (1999, (249, 499, 999, 1999)), (8, (1, 2, 4, 8)), (1, (1,))],
+)
+def test_default_counts_fit_the_scan(frame_count, counts):
+    """The catalogue's own where all of them fit, else parts of the scan."""
+    assert default_image_counts(scan_of(frame_count)) == counts
+
+
+def test_counts_up_to_the_number_of_frames_are_taken_and_one_more_is_refused():
+    """The sentence says what was asked, what was found and what to do."""
+    assert refuse_counts(scan_of(516), (100, 516)) is None
+    assert refuse_counts(scan_of(516), (100, 517)) == (
+        "--image-counts asks for 517 groups, but my.npz has 516 frames to seed groups from; ask for 516 or fewer"
+    )
+
+
+def test_a_users_scan_has_a_quarter_of_its_frames_as_the_second_stack():
+    """Every frame of a measured scan is in the sweep already; four times as many do not exist."""
+    assert names(points(scan_of(516)), "loading")[-2:] == [
+        "loading-eager-image_count=129-stack_size=129",
+        "loading-lazy-image_count=129-stack_size=129",
+    ]
+
+
+def test_the_batch_never_exceeds_the_smallest_count():
+    """A batch that one count cannot fill would pass for growth."""
+    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96))} == {32}
+    assert {point.fixed["batch_size"] for point in points()} == {64}
+
+
+def test_a_scan_that_fits_the_budget_has_no_oom_points_and_one_image_more_has():
+    """Expecting a small scan to run out of memory would be a false alarm."""
+    scan = replace(SIMULATED, frame_count=819)
+
+    assert eager_bytes(scan, 819) <= 256 * 1024 * 1024 < eager_bytes(scan, 820)
+    assert names(points(scan, (100, 200, 819)), "oom") == []
+    assert len(names(points(replace(scan, frame_count=820), (100, 200, 820)), "oom")) == 2
