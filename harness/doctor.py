@@ -1,6 +1,5 @@
 """What works here and why the rest does not: allocate known amounts in a child and compare what each meter read."""
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from harness.judge.table import load_run
 from harness.records import Outcome, Point, RunEnd
 from harness.run.devices import Device
+from harness.run.isolation import SpawnLauncher
 from harness.run.manifest import end_run, start_run
 from harness.run.runner import Runner
 from harness.units import GIB, MIB, format_bytes
@@ -61,11 +61,12 @@ def check_meters(device: Device, root: Path) -> tuple[RunEnd, list[MeterCheck]]:
         runner = Runner(
             run_directory=run_directory,
             device=device,
+            launcher=SpawnLauncher(),
+            preparer=SpawnLauncher(),
             root=root,
             workspace=Path(folder),
             host_limit_bytes=_HOST_LIMIT_BYTES,
             timeout_s=_TIMEOUT_S,
-            environment=dict(os.environ),
         )
         end = runner.measure(point, 0)
         end_run(run_directory)

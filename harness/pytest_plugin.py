@@ -5,10 +5,11 @@ worker has collected the same plan; the first to get there writes run.json, befo
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from harness.errors import DeviceUnavailable, HarnessError
 from harness.records import ROWS_FILE, RUN_FILE, Point, RunEnd
 from harness.run.devices import Device, check_budget, choose_device
+from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import claim_run_directory, default_run_directory, end_run, start_run
 from harness.run.runner import Runner, ends_of
 from harness.units import GIB, parse_bytes
@@ -57,6 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("auto", "cpu", "gpu"),
         default="auto",
         help="auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: %(default)s)",
+    )
+    group.addoption(
+        "--isolation",
+        choices=("auto", "zygote", "spawn"),
+        default="auto",
+        help="how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
+        "or auto: the first where it is safe (default: %(default)s)",
     )
     group.addoption(
         "--host-budget",
@@ -123,6 +132,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 "host_limit_bytes": config.getoption("host_budget"),
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("device"),
+                "isolation": config.getoption("isolation"),
             },
         )
     except DeviceUnavailable as error:
@@ -152,16 +162,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def memory_runner(pytestconfig: pytest.Config) -> Runner:
+def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    return Runner(
+    launcher = open_launcher(pytestconfig.getoption("isolation"), environment=os.environ, folder=pytestconfig.rootpath)
+    yield Runner(
         run_directory=pytestconfig.stash[_DIRECTORY],
         device=_device(pytestconfig),
+        launcher=launcher,
+        preparer=SpawnLauncher(),
         root=pytestconfig.rootpath,
         workspace=pytestconfig.rootpath / "artifacts" / "inputs",
         host_limit_bytes=pytestconfig.getoption("host_budget"),
         timeout_s=pytestconfig.getoption("memory_timeout"),
     )
+    launcher.close()
 
 
 @pytest.fixture

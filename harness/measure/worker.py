@@ -1,7 +1,8 @@
 """The child: confine itself, run one scenario body, emit one JSON line per finished phase.
 
-Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input. Nothing heavy is imported
-here: bodies, preparations and meters are loaded by name, after the environment that their libraries read is set.
+Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input, or forked from the zygote.
+Nothing heavy is imported here: bodies, preparations and meters are loaded by name, after the environment that their
+libraries read is set.
 """
 
 import ctypes
@@ -47,8 +48,12 @@ class Job:
 
 
 def main() -> int:
-    """Run the job on standard input; 0 when its last word is on disk, whatever that word is."""
-    job = Job.from_json(sys.stdin.read())
+    """Run the job on standard input."""
+    return run(Job.from_json(sys.stdin.read()))
+
+
+def run(job: Job) -> int:
+    """Run one job in this process; 0 when its last word is on disk, whatever that word is."""
     confine(job.host_limit_bytes)
     if job.body is None:
         return _prepare(job)
@@ -82,7 +87,12 @@ def confine(host_limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (host_limit_bytes, host_limit_bytes))
     if sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 _PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "pandas", "scipy", "nvidia-ml-py", "ptycho-memory")
 
 
-def describe_environment(folder: Path) -> dict[str, Any]:
+def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
     """Versions, machine and git commit of ``folder``; what cannot be told is "unavailable: why"."""
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain")
@@ -25,7 +25,7 @@ def describe_environment(folder: Path) -> dict[str, Any]:
         "host_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "git_commit": commit,
         "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
-        "isolation": "spawn: a fresh interpreter for each measurement",
+        "isolation": isolation,
     }
 
 

@@ -1,20 +1,56 @@
-"""The one place that starts, waits for and kills children. A child is a fresh interpreter, in a session of its own."""
+"""The one place that starts, waits for and kills children, in two ways: fresh interpreters, and forks of a zygote."""
 
 import contextlib
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from harness.errors import HarnessError
+
+Isolation = Literal["auto", "zygote", "spawn"]
 
 _WORKER = "harness.measure.worker"
+_ZYGOTE = "harness.measure.zygote"
 # Chosen: far below the seconds that a child takes, and two hundred looks a second cost nothing.
 _POLL_S = 0.005
 # Chosen: long enough for an interpreter to unwind, short beside the time-out that was already missed.
 _GRACE_S = 1.0
+# Chosen: thirty times what importing TensorFlow takes on two busy cores.
+_START_S = 180.0
+_MESSAGE_BYTES = 1 << 16
+
+# TensorFlow's start-up chatter is kept out of the logs, so that their last line says what went wrong. OpenBLAS would
+# start a thread for each core at numpy's import: their arenas would count as host memory, and no fork would be safe.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a mistake
+    """The zygote cannot serve here; the message is its reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildOrder:
+    """One child to run.
+
+    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working directory and first
+    import path, ``inherited`` the descriptors it keeps, such as the lock of its device.
+    """
+
+    job: Mapping[str, Any]
+    environment: Mapping[str, str]
+    folder: Path
+    log: Path
+    timeout_s: float
+    inherited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,46 +62,142 @@ class ChildEnd:
     duration_s: float
 
 
-def run_child(
-    job: str,
-    *,
-    environment: Mapping[str, str],
-    folder: Path,
-    log: Path,
-    timeout_s: float,
-    inherited: tuple[int, ...] = (),
-) -> ChildEnd:
-    """Run one worker on one job (JSON) and wait for its end; what it prints goes to ``log``.
+class Launcher(Protocol):
+    """Runs one child at a time and waits for its end.
 
-    ``environment`` is the child's whole environment, ``folder`` its working directory and first import path,
-    ``inherited`` the descriptors it keeps, such as the lock of its device. After ``timeout_s`` seconds its whole
-    process group gets SIGTERM, and SIGKILL a second later. The group is also killed when the wait is interrupted.
+    After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later. Whatever the child
+    has started in its group is ended with it, also when it ends by itself or the wait is interrupted.
     """
-    started_s = time.monotonic()
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", _WORKER],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            cwd=folder,
+
+    name: str
+
+    def run(self, order: ChildOrder) -> ChildEnd:
+        """Run the child; what it prints goes to the order's log."""
+
+    def close(self) -> None:
+        """End whatever the launcher itself keeps running."""
+
+
+class SpawnLauncher:
+    """A fresh interpreter for each child."""
+
+    def __init__(self, name: str = "spawn") -> None:
+        self.name = name
+
+    def run(self, order: ChildOrder) -> ChildEnd:
+        """Start, wait, clean up."""
+        started_s = time.monotonic()
+        with order.log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(order.environment),
+                cwd=order.folder,
+                start_new_session=True,
+                pass_fds=order.inherited,
+            )
+        timed_out = False
+        try:
+            _hand_over(child, json.dumps(order.job))
+            if not _has_ended(child, order.timeout_s):
+                timed_out = True
+                _signal_group(child, signal.SIGTERM)
+                _has_ended(child, _GRACE_S)
+        finally:
+            # The child has not been reaped yet, so its id still names its group and nobody else's.
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+        return ChildEnd(exit_code=child.returncode, timed_out=timed_out, duration_s=time.monotonic() - started_s)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class ZygoteLauncher:
+    """A fork, for each child, of one process that has imported TensorFlow and done nothing else."""
+
+    name = "zygote"
+
+    def __init__(self, *, environment: Mapping[str, str], folder: Path) -> None:
+        """Start the zygote. Raises ZygoteRefused with its reason when it finds itself unfit to fork."""
+        if not hasattr(os, "pidfd_open"):
+            raise ZygoteRefused("it needs Linux")
+        self._environment = {**environment, **QUIET}
+        self._folder = folder
+        self._start()
+
+    def _start(self) -> None:
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-m", _ZYGOTE],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            cwd=self._folder,
             start_new_session=True,
-            pass_fds=inherited,
         )
-    timed_out = False
-    try:
-        _hand_over(child, job)
-        if not _has_ended(child, timeout_s):
-            timed_out = True
-            _signal_group(child, signal.SIGTERM)
-            _has_ended(child, _GRACE_S)
-    finally:
-        # Also after a clean end: whatever the body started in its group must not outlive the measurement. The child
-        # has not been reaped yet, so its id still names its group and nobody else's.
-        _signal_group(child, signal.SIGKILL)
-        child.wait()
-    return ChildEnd(exit_code=child.returncode, timed_out=timed_out, duration_s=time.monotonic() - started_s)
+        theirs.close()
+        answer = self._next(_START_S)
+        if answer is None or "ready" not in answer:
+            self.close()
+            raise ZygoteRefused(answer["refused"] if answer else f"it did not answer (exit code {self._zygote.returncode})")
+
+    def run(self, order: ChildOrder) -> ChildEnd:
+        """Have the zygote fork, wait for its word, and have it clean up."""
+        if self._zygote.poll() is not None:
+            self.close()
+            self._start()
+        started_s = time.monotonic()
+        request = {
+            "job": dict(order.job),
+            "environment": dict(order.environment),
+            "folder": str(order.folder.resolve()),
+            "log": str(order.log.resolve()),
+        }
+        timed_out = False
+        try:
+            socket.send_fds(self._line, [json.dumps({"job": request}).encode()], order.inherited)
+            answer = self._next(order.timeout_s)
+            if answer is None and self._zygote.poll() is None:
+                timed_out = True
+                answer = self._signal(signal.SIGTERM) or self._signal(signal.SIGKILL)
+        except BaseException:
+            # Interrupted in mid-measurement: without its parent the zygote ends the child's group, and then itself.
+            self.close()
+            raise
+        # A zygote that is killed takes its child with it, and what killed it is what ended the child.
+        exit_code = int(answer["ended"]) if answer else self._zygote.wait()
+        return ChildEnd(exit_code=exit_code, timed_out=timed_out, duration_s=time.monotonic() - started_s)
+
+    def close(self) -> None:
+        """Let the zygote end."""
+        self._line.close()
+        try:
+            self._zygote.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._zygote.kill()
+            self._zygote.wait()
+
+    def _signal(self, number: signal.Signals) -> dict[str, Any] | None:
+        self._line.sendall(json.dumps({"signal": number}).encode())
+        return self._next(_GRACE_S)
+
+    def _next(self, timeout_s: float) -> dict[str, Any] | None:
+        """The zygote's next message; None when it does not come in time, or the zygote is gone."""
+        if not select.select([self._line], [], [], timeout_s)[0]:
+            return None
+        try:
+            text = self._line.recv(_MESSAGE_BYTES)
+        except ConnectionResetError:
+            text = b""
+        if not text:
+            self._zygote.wait()
+            return None
+        message: dict[str, Any] = json.loads(text)
+        return message
 
 
 def _hand_over(child: subprocess.Popen[bytes], job: str) -> None:
@@ -88,3 +220,19 @@ def _has_ended(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):  # the whole group has ended already
         os.killpg(child.pid, number)
+
+
+def open_launcher(isolation: Isolation, *, environment: Mapping[str, str], folder: Path) -> Launcher:
+    """The launcher that ``isolation`` means here.
+
+    ``"auto"`` is the zygote, or fresh interpreters where it refuses; the launcher's name, which is in every row, then
+    says why. ``"zygote"`` insists, and raises ZygoteRefused.
+    """
+    if isolation == "spawn":
+        return SpawnLauncher()
+    try:
+        return ZygoteLauncher(environment=environment, folder=folder)
+    except ZygoteRefused as refusal:
+        if isolation == "zygote":
+            raise
+        return SpawnLauncher(name=f"spawn (no zygote: {refusal})")

@@ -50,7 +50,7 @@ def start_run(
         "ended": None,
         "command": command,
         "repeats": repeats,
-        "environment": describe_environment(root),
+        "environment": describe_environment(root, isolation=str(settings.get("isolation", "spawn"))),
         "device": {
             "kind": device.kind,
             "name": device.name,

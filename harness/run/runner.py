@@ -12,9 +12,8 @@ from typing import Any
 from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, Outcome, Point, RunEnd, end_from_json, to_json
 from harness.run.devices import Device, lease
-from harness.run.isolation import ChildEnd, run_child
+from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
 
-_LAUNCHER = "spawn"
 _LOG_TAIL_CHARACTERS = 400
 
 
@@ -24,6 +23,9 @@ class Runner:
 
     run_directory: Path
     device: Device
+    launcher: Launcher
+    preparer: Launcher
+    """Starts the preparations, which need no TensorFlow and must leave no trace in a later child."""
     root: Path
     """Working directory of the children, from which scenario bodies are imported."""
     workspace: Path
@@ -44,14 +46,15 @@ class Runner:
         rows = self.run_directory / ROWS_FILE
         already_bytes = rows.stat().st_size
         with lease(device) as inherited:
-            child = run_child(
-                self._job(point, repeat, device, body=point.body, prepare=None),
-                environment={**self.environment, **device.environment(), **_QUIET},
+            order = ChildOrder(
+                job=self._job(point, repeat, device, body=point.body, prepare=None),
+                environment={**self.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=self._log(point, repeat),
                 timeout_s=self.timeout_s,
                 inherited=inherited,
             )
+            child = self.launcher.run(order)
         own = [row for row in _rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         outcome, reason = classify(child, own, self._log_tail(point, repeat))
         phase = None if outcome is Outcome.OK else _phase_at_death(own)
@@ -63,7 +66,7 @@ class Runner:
                 reason=reason,
                 phase=phase,
                 exit_code=child.exit_code,
-                launcher=_LAUNCHER,
+                launcher=self.launcher.name,
                 duration_s=child.duration_s,
             )
         )
@@ -73,16 +76,16 @@ class Runner:
         if point.prepare is None:
             return None
         self.workspace.mkdir(parents=True, exist_ok=True)
-        log = self._log(point, repeat)
         with (self.workspace / ".prepare.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            child = run_child(
-                self._job(point, repeat, self.device, body=None, prepare=point.prepare),
-                environment={**self.environment, **_QUIET},
+            order = ChildOrder(
+                job=self._job(point, repeat, self.device, body=None, prepare=point.prepare),
+                environment={**self.environment, **QUIET},
                 folder=self.root,
-                log=log,
+                log=self._log(point, repeat),
                 timeout_s=self.timeout_s,
             )
+            child = self.preparer.run(order)
         if child.exit_code == 0 and not child.timed_out:
             return None
         return RunEnd(
@@ -92,12 +95,12 @@ class Runner:
             reason=f"its input could not be prepared: {self._log_tail(point, repeat) or _exit_in_words(child.exit_code)}",
             phase=None,
             exit_code=child.exit_code,
-            launcher=_LAUNCHER,
+            launcher=self.preparer.name,
             duration_s=child.duration_s,
         )
 
-    def _job(self, point: Point, repeat: int, device: Device, *, body: str | None, prepare: str | None) -> str:
-        job: dict[str, Any] = {
+    def _job(self, point: Point, repeat: int, device: Device, *, body: str | None, prepare: str | None) -> dict[str, Any]:
+        return {
             "point": point.name,
             "repeat": repeat,
             "body": body,
@@ -108,7 +111,6 @@ class Runner:
             "device": device.for_child(),
             "host_limit_bytes": self.host_limit_bytes,
         }
-        return json.dumps(job)
 
     def _log(self, point: Point, repeat: int) -> Path:
         logs = self.run_directory / "logs"
@@ -133,11 +135,6 @@ class Runner:
         if written != len(line):
             raise RunDirectoryError(f"the end of {end.point} was cut short in {rows}; is the disk full?")
         return end
-
-
-# TensorFlow's start-up chatter is kept out of the logs, so that their last line says what went wrong; OpenBLAS would
-# start a thread for each core at numpy's import, and their arenas would count as host memory.
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def classify(child: ChildEnd, rows: list[dict[str, Any]], log_tail: str) -> tuple[Outcome, str]:

@@ -1,19 +1,28 @@
 """Children: what they get, how they end, and that nothing of them is left."""
 
-import json
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
-from harness.run.isolation import run_child
+from harness.run.isolation import ChildOrder, open_launcher
 
 MIB = 1024 * 1024
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module", params=["spawn", "zygote"])
+def launcher(request):
+    """Both ways of starting a child keep the same promises."""
+    opened = open_launcher(request.param, environment=os.environ, folder=ROOT)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
-def run(tmp_path, project_root):
+def run(launcher, tmp_path, project_root):
     """Run one of tests/harness/run/children.py as a preparation: the same child, without TensorFlow."""
 
     def start(function, parameters=None, *, timeout_s=60.0, host_limit_bytes=2048 * MIB, environment=None):
@@ -28,13 +37,14 @@ def run(tmp_path, project_root):
             "device": {},
             "host_limit_bytes": host_limit_bytes,
         }
-        return run_child(
-            json.dumps(job),
+        order = ChildOrder(
+            job=job,
             environment={**os.environ, **(environment or {})},
             folder=project_root,
             log=tmp_path / "log",
             timeout_s=timeout_s,
         )
+        return launcher.run(order)
 
     return start
 

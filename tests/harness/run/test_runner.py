@@ -6,6 +6,7 @@ import pytest
 
 from harness.records import Outcome, Point, phase_from_json
 from harness.run.devices import emulated_device
+from harness.run.isolation import SpawnLauncher
 from harness.run.manifest import start_run
 from harness.run.runner import Runner, ends_of
 from harness.units import GIB, MIB
@@ -18,6 +19,8 @@ def runner(tmp_path, project_root):
     return Runner(
         run_directory=tmp_path / "run",
         device=emulated_device("a test"),
+        launcher=SpawnLauncher(),
+        preparer=SpawnLauncher(),
         root=project_root,
         workspace=tmp_path / "inputs",
         host_limit_bytes=8 * GIB,
