@@ -24,8 +24,8 @@ from harness.units import GIB, parse_bytes
 
 DEFAULT_REPEATS = 2
 """Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
-DEFAULT_HOST_LIMIT_BYTES = 8 * GIB
-"""Chosen: three times what the largest eager point of the catalogue needs (2.3 GiB with TensorFlow itself)."""
+DEFAULT_HOST_LIMIT_BYTES = 5 * GIB
+"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with TensorFlow's own code)."""
 DEFAULT_TIMEOUT_S = 300.0
 """Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
 
@@ -72,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SIZE",
         type=_bytes,
         default=DEFAULT_HOST_LIMIT_BYTES,
-        help="limit of each child's host memory, as RLIMIT_DATA (default: 8GiB)",
+        help="limit of each child's host memory, besides an emulated device (default: 5GiB)",
     )
     group.addoption(
         "--memory-timeout",

@@ -31,6 +31,7 @@ class Runner:
     workspace: Path
     """Where preparations keep the input files they make."""
     host_limit_bytes: int
+    """What a child may hold besides the emulated device."""
     timeout_s: float
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -109,7 +110,8 @@ class Runner:
             "workspace": str(self.workspace.resolve()),
             "rows_path": str((self.run_directory / ROWS_FILE).resolve()),
             "device": device.for_child(),
-            "host_limit_bytes": self.host_limit_bytes,
+            # The emulated device is host memory too, and is limited by its own allocator.
+            "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),
         }
 
     def _log(self, point: Point, repeat: int) -> Path:

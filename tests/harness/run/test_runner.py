@@ -23,7 +23,7 @@ def runner(tmp_path, project_root):
         preparer=SpawnLauncher(),
         root=project_root,
         workspace=tmp_path / "inputs",
-        host_limit_bytes=8 * GIB,
+        host_limit_bytes=5 * GIB,
         timeout_s=120.0,
     )
 
