@@ -1,7 +1,6 @@
 """Options, markers and fixtures of the whole suite; every test leaves the process as it found it."""
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ def _leave_the_process_as_found() -> Iterator[None]:
     changed = {
         name
         for name in environment.keys() | os.environ.keys()
-        if environment.get(name) != os.environ.get(name) and name != "PYTEST_CURRENT_TEST" and not _is_libraries_own(name)
+        if environment.get(name) != os.environ.get(name) and name not in _SET_BY_LIBRARIES | {"PYTEST_CURRENT_TEST"}
     }
     started = {thread.name for thread in set(threading.enumerate()) - threads if not thread.daemon}
 
@@ -65,6 +64,11 @@ def _leave_the_process_as_found() -> Iterator[None]:
     assert started == set(), f"threads left running: {started}"
 
 
-def _is_libraries_own(name: str) -> bool:
-    # TensorFlow's import sets variables of its own the first time a test loads it.
-    return "tensorflow" in sys.modules and name.startswith(("TF2_", "TF_", "KMP_", "TPU_", "CUDA_", "KERAS_"))
+# What importing TensorFlow and h5py sets in the process that does it.
+_SET_BY_LIBRARIES = {
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY",
+    "HDF5_PLUGIN_PATH",
+    "TF2_BEHAVIOR",
+    "TPU_ML_PLATFORM",
+    "TPU_ML_PLATFORM_VERSION",
+}
