@@ -1,0 +1,6 @@
+"""Ptychography scans fed to TensorFlow without holding them in memory.
+
+``ptycho.scan.Scan`` opens a measured scan, ``ptycho.loader`` makes containers of it. Importing this package is light:
+TensorFlow comes with ``loader``, and with the
+``device``, ``pipeline``, ``containers`` and ``compat`` that it is made of.
+"""

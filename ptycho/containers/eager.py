@@ -1,0 +1,132 @@
+"""The eager container: everything on the device at construction, as users have it today."""
+
+# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
+
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+
+from ptycho.containers.inputs import (
+    DEFAULT_NEIGHBOR_COUNT,
+    DEFAULT_NPHOTONS,
+    Arguments,
+    Given,
+    arguments_from_scan,
+    check_inputs,
+)
+from ptycho.device import aligned_empty, place
+from ptycho.pipeline import BatchOrder, slice_batches
+from ptycho.scan import Scan
+from ptycho.sources import GroupSource, read_all
+
+
+class PtychoDataContainer:
+    """Grouped images as whole tensors on the device.
+
+    Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi) complex64, ``coords_nominal``
+    (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32, ``probe`` (N, N) complex64; ``norm_Y_I``, ``YY_full``,
+    ``nn_indices``, ``global_offsets`` and ``local_offsets`` as they were given.
+    """
+
+    def __init__(
+        self,
+        X: Given,
+        Y_I: Given,
+        Y_phi: Given,
+        norm_Y_I: Given,
+        YY_full: Given,
+        coords_nominal: Given,
+        coords_true: Given,
+        nn_indices: Given,
+        global_offsets: Given,
+        local_offsets: Given,
+        probeGuess: Given,
+    ) -> None:
+        given = Arguments(
+            X, Y_I, Y_phi, norm_Y_I, YY_full, coords_nominal, coords_true, nn_indices, global_offsets, local_offsets, probeGuess
+        )
+        inputs = check_inputs(given)
+        self.X = tensor_of(X, inputs.images)
+        self.Y_I = tensor_of(Y_I, inputs.amplitude)
+        self.Y_phi = tensor_of(Y_phi, inputs.phase)
+        self.Y = combine(self.Y_I, self.Y_phi)
+        self.coords_nominal = self.coords = place(inputs.coords_nominal)
+        self.coords_true = place(inputs.coords_true)
+        self.probe = place(inputs.probe)
+        self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
+        self.global_offsets, self.local_offsets = global_offsets, local_offsets
+
+    @classmethod
+    def from_scan(
+        cls,
+        scan: Scan,
+        *,
+        image_count: int,
+        gridsize: int = 2,
+        neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
+        return cls(
+            *arguments_from_scan(
+                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+            )
+        )
+
+    @staticmethod
+    def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:
+        """Bytes of every tensor that such a container keeps on the device: the array arithmetic, nothing is made."""
+        float_bytes, complex_bytes = np.dtype(np.float32).itemsize, np.dtype(np.complex64).itemsize
+        pixels = image_count * frame_size * frame_size * channel_count
+        coords_bytes = image_count * 2 * channel_count * float_bytes
+        return {
+            "X": pixels * float_bytes,
+            "Y_I": pixels * float_bytes,
+            "Y_phi": pixels * float_bytes,
+            "Y": pixels * complex_bytes,
+            "coords_nominal": coords_bytes,
+            "coords_true": coords_bytes,
+            "probe": frame_size * frame_size * complex_bytes,
+        }
+
+    def as_dataset(
+        self, batch_size: int, *, shuffle: bool = False, seed: int | None = None, prefetch: int = 1, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), sliced on the device.
+
+        ``shuffle`` draws a new order every epoch, the same sequence of orders for the same ``seed``. Raises
+        ContainerError for sizes that cannot be met.
+        """
+        order = BatchOrder(len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
+        return slice_batches(self.X, self.coords, order=order, prefetch=prefetch)
+
+    def __len__(self) -> int:
+        """B."""
+        return int(self.X.shape[0])
+
+    def __repr__(self) -> str:
+        shape = tuple(self.X.shape)
+        return f"<{type(self).__name__} of {len(self)} groups, X {shape} on the device>"
+
+
+def tensor_of(given: Given, source: GroupSource) -> tf.Tensor:
+    """All images of ``source`` on the device, (B, N, N, C) float32; ``given`` itself where it is that already."""
+    if is_ready(given):
+        return given
+    if isinstance(given, np.ndarray):
+        return place(given, np.float32)
+    staging = aligned_empty(source.shape, np.float32)
+    read_all(source, staging)
+    return place(staging)
+
+
+def is_ready(given: Given) -> bool:
+    """Whether ``given`` is a float32 tensor, so that no copy is needed."""
+    return bool(tf.is_tensor(given) and given.dtype == tf.float32)
+
+
+def combine(amplitude: tf.Tensor, phase: tf.Tensor) -> tf.Tensor:
+    """Amplitude * exp(i phase), complex64."""
+    return tf.cast(amplitude, tf.complex64) * tf.exp(1j * tf.cast(phase, tf.complex64))

@@ -1,0 +1,154 @@
+"""The lazy container: nothing on the device until a batch is asked for, and nothing kept afterwards."""
+
+# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
+
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Self
+
+import tensorflow as tf
+
+from ptycho.containers.eager import combine, tensor_of
+from ptycho.containers.inputs import (
+    DEFAULT_NEIGHBOR_COUNT,
+    DEFAULT_NPHOTONS,
+    Arguments,
+    Given,
+    arguments_from_scan,
+    check_inputs,
+)
+from ptycho.device import place
+from ptycho.pipeline import BatchOrder, stream
+from ptycho.scan import Scan
+
+
+class LazyPtychoDataContainer:
+    """Grouped images that stay where they are until ``as_dataset`` streams them.
+
+    The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred to, not copied.
+    ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the whole tensor to old code, with a DeprecationWarning: the same tensor
+    as long as somebody holds it, and none after that. ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are
+    small: they follow the same rule without the warning.
+    """
+
+    def __init__(
+        self,
+        X: Given,
+        Y_I: Given,
+        Y_phi: Given,
+        norm_Y_I: Given,
+        YY_full: Given,
+        coords_nominal: Given,
+        coords_true: Given,
+        nn_indices: Given,
+        global_offsets: Given,
+        local_offsets: Given,
+        probeGuess: Given,
+    ) -> None:
+        self._given = Arguments(
+            X, Y_I, Y_phi, norm_Y_I, YY_full, coords_nominal, coords_true, nn_indices, global_offsets, local_offsets, probeGuess
+        )
+        self._inputs = check_inputs(self._given)
+        self._held: weakref.WeakValueDictionary[str, tf.Tensor] = weakref.WeakValueDictionary()
+        self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
+        self.global_offsets, self.local_offsets = global_offsets, local_offsets
+
+    @classmethod
+    def from_scan(
+        cls,
+        scan: Scan,
+        *,
+        image_count: int,
+        gridsize: int = 2,
+        neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan, frames left in their file; see ``ptycho.grouping.group`` for the counts."""
+        return cls(
+            *arguments_from_scan(
+                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+            )
+        )
+
+    def as_dataset(
+        self, batch_size: int, *, shuffle: bool = False, seed: int | None = None, prefetch: int = 1, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered one at a time from where the frames are.
+
+        ``shuffle`` draws a new order every epoch, the same sequence of orders for the same ``seed``. Raises
+        ContainerError for sizes that cannot be met.
+        """
+        order = BatchOrder(len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
+        return stream(self._inputs.images, self._inputs.coords_nominal, order=order, prefetch=prefetch)
+
+    @property
+    def X(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
+        """All amplitudes, (B, N, N, C) float32. Deprecated: use ``as_dataset``."""
+        _warn("X")
+        return self._images("X")
+
+    @property
+    def Y_I(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
+        """All ground truth amplitudes, (B, N, N, C) float32. Deprecated: use ``as_dataset``."""
+        _warn("Y_I")
+        return self._images("Y_I")
+
+    @property
+    def Y_phi(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
+        """All ground truth phases, (B, N, N, C) float32. Deprecated: use ``as_dataset``."""
+        _warn("Y_phi")
+        return self._images("Y_phi")
+
+    @property
+    def Y(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
+        """All of Y_I * exp(i Y_phi), (B, N, N, C) complex64. Deprecated: use ``as_dataset``."""
+        _warn("Y")
+        return self._tensor("Y", lambda: combine(self._images("Y_I"), self._images("Y_phi")))
+
+    @property
+    def coords(self) -> tf.Tensor:
+        """The same tensor as ``coords_nominal``."""
+        return self.coords_nominal
+
+    @property
+    def coords_nominal(self) -> tf.Tensor:
+        """(B, 1, 2, C) float32, axis 2 is [x, y]."""
+        return self._tensor("coords_nominal", lambda: place(self._inputs.coords_nominal))
+
+    @property
+    def coords_true(self) -> tf.Tensor:
+        """(B, 1, 2, C) float32, axis 2 is [x, y]."""
+        return self._tensor("coords_true", lambda: place(self._inputs.coords_true))
+
+    @property
+    def probe(self) -> tf.Tensor:
+        """(N, N) complex64."""
+        return self._tensor("probe", lambda: place(self._inputs.probe))
+
+    def __len__(self) -> int:
+        """B."""
+        return self._inputs.images.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} groups, X {self._inputs.images.shape} not on the device>"
+
+    def _images(self, name: str) -> tf.Tensor:
+        source = {"X": self._inputs.images, "Y_I": self._inputs.amplitude, "Y_phi": self._inputs.phase}[name]
+        return self._tensor(name, lambda: tensor_of(getattr(self._given, name), source))
+
+    def _tensor(self, name: str, build: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """The tensor of that name while somebody holds it, else a new one that only the caller holds."""
+        tensor = self._held.get(name)
+        if tensor is None:
+            tensor = self._held[name] = build()
+        return tensor
+
+
+def _warn(name: str) -> None:
+    warnings.warn(
+        f"{name} puts every image on the device at once; stream batches with as_dataset(batch_size) instead",
+        DeprecationWarning,
+        stacklevel=3,  # Past this function and the property, to the line that asked.
+    )

@@ -1,0 +1,114 @@
+"""Simulated scans for everyone without data: probe times object, far field, Poisson counts, seeded."""
+
+from collections.abc import Iterator
+from os import PathLike
+
+import numpy as np
+import numpy.typing as npt
+
+from ptycho.errors import ContainerError
+from ptycho.physics import far_field_amplitude, patch_corner
+from ptycho.scan import MIN_FRAME_SIZE
+from ptycho.writing import subset, write_scan
+
+__all__ = ["simulate", "subset", "write_scan"]
+
+DEFAULT_PHOTONS_PER_FRAME = 1e5
+"""Chosen: a bright frame, whose noise is about 1 % of its amplitude per pixel at N = 64."""
+_STEP_FRACTION = 1 / 8
+"""Chosen: raster step over N, about 75 % overlap of probes half as wide as the frame."""
+_JITTER_FRACTION = 1 / 4
+"""Chosen: jitter over the step, enough against raster artefacts."""
+_SMOOTHING_PIXELS = 3.0
+"""Chosen: width of the features of the object, so that a frame has structure and neighbours differ."""
+_CHUNK_FRAMES = 128
+"""Chosen: 8 MiB of complex waves at N = 64."""
+
+
+def simulate(
+    path: str | PathLike[str],
+    *,
+    frame_count: int,
+    frame_size: int = 64,
+    seed: int = 0,
+    photons_per_frame: float = DEFAULT_PHOTONS_PER_FRAME,
+) -> None:
+    """Write a simulated scan as a stored contract NPZ, a few frames at a time.
+
+    A smooth random object, a defocused round probe and a jittered raster; frames are sqrt(counts) with
+    ``photons_per_frame`` counts on average, and the probe is scaled so that the forward model gives them directly. The
+    same arguments give the same bytes. Raises ContainerError for sizes that make no scan, ScanFileError where the file
+    cannot be written.
+    """
+    if frame_count < 1:
+        raise ContainerError(f"frame_count is {frame_count}; at least one frame is needed")
+    if frame_size % 2 or frame_size < MIN_FRAME_SIZE:
+        raise ContainerError(f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed")
+    if not (np.isfinite(photons_per_frame) and photons_per_frame > 0):
+        raise ContainerError(f"photons_per_frame is {photons_per_frame}; a positive number is needed")
+    if seed < 0:
+        raise ContainerError(f"seed is {seed}; it is 0 or more")
+    generator = np.random.default_rng(seed)
+    x, y, shape = _raster(generator, frame_count, frame_size)
+    obj = _smooth_object(generator, shape)
+    probe = _defocused_probe(frame_size)
+    corners = patch_corner(np.stack((y, x), axis=1), frame_size)
+    # Empty regions absorb nothing by chance: the brightness is set by the mean over frames spread over the scan.
+    sample = corners[:: max(1, frame_count // 64)]
+    mean = float(np.mean(np.sum(far_field_amplitude(probe, _patches(obj, sample, frame_size)) ** 2, axis=(1, 2))))
+    probe = (probe * np.sqrt(photons_per_frame / mean)).astype(np.complex64)
+    frames = _noisy_frames(generator, obj, probe, corners)
+    write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=probe, obj=obj)
+
+
+def _raster(
+    generator: np.random.Generator, frame_count: int, frame_size: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[int, int]]:
+    """Columns and rows (M,) of the patch centres, and the shape of an object that holds every patch."""
+    columns = int(np.ceil(np.sqrt(frame_count)))
+    rows = int(np.ceil(frame_count / columns))
+    step = max(1.0, frame_size * _STEP_FRACTION)
+    jitter = step * _JITTER_FRACTION
+    row, column = np.divmod(np.arange(frame_count), columns)
+    # One pixel more than the jitter, for the rounding of positions.
+    margin = frame_size // 2 + int(np.ceil(jitter)) + 1
+    x, y = (margin + step * index + generator.uniform(-jitter, jitter, frame_count) for index in (column, row))
+    height, width = (2 * margin + int(np.ceil(step * (count - 1))) + 1 for count in (rows, columns))
+    return x, y, (height, width)
+
+
+def _smooth_object(generator: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.complex64]:
+    """(H, W) complex64, amplitude 0.6 to 1 and phase -1 to 1 radian, without features below a few pixels."""
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    gaussian = np.exp(-2 * (np.pi * _SMOOTHING_PIXELS * frequency) ** 2)
+    fields = []
+    for _ in range(2):
+        field = np.fft.irfft2(np.fft.rfft2(generator.standard_normal(shape)) * gaussian, s=shape)
+        fields.append(np.tanh(field / field.std()))
+    amplitude, phase = 0.8 + 0.2 * fields[0], fields[1]
+    obj: npt.NDArray[np.complex64] = (amplitude * np.exp(1j * phase)).astype(np.complex64)
+    return obj
+
+
+def _defocused_probe(frame_size: int) -> npt.NDArray[np.complex128]:
+    """(N, N): a soft disk a quarter of the frame in radius with a curved wavefront, as out of focus."""
+    axis = np.arange(frame_size) - frame_size // 2
+    radius = np.hypot(axis[:, None], axis[None, :]) / (frame_size / 4)
+    # One wave of curvature at the rim, an edge a tenth of the radius wide: chosen, to spread the frame over the detector.
+    probe: npt.NDArray[np.complex128] = np.exp(2j * np.pi * radius**2) / (1 + np.exp((radius - 1) / 0.1))
+    return probe
+
+
+def _patches(obj: npt.NDArray[np.complex64], corners: npt.NDArray[np.int64], frame_size: int) -> npt.NDArray[np.complex64]:
+    """(b, N, N) patches whose first pixels are ``corners`` (b, 2), [row, column]."""
+    windows = np.lib.stride_tricks.sliding_window_view(obj, (frame_size, frame_size))
+    return windows[corners[:, 0], corners[:, 1]]
+
+
+def _noisy_frames(
+    generator: np.random.Generator, obj: npt.NDArray[np.complex64], probe: npt.NDArray[np.complex64], corners: npt.NDArray[np.int64]
+) -> Iterator[npt.NDArray[np.float32]]:
+    for start in range(0, len(corners), _CHUNK_FRAMES):
+        patches = _patches(obj, corners[start : start + _CHUNK_FRAMES], len(probe))
+        counts = generator.poisson(far_field_amplitude(probe, patches) ** 2)
+        yield np.sqrt(counts).astype(np.float32)

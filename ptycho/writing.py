@@ -1,0 +1,86 @@
+"""Scans written frame by frame as a stored contract NPZ, so that they can be mapped again."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptycho.energy import CHUNK_BYTES
+from ptycho.errors import ContainerError, ScanFileError
+from ptycho.scan import Scan
+
+
+def write_scan(
+    path: str | PathLike[str],
+    chunks: Iterable[npt.NDArray[Any]],
+    *,
+    frame_count: int,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    probe: npt.NDArray[Any],
+    obj: npt.NDArray[Any] | None = None,
+) -> None:
+    """Write a contract NPZ at ``path``, replacing what is there, without holding the frames.
+
+    ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N). The file appears whole or
+    not at all. Raises ScanFileError where it cannot be written, ContainerError where the frames are not ``frame_count``.
+    """
+    target = Path(path)
+    small: dict[str, npt.NDArray[Any]] = {
+        "xcoords": np.asarray(x, np.float64),
+        "ycoords": np.asarray(y, np.float64),
+        "probeGuess": probe.astype(np.complex64),
+    }
+    if obj is not None:
+        small["objectGuess"] = obj.astype(np.complex64)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=".part", dir=target.parent)
+        part = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                _write_frames(archive, chunks, (frame_count, *probe.shape))
+                _write_small(archive, small)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ScanFileError(f"{target} cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
+    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object stay whole.
+
+    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be written.
+    """
+    if not 1 <= frame_count <= scan.frame_count:
+        raise ContainerError(f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}")
+    per_chunk = max(1, CHUNK_BYTES // scan.frames[0].nbytes)
+    chunks = (scan.frames[start : min(start + per_chunk, frame_count)] for start in range(0, frame_count, per_chunk))
+    first = slice(frame_count)
+    write_scan(path, chunks, frame_count=frame_count, x=scan.x[first], y=scan.y[first], probe=scan.probe, obj=scan.object)
+
+
+def _write_frames(archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, ...]) -> None:
+    written = 0
+    # A ZipInfo of its own has a fixed date: the same frames give the same bytes.
+    with archive.open(zipfile.ZipInfo("diff3d.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for chunk in chunks:
+            if chunk.shape[1:] != shape[1:]:
+                raise ContainerError(f"frames have shape {chunk.shape[1:]} and the probe {shape[1:]}; they must be the same")
+            member.write(np.ascontiguousarray(chunk, "<f4").view(np.uint8).data)
+            written += len(chunk)
+    if written != shape[0]:
+        raise ContainerError(f"{shape[0]} frames were announced and {written} came")
+
+
+def _write_small(archive: zipfile.ZipFile, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    for key, values in arrays.items():
+        with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w") as member:
+            np.lib.format.write_array(member, values, allow_pickle=False)

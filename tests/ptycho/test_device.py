@@ -1,0 +1,108 @@
+"""Placing arrays: the allocator counts every byte, whatever the alignment."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptycho.device import ALIGNMENT_BYTES, aligned_empty, place
+
+BFC = {
+    "TF_CPU_ALLOCATOR_USE_BFC": "true",
+    "TF_CPU_BFC_MEM_LIMIT_IN_MB": "64",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+GROWTH = """
+import json
+import numpy as np, tensorflow as tf
+from ptycho.device import aligned_empty, place
+
+def memory():
+    return tf.config.experimental.get_memory_info("CPU:0")
+
+# One region, made and given back at once: BFC leaves a chunk whole unless it is twice the request. Sizes start above
+# the 2 MiB of its first region, which would else be handed out whole.
+tf.raw_ops.Empty(shape=[48 << 20], dtype=tf.uint8)
+rows = []
+for step in range(20):
+    size_bytes = (2 << 20) + 256 * (1 + 977 * step)
+    array = aligned_empty((size_bytes // 4,), np.float32, shift_bytes=4 * (step % 17))
+    array[...] = step
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    start = memory()["current"]
+    tensor = place(array)
+    end = memory()
+    rows.append([size_bytes, end["current"] - start, end["peak"] - start, bool((tensor.numpy() == array).all())])
+    del tensor
+print(json.dumps(rows))
+"""
+
+LIMIT = """
+import numpy as np, tensorflow as tf
+from ptycho.device import place
+
+small = place(np.zeros(8 << 20, np.float32))
+try:
+    place(np.zeros(9 << 20, np.float32))
+except tf.errors.ResourceExhaustedError as error:
+    print("device_oom" if "bfc" in str(error).lower() else str(error))
+"""
+
+
+def run(code):
+    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, **BFC}, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip().splitlines()[-1]
+
+
+def test_the_allocator_counts_exactly_the_array_at_every_alignment():
+    """20 sizes, 17 alignments: growth is the array, and the peak is no higher."""
+    rows = json.loads(run(GROWTH))
+
+    assert len(rows) == 20
+    for size_bytes, growth_bytes, peak_bytes, is_equal in rows:
+        assert (size_bytes, size_bytes, True) == (growth_bytes, peak_bytes, is_equal)
+
+
+def test_more_than_the_device_holds_is_a_true_out_of_memory():
+    """32 MiB fit into 64 MiB, 36 MiB more do not."""
+    assert run(LIMIT) == "device_oom"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.int64])
+@pytest.mark.parametrize("kind", ["aligned", "misaligned", "strided", "read-only"])
+def test_the_tensor_is_the_array_and_shares_nothing_with_it(dtype, kind):
+    array = aligned_empty((6, 5), dtype, shift_bytes=16 if kind == "misaligned" else 0)
+    array[...] = np.arange(30).reshape(6, 5)
+    if kind == "strided":
+        array = array.T
+    expected = array.copy()
+    array.flags.writeable = kind != "read-only"
+    tensor = place(array)
+    array.flags.writeable = True
+    array[...] = 77
+
+    np.testing.assert_array_equal(expected, tensor.numpy())
+    assert tensor.dtype == tf.as_dtype(dtype)
+
+
+def test_the_dtype_may_be_changed_on_the_way():
+    tensor = place(np.arange(6.0), np.float32)
+
+    assert tensor.dtype == tf.float32
+    np.testing.assert_array_equal(np.arange(6), tensor.numpy())
+
+
+@pytest.mark.parametrize("shift_bytes", [0, 16, 60])
+def test_an_empty_array_lies_where_it_was_asked_for(shift_bytes):
+    array = aligned_empty((3, 5), np.float32, shift_bytes=shift_bytes)
+
+    assert shift_bytes == array.ctypes.data % ALIGNMENT_BYTES
+    assert array.shape == (3, 5)
+    assert array.flags.c_contiguous

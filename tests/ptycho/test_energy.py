@@ -1,0 +1,47 @@
+"""The energy pass and the constant that follows from it."""
+
+import numpy as np
+import pytest
+
+from ptycho.energy import frame_energies, normalization
+from ptycho.errors import ScanError
+from ptycho.scan import Scan
+
+
+@pytest.mark.parametrize("chunk_frames", [1, 7, 100, 1000])
+def test_energies_do_not_depend_on_the_chunk(scan, chunk_frames):
+    """Any chunk gives the sums of squares in float64."""
+    chunk_bytes = chunk_frames * scan.frames[0].nbytes
+    expected = (np.asarray(scan.frames, np.float64) ** 2).sum(axis=(1, 2))
+
+    np.testing.assert_allclose(expected, frame_energies(scan.frames_file, name="frames", chunk_bytes=chunk_bytes), rtol=1e-13)
+
+
+def test_a_frame_in_three_groups_counts_three_times():
+    """c^2 = (N/2)^2 / mean of E over groups and channels."""
+    energies = np.array([1.0, 4.0, 100.0])
+    nn_indices = np.array([[0, 1], [0, 1], [0, 0]])
+
+    assert normalization(energies, nn_indices, 8) == pytest.approx(np.sqrt(16 / (12 / 6)))
+
+
+def test_groups_of_empty_frames_have_no_constant():
+    with pytest.raises(ScanError, match="every frame of every group is zero"):
+        normalization(np.array([0.0, 1.0]), np.array([[0, 0]]), 8)
+
+
+def test_a_file_cut_after_opening_is_noticed(tmp_path, arrays):
+    path = tmp_path / "scan.npz"
+    np.savez(path, **arrays)
+    scan = Scan.open(path)
+    with path.open("r+b") as file:
+        file.truncate(scan.frames_file.offset_bytes + 4 * scan.frames[0].nbytes + 1)
+    with pytest.raises(ScanError, match="ends in frame 4 of 9"):
+        scan.energies()
+
+
+def test_the_constant_of_the_measured_scan(siemens_scan):
+    """Over all 516 frames it is 0.0942387, known from the data set itself."""
+    everything = np.arange(siemens_scan.frame_count)[:, None]
+
+    assert normalization(siemens_scan.energies(), everything, siemens_scan.frame_size) == pytest.approx(0.0942387, rel=1e-5)

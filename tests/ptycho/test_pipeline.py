@@ -1,0 +1,183 @@
+"""Batches: every group once, in a reproducible order, never overwritten, nothing kept alive."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ptycho.device import place
+from ptycho.errors import ContainerError
+from ptycho.pipeline import BatchOrder, slice_batches, stream
+from ptycho.sources import GroupedArray
+
+STACK = np.random.default_rng(0).random((50, 8, 8, 4), np.float32)
+COORDS = np.arange(50 * 8, dtype=np.float32).reshape(50, 1, 2, 4)
+
+
+def order(batch_size=8, *, shuffle=False, seed=0, drop_remainder=False):
+    return BatchOrder(50, batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
+
+
+def streamed(prefetch=1, **settings):
+    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch)
+
+
+def sliced(prefetch=1, **settings):
+    return slice_batches(place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch)
+
+
+def groups_of(dataset):
+    """The group numbers in the order they came, read from the coordinates; the images must be theirs."""
+    seen = []
+    for images, coords in dataset:
+        numbers = (coords.numpy()[:, 0, 0, 0] / 8).astype(int)
+        np.testing.assert_array_equal(STACK[numbers], images.numpy())
+        np.testing.assert_array_equal(COORDS[numbers], coords.numpy())
+        seen.extend(numbers.tolist())
+    return seen
+
+
+FEEDS = pytest.mark.parametrize("feed", [streamed, sliced])
+
+
+@FEEDS
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+@pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 51])
+def test_every_group_comes_once_in_order(feed, batch_size, prefetch):
+    assert list(range(50)) == groups_of(feed(batch_size=batch_size, prefetch=prefetch))
+
+
+@FEEDS
+def test_shuffled_epochs_differ_and_repeat_with_the_seed(feed):
+    """Each epoch is a new permutation; the same seed gives the same sequence of epochs."""
+    dataset = feed(shuffle=True, seed=3)
+    epochs = [groups_of(dataset) for _ in range(3)]
+
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert epochs == [groups_of(other) for other in [feed(shuffle=True, seed=3)] for _ in range(3)]
+    assert epochs[0] != groups_of(feed(shuffle=True, seed=4))
+
+
+def test_both_feeds_shuffle_alike():
+    assert groups_of(streamed(shuffle=True, seed=3)) == groups_of(sliced(shuffle=True, seed=3))
+
+
+def test_without_a_seed_every_dataset_has_its_own_order():
+    assert groups_of(streamed(shuffle=True, seed=None)) != groups_of(streamed(shuffle=True, seed=None))
+
+
+def test_repeat_reshuffles():
+    seen = groups_of(streamed(shuffle=True).repeat(2))
+
+    assert sorted(seen[:50]) == sorted(seen[50:]) == list(range(50))
+    assert seen[:50] != seen[50:]
+
+
+@FEEDS
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    ("batch_size", "drop_remainder", "count", "static"),
+    [(8, False, 7, None), (8, True, 6, 8), (10, False, 5, 10), (50, True, 1, 50)],
+)
+def test_shapes_and_count_are_known_beforehand(feed, shuffle, batch_size, drop_remainder, count, static):
+    dataset = feed(batch_size=batch_size, drop_remainder=drop_remainder, shuffle=shuffle)
+
+    assert count == int(dataset.cardinality())
+    assert [(static, 8, 8, 4), (static, 1, 2, 4)] == [tuple(spec.shape) for spec in dataset.element_spec]
+    assert count == sum(1 for _ in dataset)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_batches_that_are_kept_are_not_overwritten(prefetch):
+    """The buffer is used again for every batch; the tensors made of it are not its views."""
+    kept = list(streamed(batch_size=5, prefetch=prefetch))
+
+    assert list(range(50)) == groups_of(kept)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+def test_iterators_side_by_side_do_not_mix(prefetch):
+    """Twelve iterators of one dataset, more than there are buffers, each pulled in turn."""
+    iterators = [iter(streamed(batch_size=5, prefetch=prefetch)) for _ in range(6)]
+    dataset = streamed(batch_size=5, prefetch=prefetch)
+    iterators += [iter(dataset) for _ in range(12)]
+    collected = [[] for _ in iterators]
+    for _ in range(10):
+        for batches, iterator in zip(collected, iterators, strict=True):
+            batches.append(next(iterator))
+
+    assert all(list(range(50)) == groups_of(batches) for batches in collected)
+
+
+def test_parallel_calls_do_not_overwrite_each_other():
+    """Four threads of TensorFlow read one dataset at the same time, 20 times over."""
+    dataset = streamed(batch_size=5, prefetch=0)
+
+    def again(_):
+        return dataset
+
+    many = tf.data.Dataset.range(20).interleave(again, cycle_length=4, num_parallel_calls=4)
+    seen = groups_of(many)
+
+    np.testing.assert_array_equal([20] * 50, np.bincount(seen))
+
+
+def doubled(images, coords):
+    return images * 2, coords
+
+
+def as_it_is(dataset):
+    return dataset
+
+
+def taken(dataset):
+    return dataset.take(3)
+
+
+def mapped(dataset):
+    return dataset.map(doubled).repeat(2)
+
+
+@pytest.mark.parametrize("derive", [as_it_is, taken, mapped])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_dropped_dataset_gives_its_frames_back(derive, shuffle):
+    """TensorFlow keeps callables of numpy_function for good; ours must not keep the frames with them."""
+    source = GroupedArray(STACK)
+    watched = weakref.ref(source)
+    dataset = derive(stream(source, COORDS, order=order(shuffle=shuffle), prefetch=1))
+    del source
+    count = sum(1 for _ in dataset)
+    gc.collect()
+    alive = watched() is not None
+    del dataset
+    gc.collect()
+
+    assert count > 0
+    assert alive
+    assert watched() is None
+
+
+def test_an_iterator_alone_keeps_what_it_reads():
+    iterator = iter(streamed(batch_size=5).take(9).prefetch(1))
+    gc.collect()
+
+    assert list(range(45)) == groups_of(iterator)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -3}, "batch_size is -3"),
+        ({"batch_size": 51, "drop_remainder": True}, "leaves nothing of 50 groups"),
+        ({"seed": -1, "shuffle": True}, "seed is -1"),
+        ({"prefetch": -1}, "prefetch is -1"),
+    ],
+)
+@FEEDS
+def test_sizes_that_cannot_be_met_are_refused(feed, settings, words):
+    with pytest.raises(ContainerError, match=words):
+        feed(**settings)
