@@ -11,11 +11,11 @@ ALIGNMENT_BYTES = 64
 a numpy array (and its allocator sees nothing) or copies it."""
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, *, shift_bytes: int = 0) -> npt.NDArray[Any]:
-    """An uninitialised C-ordered array whose address is ``shift_bytes`` past a multiple of 64."""
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An uninitialised C-ordered array whose address is a multiple of 64."""
     size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size_bytes + 2 * ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES + shift_bytes
+    raw = np.empty(size_bytes + ALIGNMENT_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT_BYTES
     return raw[start : start + size_bytes].view(dtype).reshape(shape)
 
 

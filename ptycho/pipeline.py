@@ -6,8 +6,8 @@ what they read weakly. Without that, every dataset ever made would keep its fram
 """
 
 import itertools
+import mmap
 import secrets
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.device import aligned_empty
 from ptycho.errors import ContainerError
 from ptycho.sources import GroupSource
 
 _SHIFT_BYTES = 16
 """Past a multiple of 64: never aligned for TensorFlow, so it always copies the buffer and never keeps it."""
-_MAX_BUFFERS = 4
-"""Chosen: iterators that read at the same time without new buffers; one more only costs a new one."""
 _MAX_ORDERS = 4
 """Chosen: epochs whose order is remembered; any other is drawn anew from the seed."""
 
@@ -69,36 +66,37 @@ class _Feed:
 
     def __init__(self, source: GroupSource, coords: npt.NDArray[np.float32], order: BatchOrder) -> None:
         self._source, self._coords, self._order = source, coords, order
-        # By thread: TensorFlow copies what a call returns before that thread can call again, so each may overwrite its
-        # own. Not threading.local, whose values die with the thread state that TensorFlow drops after each call.
-        self._buffers: dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
+        # Buffers that no call is using; never more than there were calls at the same time.
+        self._free: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
 
     def batch(self, epoch: int, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """X (b, N, N, C) and coords (b, 1, 2, C) of one batch, both float32 and good until this thread calls again."""
+        """X (b, N, N, C) and coords (b, 1, 2, C) of one batch, both float32 and good for as long as X is held."""
         groups = self._order.batch(int(epoch), int(step))
-        images, coords = (buffer[: len(groups)] for buffer in self._own_buffers())
+        buffer = self._free.pop() if self._free else self._new_buffer()
+        images, coords = (array[: len(groups)] for array in buffer)
+        # TensorFlow copies both arrays before it lets go of them, whatever thread it calls from; only then is the
+        # buffer free again.
+        weakref.finalize(images, self._free.append, buffer).atexit = False
         self._source.read(groups, images)
         np.take(self._coords, groups, axis=0, out=coords, mode="clip")
-        if step == self._order.batch_count - 1:
-            # The pass is over: the views that are returned hold the buffer until it is copied, then it is gone, and a
-            # dataset that waits for the garbage collector holds no batch.
-            self._buffers.pop(threading.get_ident(), None)
         return images, coords
 
-    def _own_buffers(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        thread = threading.get_ident()
-        buffers = self._buffers.get(thread)
-        if buffers is None:
-            batch_size = min(self._order.batch_size, self._order.group_count)
-            images, coords = (
-                aligned_empty((batch_size, *shape[1:]), np.float32, shift_bytes=_SHIFT_BYTES)
-                for shape in (self._source.shape, self._coords.shape)
-            )
-            buffers = self._buffers[thread] = (images, coords)
-            # A thread whose buffer is forgotten here still holds it until its call is over.
-            for old in list(self._buffers)[:-_MAX_BUFFERS]:
-                self._buffers.pop(old, None)
-        return buffers
+    def _new_buffer(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        batch_size = min(self._order.batch_size, self._order.group_count)
+        return (
+            _mapped_empty((batch_size, *self._source.shape[1:])),
+            _mapped_empty((batch_size, *self._coords.shape[1:])),
+        )
+
+
+def _mapped_empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Float32 memory of its own mapping, 16 B past a 64-byte boundary.
+
+    Not from malloc: each of TensorFlow's threads would take it from an arena of its own, which keeps what is freed.
+    """
+    size_bytes = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    raw = np.frombuffer(mmap.mmap(-1, size_bytes + _SHIFT_BYTES), np.uint8)
+    return raw[_SHIFT_BYTES:].view(np.float32).reshape(shape)
 
 
 def stream(source: GroupSource, coords: npt.NDArray[np.float32], *, order: BatchOrder, prefetch: int) -> tf.data.Dataset:
@@ -161,10 +159,6 @@ def _finish(dataset: tf.data.Dataset, prefetch: int, *, keep: tuple[object, ...]
     # The default optimisations may fuse, cache or run ahead, each of which holds batches that nobody asked for.
     options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
-    # One thread gathers, so there is one buffer, however many cores there are: TensorFlow's shared pool would wander from
-    # thread to thread and touch a buffer in each. The gather is sequential anyway, and no slower so (measured). For
-    # parallel maps of your own set another size on the dataset that you derive.
-    options.threading.private_threadpool_size = 1
     dataset = dataset.with_options(options)
     if prefetch:
         dataset = dataset.prefetch(prefetch)

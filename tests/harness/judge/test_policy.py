@@ -1,0 +1,117 @@
+"""The policy file: the project's own is valid, and every mistake is a sentence that says what to write."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.errors import PolicyError
+from harness.judge.policy import Amount, read_policy
+from scenarios.catalog import SCENARIOS
+
+SLOPE = """
+schema_version = 1
+[[slope]]
+scenarios = ["loading"]
+meters = ["device_in_use"]
+over = "image_count"
+at_most = "1024 B"
+resolve = "16 KiB"
+because = "chosen"
+"""
+
+
+def refused(tmp_path, text):
+    path = tmp_path / "gate.toml"
+    path.write_text(text)
+    with pytest.raises(PolicyError) as refusal:
+        read_policy(path)
+    return str(refusal.value)
+
+
+def test_every_rule_of_the_project_names_what_the_catalogue_has(policy):
+    """A rule for a scenario or phase that does not exist would hold for ever."""
+    phases = {scenario.name: set(scenario.phases) for scenario in SCENARIOS}
+    for name, rule in policy.rules():
+        assert set(rule.scenarios) <= set(phases), name
+        assert set(rule.phases or ()) <= set().union(*(phases[scenario] for scenario in rule.scenarios)), name
+
+
+def test_a_text_is_bytes_or_a_multiple_of_what_was_declared():
+    """Multiples need the declaration; bytes do not."""
+    assert Amount.parse("64 KiB").in_bytes({}) == 65_536
+    assert Amount.parse("4 batches").in_bytes({"batch": 10}) == 40
+    assert Amount.parse("1.5 arrays").in_bytes({"arrays": 10}) == 15
+    assert Amount.parse("1 batch").in_bytes({"arrays": 10}) is None
+
+
+def test_the_minimal_policy_is_read(tmp_path):
+    """Defaults: every phase, growth."""
+    path = tmp_path / "gate.toml"
+    path.write_text(SLOPE)
+    (rule,) = read_policy(path).slope
+
+    assert (rule.phases, rule.field, rule.at_most, rule.resolve) == (None, "growth", 1024, 16_384)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('at_most = "1024 B"', 'at_mots = "1024 B"', "unknown key 'at_mots'; did you mean 'at_most'?"),
+        ("[[slope]]", "[[slopes]]", "unknown key 'slopes'; did you mean 'slope'?"),
+        ('because = "chosen"', "", "[[slope]] number 1 lacks 'because'; say where the limit comes from"),
+        ('because = "chosen"', 'because = "  "', "empty 'because'"),
+        ('"1024 B"', '"1 KB"', "write B, KiB, MiB, GiB or TiB, for example 1KiB"),
+        ('"1024 B"', "1024", "1024 is not a text"),
+        ('"1024 B"', '"2 batches"', "is a multiple; write bytes"),
+        ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
+        ('"16 KiB"', '"1023 B"', "below at_most"),
+        ('"image_count"', '"images"', "'image_count' or 'stack_size'"),
+        ('["loading"]', "[]", "scenarios"),
+        ('over = "image_count"', 'over = "image_count"\nwhere = { image_count = 5 }', "leave it out of where"),
+        ("schema_version = 1", "schema_version = 2", "schema_version 2"),
+        ("[[slope]]", "[[slope]", "not TOML"),
+    ],
+)
+def test_each_mistake_is_a_sentence(tmp_path, before, after, words):
+    """Key, place and what to write."""
+    assert words in refused(tmp_path, SLOPE.replace(before, after, 1))
+
+
+def test_a_resolution_of_exactly_the_limit_is_allowed(tmp_path):
+    """One byte less is refused above."""
+    path = tmp_path / "gate.toml"
+    path.write_text(SLOPE.replace("16 KiB", "1024 B"))
+
+    assert read_policy(path).slope[0].resolve == 1024
+
+
+def test_no_rule_no_file_and_two_tolerances_are_refused(tmp_path):
+    """Each would leave the gate blind or ambiguous."""
+    tolerance = '[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 B"\nbecause = "chosen"\n'
+
+    assert "no rule at all" in refused(tmp_path, "schema_version = 1\n")
+    assert "two [[tolerance]] for host_anon" in refused(tmp_path, f"schema_version = 1\n{tolerance}{tolerance}")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        read_policy(tmp_path / "missing.toml")
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    """Two mistakes, two lines."""
+    text = SLOPE.replace("at_most", "at_mots").replace('because = "chosen"', 'because = ""')
+
+    assert len(refused(tmp_path, text).splitlines()) == 3  # unknown key, missing key, empty reason
+
+
+def test_a_budget_needs_a_limit(tmp_path):
+    """A rule without one would hold for ever."""
+    text = 'schema_version = 1\n[[budget]]\nscenarios = ["a"]\nmeters = ["m"]\nbecause = "chosen"\n'
+
+    assert "neither at_most nor at_least" in refused(tmp_path, text)
+
+
+def test_long_reasons_stay_out_of_the_way():
+    """The project's file holds no unit that people read in two ways."""
+    text = (Path(__file__).parents[3] / "scenarios" / "gate.toml").read_text(encoding="utf-8")
+
+    assert not re.search(r"\d\s*[KMG]B\b", text)

@@ -1,0 +1,204 @@
+"""Synthetic run directories with known numbers, from nothing to a whole sweep; no TensorFlow, no device."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.judge.table import Run, load_run
+from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.units import GIB, KIB, MIB
+
+PHASES = ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release")
+NVML_REASON = "no NVIDIA driver library (libnvidia-ml.so.1) on this machine"
+BATCH_BYTES = 4 * MIB
+ARRAY_BYTES_PER_IMAGE = 327_680
+PEAK_BYTES_PER_IMAGE = 735_000
+
+
+def point(loader: str, image_count: int, stack_size: int | None = 2048, scenario: str = "loading", **more: Any) -> Point:
+    """A point of a loader scenario; ``more`` are fields of Point."""
+    parameters = {"loader": loader, "image_count": image_count}
+    return Point(
+        scenario=scenario,
+        body="scenarios.bodies.loading:measure",
+        parameters=parameters if stack_size is None else {**parameters, "stack_size": stack_size},
+        fixed={"frame_size": 64, "gridsize": 2, "batch_size": 64},
+        **{"phases": PHASES if stack_size else PHASES[1:], **more},
+    )
+
+
+def device_bytes(cell: Point, phase: str) -> tuple[int, int, int]:
+    """Start, peak and end of the device over a phase: the eager loader keeps its arrays, the lazy one two batches."""
+    images = int(cell.parameters["image_count"])
+    if cell.parameters["loader"] == "eager":
+        kept = images * ARRAY_BYTES_PER_IMAGE + 4 * KIB
+        return {
+            "open": (0, 0, 0),
+            "construct": (0, images * PEAK_BYTES_PER_IMAGE, kept),
+            "release": (kept, kept, 0),
+        }.get(phase, (kept, kept + 2 * BATCH_BYTES, kept))
+    batches = {"first_batch": 2, "epoch_0": 3, "epoch_1": 3}.get(phase, 0)
+    return 0, batches * BATCH_BYTES, 0
+
+
+def host_bytes(cell: Point, phase: str, repeat: int) -> tuple[int, int, int]:
+    """Start, peak and end of host anonymous memory, with a run-to-run spread of 512 KiB."""
+    images, base = int(cell.parameters["image_count"]), 232 * MIB
+    wobble = repeat * 512 * KIB
+    if cell.parameters["loader"] == "eager" and phase == "construct":
+        return base, base + images * ARRAY_BYTES_PER_IMAGE + wobble, base + images * 16 * KIB
+    growth = {"open": 1, "construct": 10, "first_batch": 14, "epoch_0": 18, "epoch_1": 12}.get(phase, 0) * MIB
+    return base, base + growth + (wobble if growth else 0), base + growth // 8
+
+
+def readings(cell: Point, phase: str, repeat: int) -> tuple[Reading, ...]:
+    """All five meters: one exact, one bounded, one exact, two unavailable."""
+    start, peak, end = device_bytes(cell, phase)
+    host_start, host_peak, host_end = host_bytes(cell, phase, repeat)
+    rest = 30 * MIB
+    return (
+        Reading(meter="device_in_use", quality=Quality.EXACT, start_bytes=start, peak_bytes=peak, end_bytes=end),
+        Reading(
+            meter="host_anon",
+            quality=Quality.BOUNDED,
+            start_bytes=host_start,
+            peak_bytes=host_peak,
+            peak_bound_bytes=host_peak + 256 * KIB,
+            end_bytes=host_end,
+            samples=40,
+            largest_gap_s=0.004,
+        ),
+        Reading(
+            meter="host_rss",
+            quality=Quality.EXACT,
+            start_bytes=host_start + rest,
+            peak_bytes=host_peak + rest,
+            end_bytes=host_end + rest,
+        ),
+        Reading.unavailable("nvml_device_used", NVML_REASON),
+        Reading.unavailable("nvml_process", NVML_REASON),
+    )
+
+
+@dataclass
+class Sweep:
+    """What a synthetic run planned and how each of its points ended; written by ``write``."""
+
+    points: tuple[Point, ...]
+    repeats: int = 2
+    deaths: dict[str, tuple[Outcome, str, str]] = field(default_factory=dict)
+    """By name of the point: outcome, phase it died in, reason."""
+    missing: frozenset[str] = frozenset()
+    """Points of which nothing was recorded."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Entries of run.json that are not as usual."""
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """The rows of every run, as the worker and its parent write them."""
+        for cell in self.points:
+            for repeat in range(0 if cell.name in self.missing else self.repeats):
+                yield from self._run(cell, repeat)
+
+    def _run(self, cell: Point, repeat: int) -> Iterable[dict[str, Any]]:
+        key = {"point": cell.name, "repeat": repeat}
+        outcome, died_in, reason = self.deaths.get(cell.name, (Outcome.OK, None, ""))
+        kept = int(cell.parameters["image_count"]) * ARRAY_BYTES_PER_IMAGE
+        yield {"kind": "declared", **key, "values": {"batch": BATCH_BYTES, "arrays": kept}}
+        for index, phase in enumerate(cell.phases):
+            yield {"kind": "begin", **key, "phase": phase, "index": index}
+            if phase == died_in:
+                break
+            record = PhaseRecord(
+                **key, phase=phase, index=index, finished=True, duration_s=0.25, readings=readings(cell, phase, repeat)
+            )
+            yield {"kind": "phase", **to_json(record)}
+        if outcome is Outcome.OK:
+            yield {"kind": "done", **key, "outcome": "ok", "reason": ""}
+        end = RunEnd(**key, outcome=outcome, reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=6.5)
+        yield {"kind": "end", **to_json(end)}
+
+    def manifest(self) -> dict[str, Any]:
+        """run.json."""
+        return {
+            "schema_version": 1,
+            "run_id": "2026-11-23T20-00-00-1a2b3c",
+            "started": "2026-11-23T20:00:00+00:00",
+            "ended": "2026-11-23T20:03:41+00:00",
+            "command": "python -m harness gate --repeats 2",
+            "repeats": self.repeats,
+            "environment": {
+                "python": "3.11.9",
+                "platform": "Linux-6.1-x86_64",
+                "tensorflow": "2.21.0",
+                "git_commit": "e559833c0ffee",
+                "git_dirty": False,
+                "isolation": "spawn",
+            },
+            "device": {
+                "kind": "emulated",
+                "name": "CPU with the BFC allocator",
+                "uuid": None,
+                "memory_bytes": 4 * GIB,
+                "allocator": "bfc",
+                "driver": "none: no NVIDIA driver",
+            },
+            "comparability": {"device": "emulated", "allocator": "bfc", "device_memory_bytes": 4 * GIB, "tensorflow": "2.21"},
+            "settings": {"repeats": self.repeats, "scan": "simulated, seed 0"},
+            "planned": [to_json(cell) for cell in self.points],
+            **self.changes,
+        }
+
+    def write(self, folder: Path) -> Run:
+        """The run as a directory, read back as the judge reads it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(json.dumps(self.manifest()))
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows()))
+        return load_run(folder)
+
+
+def whole_sweep() -> Sweep:
+    """Both loaders over four sizes and two stacks, from arrays too, and the eager one out of memory at 256 MiB."""
+    loaders = ("eager", "lazy")
+    budget = {"scenario": "oom", "device_budget_bytes": 256 * MIB}
+    dying = point("eager", 2000, expected=Outcome.DEVICE_OOM, **budget)
+    reason = "asked for 250.0 MiB with 62.5 MiB in use, of 256.0 MiB"
+    return Sweep(
+        points=(
+            *(point(loader, images) for loader in loaders for images in (100, 500, 1000, 2000)),
+            *(point(loader, 500, 8192) for loader in loaders),
+            *(point(loader, images, None, "arrays") for loader in loaders for images in (100, 500, 1000)),
+            dying,
+            point("lazy", 2000, **budget),
+        ),
+        deaths={dying.name: (Outcome.DEVICE_OOM, "construct", reason)},
+    )
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    return whole_sweep()
+
+
+@pytest.fixture
+def make_point() -> Callable[..., Point]:
+    return point
+
+
+@pytest.fixture
+def whole_run(tmp_path: Path) -> Run:
+    return whole_sweep().write(tmp_path / "run")
+
+
+@pytest.fixture
+def only() -> Callable[..., Sweep]:
+    """The whole sweep, cut down to the points that a predicate keeps."""
+
+    def cut(keep: Callable[[Point], bool], **changes: Any) -> Sweep:
+        full = whole_sweep()
+        return replace(full, points=tuple(cell for cell in full.points if keep(cell)), **changes)
+
+    return cut
