@@ -1,0 +1,198 @@
+"""rows.jsonl, line by line: what can be used, and a sentence for every line that cannot. Nothing is dropped in silence."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.errors import RunDirectoryError
+from harness.judge.manifest import first_error
+from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
+
+# More than any machine has, and far inside the 64 bits of the table's columns and their differences.
+_LARGEST_BYTES = 2**60
+
+RunKey = tuple[str, int]
+"""Name of the point and number of the repeat: one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """A phase was entered."""
+
+    point: str
+    repeat: int
+    phase: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What the body says its arrays add up to."""
+
+    point: str
+    repeat: int
+    values: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """The child's last word."""
+
+    point: str
+    repeat: int
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(slots=True)
+class Rows:
+    """All usable rows of a run, by the run they belong to."""
+
+    begun: dict[RunKey, dict[str, int]] = field(default_factory=dict)
+    """Index of every phase that was entered."""
+    phases: dict[tuple[str, int, str], PhaseRecord] = field(default_factory=dict)
+    declared: dict[RunKey, dict[str, int]] = field(default_factory=dict)
+    """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
+    done: dict[RunKey, Outcome] = field(default_factory=dict)
+    ends: dict[RunKey, RunEnd] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class _RowError(Exception):
+    """A row that cannot be used; the message says why."""
+
+
+def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
+    """Read rows.jsonl of a run that planned ``points``, ``repeats`` times each (numbered from 0).
+
+    Damaged lines, duplicates and rows of runs that nobody planned become ``problems`` with their line numbers.
+    Raises RunDirectoryError when the file is missing or cannot be read.
+    """
+    rows = Rows()
+    planned = {point.name for point in points}
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            row = _parse(line)
+            _check_planned(row, planned, repeats)
+            _STORE[row["kind"]](rows, line)
+        except ValidationError as error:
+            rows.problems.append(f"{path.name}, line {number}: a damaged row: {first_error(error)}")
+        except _RowError as error:
+            rows.problems.append(f"{path.name}, line {number}: {error}")
+    rows.problems.extend(_contradictions(rows))
+    return rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{path.parent} has no {path.name}: the run never started; measure again") from error
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+    # Not splitlines(): a carriage return or a lone control character inside a damaged row is not the end of it.
+    return iter(text.removesuffix(b"\n").split(b"\n") if text else [])
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise _RowError("damaged or cut short, not JSON") from error
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or row["kind"] not in _STORE:
+        raise _RowError(f"not a row of a known kind ({', '.join(_STORE)})")
+    return row
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _RowError(f"holds {name}, which is not a number that a meter can read")
+
+
+def _check_planned(row: Mapping[str, Any], planned: set[str], repeats: int) -> None:
+    point, repeat = row.get("point"), row.get("repeat")
+    if not isinstance(point, str) or point not in planned:
+        raise _RowError(f"a row of {point!r}, which this run did not plan")
+    if not isinstance(repeat, int) or isinstance(repeat, bool) or not 0 <= repeat < repeats:
+        raise _RowError(f"repeat {repeat!r} of {point}, but {repeats} were planned, numbered from 0")
+
+
+def _store_begin(rows: Rows, line: bytes) -> None:
+    begin = _BEGIN.validate_json(line, strict=True)
+    own = rows.begun.setdefault((begin.point, begin.repeat), {})
+    if begin.phase in own:
+        raise _RowError(f"{begin.point}, repeat {begin.repeat}, enters phase {begin.phase} a second time")
+    own[begin.phase] = begin.index
+
+
+def _store_phase(rows: Rows, line: bytes) -> None:
+    record = _PHASE.validate_json(line, strict=True)
+    place = (record.point, record.repeat, record.phase)
+    where = f"{record.point}, repeat {record.repeat}, phase {record.phase}"
+    if place in rows.phases:
+        raise _RowError(f"a second record of {where}; the first one is kept")
+    for reading in record.readings:
+        _check_reading(reading, where)
+    meters = [reading.meter for reading in record.readings]
+    if len(set(meters)) < len(meters):
+        raise _RowError(f"{where} has two readings of one meter")
+    rows.phases[place] = record
+
+
+def _check_reading(reading: Reading, where: str) -> None:
+    amounts = {"start_bytes": reading.start_bytes, "peak_bytes": reading.peak_bytes, "end_bytes": reading.end_bytes}
+    if reading.quality is Quality.UNAVAILABLE:
+        if not reading.reason:
+            raise _RowError(f"{where}: {reading.meter} is unavailable without a reason")
+        return
+    for name, amount in amounts.items():
+        if amount is None or not 0 <= amount <= _LARGEST_BYTES:
+            raise _RowError(f"{where}: {reading.meter} is {reading.quality} but its {name} is {amount}")
+
+
+def _store_declared(rows: Rows, line: bytes) -> None:
+    declared = _DECLARED.validate_json(line, strict=True)
+    for name, amount in declared.values.items():
+        if not 0 <= amount <= _LARGEST_BYTES:
+            raise _RowError(f"{declared.point} declares {name} as {amount} B")
+    rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
+
+
+def _store_done(rows: Rows, line: bytes) -> None:
+    done = _DONE.validate_json(line, strict=True)
+    rows.done[done.point, done.repeat] = done.outcome
+
+
+def _store_end(rows: Rows, line: bytes) -> None:
+    end = _END.validate_json(line, strict=True)
+    run = (end.point, end.repeat)
+    if run in rows.ends:
+        raise _RowError(f"{end.point}, repeat {end.repeat}, ends a second time; the first end is kept")
+    rows.ends[run] = end
+
+
+def _contradictions(rows: Rows) -> Iterator[str]:
+    """An end that says ok needs the child's own word for it: a parent cannot know what the child did not finish."""
+    for (point, repeat), end in sorted(rows.ends.items()):
+        said = rows.done.get((point, repeat))
+        if end.outcome is Outcome.OK and said is not Outcome.OK:
+            word = "never said that it was done" if said is None else f"said {said}"
+            yield f"{point}, repeat {repeat}, is recorded as ok, but its child {word}"
+
+
+_BEGIN = TypeAdapter(_Begin)
+_PHASE = TypeAdapter(PhaseRecord)
+_DECLARED = TypeAdapter(_Declared)
+_DONE = TypeAdapter(_Done)
+_END = TypeAdapter(RunEnd)
+
+_STORE = {
+    "begin": _store_begin,
+    "phase": _store_phase,
+    "declared": _store_declared,
+    "done": _store_done,
+    "end": _store_end,
+}

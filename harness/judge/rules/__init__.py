@@ -1,0 +1,23 @@
+"""The rules of the gate, in the order in which their checks are shown. Each is a function from evidence to checks."""
+
+from collections.abc import Callable, Iterable
+
+from harness.judge.rules.budget import check_budgets
+from harness.judge.rules.coverage import check_coverage
+from harness.judge.rules.distance import check_baseline
+from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.outcome import check_outcomes
+from harness.judge.rules.shape import check_arithmetic, check_growth_classes, check_slopes
+from harness.judge.verdict import Check
+
+Rule = Callable[[Evidence], Iterable[Check]]
+
+RULES: tuple[Rule, ...] = (
+    check_coverage,
+    check_outcomes,
+    check_slopes,
+    check_growth_classes,
+    check_budgets,
+    check_arithmetic,
+    check_baseline,
+)

@@ -1,0 +1,142 @@
+"""Was everything seen that was planned: a gate that saw nothing fails."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.judge.completeness import missing_from_point, missing_from_run
+from harness.judge.rules.evidence import Evidence, meter_words, point_place
+from harness.judge.verdict import Check, FindingKind
+from harness.records import Point, Quality
+
+RULE = "coverage"
+
+# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
+# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
+_LEAST_SAMPLES = 5
+_LARGEST_GAP_SHARE = 0.25
+
+
+def check_coverage(evidence: Evidence) -> Iterator[Check]:
+    """The run has a plan and an end, every run its end and phases, every gated meter its readings, every rule a subject."""
+    yield from _run_checks(evidence)
+    for point in evidence.run.points:
+        for repeat in range(evidence.run.manifest.repeats):
+            yield _point_check(evidence, point, repeat)
+    yield from _meter_checks(evidence)
+    yield from _rule_checks(evidence)
+    yield from _baseline_checks(evidence)
+
+
+def _run_checks(evidence: Evidence) -> Iterator[Check]:
+    missing = list(missing_from_run(evidence.run))
+    for sentence in missing:
+        yield Check(rule=RULE, subject="run", sentence=sentence, finding=FindingKind.INCOMPLETE)
+    if not missing:
+        count = len(evidence.run.points)
+        yield Check(rule=RULE, subject="run", sentence=f"{count} points were planned, the run has an end, and every row is usable.")
+
+
+def _point_check(evidence: Evidence, point: Point, repeat: int) -> Check:
+    subject = point_place(point, f"repeat {repeat}")
+    missing = list(missing_from_point(evidence.census, point, repeat))
+    sentence = "; ".join(missing) if missing else "it has an end, and every phase that it owes."
+    return Check(
+        rule=RULE,
+        subject=subject,
+        sentence=f"{subject}: {sentence}",
+        finding=FindingKind.INCOMPLETE if missing else None,
+        scenario=point.scenario,
+        point=point.name,
+    )
+
+
+def _meter_checks(evidence: Evidence) -> Iterator[Check]:
+    """One check for each scenario and gated meter: a meter that is absent is absent everywhere, and is said once."""
+    wanted: dict[tuple[str, str], list[tuple[Point, str]]] = {}
+    for point in evidence.run.points:
+        for phase in point.phases:
+            for meter in evidence.policy.gated_meters(point, phase):
+                wanted.setdefault((point.scenario, meter), []).append((point, phase))
+    finished = evidence.run.phases[evidence.run.phases["finished"]]
+    rows = {(row["point"], row["repeat"], row["phase"], row["meter"]): row for row in finished.to_dict("records")}
+    for (scenario, meter), places in wanted.items():
+        seen = [
+            (point, repeat, phase)
+            for point, phase in places
+            for repeat in range(evidence.run.manifest.repeats)
+            if phase in evidence.census.finished.get((point.name, repeat), ())
+        ]
+        reasons = [(point, phase, _unreadable(rows.get((point.name, repeat, phase, meter)))) for point, repeat, phase in seen]
+        gaps = [f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason]
+        if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
+            yield _meter_check(scenario, meter, len(seen), gaps)
+
+
+def _unreadable(row: Mapping[Any, Any] | None) -> str:
+    """Why a gated reading cannot be judged; empty when it can."""
+    if row is None:
+        return "no reading of it at all"
+    if row["quality"] == Quality.UNAVAILABLE:
+        return f"unavailable: {row['reason'] or 'no reason given'}"
+    if row["quality"] == Quality.SAMPLED:
+        samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
+        few = not isinstance(samples, int) or samples < _LEAST_SAMPLES
+        # "not <=" so that a gap that was never recorded, NaN, is no pass.
+        if few or not gap_s <= _LARGEST_GAP_SHARE * duration_s:
+            return f"sampled too coarsely to judge ({samples} samples, largest gap {gap_s} s of {duration_s:.3f} s)"
+    return ""
+
+
+def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str]) -> Check:
+    subject = f"{scenario} / {meter_words(meter)}"
+    sentence = f"it was read in all {seen} phases."
+    if gaps:
+        sentence = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}; run python -m harness doctor"
+    finding = FindingKind.INCOMPLETE if gaps else None
+    return Check(rule=RULE, subject=subject, sentence=f"{subject}: {sentence}", finding=finding, scenario=scenario, meter=meter)
+
+
+def _rule_checks(evidence: Evidence) -> Iterator[Check]:
+    """A rule that no point or no phase answers to would hold for ever."""
+    for name, rule in evidence.policy.rules():
+        points = [point for point in evidence.run.points if rule.matches(point)]
+        if not points and not evidence.partial and evidence.run.points:
+            where = "".join(f", {key} {value}" for key, value in rule.where.items())
+            what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}"
+            yield _unanswered(name, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
+        known = {phase for point in points for phase in point.phases}
+        strangers = [phase for phase in rule.phases or () if points and phase not in known]
+        if strangers:
+            yield _unanswered(
+                name, f"no point that it is about has a phase {strangers[0]}; its phases are {', '.join(sorted(known))}"
+            )
+
+
+def _unanswered(name: str, sentence: str) -> Check:
+    return Check(rule=RULE, subject=name, sentence=f"{name} of the policy: {sentence}", finding=FindingKind.INCOMPLETE)
+
+
+def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
+    """What the baseline knows has to be measured again, or a deleted point would pass for a good one."""
+    if evidence.baseline is None or evidence.partial:
+        return
+    planned = {point.name: point for point in evidence.run.points}
+    for name, accepted in evidence.baseline.point.items():
+        point = planned.get(name)
+        if point is None:
+            sentence = f"{name}: the baseline has this point, but the run did not plan it; measure it, or accept a run without it"
+            yield Check(rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name)
+            continue
+        lost = [phase for phase in accepted.phase if phase not in point.phases]
+        if lost:
+            subject = point_place(point)
+            sentence = f"{subject}: the baseline has its phase {lost[0]}, but it is no longer measured; measure it, or accept a run"
+            yield Check(
+                rule=RULE,
+                subject=subject,
+                sentence=sentence,
+                finding=FindingKind.INCOMPLETE,
+                scenario=point.scenario,
+                point=name,
+                phase=lost[0],
+            )

@@ -1,0 +1,74 @@
+"""Did every run end as its scenario expects: well, or out of memory where that is what it shows."""
+
+from collections.abc import Iterator
+
+from harness.judge.completeness import UNMEASURED, End
+from harness.judge.rules.evidence import Evidence, meter_words, point_place
+from harness.judge.verdict import Check, FindingKind
+from harness.records import Outcome, Point
+from harness.units import format_bytes
+
+RULE = "outcome"
+_DEVICE_METER = "device_in_use"
+
+
+def check_outcomes(evidence: Evidence) -> Iterator[Check]:
+    """One check for each run that has an end; a missing end is a matter of coverage."""
+    for point in evidence.run.points:
+        for repeat in range(evidence.run.manifest.repeats):
+            end = evidence.census.ends.get((point.name, repeat))
+            if end is not None:
+                yield _check_end(evidence, point, repeat, end)
+
+
+def _check_end(evidence: Evidence, point: Point, repeat: int, end: End) -> Check:
+    outcome, reason, phase = end.outcome, end.reason, end.phase
+    subject = point_place(point, f"repeat {repeat}")
+    finding: FindingKind | None
+    if outcome is point.expected:
+        finding, sentence = None, f"ended {outcome}, as planned."
+    elif outcome is Outcome.OK:
+        finding, sentence = _survived(evidence, point, repeat)
+    else:
+        finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else FindingKind.REGRESSION
+        where = f" in phase {phase}" if phase else ""
+        sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
+    return Check(
+        rule=RULE,
+        subject=subject,
+        sentence=f"{subject}: {sentence}",
+        finding=finding,
+        scenario=point.scenario,
+        point=point.name,
+        phase=phase or "",
+    )
+
+
+def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKind, str]:
+    """A run that was to run out of memory and did not.
+
+    It is an improvement only when the meter saw it stay within its budget. If the meter saw more than the budget, or
+    nothing, the budget did not bind: then the point proves nothing, and neither does its sibling that is to survive.
+    """
+    budget_bytes = point.device_budget_bytes or evidence.run.manifest.device.memory_bytes
+    table = evidence.run.phases
+    own = table[(table["point"] == point.name) & (table["repeat"] == repeat) & (table["meter"] == _DEVICE_METER)]
+    peaks = own["peak_bytes"].dropna()
+    expected = f"ended ok instead of {point.expected}"
+    if point.expected is not Outcome.DEVICE_OOM:
+        return FindingKind.INCOMPLETE, f"{expected}: what it was to show was not shown; look at the scenario"
+    if peaks.empty:
+        return (
+            FindingKind.INCOMPLETE,
+            f"{expected}, and {meter_words(_DEVICE_METER)} was not read: nothing shows that the budget bound",
+        )
+    peak_bytes = int(peaks.max())
+    peak, budget = format_bytes(peak_bytes), format_bytes(budget_bytes)
+    if peak_bytes > budget_bytes:
+        return (
+            FindingKind.INCOMPLETE,
+            f"{expected}, with a peak of {peak} beyond its budget of {budget}: the budget was not enforced",
+        )
+    return FindingKind.IMPROVEMENT, (
+        f"{expected}: its peak of {peak} now fits the budget of {budget}; lower the budget or change what the scenario expects"
+    )

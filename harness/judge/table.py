@@ -1,0 +1,201 @@
+"""Run directory -> tidy table: one row for each point, repeat, phase and meter. Everything later is computed from it."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import RunDirectoryError
+from harness.judge.files import write_text
+from harness.judge.manifest import Manifest, read_manifest
+from harness.judge.rows import Rows, read_rows
+from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading
+
+PHASES_FILE = "phases.csv"
+
+_BEFORE_PARAMETERS = {"scenario": "string", "point": "string"}
+_AFTER_PARAMETERS = {
+    "repeat": "int64",
+    "phase": "string",
+    "phase_index": "Int64",
+    "meter": "string",
+    "quality": "string",
+    "start_bytes": "Int64",
+    "peak_bytes": "Int64",
+    "peak_bound_bytes": "Int64",
+    "end_bytes": "Int64",
+    "growth_bytes": "Int64",
+    "retained_bytes": "Int64",
+    "samples": "Int64",
+    "largest_gap_s": "float64",
+    "duration_s": "float64",
+    "finished": "bool",
+    "outcome": "string",
+    "reason": "string",
+    "launcher": "string",
+    "batch_bytes": "Int64",
+    "arrays_bytes": "Int64",
+}
+_END_COLUMNS = {
+    "point": "string",
+    "repeat": "int64",
+    "outcome": "string",
+    "reason": "string",
+    "phase": "string",
+    "exit_code": "Int64",
+    "launcher": "string",
+    "duration_s": "float64",
+}
+
+_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "batch", "arrays")
+
+Place = tuple[str, str, str, str]
+"""Point, phase, meter and field: where an amount was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """One run directory, read and checked."""
+
+    path: Path
+    manifest: Manifest
+    points: tuple[Point, ...]
+    """What was planned, in the order of the catalogue."""
+    phases: pd.DataFrame
+    """One row for each point, repeat, phase and meter; amounts are nullable Int64 bytes, missing when unavailable.
+
+    A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
+    """
+    ends: pd.DataFrame
+    """How each run ended: point, repeat, outcome, reason, phase, exit_code, launcher, duration_s."""
+    problems: tuple[str, ...]
+    """A sentence for everything in the directory that could not be used; not empty means incomplete."""
+
+
+def load_run(path: Path) -> Run:
+    """Read the run directory ``path``, also one without any rows yet.
+
+    Raises RunDirectoryError when it is not a run directory, or its run.json is damaged or of an unknown version.
+    """
+    manifest = read_manifest(path)
+    points = manifest.planned
+    rows = read_rows(path / ROWS_FILE, points, manifest.repeats)
+    return Run(
+        path=path,
+        manifest=manifest,
+        points=points,
+        phases=_phases_table(points, manifest.repeats, rows),
+        ends=_ends_table(points, manifest.repeats, rows),
+        problems=tuple(rows.problems),
+    )
+
+
+def write_phases(run: Run, path: Path | None = None) -> Path:
+    """Write the table of phases as CSV, by default into the run directory. Raises RunDirectoryError if it cannot."""
+    target = run.path / PHASES_FILE if path is None else path
+    write_text(target, run.phases.to_csv(index=False, lineterminator="\n"))
+    return target
+
+
+def setting_columns(points: Sequence[Point]) -> tuple[str, ...]:
+    """The parameters of all points, then their fixed settings: the columns that identify a row's point."""
+    names = [name for point in points for name in point.parameters]
+    names += [name for point in points for name in point.fixed]
+    return tuple(dict.fromkeys(names))
+
+
+def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
+    """Every amount of every *finished* phase in bytes, one for each repeat that has it, in the order of the repeats.
+
+    Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
+    where a meter brackets its peak; ``batch`` and ``arrays``, what the body declared.
+    """
+    found: defaultdict[Place, list[int]] = defaultdict(list)
+    finished = phases[phases["finished"]]
+    finished = finished.assign(growth_bound_bytes=finished["peak_bound_bytes"] - finished["start_bytes"])
+    for row in finished.to_dict("records"):
+        amounts = {field: row[f"{field}_bytes"] for field in _AMOUNTS}
+        for field, amount in amounts.items():
+            if not pd.isna(amount):
+                found[row["point"], row["phase"], row["meter"], field].append(int(amount))
+    return {place: tuple(amounts) for place, amounts in found.items()}
+
+
+def _phases_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
+    settings = setting_columns(points)
+    taken = sorted(set(settings) & ({*_BEFORE_PARAMETERS} | {*_AFTER_PARAMETERS}))
+    if taken:
+        raise RunDirectoryError(f"a parameter is called {taken[0]!r}, which is a column of the table; rename the parameter")
+    columns = [*_BEFORE_PARAMETERS, *settings, *_AFTER_PARAMETERS]
+    found = [row for point in points for repeat in range(repeats) for row in _rows_of_run(point, repeat, rows)]
+    table = pd.DataFrame(found, columns=columns).astype(_BEFORE_PARAMETERS | _AFTER_PARAMETERS)
+    return table.astype({name: _setting_dtype([row.get(name) for row in found]) for name in settings})
+
+
+def _setting_dtype(values: list[object]) -> str:
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, int) and not isinstance(value, bool) for value in known):
+        return "Int64"
+    return "object"
+
+
+def _rows_of_run(point: Point, repeat: int, rows: Rows) -> Iterator[dict[str, Any]]:
+    run = (point.name, repeat)
+    end = rows.ends.get(run)
+    declared = rows.declared.get(run, {})
+    shared: dict[str, Any] = {
+        "scenario": point.scenario,
+        "point": point.name,
+        **point.fixed,
+        **point.parameters,
+        "repeat": repeat,
+        "outcome": None if end is None else str(end.outcome),
+        "reason": "" if end is None else end.reason,
+        "launcher": None if end is None else end.launcher,
+        "batch_bytes": declared.get("batch"),
+        "arrays_bytes": declared.get("arrays"),
+    }
+    records = {phase: record for (name, number, phase), record in rows.phases.items() if (name, number) == run}
+    left_open = {phase: index for phase, index in rows.begun.get(run, {}).items() if phase not in records}
+    places = [(record.index, phase) for phase, record in records.items()] + [(index, phase) for phase, index in left_open.items()]
+    for index, phase in sorted(places):
+        shared_phase = {**shared, "phase": phase, "phase_index": index}
+        record = records.get(phase)
+        if record is None or not record.readings:
+            yield {**shared_phase, **_without_reading(record)}
+        else:
+            yield from ({**shared_phase, **_of_reading(record, reading, shared["reason"])} for reading in record.readings)
+    if not places and end is not None:
+        yield {**shared, **_without_reading(None)}
+
+
+def _without_reading(record: PhaseRecord | None) -> dict[str, Any]:
+    finished, duration_s = (False, None) if record is None else (record.finished, record.duration_s)
+    return {"quality": str(Quality.UNAVAILABLE), "finished": finished, "duration_s": duration_s}
+
+
+def _of_reading(record: PhaseRecord, reading: Reading, end_reason: str) -> dict[str, Any]:
+    return {
+        "meter": reading.meter,
+        "quality": str(reading.quality),
+        "start_bytes": reading.start_bytes,
+        "peak_bytes": reading.peak_bytes,
+        "peak_bound_bytes": reading.peak_bound_bytes,
+        "end_bytes": reading.end_bytes,
+        "growth_bytes": reading.growth_bytes,
+        "retained_bytes": reading.retained_bytes,
+        "samples": reading.samples,
+        "largest_gap_s": reading.largest_gap_s,
+        "duration_s": record.duration_s,
+        "finished": record.finished,
+        "reason": reading.reason or end_reason,
+    }
+
+
+def _ends_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
+    ends = [rows.ends.get((point.name, repeat)) for point in points for repeat in range(repeats)]
+    found = [{name: getattr(end, name) for name in _END_COLUMNS} for end in ends if end is not None]
+    return pd.DataFrame(found, columns=list(_END_COLUMNS)).astype(_END_COLUMNS)
