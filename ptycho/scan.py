@@ -131,9 +131,11 @@ def _complex(path: Path, contents: Contents, key: str, notes: list[str]) -> npt.
         raise ScanError(f"{path}: {key} is {values.dtype}; it is complex, save it as complex64")
     if values.ndim != 2:
         raise ScanError(f"{path}: {key} has shape {values.shape}; one two-dimensional array is needed")
-    if not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0].tolist()
-        raise ScanError(f"{path}: {key} is {values[row, column]} at [{row}, {column}]; mend it before loading")
+    for row, line in enumerate(values):
+        # Row by row: a mask of the whole object would be held beside it.
+        if not np.isfinite(line).all():
+            column = int(np.argmin(np.isfinite(line)))
+            raise ScanError(f"{path}: {key} is {line[column]} at [{row}, {column}]; mend it before loading")
     if values.dtype != np.complex64:
         notes.append(f"{key} is {values.dtype}; it is converted to complex64")
     return np.ascontiguousarray(values, np.complex64)

@@ -21,6 +21,8 @@ FRAME_KEYS = ("diff3d", "diffraction")
 REQUIRED_KEYS = ("xcoords", "ycoords", "probeGuess")
 SMALL_KEYS = (*REQUIRED_KEYS, "objectGuess")
 
+_PIECE_BYTES = 64 * 1024
+"""Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger pieces raises it, and what is freed then stays."""
 _LOCAL_HEADER_BYTES = 30
 """Fixed part of a zip local file header (APPNOTE.TXT 4.3.7); the lengths of name and extra field close it."""
 _LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -115,11 +117,16 @@ def _load(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInf
     _check_readable(path, key, member)
     with _damage_named(path, key), archive.open(member) as file:
         shape, is_fortran, dtype = _header(path, key, file)
-        values = file.read()
-    needed_bytes = math.prod(shape) * dtype.itemsize
-    if len(values) != needed_bytes:
-        raise ScanError(f"{path}: {key} is cut: {needed_bytes} bytes of values announced, {len(values)} found; write the file anew")
-    return np.frombuffer(values, dtype).reshape(shape, order="F" if is_fortran else "C")
+        needed_bytes, found_bytes = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if found_bytes != needed_bytes:
+            raise ScanError(f"{path}: {key} announces {needed_bytes} bytes of values and holds {found_bytes}; write the file anew")
+        # Straight into the array, in pieces: the object grows with the scan, and should be held once while it is read.
+        values = np.empty(needed_bytes, np.uint8)
+        for start in range(0, needed_bytes, _PIECE_BYTES):
+            piece = file.read(min(_PIECE_BYTES, needed_bytes - start))
+            values[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+        file.read()  # the end of the member is where its checksum is compared
+    return values.view(dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _frames(

@@ -1,0 +1,74 @@
+"""report.html: one file that opens offline, with everything there is to say about a run."""
+
+import tempfile
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.errors import RunDirectoryError
+from harness.judge.files import write_text
+from harness.judge.gate import Judgement
+from harness.judge.table import Run
+from reports.page import Page, make_page
+from reports.pictures import Picture, draw
+from reports.words import METER_MEANINGS, meter_name
+
+REPORT_FILE = "report.html"
+PLOTS_FOLDER = "plots"
+
+
+def write_report(run: Run, judgement: Judgement) -> Path:
+    """Write report.html and plots/ (SVG and PNG of every picture) into the run directory; returns the page's path.
+
+    Nothing but the run directory and its judgement is read, so the page can be made again anywhere. Each file is
+    replaced in one step. Raises RunDirectoryError when one cannot be written.
+    """
+    page = make_page(run, judgement, draw(run))
+    _write_plots(run.path / PLOTS_FOLDER, page.pictures)
+    path = run.path / REPORT_FILE
+    write_text(path, render(page))
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as they are."""
+    environment = Environment(
+        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
+    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg)
+
+
+def _svg(text: str) -> Markup:
+    return Markup(text)  # noqa: S704 - drawn by matplotlib, which escapes the texts in it; see drawing.finish
+
+
+def _write_plots(folder: Path, pictures: tuple[Picture, ...]) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} cannot be made: {error}") from error
+    for picture in pictures:
+        if picture.wide is not None:
+            write_text(folder / f"{picture.name}.svg", picture.wide.svg + "\n")
+            _write_bytes(folder / f"{picture.name}.png", picture.wide.png)
+        else:
+            # A picture of an earlier judgement would speak for a run that has none.
+            for suffix in (".svg", ".png"):
+                (folder / f"{picture.name}{suffix}").unlink(missing_ok=True)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """As ``write_text``, for bytes."""
+    unfinished: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            unfinished = Path(file.name)
+            file.write(content)
+        unfinished.chmod(0o644)
+        unfinished.replace(path)
+    except OSError as error:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+        raise RunDirectoryError(f"{path} cannot be written: {error}") from error

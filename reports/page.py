@@ -1,0 +1,198 @@
+"""What the page and the summary say, put together once so that both use the same words."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.judge.gate import Judgement
+from harness.judge.table import Run
+from harness.judge.verdict import Check
+from harness.units import format_bytes, format_rate
+from reports import tables
+from reports.frames import SWEPT, describe_points, main_scenario, phase_table
+from reports.pictures import Picture
+from reports.tables import Table
+from reports.words import EXIT_WORDS, count, unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One check in words; the empty string where there is nothing to say."""
+
+    kind: str
+    """Kind of the finding, ``"holds"`` for a check that does."""
+    rule: str
+    sentence: str
+    measured: str
+    limit: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioTables:
+    """The phases of one scenario: in short, and of every point."""
+
+    scenario: str
+    comparison: Table | None
+    largest: Table
+    points: Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything there is to read about a run; plain text throughout."""
+
+    run_id: str
+    command: str
+    commit: str
+    verdict_word: str
+    tone: str
+    """Name of the exit code in lower case."""
+    exit_code: int
+    sentence: str
+    tally: str
+    notes: tuple[str, ...]
+    """What this run cannot show, and why."""
+    pictures: tuple[Picture, ...]
+    findings: tuple[Statement, ...]
+    held: Mapping[str, tuple[Statement, ...]]
+    """The checks that hold, by rule."""
+    scenarios: tuple[ScenarioTables, ...]
+    silent_meters: tuple[str, ...]
+    outcomes: str
+    odd_runs: Table
+    runs: Table
+    main_fits: Table
+    fits: Table
+    provenance: Mapping[str, tuple[tuple[str, str], ...]]
+    """Headings, and below each what was recorded under which name."""
+
+
+def make_page(run: Run, judgement: Judgement, pictures: tuple[Picture, ...]) -> Page:
+    """The page of a run, from the run directory and its judgement alone; ``pictures`` where they are shown."""
+    verdict, table = judgement.verdict, phase_table(run.phases, run.points)
+    odd_runs, all_runs = tables.runs(run)
+    swept = main_scenario(run.points)
+    held: dict[str, list[Statement]] = {}
+    for check in verdict.checks:
+        if check.finding is None:
+            held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
+    return Page(
+        run_id=run.manifest.run_id,
+        command=run.manifest.command,
+        commit=_commit(run.manifest.environment),
+        verdict_word=EXIT_WORDS[verdict.exit_code],
+        tone=verdict.exit_code.name.lower(),
+        exit_code=int(verdict.exit_code),
+        sentence=verdict.sentence,
+        tally=_tally(len(verdict.checks), len(verdict.findings)),
+        notes=tuple(_notes(run, judgement)),
+        pictures=pictures,
+        findings=tuple(_statement(check) for check in verdict.findings),
+        held={rule: tuple(statements) for rule, statements in held.items()},
+        scenarios=tuple(
+            ScenarioTables(
+                scenario=scenario,
+                comparison=tables.comparison(table, run.points, scenario),
+                largest=tables.phases_at_largest(table, scenario),
+                points=tables.phases_of_points(table, scenario),
+            )
+            for scenario in dict.fromkeys(point.scenario for point in run.points)
+        ),
+        silent_meters=tuple(tables.silent_meters(table)),
+        outcomes=tables.outcomes(run),
+        odd_runs=odd_runs,
+        runs=all_runs,
+        main_fits=tables.fits(tables.main_fits(judgement.fits, swept), f"Growth over the number of images, {swept}"),
+        fits=tables.fits(judgement.fits, "Every fit"),
+        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run).items()},
+    )
+
+
+def _commit(environment: Mapping[str, object]) -> str:
+    commit = environment.get("git_commit")
+    if not commit:
+        return unavailable("none was recorded")
+    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") else str(commit)
+
+
+def _statement(check: Check) -> Statement:
+    return Statement(
+        kind="holds" if check.finding is None else str(check.finding).replace("_", " "),
+        rule=check.rule.replace("_", " "),
+        sentence=check.sentence,
+        measured=_with_unit(check.measured, check.unit),
+        limit=_with_unit(check.limit, check.unit),
+        because=check.because,
+    )
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "B":
+        return format_bytes(value)
+    per = unit.removeprefix("B/")
+    return format_rate(value, per) if per != unit else f"{value:,g} {unit}".strip()
+
+
+def _tally(checks: int, findings: int) -> str:
+    if not checks:
+        return "No check applied."
+    return f"{count(checks, 'check')}: {checks - findings:,} hold, {findings:,} {'does' if findings == 1 else 'do'} not."
+
+
+def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
+    """What a reader would otherwise miss without noticing."""
+    points = describe_points(run.points)
+    if points.empty:
+        yield "The run planned no points: there is nothing to show."
+        return
+    if run.phases["meter"].notna().sum() == 0:
+        yield "The run holds no reading: no phase of any run was finished."
+    if not (run.ends["outcome"] == "ok").any():
+        yield "No run ended ok, so there is no peak of a whole run."
+    for scenario, mine in points.groupby("scenario", sort=False):
+        series = sorted(set(mine["series"]))
+        if len(series) == 1:
+            yield f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
+    swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
+    sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
+    for scenario, name in sizes[sizes == 1].index:
+        yield f"Scenario {scenario}, {name}: one number of images was planned, so there is no slope and no class of growth."
+    if judgement.fits.empty:
+        yield "No fit: no phase was finished at two sizes."
+    if run.manifest.ended is None:
+        yield "The run has no recorded end: it is still going, or was broken off."
+    yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
+
+
+def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
+    manifest = run.manifest
+    return {
+        "Run": {
+            "run": manifest.run_id,
+            "started": manifest.started,
+            "ended": manifest.ended or "unavailable, because the run has no recorded end",
+            "command": manifest.command,
+            "points": len(run.points),
+            "repeats": manifest.repeats,
+        },
+        "Device": manifest.device.model_dump(),
+        "Environment": manifest.environment,
+        "A baseline has to share": manifest.comparability,
+        "Settings": manifest.settings,
+    }
+
+
+def _pairs(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        label = name.removesuffix("_bytes").replace("_", " ")
+        if value is None or value == "":
+            yield label, "none recorded"
+        elif isinstance(value, bool):
+            yield label, "yes" if value else "no"
+        elif isinstance(value, int) and name.endswith("_bytes"):
+            yield label, f"{format_bytes(value)} ({value:,} B)"
+        else:
+            yield label, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

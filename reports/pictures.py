@@ -1,0 +1,120 @@
+"""The pictures of a run with their captions in plain words; each drawn twice, for a desktop and for a telephone."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.judge.table import Run
+from harness.records import Outcome
+from harness.units import format_bytes, format_rate
+from reports.drawing import Drawing, finish
+from reports.frames import DEVICE_METER, STACK, SWEPT, PeakPicture, peak_line, peak_picture, phase_table, stack_table
+from reports.panels import phase_figure, stack_figure
+from reports.plots import peak_figure
+from reports.words import count, meter_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One picture; ``wide`` and ``narrow`` are None together, and the caption then says why there is none."""
+
+    name: str
+    heading: str
+    caption: str
+    wide: Drawing | None
+    narrow: Drawing | None
+
+
+def draw(run: Run) -> tuple[Picture, ...]:
+    """The main picture, the small multiples, and the stack's where the run has several stack sizes at one image count."""
+    peaks = peak_picture(run.phases, run.ends, run.points, run.manifest.device.memory_bytes)
+    stacks = stack_table(run.phases, run.points)
+    pictures = [_peaks(peaks), _phases(run, peaks)]
+    return (*pictures, _stacks(stacks)) if len(stacks) else tuple(pictures)
+
+
+def _peaks(picture: PeakPicture) -> Picture:
+    caption = _peak_caption(picture)
+    return _picture("peak", "Peak memory", caption, peak_figure(picture), peak_figure(picture, narrow=True))
+
+
+def _phases(run: Run, picture: PeakPicture) -> Picture:
+    table = phase_table(run.phases, run.points)
+    table = table[(table["scenario"] == picture.scenario) & table["device_budget_bytes"].isna()]
+    if picture.stack_size is not None:
+        table = table[table[STACK] == picture.stack_size]
+    phases = next((point.phases for point in run.points if point.scenario == picture.scenario), ())
+    caption = (
+        f"How far memory rises above where each phase of {picture.scenario} started. Above: live tensors on the device; below: "
+        "private memory of the process on the host. All panels have the same axes, linear below 1 MiB and logarithmic above; "
+        "a whisker is as long as the repeats lie apart."
+    )
+    wide, narrow = phase_figure(table, phases), phase_figure(table, phases, narrow=True)
+    if wide is None:
+        caption = "No picture of the phases: no phase of a point with a number of images was recorded."
+    return _picture("phases", "Phase by phase", caption, wide, narrow)
+
+
+def _stacks(table: pd.DataFrame) -> Picture:
+    scenario, sizes = str(table["scenario"].iloc[0]), sorted({int(size) for size in table[STACK]})
+    images = int(table[SWEPT].iloc[0])
+    caption = (
+        f"The highest reading of a run of {scenario} over where it started, at {images:,} images, out of stacks of "
+        f"{' and '.join(f'{size:,}' for size in sizes)} frames. A loader that keeps the whole stack would rise with it."
+    )
+    return _picture("stack", "A larger stack", caption, stack_figure(table), stack_figure(table, narrow=True))
+
+
+def _picture(name: str, heading: str, caption: str, wide: Figure | None, narrow: Figure | None) -> Picture:
+    return Picture(
+        name=name,
+        heading=heading,
+        caption=caption,
+        wide=None if wide is None else finish(wide, name, caption),
+        narrow=None if narrow is None else finish(narrow, f"{name}-narrow", caption),
+    )
+
+
+def _peak_caption(picture: PeakPicture) -> str:
+    """What the main picture shows, in sentences that can be read without it."""
+    if picture.empty:
+        return (
+            "No picture of peak memory: no whole run of a point with a number of images has a reading of "
+            f"{meter_name(DEVICE_METER)}, and none ran out of device memory."
+        )
+    sentences = []
+    if len(picture.peaks):
+        stack = f" out of a stack of {picture.stack_size:,} frames" if picture.stack_size is not None else ""
+        quality = " or ".join(sorted({str(quality) for quality in picture.peaks["quality"]}))
+        sentences.append(
+            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}: "
+            f"the least of {count(int(picture.peaks['runs'].max()), 'repeat')}."
+        )
+    sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
+    if picture.device_bytes is not None:
+        sentences.append(f"The dashed line is the size of the device, {format_bytes(picture.device_bytes)}.")
+    sentences += [_death_sentence(row) for _, row in picture.out_of_memory.iterrows()]
+    sentences += [
+        f"{_on_device(row)}, {row['series']} peaked at {format_bytes(int(row['peak_bytes']))} at {int(row[SWEPT]):,} images."
+        for _, row in picture.capped.iterrows()
+    ]
+    return " ".join(sentences)
+
+
+def _series_sentence(name: str, rows: pd.DataFrame) -> str:
+    last = rows.iloc[-1]
+    reached = f"{name[:1].upper()}{name[1:]} reaches {format_bytes(int(last['peak_bytes']))} at {int(last[SWEPT]):,} images"
+    line = peak_line(rows)
+    if line is None:
+        return f"{reached}; with one number of images there is no slope."
+    return f"{reached}, {format_rate(round(line.slope), 'image')} by a straight line through {rows[SWEPT].nunique()} sizes."
+
+
+def _death_sentence(row: "pd.Series[str]") -> str:
+    planned = "as the plan expects" if row["expected"] == Outcome.DEVICE_OOM else "which the plan does not expect"
+    return f"{_on_device(row)}, {row['series']} ran out of memory at {int(row[SWEPT]):,} images, {planned}."
+
+
+def _on_device(row: "pd.Series[str]") -> str:
+    return f"With a device of {format_bytes(int(row['device_budget_bytes']))}"

@@ -1,0 +1,104 @@
+"""The main picture: peak device memory against the number of images, with fits, budgets and where memory ran out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.units import format_bytes, format_rate
+from reports.axes import height_of, in_mib, memory_axis, size_axis, spread_apart
+from reports.drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
+from reports.frames import SWEPT, PeakPicture, peak_line
+
+_LINE_IN = 0.18
+"""Height of one line of a label at 9.5 pt, with its leading."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """Text beside the right edge of the picture, at the height of what it names."""
+
+    mib: float
+    text: str
+    colour: str
+
+
+def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
+    """Peak device memory against image count; None when no point of the run has anything to show."""
+    if picture.empty:
+        return None
+    drawn = pd.concat([picture.peaks, picture.capped, picture.out_of_memory])
+    look = looks([str(name) for name in drawn["series"]])
+    with style():
+        figure = Figure(figsize=(NARROW_IN, 5.0) if narrow else (WIDE_IN, 4.8))
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.19 if narrow else 0.09, right=0.66 if narrow else 0.8, bottom=0.115, top=0.84)
+        size_axis(axes, drawn[SWEPT], tick_room=0.3 if narrow else 0.15)
+        limits = _limits(picture)
+        memory_axis(axes, [*in_mib(drawn["peak_bytes"].dropna()), *in_mib(limits)])
+        labels = [_draw_series(axes, str(name), rows, look) for name, rows in picture.peaks.groupby("series", sort=False)]
+        labels += [_draw_limit(axes, limit, picture, look) for limit in limits]
+        for name, rows in picture.capped.groupby("series", sort=False):
+            colour = look[str(name)].colour
+            axes.plot(rows[SWEPT], in_mib(rows["peak_bytes"]), "o", ms=13, mfc="none", mec=colour, mew=1.6, zorder=5)
+        _write_labels(axes, labels)
+        axes.set_xlabel("number of images")
+        axes.set_ylabel("peak device memory (MiB)")
+        title = "Peak device memory" if narrow else "Peak device memory against number of images"
+        write_title(figure, title, _key(picture, ",\n" if narrow else ", "))
+    return figure
+
+
+def _key(picture: PeakPicture, separator: str) -> str:
+    """How to read the marks: two lines where the first separator breaks the line."""
+    parts = ["point: least of the repeats, line: straight fit"] if len(picture.peaks) else []
+    parts += ["cross: out of memory"] if len(picture.out_of_memory) else []
+    parts += ["ring: under the budget"] if len(picture.capped) else []
+    return separator.join([parts[0], ", ".join(parts[1:])]) if len(parts) > 1 else "".join(parts)
+
+
+def _limits(picture: PeakPicture) -> list[int]:
+    """The device's size, and every budget of a point's own, in bytes, ascending."""
+    budgets = [*picture.capped["device_budget_bytes"], *picture.out_of_memory["device_budget_bytes"]]
+    return sorted({int(budget) for budget in [*budgets, *([picture.device_bytes] if picture.device_bytes else [])]})
+
+
+def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, Look]) -> _Label:
+    sizes, peaks, drawn = rows[SWEPT].to_numpy(float), in_mib(rows["peak_bytes"]), look[name]
+    axes.plot(sizes, peaks, drawn.marker, color=drawn.colour, markersize=7, zorder=4)
+    text = f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}"
+    line = peak_line(rows)
+    if line is not None:
+        along = np.geomspace(sizes.min(), sizes.max(), 64)
+        axes.plot(along, in_mib(line.at(size) for size in along), color=drawn.colour, linewidth=1.8, zorder=3)
+        text += f"\n{format_rate(line.slope, 'image')}"
+    return _Label(float(peaks[-1]), text, drawn.ink)
+
+
+def _draw_limit(axes: Axes, limit: int, picture: PeakPicture, look: Mapping[str, Look]) -> _Label:
+    """The line of the device or of a budget, and a cross on it wherever memory of that size ran out."""
+    device = limit == picture.device_bytes
+    colour = DEVICE_COLOUR if device else BUDGET_COLOUR
+    height = float(in_mib([limit])[0])
+    axes.axhline(height, color=colour, linewidth=1.4, linestyle=(0, (6, 3)) if device else (0, (2, 2)), zorder=2)
+    text = f"{'device' if device else 'budget'}: {format_bytes(limit)}"
+    dead = picture.out_of_memory[picture.out_of_memory["device_budget_bytes"] == limit]
+    for name, rows in dead.groupby("series", sort=False):
+        drawn = look[str(name)]
+        axes.plot(rows[SWEPT], [height] * len(rows), "X", color=drawn.colour, ms=13, mec="white", mew=1.2, zorder=6)
+        text += f"\n{name} ran out of\nmemory at {int(rows[SWEPT].min()):,}"
+    return _Label(height, text, colour)
+
+
+def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise ValueError("labels are written into a figure; these axes have none")
+    line = _LINE_IN / (figure.get_figheight() * axes.get_position().height)
+    heights = [line * (label.text.count("\n") + 1.3) for label in labels]
+    centres = spread_apart([height_of(axes, label.mib) for label in labels], heights)
+    for label, centre in zip(labels, centres, strict=True):
+        axes.text(1.03, centre, label.text, transform=axes.transAxes, color=label.colour, va="center", fontsize=9.5)

@@ -1,0 +1,252 @@
+"""The tables of the page and the summary, as text: every amount printed once, with the kind of number it is."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.judge.table import Run
+from harness.records import Outcome, Point, Quality
+from harness.units import format_bytes
+from reports.frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
+from reports.words import amount, count, kind_of_number, known, meter_name, peak, plain, unavailable
+
+_COMPARED = (DEVICE_METER, HOST_METER)
+"""The meters of the comparison: those that the gate judges."""
+_SHARED_COLUMNS = {"scenario", "over", "phase", "meter", "quality", "field"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table: every cell is text, ready to be escaped."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    amounts: frozenset[str] = frozenset()
+    """Columns of numbers, set flush right."""
+
+
+def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> Table | None:
+    """Growth and retained bytes of each planned phase, the series side by side, at the largest image count that all plan.
+
+    ``table`` is ``frames.phase_table``. Of several stack sizes the first planned is shown. A phase without a reading
+    says why it has none. None when the scenario has no points.
+    """
+    planned = describe_points(points)
+    planned = planned[planned["scenario"] == scenario]
+    if planned.empty:
+        return None
+    first_stack = planned[STACK].dropna().head(1)
+    planned = planned[planned[STACK].isna() | planned[STACK].isin(first_stack)]
+    sizes = planned.groupby("series", sort=False)[SWEPT].apply(lambda counts: set(counts.dropna()))
+    largest = max(set.intersection(*sizes), default=None)
+    cells = planned[planned[SWEPT] == largest] if largest is not None else at_largest(planned)
+    cells = cells.drop_duplicates("series")
+    phases = next(point.phases for point in points if point.name == cells["point"].iloc[0])
+    read = {(row["point"], row["phase"], row["meter"]): row for _, row in table.iterrows()}
+    rows = [
+        (plain(phase), meter_name(meter), *(text for point in cells["point"] for text in _compared(read, str(point), phase, meter)))
+        for phase in phases
+        for meter in _COMPARED
+    ]
+    at = f" at {int(largest):,} images" if largest is not None else ""
+    headings = tuple(f"{name} {word}" for name in cells["series"] for word in ("growth", "retained", "kind"))
+    return Table(
+        caption=f"Growth and retained bytes of each phase, {scenario}{at}: the repeat that grew least",
+        columns=("phase", "meter", *headings),
+        rows=tuple(rows),
+        amounts=frozenset(heading for heading in headings if not heading.endswith("kind")),
+    )
+
+
+def phases_at_largest(table: pd.DataFrame, scenario: str) -> Table:
+    """Every phase of each series of a scenario at its largest image count, without meters that could not read at all."""
+    mine = at_largest(_readable(table[table["scenario"] == scenario]))
+    return _phases(f"Phases of {scenario}, each series at its largest number of images", mine)
+
+
+def phases_of_points(table: pd.DataFrame, scenario: str) -> Table:
+    """Every phase of every point of a scenario, without meters that could not read at all."""
+    return _phases(f"Phases of {scenario}, every point", _readable(table[table["scenario"] == scenario]))
+
+
+def silent_meters(table: pd.DataFrame) -> list[str]:
+    """A sentence for every meter that could not read a single phase, with its reasons."""
+    sentences = []
+    for meter, rows in table[table["meter"] != ""].groupby("meter", sort=True):
+        if (rows["quality"] == Quality.UNAVAILABLE).all():
+            reasons = "; ".join(sorted({str(reason) for reason in rows["reason"] if known(reason)}))
+            sentences.append(f"{meter_name(str(meter))}: {unavailable(reasons)}")
+    return sentences
+
+
+def runs(run: Run) -> tuple[Table, Table]:
+    """The runs that did not end ok, and all of them."""
+    ends = ends_table(run.ends, run.points, run.manifest.repeats)
+    odd = ends[ends["outcome"].fillna("") != Outcome.OK]
+    return _runs("Runs that did not end ok", odd), _runs("All runs", ends)
+
+
+def outcomes(run: Run) -> str:
+    """How the runs ended, in one sentence."""
+    ends = ends_table(run.ends, run.points, run.manifest.repeats)
+    if ends.empty:
+        return "No run was planned."
+    seen = ends["outcome"].dropna().value_counts().sort_index()
+    parts = [f"{number:,} {outcome}" for outcome, number in seen.items()]
+    missing = int(ends["outcome"].isna().sum())
+    parts += [f"{missing:,} without a recorded end"] if missing else []
+    planned = int((ends["outcome"].fillna("") == ends["expected"]).sum())
+    return f"{count(len(ends), 'run')} planned: {', '.join(parts)}; {planned:,} ended as the plan expects."
+
+
+def fits(fits_frame: pd.DataFrame, caption: str) -> Table:
+    """Slopes with their confidence intervals, one row for each fit of ``harness.judge.scaling.fits_table``."""
+    parameters = [name for name in fits_frame.columns[1 : list(fits_frame.columns).index("over")] if name not in _SHARED_COLUMNS]
+    return Table(
+        caption=caption,
+        columns=(
+            "series",
+            "phase",
+            "meter",
+            "field",
+            "slope",
+            "95 % interval",
+            "intercept",
+            "residual",
+            "class",
+            "sizes",
+            "runs",
+            "kind",
+        ),
+        rows=tuple(_fit_row(row, parameters) for row in fits_frame.to_dict("records")),
+        amounts=frozenset({"slope", "95 % interval", "intercept", "residual", "sizes", "runs"}),
+    )
+
+
+def main_fits(fits_frame: pd.DataFrame, scenario: str) -> pd.DataFrame:
+    """The fits behind the pictures: growth over image count of one scenario, by the meters that the gate judges."""
+    chosen = (fits_frame["scenario"] == scenario) & (fits_frame["over"] == SWEPT) & (fits_frame["field"] == "growth")
+    return fits_frame[chosen & fits_frame["meter"].isin(_COMPARED)]
+
+
+def _compared(read: Mapping[tuple[str, str, str], "pd.Series[str]"], point: str, phase: str, meter: str) -> tuple[str, str, str]:
+    """Growth, retained bytes and kind of number of one phase of one point."""
+    row = read.get((point, phase, meter))
+    if row is not None:
+        return amount(row["growth_bytes"]), amount(row["retained_bytes"]), _kind(row)
+    last = next((row for (name, _, entered), row in read.items() if name == point and not entered), None)
+    why = "nothing was recorded" if last is None else f"{_outcome(last)} in {plain(str(last['phase']))}"
+    return "unavailable", "unavailable", unavailable(why)
+
+
+def _outcome(row: "pd.Series[str]") -> str:
+    return str(row["outcome"]) if known(row["outcome"]) else "the run ended without a recorded end"
+
+
+def _phases(caption: str, table: pd.DataFrame) -> Table:
+    amounts = ("images", "stack", "start", "peak", "growth", "retained", "spread", "runs")
+    return Table(
+        caption=caption,
+        columns=("series", "images", "stack", "phase", "meter", *amounts[2:], "kind of number"),
+        rows=tuple(_phase_row(row) for _, row in table.iterrows()),
+        amounts=frozenset(amounts),
+    )
+
+
+def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
+    budget = f", {format_bytes(int(row['device_budget_bytes']))} device" if known(row["device_budget_bytes"]) else ""
+    other = f", {row['other']}" if row["other"] else ""
+    return (
+        f"{row['series']}{other}{budget}",
+        _whole(row[SWEPT]),
+        _whole(row[STACK]),
+        plain(str(row["phase"])),
+        meter_name(str(row["meter"])) if row["meter"] else "none",
+        amount(row["start_bytes"]),
+        peak(row["peak_bytes"], row["peak_bound_bytes"], str(row["quality"])),
+        amount(row["growth_bytes"]),
+        amount(row["retained_bytes"]),
+        amount(row["spread_bytes"], otherwise="one run" if int(row["runs"]) == 1 else "unavailable"),
+        f"{int(row['runs']):,}",
+        _kind(row),
+    )
+
+
+def _kind(row: "pd.Series[str]") -> str:
+    if row["quality"] == Quality.UNAVAILABLE:
+        ended = f"the run ended in this phase: {_ending(row)}" if not row["meter"] else str(row["reason"])
+        return unavailable(ended)
+    cut = "" if row["finished"] else f"; cut short: {_ending(row)}"
+    return kind_of_number(str(row["quality"]), row["samples"], row["largest_gap_s"]) + cut
+
+
+def _ending(row: "pd.Series[str]") -> str:
+    parts = [str(part) for part in (row["outcome"], row["reason"]) if known(part) and part]
+    return ", ".join(parts) or "no end was recorded"
+
+
+def _runs(caption: str, ends: pd.DataFrame) -> Table:
+    return Table(
+        caption=caption,
+        columns=("point", "repeat", "outcome", "expected", "phase", "reason", "duration", "launcher"),
+        rows=tuple(_run_row(row) for row in ends.to_dict("records")),
+        amounts=frozenset({"repeat", "duration"}),
+    )
+
+
+def _run_row(row: Mapping[Hashable, object]) -> tuple[str, ...]:
+    if not known(row["outcome"]):
+        missing = unavailable("no end of this run was recorded")
+        return str(row["point"]), str(row["repeat"]), missing, str(row["expected"]), "", "", "unavailable", "unavailable"
+    return (
+        str(row["point"]),
+        str(row["repeat"]),
+        str(row["outcome"]),
+        str(row["expected"]),
+        plain(str(row["phase"])) if known(row["phase"]) else "",
+        str(row["reason"]) if known(row["reason"]) else "",
+        f"{float(str(row['duration_s'])):.1f} s" if known(row["duration_s"]) else "unavailable",
+        str(row["launcher"]) if known(row["launcher"]) else "unavailable",
+    )
+
+
+def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple[str, ...]:
+    settings = (f"{name}={value}" if isinstance(value, int) else str(value) for name in parameters if known(value := row[name]))
+    slope = row["slope_bytes_per_image"] if row["over"] == SWEPT else row["slope_bytes_per_frame"]
+    unit = "image" if row["over"] == SWEPT else "frame"
+    low, high = (float(str(row[name])) for name in ("slope_low", "slope_high"))
+    bounded = abs(low) < float("inf") and abs(high) < float("inf")
+    return (
+        " / ".join([str(row["scenario"]), *settings]),
+        plain(str(row["phase"])),
+        meter_name(str(row["meter"])),
+        plain(str(row["field"])),
+        f"{_whole_bytes(float(str(slope)))} B/{unit}",
+        f"{_whole_bytes(low)} to {_whole_bytes(high)}" if bounded else "open: too few runs",
+        amount(row["intercept_bytes"]),
+        amount(row["residual_bytes"]),
+        str(row["growth_class"]),
+        str(row["sizes"]),
+        str(row["runs"]),
+        str(row["quality"]),
+    )
+
+
+def _whole_bytes(value: float) -> str:
+    """A slope in whole bytes, without the sign of a negative zero."""
+    return f"{round(value):,}"
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    silent: Iterable[str] = [
+        str(meter)
+        for meter, rows in table.groupby("meter")
+        if meter and (rows["quality"] == Quality.UNAVAILABLE).all() and meter not in _COMPARED
+    ]
+    return table[~table["meter"].isin(silent)]
+
+
+def _whole(value: object) -> str:
+    return f"{int(str(value)):,}" if known(value) else "none"

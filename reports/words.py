@@ -1,0 +1,81 @@
+"""The words people read beside the numbers: names of meters, amounts with their kind, reasons where nothing was read."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pandas as pd
+
+from harness.judge.rules.evidence import METER_WORDS
+from harness.judge.verdict import ExitCode
+from harness.records import Quality
+from harness.units import format_bytes
+
+METER_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "device_in_use": "bytes of live tensors, counted by TensorFlow's own allocator",
+        "host_anon": "RssAnon of the child: numpy arrays and other private memory of the process",
+        "host_rss": "resident memory of the child, pages of memory-mapped files included",
+        "nvml_process": "what the driver says the child holds on the card",
+        "nvml_device_used": "what the driver says is used on the card by everybody",
+    }
+)
+"""What each meter counts, for the page's reading aid."""
+
+EXIT_WORDS: Mapping[ExitCode, str] = MappingProxyType(
+    {
+        ExitCode.PASS: "Pass",
+        ExitCode.REGRESSION: "Regression",
+        ExitCode.USAGE: "Not usable as asked",
+        ExitCode.INCOMPLETE: "Incomplete",
+        ExitCode.NO_BASELINE: "No baseline",
+        ExitCode.IMPROVEMENT: "Better than the baseline",
+    }
+)
+"""What each exit code says in one or two words; the colour of the page repeats it, and never says it alone."""
+
+
+def meter_name(meter: str) -> str:
+    """The name of a meter for people, as the checks have it."""
+    return METER_WORDS.get(meter, plain(meter))
+
+
+def plain(word: str) -> str:
+    """An identifier as words: ``first_batch`` reads ``first batch``."""
+    return word.replace("_", " ")
+
+
+def unavailable(reason: str) -> str:
+    """What stands in the place of a number that could not be read."""
+    return f"unavailable, because {reason.strip() or 'no reason was recorded'}"
+
+
+def known(value: object) -> bool:
+    """Whether a cell of a table holds a value at all."""
+    return value is not None and value is not pd.NA and value == value  # noqa: PLR0124 - NaN is not equal to itself
+
+
+def amount(value: object, *, otherwise: str = "unavailable") -> str:
+    """An amount of bytes for people, or ``otherwise`` where none is known; never 0 for unknown."""
+    return format_bytes(float(str(value))) if known(value) else otherwise
+
+
+def peak(peak_bytes: object, peak_bound_bytes: object, quality: str) -> str:
+    """A peak with its upper bound where it is only bounded: ``"12.1 MiB, at most 12.3 MiB"``."""
+    text = amount(peak_bytes)
+    if quality != Quality.BOUNDED or not known(peak_bound_bytes):
+        return text
+    bound = amount(peak_bound_bytes)
+    return text if bound == text else f"{text}, at most {bound}"
+
+
+def kind_of_number(quality: str, samples: object = None, largest_gap_s: object = None) -> str:
+    """``exact``, ``bounded`` or ``sampled``, the last with how finely."""
+    if quality != Quality.SAMPLED or not known(samples):
+        return quality
+    gap = f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
+    return f"{quality} ({int(str(samples)):,} samples{gap})"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: ``"1 run"``, ``"1,024 runs"``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
