@@ -12,6 +12,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, to_json
 from harness.run.devices import Device
 from harness.run.environment import describe_environment, tensorflow_minor
+from harness.units import format_bytes
 
 
 def claim_run_directory(path: Path) -> None:
@@ -60,9 +61,9 @@ def start_run(
             "allocator": _allocator(device),
             "driver": device.driver,
         },
+        # What two runs must share for their bytes to be compared.
         "comparability": {
-            "device": device.name,
-            "device_memory_bytes": device.memory_bytes,
+            "device": _device_in_words(device),
             "allocator": _allocator(device),
             "tensorflow": tensorflow_minor(),
             "scan": ", ".join(scans) or "none",
@@ -85,6 +86,13 @@ def end_run(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path / RUN_FILE} cannot be read back: {error}") from error
     _put(path / RUN_FILE, {**manifest, "ended": _now()}, replace=True)
+
+
+def _device_in_words(device: Device) -> str:
+    if device.kind == "emulated":
+        return f"emulated, {format_bytes(device.memory_bytes)}"
+    limit = "" if device.limit_bytes is None else f", limited to {format_bytes(device.limit_bytes)}"
+    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}"
 
 
 def _allocator(device: Device) -> str:
