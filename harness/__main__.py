@@ -5,9 +5,14 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import DeviceUnavailable, HarnessError
 from harness.judge.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from harness.judge.gate import Judgement
+    from harness.judge.table import Run
 
 _EPILOG = """\
 exit codes of gate:
@@ -127,7 +132,7 @@ def _gate(options: argparse.Namespace) -> int:
     print(verdict.sentence)
     for finding in verdict.findings:
         print(f"  {finding.finding}: {finding.sentence}")
-    return verdict.exit_code
+    return int(verdict.exit_code)
 
 
 def _accept(options: argparse.Namespace) -> int:
@@ -149,7 +154,7 @@ def _report(options: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def _judged(options: argparse.Namespace):  # noqa: ANN202
+def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":
     from harness.judge.gate import judge
     from harness.judge.policy import read_policy
     from harness.judge.table import load_run

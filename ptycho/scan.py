@@ -88,7 +88,7 @@ class Scan:
         return self.frames_file.shape[1]
 
     def energies(self) -> npt.NDArray[np.float64]:
-        """Energy sum_xy frame^2 of every frame, (M,) float64: one pass over the file in 16 MiB chunks.
+        """Energy sum_xy frame^2 of every frame, (M,) float64: one pass over the file in chunks of 1 MiB.
 
         Raises ScanError naming the frame for NaN, infinite or negative amplitude, and for a stack of zeros.
         """

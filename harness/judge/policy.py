@@ -24,16 +24,15 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from harness.errors import BytesError, PolicyError
+from harness.judge.table import DECLARED, Declared
 from harness.records import Point
 from harness.units import format_bytes, parse_bytes
 
 SCHEMA_VERSION = 1
 """Version of the policy file that this program reads."""
 
-Declared = Literal["batch", "arrays"]
-"""What bodies declare, and amounts may be multiples of."""
-
-_MULTIPLE = re.compile(r"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>batch|batches|arrays)\s*")
+# A count and a declared name, in the singular or the plural.
+_MULTIPLE = re.compile(rf"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>{'|'.join(DECLARED)})(?:e?s)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Amount:
 
     text: str
     count: float
-    of: Declared | None = None
+    of: str | None = None
     """None: ``count`` is bytes."""
 
     @classmethod
@@ -55,7 +54,7 @@ class Amount:
         multiple = _MULTIPLE.fullmatch(text)
         if multiple is None:
             return cls(text, parse_bytes(text))
-        return cls(text, float(multiple["count"]), "arrays" if multiple["what"] == "arrays" else "batch")
+        return cls(text, float(multiple["count"]), multiple["what"])
 
     def in_bytes(self, declared: Mapping[str, int]) -> float | None:
         """The amount in bytes; None when it is a multiple of something that was not declared."""
@@ -129,17 +128,19 @@ class _SweepRule(_Rule):
 class SlopeRule(_SweepRule):
     """[[slope]]: how much each further image or frame may cost."""
 
-    at_most: BytesText
-    """Bytes for each image or frame; a regression is a slope whose 95 % interval lies above it."""
-    resolve: BytesText
-    """Bytes for each image or frame that the interval has to exclude; a run too noisy for that is incomplete."""
+    at_most: AmountText
+    """For each image or frame of the sweep; a regression is a slope whose 95 % interval lies above it."""
+    resolve: AmountText
+    """For each image or frame of the sweep, what the interval has to exclude; a run too noisy for that is incomplete."""
     only_if_swept: StrictBool = False
     """True: no finding where the sweep planned a single size, as with a scan that cannot be enlarged."""
 
     @model_validator(mode="after")
     def _resolve_above_limit(self) -> "SlopeRule":
-        if self.resolve < self.at_most:
-            raise ValueError(f"resolve ({self.resolve} B) is below at_most ({self.at_most} B); it has to be at least as large")
+        if self.resolve.of == self.at_most.of and self.resolve.count < self.at_most.count:
+            raise ValueError(
+                f"resolve ({self.resolve.text}) is below at_most ({self.at_most.text}); it has to be at least as large"
+            )
         return self
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -15,6 +15,11 @@ from harness.judge.rows import Rows, read_rows
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading
 
 PHASES_FILE = "phases.csv"
+
+Declared = Literal["batch", "arrays", "image", "frame"]
+"""What bodies declare, and limits may be multiples of: one batch of images, all arrays that an eager container keeps, one
+image (a group with all its channels), one frame of the stack."""
+DECLARED: tuple[str, ...] = get_args(Declared)
 
 _BEFORE_PARAMETERS = {"scenario": "string", "point": "string"}
 _AFTER_PARAMETERS = {
@@ -36,8 +41,7 @@ _AFTER_PARAMETERS = {
     "outcome": "string",
     "reason": "string",
     "launcher": "string",
-    "batch_bytes": "Int64",
-    "arrays_bytes": "Int64",
+    **{f"{name}_bytes": "Int64" for name in DECLARED},
 }
 _END_COLUMNS = {
     "point": "string",
@@ -50,7 +54,7 @@ _END_COLUMNS = {
     "duration_s": "float64",
 }
 
-_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "batch", "arrays")
+_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", *DECLARED)
 
 Place = tuple[str, str, str, str]
 """Point, phase, meter and field: where an amount was read."""
@@ -111,7 +115,7 @@ def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
     """Every amount of every *finished* phase in bytes, one for each repeat that has it, in the order of the repeats.
 
     Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
-    where a meter brackets its peak; ``batch`` and ``arrays``, what the body declared.
+    where a meter brackets its peak; and what the body declared.
     """
     found: defaultdict[Place, list[int]] = defaultdict(list)
     finished = phases[phases["finished"]]
@@ -155,8 +159,7 @@ def _rows_of_run(point: Point, repeat: int, rows: Rows) -> Iterator[dict[str, An
         "outcome": None if end is None else str(end.outcome),
         "reason": "" if end is None else end.reason,
         "launcher": None if end is None else end.launcher,
-        "batch_bytes": declared.get("batch"),
-        "arrays_bytes": declared.get("arrays"),
+        **{f"{name}_bytes": declared.get(name) for name in DECLARED},
     }
     records = {phase: record for (name, number, phase), record in rows.phases.items() if (name, number) == run}
     left_open = {phase: index for phase, index in rows.begun.get(run, {}).items() if phase not in records}

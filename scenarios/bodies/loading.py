@@ -11,7 +11,11 @@ from ptycho.scan import Scan
 from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import scan_path
 
-CONTAINERS = {"eager": PtychoDataContainer, "lazy": LazyPtychoDataContainer}
+Container = PtychoDataContainer | LazyPtychoDataContainer
+CONTAINERS: dict[str, type[PtychoDataContainer] | type[LazyPtychoDataContainer]] = {
+    "eager": PtychoDataContainer,
+    "lazy": LazyPtychoDataContainer,
+}
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
@@ -33,16 +37,17 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
 
 
 def declare(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Say what one batch of X and what the eager container's tensors add up to."""
+    """Say what a frame, a group, a batch of X and all tensors of the eager container add up to."""
     channel_count = parameters["gridsize"] ** 2
     arrays = PtychoDataContainer.tensor_bytes(
         image_count=parameters["image_count"], frame_size=parameters["frame_size"], channel_count=channel_count
     )
-    batch_bytes = parameters["batch_size"] * channel_count * parameters["frame_size"] ** 2 * tf.float32.size
-    memory.declare(batch=batch_bytes, arrays=sum(arrays.values()))
+    frame_bytes = parameters["frame_size"] ** 2 * tf.float32.size
+    image_bytes = channel_count * frame_bytes
+    memory.declare(frame=frame_bytes, image=image_bytes, batch=parameters["batch_size"] * image_bytes, arrays=sum(arrays.values()))
 
 
-def feed(memory: Memory, container: PtychoDataContainer | LazyPtychoDataContainer, parameters: Mapping[str, Any]) -> None:
+def feed(memory: Memory, container: Container, parameters: Mapping[str, Any]) -> None:
     """First batch and two shuffled epochs.
 
     Without prefetching, and dropping each batch before the next is asked for, an epoch's peak repeats to the byte.

@@ -65,7 +65,7 @@ def test_device_bytes_are_the_arithmetic(simulated_path, prefetch, most_batches)
 
 
 def test_the_energy_pass_holds_one_chunk(tmp_path):
-    """A stack of 40 MiB is read with a buffer of 16 MiB and little beside."""
+    """A stack of 40 MiB is read with a buffer of one chunk and little beside."""
     path = tmp_path / "scan.npz"
     simulate(path, frame_count=640, frame_size=128)
     scan = Scan.open(path)

@@ -8,7 +8,7 @@ from harness.judge.baseline import Baseline
 from harness.judge.completeness import Census
 from harness.judge.policy import Policy
 from harness.judge.scaling import Fit, Series, planned_series
-from harness.judge.table import Place, Run
+from harness.judge.table import DECLARED, Place, Run
 from harness.records import Point, Scalar
 
 METER_WORDS: Mapping[str, str] = {
@@ -39,7 +39,7 @@ class Evidence:
 
     def declared(self, point: Point, phase: str, meter: str) -> dict[str, int]:
         """What the bodies said their arrays add up to; the least where repeats differ, so that a limit is never wider."""
-        places = {name: self.amounts.get((point.name, phase, meter, name)) for name in ("batch", "arrays")}
+        places = {name: self.amounts.get((point.name, phase, meter, name)) for name in DECLARED}
         return {name: min(amounts) for name, amounts in places.items() if amounts}
 
     def fit(self, series: Series, phase: str, meter: str, field: str) -> Fit | None:

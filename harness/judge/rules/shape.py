@@ -57,24 +57,30 @@ def check_slopes(evidence: Evidence) -> Iterator[Check]:
 
 
 def _check_slope(evidence: Evidence, rule: SlopeRule, subject: _Subject, fit: Fit) -> Check:
+    declared = evidence.declared(subject.series.points[0], subject.phase, subject.meter)
+    at_most, resolve = rule.at_most.in_bytes(declared), rule.resolve.in_bytes(declared)
+    if at_most is None or resolve is None:
+        missing = rule.at_most.of if at_most is None else rule.resolve.of
+        gap = f"the body did not declare {missing}, which the limit is a multiple of; call memory.declare({missing}=...)"
+        return subject.check(gap, finding=FindingKind.INCOMPLETE)
     line, unit = fit.line, fit.unit
-    found = f"{_VERBS[rule.field]} {line.slope:,.0f} B per {unit}, limit {rule.at_most:,}"
+    found = f"{_VERBS[rule.field]} {line.slope:,.0f} B per {unit}, limit {at_most:,.0f}"
     interval = f"95 % interval {line.slope_low:,.0f} to {line.slope_high:,.0f}; {len(fit.sizes)} sizes, {fit.runs} runs"
     bound = _bound_in_words(evidence, subject, rule)
     finding = None
-    if line.slope_low > rule.at_most:
+    if line.slope_low > at_most:
         finding = FindingKind.REGRESSION
         total = format_bytes(line.slope * fit.sizes[-1])
         sentence = f"{found} ({interval}{bound}). At {fit.sizes[-1]:,} {unit}s that is {total}, {_fate(evidence, subject)}."
-    elif line.slope_high > rule.resolve:
+    elif line.slope_high > resolve:
         finding = FindingKind.INCOMPLETE
         sentence = (
-            f"unresolved: {found}, but the runs differ too much to tell ({interval}): {format_rate(rule.resolve, unit)} "
+            f"unresolved: {found}, but the runs differ too much to tell ({interval}): {format_rate(resolve, unit)} "
             "has to be excluded. Measure again with more repeats or on a quieter machine."
         )
     else:
         sentence = f"{found} ({interval}{bound})."
-    return subject.check(sentence, finding=finding, measured=line.slope, limit=float(rule.at_most))
+    return subject.check(sentence, finding=finding, measured=line.slope, limit=at_most)
 
 
 def _fate(evidence: Evidence, subject: _Subject) -> str:

@@ -16,6 +16,7 @@ from harness.judge.verdict import Verdict
 from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 
 KIB, MIB = 1024, 1024 * 1024
+FRAME_BYTES = 64 * 64 * 4
 BATCH_BYTES = 4 * MIB
 ARRAYS_BYTES_PER_IMAGE = 327_680
 
@@ -179,7 +180,12 @@ class SyntheticRun:
     def _run_rows(self, point: Point, repeat: int) -> list[dict[str, Any]]:
         run: dict[str, Any] = {"point": point.name, "repeat": repeat}
         outcome, reason, died_in = self._end_of(point, repeat)
-        declared = {"batch": BATCH_BYTES, "arrays": ARRAYS_BYTES_PER_IMAGE * images(point)}
+        declared = {
+            "frame": FRAME_BYTES,
+            "image": 4 * FRAME_BYTES,
+            "batch": BATCH_BYTES,
+            "arrays": ARRAYS_BYTES_PER_IMAGE * images(point),
+        }
         found: list[dict[str, Any]] = [{"kind": "declared", **run, "values": declared}]
         for index, phase in enumerate(point.phases):
             found.append({"kind": "begin", **run, "phase": phase, "index": index})

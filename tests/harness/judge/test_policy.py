@@ -42,6 +42,8 @@ def test_a_text_is_bytes_or_a_multiple_of_what_was_declared():
     assert Amount.parse("64 KiB").in_bytes({}) == 65_536
     assert Amount.parse("4 batches").in_bytes({"batch": 10}) == 40
     assert Amount.parse("1.5 arrays").in_bytes({"arrays": 10}) == 15
+    assert Amount.parse("0.25 images").in_bytes({"image": 400}) == 100
+    assert Amount.parse("0.5 frames").in_bytes({"frame": 400}) == 200
     assert Amount.parse("1 batch").in_bytes({"arrays": 10}) is None
 
 
@@ -51,7 +53,7 @@ def test_the_minimal_policy_is_read(tmp_path):
     path.write_text(SLOPE)
     (rule,) = read_policy(path).slope
 
-    assert (rule.phases, rule.field, rule.at_most, rule.resolve) == (None, "growth", 1024, 16_384)
+    assert (rule.phases, rule.field, rule.at_most.count, rule.resolve.count) == (None, "growth", 1024, 16_384)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_the_minimal_policy_is_read(tmp_path):
         ('because = "chosen"', 'because = "  "', "empty 'because'"),
         ('"1024 B"', '"1 KB"', "write B, KiB, MiB, GiB or TiB, for example 1KiB"),
         ('"1024 B"', "1024", "1024 is not a text"),
-        ('"1024 B"', '"2 batches"', "is a multiple; write bytes"),
+        ('"1024 B"', '"2 bathces"', "has the unit bathces; write B"),
         ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
         ('"16 KiB"', '"1023 B"', "below at_most"),
         ('"image_count"', '"images"', "'image_count' or 'stack_size'"),
@@ -83,7 +85,7 @@ def test_a_resolution_of_exactly_the_limit_is_allowed(tmp_path):
     path = tmp_path / "gate.toml"
     path.write_text(SLOPE.replace("16 KiB", "1024 B"))
 
-    assert read_policy(path).slope[0].resolve == 1024
+    assert read_policy(path).slope[0].resolve.count == 1024
 
 
 def test_no_rule_no_file_and_two_tolerances_are_refused(tmp_path):
