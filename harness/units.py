@@ -43,9 +43,9 @@ def format_bytes(amount: float) -> str:
         # 0.9995 of a unit already prints as 1.0 of it; the smaller unit would print 1024.0.
         if size >= 0.9995 * factor:
             return f"{sign}{size / factor:,.1f} {unit}"
-    return f"{sign}{size:,.0f} B"
+    return f"{sign}{round(size):,} B"
 
 
 def format_rate(bytes_per_item: float, item: str) -> str:
     """A slope for people, in plain bytes so that small limits stay readable: ``"65,536 B/image"``."""
-    return f"{bytes_per_item:,.0f} B/{item}"
+    return f"{round(bytes_per_item):,} B/{item}"

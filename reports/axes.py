@@ -54,7 +54,7 @@ def memory_axis(
         ticks = [float(_TICK_FACTOR**power) for power in range(bottom, top + 1, tick_step)]
     else:
         axes.set_yscale("symlog", linthresh=1, linscale=1, base=2)
-        axes.set_ylim(min(-0.7, lowest * 1.5), highest * headroom)
+        axes.set_ylim(min(-2, lowest * 2), highest * headroom)
         ticks = [0.0, *(float(_TICK_FACTOR**power) for power in range(0, top + 1, tick_step))]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))

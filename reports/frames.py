@@ -15,7 +15,7 @@ SWEPT = "image_count"
 STACK = "stack_size"
 LOADER = "loader"
 
-_POINT_COLUMNS = ["point", "scenario", "series", SWEPT, STACK, "other", "device_budget_bytes", "expected"]
+_POINT_COLUMNS = ["point", "scenario", "series", SWEPT, STACK, "device_budget_bytes", "expected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +41,16 @@ class PeakPicture:
 def describe_points(points: Sequence[Point]) -> pd.DataFrame:
     """One row per planned point, in the order of the plan.
 
-    Columns: point, scenario, series (the loader, or the scenario where it has none), image_count and stack_size
-    (Int64, NA where the point has none), other (remaining parameters as text), device_budget_bytes (Int64), expected.
+    Columns: point, scenario, series (the loader, or the scenario where it has none, and any parameters besides the
+    sizes), image_count and stack_size (Int64, NA where the point has none), device_budget_bytes (Int64), expected.
     """
     rows = [
         {
             "point": point.name,
             "scenario": point.scenario,
-            "series": str(point.parameters.get(LOADER, point.scenario)),
+            "series": _series(point),
             SWEPT: point.parameters.get(SWEPT),
             STACK: point.parameters.get(STACK),
-            "other": ", ".join(f"{k}={v}" for k, v in point.parameters.items() if k not in {LOADER, SWEPT, STACK}),
             "device_budget_bytes": point.device_budget_bytes,
             "expected": str(point.expected),
         }
@@ -132,7 +131,9 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
         chosen = chosen[chosen[STACK] == stack]
     peaks = run_peaks(phases, points, DEVICE_METER)
     died = ends.loc[ends["outcome"] == Outcome.DEVICE_OOM, ["point"]].drop_duplicates()
-    dead = described.merge(died, on="point", how="inner")
+    # Deaths of other scenarios on the same device belong to other pictures.
+    shown = described["point"].isin(chosen["point"]) | described["device_budget_bytes"].notna()
+    dead = described[shown].merge(died, on="point", how="inner")
     dead["device_budget_bytes"] = dead["device_budget_bytes"].fillna(device_bytes) if device_bytes else dead["device_budget_bytes"]
     return PeakPicture(
         scenario=scenario,
@@ -160,7 +161,7 @@ def stack_table(phases: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
 
 def at_largest(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of each scenario, series and stack size at their largest image count; points without one stay."""
-    keys = [table["scenario"], table["series"], table[STACK].astype("string").fillna(""), table["other"], table["expected"]]
+    keys = [table["scenario"], table["series"], table[STACK].astype("string").fillna(""), table["expected"]]
     largest = table[SWEPT].groupby(keys).transform("max")
     return table[table[SWEPT].isna() | (table[SWEPT] == largest)].reset_index(drop=True)
 
@@ -180,6 +181,11 @@ def peak_line(table: pd.DataFrame, value: str = "peak_bytes") -> Line | None:
     if table[SWEPT].nunique() < 2:
         return None
     return fit_line([int(size) for size in table[SWEPT]], [int(amount) for amount in table[value]])
+
+
+def _series(point: Point) -> str:
+    others = [f"{name}={value}" for name, value in point.parameters.items() if name not in {LOADER, SWEPT, STACK}]
+    return ", ".join([str(point.parameters.get(LOADER, point.scenario)), *others])
 
 
 def _richest(table: pd.DataFrame, column: str) -> object | None:

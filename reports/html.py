@@ -11,11 +11,14 @@ from harness.judge.files import write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from reports.page import Page, make_page
-from reports.pictures import Picture, draw
+from reports.pictures import NAMES, Picture, draw
 from reports.words import METER_MEANINGS, meter_name
 
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
+
+SHOWN_FINDINGS = 12
+"""Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody reads on."""
 
 
 def write_report(run: Run, judgement: Judgement) -> Path:
@@ -37,7 +40,7 @@ def render(page: Page) -> str:
         loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
-    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg)
+    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg, shown_findings=SHOWN_FINDINGS)
 
 
 def _svg(text: str) -> Markup:
@@ -49,14 +52,15 @@ def _write_plots(folder: Path, pictures: tuple[Picture, ...]) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"{folder} cannot be made: {error}") from error
-    for picture in pictures:
-        if picture.wide is not None:
-            write_text(folder / f"{picture.name}.svg", picture.wide.svg + "\n")
-            _write_bytes(folder / f"{picture.name}.png", picture.wide.png)
+    drawn = {picture.name: picture.wide for picture in pictures if picture.wide is not None}
+    for name in NAMES:
+        if name in drawn:
+            write_text(folder / f"{name}.svg", drawn[name].svg + "\n")
+            _write_bytes(folder / f"{name}.png", drawn[name].png)
         else:
-            # A picture of an earlier judgement would speak for a run that has none.
+            # A picture of an earlier state would speak for a run that has none.
             for suffix in (".svg", ".png"):
-                (folder / f"{picture.name}{suffix}").unlink(missing_ok=True)
+                (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -9,14 +9,17 @@ from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from reports.page import Page, make_page
 from reports.tables import Table
+from reports.words import count
 
 SUMMARY_FILE = "summary.md"
 
 MAX_FINDINGS = 50
 """Chosen: a step summary holds 1 MiB and a reader a page; the page has them all."""
 
-# Punctuation that Markdown or its tables read as markup; "&" and "<" become entities, since HTML is let through as it is.
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~$>-])")
+# Punctuation that Markdown reads as markup anywhere, tables and mathematics included; "&" and "<" become entities, since
+# HTML is let through as it is. The second: what it reads as markup at the start of a line.
+_MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+_LEADING = re.compile(r"^(\d*)([#=>]|[.)+-](?=[\s-]|$))")
 
 
 def write_summary(run: Run, judgement: Judgement) -> Path:
@@ -47,7 +50,7 @@ def render(page: Page) -> str:
 def escape(text: str) -> str:
     """A text as one line of Markdown that shows exactly its characters."""
     line = " ".join(text.split())
-    return _MARKUP.sub(r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
+    return _LEADING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _notes(page: Page) -> Iterator[str]:
@@ -63,8 +66,9 @@ def _findings(page: Page) -> Iterator[str]:
         return
     rows = [(check.kind, check.rule, check.sentence, check.because) for check in page.findings[:MAX_FINDINGS]]
     yield _table(("kind", "rule", "what was found", "why this limit"), rows)
-    if len(page.findings) > MAX_FINDINGS:
-        yield f"{len(page.findings) - MAX_FINDINGS:,} more findings are in the page."
+    more = len(page.findings) - MAX_FINDINGS
+    if more > 0:
+        yield f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the page."
 
 
 def _numbers(page: Page) -> Iterator[str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from harness.judge.verdict import Check
-from harness.units import format_bytes, format_rate
+from harness.units import format_bytes
 from reports import tables
 from reports.frames import SWEPT, describe_points, main_scenario, phase_table
 from reports.pictures import Picture
 from reports.tables import Table
-from reports.words import EXIT_WORDS, count, unavailable
+from reports.words import EXIT_WORDS, count, rate, unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def _with_unit(value: float | None, unit: str) -> str:
     if unit == "B":
         return format_bytes(value)
     per = unit.removeprefix("B/")
-    return format_rate(value, per) if per != unit else f"{value:,g} {unit}".strip()
+    return rate(value, per) if per != unit else f"{value:,g} {unit}".strip()
 
 
 def _tally(checks: int, findings: int) -> str:

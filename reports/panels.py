@@ -18,7 +18,7 @@ from reports.words import plain, unavailable
 
 _METERS: Mapping[str, str] = {DEVICE_METER: "device", HOST_METER: "host"}
 """What the small pictures show, in one word each: the meters that the gate judges."""
-_LABEL_ROOM = 0.17
+_LABEL_ROOM = 0.24
 """Least distance of two points, as a share of a panel's height, at which both labels fit above their points."""
 
 
@@ -132,6 +132,8 @@ def _draw_lines(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Non
             va="top" if crowded else "bottom",
             color=INK if shared else colour,
             fontsize=8,
+            # A steep line runs through a label below its end; a little white keeps the figures legible.
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4},
         )
 
 

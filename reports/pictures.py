@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 
 from harness.judge.table import Run
 from harness.records import Outcome
-from harness.units import format_bytes, format_rate
+from harness.units import format_bytes
 from reports.drawing import Drawing, finish
 from reports.frames import DEVICE_METER, STACK, SWEPT, PeakPicture, peak_line, peak_picture, phase_table, stack_table
 from reports.panels import phase_figure, stack_figure
 from reports.plots import peak_figure
-from reports.words import count, meter_name
+from reports.words import meter_name, rate
+
+NAMES = ("peak", "phases", "stack")
+"""Every picture there can be, in the order of the page; their files bear these names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +90,16 @@ def _peak_caption(picture: PeakPicture) -> str:
     if len(picture.peaks):
         stack = f" out of a stack of {picture.stack_size:,} frames" if picture.stack_size is not None else ""
         quality = " or ".join(sorted({str(quality) for quality in picture.peaks["quality"]}))
+        repeats = int(picture.peaks["runs"].max())
+        least = f"the least of {repeats:,} repeats" if repeats > 1 else "one run for each point"
         sentences.append(
-            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}: "
-            f"the least of {count(int(picture.peaks['runs'].max()), 'repeat')}."
+            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}: {least}."
         )
     sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
     if picture.device_bytes is not None:
         sentences.append(f"The dashed line is the size of the device, {format_bytes(picture.device_bytes)}.")
-    sentences += [_death_sentence(row) for _, row in picture.out_of_memory.iterrows()]
+    deaths = picture.out_of_memory.groupby(["device_budget_bytes", "series", "expected"], sort=False)
+    sentences += [_death_sentence(rows) for _, rows in deaths]
     sentences += [
         f"{_on_device(row)}, {row['series']} peaked at {format_bytes(int(row['peak_bytes']))} at {int(row[SWEPT]):,} images."
         for _, row in picture.capped.iterrows()
@@ -108,12 +113,14 @@ def _series_sentence(name: str, rows: pd.DataFrame) -> str:
     line = peak_line(rows)
     if line is None:
         return f"{reached}; with one number of images there is no slope."
-    return f"{reached}, {format_rate(round(line.slope), 'image')} by a straight line through {rows[SWEPT].nunique()} sizes."
+    return f"{reached}, {rate(line.slope, 'image')} by a straight line through {rows[SWEPT].nunique()} sizes."
 
 
-def _death_sentence(row: "pd.Series[str]") -> str:
-    planned = "as the plan expects" if row["expected"] == Outcome.DEVICE_OOM else "which the plan does not expect"
-    return f"{_on_device(row)}, {row['series']} ran out of memory at {int(row[SWEPT]):,} images, {planned}."
+def _death_sentence(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    planned = "as the plan expects" if first["expected"] == Outcome.DEVICE_OOM else "which the plan does not expect"
+    sizes = ", ".join(f"{size:,}" for size in sorted({int(size) for size in rows[SWEPT]}))
+    return f"{_on_device(first)}, {first['series']} ran out of memory at {sizes} images, {planned}."
 
 
 def _on_device(row: "pd.Series[str]") -> str:

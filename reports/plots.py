@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.units import format_bytes, format_rate
+from harness.units import format_bytes
 from reports.axes import height_of, in_mib, memory_axis, size_axis, spread_apart
 from reports.drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
 from reports.frames import SWEPT, PeakPicture, peak_line
+from reports.words import rate
 
 _LINE_IN = 0.18
 """Height of one line of a label at 9.5 pt, with its leading."""
@@ -54,7 +55,9 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
 
 def _key(picture: PeakPicture, separator: str) -> str:
     """How to read the marks: two lines where the first separator breaks the line."""
-    parts = ["point: least of the repeats, line: straight fit"] if len(picture.peaks) else []
+    repeated, fitted = (picture.peaks["runs"] > 1).any(), (picture.peaks.groupby("series")[SWEPT].nunique() > 1).any()
+    parts = [f"point: {'least of the repeats' if repeated else 'one run'}{', line: straight fit' if fitted else ''}"]
+    parts = parts if len(picture.peaks) else []
     parts += ["cross: out of memory"] if len(picture.out_of_memory) else []
     parts += ["ring: under the budget"] if len(picture.capped) else []
     return separator.join([parts[0], ", ".join(parts[1:])]) if len(parts) > 1 else "".join(parts)
@@ -74,7 +77,7 @@ def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, L
     if line is not None:
         along = np.geomspace(sizes.min(), sizes.max(), 64)
         axes.plot(along, in_mib(line.at(size) for size in along), color=drawn.colour, linewidth=1.8, zorder=3)
-        text += f"\n{format_rate(line.slope, 'image')}"
+        text += f"\n{rate(line.slope, 'image')}"
     return _Label(float(peaks[-1]), text, drawn.ink)
 
 
@@ -86,10 +89,20 @@ def _draw_limit(axes: Axes, limit: int, picture: PeakPicture, look: Mapping[str,
     axes.axhline(height, color=colour, linewidth=1.4, linestyle=(0, (6, 3)) if device else (0, (2, 2)), zorder=2)
     text = f"{'device' if device else 'budget'}: {format_bytes(limit)}"
     dead = picture.out_of_memory[picture.out_of_memory["device_budget_bytes"] == limit]
-    for name, rows in dead.groupby("series", sort=False):
-        drawn = look[str(name)]
-        axes.plot(rows[SWEPT], [height] * len(rows), "X", color=drawn.colour, ms=13, mec="white", mew=1.2, zorder=6)
-        text += f"\n{name} ran out of\nmemory at {int(rows[SWEPT].min()):,}"
+    for place, (name, rows) in enumerate(dead.groupby("series", sort=False)):
+        drawn, size = look[str(name)], int(rows[SWEPT].min())
+        # The first is the largest, so that it shows around a second one at the same place.
+        axes.plot(
+            rows[SWEPT],
+            [height] * len(rows),
+            "X",
+            color=drawn.colour,
+            ms=max(7, 14 - 5 * place),
+            mec="white",
+            mew=0.8,
+            zorder=6 + place,
+        )
+        text += f"\n{name} ran out of\nmemory {'from' if len(rows) > 1 else 'at'} {size:,}"
     return _Label(height, text, colour)
 
 

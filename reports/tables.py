@@ -9,7 +9,7 @@ from harness.judge.table import Run
 from harness.records import Outcome, Point, Quality
 from harness.units import format_bytes
 from reports.frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
-from reports.words import amount, count, kind_of_number, known, meter_name, peak, plain, unavailable
+from reports.words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
 _COMPARED = (DEVICE_METER, HOST_METER)
 """The meters of the comparison: those that the gate judges."""
@@ -157,9 +157,8 @@ def _phases(caption: str, table: pd.DataFrame) -> Table:
 
 def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
     budget = f", {format_bytes(int(row['device_budget_bytes']))} device" if known(row["device_budget_bytes"]) else ""
-    other = f", {row['other']}" if row["other"] else ""
     return (
-        f"{row['series']}{other}{budget}",
+        f"{row['series']}{budget}",
         _whole(row[SWEPT]),
         _whole(row[STACK]),
         plain(str(row["phase"])),
@@ -223,8 +222,8 @@ def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple
         plain(str(row["phase"])),
         meter_name(str(row["meter"])),
         plain(str(row["field"])),
-        f"{_whole_bytes(float(str(slope)))} B/{unit}",
-        f"{_whole_bytes(low)} to {_whole_bytes(high)}" if bounded else "open: too few runs",
+        rate(float(str(slope)), unit),
+        f"{round(low):,} to {round(high):,}" if bounded else "open: too few runs",
         amount(row["intercept_bytes"]),
         amount(row["residual_bytes"]),
         str(row["growth_class"]),
@@ -232,11 +231,6 @@ def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple
         str(row["runs"]),
         str(row["quality"]),
     )
-
-
-def _whole_bytes(value: float) -> str:
-    """A slope in whole bytes, without the sign of a negative zero."""
-    return f"{round(value):,}"
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

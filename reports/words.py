@@ -8,7 +8,7 @@ import pandas as pd
 from harness.judge.rules.evidence import METER_WORDS
 from harness.judge.verdict import ExitCode
 from harness.records import Quality
-from harness.units import format_bytes
+from harness.units import format_bytes, format_rate
 
 METER_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -56,7 +56,12 @@ def known(value: object) -> bool:
 
 def amount(value: object, *, otherwise: str = "unavailable") -> str:
     """An amount of bytes for people, or ``otherwise`` where none is known; never 0 for unknown."""
-    return format_bytes(float(str(value))) if known(value) else otherwise
+    return format_bytes(round(float(str(value)))) if known(value) else otherwise
+
+
+def rate(bytes_per_item: float, item: str) -> str:
+    """A slope in whole bytes: ``"65,536 B/image"``; what rounds to nothing has no sign."""
+    return format_rate(round(bytes_per_item), item)
 
 
 def peak(peak_bytes: object, peak_bound_bytes: object, quality: str) -> str:

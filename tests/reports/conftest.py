@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from harness.judge.gate import Judgement
+from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run, load_run
+from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.units import GIB, KIB, MIB
+from reports.html import write_report
 
 PHASES = ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release")
 NVML_REASON = "no NVIDIA driver library (libnvidia-ml.so.1) on this machine"
@@ -107,7 +111,7 @@ class Sweep:
         key = {"point": cell.name, "repeat": repeat}
         outcome, died_in, reason = self.deaths.get(cell.name, (Outcome.OK, None, ""))
         kept = int(cell.parameters["image_count"]) * ARRAY_BYTES_PER_IMAGE
-        yield {"kind": "declared", **key, "values": {"batch": BATCH_BYTES, "arrays": kept}}
+        yield {"kind": "declared", **key, "values": {"frame": 16_384, "image": 65_536, "batch": BATCH_BYTES, "arrays": kept}}
         for index, phase in enumerate(cell.phases):
             yield {"kind": "begin", **key, "phase": phase, "index": index}
             if phase == died_in:
@@ -183,14 +187,16 @@ def sweep() -> Sweep:
     return whole_sweep()
 
 
-@pytest.fixture
-def make_point() -> Callable[..., Point]:
-    return point
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Read it, do not change it: drawing is slow enough to be done once for all tests."""
+    return whole_sweep().write(tmp_path_factory.mktemp("whole") / "run")
 
 
-@pytest.fixture
-def whole_run(tmp_path: Path) -> Run:
-    return whole_sweep().write(tmp_path / "run")
+@pytest.fixture(scope="session")
+def whole_path(whole_run: Run) -> Path:
+    """The page of the whole run, with one finding and one check that holds."""
+    return write_report(whole_run, judgement_of(whole_run, FINDING, HELD))
 
 
 @pytest.fixture
@@ -202,3 +208,41 @@ def only() -> Callable[..., Sweep]:
         return replace(full, points=tuple(cell for cell in full.points if keep(cell)), **changes)
 
     return cut
+
+
+def judgement_of(run: Run, *checks: Check) -> Judgement:
+    """A judgement of given checks, with the fits that the run allows."""
+    return Judgement(Verdict(checks), fits_table(fit_run(run)))
+
+
+FINDING = Check(
+    rule="slope",
+    subject="loading / lazy / construct / device in use",
+    sentence="loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024.",
+    finding=FindingKind.REGRESSION,
+    scenario="loading",
+    phase="construct",
+    meter="device_in_use",
+    measured=65_536,
+    limit=1024,
+    unit="B/image",
+    because="1/64 of X of one image.",
+)
+HELD = Check(
+    rule="budget", subject="loading / lazy", sentence="loading / lazy: peaks at 3 batches, limit 4.", because="Read-ahead."
+)
+
+
+@pytest.fixture
+def judged() -> Callable[..., Judgement]:
+    return judgement_of
+
+
+@pytest.fixture
+def finding() -> Check:
+    return FINDING
+
+
+@pytest.fixture
+def held() -> Check:
+    return HELD

@@ -44,10 +44,10 @@ def _check_budget(evidence: Evidence, rule: BudgetRule, point: Point, phase: str
         elif sign * (worst - limit_bytes) <= 0:
             sentence = f"{found}."
         elif sign > 0:
-            finding, sentence = FindingKind.REGRESSION, f"{found}: {worst - limit_bytes:,.0f} B over it."
+            finding, sentence = FindingKind.REGRESSION, f"{found}: {round(worst - limit_bytes):,} B over it."
         else:
             finding = FindingKind.INCOMPLETE
-            sentence = f"{found}: {limit_bytes - worst:,.0f} B short of it, so the meter did not see what the phase needs."
+            sentence = f"{found}: {round(limit_bytes - worst):,} B short of it, so the meter did not see what the phase needs."
         subject = point_place(point, phase, meter_words(meter))
         yield Check(
             rule=RULE,

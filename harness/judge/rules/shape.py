@@ -64,8 +64,8 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: _Subject, fit: Fi
         gap = f"the body did not declare {missing}, which the limit is a multiple of; call memory.declare({missing}=...)"
         return subject.check(gap, finding=FindingKind.INCOMPLETE)
     line, unit = fit.line, fit.unit
-    found = f"{_VERBS[rule.field]} {line.slope:,.0f} B per {unit}, limit {at_most:,.0f}"
-    interval = f"95 % interval {line.slope_low:,.0f} to {line.slope_high:,.0f}; {len(fit.sizes)} sizes, {fit.runs} runs"
+    found = f"{_VERBS[rule.field]} {round(line.slope):,} B per {unit}, limit {round(at_most):,}"
+    interval = f"95 % interval {round(line.slope_low):,} to {round(line.slope_high):,}; {len(fit.sizes)} sizes, {fit.runs} runs"
     bound = _bound_in_words(evidence, subject, rule)
     finding = None
     if line.slope_low > at_most:
@@ -97,7 +97,7 @@ def _bound_in_words(evidence: Evidence, subject: _Subject, rule: SlopeRule) -> s
     if rule.field != "growth":
         return ""
     bound = evidence.fit(subject.series, subject.phase, subject.meter, "growth_bound")
-    return "" if bound is None else f"; the meter's upper bound grows by {bound.line.slope:,.0f}"
+    return "" if bound is None else f"; the meter's upper bound grows by {round(bound.line.slope):,}"
 
 
 def check_growth_classes(evidence: Evidence) -> Iterator[Check]:
@@ -151,7 +151,7 @@ def _declared_fit(evidence: Evidence, rule: ArithmeticRule, subject: _Subject) -
 def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expected: float) -> Check:
     line, allowed = fit.line, abs(expected) * rule.within_percent / 100
     found = (
-        f"{_VERBS[rule.field]} {line.slope:,.0f} B per {fit.unit}; its {rule.declared} add up to {expected:,.0f}, "
+        f"{_VERBS[rule.field]} {round(line.slope):,} B per {fit.unit}; its {rule.declared} add up to {round(expected):,}, "
         f"within {rule.within_percent:g} %"
     )
     finding = None
@@ -163,7 +163,7 @@ def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expecte
     elif line.half_width > allowed:
         finding = FindingKind.INCOMPLETE
         sentence = (
-            f"unresolved: {found}, but the 95 % interval reaches {line.half_width:,.0f} to either side; measure more repeats."
+            f"unresolved: {found}, but the 95 % interval reaches {round(line.half_width):,} to either side; measure more repeats."
         )
     return subject.check(sentence, finding=finding, measured=line.slope, limit=expected)
 

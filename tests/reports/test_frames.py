@@ -1,0 +1,110 @@
+"""Tables for people: the least of the repeats, the spread, and nothing that was not read."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from harness.records import Outcome
+from harness.units import GIB, KIB, MIB
+from reports import frames
+
+
+def test_every_planned_point_is_described_in_the_order_of_the_plan(whole_run):
+    """Points without a row in the run are in the table too."""
+    table = frames.describe_points(whole_run.points)
+
+    assert [cell.name for cell in whole_run.points] == list(table["point"])
+    assert list(table["device_budget_bytes"].dropna()) == [256 * MIB, 256 * MIB]
+    assert table.loc[table["scenario"] == "arrays", "stack_size"].isna().all()
+
+
+def test_a_parameter_besides_the_sizes_makes_a_series_of_its_own(sweep):
+    """Otherwise two points of one size would lie on one line."""
+    first = sweep.points[0]
+    ahead = [replace(first, parameters={**first.parameters, "read_ahead": steps}) for steps in (0, 2)]
+
+    assert list(frames.describe_points(ahead)["series"]) == ["eager, read_ahead=0", "eager, read_ahead=2"]
+
+
+def test_a_phase_shows_the_repeat_that_grew_least_and_how_far_the_repeats_lie_apart(whole_run):
+    """Repeat 1 of host memory is 512 KiB above repeat 0; the device repeats to the byte."""
+    table = frames.phase_table(whole_run.phases, whole_run.points)
+    mine = table[(table["point"] == "loading-lazy-image_count=500-stack_size=2048") & (table["phase"] == "epoch_0")]
+    host, device = (mine[mine["meter"] == meter].iloc[0] for meter in ("host_anon", "device_in_use"))
+
+    assert (host["growth_bytes"], host["spread_bytes"], host["runs"]) == (18 * MIB, 512 * KIB, 2)
+    assert (device["growth_bytes"], device["spread_bytes"], device["runs"]) == (12 * MIB, 0, 2)
+
+
+def test_a_single_run_has_no_spread(sweep, tmp_path):
+    """One repeat: the spread is unknown, not zero."""
+    sweep.repeats = 1
+    run = sweep.write(tmp_path)
+    table = frames.phase_table(run.phases, run.points)
+
+    assert table["spread_bytes"].isna().all()
+
+
+def test_a_phase_that_was_entered_and_never_left_is_one_row_without_a_meter(whole_run):
+    """The eager loader at 256 MiB dies in construct."""
+    table = frames.phase_table(whole_run.phases, whole_run.points)
+    dead = table[(table["point"] == "oom-eager-image_count=2000-stack_size=2048") & (table["phase"] == "construct")]
+
+    assert list(zip(dead["meter"], dead["outcome"], strict=True)) == [("", "device_oom")]
+    assert dead["growth_bytes"].isna().all()
+
+
+def test_the_main_picture_takes_the_scenario_and_stack_with_the_most_sizes(whole_run):
+    """Four sizes of loading at 2,048 frames, not three of arrays nor the larger stack."""
+    picture = frames.peak_picture(whole_run.phases, whole_run.ends, whole_run.points, 4 * GIB)
+    eager = picture.peaks[picture.peaks["series"] == "eager"]
+
+    assert (picture.scenario, picture.stack_size) == ("loading", 2048)
+    assert [images * 735_000 for images in (100, 500, 1000, 2000)] == list(eager["peak_bytes"])
+    assert list(zip(picture.capped["image_count"], picture.capped["peak_bytes"], strict=True)) == [(2000, 12 * MIB)]
+    assert [(row.series, row.image_count, row.device_budget_bytes) for row in picture.out_of_memory.itertuples()] == [
+        ("eager", 2000, 256 * MIB)
+    ]
+
+
+def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep, tmp_path):
+    """A point without a budget of its own ran out of the whole device."""
+    name = "loading-eager-image_count=2000-stack_size=2048"
+    sweep.deaths = {name: (Outcome.DEVICE_OOM, "construct", "full")}
+    run = sweep.write(tmp_path)
+    picture = frames.peak_picture(run.phases, run.ends, run.points, 4 * GIB)
+
+    assert list(picture.out_of_memory["device_budget_bytes"]) == [4 * GIB]
+    assert 2000 not in list(picture.peaks.loc[picture.peaks["series"] == "eager", "image_count"])
+
+
+def test_the_line_of_the_peaks_is_exact_for_exact_numbers(whole_run):
+    """735,000 bytes an image; no line through one size."""
+    picture = frames.peak_picture(whole_run.phases, whole_run.ends, whole_run.points, 4 * GIB)
+    eager = picture.peaks[picture.peaks["series"] == "eager"]
+    line = frames.peak_line(eager)
+
+    assert line is not None
+    assert line.slope == 735_000
+    assert frames.peak_line(eager.head(1)) is None
+
+
+def test_stacks_are_compared_at_one_image_count_alone(whole_run, only, tmp_path):
+    """Both loaders at 500 images; a run with one stack size has no such table."""
+    table = frames.stack_table(whole_run.phases, whole_run.points)
+    one_stack = only(lambda cell: cell.parameters.get("stack_size") != 8192).write(tmp_path / "one")
+
+    assert {500} == set(table["image_count"])
+    assert {2048, 8192} == set(table["stack_size"])
+    assert frames.stack_table(one_stack.phases, one_stack.points).empty
+
+
+def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, tmp_path):
+    """Its outcome is unknown; it is not dropped."""
+    lost = "loading-lazy-image_count=100-stack_size=2048"
+    sweep.missing = frozenset({lost})
+    run = sweep.write(tmp_path)
+    table = frames.ends_table(run.ends, run.points, 2)
+
+    assert 2 * len(run.points) == len(table)
+    assert pd.isna(table.loc[table["point"] == lost, "outcome"]).all()
