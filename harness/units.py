@@ -1,5 +1,6 @@
 """The only place that parses and prints amounts of bytes. IEC units: 1 MiB = 1024 * 1024 B (IEC 80000-13)."""
 
+import math
 import re
 
 from harness.errors import BytesError
@@ -48,4 +49,9 @@ def format_bytes(amount: float) -> str:
 
 def format_rate(bytes_per_item: float, item: str) -> str:
     """A slope for people, in plain bytes so that small limits stay readable: ``"65,536 B/image"``."""
-    return f"{round(bytes_per_item):,} B/{item}"
+    return f"{format_whole(bytes_per_item)} B/{item}"
+
+
+def format_whole(amount: float) -> str:
+    """A rounded number without its unit: ``"65,536"``, never ``"-0"``; ``"inf"`` where there is no bound."""
+    return f"{round(amount):,}" if math.isfinite(amount) else f"{amount:,.0f}"

@@ -53,3 +53,5 @@ def test_amounts_are_printed_for_people(amount_bytes, text):
 def test_slopes_are_printed_in_plain_bytes():
     """So that a limit of 1,024 stays readable."""
     assert format_rate(65536.4, "image") == "65,536 B/image"
+    assert format_rate(-0.4, "image") == "0 B/image"
+    assert format_rate(float("-inf"), "image") == "-inf B/image"

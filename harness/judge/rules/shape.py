@@ -7,7 +7,7 @@ from harness.judge.policy import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.rules.evidence import Evidence, fit_key, meter_words, series_place
 from harness.judge.scaling import MINIMUM_SIZES, UNITS, Fit, GrowthClass, GrowthLimits, Series, fit_series, planned_series
 from harness.judge.verdict import Check, FindingKind
-from harness.units import format_bytes, format_rate
+from harness.units import format_bytes, format_rate, format_whole
 
 SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
 
@@ -64,8 +64,10 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: _Subject, fit: Fi
         gap = f"the body did not declare {missing}, which the limit is a multiple of; call memory.declare({missing}=...)"
         return subject.check(gap, finding=FindingKind.INCOMPLETE)
     line, unit = fit.line, fit.unit
-    found = f"{_VERBS[rule.field]} {round(line.slope):,} B per {unit}, limit {round(at_most):,}"
-    interval = f"95 % interval {round(line.slope_low):,} to {round(line.slope_high):,}; {len(fit.sizes)} sizes, {fit.runs} runs"
+    found = f"{_VERBS[rule.field]} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
+    interval = (
+        f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; {len(fit.sizes)} sizes, {fit.runs} runs"
+    )
     bound = _bound_in_words(evidence, subject, rule)
     finding = None
     if line.slope_low > at_most:
@@ -97,7 +99,7 @@ def _bound_in_words(evidence: Evidence, subject: _Subject, rule: SlopeRule) -> s
     if rule.field != "growth":
         return ""
     bound = evidence.fit(subject.series, subject.phase, subject.meter, "growth_bound")
-    return "" if bound is None else f"; the meter's upper bound grows by {round(bound.line.slope):,}"
+    return "" if bound is None else f"; the meter's upper bound grows by {format_whole(bound.line.slope)}"
 
 
 def check_growth_classes(evidence: Evidence) -> Iterator[Check]:
@@ -151,7 +153,7 @@ def _declared_fit(evidence: Evidence, rule: ArithmeticRule, subject: _Subject) -
 def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expected: float) -> Check:
     line, allowed = fit.line, abs(expected) * rule.within_percent / 100
     found = (
-        f"{_VERBS[rule.field]} {round(line.slope):,} B per {fit.unit}; its {rule.declared} add up to {round(expected):,}, "
+        f"{_VERBS[rule.field]} {format_whole(line.slope)} B per {fit.unit}; its {rule.declared} add up to {format_whole(expected)}, "
         f"within {rule.within_percent:g} %"
     )
     finding = None
@@ -162,9 +164,7 @@ def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expecte
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected: the meter did not see all of them."
     elif line.half_width > allowed:
         finding = FindingKind.INCOMPLETE
-        sentence = (
-            f"unresolved: {found}, but the 95 % interval reaches {round(line.half_width):,} to either side; measure more repeats."
-        )
+        sentence = f"unresolved: {found}, but the 95 % interval reaches {format_whole(line.half_width)} to either side; measure more repeats."
     return subject.check(sentence, finding=finding, measured=line.slope, limit=expected)
 
 
