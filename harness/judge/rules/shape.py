@@ -153,8 +153,8 @@ def _declared_fit(evidence: Evidence, rule: ArithmeticRule, subject: _Subject) -
 def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expected: float) -> Check:
     line, allowed = fit.line, abs(expected) * rule.within_percent / 100
     found = (
-        f"{_VERBS[rule.field]} {format_whole(line.slope)} B per {fit.unit}; its {rule.declared} add up to {format_whole(expected)}, "
-        f"within {rule.within_percent:g} %"
+        f"{_VERBS[rule.field]} {format_whole(line.slope)} B per {fit.unit}; "
+        f"its {rule.declared} add up to {format_whole(expected)}, within {rule.within_percent:g} %"
     )
     finding = None
     sentence = f"{found}."
@@ -164,7 +164,10 @@ def _check_arithmetic(rule: ArithmeticRule, subject: _Subject, fit: Fit, expecte
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected: the meter did not see all of them."
     elif line.half_width > allowed:
         finding = FindingKind.INCOMPLETE
-        sentence = f"unresolved: {found}, but the 95 % interval reaches {format_whole(line.half_width)} to either side; measure more repeats."
+        sentence = (
+            f"unresolved: {found}, but the 95 % interval reaches {format_whole(line.half_width)} to either side; "
+            "measure more repeats."
+        )
     return subject.check(sentence, finding=finding, measured=line.slope, limit=expected)
 
 
