@@ -1,6 +1,7 @@
 """Every job of the project as one command: ``nox -s gate``, ``nox -s tests``, ``nox -l`` for the rest."""
 
-import json
+import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,12 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
-# The exit codes of `python -m harness gate`, which `nox -s gate` passes on.
+# Exit codes of `python -m harness gate`, which `nox -s gate` passes on, and of pytest for a run that can be judged:
+# all passed, some failed, interrupted, none selected.
 USAGE, INCOMPLETE = 2, 3
-# pytest's own: tests failed, interrupted, internal error, usage error, nothing collected.
-PYTEST_CODES = [0, 1, 2, 3, 4, 5]
-GATE_CODES = [0, 1, 2, 3, 4, 5]
+JUDGEABLE = (0, 1, 2, 5)
+# What pytest exits with when the device that was asked for is not there (harness/pytest_plugin.py).
+NO_DEVICE = 3
 
 
 @nox.session
@@ -28,8 +30,12 @@ def gate(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """The same sweep on a real card; exits 3 where there is none."""
+    session.install("-e", ".")
+    if code := _code(session, "python", "-m", "harness", "doctor", "--find", "--device", "gpu"):
+        sys.exit(code)  # before gigabytes of CUDA are installed for nothing
     session.install("-e", ".[gpu]")
-    session.run("python", "-m", "harness", "doctor", "--device", "gpu", success_codes=GATE_CODES)
+    if code := _code(session, "python", "-m", "harness", "doctor", "--device", "gpu"):
+        sys.exit(code)
     _measure_and_judge(session, "gpu", ["--device", "gpu"])
 
 
@@ -77,15 +83,21 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> N
         arguments += ["--memory-out", directory]
     if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
         arguments += ["-n", "2"]
-    session.run("pytest", "scenarios", *options, *arguments, success_codes=PYTEST_CODES)
-    if not (Path(directory) / "run.json").exists():
+    measured = _code(session, "pytest", "scenarios", *options, *arguments)
+    if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
-        sys.exit(INCOMPLETE if "gpu" in options else USAGE)
-    session.run("python", "-m", "harness", "gate", directory, *partial, success_codes=GATE_CODES)
-    session.run("python", "-m", "harness", "report", directory, *partial)
-    code = json.loads((Path(directory) / "findings.json").read_text(encoding="utf-8"))["exit_code"]
+        sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
+    code = _code(session, "python", "-m", "harness", "gate", directory, *partial)
+    if (Path(directory) / "findings.json").exists():
+        session.run("python", "-m", "harness", "report", directory, *partial)
     if code:
         sys.exit(code)
+
+
+def _code(session: nox.Session, program: str, *arguments: str) -> int:
+    """Run a program of the session's environment and give its exit code, which session.run keeps to itself."""
+    session.log(shlex.join([program, *arguments]))
+    return subprocess.run([Path(session.bin) / program, *arguments], check=False).returncode
 
 
 def _option(arguments: list[str], name: str) -> str | None:

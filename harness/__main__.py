@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not")
     doctor.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: %(default)s")
+    doctor.add_argument("--find", action="store_true", help="only look for the device; measure nothing")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(command=_doctor)
 
@@ -100,6 +101,9 @@ def _doctor(options: argparse.Namespace) -> int:
     from harness.run.devices import choose_device
 
     device = choose_device(options.device)
+    if options.find:
+        print(f"{device.name} ({device.kind})")
+        return ExitCode.PASS
     end, checks = check_meters(device, Path.cwd())
     if options.json:
         findings = {

@@ -95,6 +95,11 @@ def pytest_configure(config: pytest.Config) -> None:
             claim_run_directory(asked)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
+    if config.getoption("device") == "gpu":
+        try:
+            choose_device("gpu")
+        except DeviceUnavailable as error:
+            pytest.exit(f"--device gpu: {error}; nothing was measured", returncode=3)
     config.stash[_DIRECTORY] = asked or default_run_directory(config.rootpath)
 
 
@@ -135,8 +140,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 "isolation": config.getoption("isolation"),
             },
         )
-    except DeviceUnavailable as error:
-        pytest.exit(f"{error}; nothing was measured", returncode=3)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 

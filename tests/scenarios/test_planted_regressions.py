@@ -1,0 +1,73 @@
+"""The gate as a detector: a copy of the project, one planted line, a real sweep of the lazy loader, and the verdict."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ANCHOR = "        self._inputs = check_inputs(self._given)\n"
+KEPT_TENSOR = "        self._X = tf.convert_to_tensor(np.asarray(X))\n"
+FREED_TENSOR = "        tf.reduce_mean(tensor_of(None, self._inputs.images))\n"
+FREED_ARRAY = "        np.ascontiguousarray(X).mean()\n"
+
+
+@pytest.fixture
+def verdict_with(tmp_path, project_root):
+    """Plant a line into the lazy container's constructor, sweep it, judge it: exit code and sentences."""
+
+    def run(line):
+        copy = tmp_path / "project"
+        for folder in ("harness", "ptycho", "scenarios", "reports"):
+            shutil.copytree(project_root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(project_root / "pyproject.toml", copy)
+        inputs = project_root / "artifacts" / "inputs"
+        if inputs.exists():
+            shutil.copytree(inputs, copy / "artifacts" / "inputs", symlinks=True)
+        loader = copy / "ptycho" / "containers" / "lazy.py"
+        text = loader.read_text(encoding="utf-8")
+        assert text.count(ANCHOR) == 1
+        loader.write_text(text.replace(ANCHOR, ANCHOR + line).replace("import tensorflow", "import numpy as np\nimport tensorflow"))
+        _python(copy, "-m", "pytest", "scenarios", "-q", "-p", "no:cacheprovider", "-k", "loading and lazy", "--memory-out", "run")
+        judged = _python(copy, "-m", "harness", "gate", "run", "--partial")
+        assert not judged.stderr
+        return judged.returncode, judged.stdout
+
+    return run
+
+
+def _python(folder, *arguments):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+def test_the_loader_as_it_is_passes(verdict_with):
+    """Nothing planted, nothing found."""
+    code, said = verdict_with("")
+
+    assert (code, said.splitlines()[0].partition(":")[0]) == (0, "Pass"), said
+
+
+@pytest.mark.parametrize(
+    ("line", "meter", "slope", "fate"),
+    [
+        # 65,536 B is X of one image: 64 x 64 x 4 float32.
+        (KEPT_TENSOR, "(device in use|host anonymous memory)", 65_536, "still held when the phase ends"),
+        (FREED_TENSOR, "device in use", 65_536, "given back before the phase ends"),
+        # Less than X of an image: pages of the file that the copy maps are taken off the lower bound.
+        (FREED_ARRAY, "host anonymous memory", 49_152, "given back before the phase ends"),
+    ],
+    ids=["kept tensor", "freed tensor", "freed array"],
+)
+def test_a_full_copy_of_the_images_turns_the_gate_red(verdict_with, line, meter, slope, fate):
+    """One sentence with scenario, loader, phase, meter, slope and limit; exit code 1."""
+    code, said = verdict_with(line)
+    found = re.search(rf"loading / lazy / construct / {meter}: grows by (?P<slope>[\d,]+) B per image, limit 1,024 .*{fate}", said)
+
+    assert code == 1, said
+    assert found is not None, said
+    assert slope <= int(found["slope"].replace(",", "")) < 1.05 * 65_536
