@@ -46,6 +46,15 @@ def memory_runner(pytestconfig):
     return FakeRunner(pytestconfig.stash[_DIRECTORY])
 """
 
+NO_DRIVER = """
+import pynvml
+
+def fail():
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+pynvml.nvmlInit = fail
+"""
+
 
 @pytest.fixture
 def sweep(pytester):
@@ -184,3 +193,13 @@ def test_every_option_is_explained_by_help(sweep):
         "--memory-timeout=SECONDS",
     ):
         assert option in result.stdout.str()
+
+
+def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, pytester):
+    """Never green, and NVML's own reason is told."""
+    pytester.makeconftest(FAKE_RUNNER + NO_DRIVER)
+    result = sweep("--device", "gpu", "--memory-out", "out")
+
+    assert result.ret == 3
+    result.stderr.fnmatch_lines(["*no NVIDIA driver answers here (NVML: *); nothing was measured*"])
+    assert not (pytester.path / "out").exists()
