@@ -229,7 +229,7 @@ Judge = Callable[..., Verdict]
 @pytest.fixture(scope="session")
 def policy() -> Policy:
     """The policy of the project itself."""
-    return read_policy(Path(__file__).parents[3] / "scenarios" / "gate.toml")
+    return read_policy(Path(__file__).parents[2] / "scenarios" / "gate.toml")
 
 
 @pytest.fixture(scope="session")

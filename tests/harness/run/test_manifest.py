@@ -1,0 +1,80 @@
+"""run.json: written once, whole, and never over another run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunDirectoryError, UsageError
+from harness.records import Outcome, Point, point_from_json
+from harness.run.devices import emulated_device
+from harness.run.manifest import claim_run_directory, end_run, start_run
+
+POINT = Point(
+    scenario="loading",
+    body="b:b",
+    parameters={"loader": "lazy", "image_count": 5},
+    fixed={"scan": "mine.npz"},
+    phases=("open",),
+    expected=Outcome.DEVICE_OOM,
+)
+
+
+def start(path, points=(POINT,)):
+    start_run(path, points=points, repeats=2, device=emulated_device("no driver"), command="c", root=Path(), settings={})
+
+
+def test_the_plan_is_read_back_as_it_was(tmp_path):
+    """Points, their expected outcomes and their order."""
+    start(tmp_path / "run")
+    (planned,) = json.loads((tmp_path / "run" / "run.json").read_text())["planned"]
+
+    assert point_from_json(planned) == POINT
+
+
+def test_runs_are_comparable_by_device_allocator_tensorflow_and_scan(tmp_path):
+    """Nothing else: another host or commit is no other baseline."""
+    start(tmp_path / "run")
+    key = json.loads((tmp_path / "run" / "run.json").read_text())["comparability"]
+
+    assert key.keys() == {"device", "allocator", "tensorflow", "scan"}
+    assert (key["device"], key["allocator"], key["scan"]) == ("emulated, 3.0 GiB", "bfc", "mine.npz")
+
+
+def test_the_first_of_several_workers_writes_the_plan(tmp_path):
+    """The others find it there and leave it."""
+    start(tmp_path / "run")
+    first = (tmp_path / "run" / "run.json").read_bytes()
+    start(tmp_path / "run", points=())
+
+    assert (tmp_path / "run" / "run.json").read_bytes() == first
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["rows.jsonl", "run.json"]
+
+
+def test_the_end_is_noted_and_nothing_else_changes(tmp_path):
+    """An interrupted run has none."""
+    start(tmp_path / "run")
+    before = json.loads((tmp_path / "run" / "run.json").read_text())
+    end_run(tmp_path / "run")
+    after = json.loads((tmp_path / "run" / "run.json").read_text())
+
+    assert before["ended"] is None
+    assert after["ended"] is not None
+    assert {**after, "ended": None} == before
+
+
+def test_an_empty_folder_may_be_used_and_a_run_may_not(tmp_path):
+    """Nor a file."""
+    claim_run_directory(tmp_path)
+    start(tmp_path / "run")
+    with pytest.raises(UsageError, match="already holds a run"):
+        claim_run_directory(tmp_path / "run")
+    with pytest.raises(UsageError, match="is a file"):
+        claim_run_directory(tmp_path / "run" / "run.json")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    """Its parent is a file."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="cannot be made"):
+        start(tmp_path / "file" / "run")

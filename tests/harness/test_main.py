@@ -1,0 +1,95 @@
+"""The command line: exit codes, and sentences instead of tracebacks."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from harness.__main__ import main
+
+
+@pytest.fixture
+def judged(synthetic_run, tmp_path, project_root):
+    """Write the synthetic run and give the arguments every command takes."""
+
+    def arguments(command, *more):
+        run = synthetic_run.write()
+        policy = project_root / "scenarios" / "gate.toml"
+        return [command, str(run), "--policy", str(policy), "--baselines", str(tmp_path / "baselines"), *more]
+
+    return arguments
+
+
+def test_a_run_without_a_baseline_exits_with_4_and_says_how_to_accept_it(judged, capsys):
+    """Limits hold, but there is no earlier truth."""
+    assert main(judged("gate")) == 4
+    assert "python -m harness accept" in capsys.readouterr().out
+
+
+def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_run):
+    """accept prints old -> new; gate writes tables, findings, junit and summary; report the page."""
+    assert main(judged("accept", "--reason", "a known run")) == 0
+    assert "none -> " in capsys.readouterr().out
+    assert main(judged("gate")) == 0
+    assert capsys.readouterr().out.startswith("Pass: all ")
+    assert main(judged("report")) == 0
+    assert capsys.readouterr().out.startswith("report: ")
+    written = {path.name for path in synthetic_run.path.iterdir()}
+
+    assert {
+        "run.json",
+        "rows.jsonl",
+        "phases.csv",
+        "fits.csv",
+        "findings.json",
+        "junit.xml",
+        "summary.md",
+        "report.html",
+        "plots",
+    } <= written
+    assert json.loads((synthetic_run.path / "findings.json").read_text())["exit_code"] == 0
+
+
+def test_accept_needs_a_reason(judged, capsys):
+    """It is written into the file that others review."""
+    with pytest.raises(SystemExit, match="2"):
+        main(judged("accept"))
+    assert "--reason" in capsys.readouterr().err
+
+
+def test_the_reason_stands_in_the_baseline(judged, tmp_path, capsys):
+    """With the run that it was taken from."""
+    main(judged("accept", "--reason", 'a "quoted" reason'))
+    capsys.readouterr()
+    (file,) = (tmp_path / "baselines").iterdir()
+
+    assert tomllib.loads(file.read_text())["provenance"]["reason"] == 'a "quoted" reason'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gate", "nowhere"], "nowhere"),
+        (["accept", "nowhere", "--reason", "r"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["gate", ".", "--policy", "nowhere.toml"], "run.json"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
+    """No traceback for a wrong path."""
+    monkeypatch.chdir(tmp_path)
+
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"harness: [^\n]*{sentence}[^\n]*\n", said), said
+
+
+def test_help_tells_every_exit_code(project_root):
+    """Where people look first."""
+    done = subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=project_root, capture_output=True, text=True, check=True)
+
+    for code in range(6):
+        assert re.search(rf"^ +{code}  \w+", done.stdout, re.MULTILINE)
