@@ -34,6 +34,8 @@ class Runner:
     """What a child may hold besides the emulated device."""
     timeout_s: float
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    _prepared: set[str] = field(default_factory=set, init=False)
+    """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
     def measure(self, point: Point, repeat: int) -> RunEnd:
         """Run one repeat of one point in a child of its own; its rows and its end are on disk when this returns.
@@ -74,13 +76,15 @@ class Runner:
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""
-        if point.prepare is None:
+        job = self._job(point, repeat, self.device, body=None, prepare=point.prepare)
+        what = json.dumps([job["prepare"], job["parameters"]], sort_keys=True)
+        if point.prepare is None or what in self._prepared:
             return None
         self.workspace.mkdir(parents=True, exist_ok=True)
         with (self.workspace / ".prepare.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             order = ChildOrder(
-                job=self._job(point, repeat, self.device, body=None, prepare=point.prepare),
+                job=job,
                 environment={**self.environment, **QUIET},
                 folder=self.root,
                 log=self._log(point, repeat),
@@ -88,6 +92,7 @@ class Runner:
             )
             child = self.preparer.run(order)
         if child.exit_code == 0 and not child.timed_out:
+            self._prepared.add(what)
             return None
         return RunEnd(
             point=point.name,
