@@ -134,15 +134,6 @@ def to_json(record: "DataclassInstance") -> dict[str, Any]:
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
 
 
-def point_from_json(row: Mapping[str, Any]) -> Point:
-    """The Point that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
-    known = {f.name for f in dataclasses.fields(Point)}
-    values = {key: value for key, value in row.items() if key in known}
-    values["phases"] = tuple(values["phases"])
-    values["expected"] = Outcome(values["expected"])
-    return Point(**values)
-
-
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
     """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
     readings = tuple(Reading(**{**reading, "quality": Quality(reading["quality"])}) for reading in row["readings"])

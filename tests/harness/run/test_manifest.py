@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.records import Outcome, Point, point_from_json
+from harness.judge.manifest import read_manifest
+from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.manifest import claim_run_directory, end_run, start_run
 
@@ -27,9 +28,8 @@ def start(path, points=(POINT,)):
 def test_the_plan_is_read_back_as_it_was(tmp_path):
     """Points, their expected outcomes and their order."""
     start(tmp_path / "run")
-    (planned,) = json.loads((tmp_path / "run" / "run.json").read_text())["planned"]
 
-    assert point_from_json(planned) == POINT
+    assert read_manifest(tmp_path / "run").planned == (POINT,)
 
 
 def test_runs_are_comparable_by_device_allocator_tensorflow_and_scan(tmp_path):
