@@ -1,6 +1,7 @@
 """Composition root for the command line: ``python -m harness doctor | gate | accept | report``."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -57,15 +58,33 @@ def _parser() -> argparse.ArgumentParser:
 
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
+    _add_partial(gate)
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
     _add_run(accept)
     accept.add_argument("--reason", required=True, help="why these numbers are right; it is written into the baseline")
+    others = accept.add_mutually_exclusive_group()
+    others.add_argument(
+        "--keep-others",
+        dest="others",
+        action="store_const",
+        const="keep",
+        default="refuse",
+        help="keep the points of the baseline that this run did not measure",
+    )
+    others.add_argument(
+        "--forget-others",
+        dest="others",
+        action="store_const",
+        const="forget",
+        help="drop the points of the baseline that this run did not measure, because they are gone for good",
+    )
     accept.set_defaults(command=_accept)
 
     report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
     _add_run(report)
+    _add_partial(report)
     report.set_defaults(command=_report)
     return parser
 
@@ -86,6 +105,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=Path("scenarios/baselines"),
         help="folder of committed baselines (default: %(default)s)",
     )
+
+
+def _add_partial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
@@ -133,17 +155,20 @@ def _gate(options: argparse.Namespace) -> int:
     write_judgement(run, judgement)
     write_summary(run, judgement)
     verdict = judgement.verdict
-    print(verdict.sentence)
-    for finding in verdict.findings:
-        print(f"  {finding.finding}: {finding.sentence}")
+    with contextlib.suppress(BrokenPipeError):  # who reads only the head of it still gets the exit code
+        print(verdict.sentence)
+        for finding in verdict.findings:
+            print(f"  {finding.finding}: {finding.sentence}", flush=True)
     return int(verdict.exit_code)
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from harness.judge.baseline import accept
+    from harness.judge.accept import accept
+    from harness.judge.policy import read_policy
     from harness.judge.table import load_run
 
-    for line in accept(load_run(options.run), options.baselines, reason=options.reason):
+    run, policy = load_run(options.run), read_policy(options.policy)
+    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others):
         print(line)
     return ExitCode.PASS
 

@@ -4,13 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from harness.errors import BaselineError
+from harness.errors import BaselineError, RunDirectoryError
 from harness.judge.baseline_text import from_text, to_text
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.files import write_text
@@ -111,7 +110,10 @@ def read(path: Path) -> Baseline:
 def write(baseline: Baseline, folder: Path) -> Path:
     """Write the file of the baseline's key into ``folder``, in one step. Raises RunDirectoryError if it cannot."""
     path = folder / file_name(baseline.key)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"the folder of baselines {folder} cannot be made: {error.strerror}") from error
     write_text(path, to_text(baseline.model_dump(exclude_none=True)))
     return path
 
@@ -146,18 +148,6 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
         },
         point=points,
     )
-
-
-def accept(run: Run, folder: Path, *, reason: str, meters: Collection[str] = LOADER_METERS) -> tuple[str, ...]:
-    """Make a run the baseline for its key; the lines to show: what changed, old -> new, and the file.
-
-    Raises BaselineError as ``from_run`` and ``find`` do, RunDirectoryError when the file cannot be written.
-    """
-    earlier = find(folder, run.manifest.comparability)
-    baseline = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=meters)
-    changes = tuple(diff(earlier, baseline))
-    path = write(baseline, folder)
-    return (*(changes or ("nothing changed",)), f"baseline: {path}")
 
 
 def diff(old: Baseline | None, new: Baseline) -> Iterator[str]:

@@ -50,6 +50,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises RunDirectoryError where there is none, where it is damaged, of an unknown version, or plans a point twice.
     """
     path = folder / RUN_FILE
+    if not folder.is_dir():
+        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest scenarios --memory-out wrote")
     found = _read_object(path)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:

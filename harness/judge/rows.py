@@ -151,6 +151,11 @@ def _check_reading(reading: Reading, where: str) -> None:
     for name, amount in amounts.items():
         if amount is None or not 0 <= amount <= _LARGEST_BYTES:
             raise _RowError(f"{where}: {reading.meter} is {reading.quality} but its {name} is {amount}")
+    edges = [amount for amount in (reading.start_bytes, reading.end_bytes) if amount is not None]
+    if reading.peak_bytes is not None and reading.peak_bytes < max(edges):
+        raise _RowError(f"{where}: {reading.meter} has a peak of {reading.peak_bytes} B, below its own start or end")
+    if reading.peak_bound_bytes is not None and reading.peak_bytes is not None and reading.peak_bound_bytes < reading.peak_bytes:
+        raise _RowError(f"{where}: {reading.meter} has an upper bound of its peak below the lower one")
 
 
 def _store_declared(rows: Rows, line: bytes) -> None:

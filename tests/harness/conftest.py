@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.judge.baseline import accept
+from harness.judge.accept import accept
 from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
@@ -233,10 +233,10 @@ def policy() -> Policy:
 
 
 @pytest.fixture(scope="session")
-def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baselines(tmp_path_factory: pytest.TempPathFactory, policy: Policy) -> Path:
     """A folder that holds the accepted default sweep; only read."""
     folder = tmp_path_factory.mktemp("baselines")
-    accept(load_run(SyntheticRun(tmp_path_factory.mktemp("accepted")).write()), folder, reason="the first truth")
+    accept(load_run(SyntheticRun(tmp_path_factory.mktemp("accepted")).write()), policy, folder, reason="the first truth")
     return folder
 
 

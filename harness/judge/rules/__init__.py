@@ -13,8 +13,8 @@ from harness.judge.verdict import Check
 Rule = Callable[[Evidence], Iterable[Check]]
 
 RULES: tuple[Rule, ...] = (
-    check_coverage,
     check_outcomes,
+    check_coverage,
     check_slopes,
     check_growth_classes,
     check_budgets,

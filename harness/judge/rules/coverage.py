@@ -106,7 +106,7 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
             yield _unanswered(name, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
         known = {phase for point in points for phase in point.phases}
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
-        if strangers:
+        if strangers and not evidence.partial:
             yield _unanswered(
                 name, f"no point that it is about has a phase {strangers[0]}; its phases are {', '.join(sorted(known))}"
             )

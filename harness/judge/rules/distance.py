@@ -79,13 +79,11 @@ def _check_amount(
     point: Point, phase: str, tolerance: Tolerance, field: str, amounts: tuple[int, ...], recorded: Recorded
 ) -> Check:
     meter = tolerance.meter
-    earlier_bytes: int = getattr(recorded, f"{field}_bytes")
-    spread_bytes: int = getattr(recorded, f"{field}_spread_bytes")
-    # Less than the accepted repeats differed among themselves is no difference.
-    allowed_bytes = max(abs(earlier_bytes) * tolerance.percent / 100, tolerance.floor, spread_bytes)
-    smallest_bytes = min(amounts)
+    # What a phase gives back mirrors what others took, and is judged there: giving back less of less is no regression.
+    earlier_bytes, smallest_bytes = max(getattr(recorded, f"{field}_bytes"), 0), max(min(amounts), 0)
+    allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
     change_bytes = smallest_bytes - earlier_bytes
-    subject = point_place(point, phase, meter_words(meter), field)
+    place = point_place(point, phase, meter_words(meter))
     found = (
         f"{_NOUNS[field]} {format_bytes(smallest_bytes)}, baseline {format_bytes(earlier_bytes)}, "
         f"tolerance {format_bytes(allowed_bytes)} (least of {repeats_in_words(amounts)})"
@@ -94,11 +92,12 @@ def _check_amount(
     if change_bytes > allowed_bytes:
         finding, sentence = FindingKind.REGRESSION, f"{found}: {format_bytes(change_bytes)} more."
     elif -change_bytes > allowed_bytes:
-        finding, sentence = FindingKind.IMPROVEMENT, f"{found}: {format_bytes(-change_bytes)} less; accept it, so that it is kept."
+        kept = "if that is real, accept it, so that it is kept"
+        finding, sentence = FindingKind.IMPROVEMENT, f"{found}: {format_bytes(-change_bytes)} less; {kept}."
     return Check(
         rule=RULE,
-        subject=subject,
-        sentence=f"{subject}: {sentence}",
+        subject=f"{place} / {field}",
+        sentence=f"{place}: {sentence}",
         finding=finding,
         scenario=point.scenario,
         point=point.name,

@@ -1,9 +1,11 @@
 """Host memory of this process, from the kernel's own counters in /proc (Linux).
 
-``host_anon``, RssAnon, is what the process itself allocated and holds: the number to gate. The kernel keeps no peak
-of it, only of the whole resident set (VmHWM, which writing 5 to /proc/self/clear_refs resets; proc(5)). From
-VmHWM = max(anon + file + shmem) follow two bounds of its peak, with file and shmem as seen at the phase's edges:
-VmHWM - max(file + shmem) and VmHWM - min(file + shmem). ``host_rss`` is that resident set itself.
+``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory: the
+number to gate. The kernel keeps no peak of it, only of the whole resident set (VmHWM, which writing 5 to
+/proc/self/clear_refs resets; proc(5)). From VmHWM = max(anon + file) follow two bounds of its peak, with RssFile as
+seen at the phase's edges: VmHWM - max(file) and VmHWM - min(file). ``host_rss`` is that resident set itself.
+
+Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; ``host_rss`` shows it.
 """
 
 import re
@@ -25,8 +27,9 @@ class HostState:
     """One look at /proc/self/status, in bytes."""
 
     anon_bytes: int
+    """RssAnon + RssShmem: what only the process can give back."""
     mapped_bytes: int
-    """RssFile + RssShmem: page cache and shared pages mapped into the process, reclaimable by the kernel."""
+    """RssFile: page cache mapped into the process, which the kernel can drop."""
     resident_bytes: int
     highest_resident_bytes: int
 
@@ -38,8 +41,8 @@ class HostState:
         if missing:
             raise MeterUnavailable(f"{_STATUS} lacks {', '.join(missing)}")
         return cls(
-            anon_bytes=counters["RssAnon"],
-            mapped_bytes=counters["RssFile"] + counters["RssShmem"],
+            anon_bytes=counters["RssAnon"] + counters["RssShmem"],
+            mapped_bytes=counters["RssFile"],
             resident_bytes=counters["VmRSS"],
             highest_resident_bytes=counters["VmHWM"],
         )

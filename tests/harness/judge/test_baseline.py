@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from harness.errors import BaselineError
-from harness.judge.baseline import accept, diff, file_name, find, from_run, read, write
+from harness.judge.baseline import diff, file_name, find, from_run, read, write
 from harness.judge.baseline_text import to_text
 from harness.judge.table import load_run
 from harness.records import Outcome
@@ -130,29 +130,6 @@ def test_a_renamed_or_damaged_file_is_refused(synthetic_run, tmp_path):
         path.write_text(change)
         with pytest.raises(BaselineError, match=words):
             find(tmp_path, baseline.key)
-
-
-def test_accepting_prints_old_and_new(synthetic_run, tmp_path):
-    """First everything is new; again nothing; then the one amount that changed, in both forms."""
-    folder = tmp_path / "baselines"
-    first = accept(load_run(synthetic_run.write()), folder, reason="first")
-    again = accept(load_run(synthetic_run.path), folder, reason="again")
-    synthetic_run.keep_points(lambda point: "oom" not in point.name)
-    synthetic_run.plant(
-        phase="epoch_0", meter="device_in_use", extra=lambda point, repeat: MIB if "image_count=2000" in point.name else 0
-    )
-    changed = accept(load_run(synthetic_run.write()), folder, reason="a larger buffer")
-
-    name = "loading-lazy-image_count=2000-stack_size=2048"
-
-    assert first[0] == "loading-eager-image_count=100-stack_size=2048: none -> 12 phases and meters"
-    assert again[0] == "nothing changed"
-    assert changed[:-1] == (
-        f"{name} / epoch_0 / device_in_use growth: 8.0 MiB (8,388,608 B) -> 9.0 MiB (9,437,184 B)",
-        "oom-eager-image_count=2000-stack_size=2048: 2 phases and meters -> none",
-        "oom-lazy-image_count=2000-stack_size=2048: 12 phases and meters -> none",
-    )
-    assert changed[-1] == f"baseline: {next(folder.iterdir())}"
 
 
 def test_a_changed_setting_is_part_of_the_difference(synthetic_run):

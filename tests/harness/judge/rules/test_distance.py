@@ -78,7 +78,15 @@ def test_improvement_exits_with_5(synthetic_run, verdict_of):
     verdict = verdict_of(synthetic_run)
 
     assert verdict.exit_code is ExitCode.IMPROVEMENT
-    assert "3.0 MiB less; accept it" in verdict.sentence
+    assert "3.0 MiB less; if that is real, accept it" in verdict.sentence
+
+
+def test_giving_back_less_of_less_is_no_regression(synthetic_run, verdict_of):
+    """An eager loader that holds less is an improvement where it holds it, and nothing where it lets go."""
+    synthetic_run.plant(phase="release", meter="device_in_use", loader="eager", extra=lambda point, repeat: MIB, keep=True)
+    found = [check for check in verdict_of(synthetic_run).findings if check.rule == "baseline" and "keeps" in check.sentence]
+
+    assert found == []
 
 
 def test_no_baseline_for_the_key_is_one_finding(synthetic_run, verdict_of):
