@@ -4,10 +4,8 @@ The controller and its xdist workers share one run directory: children append wh
 worker has collected the same plan; the first to get there writes run.json, before any child starts.
 """
 
-import argparse
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError
-from harness.records import ROWS_FILE, RUN_FILE, Point, RunEnd
-from harness.run.devices import Device, check_budget, choose_device
+from harness.records import RUN_FILE, Point, RunEnd
+from harness.run import options
+from harness.run.devices import Device, choose_device
 from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import claim_run_directory, default_run_directory, end_run, start_run
+from harness.run.manifest import claim_run_directory, default_run_directory, end_run, make_run_directory, plans_anything, start_run
 from harness.run.runner import Runner, ends_of
-from harness.units import GIB, parse_bytes
+from harness.units import GIB
 
 DEFAULT_REPEATS = 2
 """Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
@@ -30,28 +29,33 @@ DEFAULT_TIMEOUT_S = 300.0
 """Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
 
 _DIRECTORY = pytest.StashKey[Path]()
+_COLLECTED = pytest.StashKey[list[Point]]()
+# What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
+_BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options of a sweep."""
-    group = parser.getgroup("memory", "memory measurement (each point in a child of its own)")
+    group = parser.getgroup(
+        "memory", 'memory measurement (each point in a child of its own; choose points by words of their names: -k "lazy and 500")'
+    )
     group.addoption(
         "--memory-out",
         metavar="DIR",
-        type=Path,
+        type=options.folder,
         help="run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
     )
     group.addoption(
         "--repeats",
         metavar="N",
-        type=_repeats,
+        type=options.repeat_count,
         default=DEFAULT_REPEATS,
         help="times each point is measured, in fresh children (default: %(default)s)",
     )
     group.addoption(
         "--device-budget",
         metavar="SIZE",
-        type=_budget,
+        type=options.device_budget,
         help="limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
     )
     group.addoption(
@@ -70,36 +74,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--host-budget",
         metavar="SIZE",
-        type=_bytes,
+        type=options.byte_amount,
         default=DEFAULT_HOST_LIMIT_BYTES,
         help="limit of each child's host memory, besides an emulated device (default: 5GiB)",
     )
     group.addoption(
         "--memory-timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=options.seconds,
         default=DEFAULT_TIMEOUT_S,
         help="time after which a child is stopped and its point recorded as timed_out (default: %(default)g)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the run directory; the workers take the controller's."""
+    """Settle the run directory and the device; the workers take the controller's, so that a bad value is told once."""
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
         config.stash[_DIRECTORY] = Path(worker_input["memory_run_directory"])
         return
     asked: Path | None = config.getoption("memory_out")
-    if asked is not None:
-        try:
+    try:
+        if asked is not None:
             claim_run_directory(asked)
-        except HarnessError as error:
-            raise pytest.UsageError(str(error)) from error
-    if config.getoption("device") == "gpu":
-        try:
-            choose_device("gpu")
-        except DeviceUnavailable as error:
-            pytest.exit(f"--device gpu: {error}; nothing was measured", returncode=3)
+        if config.getoption("device") == "gpu" or config.getoption("device_budget") is not None:
+            _device(config)
+        if asked is not None and not config.getoption("collectonly"):
+            make_run_directory(asked)
+    except DeviceUnavailable as error:
+        pytest.exit(f"--device gpu: {error}; nothing was measured", returncode=3)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
     config.stash[_DIRECTORY] = asked or default_run_directory(config.rootpath)
 
 
@@ -117,18 +122,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repeat", repeats, ids=[f"repeat={repeat}" for repeat in repeats])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Remember the whole sweep, before -k and its like choose from it."""
+    config.stash[_COLLECTED] = _points(items)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write run.json once everything that was deselected is gone."""
     config = session.config
     if config.getoption("collectonly") or _only_distributes(config):
         return
-    points = _planned(session)
+    points = _points(session.items)
     if not points and config.getoption("memory_out") is None:
         return  # a test session that measures nothing leaves nothing behind
     try:
         start_run(
             config.stash[_DIRECTORY],
             points=points,
+            swept=config.stash[_COLLECTED],
             repeats=config.getoption("repeats"),
             device=_device(config),
             command=shlex.join(["pytest", *config.invocation_params.args]),
@@ -144,8 +156,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Note the end of the run, in the process that the user started."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+    """Note the end of the run, in the process that the user started; a run that was broken off has none."""
+    if exitstatus in _BROKEN_OFF:
+        return
     directory = session.config.stash.get(_DIRECTORY, None)
     if directory is not None and not _is_worker(session.config) and (directory / RUN_FILE).exists():
         end_run(directory)
@@ -154,11 +168,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was measured, where it is, and how to judge it."""
     directory = config.stash[_DIRECTORY]
-    if not (directory / ROWS_FILE).exists():
+    if not (directory / RUN_FILE).exists():
+        return
+    terminalreporter.section("memory")
+    if not plans_anything(directory):
+        terminalreporter.line(
+            f"0 runs were selected, and {_shown(directory, config)} holds an empty plan; --collect-only lists the points"
+        )
         return
     ends = ends_of(directory)
     outcomes = Counter(str(end.outcome) for end in ends)
-    terminalreporter.section("memory")
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     terminalreporter.line(f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}")
     terminalreporter.line(f"judge them:  python -m harness gate {_shown(directory, config)}")
@@ -187,9 +206,9 @@ def measure(memory_runner: Runner) -> Callable[[Point, int], RunEnd]:
     return memory_runner.measure
 
 
-def _planned(session: pytest.Session) -> list[Point]:
+def _points(items: list[pytest.Item]) -> list[Point]:
     named: dict[str, Point] = {}
-    for item in session.items:
+    for item in items:
         callspec = getattr(item, "callspec", None)
         point = callspec.params.get("point") if callspec is not None else None
         if isinstance(point, Point) and "measure" in getattr(item, "fixturenames", ()):
@@ -213,33 +232,3 @@ def _only_distributes(config: pytest.Config) -> bool:
 def _shown(directory: Path, config: pytest.Config) -> str:
     inside = directory.is_absolute() and directory.is_relative_to(config.invocation_params.dir)
     return str(directory.relative_to(config.invocation_params.dir) if inside else directory)
-
-
-def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except HarnessError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _budget(text: str) -> int:
-    try:
-        return check_budget(parse_bytes(text))
-    except HarnessError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _repeats(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of repeats; write 1 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < sys.maxsize:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds; write a number above 0")
-    return seconds

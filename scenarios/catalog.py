@@ -20,6 +20,9 @@ STACK_FACTOR = 4
 """Each loader has one point with this many times the stack, at an image count that is in the sweep too."""
 STACK_COUNT = 500
 """The image count of that point."""
+LEAST_STACK_SIZE = 16
+"""Frames of the smallest scan swept: twice the 8 that a group of 4 is drawn from (a seed and its 7 nearest neighbours),
+so that groups are formed as in a large scan, and that an eighth of it is still two groups."""
 FRAME_SIZE = 64
 GRIDSIZE = 2
 BATCH_SIZE = 64
@@ -86,14 +89,14 @@ def default_image_counts(scan: ScanChoice) -> tuple[int, ...]:
     """The catalogue's counts where the scan seeds them all; else an eighth, a quarter, half and all of its frames."""
     if scan.frame_count >= IMAGE_COUNTS[-1]:
         return IMAGE_COUNTS
-    return tuple(sorted({max(1, scan.frame_count // part) for part in (8, 4, 2, 1)}))
+    return tuple(scan.frame_count // part for part in (8, 4, 2, 1))
 
 
 def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = None) -> list[Point]:
     """Every point of the catalogue, in the order of ``SCENARIOS``.
 
     ``image_counts`` replaces the counts of ``loading`` and ``arrays``; ``oom`` takes the largest. Their values must
-    have been checked against the scan: see ``refuse_counts``.
+    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``.
     """
     counts = tuple(image_counts or default_image_counts(scan))
     loading, arrays, oom = SCENARIOS
@@ -103,6 +106,16 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
         *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
         *_oom_points(oom, scan, counts),
     ]
+
+
+def refuse_scan(scan: ScanChoice) -> str | None:
+    """Why this scan is too small to be swept, in one sentence; None when it is not."""
+    if scan.frame_count >= LEAST_STACK_SIZE:
+        return None
+    return (
+        f"--scan {scan.label} is too small: groups of {GRIDSIZE**2} neighbouring frames, at three image counts or more, "
+        f"need {LEAST_STACK_SIZE} frames; name a larger scan"
+    )
 
 
 def refuse_counts(scan: ScanChoice, image_counts: Sequence[int]) -> str | None:
@@ -143,8 +156,13 @@ def _scan_point(
 
 
 def _stack_points(scenario: Scenario, scan: ScanChoice, counts: Sequence[int]) -> list[Point]:
-    """One point per loader at another stack size: four times a simulated scan, the first quarter of a user's own."""
+    """One point per loader at another stack size: four times a simulated scan, the first quarter of a user's own.
+
+    None where that quarter has fewer frames than can be swept: its groups would be drawn from other neighbours.
+    """
     stack_size = scan.frame_count * STACK_FACTOR if scan.file is None else scan.frame_count // STACK_FACTOR
+    if stack_size < LEAST_STACK_SIZE:
+        return []
     fitting = [count for count in counts if count <= min(stack_size, STACK_COUNT)]
     return [_scan_point(scenario, scan, counts, loader, max(fitting), stack_size) for loader in LOADERS] if fitting else []
 

@@ -1,6 +1,7 @@
 """Options of the sweep: which scan, how many groups. ``pytest scenarios --help`` lists them with the harness's own."""
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts
+from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
+
+_SCAN = pytest.StashKey[ScanChoice]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,33 +31,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the scan and check the counts against it, once: xdist's workers are told by the controller."""
+    told = getattr(config, "workerinput", {}).get("scenarios_scan")
+    config.stash[_SCAN] = _settle_scan(config) if told is None else ScanChoice(**told)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell an xdist worker which scan is swept."""
+    node.workerinput["scenarios_scan"] = dataclasses.asdict(node.config.stash[_SCAN])  # type: ignore[attr-defined]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Multiply the catalogue out into the tests."""
     if "point" not in metafunc.fixturenames:
         return
-    scan = _scan(metafunc.config)
-    counts = metafunc.config.getoption("image_counts")
-    if counts is not None and (refusal := refuse_counts(scan, counts)):
-        raise pytest.UsageError(refusal)
-    planned = points(scan, counts)
+    planned = points(metafunc.config.stash[_SCAN], metafunc.config.getoption("image_counts", None))
     metafunc.parametrize("point", planned, ids=[point.name for point in planned])
 
 
-def _scan(config: pytest.Config) -> ScanChoice:
-    path: Path | None = config.getoption("scan")
-    if path is None:
-        return SIMULATED
+def _settle_scan(config: pytest.Config) -> ScanChoice:
+    # Where this file is found only in the course of collection (pytest .), its options were not declared in time.
+    path: Path | None = config.getoption("scan", None)
+    counts: tuple[int, ...] = config.getoption("image_counts", None) or ()
+    scan = SIMULATED if path is None else _ask_scan(path, config.rootpath)
+    if refusal := refuse_scan(scan) or refuse_counts(scan, counts):
+        raise pytest.UsageError(refusal)
+    return scan
+
+
+def _ask_scan(path: Path, root: Path) -> ScanChoice:
     # Asked in a child: this process stays free of numpy and of the code under test.
     asked = subprocess.run(
         [sys.executable, "-m", "ptycho", "info", "--json", str(path.resolve())],
         capture_output=True,
         text=True,
         check=False,
-        cwd=config.rootpath,
+        cwd=root,
     )
     if asked.returncode != 0:
-        reason = asked.stderr.strip().splitlines()
-        raise pytest.UsageError(f"--scan {path} cannot be used: {reason[-1] if reason else 'no reason was given'}")
+        said = asked.stderr.strip().splitlines() or ["no reason was given"]
+        reason = said[-1].removeprefix("ptycho: ").replace(str(path.resolve()), str(path))
+        raise pytest.UsageError(f"--scan cannot be used: {reason}")
     facts = json.loads(asked.stdout)
     frame_count, frame_size = int(facts["frame_count"]), int(facts["frame_size"])
     label = f"{path.name}, {frame_count} frames of {frame_size} x {frame_size}"
@@ -68,6 +87,7 @@ def _counts(text: str) -> tuple[int, ...]:
     counts = tuple(sorted({int(part) for part in parts}))
     if len(counts) < 3:
         raise argparse.ArgumentTypeError(
-            f"{text!r} has {len(counts)} different counts; a slope with its uncertainty needs 3 or more"
+            f"{text!r} has {len(counts)} different {'count' if len(counts) == 1 else 'counts'}; "
+            "a slope with its uncertainty needs 3 or more"
         )
     return counts

@@ -14,7 +14,7 @@ def prepare_device(device: dict[str, Any]) -> str:
 
     The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the environment. A card is
     capped with a logical device of ``limit_bytes``, or grows on demand when there is no limit. Raises
-    DeviceUnavailable when TensorFlow does not see the card that the driver has.
+    DeviceUnavailable when TensorFlow does not see the card that the driver has, or the emulated one has no room here.
     """
     if device["kind"] == "emulated":
         name = "CPU:0"
@@ -41,9 +41,16 @@ def _reserve(name: str, limit_bytes: int) -> None:
     cut to 256 B. A request for more than half of the pool makes the region the whole rest of the limit. The pages stay
     untouched; what it costs is BFC's table of chunks, 1/32 of the limit, before the first phase.
     """
-    with tf.device(name):
-        # In MiB by bytes, because the op's dimensions are 32 bits wide.
-        tf.raw_ops.Empty(shape=[limit_bytes // _MIB * 15 // 16, _MIB], dtype=tf.uint8, init=False)
+    try:
+        with tf.device(name):
+            # In MiB by bytes, because the op's dimensions are 32 bits wide.
+            tf.raw_ops.Empty(shape=[limit_bytes // _MIB * 15 // 16, _MIB], dtype=tf.uint8, init=False)
+    except tf.errors.ResourceExhaustedError as error:
+        # Not the body's doing: it would pass for a loader that ran out of memory.
+        raise DeviceUnavailable(
+            f"the emulated device of {limit_bytes // _MIB:,} MiB could not be reserved in this machine's memory; "
+            "ask for a smaller --device-budget, or free memory"
+        ) from error
 
 
 def _cap(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.config.PhysicalDevice has no type stubs

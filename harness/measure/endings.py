@@ -12,6 +12,11 @@ _REFUSED = re.compile(
 )
 # The allocators that stand for the device: a card's, and the one that the CPU borrows from it.
 _DEVICE_ALLOCATORS = ("GPU_", "bfc_cpu_allocator_for_gpu", "cuda_malloc_async")
+# Nodes of TensorFlow's graphs, which mean nothing to the reader: {{function_node __wrapped__IteratorGetNext_...}}.
+_NODE = re.compile(r"\{\{[^{}]*\}\}\s*")
+# An error of Python inside a tf.data function: TensorFlow puts words before it and the traceback after it (py_func.cc).
+_PYTHON_ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
+_TRACEBACK = "Traceback (most recent call last)"
 # What TensorFlow says when a copy to the card found no room there.
 _COPY_REFUSED = "Dst tensor is not initialized"
 
@@ -22,7 +27,7 @@ def name_exception(error: BaseException) -> tuple[Outcome, str]:
     TensorFlow raises ResourceExhaustedError for refused device memory and for refused host memory alike; its message
     names the allocator, and that decides. It is recognised by name, so that this module never imports TensorFlow.
     """
-    kind, message = type(error).__name__, str(error)
+    kind, message = type(error).__name__, _NODE.sub("", str(error))
     if isinstance(error, DeviceUnavailable):
         return Outcome.SKIPPED, message
     if isinstance(error, MemoryError):
@@ -31,19 +36,28 @@ def name_exception(error: BaseException) -> tuple[Outcome, str]:
         return _name_refusal(message)
     if _COPY_REFUSED in message:
         return Outcome.DEVICE_OOM, _first_line(message)
+    if (inner := _python_error(message)) is not None:
+        return Outcome.ERROR, inner
     return Outcome.ERROR, f"{kind}: {_first_line(message)}"
 
 
 def _name_refusal(message: str) -> tuple[Outcome, str]:
     refused = _REFUSED.search(message)
     if refused is None:
-        return Outcome.DEVICE_OOM, _first_line(message)
+        inner = _python_error(message)
+        return (Outcome.DEVICE_OOM, _first_line(message)) if inner is None else (Outcome.HOST_OOM, inner)
     reason = (
         f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
         f" on {refused['device'].rpartition('/')[2]}"
     )
     on_device = refused["allocator"].startswith(_DEVICE_ALLOCATORS)
     return (Outcome.DEVICE_OOM if on_device else Outcome.HOST_OOM), reason
+
+
+def _python_error(message: str) -> str | None:
+    """The ``XError: message`` that a function of tf.data died of, where TensorFlow's message carries its traceback."""
+    found = _PYTHON_ERROR.search(_first_line(message)) if _TRACEBACK in message else None
+    return None if found is None else found[0]
 
 
 def _first_line(message: str) -> str:

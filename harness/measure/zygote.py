@@ -9,6 +9,7 @@ Talks JSON lines over the socket on its standard input. To the parent: ``ready``
 ``ended`` with the exit code. From the parent: ``job`` (with descriptors the child keeps), or ``signal``.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -25,6 +26,7 @@ from harness.measure import worker
 
 _MESSAGE_BYTES = 1 << 20  # chosen: a job with its environment takes some kilobytes
 _CANARY_S = 60.0  # chosen: a hundred times what a first operation takes on a busy machine
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: orphans below this process become its children, not those of init
 # Libraries of the driver: once one is mapped, the process may have a context that a fork cannot share (CUDA
 # programming guide: a CUDA context does not survive fork).
 _DRIVER_LIBRARIES = ("libcuda.so", "libnvidia-ml.so")
@@ -34,10 +36,11 @@ def main() -> int:
     """Import what the jobs share, check, and serve until the parent closes the socket."""
     line = socket.socket(fileno=os.dup(0))
     worker.die_with_parent()
+    cannot_adopt = _adopt_orphans()
     import_module("tensorflow")
     gc.collect()
     gc.freeze()  # the children's collector leaves the imported objects alone, so their pages stay shared
-    refusal = unfit_to_fork() or _canary()
+    refusal = cannot_adopt or unfit_to_fork() or _canary()
     if refusal:
         _send(line, {"refused": refusal})
         return 1
@@ -47,6 +50,15 @@ def main() -> int:
         if not message:
             return 0
         _serve(line, message["job"], descriptors)
+
+
+def _adopt_orphans() -> str:
+    """Become the parent of whatever a job leaves behind; why that cannot be, or nothing. Forks do not inherit it."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        return f"the kernel does not let it adopt orphans ({os.strerror(ctypes.get_errno())})"
+    if not _children_file().exists():
+        return f"the kernel does not list children in {_children_file()}"
+    return ""
 
 
 def unfit_to_fork() -> str:
@@ -103,6 +115,7 @@ def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[in
     # Whatever the body started must not outlive it. The child is not reaped yet, so its id still names its group.
     _signal_group(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    _end_orphans()
     if parent_is_there:
         _send(line, {"ended": os.waitstatus_to_exitcode(status)})
 
@@ -129,6 +142,19 @@ def _become(request: Mapping[str, Any]) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _end_orphans() -> None:
+    """End what the job started in groups of its own (setsid). The death of one may bring its children here in turn."""
+    while orphans := [int(number) for number in _children_file().read_text().split()]:
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGKILL)  # nobody else reaps it, so its id still names it
+            os.waitpid(orphan, 0)
+
+
+def _children_file() -> Path:
+    # The zygote has one thread, its first, whose id is that of the process (proc(5)).
+    return Path(f"/proc/self/task/{os.getpid()}/children")
 
 
 def _signal_group(child: int, number: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
+from harness.run.environment import host_memory_bytes
 from harness.units import GIB, MIB, format_bytes
 
 DeviceChoice = Literal["auto", "cpu", "gpu"]
@@ -32,7 +33,10 @@ class Device:
     driver: str
 
     def with_budget(self, budget_bytes: int | None) -> "Device":
-        """The same device under another budget; the same one when there is none to set."""
+        """The same device under another budget; the same one when there is none to set.
+
+        Raises UsageError for a budget that the card, or the machine that emulates one, does not have.
+        """
         if budget_bytes is None:
             return self
         check_budget(budget_bytes)
@@ -40,6 +44,11 @@ class Device:
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, "
                 f"but {self.name} has {format_bytes(self.memory_bytes)}"
+            )
+        if self.kind == "emulated" and budget_bytes > host_memory_bytes():
+            raise UsageError(
+                f"a device budget of {format_bytes(budget_bytes)} was asked for, but the emulated device lies in this machine's "
+                f"memory, which has {format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes
         return Device(

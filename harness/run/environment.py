@@ -22,11 +22,16 @@ def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count() or "unavailable: the system does not tell",
-        "host_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "host_memory_bytes": host_memory_bytes(),
         "git_commit": commit,
         "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
         "isolation": isolation,
     }
+
+
+def host_memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def tensorflow_minor() -> str:

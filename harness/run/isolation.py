@@ -66,7 +66,8 @@ class Launcher(Protocol):
     """Runs one child at a time and waits for its end.
 
     After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later. Whatever the child
-    has started in its group is ended with it, also when it ends by itself or the wait is interrupted.
+    has started in its group is ended with it, also when it ends by itself or the wait is interrupted. The zygote also
+    ends what has left the group (setsid).
     """
 
     name: str
@@ -79,7 +80,7 @@ class Launcher(Protocol):
 
 
 class SpawnLauncher:
-    """A fresh interpreter for each child."""
+    """A fresh interpreter for each child. Only its group is ended with it: what leaves the group (setsid) lives on."""
 
     def __init__(self, name: str = "spawn") -> None:
         self.name = name

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,18 @@ def claim_run_directory(path: Path) -> None:
         raise UsageError(f"--memory-out {path} already holds a run; name another folder, or delete this one first")
 
 
+def make_run_directory(path: Path) -> None:
+    """Make ``path`` and try whether it can be written to. Raises UsageError when it cannot, before anything is measured."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--memory-out {path} cannot be written to ({error.strerror}); name a folder in which you may create files"
+        ) from error
+
+
 def default_run_directory(root: Path) -> Path:
     """``artifacts/runs/<UTC time>-<process id>`` under the project's root."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -38,12 +51,16 @@ def start_run(
     command: str,
     root: Path,
     settings: Mapping[str, Any],
+    swept: Sequence[Point] | None = None,
 ) -> None:
     """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
 
-    Workers that share a run all call this with the same plan; the first one's run.json stays.
+    Workers that share a run all call this with the same plan; the first one's run.json stays. ``swept`` is the sweep
+    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole.
     """
-    scans = sorted({str(point.fixed["scan"]) for point in points if point.fixed.get("scan") is not None})
+    scans = sorted(
+        {str(point.fixed["scan"]) for point in (points if swept is None else swept) if point.fixed.get("scan") is not None}
+    )
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "run_id": path.resolve().name,
@@ -81,11 +98,20 @@ def start_run(
 
 def end_run(path: Path) -> None:
     """Note the time at which the run was over. Raises RunDirectoryError when run.json is gone or damaged."""
+    _put(path / RUN_FILE, {**_read_back(path), "ended": _now()}, replace=True)
+
+
+def plans_anything(path: Path) -> bool:
+    """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
+    return bool(_read_back(path)["planned"])
+
+
+def _read_back(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path / RUN_FILE} cannot be read back: {error}") from error
-    _put(path / RUN_FILE, {**manifest, "ended": _now()}, replace=True)
+    return manifest
 
 
 def _device_in_words(device: Device) -> str:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,13 @@ from harness.run.devices import Device, lease
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
 
 _LOG_TAIL_CHARACTERS = 400
+# TensorFlow's log lines of the levels I, W and E, from either of its loggers (tsl/platform/default/logging.cc,
+# absl/log/internal/log_format.cc). It reports every missing driver as an error; only F ends a process.
+_CHATTER = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
+    r"|[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ "
+    r"|WARNING: All log messages before absl"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +133,7 @@ class Runner:
         return logs / f"{point.name}-repeat={repeat}.log"
 
     def _log_tail(self, point: Point, repeat: int) -> str:
-        lines = self._log(point, repeat).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:_LOG_TAIL_CHARACTERS] if lines else ""
+        return last_words(self._log(point, repeat).read_text(encoding="utf-8", errors="replace"))
 
     def _close(self, end: RunEnd) -> RunEnd:
         line = (json.dumps({"kind": "end", **to_json(end)}) + "\n").encode()
@@ -142,6 +149,12 @@ class Runner:
         if written != len(line):
             raise RunDirectoryError(f"the end of {end.point} was cut short in {rows}; is the disk full?")
         return end
+
+
+def last_words(log: str) -> str:
+    """The last line of a child's log that is not TensorFlow's chatter, cut to a table cell; empty when there is none."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not _CHATTER.match(line)]
+    return lines[-1][:_LOG_TAIL_CHARACTERS] if lines else ""
 
 
 def classify(child: ChildEnd, rows: list[dict[str, Any]], log_tail: str) -> tuple[Outcome, str]:

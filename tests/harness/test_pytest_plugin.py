@@ -9,7 +9,13 @@ from harness.records import Outcome, Point
 import pytest
 
 POINTS = [
-    Point(scenario="s", body="bodies:b", parameters={"loader": loader, "image_count": count}, phases=("construct",))
+    Point(
+        scenario="s",
+        body="bodies:b",
+        parameters={"loader": loader, "image_count": count},
+        fixed={"scan": "mine.npz"} if loader == "eager" else {},
+        phases=("construct",),
+    )
     for loader in ("eager", "lazy") for count in (100, 500)
 ]
 
@@ -44,6 +50,11 @@ class FakeRunner:
 def memory_runner(pytestconfig):
     from harness.pytest_plugin import _DIRECTORY
     return FakeRunner(pytestconfig.stash[_DIRECTORY])
+"""
+
+COUNT_ENDS = """
+def count_ends(runner):
+    return len((runner.directory / "rows.jsonl").read_text().splitlines())
 """
 
 NO_DRIVER = """
@@ -101,6 +112,29 @@ def test_a_selection_plans_what_it_selects(sweep, pytester):
     assert planned(pytester) == [{"loader": "lazy", "image_count": 100}, {"loader": "lazy", "image_count": 500}]
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_a_selection_is_comparable_with_the_whole_sweep(sweep, pytester, workers):
+    """The scan is that of the sweep, though no selected point reads it."""
+    sweep("--memory-out", "out", "-k", "lazy", *workers)
+
+    assert manifest(pytester)["comparability"]["scan"] == "mine.npz"
+
+
+def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
+    """Ctrl-C after the second point: the judge can say that the run was broken off."""
+    pytester.makeconftest(
+        FAKE_RUNNER.replace(
+            "outcome = Outcome.CRASHED if",
+            "if count_ends(self) == 2:\n            raise KeyboardInterrupt\n        outcome = Outcome.CRASHED if",
+        )
+        + COUNT_ENDS
+    )
+    result = sweep("--memory-out", "out", "--repeats", "1")
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert (len(ends(pytester)), manifest(pytester)["ended"]) == (2, None)
+
+
 def test_a_sweep_that_stops_early_keeps_its_whole_plan(sweep, pytester):
     """-x after the first failure: the judge sees what is missing."""
     sweep("--memory-out", "out", "-x", "--repeats", "1")
@@ -114,6 +148,8 @@ def test_a_selection_of_nothing_is_a_run_with_an_empty_plan(sweep, pytester):
 
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert planned(pytester) == []
+    result.stdout.fnmatch_lines(["0 runs were selected, and out holds an empty plan; --collect-only lists the points"])
+    assert "judge them" not in result.stdout.str()
 
 
 def test_tests_that_measure_nothing_leave_nothing_behind(sweep, pytester):
@@ -156,8 +192,12 @@ def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--repeats", "0", "*'0' is not a number of repeats; write 1 or more*"),
-        ("--repeats", "two", "*'two' is not a number of repeats; write 1 or more*"),
+        ("--memory-out", "", "*'' is not a folder; name one, for example*"),
+        ("--memory-out", "/proc/x", "*--memory-out /proc/x cannot be written to (*); name a folder in which*"),
+        ("--repeats", "0", "*'0' is not a number of repeats; write 1 or more, up to 1000*"),
+        ("--repeats", "1001", "*'1001' is not a number of repeats; write 1 or more, up to 1000*"),
+        ("--repeats", "two", "*'two' is not a number of repeats; write 1 or more, up to 1000*"),
+        ("--device-budget", "1024TiB", "*a device budget of 1,024.0 TiB was asked for, but the emulated device*ask for less*"),
         ("--device-budget", "256MB", "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*"),
         ("--device-budget", "15MiB", "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*"),
         ("--host-budget", "lots", "*'lots' is not an amount of bytes*"),
@@ -165,13 +205,15 @@ def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
         ("--device", "tpu", "*invalid choice: 'tpu'*"),
     ],
 )
-def test_a_bad_value_is_one_sentence_and_a_usage_error(sweep, option, value, sentence):
-    """Before anything is measured."""
-    result = sweep(option, value)
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_a_bad_value_is_one_sentence_and_a_usage_error(sweep, option, value, sentence, workers):
+    """Before anything is measured, or a worker is started."""
+    result = sweep(option, value, *workers)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([sentence])
     assert "Traceback" not in result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str()
 
 
 def test_the_smallest_values_are_taken(sweep, pytester):
@@ -179,6 +221,13 @@ def test_the_smallest_values_are_taken(sweep, pytester):
     sweep("--memory-out", "out", "--repeats", "1", "--device-budget", "16MiB", "--device", "cpu")
 
     assert manifest(pytester)["device"]["memory_bytes"] == 16 * 1024 * 1024
+
+
+def test_a_thousand_repeats_are_taken(sweep):
+    """At the limit, without measuring them."""
+    result = sweep("--collect-only", "-q", "--repeats", "1000")
+
+    result.stdout.fnmatch_lines(["4001 tests collected*"])
 
 
 def test_every_option_is_explained_by_help(sweep):

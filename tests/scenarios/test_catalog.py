@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.records import Outcome
-from scenarios.catalog import SIMULATED, ScanChoice, default_image_counts, eager_bytes, points, refuse_counts
+from scenarios.catalog import SIMULATED, ScanChoice, default_image_counts, eager_bytes, points, refuse_counts, refuse_scan
 
 
 def scan_of(frame_count, frame_size=128):
@@ -51,7 +51,7 @@ def test_every_point_has_a_name_of_its_own():
 
 @pytest.mark.parametrize(
     ("frame_count", "counts"),
-    [(516, (64, 129, 258, 516)), (2000, (100, 500, 1000, 2000)), (1999, (249, 499, 999, 1999)), (8, (1, 2, 4, 8)), (1, (1,))],
+    [(516, (64, 129, 258, 516)), (2000, (100, 500, 1000, 2000)), (1999, (249, 499, 999, 1999)), (16, (2, 4, 8, 16))],
 )
 def test_default_counts_fit_the_scan(frame_count, counts):
     """The catalogue's own where all of them fit, else parts of the scan."""
@@ -72,6 +72,24 @@ def test_a_users_scan_has_a_quarter_of_its_frames_as_the_second_stack():
         "loading-eager-image_count=129-stack_size=129",
         "loading-lazy-image_count=129-stack_size=129",
     ]
+
+
+def test_a_scan_of_16_frames_is_swept_and_one_of_15_is_refused():
+    """In one sentence."""
+    assert refuse_scan(scan_of(16)) is None
+    assert refuse_scan(scan_of(15)) == (
+        "--scan my.npz is too small: groups of 4 neighbouring frames, at three image counts or more, need 16 frames; "
+        "name a larger scan"
+    )
+
+
+@pytest.mark.parametrize(("frame_count", "stack_points"), [(63, 0), (64, 2)])
+def test_a_second_stack_has_16_frames_or_is_left_out(frame_count, stack_points):
+    """A quarter of 63 frames is 15."""
+    planned = points(scan_of(frame_count))
+    second = [point for point in planned if point.parameters.get("stack_size") == frame_count // 4]
+
+    assert len(second) == stack_points
 
 
 def test_the_batch_never_exceeds_the_smallest_count():

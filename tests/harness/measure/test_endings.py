@@ -11,10 +11,23 @@ class ResourceExhaustedError(Exception):
     """Stands for TensorFlow's class of this name, which is recognised by it."""
 
 
+class UnknownError(Exception):
+    """Stands for TensorFlow's class for errors that are not its own."""
+
+
 def refused(allocator):
     return ResourceExhaustedError(
         "{{function_node __wrapped__DeepCopy}} OOM when allocating tensor with shape[2000,64,64,4] and type float on "
         f"/job:localhost/replica:0/task:0/device:CPU:0 by allocator {allocator} [Op:DeepCopy] name: "
+    )
+
+
+def in_a_dataset(error, before=""):
+    """The message of an error that a Python function of tf.data raised, as TensorFlow 2.21 writes it."""
+    return (
+        "{{function_node __wrapped__IteratorGetNext_output_types_1_device_/job:localhost/replica:0/task:0/device:CPU:0}} "
+        f"{before}{error}\nTraceback (most recent call last):\n\n  File ...\n\n{error}\n\n"
+        "\n\t [[{{node PyFunc}}]] [Op:IteratorGetNext]"
     )
 
 
@@ -28,6 +41,7 @@ def refused(allocator):
         (MemoryError("Unable to allocate 3.00 GiB for an array"), Outcome.HOST_OOM),
         (RuntimeError("Failed copying input tensor ... Dst tensor is not initialized."), Outcome.DEVICE_OOM),
         (DeviceUnavailable("TensorFlow sees no GPU"), Outcome.SKIPPED),
+        (ResourceExhaustedError(in_a_dataset("MemoryError: no room")), Outcome.HOST_OOM),
         (KeyError("X"), Outcome.ERROR),
         (SystemExit(0), Outcome.ERROR),
     ],
@@ -51,3 +65,20 @@ def test_a_long_message_is_cut_to_its_first_line():
     _, reason = name_exception(ValueError("first\nsecond"))
 
     assert reason == "ValueError: first"
+
+
+@pytest.mark.parametrize(
+    "before", ["", "Error in user-defined function passed to MapDataset:1 with iterator: Iterator::Root::Map: "]
+)
+def test_an_error_of_python_inside_a_dataset_is_named_as_it_was_raised(before):
+    """Neither TensorFlow's class for it nor its graph's nodes."""
+    error = UnknownError(in_a_dataset("OSError: [Errno 5] beam off: 'f.npz'", before))
+
+    assert name_exception(error) == (Outcome.ERROR, "OSError: [Errno 5] beam off: 'f.npz'")
+
+
+def test_nodes_of_the_graph_are_left_out_of_every_reason():
+    """They mean nothing to the reader."""
+    _, reason = name_exception(ValueError("{{function_node __wrapped__Add}} required broadcastable shapes [Op:Add]"))
+
+    assert reason == "ValueError: required broadcastable shapes [Op:Add]"

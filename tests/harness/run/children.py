@@ -40,6 +40,12 @@ def leave_a_grandchild(workspace, parameters):
     Path(workspace, "grandchild").write_text(str(grandchild.pid))
 
 
+def leave_a_session(workspace, parameters):
+    """Start a process that leaves this one's group, with a child of its own, and note both ids."""
+    left = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    Path(workspace, "left").write_text(f"{left.pid} {left.stdout.readline()}")
+
+
 def fail(workspace, parameters):
     """Raise an error with a sentence."""
     raise ValueError("the beam was off")

@@ -6,7 +6,7 @@ import pytest
 
 from harness.records import Outcome
 from harness.run.isolation import ChildEnd
-from harness.run.runner import classify
+from harness.run.runner import classify, last_words
 
 BEGIN = {"kind": "begin", "phase": "construct"}
 LEFT = {"kind": "phase", "phase": "construct", "finished": True}
@@ -49,3 +49,31 @@ def test_the_last_words_of_the_log_are_quoted():
 def test_a_native_allocation_failure_is_host_oom():
     """C++ reports it as std::bad_alloc on its way out."""
     assert classify(ended(134), [], "terminate called after throwing an instance of 'std::bad_alloc'")[0] is Outcome.HOST_OOM
+
+
+CHATTER = (
+    "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    "I0000 00:00:1795471632.989443    8947 cudart_stub.cc:31] Could not find cuda drivers on your machine",
+    "W0000 00:00:1795471634.151672    8958 op_kernel.cc:1845] UNKNOWN: KeyError: 'x'",
+    "E0000 00:00:1795471633.944445    8947 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error",
+    "2026-11-23 22:00:00.123456: E external/local_xla/xla/stream_executor/cuda/cuda_driver.cc:152] failed call to cuInit",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "free(): invalid pointer",
+        "F0000 00:00:1795471633.944445    8947 tensor.cc:852] Check failed: dtype() == expected",
+        "2026-11-23 22:00:00.123456: F tensorflow/core/framework/tensor.cc:852] Check failed: dtype() == expected",
+        "Error: E0000 is not a frame",
+    ],
+)
+def test_last_words_are_the_last_line_that_is_not_chatter(words):
+    """Before or after it; a fatal line of TensorFlow's own counts."""
+    assert last_words("\n".join([words, *CHATTER, ""])) == last_words("\n".join([*CHATTER, words, ""])) == words
+
+
+def test_chatter_alone_is_no_last_words():
+    """Nothing is quoted then."""
+    assert last_words("\n".join(CHATTER)) == last_words("\n \n") == last_words("") == ""

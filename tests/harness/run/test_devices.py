@@ -54,6 +54,15 @@ def test_a_budget_above_the_card_is_refused_and_its_whole_size_is_not():
         card().with_budget(40 * GIB + MIB)
 
 
+def test_an_emulated_device_may_be_as_large_as_the_machine_and_no_larger(monkeypatch):
+    """It lies in the machine's memory; the message names that size."""
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 8 * GIB // 4096}.__getitem__)
+
+    assert emulated_device("no driver").with_budget(8 * GIB).limit_bytes == 8 * GIB
+    with pytest.raises(UsageError, match=r"8\.0 GiB was asked for, but .* memory, which has 8\.0 GiB; ask for less"):
+        emulated_device("no driver").with_budget(8 * GIB + MIB)
+
+
 @pytest.mark.parametrize(
     ("variables", "visible"),
     [

@@ -85,6 +85,17 @@ def test_what_a_child_started_does_not_outlive_it(run, tmp_path):
     assert _has_ended(int((tmp_path / "grandchild").read_text()))
 
 
+@pytest.mark.parametrize("launcher", ["zygote"], indirect=True)
+def test_what_left_the_childs_group_is_ended_by_the_zygote(run, tmp_path):
+    """A session of its own, and what that started; all of it, before the next child is measured."""
+    run("leave_a_session")
+    left = [int(number) for number in (tmp_path / "left").read_text().split()]
+
+    assert len(left) == 2
+    assert [Path(f"/proc/{number}").exists() for number in left] == [False, False]
+    assert run("touch", {"name": "made"}).exit_code == 0
+
+
 def _has_ended(pid):
     try:
         descriptor = os.pidfd_open(pid)

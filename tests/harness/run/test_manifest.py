@@ -9,7 +9,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
-from harness.run.manifest import claim_run_directory, end_run, start_run
+from harness.run.manifest import claim_run_directory, end_run, make_run_directory, plans_anything, start_run
 
 POINT = Point(
     scenario="loading",
@@ -21,8 +21,9 @@ POINT = Point(
 )
 
 
-def start(path, points=(POINT,)):
-    start_run(path, points=points, repeats=2, device=emulated_device("no driver"), command="c", root=Path(), settings={})
+def start(path, points=(POINT,), swept=None):
+    device = emulated_device("no driver")
+    start_run(path, points=points, swept=swept, repeats=2, device=device, command="c", root=Path(), settings={})
 
 
 def test_the_plan_is_read_back_as_it_was(tmp_path):
@@ -39,6 +40,32 @@ def test_runs_are_comparable_by_device_allocator_tensorflow_and_scan(tmp_path):
 
     assert key.keys() == {"device", "allocator", "tensorflow", "scan"}
     assert (key["device"], key["allocator"], key["scan"]) == ("emulated, 3.0 GiB", "bfc", "mine.npz")
+
+
+def test_a_selection_is_comparable_with_the_sweep_that_it_was_chosen_from(tmp_path):
+    """The scan is that of all the points, even if none of the chosen reads it."""
+    start(tmp_path / "run", points=(), swept=(POINT,))
+
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["comparability"]["scan"] == "mine.npz"
+
+
+def test_an_empty_plan_plans_nothing(tmp_path):
+    """And a plan of one point does."""
+    start(tmp_path / "empty", points=())
+    start(tmp_path / "one")
+
+    assert (plans_anything(tmp_path / "empty"), plans_anything(tmp_path / "one")) == (False, True)
+
+
+def test_a_folder_is_tried_out_and_left_empty(tmp_path):
+    """What cannot be written to is refused by its name."""
+    make_run_directory(tmp_path / "a" / "run")
+
+    assert list((tmp_path / "a" / "run").iterdir()) == []
+    with pytest.raises(UsageError, match=r"--memory-out /proc/x cannot be written to \(.*\); name a folder in which"):
+        make_run_directory(Path("/proc/x"))
+    with pytest.raises(UsageError, match=r"--memory-out /proc cannot be written to"):
+        make_run_directory(Path("/proc"))
 
 
 def test_the_first_of_several_workers_writes_the_plan(tmp_path):
