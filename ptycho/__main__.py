@@ -2,18 +2,21 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho.errors import PtychoError
+from ptycho.errors import PtychoError, one_line
 from ptycho.scan import Scan
 from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate
 from ptycho.writing import subset
 
 EXIT_USAGE = 2
 """What argparse itself ends with on a bad command line."""
+EXIT_BROKEN_PIPE = 1
+"""As docs.python.org recommends for SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +27,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PtychoError as error:
         print(f"ptycho: {error}", file=sys.stderr)
         return EXIT_USAGE
-    print(text)
+    return _print(text)
+
+
+def _print(text: str) -> int:
+    """0, or 1 where the reader of a pipe has gone: nothing is left to say then, not even by the interpreter."""
+    try:
+        print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered is flushed at exit: it must not meet the broken pipe again (docs.python.org, SIGPIPE).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     return 0
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; name a file")
+    return Path(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,13 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="say what a scan file holds; frames are not read")
-    info.add_argument("file", type=Path, metavar="FILE", help="a contract NPZ")
+    info.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ")
     info.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    info.add_argument("--cache-dir", type=Path, help="where compressed frames are unpacked (default: the user's cache folder)")
+    info.add_argument("--cache-dir", type=_path, help="where compressed frames are unpacked (default: the user's cache folder)")
     info.set_defaults(run=_info)
 
     simulated = commands.add_parser("simulate", help="write a simulated scan: probe x object, far field, Poisson counts")
-    simulated.add_argument("out", type=Path, metavar="OUT", help="the NPZ to write, for example scan.npz")
+    simulated.add_argument("out", type=_path, metavar="OUT", help="the NPZ to write, for example scan.npz")
     simulated.add_argument("--frame-count", type=int, required=True, help="frames to simulate, for example 2048")
     simulated.add_argument("--frame-size", type=int, default=64, help="pixels N of a frame of N x N (default: %(default)s)")
     simulated.add_argument("--seed", type=int, default=0, help="the same seed gives the same file (default: %(default)s)")
@@ -49,10 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     simulated.set_defaults(run=_simulate)
 
     cut = commands.add_parser("subset", help="write the first frames of a scan as a new, uncompressed scan")
-    cut.add_argument("file", type=Path, metavar="FILE", help="a contract NPZ")
-    cut.add_argument("out", type=Path, metavar="OUT", help="the NPZ to write")
+    cut.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ")
+    cut.add_argument("out", type=_path, metavar="OUT", help="the NPZ to write")
     cut.add_argument("--frame-count", type=int, required=True, help="how many of the first frames to keep")
-    cut.add_argument("--cache-dir", type=Path, help="where compressed frames are unpacked (default: the user's cache folder)")
+    cut.add_argument("--cache-dir", type=_path, help="where compressed frames are unpacked (default: the user's cache folder)")
     cut.set_defaults(run=_subset)
     return parser
 
@@ -62,7 +82,7 @@ def _info(options: argparse.Namespace) -> str:
     if options.json:
         return json.dumps(facts, indent=2)
     lines = [f"{key.replace('_', ' '):<12} {value}" for key, value in facts.items() if key != "notes"]
-    return "\n".join([*lines, *(f"note: {note}" for note in facts["notes"])])
+    return "\n".join(one_line(line) for line in [*lines, *(f"note: {note}" for note in facts["notes"])])
 
 
 def _facts(scan: Scan) -> dict[str, Any]:
@@ -87,12 +107,12 @@ def _simulate(options: argparse.Namespace) -> str:
         seed=options.seed,
         photons_per_frame=options.photons_per_frame,
     )
-    return f"{options.out}: {options.frame_count} frames of {options.frame_size} x {options.frame_size} pixels"
+    return one_line(f"{options.out}: {options.frame_count} frames of {options.frame_size} x {options.frame_size} pixels")
 
 
 def _subset(options: argparse.Namespace) -> str:
     subset(Scan.open(options.file, cache_dir=options.cache_dir), options.out, options.frame_count)
-    return f"{options.out}: the first {options.frame_count} frames of {options.file}"
+    return one_line(f"{options.out}: the first {options.frame_count} frames of {options.file}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptycho.arguments import photons
 from ptycho.containers.eager import PtychoDataContainer
 from ptycho.containers.inputs import DEFAULT_NPHOTONS
 from ptycho.containers.lazy import LazyPtychoDataContainer
@@ -39,8 +40,11 @@ def load(
     then "train" (the first int(B * fraction) groups) or "test" (the rest), and every per-group array is split alike. X is
     scaled by one constant found over all groups, before the split. Raises ContainerError naming key or value.
     """
+    nphotons = photons("nphotons", nphotons)
     grouped, groups = _unpack(cb(), which, create_split)
     x_full = np.asarray(grouped["X_full"])
+    if x_full.dtype.kind not in "fiu":
+        raise ContainerError(f"X_full is {x_full.dtype}; amplitudes are real, give float32")
     energies = _group_energies(x_full)
     scale = scale_to((x_full.shape[1] / 2) ** 2, float(energies.mean()))
     if abs(scale - 1) < _ROUNDING:
@@ -71,7 +75,7 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ContainerError(f"create_split needs cb() to return (grouped, train_fraction), not {type(returned).__name__}")
         grouped, fraction = returned
-        if not 0 < fraction < 1:
+        if not isinstance(fraction, int | float | np.floating) or not 0 < fraction < 1:
             raise ContainerError(f"the train fraction is {fraction}; it lies between 0 and 1, both excluded")
     if not isinstance(grouped, Mapping):
         raise ContainerError(f"cb() returned {type(grouped).__name__}; a mapping of grouped arrays is needed")
@@ -95,6 +99,8 @@ def _check_lengths(grouped: Grouped) -> int:
         values = grouped[key]
         if values is None and key not in ("Y", "nn_indices"):
             raise ContainerError(f"{key} is None; one entry for each of {shape[0]} groups is needed")
+        if values is not None and not np.shape(values):
+            raise ContainerError(f"{key} is {values!r}; one entry for each of {shape[0]} groups is needed")
         if values is not None and len(values) != shape[0]:
             raise ContainerError(f"{key} has {len(values)} groups and X_full {shape[0]}; they describe the same groups")
     return int(shape[0])

@@ -11,14 +11,16 @@ from ptycho.formats.contents import FileArray
 
 CHUNK_BYTES = 1 << 20
 """Chosen: a read of this size costs only its bytes, it stays in the processor's cache, and even a small scan has more."""
+_LARGEST = float(np.finfo(np.float32).max)
+"""Batches are float32, and no sum of squares of it overflows float64."""
 
 
 def frame_energies(frames: FileArray, *, name: str, chunk_bytes: int = CHUNK_BYTES) -> npt.NDArray[np.float64]:
     """Energy sum_xy frame^2 of every frame: (M,) float64.
 
     ``frames`` is (M, N, N) float32 or float64 amplitude. Read through a reused buffer and not through a memory map, so
-    that the process does not grow by the file. Raises ScanError naming ``name`` and the frame for NaN, infinite or
-    negative amplitude, and for a stack that is zero throughout.
+    that the process does not grow by the file. Raises ScanError naming ``name`` and the frame for NaN, infinite,
+    negative or too large amplitude, and for a stack that is zero throughout; ScanFileError where the file has changed.
     """
     energies = np.empty(frames.shape[0])
     for start, chunk in _chunks(frames, name, chunk_bytes):
@@ -31,13 +33,16 @@ def frame_energies(frames: FileArray, *, name: str, chunk_bytes: int = CHUNK_BYT
 def chunk_energies(chunk: npt.NDArray[Any], *, first: int, name: str) -> npt.NDArray[np.float64]:
     """Energies of the frames (b, ...) of one chunk: (b,) float64; ``first`` is the number of its first frame.
 
-    Raises ScanError naming the frame for NaN, infinite or negative amplitude.
+    Raises ScanError naming the frame for NaN, infinite, negative amplitude, or amplitude beyond float32.
     """
     flat = chunk.reshape(len(chunk), -1)
+    smallest, largest = flat.min(axis=1), flat.max(axis=1)
+    # A NaN is the smallest and the largest of its frame.
+    _refuse(~(np.isfinite(smallest) & np.isfinite(largest)), first, name, "NaN or infinite amplitude")
+    _refuse(smallest < 0, first, name, "negative amplitude")
+    _refuse(largest > _LARGEST, first, name, "amplitude too large for float32")
     # einsum casts block by block: no float64 copy of the chunk.
     energies: npt.NDArray[np.float64] = np.einsum("ij,ij->i", flat, flat, dtype=np.float64)
-    _refuse(~np.isfinite(energies), first, name, "NaN or infinite")
-    _refuse(flat.min(axis=1) < 0, first, name, "negative")
     return energies
 
 
@@ -60,7 +65,7 @@ def scale_to(wanted: float, mean_energy: float) -> float:
 def _refuse(is_bad: npt.NDArray[np.bool_], first: int, name: str, what: str) -> None:
     if is_bad.any():
         frame = first + int(np.argmax(is_bad))
-        raise ScanError(f"{name} has {what} amplitude in frame {frame}; mask or correct it before loading")
+        raise ScanError(f"{name} has {what} in frame {frame}; mask or correct it before loading")
 
 
 def _chunks(frames: FileArray, name: str, chunk_bytes: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -69,7 +74,7 @@ def _chunks(frames: FileArray, name: str, chunk_bytes: int) -> Iterator[tuple[in
     frame_bytes = int(np.prod(frames.shape[1:])) * frames.dtype.itemsize
     per_chunk = max(1, min(count, chunk_bytes // frame_bytes))
     buffer = bytearray(per_chunk * frame_bytes)
-    with frames.path.open("rb", buffering=0) as file:
+    with frames.open() as file:
         file.seek(frames.offset_bytes)
         for start in range(0, count, per_chunk):
             filled = memoryview(buffer)[: min(per_chunk, count - start) * frame_bytes]

@@ -2,7 +2,11 @@
 
 
 class PtychoError(Exception):
-    """Something the user can mend; the message says what was asked, what was found and what to do."""
+    """Something the user can mend; the message says what was asked, what was found and what to do, in one line."""
+
+    def __str__(self) -> str:
+        # Here, once: paths, keys and other people's texts come into messages everywhere.
+        return one_line(super().__str__())
 
 
 class ScanError(PtychoError, ValueError):
@@ -15,3 +19,8 @@ class ScanFileError(PtychoError, OSError):
 
 class ContainerError(PtychoError, ValueError):
     """Arguments of a container, a grouping or a dataset that do not fit together."""
+
+
+def one_line(text: str) -> str:
+    """``text`` with everything that does not print (line ends, control codes, undecodable bytes) as Python escapes."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

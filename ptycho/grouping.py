@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ptycho.arguments import whole
 from ptycho.errors import ContainerError
 
 DEFAULT_NEIGHBOR_COUNT = 7
@@ -55,8 +56,10 @@ def group(
     draw has a generator of its own: numpy's global seed is neither read nor set. Raises ContainerError for counts that
     cannot be met.
     """
+    gridsize, image_count = whole("gridsize", gridsize, least=1), whole("image_count", image_count, least=1)
+    neighbor_count, seed = whole("neighbor_count", neighbor_count, least=0), whole("seed", seed, least=0)
     frame_count, channel_count = len(x), gridsize * gridsize
-    _check(frame_count, image_count, gridsize, neighbor_count)
+    _check(frame_count, gridsize, neighbor_count)
     generator = np.random.default_rng(seed)
     seeds = _draw_seeds(generator, frame_count, image_count)
     nn_indices = np.empty((image_count, channel_count), np.int64)
@@ -70,11 +73,7 @@ def group(
     return _with_coordinates(x, y, nn_indices)
 
 
-def _check(frame_count: int, image_count: int, gridsize: int, neighbor_count: int) -> None:
-    if gridsize < 1:
-        raise ContainerError(f"gridsize is {gridsize}; it is at least 1")
-    if image_count < 1:
-        raise ContainerError(f"image_count is {image_count}; at least one group is needed")
+def _check(frame_count: int, gridsize: int, neighbor_count: int) -> None:
     channel_count = gridsize * gridsize
     if frame_count < channel_count:
         raise ContainerError(f"gridsize {gridsize} needs {channel_count} frames per group and the scan has {frame_count}")

@@ -11,16 +11,25 @@ import numpy.typing as npt
 from ptycho.energy import frame_energies
 from ptycho.errors import ScanError
 from ptycho.formats import read
-from ptycho.formats.contents import Contents, FileArray
+from ptycho.formats.contents import POSITION_KEYS, START_KEYS, Contents, FileArray
+from ptycho.layout import check_layout
 from ptycho.physics import patch_corner
 
-MIN_FRAME_SIZE = 8
-"""Chosen: below any detector crop, above every mistaken axis order such as (N, N, 3)."""
+MOST_PIXELS = 1e9
+"""Chosen: no position is a billion pixels from the origin; float32 coordinates would be 64 pixels coarse there."""
+_METRES_PIXELS = 1e-2
+"""Chosen: no axis is measured in hundredths of a pixel, while scans in metres are smaller than a centimetre."""
+_ROUNDING_PIXELS = 1e-9
+"""Chosen: below a tenth of an atom in metres, and above the rounding of a line scan's constant axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan of M frames of N x N pixels. The frames stay on disk until they are indexed."""
+    """A scan of M frames of N x N pixels. The frames stay on disk until they are indexed.
+
+    The file must stay as it is while it is read: every pass asks first, and refuses a changed one. One that is cut in the
+    middle of a pass ends the process (SIGBUS), as with every memory map.
+    """
 
     path: Path
     frames: npt.NDArray[Any] = field(repr=False)
@@ -50,20 +59,22 @@ class Scan:
         values of the frames are checked by ``energies``.
         """
         where = Path(path)
-        contents = read(where, cache_dir=None if cache_dir is None else Path(cache_dir))
-        notes = [*contents.notes, *_check_frames(where, contents)]
-        frame_count, frame_size = contents.frames.shape[:2]
-        x, y = (_positions(where, contents, key, frame_count) for key in ("xcoords", "ycoords"))
+        contents = read(where, cache_dir=None if cache_dir is None else Path(cache_dir), check=check_layout)
+        notes = list(contents.notes)
+        if contents.frames.dtype.itemsize == 8:
+            notes.append(f"{contents.frames_key} is float64; every batch is converted to float32")
+        _check_order(where, contents)
+        x, y = (_positions(where, contents, key) for key in POSITION_KEYS)
         probe = _complex(where, contents, "probeGuess", notes)
-        _check_probe(where, probe, frame_size)
+        if not probe.any():
+            raise ScanError(f"{where}: probeGuess is zero everywhere; nothing would be illuminated")
         obj = _complex(where, contents, "objectGuess", notes) if "objectGuess" in contents.small else None
         if obj is None:
             notes.append("there is no objectGuess: ground truth is amplitude 1, phase 0")
             _check_span(where, x, y)
         else:
-            _check_object(where, obj, frame_size)
-            _check_inside(where, "xcoords", x, obj.shape[1], frame_size)
-            _check_inside(where, "ycoords", y, obj.shape[0], frame_size)
+            _check_inside(where, "xcoords", x, obj.shape[1], contents.frames.shape[1])
+            _check_inside(where, "ycoords", y, obj.shape[0], contents.frames.shape[1])
         return cls(
             path=where,
             frames=contents.frames.map(),
@@ -90,67 +101,52 @@ class Scan:
     def energies(self) -> npt.NDArray[np.float64]:
         """Energy sum_xy frame^2 of every frame, (M,) float64: one pass over the file in chunks of 1 MiB.
 
-        Raises ScanError naming the frame for NaN, infinite or negative amplitude, and for a stack of zeros.
+        Raises ScanError naming the frame for NaN, infinite, negative or too large amplitude, and for a stack of zeros;
+        ScanFileError where the file has changed since it was opened.
         """
         return frame_energies(self.frames_file, name=f"{self.path}: {self.frames_key}")
 
 
-def _check_frames(path: Path, contents: Contents) -> tuple[str, ...]:
-    key, shape, dtype = contents.frames_key, contents.frames.shape, contents.frames.dtype
-    if len(shape) != 3:
-        raise ScanError(f"{path}: {key} has shape {shape}; frames are (frame, row, column)")
-    if shape[1] != shape[2]:
-        hint = "; the frames seem to be on the last axis" if shape[0] == shape[1] else ""
-        raise ScanError(f"{path}: {key} has shape {shape}, which is not square{hint}; crop or transpose it to (M, N, N)")
-    if shape[1] % 2 or shape[1] < MIN_FRAME_SIZE:
-        raise ScanError(f"{path}: {key} has frames of {shape[1]} pixels; an even size of at least {MIN_FRAME_SIZE} is needed")
-    if dtype.kind in "iu":
-        raise ScanError(f"{path}: {key} is {dtype}, which looks like counts; save the amplitude, float32 sqrt(counts)")
-    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
-        raise ScanError(f"{path}: {key} is {dtype}; frames are amplitudes, float32 (or float64)")
-    return (f"{key} is float64; every batch is converted to float32",) if dtype.itemsize == 8 else ()
+def _check_order(path: Path, contents: Contents) -> None:
+    """Arrays that only say how the scan was taken: nothing reads them, but a broken one means a broken file."""
+    for key in START_KEYS:
+        if key in contents.small:
+            _positions(path, contents, key)
+    scan_index = contents.small.get("scan_index")
+    if scan_index is not None and scan_index.min() < 0:
+        frame = int(np.argmin(scan_index))
+        raise ScanError(f"{path}: scan_index is {scan_index[frame]} for frame {frame}; it is 0 or more")
 
 
-def _positions(path: Path, contents: Contents, key: str, frame_count: int) -> npt.NDArray[np.float64]:
-    values = contents.small[key]
-    if values.shape != (frame_count,):
-        raise ScanError(f"{path}: {key} has shape {values.shape} for {frame_count} frames; one position per frame is needed")
-    if values.dtype.kind not in "fiu":
-        raise ScanError(f"{path}: {key} is {values.dtype}; positions are real numbers of pixels")
-    positions = values.astype(np.float64)
-    is_bad = ~np.isfinite(positions)
-    if is_bad.any():
-        frame = int(np.argmax(is_bad))
-        raise ScanError(f"{path}: {key} is {positions[frame]} for frame {frame}; leave the frame out or give its position")
+def _positions(path: Path, contents: Contents, key: str) -> npt.NDArray[np.float64]:
+    positions = contents.small[key].astype(np.float64)
+    for is_bad, what in (
+        (~np.isfinite(positions), "leave the frame out or give its position"),
+        (np.abs(positions) > MOST_PIXELS, f"positions are pixels, at most {MOST_PIXELS:g}"),
+    ):
+        if is_bad.any():
+            frame = int(np.argmax(is_bad))
+            raise ScanError(f"{path}: {key} is {positions[frame]:g} for frame {frame}; {what}")
     return positions
 
 
 def _complex(path: Path, contents: Contents, key: str, notes: list[str]) -> npt.NDArray[np.complex64]:
     values = contents.small[key]
-    if values.dtype.kind != "c":
-        raise ScanError(f"{path}: {key} is {values.dtype}; it is complex, save it as complex64")
-    if values.ndim != 2:
-        raise ScanError(f"{path}: {key} has shape {values.shape}; one two-dimensional array is needed")
+    is_kept = values.dtype == np.complex64
+    if not is_kept:
+        notes.append(f"{key} is {values.dtype}; it is converted to complex64")
+    converted: npt.NDArray[np.complex64] = np.ascontiguousarray(values) if is_kept else np.empty(values.shape, np.complex64)
     for row, line in enumerate(values):
         # Row by row: a mask of the whole object would be held beside it.
-        if not np.isfinite(line).all():
-            column = int(np.argmin(np.isfinite(line)))
-            raise ScanError(f"{path}: {key} is {line[column]} at [{row}, {column}]; mend it before loading")
-    if values.dtype != np.complex64:
-        notes.append(f"{key} is {values.dtype}; it is converted to complex64")
-    return np.ascontiguousarray(values, np.complex64)
-
-
-def _check_probe(path: Path, probe: npt.NDArray[np.complex64], frame_size: int) -> None:
-    if probe.shape != (frame_size, frame_size):
-        raise ScanError(f"{path}: probeGuess has shape {probe.shape}; frames of {frame_size} pixels need the same size")
-    if not probe.any():
-        raise ScanError(f"{path}: probeGuess is zero everywhere; nothing would be illuminated")
-
-
-def _check_object(path: Path, obj: npt.NDArray[np.complex64], frame_size: int) -> None:
-    if min(obj.shape) < frame_size:
-        raise ScanError(f"{path}: objectGuess has shape {obj.shape}, smaller than one frame of {frame_size} pixels")
+        if not is_kept:
+            with np.errstate(over="ignore", invalid="ignore"):  # found out below, with its place
+                converted[row] = line
+        is_bad = ~np.isfinite(converted[row])
+        if is_bad.any():
+            column = int(np.argmax(is_bad))
+            why = "too large for complex64; scale it" if np.isfinite(line[column]) else "mend it before loading"
+            raise ScanError(f"{path}: {key} is {line[column]} at [{row}, {column}]; {why}")
+    return converted
 
 
 def _check_inside(path: Path, key: str, positions: npt.NDArray[np.float64], extent: int, frame_size: int) -> None:
@@ -165,7 +161,15 @@ def _check_inside(path: Path, key: str, positions: npt.NDArray[np.float64], exte
 
 
 def _check_span(path: Path, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> None:
-    """Without an object to measure against, at least refuse what can only be metres."""
-    span = max(float(np.ptp(x)), float(np.ptp(y)))
-    if len(x) > 1 and 0 < span < 1:
-        raise ScanError(f"{path}: xcoords and ycoords span {span:g} pixels, which looks like metres; convert them to pixels")
+    """Without an object to measure against, at least refuse what can only be metres, and a scan that never moved."""
+    if len(x) == 1:
+        return
+    spans = float(np.ptp(x)), float(np.ptp(y))
+    if not any(spans):
+        raise ScanError(f"{path}: xcoords and ycoords are the same for all {len(x)} frames; give the position of each frame")
+    if max(spans) < 1:
+        raise ScanError(f"{path}: xcoords and ycoords span {max(spans):g} pixels, which looks like metres; convert them to pixels")
+    for key, axis, span in zip(POSITION_KEYS, (x, y), spans, strict=True):
+        # A line scan may keep still along one axis, up to rounding; it may also jitter, but not about zero and this little.
+        if span > _ROUNDING_PIXELS and np.abs(axis).max() < _METRES_PIXELS:
+            raise ScanError(f"{path}: {key} spans {span:g} pixels, which looks like metres; convert it to pixels")

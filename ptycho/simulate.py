@@ -1,14 +1,17 @@
 """Simulated scans for everyone without data: probe times object, far field, Poisson counts, seeded."""
 
+import math
 from collections.abc import Iterator
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ptycho.arguments import photons, whole
 from ptycho.errors import ContainerError
+from ptycho.layout import MIN_FRAME_SIZE
 from ptycho.physics import far_field_amplitude, patch_corner
-from ptycho.scan import MIN_FRAME_SIZE
 from ptycho.writing import subset, write_scan
 
 __all__ = ["simulate", "subset", "write_scan"]
@@ -21,8 +24,12 @@ _JITTER_FRACTION = 1 / 4
 """Chosen: jitter over the step, enough against raster artefacts."""
 _SMOOTHING_PIXELS = 3.0
 """Chosen: width of the features of the object, so that a frame has structure and neighbours differ."""
-_CHUNK_FRAMES = 128
-"""Chosen: 8 MiB of complex waves at N = 64."""
+_CHUNK_BYTES = 8 << 20
+"""Chosen: complex waves held at a time, 128 frames at N = 64."""
+_MOST_OBJECT_PIXELS = 1 << 28
+"""Chosen: 2 GiB as complex64 and about five times that while it is made; 4 million frames of 64 pixels."""
+_PHOTONS = (1e-3, 1e15)
+"""Chosen: below, no frame has a photon; above, counts near the end of what int64 and a Poisson draw can hold."""
 
 
 def simulate(
@@ -40,14 +47,13 @@ def simulate(
     same arguments give the same bytes. Raises ContainerError for sizes that make no scan, ScanFileError where the file
     cannot be written.
     """
-    if frame_count < 1:
-        raise ContainerError(f"frame_count is {frame_count}; at least one frame is needed")
-    if frame_size % 2 or frame_size < MIN_FRAME_SIZE:
+    frame_count, seed = whole("frame_count", frame_count, least=1), whole("seed", seed, least=0)
+    frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
+    if frame_size % 2:
         raise ContainerError(f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed")
-    if not (np.isfinite(photons_per_frame) and photons_per_frame > 0):
-        raise ContainerError(f"photons_per_frame is {photons_per_frame}; a positive number is needed")
-    if seed < 0:
-        raise ContainerError(f"seed is {seed}; it is 0 or more")
+    if not _PHOTONS[0] <= photons("photons_per_frame", photons_per_frame) <= _PHOTONS[1]:
+        raise ContainerError(f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and {_PHOTONS[1]:g}")
+    _check_extent(frame_count, frame_size)
     generator = np.random.default_rng(seed)
     x, y, shape = _raster(generator, frame_count, frame_size)
     obj = _smooth_object(generator, shape)
@@ -55,18 +61,32 @@ def simulate(
     corners = patch_corner(np.stack((y, x), axis=1), frame_size)
     # Empty regions absorb nothing by chance: the brightness is set by the mean over frames spread over the scan.
     sample = corners[:: max(1, frame_count // 64)]
-    mean = float(np.mean(np.sum(far_field_amplitude(probe, _patches(obj, sample, frame_size)) ** 2, axis=(1, 2))))
+    mean = float(np.mean([np.sum(amplitude**2) for chunk in _amplitudes(obj, probe, sample) for amplitude in chunk]))
     probe = (probe * np.sqrt(photons_per_frame / mean)).astype(np.complex64)
     frames = _noisy_frames(generator, obj, probe, corners)
     write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=probe, obj=obj)
+
+
+def _check_extent(frame_count: int, frame_size: int) -> None:
+    # In whole numbers, and before any array is made: what is asked for may be anything.
+    height, width = (frame_size + frame_size * count // 8 for count in _columns_and_rows(frame_count))
+    if height * width > _MOST_OBJECT_PIXELS:
+        raise ContainerError(
+            f"frame_count {frame_count} and frame_size {frame_size} need an object of about {height} x {width} pixels; "
+            f"{_MOST_OBJECT_PIXELS} pixels are the most, take fewer or smaller frames"
+        )
+
+
+def _columns_and_rows(frame_count: int) -> tuple[int, int]:
+    columns = math.isqrt(frame_count - 1) + 1
+    return columns, -(-frame_count // columns)
 
 
 def _raster(
     generator: np.random.Generator, frame_count: int, frame_size: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[int, int]]:
     """Columns and rows (M,) of the patch centres, and the shape of an object that holds every patch."""
-    columns = int(np.ceil(np.sqrt(frame_count)))
-    rows = int(np.ceil(frame_count / columns))
+    columns, rows = _columns_and_rows(frame_count)
     step = max(1.0, frame_size * _STEP_FRACTION)
     jitter = step * _JITTER_FRACTION
     row, column = np.divmod(np.arange(frame_count), columns)
@@ -105,10 +125,17 @@ def _patches(obj: npt.NDArray[np.complex64], corners: npt.NDArray[np.int64], fra
     return windows[corners[:, 0], corners[:, 1]]
 
 
+def _amplitudes(
+    obj: npt.NDArray[np.complex64], probe: npt.NDArray[Any], corners: npt.NDArray[np.int64]
+) -> Iterator[npt.NDArray[Any]]:
+    """Amplitudes (b, N, N) without noise of the frames at ``corners`` (M, 2), a few at a time."""
+    per_chunk = max(1, _CHUNK_BYTES // (probe.size * np.dtype(np.complex128).itemsize))
+    for start in range(0, len(corners), per_chunk):
+        yield far_field_amplitude(probe, _patches(obj, corners[start : start + per_chunk], len(probe)))
+
+
 def _noisy_frames(
     generator: np.random.Generator, obj: npt.NDArray[np.complex64], probe: npt.NDArray[np.complex64], corners: npt.NDArray[np.int64]
 ) -> Iterator[npt.NDArray[np.float32]]:
-    for start in range(0, len(corners), _CHUNK_FRAMES):
-        patches = _patches(obj, corners[start : start + _CHUNK_FRAMES], len(probe))
-        counts = generator.poisson(far_field_amplitude(probe, patches) ** 2)
-        yield np.sqrt(counts).astype(np.float32)
+    for amplitudes in _amplitudes(obj, probe, corners):
+        yield np.sqrt(generator.poisson(amplitudes**2)).astype(np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError
+from ptycho.formats.contents import FileArray
 from ptycho.physics import patch_corner
 
 Images = npt.NDArray[np.float32]
@@ -30,6 +31,10 @@ class GroupSource(Protocol):
     def read(self, groups: Indices, out: Images) -> None:
         """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
 
+    def check(self) -> None:
+        """Raise ScanFileError where a file behind the images has changed; asked whenever a pass over them begins."""
+        return
+
     @property
     def nbytes(self) -> int:
         """What the whole stack takes as float32; the source itself may store far less."""
@@ -45,7 +50,8 @@ class GroupSource(Protocol):
 
 
 def read_all(source: GroupSource, out: Images) -> None:
-    """Write the whole stack into ``out`` (B, N, N, C) float32."""
+    """Write the whole stack into ``out`` (B, N, N, C) float32; raises ScanFileError where its file has changed."""
+    source.check()
     source.read(np.arange(source.shape[0]), out)
 
 
@@ -88,12 +94,19 @@ class ComplexPart(GroupSource):
 
 
 class FrameGather(GroupSource):
-    """Frames stored once, (M, N, N) float32 or float64, and gathered by group index (B, C); usually a memory map."""
+    """Frames stored once, (M, N, N) float32 or float64, and gathered by group index (B, C); a memory map of ``file``, if given."""
 
-    def __init__(self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0) -> None:
+    def __init__(
+        self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0, *, file: FileArray | None = None
+    ) -> None:
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
-        self._nn_indices, self._scale = nn_indices, scale
+        self._nn_indices, self._scale, self._file = nn_indices, scale, file
+
+    def check(self) -> None:
+        """Raise ScanFileError where the file behind the frames has changed since it was opened."""
+        if self._file is not None:
+            self._file.check()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,7 +1,8 @@
 """Scans written frame by frame as a stored contract NPZ, so that they can be mapped again."""
 
+import contextlib
 import os
-import tempfile
+import stat
 import zipfile
 from collections.abc import Iterable, Mapping
 from os import PathLike
@@ -11,9 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptycho.arguments import whole
 from ptycho.energy import CHUNK_BYTES
-from ptycho.errors import ContainerError, ScanFileError
+from ptycho.errors import ContainerError, PtychoError, ScanFileError
+from ptycho.replacing import replacing
 from ptycho.scan import Scan
+
+SUFFIX = ".npz"
+"""The one that scans of this format are read by."""
+_EVERYBODY = 0o666
+"""As open(2) makes files for everyone; the umask takes away what the user does not want."""
 
 
 def write_scan(
@@ -29,9 +37,9 @@ def write_scan(
     """Write a contract NPZ at ``path``, replacing what is there, without holding the frames.
 
     ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N). The file appears whole or
-    not at all. Raises ScanFileError where it cannot be written, ContainerError where the frames are not ``frame_count``.
+    not at all; a link is followed. Raises ScanFileError where it cannot be written, ContainerError where the frames are
+    not ``frame_count``.
     """
-    target = Path(path)
     small: dict[str, npt.NDArray[Any]] = {
         "xcoords": np.asarray(x, np.float64),
         "ycoords": np.asarray(y, np.float64),
@@ -39,27 +47,41 @@ def write_scan(
     }
     if obj is not None:
         small["objectGuess"] = obj.astype(np.complex64)
+    given = Path(path)
+    if given.suffix.lower() != SUFFIX:
+        raise ScanFileError(f"{given} has the suffix {given.suffix!r}; a scan is written as {SUFFIX}, name it so")
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=".part", dir=target.parent)
-        part = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                _write_frames(archive, chunks, (frame_count, *probe.shape))
-                _write_small(archive, small)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with (
+            replacing(_target(given), mode=_EVERYBODY) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            _write_frames(archive, chunks, (frame_count, *probe.shape))
+            _write_small(archive, small)
+    except PtychoError:
+        raise
     except OSError as error:
-        raise ScanFileError(f"{target} cannot be written ({error.strerror or error}); choose another place") from error
+        raise ScanFileError(f"{given} cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def _target(given: Path) -> Path:
+    """What is replaced: the file itself where ``given`` is a link to it, never a device, a pipe or a folder."""
+    target = Path(os.path.realpath(given))
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise ScanFileError(f"{given} is there and is not a regular file; choose another name")
+    return target
 
 
 def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
     """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object stay whole.
 
-    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be written.
+    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be written or the scan's
+    has changed.
     """
-    if not 1 <= frame_count <= scan.frame_count:
+    frame_count = whole("frame_count", frame_count, least=1)
+    if frame_count > scan.frame_count:
         raise ContainerError(f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}")
+    scan.frames_file.check()
     per_chunk = max(1, CHUNK_BYTES // scan.frames[0].nbytes)
     chunks = (scan.frames[start : min(start + per_chunk, frame_count)] for start in range(0, frame_count, per_chunk))
     first = slice(frame_count)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ptycho.arguments import photons
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
 from ptycho.grouping import DEFAULT_NEIGHBOR_COUNT, group
@@ -57,10 +58,10 @@ def arguments_from_scan(
     X = c * frames with c such that the mean energy of the grouped frames is (N/2)^2. Raises ContainerError for counts
     that cannot be met, ScanError for frames that cannot be used.
     """
+    nphotons = photons("nphotons", nphotons)
     groups = group(scan.x, scan.y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed)
-    _check_nphotons(nphotons)
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
-    images = FrameGather(scan.frames, groups.nn_indices, scale)
+    images = FrameGather(scan.frames, groups.nn_indices, scale, file=scan.frames_file)
     if scan.object is None:
         amplitude, phase = _no_truth(images.shape)
     else:
@@ -96,23 +97,32 @@ def check_inputs(arguments: Arguments) -> Inputs:
     for name, source in (("Y_I", amplitude), ("Y_phi", phase)):
         if source.shape != images.shape:
             raise ContainerError(f"{name} has shape {source.shape} and X {images.shape}; they describe the same images")
-    for name in ("nn_indices", "global_offsets", "local_offsets"):
-        values = getattr(arguments, name)
-        if values is not None and len(values) != group_count:
-            raise ContainerError(f"{name} has {len(values)} groups and X {group_count}; they describe the same groups")
+    _check_groups(arguments, group_count)
     probe = _host("probeGuess", arguments.probeGuess, np.complex64, (rows, rows))
+    if not probe.any():
+        raise ContainerError("probeGuess is zero everywhere; nothing would be illuminated")
     coords_shape = (group_count, 1, 2, channel_count)
     nominal, true = (_host(name, getattr(arguments, name), np.float32, coords_shape) for name in ("coords_nominal", "coords_true"))
     return Inputs(images, amplitude, phase, nominal, true, probe)
 
 
+def _check_groups(arguments: Arguments, group_count: int) -> None:
+    """What is kept as it was given must at least belong to the same groups."""
+    for name in ("nn_indices", "global_offsets", "local_offsets"):
+        values = getattr(arguments, name)
+        if values is None:
+            continue
+        shape = tuple(np.shape(values))
+        if not shape:
+            raise ContainerError(f"{name} is {values!r}; one entry for each of {group_count} groups is needed")
+        if shape[0] != group_count:
+            raise ContainerError(f"{name} has {shape[0]} groups and X {group_count}; they describe the same groups")
+        if name == "global_offsets" and shape != (group_count, 1, 2, 1):
+            raise ContainerError(f"{name} has shape {shape}; {(group_count, 1, 2, 1)}, one [x, y] per group, is needed")
+
+
 def _no_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSource]:
     return Constant(1.0, shape), Constant(0.0, shape)
-
-
-def _check_nphotons(nphotons: float) -> None:
-    if not (np.isfinite(nphotons) and nphotons > 0):
-        raise ContainerError(f"nphotons is {nphotons}; a positive number of photons per frame is needed")
 
 
 def _source(name: str, images: Given) -> GroupSource:
@@ -138,4 +148,10 @@ def _host(name: str, values: Given, dtype: npt.DTypeLike, shape: tuple[int, ...]
         raise ContainerError(f"{name} has shape {array.shape}; X asks for {shape}")
     if array.dtype.kind not in ("fiuc" if dtype is np.complex64 else "fiu"):
         raise ContainerError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
-    return array.astype(dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
+        converted = array.astype(dtype, copy=False)
+    if not np.isfinite(converted).all():
+        index = np.unravel_index(int(np.argmin(np.isfinite(converted))), shape)
+        found, place = array[index], [int(axis) for axis in index]
+        raise ContainerError(f"{name} is {found} at {place}; finite values within {np.dtype(dtype)} are needed")
+    return converted

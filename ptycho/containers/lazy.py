@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class LazyPtychoDataContainer:
         )
         self._inputs = check_inputs(self._given)
         self._held: weakref.WeakValueDictionary[str, tf.Tensor] = weakref.WeakValueDictionary()
+        # Threads that ask at the same time share one tensor. Reentrant: Y is made of Y_I and Y_phi.
+        self._building = threading.RLock()
         self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
         self.global_offsets, self.local_offsets = global_offsets, local_offsets
 
@@ -78,7 +81,8 @@ class LazyPtychoDataContainer:
         """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered one at a time from where the frames are.
 
         ``shuffle`` draws a new order every epoch, the same sequence of orders for the same ``seed``. Raises
-        ContainerError for sizes that cannot be met.
+        ContainerError for sizes that cannot be met, ScanFileError where the scan file has changed since it was opened;
+        what goes wrong in a later epoch comes out of the iterator as a tf.errors.OpError with the same sentence.
         """
         order = BatchOrder(len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
         return stream(self._inputs.images, self._inputs.coords_nominal, order=order, prefetch=prefetch)
@@ -140,10 +144,11 @@ class LazyPtychoDataContainer:
 
     def _tensor(self, name: str, build: Callable[[], tf.Tensor]) -> tf.Tensor:
         """The tensor of that name while somebody holds it, else a new one that only the caller holds."""
-        tensor = self._held.get(name)
-        if tensor is None:
-            tensor = self._held[name] = build()
-        return tensor
+        with self._building:
+            tensor = self._held.get(name)
+            if tensor is None:
+                tensor = self._held[name] = build()
+            return tensor
 
 
 def _warn(name: str) -> None:

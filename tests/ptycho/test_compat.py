@@ -92,6 +92,9 @@ def test_no_array_is_copied(grouped):
         (lambda g: ([], 0.4), "train", "cb\\(\\) returned list"),
         (lambda g: ({"X_full": g["X_full"]}, 0.4), "train", "lacks Y, coords_start_offsets"),
         (lambda g: ({**g, "nn_indices": g["nn_indices"][:3]}, 0.4), "train", "nn_indices has 3 groups and X_full 11"),
+        (lambda g: ({**g, "nn_indices": 3}, 0.4), "train", "nn_indices is 3; one entry"),
+        (lambda g: ({**g, "X_full": g["X_full"] * 1j}, 0.4), "train", "X_full is complex64"),
+        (lambda g: (g, "half"), "train", "train fraction is half"),
         (lambda g: ({**g, "coords_relative": None}, 0.4), "train", "coords_relative is None"),
         (lambda g: ({**g, "X_full": g["X_full"][0]}, 0.4), "train", "X_full has shape"),
     ],
@@ -114,3 +117,9 @@ def test_impossible_amplitudes_are_refused(grouped, value, words):
     grouped["X_full"][6, 3, 3, 1] = value
     with pytest.raises(ScanError, match=words):
         load(lambda: grouped, PROBE, "train", False)
+
+
+@pytest.mark.parametrize("nphotons", [0, -5.0, np.inf, "many"])
+def test_photons_are_a_positive_number(grouped, nphotons):
+    with pytest.raises(ContainerError, match="nphotons is"):
+        load(lambda: grouped, PROBE, None, False, nphotons=nphotons)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ptycho.energy import frame_energies, normalization
+from ptycho.energy import chunk_energies, frame_energies, normalization
 from ptycho.errors import ScanError
-from ptycho.scan import Scan
+from ptycho.formats.contents import FileArray, FileState
 
 
 @pytest.mark.parametrize("chunk_frames", [1, 7, 100, 1000])
@@ -30,14 +30,28 @@ def test_groups_of_empty_frames_have_no_constant():
         normalization(np.array([0.0, 1.0]), np.array([[0, 0]]), 8)
 
 
-def test_a_file_cut_after_opening_is_noticed(tmp_path, arrays):
-    path = tmp_path / "scan.npz"
-    np.savez(path, **arrays)
-    scan = Scan.open(path)
-    with path.open("r+b") as file:
-        file.truncate(scan.frames_file.offset_bytes + 4 * scan.frames[0].nbytes + 1)
-    with pytest.raises(ScanError, match="ends in frame 4 of 9"):
-        scan.energies()
+def test_a_file_that_ends_during_the_pass_is_noticed(tmp_path):
+    """Cut after the pass has asked for its state: here, a state that was taken of the short file."""
+    path = tmp_path / "frames.bin"
+    path.write_bytes(np.ones(4 * 64 + 1, np.float32).tobytes())
+    frames = FileArray(path, 0, (9, 8, 8), np.dtype(np.float32), FileState.of(path.stat()))
+    with pytest.raises(ScanError, match="frames ends in frame 4 of 9; the file was cut"):
+        frame_energies(frames, name="frames")
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize(("value", "is_accepted"), [(LARGEST, True), (np.nextafter(LARGEST, np.inf), False), (1e200, False)])
+def test_amplitudes_fit_into_float32(value, is_accepted):
+    """float64 frames may hold the largest float32, and nothing beyond it."""
+    chunk = np.ones((3, 8, 8))
+    chunk[1, 4, 4] = value
+    if is_accepted:
+        assert np.isfinite(chunk_energies(chunk, first=0, name="frames")).all()
+    else:
+        with pytest.raises(ScanError, match="frames has amplitude too large for float32 in frame 1"):
+            chunk_energies(chunk, first=0, name="frames")
 
 
 def test_the_constant_of_the_measured_scan(siemens_scan):

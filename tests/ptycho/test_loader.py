@@ -2,8 +2,11 @@
 
 import dataclasses
 import gc
+import re
+import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +15,6 @@ import tensorflow as tf
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
-from ptycho.physics import far_field_amplitude
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 IMAGES = ("X", "Y_I", "Y_phi", "Y")
@@ -213,7 +215,13 @@ def test_repr_is_short_and_warns_of_nothing(kind, arguments):
         ({"coords_nominal": np.ones((20, 2, 4), np.float32)}, r"coords_nominal has shape \(20, 2, 4\)"),
         ({"coords_true": None}, "coords_true is None"),
         ({"nn_indices": np.ones((19, 4), np.int64)}, "nn_indices has 19 groups and X 20"),
+        ({"nn_indices": 3}, "nn_indices is 3; one entry for each of 20 groups"),
+        ({"global_offsets": np.zeros((20, 2))}, r"global_offsets has shape \(20, 2\); \(20, 1, 2, 1\)"),
+        ({"coords_nominal": np.full((20, 1, 2, 4), np.nan)}, r"coords_nominal is nan at \[0, 0, 0, 0\]"),
+        ({"coords_true": np.full((20, 1, 2, 4), 1e39)}, r"coords_true is 1e\+39 at \[0, 0, 0, 0\]; finite values within float32"),
         ({"probeGuess": np.ones((14, 14), np.complex64)}, r"probeGuess has shape \(14, 14\)"),
+        ({"probeGuess": np.zeros((16, 16), np.complex64)}, "probeGuess is zero everywhere"),
+        ({"probeGuess": np.full((16, 16), np.inf, np.complex64)}, "probeGuess is .*inf.* at"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(kind, arguments, changed, words):
@@ -230,7 +238,46 @@ def test_datasets_that_cannot_be_are_refused(kind, arguments, settings, words):
         kind(**arguments).as_dataset(**settings)
 
 
-@pytest.mark.parametrize("nphotons", [0, -1, np.nan])
+@BOTH
+@pytest.mark.parametrize("value", [4.0, "4", [4], True])
+@pytest.mark.parametrize("name", ["batch_size", "prefetch", "seed"])
+def test_counts_of_a_dataset_are_whole_numbers(kind, arguments, name, value):
+    settings = {"batch_size": 4, "shuffle": True, name: value}
+    with pytest.raises(ContainerError, match=re.escape(f"{name} is {value!r}; a whole number")):
+        kind(**arguments).as_dataset(**settings)
+
+
+def test_counts_may_be_numpy_integers(arguments):
+    dataset = LazyPtychoDataContainer(**arguments).as_dataset(np.int64(8), prefetch=np.uint8(1), shuffle=True, seed=np.int32(3))
+
+    assert [len(images) for images, _ in dataset] == [8, 8, 4]
+
+
+@pytest.mark.parametrize("value", [4.0, "4", None, True])
+@pytest.mark.parametrize("name", ["image_count", "gridsize", "neighbor_count", "seed"])
+def test_counts_of_a_grouping_are_whole_numbers(scan, name, value):
+    with pytest.raises(ContainerError, match=re.escape(f"{name} is {value!r}; a whole number")):
+        LazyPtychoDataContainer.from_scan(scan, **{"image_count": 4, name: value})
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.filterwarnings("ignore:.* puts every image:DeprecationWarning")
+def test_threads_share_one_tensor(arguments, name):
+    """Eight threads ask at the same time, and nobody builds a second one."""
+    container = LazyPtychoDataContainer(**arguments)
+    start = threading.Barrier(8)
+
+    def ask():
+        start.wait()
+        return getattr(container, name)
+
+    with ThreadPoolExecutor(8) as pool:
+        tensors = [future.result() for future in [pool.submit(ask) for _ in range(8)]]
+
+    assert all(tensor is tensors[0] for tensor in tensors)
+
+
+@pytest.mark.parametrize("nphotons", [0, -1, np.nan, "many", None])
 def test_a_scan_needs_photons(scan, nphotons):
     with pytest.raises(ContainerError, match="nphotons is"):
         LazyPtychoDataContainer.from_scan(scan, image_count=4, nphotons=nphotons)
@@ -243,24 +290,3 @@ def test_the_global_seed_is_left_alone(scan):
         pass
 
     np.testing.assert_array_equal(before, np.random.get_state()[1])
-
-
-@pytest.mark.parametrize(("is_swapped", "expected"), [(False, 0.118), (True, 0.326)])
-def test_batches_of_the_measured_scan_fit_the_forward_model(siemens_scan, is_swapped, expected):
-    """Relative misfit over every seventh frame, through the container's own batches: a loader cannot pass by accident."""
-    scan = siemens_scan
-    lazy = LazyPtychoDataContainer.from_scan(scan, image_count=scan.frame_count, gridsize=1)
-    scale = normalization(scan.energies(), lazy.nn_indices, scan.frame_size)
-    difference = total = 0.0
-    frames = iter(lazy.nn_indices[:, 0])
-    for images, _ in lazy.as_dataset(64):
-        for image in images.numpy()[..., 0] / scale:
-            frame = next(frames)
-            if frame % 7 == 0:
-                column, row = (round(float(axis[frame])) - 64 for axis in (scan.x, scan.y))
-                if is_swapped:
-                    column, row = row, column
-                model = far_field_amplitude(scan.probe, scan.object[row : row + 128, column : column + 128])
-                difference, total = difference + float(((model - image) ** 2).sum()), total + float((image**2).sum())
-
-    assert np.sqrt(difference / total) == pytest.approx(expected, abs=0.002)

@@ -1,6 +1,9 @@
 """The command line: what it prints, what it makes, how it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -39,6 +42,17 @@ def test_simulate_and_subset_make_scans(tmp_path, capsys):
         (["info", "none.npz"], "none.npz does not exist"),
         (["simulate", "x.npz", "--frame-count", "0"], "frame_count is 0"),
         (["subset", "none.npz", "x.npz", "--frame-count", "1"], "none.npz does not exist"),
+        (["info", "two\nlines.npz"], r"two\nlines.npz does not exist"),
+        (["info", "n" * 300 + ".npz"], "File name too long"),
+        (["simulate", "x.npz", "--frame-count", "1" + "0" * 30], "frame_count 1000"),
+        (["simulate", "x.npz", "--frame-count", "1" + "0" * 400], "frame_count 1000"),
+        (["simulate", "x.npz", "--frame-count", "1", "--frame-size", "1000000000"], "frame_size 1000000000"),
+        (["simulate", "x.npz", "--frame-count", "1", "--frame-size", "63"], "frame_size is 63"),
+        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e300"], "photons_per_frame is 1e+300"),
+        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e-300"], "photons_per_frame is 1e-300"),
+        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "nan"], "photons_per_frame is nan"),
+        (["simulate", "x.npy", "--frame-count", "1"], "x.npy has the suffix '.npy'"),
+        (["simulate", "x", "--frame-count", "1"], "x has the suffix ''"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, capsys, monkeypatch, tmp_path):
@@ -67,3 +81,27 @@ def test_help_teaches(command, capsys):
 
     assert ended.value.code == 0
     assert len(capsys.readouterr().out) > 150
+
+
+@pytest.mark.parametrize(
+    "arguments", [["info", ""], ["simulate", "", "--frame-count", "1"], ["subset", "a.npz", "", "--frame-count", "1"]]
+)
+def test_an_empty_path_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(simulated_path):
+    """The pipe's reading end is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "ptycho", "info", str(simulated_path)]
+        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+
+    assert (result.returncode, result.stderr) == (1, "")

@@ -104,6 +104,18 @@ FRAMES = np.ones((9, 16, 16), np.float32)
         ({"objectGuess": np.ones((40, 15), np.complex64)}, "smaller than one frame"),
         ({"objectGuess": np.ones((2, 40, 40), np.complex64)}, r"objectGuess has shape \(2, 40, 40\)"),
         ({"objectGuess": np.ones((40, 48), np.float64)}, "objectGuess is float64"),
+        ({"objectGuess": np.full((40, 48), 1e39 + 0j)}, r"objectGuess is .*1e\+39.* at \[0, 0\]; too large for complex64"),
+        ({"probeGuess": np.full((16, 16), 1e-60 + 0j)}, "probeGuess is zero"),
+        ({"scan_index": np.arange(8)}, r"scan_index has shape \(8,\) for 9 frames"),
+        ({"scan_index": np.arange(9.0)}, "scan_index is float64"),
+        ({"scan_index": np.array([0, 1, 2, -3, 4, 5, 6, 7, 8])}, "scan_index is -3 for frame 3"),
+        ({"scan_index": np.arange(9).astype(object)}, "scan_index holds Python objects"),
+        ({"xcoords_start": np.zeros(8)}, r"xcoords_start has shape \(8,\) for 9 frames"),
+        ({"ycoords_start": np.array([0.0] * 6 + [np.inf] * 3)}, "ycoords_start is inf for frame 6"),
+        ({"xcoords": np.array([20.0] * 2 + [1e300] * 7)}, r"xcoords is 1e\+300 for frame 2; positions are pixels"),
+        ({"objectGuess": None, "ycoords": np.full(9, -2e9)}, r"ycoords is -2e\+09 for frame 0; positions are pixels"),
+        ({"objectGuess": None, "xcoords": np.full(9, 20.0), "ycoords": np.full(9, 21.0)}, "are the same for all 9 frames"),
+        ({"objectGuess": None, "ycoords": np.linspace(-1e-5, 1e-5, 9)}, "ycoords spans 2e-05 pixels, which looks like metres"),
     ],
 )
 def test_a_broken_contract_is_refused_in_one_sentence(tmp_path, arrays, changed, words):
@@ -125,6 +137,22 @@ def test_positions_may_touch_the_edge_of_the_object(tmp_path, arrays, x, is_insi
     else:
         with pytest.raises(ScanError, match="frame 8"):
             Scan.open(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"scan_index": np.arange(9), "xcoords_start": np.zeros(9), "ycoords_start": np.arange(9)},
+        {"objectGuess": None, "ycoords": np.full(9, 3.0)},  # a line scan
+        {"objectGuess": None, "ycoords": 3 + np.linspace(0, 4e-3, 9)},  # that jitters
+        {"objectGuess": None, "ycoords": np.linspace(0, 1e-12, 9)},  # or was rounded
+        {"objectGuess": None, "xcoords": np.linspace(-1e9, 1e9, 9)},
+        {"objectGuess": np.full((40, 48), 1e38 + 0j)},
+        {"objectGuess": np.full((40, 48), 1 + 0j, ">c8")},
+    ],
+)
+def test_what_keeps_to_the_contract_is_opened(tmp_path, arrays, changed):
+    assert Scan.open(save(tmp_path / "scan.npz", arrays, **changed)).frame_count == 9
 
 
 @pytest.mark.parametrize(

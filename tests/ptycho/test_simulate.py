@@ -77,9 +77,9 @@ def test_a_subset_is_the_first_frames(tmp_path, scan):
     np.testing.assert_array_equal(scan.object, part.object)
 
 
-@pytest.mark.parametrize("frame_count", [0, 101])
-def test_a_subset_larger_than_the_scan_is_refused(tmp_path, scan, frame_count):
-    with pytest.raises(ContainerError, match=f"frame_count is {frame_count}; .* has 1 to 100"):
+@pytest.mark.parametrize(("frame_count", "words"), [(0, "it is at least 1"), (101, ".* has 1 to 100"), (2.0, "a whole number")])
+def test_a_subset_larger_than_the_scan_is_refused(tmp_path, scan, frame_count, words):
+    with pytest.raises(ContainerError, match=f"frame_count is {frame_count}; {words}"):
         subset(scan, tmp_path / "part.npz", frame_count)
 
 
