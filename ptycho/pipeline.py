@@ -101,7 +101,7 @@ def _mapped_empty(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     Not from malloc: each of TensorFlow's threads would take it from an arena of its own, which keeps what is freed.
     """
     size_bytes = int(np.prod(shape)) * np.dtype(np.float32).itemsize
-    raw = np.frombuffer(mmap.mmap(-1, size_bytes + _SHIFT_BYTES), np.uint8)
+    raw = np.frombuffer(mmap.mmap(-1, size_bytes + _SHIFT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
     return raw[_SHIFT_BYTES:].view(np.float32).reshape(shape)
 
 
