@@ -99,9 +99,15 @@ class FrameGather(GroupSource):
     def __init__(
         self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0, *, file: FileArray | None = None
     ) -> None:
+        if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
+            raise ContainerError(
+                f"nn_indices lie between {nn_indices.min()} and {nn_indices.max()}, but there are {len(frames)} frames, numbered from 0"
+            )
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
         self._nn_indices, self._scale, self._file = nn_indices, scale, file
+        # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
+        self._free_scratch: list[npt.NDArray[Any]] = []
 
     def check(self) -> None:
         """Raise ScanFileError where the file behind the frames has changed since it was opened."""
@@ -117,15 +123,22 @@ class FrameGather(GroupSource):
     def read(self, groups: Indices, out: Images) -> None:
         """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C) float32, channels last."""
         factor = _factor(self._scale, self._frames.dtype)
+        try:
+            scratch = self._free_scratch.pop()
+        except IndexError:  # the first read, or one beside another thread's
+            scratch = np.empty((_GATHER_GROUPS, *self._frames.shape[1:]), self._frames.dtype)
         for start in range(0, len(groups), _GATHER_GROUPS):
             chosen = self._nn_indices[groups[start : start + _GATHER_GROUPS]]
             block = out[start : start + _GATHER_GROUPS]
             for channel in range(chosen.shape[1]):
-                frames = self._frames[chosen[:, channel]]
+                frames = scratch[: len(chosen)]
+                # The indices are within the stack; "clip" is what lets take() write straight into its output.
+                np.take(self._frames, chosen[:, channel], axis=0, out=frames, mode="clip")
                 if factor is None:
                     block[..., channel] = frames
                 else:
                     np.multiply(frames, factor, out=block[..., channel], casting="same_kind")
+        self._free_scratch.append(scratch)
 
 
 class ObjectPatches(GroupSource):

@@ -79,3 +79,14 @@ def test_patches_stay_inside_the_object(x, is_inside):
     else:
         with pytest.raises(ContainerError, match="group 2 leaves the object"):
             ObjectPatches(OBJECT, coords, 16, "phase")
+
+
+@pytest.mark.parametrize(("index", "refused"), [(0, False), (4, False), (5, True), (-1, True)])
+def test_a_group_of_frames_that_do_not_exist_is_refused(index, refused):
+    """Gathering would else read another frame in silence."""
+    frames = np.ones((5, 8, 8), np.float32)
+    if refused:
+        with pytest.raises(ContainerError, match="there are 5 frames, numbered from 0"):
+            FrameGather(frames, np.array([[0, index]]))
+    else:
+        assert FrameGather(frames, np.array([[0, index]])).shape == (1, 8, 8, 2)
