@@ -101,7 +101,8 @@ class FrameGather(GroupSource):
     ) -> None:
         if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
             raise ContainerError(
-                f"nn_indices lie between {nn_indices.min()} and {nn_indices.max()}, but there are {len(frames)} frames, numbered from 0"
+                f"nn_indices lie between {nn_indices.min()} and {nn_indices.max()}, "
+                f"but there are {len(frames)} frames, numbered from 0"
             )
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
