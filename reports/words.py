@@ -13,7 +13,7 @@ from harness.units import format_bytes, format_rate
 METER_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "device_in_use": "bytes of live tensors, counted by TensorFlow's own allocator",
-        "host_anon": "RssAnon of the child: numpy arrays and other private memory of the process",
+        "host_anon": "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated itself, private or shared",
         "host_rss": "resident memory of the child, pages of memory-mapped files included",
         "nvml_process": "what the driver says the child holds on the card",
         "nvml_device_used": "what the driver says is used on the card by everybody",
