@@ -1,6 +1,8 @@
 """The words of the whole house: what is planned, what was read, how it ended. Plain frozen records, JSON in and out."""
 
 import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -132,6 +134,17 @@ def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+
+
+def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
+    """Append ``row`` to rows.jsonl, open for appending as ``descriptor``, as one line.
+
+    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). Raises OSError when the line
+    cannot be written or was cut short.
+    """
+    line = (json.dumps(row) + "\n").encode()
+    if os.write(descriptor, line) != len(line):
+        raise OSError("a row was cut short; is the disk full?")
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:

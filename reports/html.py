@@ -1,13 +1,12 @@
 """report.html: one file that opens offline, with everything there is to say about a run."""
 
-import tempfile
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.errors import RunDirectoryError
-from harness.judge.files import write_text
+from harness.judge.files import write_bytes, write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from reports.page import Page, make_page
@@ -56,23 +55,8 @@ def _write_plots(folder: Path, pictures: tuple[Picture, ...]) -> None:
     for name in NAMES:
         if name in drawn:
             write_text(folder / f"{name}.svg", drawn[name].svg + "\n")
-            _write_bytes(folder / f"{name}.png", drawn[name].png)
+            write_bytes(folder / f"{name}.png", drawn[name].png)
         else:
             # A picture of an earlier state would speak for a run that has none.
             for suffix in (".svg", ".png"):
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """As ``write_text``, for bytes."""
-    unfinished: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            unfinished = Path(file.name)
-            file.write(content)
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    except OSError as error:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
-        raise RunDirectoryError(f"{path} cannot be written: {error}") from error

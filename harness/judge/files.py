@@ -12,14 +12,19 @@ _MODE = 0o644
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in UTF-8, in one step. Raises RunDirectoryError when it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``, in one step. Raises RunDirectoryError when it cannot be written."""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error}") from error
     unfinished = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         unfinished.chmod(_MODE)
         unfinished.replace(path)
     except OSError as error:

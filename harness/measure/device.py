@@ -5,8 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from harness.errors import DeviceUnavailable
-
-_MIB = 1024 * 1024
+from harness.units import MIB
 
 
 def prepare_device(device: dict[str, Any]) -> str:
@@ -44,11 +43,11 @@ def _reserve(name: str, limit_bytes: int) -> None:
     try:
         with tf.device(name):
             # In MiB by bytes, because the op's dimensions are 32 bits wide.
-            tf.raw_ops.Empty(shape=[limit_bytes // _MIB * 15 // 16, _MIB], dtype=tf.uint8, init=False)
+            tf.raw_ops.Empty(shape=[limit_bytes // MIB * 15 // 16, MIB], dtype=tf.uint8, init=False)
     except tf.errors.ResourceExhaustedError as error:
         # Not the body's doing: it would pass for a loader that ran out of memory.
         raise DeviceUnavailable(
-            f"the emulated device of {limit_bytes // _MIB:,} MiB could not be reserved in this machine's memory; "
+            f"the emulated device of {limit_bytes // MIB:,} MiB could not be reserved in this machine's memory; "
             "ask for a smaller --device-budget, or free memory"
         ) from error
 
@@ -57,5 +56,5 @@ def _cap(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.confi
     if limit_bytes is None:
         tf.config.experimental.set_memory_growth(card, True)  # noqa: FBT003 - TensorFlow's own signature
         return
-    capped = tf.config.LogicalDeviceConfiguration(memory_limit=limit_bytes // _MIB)
+    capped = tf.config.LogicalDeviceConfiguration(memory_limit=limit_bytes // MIB)
     tf.config.set_logical_device_configuration(card, [capped])

@@ -21,7 +21,7 @@ from harness.errors import HarnessError, MeterUnavailable, UsageError
 from harness.measure.endings import name_exception
 from harness.measure.meters.base import AbsentMeter, Meter
 from harness.measure.phases import Memory
-from harness.records import Outcome
+from harness.records import Outcome, append_row
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 _FIRST_VICTIM = "1000"  # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
@@ -60,10 +60,7 @@ def run(job: Job) -> int:
     descriptor = os.open(job.rows_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def emit(row: Mapping[str, Any]) -> None:
-        # One write to an O_APPEND file is one whole line, also beside other children (open(2)).
-        line = (json.dumps(row) + "\n").encode()
-        if os.write(descriptor, line) != len(line):
-            raise OSError(f"{job.rows_path}: a row was cut short; is the disk full?")
+        append_row(descriptor, row)
 
     outcome, reason = Outcome.OK, ""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, Outcome, Point, RunEnd, end_from_json, to_json
+from harness.records import ROWS_FILE, Outcome, Point, RunEnd, append_row, end_from_json, to_json
 from harness.run.devices import Device, lease
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
 
@@ -136,18 +136,15 @@ class Runner:
         return last_words(self._log(point, repeat).read_text(encoding="utf-8", errors="replace"))
 
     def _close(self, end: RunEnd) -> RunEnd:
-        line = (json.dumps({"kind": "end", **to_json(end)}) + "\n").encode()
         rows = self.run_directory / ROWS_FILE
         try:
             descriptor = os.open(rows, os.O_WRONLY | os.O_APPEND)
             try:
-                written = os.write(descriptor, line)
+                append_row(descriptor, {"kind": "end", **to_json(end)})
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise RunDirectoryError(f"the end of {end.point} cannot be written to {rows}: {error}") from error
-        if written != len(line):
-            raise RunDirectoryError(f"the end of {end.point} was cut short in {rows}; is the disk full?")
         return end
 
 

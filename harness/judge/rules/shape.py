@@ -31,6 +31,7 @@ class _Subject:
     def check(
         self, sentence: str, *, finding: FindingKind | None, measured: float | None = None, limit: float | None = None
     ) -> Check:
+        """What a rule concludes about this fit."""
         return Check(
             rule=self.rule,
             subject=self.place,
