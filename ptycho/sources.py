@@ -1,5 +1,6 @@
 """Where the images of a group come from: every source is (B, N, N, C) to its reader and stores as little as it can."""
 
+import copy
 from abc import abstractmethod
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -36,6 +37,24 @@ class GroupSource(Protocol):
         return
 
     @property
+    def file(self) -> FileArray | None:
+        """Where the frames lie one after the other, if they are read from one file."""
+        return None
+
+    @property
+    def way(self) -> str:
+        """How the images are read, in a few words."""
+        return "gathered from memory"
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """The frames of ``file`` that ``groups`` (b,) are made of, (b, C)."""
+        raise NotImplementedError(f"{type(self).__name__} reads no file")
+
+    def first_channel(self) -> "GroupSource":
+        """Channel 0 alone, (B, N, N, 1)."""
+        return FirstChannel(self)
+
+    @property
     def nbytes(self) -> int:
         """What the whole stack takes as float32; the source itself may store far less."""
         return int(np.prod(self.shape)) * np.dtype(np.float32).itemsize
@@ -47,6 +66,62 @@ class GroupSource(Protocol):
         whole = np.empty(self.shape, np.float32)
         read_all(self, whole)
         return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+class FirstChannel(GroupSource):
+    """Channel 0 of a source that cannot read it alone."""
+
+    def __init__(self, source: GroupSource) -> None:
+        self._source = source
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, 1)."""
+        return (*self._source.shape[:3], 1)
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1) float32, through the channels of one group at a time."""
+        whole = np.empty((1, *self._source.shape[1:]), np.float32)
+        for row in range(len(groups)):
+            self._source.read(groups[row : row + 1], whole)
+            out[row] = whole[0, ..., :1]
+
+
+class Scaled(GroupSource):
+    """A source times a factor: rounded to float32 before and after, as if the whole stack were multiplied."""
+
+    def __init__(self, source: GroupSource, factor: float) -> None:
+        self._source, self._factor = source, np.float32(factor)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        return self._source.shape
+
+    @property
+    def file(self) -> FileArray | None:
+        """That of the source."""
+        return self._source.file
+
+    @property
+    def way(self) -> str:
+        """That of the source."""
+        return self._source.way
+
+    def check(self) -> None:
+        """Raise ScanFileError where a file behind the images has changed."""
+        self._source.check()
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """Those of the source."""
+        return self._source.frames_of(groups)
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write factor * source[groups] into ``out`` (b, N, N, C) float32, while each piece is in the processor's cache."""
+        for start in range(0, len(groups), _GATHER_GROUPS):
+            piece = out[start : start + _GATHER_GROUPS]
+            self._source.read(groups[start : start + _GATHER_GROUPS], piece)
+            piece *= self._factor
 
 
 def read_all(source: GroupSource, out: Images) -> None:
@@ -75,6 +150,10 @@ class GroupedArray(GroupSource):
             else:
                 np.multiply(self._array[index], factor, out=out[row], casting="same_kind")
 
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        return GroupedArray(self._array[..., :1], self._scale)
+
 
 class ComplexPart(GroupSource):
     """Amplitude or phase of a complex grouped array (B, N, N, C), taken batch by batch."""
@@ -91,6 +170,10 @@ class ComplexPart(GroupSource):
         """Write the part of array[groups] into ``out`` (b, N, N, C) float32."""
         for row, index in enumerate(groups):
             _write_part(self._array[index], self._part, out[row])
+
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        return ComplexPart(self._array[..., :1], self._part)
 
 
 class FrameGather(GroupSource):
@@ -114,6 +197,20 @@ class FrameGather(GroupSource):
         """Raise ScanFileError where the file behind the frames has changed since it was opened."""
         if self._file is not None:
             self._file.check()
+
+    @property
+    def file(self) -> FileArray | None:
+        """Where the frames lie."""
+        return self._file
+
+    @property
+    def way(self) -> str:
+        """How the frames are read."""
+        return "gathered from memory" if self._file is None else "gathered from a memory-mapped file"
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """(b, C) frame numbers."""
+        return self._nn_indices[groups]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -162,7 +259,8 @@ class ObjectPatches(GroupSource):
         is_outside = ((corners < 0) | (corners + frame_size > extent)).any(axis=(1, 2))
         if is_outside.any():
             raise ContainerError(f"group {int(np.argmax(is_outside))} leaves the object of shape {obj.shape}; check its positions")
-        self._object, self._corners, self._frame_size, self._part = obj, corners, frame_size, part
+        self._object, self._corners, self._frame_size = obj, corners, frame_size
+        self._part: Literal["amplitude", "phase"] = part
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -177,6 +275,12 @@ class ObjectPatches(GroupSource):
             for channel, (column, line) in enumerate(self._corners[index].T.tolist()):
                 patch = self._object[line : line + size, column : column + size]
                 _write_part(patch, self._part, out[row, :, :, channel])
+
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        first = copy.copy(self)
+        first._corners = self._corners[..., :1]
+        return first
 
 
 class Constant(GroupSource):
@@ -193,6 +297,10 @@ class Constant(GroupSource):
     def read(self, groups: Indices, out: Images) -> None:
         """Fill ``out`` (b, N, N, C) float32."""
         out[: len(groups)] = self._value
+
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        return Constant(self._value, (*self._shape[:3], 1))
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

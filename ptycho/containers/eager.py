@@ -2,7 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +14,11 @@ from ptycho.containers.inputs import (
     Given,
     arguments_from_scan,
     check_inputs,
+    intensity_scale,
 )
-from ptycho.device import aligned_empty, place
-from ptycho.pipeline import BatchOrder, slice_batches
+from ptycho.device import empty_for_device, place, placed
+from ptycho.order import BatchOrder, Shard, Shuffle
+from ptycho.pipeline import Repeat, slice_batches
 from ptycho.scan import Scan
 from ptycho.sources import GroupSource, read_all
 
@@ -26,7 +28,8 @@ class PtychoDataContainer:
 
     Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi) complex64, ``coords_nominal``
     (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32, ``probe`` (N, N) complex64; ``norm_Y_I``, ``YY_full``,
-    ``nn_indices``, ``global_offsets`` and ``local_offsets`` as they were given.
+    ``nn_indices``, ``global_offsets`` and ``local_offsets`` as they were given. ``intensity_scale`` is the s of ``targets``:
+    sqrt(nphotons) / (N/2).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class PtychoDataContainer:
         self.probe = place(inputs.probe)
         self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
         self.global_offsets, self.local_offsets = global_offsets, local_offsets
+        self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
 
     @classmethod
     def from_scan(
@@ -69,11 +73,13 @@ class PtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
     ) -> Self:
         """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
-        return cls(
+        container = cls(
             *arguments_from_scan(
                 scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
             )
         )
+        container.intensity_scale = intensity_scale(nphotons, scan.frame_size)
+        return container
 
     @staticmethod
     def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:
@@ -92,15 +98,34 @@ class PtychoDataContainer:
         }
 
     def as_dataset(
-        self, batch_size: int, *, shuffle: bool = False, seed: int | None = None, prefetch: int = 1, drop_remainder: bool = False
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = False,
+        seed: int | None = None,
+        prefetch: int = 1,
+        drop_remainder: bool = False,
+        targets: bool = False,
+        repeat: Repeat = False,
+        input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
     ) -> tf.data.Dataset:
-        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), sliced on the device.
+        """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the device."""
+        order = BatchOrder(
+            len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context)
+        )
+        return slice_batches(
+            self.X,
+            self.coords,
+            order=order,
+            prefetch=prefetch,
+            repeat=repeat,
+            amplitude=self.Y_I if targets else None,
+            scale=self.intensity_scale if targets else None,
+        )
 
-        ``shuffle`` draws a new order every epoch, the same sequence of orders for the same ``seed``. Raises
-        ContainerError for sizes that cannot be met.
-        """
-        order = BatchOrder(len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
-        return slice_batches(self.X, self.coords, order=order, prefetch=prefetch)
+    def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
+        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users know."""
+        return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
 
     def __len__(self) -> int:
         """B."""
@@ -117,9 +142,10 @@ def tensor_of(given: Given, source: GroupSource) -> tf.Tensor:
         return given
     if isinstance(given, np.ndarray):
         return place(given, np.float32)
-    staging = aligned_empty(source.shape, np.float32)
-    read_all(source, staging)
-    return place(staging)
+    # On the device first: a stack that does not fit ends here, before any image is read.
+    tensor, memory = empty_for_device(source.shape, np.float32)
+    read_all(source, memory)
+    return placed(tensor)
 
 
 def is_ready(given: Given) -> bool:

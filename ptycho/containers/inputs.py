@@ -1,5 +1,6 @@
 """What both containers are made of: arguments that fit together, from arrays or from a scan."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,16 @@ DEFAULT_NPHOTONS = 1e9
 Given = Any
 """An array, a tensor or a GroupSource; TensorFlow ships no types, so a checker cannot tell more."""
 
-__all__ = ["DEFAULT_NEIGHBOR_COUNT", "DEFAULT_NPHOTONS", "Arguments", "Given", "Inputs", "arguments_from_scan", "check_inputs"]
+__all__ = [
+    "DEFAULT_NEIGHBOR_COUNT",
+    "DEFAULT_NPHOTONS",
+    "Arguments",
+    "Given",
+    "Inputs",
+    "arguments_from_scan",
+    "check_inputs",
+    "intensity_scale",
+]
 
 
 class Arguments(NamedTuple):
@@ -71,7 +81,7 @@ def arguments_from_scan(
         X=images,
         Y_I=amplitude,
         Y_phi=phase,
-        norm_Y_I=float(np.sqrt(nphotons)) / (scan.frame_size / 2),  # The mean energy of X is (N/2)^2 by its scale.
+        norm_Y_I=intensity_scale(nphotons, scan.frame_size),  # The mean energy of X is (N/2)^2 by its scale.
         YY_full=scan.object,
         coords_nominal=groups.relative,
         coords_true=groups.relative,
@@ -80,6 +90,11 @@ def arguments_from_scan(
         local_offsets=groups.relative,
         probeGuess=scan.probe,
     )
+
+
+def intensity_scale(nphotons: float, frame_size: int) -> float:
+    """PtychoPINN's s: sqrt(nphotons) / (N/2), so that (X*s)^2 has ``nphotons`` in a frame of the mean energy (N/2)^2."""
+    return math.sqrt(nphotons) / (frame_size / 2)
 
 
 def check_inputs(arguments: Arguments) -> Inputs:
