@@ -89,7 +89,6 @@ def fills_in_place() -> bool:
             memory[...] = 1
         return np.int64(0)
 
-    @tf.function
     def written() -> tf.Tensor:
         tensor = tf.raw_ops.Empty(shape=(4,), dtype=tf.float32, init=True)
         # Eagerly called it would be given a copy: only within a graph, as in a dataset, is it the memory itself.
@@ -98,7 +97,7 @@ def fills_in_place() -> bool:
 
     # Eager even while a function is traced.
     with tf.init_scope(), tf.device("CPU:0"):
-        return bool(tf.reduce_all(written() == 1))
+        return bool(tf.reduce_all(tf.function(written)() == 1))
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

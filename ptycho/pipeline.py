@@ -129,10 +129,13 @@ def slice_batches(
         else:
             end = tf.minimum((step + 1) * order.batch_size, order.group_count)
             groups = tf.range(step * order.batch_size, end) * order.shard.count + order.shard.index
-        chosen = [tf.ensure_shape(tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:])) for tensor in (images, coords)]
+
+        def chosen(tensor: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:]))
+
         if scale is None or amplitude is None:
-            return tuple(chosen)
-        return inputs_and_targets(chosen[0] * scale, chosen[1], tf.gather(amplitude, groups)[..., :1])
+            return chosen(images), chosen(coords)
+        return inputs_and_targets(chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1])
 
     return _finish(_steps(tie(order), weakly(order.next_epoch), order, repeat).map(gather), prefetch)
 

@@ -47,8 +47,8 @@ class GroupSource(Protocol):
         return "gathered from memory"
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
-        """The frames of ``file`` that ``groups`` (b,) are made of, (b, C)."""
-        raise NotImplementedError(f"{type(self).__name__} reads no file")
+        """The frames of ``file`` that ``groups`` (b,) are made of, (b, C); (b, 0) where there is no file."""
+        return np.empty((len(groups), 0), np.int64)
 
     def first_channel(self) -> "GroupSource":
         """Channel 0 alone, (B, N, N, 1)."""

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.device import place
-from ptycho.errors import ContainerError
-from ptycho.pipeline import BatchOrder, slice_batches, stream
-from ptycho.sources import GroupedArray
+from ptycho.device import fills_in_place, place
+from ptycho.errors import ContainerError, ScanFileError
+from ptycho.pipeline import BatchOrder, batches, slice_batches, stream
+from ptycho.sources import GroupedArray, GroupSource
 
 STACK = np.random.default_rng(0).random((50, 8, 8, 4), np.float32)
 COORDS = np.arange(50 * 8, dtype=np.float32).reshape(50, 1, 2, 4)
@@ -20,12 +20,17 @@ def order(batch_size=8, *, shuffle=False, seed=0, drop_remainder=False):
     return BatchOrder(50, batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
 
 
-def streamed(prefetch=1, **settings):
-    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch)
+def streamed(prefetch=1, repeat=False, **settings):
+    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat)
 
 
-def sliced(prefetch=1, **settings):
-    return slice_batches(place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch)
+def copied(prefetch=1, repeat=False, **settings):
+    """As on a build of TensorFlow that gives functions copies of their arguments."""
+    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat, in_place=False)
+
+
+def sliced(prefetch=1, repeat=False, **settings):
+    return slice_batches(place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch, repeat=repeat)
 
 
 def groups_of(dataset):
@@ -39,7 +44,8 @@ def groups_of(dataset):
     return seen
 
 
-FEEDS = pytest.mark.parametrize("feed", [streamed, sliced])
+FEEDS = pytest.mark.parametrize("feed", [streamed, copied, sliced])
+STREAMS = pytest.mark.parametrize("feed", [streamed, copied])
 
 
 @FEEDS
@@ -69,11 +75,25 @@ def test_without_a_seed_every_dataset_has_its_own_order():
     assert groups_of(streamed(shuffle=True, seed=None)) != groups_of(streamed(shuffle=True, seed=None))
 
 
-def test_repeat_reshuffles():
-    seen = groups_of(streamed(shuffle=True).repeat(2))
+@FEEDS
+def test_repeat_reshuffles(feed):
+    """Asked for beforehand or of the dataset: the same epochs, each in an order of its own."""
+    seen = groups_of(feed(shuffle=True).repeat(2))
 
     assert sorted(seen[:50]) == sorted(seen[50:]) == list(range(50))
     assert seen[:50] != seen[50:]
+    assert seen == groups_of(feed(shuffle=True, repeat=2))
+
+
+@FEEDS
+@pytest.mark.parametrize(
+    ("repeat", "count"), [(False, 7), (1, 7), (3, 21), (True, tf.data.INFINITE_CARDINALITY)], ids=["once", "1", "3", "endless"]
+)
+def test_the_count_of_repeated_epochs_is_known(feed, repeat, count):
+    dataset = feed(repeat=repeat, shuffle=True)
+
+    assert count == int(dataset.cardinality())
+    assert (min(30, count) if count > 0 else 30) == sum(1 for _ in dataset.take(30))
 
 
 @FEEDS
@@ -90,31 +110,34 @@ def test_shapes_and_count_are_known_beforehand(feed, shuffle, batch_size, drop_r
     assert count == sum(1 for _ in dataset)
 
 
+@STREAMS
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_batches_that_are_kept_are_not_overwritten(prefetch):
-    """The buffer is used again for every batch; the tensors made of it are not its views."""
-    kept = list(streamed(batch_size=5, prefetch=prefetch))
+def test_batches_that_are_kept_are_not_overwritten(feed, prefetch):
+    """Memory is used again only when nobody holds the tensors in it."""
+    kept = list(feed(batch_size=5, prefetch=prefetch))
 
     assert list(range(50)) == groups_of(kept)
 
 
+@STREAMS
 @pytest.mark.parametrize("prefetch", [0, 1])
-def test_iterators_side_by_side_do_not_mix(prefetch):
+def test_iterators_side_by_side_do_not_mix(feed, prefetch):
     """Twelve iterators of one dataset, more than there are buffers, each pulled in turn."""
-    iterators = [iter(streamed(batch_size=5, prefetch=prefetch)) for _ in range(6)]
-    dataset = streamed(batch_size=5, prefetch=prefetch)
+    iterators = [iter(feed(batch_size=5, prefetch=prefetch)) for _ in range(6)]
+    dataset = feed(batch_size=5, prefetch=prefetch)
     iterators += [iter(dataset) for _ in range(12)]
     collected = [[] for _ in iterators]
     for _ in range(10):
-        for batches, iterator in zip(collected, iterators, strict=True):
-            batches.append(next(iterator))
+        for taken_batches, iterator in zip(collected, iterators, strict=True):
+            taken_batches.append(next(iterator))
 
-    assert all(list(range(50)) == groups_of(batches) for batches in collected)
+    assert all(list(range(50)) == groups_of(taken_batches) for taken_batches in collected)
 
 
-def test_parallel_calls_do_not_overwrite_each_other():
+@STREAMS
+def test_parallel_calls_do_not_overwrite_each_other(feed):
     """Four threads of TensorFlow read one dataset at the same time, 20 times over."""
-    dataset = streamed(batch_size=5, prefetch=0)
+    dataset = feed(batch_size=5, prefetch=0)
 
     def again(_):
         return dataset
@@ -175,9 +198,84 @@ def test_an_iterator_alone_keeps_what_it_reads():
         ({"batch_size": 51, "drop_remainder": True}, "leaves nothing of 50 groups"),
         ({"seed": -1, "shuffle": True}, "seed is -1"),
         ({"prefetch": -1}, "prefetch is -1"),
+        ({"repeat": 0}, "repeat is 0"),
+        ({"repeat": 1.5}, "repeat is 1.5"),
     ],
 )
 @FEEDS
 def test_sizes_that_cannot_be_met_are_refused(feed, settings, words):
     with pytest.raises(ContainerError, match=words):
         feed(**settings)
+
+
+class TestBatchesWithoutDatasets:
+    def seen(self, **settings):
+        epoch = settings.pop("epoch", 0)
+        return groups_of(batches(GroupedArray(STACK), COORDS, order=order(**settings), epoch=epoch))
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 50, 51])
+    def test_every_group_comes_once_in_order(self, batch_size):
+        assert list(range(50)) == self.seen(batch_size=batch_size)
+
+    def test_the_order_is_that_of_the_dataset(self):
+        dataset = streamed(shuffle=True, seed=3)
+
+        assert [groups_of(dataset) for _ in range(2)] == [self.seen(shuffle=True, seed=3, epoch=epoch) for epoch in range(2)]
+
+    def test_batches_that_are_kept_are_not_overwritten(self):
+        kept = list(batches(GroupedArray(STACK), COORDS, order=order(batch_size=5), epoch=0))
+
+        assert list(range(50)) == groups_of(kept)
+
+    def test_a_batch_is_alone_in_memory(self):
+        """Once the consumer lets go of a batch nobody else holds it: the tensor is gone before the next is asked for."""
+        iterator = batches(GroupedArray(STACK), COORDS, order=order(batch_size=5), epoch=0)
+        images, _ = next(iterator)
+        watched = weakref.ref(images)
+        del images
+
+        assert watched() is None
+
+    def test_the_last_batch_is_as_long_as_it_is(self):
+        sizes = [int(images.shape[0]) for images, _ in batches(GroupedArray(STACK), COORDS, order=order(batch_size=20), epoch=0)]
+
+        assert sizes == [20, 20, 10]
+
+
+class _Broken(GroupSource):
+    """Fails in the last group, which is another thread's where a batch is shared out."""
+
+    shape = (64, 64, 64, 4)
+
+    def read(self, groups, out):
+        if 63 in groups:
+            raise ScanFileError("frame 63 is gone")
+        out[...] = 0
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_goes_wrong_in_any_thread_comes_out(in_place):
+    coords = np.zeros((64, 1, 2, 4), np.float32)
+    dataset = stream(
+        _Broken(), coords, order=BatchOrder(64, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1, in_place=in_place
+    )
+
+    with pytest.raises(tf.errors.OpError, match="frame 63 is gone"):
+        list(dataset)
+
+
+def test_a_shared_out_batch_is_the_same():
+    """Batches of 4 MiB, gathered by several threads, hold what one thread reads."""
+    stack = np.random.default_rng(0).random((130, 64, 64, 4), np.float32)
+    coords = np.zeros((130, 1, 2, 4), np.float32)
+    batches_of = stream(
+        GroupedArray(stack), coords, order=BatchOrder(130, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1
+    )
+    found = np.concatenate([images.numpy() for images, _ in batches_of])
+
+    np.testing.assert_array_equal(stack, found)
+
+
+def test_the_memory_of_a_batch_is_the_allocators():
+    """This build writes in place; a build that does not is noticed and gets the other feed."""
+    assert fills_in_place()
