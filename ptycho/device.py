@@ -1,6 +1,6 @@
 """Host arrays onto the device so that the allocator sees every byte, every time."""
 
-import functools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,11 @@ import tensorflow as tf
 ALIGNMENT_BYTES = 64
 """EIGEN_MAX_ALIGN_BYTES of TensorFlow's builds: what dlpack imports must have, and what decides whether TensorFlow keeps
 a numpy array (and its allocator sees nothing) or copies it."""
+
+
+_MOST_FREE = 2
+"""Chosen: pieces of memory that wait to be lent again. One is enough for a steady consumer; one that held many batches and lets
+all but one go should not leave them to us."""
 
 
 class _Memory:
@@ -22,16 +27,51 @@ class _Memory:
         self.__array_interface__ = {**view.__array_interface__, "data": (view.ctypes.data, False)}
 
 
-def empty_on_host(shape: Any, dtype: npt.DTypeLike) -> tuple[tf.Tensor, npt.NDArray[Any]]:  # noqa: ANN401 - ints or an int32 tensor
+def empty_on_host(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[tf.Tensor, npt.NDArray[Any]]:
     """A tensor in host memory that TensorFlow's allocator counts, and a writable view of it; its values are undefined.
 
-    Write before the tensor is used by anything, never after. A ``shape`` that is a tensor already saves four fifths of
-    the call (measured: 33 us for 160 us). Raises tf.errors.ResourceExhaustedError where the CPU's allocator has a limit and
-    is full.
+    Write before the tensor is used by anything, never after. Raises tf.errors.ResourceExhaustedError where the CPU's
+    allocator has a limit and is full.
     """
-    with tf.device("CPU:0"):
+    # Eager even while a function is traced.
+    with tf.init_scope(), tf.device("CPU:0"):
         tensor = tf.raw_ops.Empty(shape=shape, dtype=tf.as_dtype(dtype))
     return tensor, np.asarray(_Memory(tensor))
+
+
+class Lender:
+    """Host memory for batches of one shape, lent and taken back: TensorFlow's own, so its allocator counts every byte.
+
+    An array is lent for as long as anybody uses its memory, TensorFlow included; only then is the memory lent again. So there
+    is as much of it as was ever in use at the same time, and none once the last array is back.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._free: list[npt.NDArray[Any]] = []
+        # Ids of what is lent. Threads lend and return at any moment: every step here is one atomic operation.
+        self._lent: set[int] = set()
+
+    def lend(self, size: int) -> npt.NDArray[Any]:
+        """A writable, 64-byte aligned array of the first ``size`` rows, its values undefined.
+
+        Raises tf.errors.ResourceExhaustedError where more memory is needed and the allocator's limit is reached.
+        """
+        try:
+            memory = self._free.pop()
+        except IndexError:  # Asking first would race with the other threads.
+            memory = empty_on_host(self._shape, self._dtype)[1]
+        self._lent.add(id(memory))
+        array: npt.NDArray[Any] = memory[:size]
+        weakref.finalize(array, self._take_back, memory).atexit = False
+        return array
+
+    def _take_back(self, memory: npt.NDArray[Any]) -> None:
+        self._lent.discard(id(memory))
+        if not self._lent:
+            self._free.clear()
+        elif len(self._free) < _MOST_FREE:
+            self._free.append(memory)
 
 
 def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Tensor:
@@ -43,9 +83,7 @@ def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Ten
     """
     staging = _staged(array, np.asarray(array).dtype if dtype is None else np.dtype(dtype))
     device = current_device()
-    with tf.device("CPU:0"):
-        # The import shares the staging memory: no allocation yet.
-        alias = tf.experimental.dlpack.from_dlpack(staging.__dlpack__())
+    alias = imported(staging)  # It shares the staging memory: no allocation yet.
     with tf.device(device):
         return tf.identity(alias) if "GPU" in device else tf.raw_ops.DeepCopy(x=alias)
 
@@ -77,29 +115,6 @@ def current_device() -> str:
     return device
 
 
-@functools.cache
-def fills_in_place() -> bool:
-    """Whether tf.numpy_function gives a function the very memory of its arguments, so that it can be written to.
-
-    All builds since 2.18 do on the CPU, without promising it; therefore it is tried, once in a process.
-    """
-
-    def write(memory: npt.NDArray[np.float32]) -> np.int64:
-        if memory.flags.writeable:
-            memory[...] = 1
-        return np.int64(0)
-
-    def written() -> tf.Tensor:
-        tensor = tf.raw_ops.Empty(shape=(4,), dtype=tf.float32, init=True)
-        # Eagerly called it would be given a copy: only within a graph, as in a dataset, is it the memory itself.
-        with tf.control_dependencies([tf.numpy_function(write, [tensor], tf.int64)]):
-            return tf.identity(tensor)
-
-    # Eager even while a function is traced.
-    with tf.init_scope(), tf.device("CPU:0"):
-        return bool(tf.reduce_all(tf.function(written)() == 1))
-
-
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """An uninitialised C-ordered array whose address is a multiple of 64."""
     size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -117,3 +132,9 @@ def _staged(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     staging = aligned_empty(array.shape, dtype)
     staging[...] = array
     return staging
+
+
+def imported(array: npt.NDArray[Any]) -> tf.Tensor:
+    """A tensor that is the memory of ``array`` (aligned, C-ordered, writable) and keeps it; it lies on the host."""
+    with tf.device("CPU:0"):
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

@@ -86,6 +86,10 @@ class BatchOrder:
         """The number of the epoch that begins now."""
         return np.int64(next(self._epochs))
 
+    def numbered(self, number: int) -> npt.NDArray[np.intp]:
+        """``batch`` of the ``number``-th batch since the first epoch began."""
+        return self.batch(*divmod(int(number), self.batch_count))
+
     def batch(self, epoch: int, step: int) -> npt.NDArray[np.intp]:
         """(b,) group numbers of batch ``step``; the same for the same seed, epoch and step."""
         start, end = step * self.batch_size, min((step + 1) * self.batch_size, self.group_count)

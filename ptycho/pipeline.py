@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ptycho.arguments import whole
-from ptycho.device import empty_on_host, fills_in_place, placed
-from ptycho.feed import CopiedFeed, Feed
+from ptycho.device import imported, placed
+from ptycho.feed import Feed
 from ptycho.lifetime import tie, weakly
 from ptycho.order import BatchOrder, Shuffle
 from ptycho.sources import GroupSource, Scaled
@@ -35,13 +35,11 @@ def stream(
     repeat: Repeat = False,
     amplitude: GroupSource | None = None,
     scale: float | None = None,
-    in_place: bool | None = None,
 ) -> tf.data.Dataset:
     """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered on the host one at a time.
 
-    With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see ``ptycho.targets``. Every batch is
-    written straight into memory that TensorFlow allocated for it, so its allocator counts every byte; where a build of
-    TensorFlow gives its functions copies instead (or ``in_place`` is False), into a buffer that TensorFlow copies.
+    With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see ``ptycho.targets``. Every batch lies
+    in memory of TensorFlow's allocator: see ``ptycho.feed``.
 
     On the device lie the batches that the consumer holds, the one being made and at most ``prefetch`` more. Raises
     ScanFileError where the source's file has changed; every epoch asks again when it begins, and what is wrong then comes
@@ -49,31 +47,19 @@ def stream(
     """
     source.check()
     first = None if scale is None or amplitude is None else amplitude.first_channel()
-    read_from = source if scale is None else Scaled(source, scale)
-    is_in_place = fills_in_place() if in_place is None else in_place
-    feed = (Feed if is_in_place else CopiedFeed)(read_from, coords, order, amplitude=first)
-    shapes = [shape[1:] for shape in (source.shape, coords.shape, *(() if first is None else (first.shape,)))]
-    static = [(order.static_size, *shape) for shape in shapes]
+    feed = Feed(source if scale is None else Scaled(source, scale), coords, order, amplitude=first)
+    # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read`` alone, weakly.
+    read = weakly(feed.numbered)
+    shapes = [source.shape, coords.shape, *([] if first is None else [first.shape])]
+    specs = [tf.TensorSpec((order.static_size, *shape[1:]), tf.float32) for shape in shapes]
 
-    group_count, batch_size = order.group_count, order.batch_size
+    def gather(number: tf.Tensor) -> Batch:
+        arrays = tf.numpy_function(read, [number], [tf.float32] * len(specs))
+        arrays = [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)]
+        return tuple(arrays) if len(arrays) == 2 else inputs_and_targets(*arrays)
 
-    # TensorFlow may keep this function for good: it knows numbers, and the feed by ``read`` alone, weakly.
-    def gather(tied: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor) -> Batch:
-        del tied
-        if not is_in_place:
-            filled = tf.numpy_function(read, [epoch, step], [tf.float32] * len(shapes))
-        else:
-            size = tf.cast(tf.minimum(group_count - step * batch_size, batch_size), tf.int32)
-            empty = [tf.raw_ops.Empty(shape=tf.stack((size, *shape)), dtype=tf.float32) for shape in shapes]
-            # The function writes into its arguments; nobody may look at them before it has.
-            with tf.control_dependencies([tf.numpy_function(read, [epoch, step, *empty], tf.int64)]):
-                filled = [tf.identity(tensor) for tensor in empty]
-        filled = [tf.ensure_shape(tensor, shape) for tensor, shape in zip(filled, static, strict=True)]
-        return tuple(filled) if first is None else inputs_and_targets(*filled)
-
-    read = weakly(feed.arrays if isinstance(feed, CopiedFeed) else feed.fill_tensors)
-    specs = tuple(tf.TensorSpec(shape, tf.float32) for shape in static)
-    structure = specs if first is None else _training_structure(*specs)
+    images, places, *amplitudes = specs
+    structure = ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
     return _finish(_mapped(_steps(tie(feed), weakly(feed.begin), order, repeat), gather, structure), prefetch)
 
 
@@ -82,24 +68,15 @@ def batches(
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) without tf.data, on the current device.
 
-    Each batch is gathered when it is asked for, into memory that TensorFlow allocated for it. Raises ScanFileError where
-    the source's file has changed.
+    Each batch is gathered when it is asked for, into memory of TensorFlow's allocator, and is good for as long as it is
+    held. Raises ScanFileError where the source's file has changed.
     """
     source.check()
     feed = Feed(source, coords, order)
 
-    def shapes(size: int) -> list[tf.Tensor]:
-        return [tf.constant((size, *shape[1:])) for shape in (source.shape, coords.shape)]
-
-    last_size = order.group_count - (order.batch_count - 1) * order.batch_size
-    whole_shapes, last_shapes = shapes(order.batch_size), shapes(min(last_size, order.batch_size))
-
     def batch(step: int) -> tuple[tf.Tensor, tf.Tensor]:
-        is_last = step == order.batch_count - 1
-        empty = [empty_on_host(shape, np.float32) for shape in (last_shapes if is_last else whole_shapes)]
-        (images, image_memory), (places, place_memory) = empty
-        feed.fill(epoch, step, image_memory, place_memory)
-        return placed(images), placed(places)
+        images, places = (placed(imported(array)) for array in feed.batch(epoch, step))
+        return images, places
 
     # Nothing is held here while the consumer works: each batch is the consumer's alone.
     return map(batch, range(order.batch_count))
@@ -120,15 +97,16 @@ def slice_batches(
     The slicing is a function of tf.data, which runs on the host. On a GPU the tensors are captured by it and each batch
     goes through the host: that has not been measured on a card yet.
     """
-    read = weakly(order.batch)
+    read = weakly(order.numbered)
 
-    def gather(tied: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor) -> Batch:
-        del tied
+    batch_count, batch_size, group_count, shard = order.batch_count, order.batch_size, order.group_count, order.shard
+
+    def gather(number: tf.Tensor) -> Batch:
         if order.shuffle:
-            groups = tf.ensure_shape(tf.numpy_function(read, [epoch, step], tf.int64), (order.static_size,))
+            groups = tf.ensure_shape(tf.numpy_function(read, [number], tf.int64), (order.static_size,))
         else:
-            end = tf.minimum((step + 1) * order.batch_size, order.group_count)
-            groups = tf.range(step * order.batch_size, end) * order.shard.count + order.shard.index
+            start = number % batch_count * batch_size
+            groups = tf.range(start, tf.minimum(start + batch_size, group_count)) * shard.count + shard.index
 
         def chosen(tensor: tf.Tensor) -> tf.Tensor:
             return tf.ensure_shape(tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:]))
@@ -141,18 +119,23 @@ def slice_batches(
 
 
 def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat) -> tf.data.Dataset:
-    """(tied, epoch, step) int64 of every batch; an epoch asks ``begin`` for its number."""
+    """The number of every batch, int64: epoch * batch_count + step; an epoch asks ``begin`` for its number.
 
-    def one_epoch(tied: tf.Tensor) -> tf.data.Dataset:
-        epoch = tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), ())
-        return tf.data.Dataset.range(order.batch_count).map(lambda step: (tied, epoch, step))
+    One number, because every component of an element costs (measured: 60 us for three instead of one). flat_map keeps
+    ``tied`` while the batches of an epoch are drawn, and the dataset keeps it for as long as there is one.
+    """
+    batch_count = order.batch_count
+
+    def one_epoch(_: tf.Tensor) -> tf.data.Dataset:
+        first = tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), ()) * batch_count
+        return tf.data.Dataset.range(first, first + batch_count)
 
     epochs = tf.data.Dataset.from_tensors(tied)
-    count = order.batch_count
+    count = batch_count
     if repeat is True:
         epochs, count = epochs.repeat(), tf.data.INFINITE_CARDINALITY
     elif repeat is not False:
-        epochs, count = epochs.repeat(whole("repeat", repeat, least=1)), order.batch_count * repeat
+        epochs, count = epochs.repeat(whole("repeat", repeat, least=1)), batch_count * repeat
     return epochs.flat_map(one_epoch).apply(tf.data.experimental.assert_cardinality(count))
 
 
@@ -162,7 +145,7 @@ def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any
     tf.data hands a map's function to a pool of threads and waits; here that costs more than the function does (measured:
     390 us a batch with nothing to gather, 216 us without the pool). Only the raw operation has the switch.
     """
-    function = tf.function(gather).get_concrete_function(*steps.element_spec)
+    function = tf.function(gather).get_concrete_function(steps.element_spec)
     outputs = tf.nest.flatten(structure)
     variant = tf.raw_ops.MapDataset(
         input_dataset=tf.data.experimental.to_variant(steps),
@@ -174,10 +157,6 @@ def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any
         preserve_cardinality=True,
     )
     return tf.data.experimental.from_variant(variant, structure)
-
-
-def _training_structure(images: tf.TensorSpec, coords: tf.TensorSpec, amplitude: tf.TensorSpec) -> Any:  # noqa: ANN401 - nested specs
-    return (images, coords), (amplitude, images, images)
 
 
 def _finish(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:

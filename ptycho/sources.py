@@ -14,9 +14,9 @@ from ptycho.physics import patch_corner
 Images = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
-_GATHER_GROUPS = 16
-"""Groups per step of the gather: 256 KiB of frames at N = 64, so that they are still in cache when they are interleaved;
-one channel after the other is as fast as any order that was measured and needs no second pass over the batch."""
+_PIECE_BYTES = 512 << 10
+"""Frames of one channel that are gathered at a time, half of what a core's own cache holds. One channel after the other is as
+fast as any order that was measured; smaller pieces cost calls, and threads a change of hands, larger ones leave the cache."""
 
 
 @runtime_checkable
@@ -118,9 +118,10 @@ class Scaled(GroupSource):
 
     def read(self, groups: Indices, out: Images) -> None:
         """Write factor * source[groups] into ``out`` (b, N, N, C) float32, while each piece is in the processor's cache."""
-        for start in range(0, len(groups), _GATHER_GROUPS):
-            piece = out[start : start + _GATHER_GROUPS]
-            self._source.read(groups[start : start + _GATHER_GROUPS], piece)
+        step = _piece_groups(self.shape)
+        for start in range(0, len(groups), step):
+            piece = out[start : start + step]
+            self._source.read(groups[start : start + step], piece)
             piece *= self._factor
 
 
@@ -221,13 +222,14 @@ class FrameGather(GroupSource):
     def read(self, groups: Indices, out: Images) -> None:
         """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C) float32, channels last."""
         factor = _factor(self._scale, self._frames.dtype)
+        step = _piece_groups(self.shape)
         try:
             scratch = self._free_scratch.pop()
         except IndexError:  # the first read, or one beside another thread's
-            scratch = np.empty((_GATHER_GROUPS, *self._frames.shape[1:]), self._frames.dtype)
-        for start in range(0, len(groups), _GATHER_GROUPS):
-            chosen = self._nn_indices[groups[start : start + _GATHER_GROUPS]]
-            block = out[start : start + _GATHER_GROUPS]
+            scratch = np.empty((step, *self._frames.shape[1:]), self._frames.dtype)
+        for start in range(0, len(groups), step):
+            chosen = self._nn_indices[groups[start : start + step]]
+            block = out[start : start + step]
             for channel in range(chosen.shape[1]):
                 frames = scratch[: len(chosen)]
                 # The indices are within the stack; "clip" is what lets take() write straight into its output.
@@ -301,6 +303,11 @@ class Constant(GroupSource):
     def first_channel(self) -> GroupSource:
         """Channel 0 alone, (B, N, N, 1)."""
         return Constant(self._value, (*self._shape[:3], 1))
+
+
+def _piece_groups(shape: tuple[int, int, int, int]) -> int:
+    """Groups whose frames of one channel, as float32, make a piece."""
+    return max(1, _PIECE_BYTES // (shape[1] * shape[2] * np.dtype(np.float32).itemsize))
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:

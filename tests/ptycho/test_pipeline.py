@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.device import fills_in_place, place
+from ptycho.device import place
 from ptycho.errors import ContainerError, ScanFileError
 from ptycho.pipeline import BatchOrder, batches, slice_batches, stream
 from ptycho.sources import GroupedArray, GroupSource
@@ -22,11 +22,6 @@ def order(batch_size=8, *, shuffle=False, seed=0, drop_remainder=False):
 
 def streamed(prefetch=1, repeat=False, **settings):
     return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat)
-
-
-def copied(prefetch=1, repeat=False, **settings):
-    """As on a build of TensorFlow that gives functions copies of their arguments."""
-    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat, in_place=False)
 
 
 def sliced(prefetch=1, repeat=False, **settings):
@@ -44,8 +39,7 @@ def groups_of(dataset):
     return seen
 
 
-FEEDS = pytest.mark.parametrize("feed", [streamed, copied, sliced])
-STREAMS = pytest.mark.parametrize("feed", [streamed, copied])
+FEEDS = pytest.mark.parametrize("feed", [streamed, sliced])
 
 
 @FEEDS
@@ -110,21 +104,19 @@ def test_shapes_and_count_are_known_beforehand(feed, shuffle, batch_size, drop_r
     assert count == sum(1 for _ in dataset)
 
 
-@STREAMS
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_batches_that_are_kept_are_not_overwritten(feed, prefetch):
+def test_batches_that_are_kept_are_not_overwritten(prefetch):
     """Memory is used again only when nobody holds the tensors in it."""
-    kept = list(feed(batch_size=5, prefetch=prefetch))
+    kept = list(streamed(batch_size=5, prefetch=prefetch))
 
     assert list(range(50)) == groups_of(kept)
 
 
-@STREAMS
 @pytest.mark.parametrize("prefetch", [0, 1])
-def test_iterators_side_by_side_do_not_mix(feed, prefetch):
+def test_iterators_side_by_side_do_not_mix(prefetch):
     """Twelve iterators of one dataset, more than there are buffers, each pulled in turn."""
-    iterators = [iter(feed(batch_size=5, prefetch=prefetch)) for _ in range(6)]
-    dataset = feed(batch_size=5, prefetch=prefetch)
+    iterators = [iter(streamed(batch_size=5, prefetch=prefetch)) for _ in range(6)]
+    dataset = streamed(batch_size=5, prefetch=prefetch)
     iterators += [iter(dataset) for _ in range(12)]
     collected = [[] for _ in iterators]
     for _ in range(10):
@@ -134,10 +126,9 @@ def test_iterators_side_by_side_do_not_mix(feed, prefetch):
     assert all(list(range(50)) == groups_of(taken_batches) for taken_batches in collected)
 
 
-@STREAMS
-def test_parallel_calls_do_not_overwrite_each_other(feed):
+def test_parallel_calls_do_not_overwrite_each_other():
     """Four threads of TensorFlow read one dataset at the same time, 20 times over."""
-    dataset = feed(batch_size=5, prefetch=0)
+    dataset = streamed(batch_size=5, prefetch=0)
 
     def again(_):
         return dataset
@@ -253,12 +244,9 @@ class _Broken(GroupSource):
         out[...] = 0
 
 
-@pytest.mark.parametrize("in_place", [True, False])
-def test_what_goes_wrong_in_any_thread_comes_out(in_place):
+def test_what_goes_wrong_in_any_thread_comes_out():
     coords = np.zeros((64, 1, 2, 4), np.float32)
-    dataset = stream(
-        _Broken(), coords, order=BatchOrder(64, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1, in_place=in_place
-    )
+    dataset = stream(_Broken(), coords, order=BatchOrder(64, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1)
 
     with pytest.raises(tf.errors.OpError, match="frame 63 is gone"):
         list(dataset)
@@ -274,8 +262,3 @@ def test_a_shared_out_batch_is_the_same():
     found = np.concatenate([images.numpy() for images, _ in batches_of])
 
     np.testing.assert_array_equal(stack, found)
-
-
-def test_the_memory_of_a_batch_is_the_allocators():
-    """This build writes in place; a build that does not is noticed and gets the other feed."""
-    assert fills_in_place()

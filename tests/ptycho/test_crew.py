@@ -1,0 +1,69 @@
+"""Threads that share a batch: all of it is done when they say so, errors come out, nobody is left behind."""
+
+import gc
+import threading
+
+import pytest
+
+from ptycho.crew import Crew
+
+
+def members():
+    return [thread for thread in threading.enumerate() if thread.name == "ptycho-crew"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_job_has_ended_when_run_returns(count):
+    crew, done = Crew(3), []
+    for round_ in range(200):
+        crew.run([lambda job=job, round_=round_: done.append((round_, job)) for job in range(count)])
+
+        assert len(done) == (round_ + 1) * count
+    assert sorted(done) == [(round_, job) for round_ in range(200) for job in range(count)]
+
+
+def test_jobs_run_in_threads_of_their_own():
+    """Each waits for the other: one thread alone would never come back."""
+    crew, meeting = Crew(1), threading.Barrier(2, timeout=30)
+    crew.run([meeting.wait, meeting.wait])
+
+    assert not meeting.broken
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_comes_out_after_all_have_ended(failing):
+    crew, done = Crew(1), []
+
+    def fail():
+        raise OSError("the disk is gone")
+
+    def succeed():
+        done.append(1)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        crew.run([fail, succeed] if failing == 0 else [succeed, fail])
+    assert done == [1]
+    crew.run([succeed, succeed])  # and the next batch is not affected
+    assert done == [1, 1, 1]
+
+
+def test_a_busy_crew_leaves_the_work_to_the_caller():
+    """While one batch is being made another thread makes its own, alone, instead of waiting."""
+    crew, done = Crew(1), []
+    crew.run([lambda: crew.run([lambda: done.append("a"), lambda: done.append("b")]), lambda: done.append("c")])
+
+    assert sorted(done) == ["a", "b", "c"]
+
+
+def test_threads_end_with_their_crew():
+    gc.collect()
+    before = set(members())
+    crew = Crew(2)
+    mine = set(members()) - before
+    assert len(mine) == 2
+    del crew
+    gc.collect()
+    for thread in mine:
+        thread.join(timeout=30)
+
+    assert not any(thread.is_alive() for thread in mine)
