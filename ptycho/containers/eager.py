@@ -16,6 +16,7 @@ from ptycho.containers.inputs import (
     check_inputs,
 )
 from ptycho.device import aligned_empty, place
+from ptycho.grouping import Order
 from ptycho.pipeline import BatchOrder, slice_batches
 from ptycho.scan import Scan
 from ptycho.sources import GroupSource, read_all
@@ -67,11 +68,18 @@ class PtychoDataContainer:
         neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
         seed: int = 0,
         nphotons: float = DEFAULT_NPHOTONS,
+        order: Order = "random",
     ) -> Self:
         """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
         return cls(
             *arguments_from_scan(
-                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+                scan,
+                image_count=image_count,
+                gridsize=gridsize,
+                neighbor_count=neighbor_count,
+                seed=seed,
+                nphotons=nphotons,
+                order=order,
             )
         )
 

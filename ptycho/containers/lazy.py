@@ -20,6 +20,7 @@ from ptycho.containers.inputs import (
     check_inputs,
 )
 from ptycho.device import place
+from ptycho.grouping import Order
 from ptycho.pipeline import BatchOrder, stream
 from ptycho.scan import Scan
 
@@ -67,11 +68,18 @@ class LazyPtychoDataContainer:
         neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
         seed: int = 0,
         nphotons: float = DEFAULT_NPHOTONS,
+        order: Order = "random",
     ) -> Self:
         """Group a scan, frames left in their file; see ``ptycho.grouping.group`` for the counts."""
         return cls(
             *arguments_from_scan(
-                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+                scan,
+                image_count=image_count,
+                gridsize=gridsize,
+                neighbor_count=neighbor_count,
+                seed=seed,
+                nphotons=nphotons,
+                order=order,
             )
         )
 

@@ -88,6 +88,13 @@ def test_eager_and_lazy_are_bit_for_bit_the_same(simulated_path, scan, gridsize,
     assert batches == 5
 
 
+@BOTH
+def test_groups_of_a_scan_can_follow_its_order(kind, scan):
+    container = kind.from_scan(scan, image_count=30, order="sequential")
+
+    np.testing.assert_array_equal(np.arange(30), container.nn_indices[:, 0])
+
+
 def test_images_of_a_scan_keep_the_numeric_contract(scan):
     """X = c frames[nn], mean energy (N/2)^2, norm_Y_I = sqrt(nphotons / mean energy)."""
     lazy = LazyPtychoDataContainer.from_scan(scan, image_count=30, nphotons=1e6)
