@@ -159,8 +159,9 @@ def _fill_neighbors(
     seeds: npt.NDArray[np.int64],
     nearest: int,
 ) -> None:
-    """Write neighbours into channels 1 to C - 1; ``seeds`` (s,) are the first channel of the first s groups, and of every
-    further s groups again.
+    """Write neighbours into channels 1 to C - 1.
+
+    ``seeds`` (s,) are channel 0 of the first s groups, and of every further s groups again.
 
     The combinations of a seed are walked through by number, from a random one in steps of a random stride without common
     divisor with their number: none comes twice before all were there, and nothing has to be remembered.
@@ -193,7 +194,8 @@ def _candidates(tree: cKDTree, seeds: npt.NDArray[np.int64], nearest: int) -> np
     found = np.asarray(found, np.int64)
     is_seed = found == seeds[:, None]
     is_seed[~is_seed.any(axis=1), -1] = True
-    return found[~is_seed].reshape(len(seeds), nearest)
+    candidates: npt.NDArray[np.int64] = found[~is_seed].reshape(len(seeds), nearest)
+    return candidates
 
 
 def _strides(generator: np.random.Generator, combinations: int, count: int) -> npt.NDArray[np.int64]:

@@ -10,8 +10,10 @@ from ptycho.errors import ContainerError
 from ptycho.formats.contents import FileArray
 from ptycho.physics import patch_corner
 
-Images = npt.NDArray[np.float32]
+Images = npt.NDArray[Any]
+"""(b, N, N, C) of a source's dtype."""
 Indices = npt.NDArray[np.intp]
+Part = Literal["amplitude", "phase", "complex"]
 
 _GATHER_GROUPS = 16
 """Groups per step of the gather: 256 KiB of frames at N = 64, so that they are still in cache when they are interleaved;
@@ -29,7 +31,16 @@ class GroupSource(Protocol):
 
     @abstractmethod
     def read(self, groups: Indices, out: Images) -> None:
-        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
+        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) of this source's dtype."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Float32; complex64 where a source says so."""
+        return np.dtype(np.float32)
+
+    def group_energies(self) -> npt.NDArray[np.float64] | None:
+        """Energy sum_xy image^2 averaged over the channels, (B,), where it is known without reading an image; else None."""
+        return None
 
     def check(self) -> None:
         """Raise ScanFileError where a file behind the images has changed; asked whenever a pass over them begins."""
@@ -37,29 +48,37 @@ class GroupSource(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """What the whole stack takes as float32; the source itself may store far less."""
-        return int(np.prod(self.shape)) * np.dtype(np.float32).itemsize
+        """What the whole stack takes in memory; the source itself may store far less."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 - numpy's
-        """The whole stack, (B, N, N, C) float32: this is the cost the source exists to avoid."""
+        """The whole stack, (B, N, N, C): this is the cost the source exists to avoid."""
         if copy is False:
             raise ValueError("the images of a source are not stored as one array; reading them makes one")
-        whole = np.empty(self.shape, np.float32)
+        whole = np.empty(self.shape, self.dtype)
         read_all(self, whole)
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
 def read_all(source: GroupSource, out: Images) -> None:
-    """Write the whole stack into ``out`` (B, N, N, C) float32; raises ScanFileError where its file has changed."""
+    """Write the whole stack into ``out`` (B, N, N, C); raises ScanFileError where its file has changed."""
     source.check()
     source.read(np.arange(source.shape[0]), out)
 
 
 class GroupedArray(GroupSource):
-    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied."""
+    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied.
 
-    def __init__(self, array: npt.NDArray[Any], scale: float = 1.0) -> None:
-        self._array, self._scale = np.asarray(array), scale
+    It may be a memory map of ``file``.
+    """
+
+    def __init__(self, array: npt.NDArray[Any], scale: float = 1.0, *, file: FileArray | None = None) -> None:
+        self._array, self._scale, self._file = np.asarray(array), scale, file
+
+    def check(self) -> None:
+        """Raise ScanFileError where the file behind the array has changed since it was opened."""
+        if self._file is not None:
+            self._file.check()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -79,7 +98,7 @@ class GroupedArray(GroupSource):
 class ComplexPart(GroupSource):
     """Amplitude or phase of a complex grouped array (B, N, N, C), taken batch by batch."""
 
-    def __init__(self, array: npt.NDArray[Any], part: Literal["amplitude", "phase"]) -> None:
+    def __init__(self, array: npt.NDArray[Any], part: Part) -> None:
         self._array, self._part = np.asarray(array), part
 
     @property
@@ -90,14 +109,23 @@ class ComplexPart(GroupSource):
     def read(self, groups: Indices, out: Images) -> None:
         """Write the part of array[groups] into ``out`` (b, N, N, C) float32."""
         for row, index in enumerate(groups):
-            _write_part(self._array[index], self._part, out[row])
+            write_part(self._array[index], self._part, out[row])
 
 
 class FrameGather(GroupSource):
-    """Frames stored once, (M, N, N) float32 or float64, and gathered by group index (B, C); a memory map of ``file``, if given."""
+    """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C); a memory map of ``file``, if given.
+
+    ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them already.
+    """
 
     def __init__(
-        self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0, *, file: FileArray | None = None
+        self,
+        frames: npt.NDArray[Any],
+        nn_indices: npt.NDArray[np.int64],
+        scale: float = 1.0,
+        *,
+        file: FileArray | None = None,
+        energies: npt.NDArray[np.float64] | None = None,
     ) -> None:
         if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
             raise ContainerError(
@@ -106,7 +134,7 @@ class FrameGather(GroupSource):
             )
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
-        self._nn_indices, self._scale, self._file = nn_indices, scale, file
+        self._nn_indices, self._scale, self._file, self._energies = nn_indices, scale, file, energies
         # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
@@ -116,13 +144,25 @@ class FrameGather(GroupSource):
             self._file.check()
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Complex64 for complex frames."""
+        return np.dtype(np.complex64 if self._frames.dtype.kind == "c" else np.float32)
+
+    def group_energies(self) -> npt.NDArray[np.float64] | None:
+        """(B,) out of the energies of the frames."""
+        if self._energies is None:
+            return None
+        energies: npt.NDArray[np.float64] = self._scale**2 * self._energies[self._nn_indices].mean(axis=1)
+        return energies
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, N, N, C)."""
         (group_count, channel_count), (_, rows, columns) = self._nn_indices.shape, self._frames.shape
         return group_count, rows, columns, channel_count
 
     def read(self, groups: Indices, out: Images) -> None:
-        """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C) float32, channels last."""
+        """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C), channels last."""
         factor = _factor(self._scale, self._frames.dtype)
         try:
             scratch = self._free_scratch.pop()
@@ -143,7 +183,7 @@ class FrameGather(GroupSource):
 
 
 class ObjectPatches(GroupSource):
-    """Amplitude or phase of the object (H, W) where every frame was measured, cut batch by batch.
+    """The object (H, W), its amplitude or its phase, where every frame was measured, cut batch by batch.
 
     ``coords`` (B, 1, 2, C) are absolute patch centres [x, y]; a patch is object[y-N/2:y+N/2, x-N/2:x+N/2] at the
     rounded position. Raises ContainerError where a patch leaves the object.
@@ -151,10 +191,10 @@ class ObjectPatches(GroupSource):
 
     def __init__(
         self,
-        obj: npt.NDArray[np.complex64],
+        obj: npt.NDArray[np.complexfloating],
         coords: npt.NDArray[np.float32],
         frame_size: int,
-        part: Literal["amplitude", "phase"],
+        part: Part,
     ) -> None:
         # int32: 8 bytes per frame, and no object is wider than 2^31 pixels.
         corners = patch_corner(coords[:, 0].astype(np.float64), frame_size).astype(np.int32)
@@ -170,13 +210,18 @@ class ObjectPatches(GroupSource):
         group_count, _, channel_count = self._corners.shape
         return group_count, self._frame_size, self._frame_size, channel_count
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Complex64 for whole patches."""
+        return np.dtype(np.complex64 if self._part == "complex" else np.float32)
+
     def read(self, groups: Indices, out: Images) -> None:
-        """Write the patches of ``groups`` into ``out`` (b, N, N, C) float32."""
+        """Write the patches of ``groups`` into ``out`` (b, N, N, C)."""
         size = self._frame_size
         for row, index in enumerate(groups):
             for channel, (column, line) in enumerate(self._corners[index].T.tolist()):
                 patch = self._object[line : line + size, column : column + size]
-                _write_part(patch, self._part, out[row, :, :, channel])
+                write_part(patch, self._part, out[row, :, :, channel])
 
 
 class Constant(GroupSource):
@@ -207,8 +252,11 @@ def _factor(scale: float, dtype: np.dtype[Any]) -> np.floating[Any] | None:
     return np.float64(scale) if dtype == np.float64 else np.float32(scale)
 
 
-def _write_part(values: npt.NDArray[Any], part: Literal["amplitude", "phase"], out: Images) -> None:
-    if part == "amplitude":
+def write_part(values: npt.NDArray[Any], part: Part, out: Images) -> None:
+    """Write amplitude, phase or all of complex ``values`` into ``out`` of the same shape."""
+    if part == "complex":
+        out[...] = values
+    elif part == "amplitude":
         np.abs(values, out=out, casting="same_kind")
     else:
         np.arctan2(values.imag, values.real, out=out, casting="same_kind")

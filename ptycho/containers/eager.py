@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+from os import PathLike
 from typing import Self
 
 import numpy as np
@@ -15,9 +16,13 @@ from ptycho.containers.inputs import (
     arguments_from_scan,
     check_inputs,
 )
+from ptycho.containers.storing import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
 from ptycho.device import aligned_empty, place
+from ptycho.formats.container import STACK_KEYS
+from ptycho.grouped import arguments_from_raw
 from ptycho.grouping import Order
 from ptycho.pipeline import BatchOrder, slice_batches
+from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from ptycho.sources import GroupSource, read_all
 
@@ -83,6 +88,36 @@ class PtychoDataContainer:
             )
         )
 
+    @classmethod
+    def from_raw_data_without_pc(
+        cls,
+        xcoords: Given,
+        ycoords: Given,
+        diff3d: Given,
+        probeGuess: Given,
+        scan_index: Given,
+        objectGuess: Given = None,
+        N: int | None = None,
+        K: int = DEFAULT_NEIGHBOR_COUNT,
+        nsamples: int = 1,
+        *,
+        gridsize: int = 1,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
+        raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
+        return cls(*arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons))
+
+    @classmethod
+    def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
+        """Open what ``to_npz`` wrote and put it on the device.
+
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
+        file that cannot be used.
+        """
+        return cls(*arguments_from_npz(file_path, cache_dir))
+
     @staticmethod
     def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:
         """Bytes of every tensor that such a container keeps on the device: the array arithmetic, nothing is made."""
@@ -109,6 +144,16 @@ class PtychoDataContainer:
         """
         order = BatchOrder(len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder)
         return slice_batches(self.X, self.coords, order=order, prefetch=prefetch)
+
+    def to_npz(self, file_path: str | PathLike[str]) -> None:
+        """Write everything to an NPZ, the images a few groups at a time; None is left out. See ``from_npz``.
+
+        Raises ScanFileError where it cannot be written; what was there stays then.
+        """
+        stacks = {name: DeviceImages(getattr(self, name)) for name in STACK_KEYS}
+        save_container(
+            file_path, stacks, {name: getattr(self, name) for name in ("coords_nominal", "coords_true", "probe", *KEPT_NAMES)}
+        )
 
     def __len__(self) -> int:
         """B."""

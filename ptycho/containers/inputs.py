@@ -130,6 +130,8 @@ def _no_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSourc
 def _source(name: str, images: Given) -> GroupSource:
     # A source is asked for its shape alone: numpy would read all of it.
     if isinstance(images, GroupSource):
+        if images.dtype != np.float32:
+            raise ContainerError(f"{name} is {images.dtype}; its images are real, give float32")
         return images
     array = np.asarray(images)
     if array.ndim != 4:

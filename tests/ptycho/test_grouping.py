@@ -177,7 +177,7 @@ def test_choices_are_numbered_by_int64(neighbor_count, is_met):
     if is_met:
         assert len(np.unique(group(x, y, **arguments).nn_indices[0])) == 16
     else:
-        with pytest.raises(ContainerError, match="neighbor_count 120 has more than 2\\^62 choices of 15.*119 is the most"):
+        with pytest.raises(ContainerError, match=r"neighbor_count 120 has more than 2\^62 choices of 15.*119 is the most"):
             group(x, y, **arguments)
 
 
