@@ -80,10 +80,7 @@ def group_energies(images: npt.NDArray[Any] | ImageStack) -> npt.NDArray[np.floa
 
 
 def _images(x_full: Any) -> npt.NDArray[Any] | ImageStack:  # noqa: ANN401 - this finds out what it is
-    if isinstance(x_full, GroupSource):
-        images: npt.NDArray[Any] | ImageStack = x_full if isinstance(x_full, ImageStack) else ImageStack(x_full)
-    else:
-        images = np.asarray(x_full)
+    images: npt.NDArray[Any] | ImageStack = x_full if isinstance(x_full, ImageStack) else np.asarray(x_full)
     if images.dtype.kind not in "fiu":
         raise ContainerError(f"X_full is {images.dtype}; amplitudes are real, give float32")
     return images
@@ -110,6 +107,8 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
     if missing:
         raise ContainerError(f"the grouped mapping lacks {', '.join(missing)}; it has {', '.join(grouped) or 'nothing'}")
     group_count = _check_lengths(grouped)
+    # Every source can be cut like an array then.
+    grouped = {key: ImageStack(values) if isinstance(values, GroupSource) else values for key, values in grouped.items()}
     if fraction is None:
         return grouped, slice(None)
     first = int(group_count * fraction)
@@ -135,6 +134,6 @@ def _check_lengths(grouped: Grouped) -> int:
             raise ContainerError(f"{key} is None; one entry for each of {shape[0]} groups is needed")
         if values is not None and not np.shape(values):
             raise ContainerError(f"{key} is {values!r}; one entry for each of {shape[0]} groups is needed")
-        if values is not None and len(values) != shape[0]:
-            raise ContainerError(f"{key} has {len(values)} groups and X_full {shape[0]}; they describe the same groups")
+        if values is not None and np.shape(values)[0] != shape[0]:
+            raise ContainerError(f"{key} has {np.shape(values)[0]} groups and X_full {shape[0]}; they describe the same groups")
     return int(shape[0])
