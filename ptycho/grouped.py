@@ -79,6 +79,10 @@ def group_energies(images: npt.NDArray[Any] | ImageStack) -> npt.NDArray[np.floa
     return array_energies(images, name="X_full, counting groups,") / images.shape[-1] if known is None else known
 
 
+def _sliceable(values: Any) -> Any:  # noqa: ANN401 - anything that a mapping may hold
+    return ImageStack(values) if isinstance(values, GroupSource) and not isinstance(values, ImageStack) else values
+
+
 def _images(x_full: Any) -> npt.NDArray[Any] | ImageStack:  # noqa: ANN401 - this finds out what it is
     images: npt.NDArray[Any] | ImageStack = x_full if isinstance(x_full, ImageStack) else np.asarray(x_full)
     if images.dtype.kind not in "fiu":
@@ -108,7 +112,7 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
         raise ContainerError(f"the grouped mapping lacks {', '.join(missing)}; it has {', '.join(grouped) or 'nothing'}")
     group_count = _check_lengths(grouped)
     # Every source can be cut like an array then.
-    grouped = {key: ImageStack(values) if isinstance(values, GroupSource) else values for key, values in grouped.items()}
+    grouped = {key: _sliceable(values) for key, values in grouped.items()}
     if fraction is None:
         return grouped, slice(None)
     first = int(group_count * fraction)
