@@ -205,10 +205,11 @@ print(resident_bytes("VmHWM") - resident_bytes("RssFile") - start)
 """
 
 
-def test_a_frame_of_the_stack_costs_less_than_48_bytes():
+def test_a_frame_of_the_stack_costs_less_than_36_bytes():
     """1,000 groups out of 250,000 and of 500,000 frames, in a child: what is resident at the highest, and what numpy counts.
 
-    The least is what a search must have: the points (16 bytes per frame) and an order of them (8).
+    What a search must have are the points (16 bytes per frame) and an order of them (8); 29 and 24 were measured, and one
+    more array of 8 bytes per frame is too much.
     """
     frame_counts = (250_000, 500_000)
     peaks, traced = [], []
@@ -222,4 +223,4 @@ def test_a_frame_of_the_stack_costs_less_than_48_bytes():
         tracemalloc.stop()
     slopes = [(there - here) / (frame_counts[1] - frame_counts[0]) for here, there in (peaks, traced)]
 
-    assert all(20 < slope < 48 for slope in slopes), slopes
+    assert all(23 < slope < 36 for slope in slopes), slopes

@@ -219,6 +219,14 @@ def test_loading_reads_no_image(raw):
     assert 9000 * 64 < peak_bytes < 9000 * 1024
 
 
+def test_frames_that_are_not_scaled_yet_are_scaled_by_load(raw):
+    grouped = raw.generate_grouped_data(32, K=7, nsamples=30, gridsize=2)
+    container = load(lambda: {**grouped, "X_full": grouped["diffraction"]}, raw.probeGuess, None, False)
+    ((images, _),) = container.as_dataset(30)
+
+    np.testing.assert_allclose(grouped["X_full"], images, rtol=1e-6)
+
+
 def test_frames_replaced_by_hand_are_the_ones_that_are_grouped(raw):
     """Attributes are plain, as old code has them."""
     raw.diff3d = raw.diff3d[:50] * np.float32(2)
