@@ -57,6 +57,20 @@ def test_combinations_are_numbered_one_to_one(nearest, wanted):
     assert sorted(found) == sorted(itertools.combinations(range(nearest), wanted))
 
 
+@settings(deadline=None)
+@given(nearest=st.integers(1, 119), wanted=st.integers(1, 15), share=st.floats(0, 1))
+def test_numbers_beyond_what_can_be_listed_have_their_combination_too(nearest, wanted, share):
+    """Up to comb(119, 15), just below 2^62: different neighbours, whose number in whole numbers of any size is the rank."""
+    wanted = min(wanted, nearest)
+    most = math.comb(nearest, wanted)
+    rank = min(most - 1, int(share * most))
+    (picked,) = _combination(np.array([rank]), _combination_counts(nearest, wanted)).tolist()
+
+    assert picked == sorted(set(picked), reverse=True)
+    assert 0 <= picked[-1] <= picked[0] < nearest
+    assert rank == sum(math.comb(number, size) for number, size in zip(picked, range(wanted, 0, -1), strict=True))
+
+
 def test_a_seed_walks_through_all_its_combinations_before_one_comes_again():
     """Six frames in a row: each seed makes the comb(5, 3) = 10 groups there are, and an eleventh is refused."""
     x, y = np.arange(6.0), np.zeros(6)

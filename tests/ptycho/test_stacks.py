@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ptycho.sources import ComplexPart, FrameGather, GroupedArray, GroupSource, ObjectPatches
 from ptycho.stacks import ImageStack, StackPart
@@ -50,6 +52,21 @@ def test_choosing_groups_reads_nothing(stack, key):
     assert isinstance(chosen, ImageStack)
     np.testing.assert_array_equal(WHOLE[key], chosen)
     np.testing.assert_array_equal(WHOLE[key][::2], chosen[::2])
+
+
+ENDS = st.none() | st.integers(-15, 15)
+CUTS = st.builds(slice, ENDS, ENDS, st.none() | st.integers(-4, 4).filter(bool))
+NUMBERS = st.lists(st.integers(-12, 11), max_size=5).map(lambda numbers: np.array(numbers, int))
+
+
+@settings(deadline=None)
+@given(first=CUTS | NUMBERS, channel=st.integers(-4, 3) | CUTS)
+def test_what_is_chosen_is_what_numpy_chooses(first, channel):
+    stack = ImageStack(FrameGather(FRAMES, NN))
+
+    np.testing.assert_array_equal(WHOLE[first], stack[first])
+    np.testing.assert_array_equal(WHOLE[first, :, :, channel], stack[first, :, :, channel])
+    np.testing.assert_array_equal(WHOLE[first][::-1], stack[first][::-1])
 
 
 @pytest.mark.parametrize(
