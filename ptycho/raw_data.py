@@ -154,7 +154,7 @@ class RawData:
         frames = self._check()
         if frames is None:
             raise ContainerError("diff3d is None; there are no frames to group")
-        if frames.shape[1] != N:
+        if frames.shape[1] != whole("N", N, least=1):
             raise ContainerError(f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, or crop them first")
         gridsize = 1 if gridsize is None else whole("gridsize", gridsize, least=1)
         pool = neighbor_pool_size if enable_oversampling else None

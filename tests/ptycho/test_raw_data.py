@@ -255,6 +255,7 @@ def test_a_file_that_changed_is_refused(loose, tmp_path):
     ("settings", "words"),
     [
         ({"N": 64}, "N is 64 and the frames have 16 pixels"),
+        ({"N": "16"}, "N is '16'; a whole number"),
         ({"gridsize": 0}, "gridsize is 0; it is at least 1"),
         ({"nsamples": 0}, "nsamples is 0; it is at least 1"),
         ({"gridsize": 2, "K": 3}, "K is 3; groups of C = 4 frames need K >= C"),
