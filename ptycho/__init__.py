@@ -1,6 +1,7 @@
 """Ptychography scans fed to TensorFlow without holding them in memory.
 
-``ptycho.scan.Scan`` opens a measured scan, ``ptycho.loader`` makes containers of it. Importing this package is light:
+``ptycho.scan.Scan`` opens a measured scan, ``ptycho.loader`` makes containers of it; ``ptycho.raw_data`` is for those who
+have their scans as PtychoPINN's ``RawData``. Importing this package is light:
 TensorFlow comes with ``loader``, and with the
 ``device``, ``pipeline``, ``containers`` and ``compat`` that it is made of.
 """

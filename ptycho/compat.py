@@ -1,118 +1,98 @@
-"""``load``: containers from the grouped dictionaries that PtychoPINN's callbacks return."""
+"""PtychoPINN's loader functions: ``load`` and what is called around it."""
+
+# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import photons
 from ptycho.containers.eager import PtychoDataContainer
-from ptycho.containers.inputs import DEFAULT_NPHOTONS
+from ptycho.containers.inputs import DEFAULT_NPHOTONS, intensity_scale
 from ptycho.containers.lazy import LazyPtychoDataContainer
-from ptycho.energy import CHUNK_BYTES, chunk_energies, scale_to
+from ptycho.energy import array_energies, scale_to
 from ptycho.errors import ContainerError
-from ptycho.sources import ComplexPart, GroupedArray
+from ptycho.grouped import arguments_from_grouped, group_energies, train_fraction
+from ptycho.image_stacks import ImageStack
 
-Grouped = Mapping[str, Any]
 Container = PtychoDataContainer | LazyPtychoDataContainer
 
-KEYS = ("X_full", "Y", "coords_start_offsets", "coords_start_relative", "coords_offsets", "coords_relative", "nn_indices")
-"""What PtychoPINN's grouping returns; ``Y`` and ``nn_indices`` may be None."""
 
-_ROUNDING = 1e-6
-"""PtychoPINN's grouping scales X already, in float32. A constant this near to 1 is its rounding, and X stays as it is, bit
-for bit; the tolerance is the one to which norm_Y_I is defined."""
+@dataclass
+class PtychoDataset:
+    """A pair of containers."""
+
+    train_data: Any
+    test_data: Any
 
 
 def load(
     cb: Callable[[], Any],
-    probeGuess: Any,  # noqa: ANN401, N803 - array or tensor, under PtychoPINN's name
+    probeGuess: Any,  # noqa: ANN401 - array or tensor
     which: str | None,
     create_split: bool,  # noqa: FBT001 - PtychoPINN's call is positional
     *,
     nphotons: float = DEFAULT_NPHOTONS,
     container: type[PtychoDataContainer] | type[LazyPtychoDataContainer] = LazyPtychoDataContainer,
 ) -> Container:
-    """A container from grouped arrays, none of which is copied.
+    """A container from grouped arrays, none of which is copied; stacks that are not read yet stay so.
 
-    ``cb()`` returns the grouped mapping (see ``KEYS``), or (mapping, train_fraction) with ``create_split``; ``which`` is
-    then "train" (the first int(B * fraction) groups) or "test" (the rest), and every per-group array is split alike. X is
-    scaled by one constant found over all groups, before the split. Raises ContainerError naming key or value.
+    ``cb()`` returns the grouped mapping (see ``ptycho.grouped.KEYS``), or (mapping, train_fraction) with
+    ``create_split``; ``which`` is then "train" (the first int(B * fraction) groups) or "test" (the rest), and every
+    per-group array is split alike. X is scaled by one constant found over all groups, before the split. Raises
+    ContainerError naming key or value.
     """
-    nphotons = photons("nphotons", nphotons)
-    grouped, groups = _unpack(cb(), which, create_split)
-    x_full = np.asarray(grouped["X_full"])
-    if x_full.dtype.kind not in "fiu":
-        raise ContainerError(f"X_full is {x_full.dtype}; amplitudes are real, give float32")
-    energies = _group_energies(x_full)
-    scale = scale_to((x_full.shape[1] / 2) ** 2, float(energies.mean()))
-    if abs(scale - 1) < _ROUNDING:
-        scale = 1.0
-    part = {key: None if grouped[key] is None else grouped[key][groups] for key in KEYS}
-    truth = part["Y"]
-    return container(
-        X=GroupedArray(x_full[groups], scale),
-        Y_I=None if truth is None else ComplexPart(np.asarray(truth), "amplitude"),
-        Y_phi=None if truth is None else ComplexPart(np.asarray(truth), "phase"),
-        norm_Y_I=scale_to(nphotons, scale**2 * float(energies[groups].mean())),
-        YY_full=None,
-        coords_nominal=part["coords_start_relative"],
-        coords_true=part["coords_start_relative"],
-        nn_indices=part["nn_indices"],
-        global_offsets=part["coords_offsets"],
-        local_offsets=part["coords_relative"],
-        probeGuess=probeGuess,
-    )
+    arguments = arguments_from_grouped(cb(), probeGuess, which=which, create_split=create_split, nphotons=nphotons)
+    loaded = container(*arguments)
+    loaded.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
+    return loaded
 
 
-def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Grouped, slice]:  # noqa: ANN401, FBT001 - see load
-    """The grouped mapping and the groups that are asked for."""
-    grouped, fraction = returned, None
-    if create_split:
-        if which not in ("train", "test"):
-            raise ContainerError(f"which is {which!r}; a split has 'train' and 'test'")
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise ContainerError(f"create_split needs cb() to return (grouped, train_fraction), not {type(returned).__name__}")
-        grouped, fraction = returned
-        if not isinstance(fraction, int | float | np.floating) or not 0 < fraction < 1:
-            raise ContainerError(f"the train fraction is {fraction}; it lies between 0 and 1, both excluded")
-    if not isinstance(grouped, Mapping):
-        raise ContainerError(f"cb() returned {type(grouped).__name__}; a mapping of grouped arrays is needed")
-    missing = [key for key in KEYS if key not in grouped]
-    if missing:
-        raise ContainerError(f"the grouped mapping lacks {', '.join(missing)}; it has {', '.join(grouped) or 'nothing'}")
-    group_count = _check_lengths(grouped)
-    if fraction is None:
-        return grouped, slice(None)
-    first = int(group_count * fraction)
-    if first in (0, group_count):
-        raise ContainerError(f"a train fraction of {fraction} leaves one part of {group_count} groups empty; choose another")
-    return grouped, slice(first) if which == "train" else slice(first, None)
+def split_tensor(tensor: Any, frac: float, which: str = "test") -> Any:  # noqa: ANN401 - anything with a length and slices
+    """The first int(B * frac) entries for "train", the rest for "test"; raises ContainerError for another part or fraction."""
+    if which not in ("train", "test"):
+        raise ContainerError(f"which is {which!r}; a split has 'train' and 'test'")
+    first = int(len(tensor) * train_fraction(frac))
+    return tensor[:first] if which == "train" else tensor[first:]
 
 
-def _check_lengths(grouped: Grouped) -> int:
-    shape = np.shape(grouped["X_full"])
-    if len(shape) != 4 or shape[1] != shape[2] or 0 in shape:
-        raise ContainerError(f"X_full has shape {shape}; (groups, N, N, channels) is needed")
-    for key in KEYS:
-        values = grouped[key]
-        if values is None and key not in ("Y", "nn_indices"):
-            raise ContainerError(f"{key} is None; one entry for each of {shape[0]} groups is needed")
-        if values is not None and not np.shape(values):
-            raise ContainerError(f"{key} is {values!r}; one entry for each of {shape[0]} groups is needed")
-        if values is not None and len(values) != shape[0]:
-            raise ContainerError(f"{key} has {len(values)} groups and X_full {shape[0]}; they describe the same groups")
-    return int(shape[0])
+def split_data(X_full: Any, coords_nominal: Any, coords_true: Any, train_frac: float, which: str) -> tuple[Any, Any, Any]:  # noqa: ANN401 - as in split_tensor
+    """``split_tensor`` of all three, which must be of one length."""
+    lengths = [len(array) for array in (X_full, coords_nominal, coords_true)]
+    if len(set(lengths)) != 1:
+        raise ContainerError(f"X_full, coords_nominal and coords_true have {lengths} groups; they describe the same groups")
+    nominal, true = (split_tensor(coords, train_frac, which) for coords in (coords_nominal, coords_true))
+    return split_tensor(X_full, train_frac, which), nominal, true
 
 
-def _group_energies(x_full: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Energy per image, averaged over the channels of each group: (B,) float64, in chunks that stay small."""
-    group_bytes = max(1, x_full[0].nbytes)
-    per_chunk = max(1, CHUNK_BYTES // group_bytes)
-    energies = np.empty(len(x_full))
-    for start in range(0, len(x_full), per_chunk):
-        chunk = x_full[start : start + per_chunk]
-        energies[start : start + per_chunk] = chunk_energies(chunk, first=start, name="X_full, counting groups,")
-    energies /= x_full.shape[-1]
-    return energies
+def normalize_data(dset: Mapping[str, Any], N: int) -> npt.NDArray[Any] | ImageStack:
+    """``dset["diffraction"]`` (B, N, N, C) times the constant that makes its mean energy (N/2)^2; a stack stays a stack.
+
+    Raises ScanError naming the group for amplitudes that cannot be used.
+    """
+    images = dset["diffraction"]
+    scale = scale_to((N / 2) ** 2, float(group_energies(images).mean()))
+    return images.scaled(scale) if isinstance(images, ImageStack) else images * images.dtype.type(scale)
+
+
+def compute_dataset_intensity_stats(
+    diff3d: Any,  # noqa: ANN401 - array or stack
+    is_normalized: bool = False,  # noqa: FBT001, FBT002 - PtychoPINN's call
+    intensity_scale: float | None = None,
+) -> dict[str, Any]:
+    """Mean of sum |amplitude|^2 over frames (M, N, N) or groups (B, N, N, C), divided by intensity_scale^2 if ``is_normalized``.
+
+    Keys as in PtychoPINN: ``batch_mean_sum_intensity``, ``n_samples``, ``spec_reference``.
+    """
+    if len(np.shape(diff3d)) not in (3, 4):
+        raise ContainerError(f"diff3d has shape {np.shape(diff3d)}; (M, N, N) or (M, N, N, C) is needed")
+    if is_normalized and intensity_scale is None:
+        raise ContainerError("is_normalized needs the intensity_scale that the amplitudes were multiplied by")
+    mean = float(array_energies(diff3d, name="diff3d").mean())
+    return {
+        "batch_mean_sum_intensity": mean / intensity_scale**2 if is_normalized and intensity_scale is not None else mean,
+        "n_samples": len(diff3d),
+        "spec_reference": "mean over the first axis of the sum of squared amplitudes",
+    }

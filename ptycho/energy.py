@@ -30,6 +30,19 @@ def frame_energies(frames: FileArray, *, name: str, chunk_bytes: int = CHUNK_BYT
     return energies
 
 
+def array_energies(stack: Any, *, name: str) -> npt.NDArray[np.float64]:  # noqa: ANN401 - what numpy can take slices of
+    """Energy of every entry of an array (or ImageStack) of amplitudes (B, ...): (B,) float64, in chunks that stay small.
+
+    Raises ScanError as ``frame_energies`` does, but for a stack of zeros.
+    """
+    energies = np.empty(len(stack))
+    per_chunk = max(1, CHUNK_BYTES * len(stack) // max(1, stack.nbytes))
+    for start in range(0, len(stack), per_chunk):
+        chunk = np.asarray(stack[start : start + per_chunk])
+        energies[start : start + len(chunk)] = chunk_energies(chunk, first=start, name=name)
+    return energies
+
+
 def chunk_energies(chunk: npt.NDArray[Any], *, first: int, name: str) -> npt.NDArray[np.float64]:
     """Energies of the frames (b, ...) of one chunk: (b,) float64; ``first`` is the number of its first frame.
 

@@ -1,6 +1,9 @@
 """Scan positions to groups of C neighbours: indices and offsets only, no images."""
 
+import bisect
+import math
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +12,19 @@ from scipy.spatial import cKDTree
 from ptycho.arguments import whole
 from ptycho.errors import ContainerError
 
+Order = Literal["random", "sequential"]
+
 DEFAULT_NEIGHBOR_COUNT = 7
 """PtychoPINN's default K."""
 
-_CHUNK_GROUPS = 1 << 16
-"""Chosen: 65,536 groups are asked of the tree at once, about 8 MiB at K = 7."""
+_CHUNK_NEIGHBORS = 1 << 16
+"""Chosen: neighbours that are asked of the tree at once, those of 8,192 seeds at K = 7; about 2 MiB with all that is made of
+them."""
+_LEAF_FRAMES = 64
+"""Frames per leaf of the tree. With scipy's default of 16 the tree's nodes take up to 36 bytes per frame while it grows
+(72 bytes each, in a vector that doubles), with 64 a quarter of that; queries are as fast (measured)."""
+_MOST_COMBINATIONS = 1 << 62
+"""The sum of two numbers below it is still an int64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,71 +59,170 @@ def group(
     gridsize: int,
     neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
     seed: int = 0,
+    order: Order = "random",
 ) -> Groups:
     """Choose ``image_count`` seed frames and C - 1 of the K nearest neighbours of each, C = gridsize^2.
 
-    ``x`` and ``y`` are (M,) float64 pixels. Seeds are drawn without replacement while they last; beyond M groups every
-    frame is a seed again, with other neighbours. K = ``neighbor_count`` is cut to the M - 1 neighbours there are. The
-    draw has a generator of its own: numpy's global seed is neither read nor set. Raises ContainerError for counts that
-    cannot be met.
+    ``x`` and ``y`` are (M,) float64 pixels. Seeds are all different while they last: in random order, or frame 0, 1, 2, ...
+    with ``order="sequential"``. Beyond M groups every frame is a seed again in the same order, each time with another
+    combination of its neighbours, so that M * comb(K, C - 1) groups are the most. K = ``neighbor_count`` is cut to the
+    M - 1 neighbours there are. The draw has a generator of its own, made from ``seed``: numpy's global state is neither
+    read nor set. Raises ContainerError for counts that cannot be met.
     """
+    nn_indices = group_indices(
+        x, y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, order=order
+    )
+    return Groups(nn_indices, *coordinates(x, y, nn_indices, np.float32))
+
+
+def group_indices(
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    *,
+    image_count: int,
+    gridsize: int,
+    neighbor_count: int,
+    seed: int,
+    order: Order,
+) -> npt.NDArray[np.int64]:
+    """The (B, C) frame numbers of ``group``, without coordinates."""
     gridsize, image_count = whole("gridsize", gridsize, least=1), whole("image_count", image_count, least=1)
     neighbor_count, seed = whole("neighbor_count", neighbor_count, least=0), whole("seed", seed, least=0)
+    if order not in get_args(Order):
+        raise ContainerError(f"order is {order!r}; seeds are taken in 'random' or 'sequential' order")
     frame_count, channel_count = len(x), gridsize * gridsize
-    _check(frame_count, gridsize, neighbor_count)
+    nearest = min(neighbor_count, frame_count - 1) if channel_count > 1 else 0
+    _check(frame_count, gridsize, neighbor_count, nearest, image_count)
     generator = np.random.default_rng(seed)
-    seeds = _draw_seeds(generator, frame_count, image_count)
+    seeds = _first_seeds(generator, frame_count, min(image_count, frame_count), order)
     nn_indices = np.empty((image_count, channel_count), np.int64)
-    nn_indices[:, 0] = seeds
-    if channel_count > 1:
-        tree = cKDTree(np.column_stack((x, y)))
-        nearest = min(neighbor_count, frame_count - 1)
-        for start in range(0, image_count, _CHUNK_GROUPS):
-            chunk = slice(start, start + _CHUNK_GROUPS)
-            nn_indices[chunk, 1:] = _draw_neighbors(generator, tree, seeds[chunk], nearest, channel_count - 1)
-    return _with_coordinates(x, y, nn_indices)
-
-
-def _check(frame_count: int, gridsize: int, neighbor_count: int) -> None:
-    channel_count = gridsize * gridsize
-    if frame_count < channel_count:
-        raise ContainerError(f"gridsize {gridsize} needs {channel_count} frames per group and the scan has {frame_count}")
-    if channel_count > 1 and neighbor_count < channel_count:
-        raise ContainerError(f"gridsize {gridsize} needs a neighbor_count of at least {channel_count}, not {neighbor_count}")
-
-
-def _draw_seeds(generator: np.random.Generator, frame_count: int, image_count: int) -> npt.NDArray[np.int64]:
-    """(B,) int64: whole permutations of the frames, the last one cut."""
-    seeds = np.empty(image_count, np.int64)
     for start in range(0, image_count, frame_count):
-        part = seeds[start : start + frame_count]
-        part[:] = generator.permutation(frame_count)[: len(part)]
-    return seeds
+        nn_indices[start : start + frame_count, 0] = seeds[: image_count - start]
+    if channel_count > 1:
+        _fill_neighbors(generator, x, y, nn_indices, seeds, nearest)
+    return nn_indices
 
 
-def _draw_neighbors(
-    generator: np.random.Generator, tree: cKDTree, seeds: npt.NDArray[np.int64], nearest: int, wanted: int
-) -> npt.NDArray[np.int64]:
-    """(b, wanted) of the ``nearest`` frames around each seed, drawn without replacement, never the seed itself."""
-    _, found = tree.query(tree.data[seeds], k=nearest + 1)
-    # The seed is not always first, nor always there, where frames share a position: push it (or the farthest) out.
-    found = np.asarray(found)
-    is_seed = found == seeds[:, None]
-    is_seed[~is_seed.any(axis=1), -1] = True
-    candidates = found[~is_seed].reshape(len(seeds), nearest)
-    order = np.argsort(generator.random(candidates.shape), axis=1)[:, :wanted]
-    drawn: npt.NDArray[np.int64] = np.take_along_axis(candidates, order, axis=1).astype(np.int64, copy=False)
-    return drawn
-
-
-def _with_coordinates(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], nn_indices: npt.NDArray[np.int64]) -> Groups:
+def coordinates(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], nn_indices: npt.NDArray[np.int64], dtype: npt.DTypeLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """(coords, offsets, relative) of the groups (B, C) as ``dtype``; shapes as in ``Groups``."""
     # Two float64 arrays of (B, C) at a time, cast once: the mean is that of the positions as given.
     group_count, channel_count = nn_indices.shape
-    coords = np.empty((group_count, 1, 2, channel_count), np.float32)
-    offsets = np.empty((group_count, 1, 2, 1), np.float32)
+    coords = np.empty((group_count, 1, 2, channel_count), dtype)
+    offsets = np.empty((group_count, 1, 2, 1), dtype)
     relative = np.empty_like(coords)
     for axis, positions in enumerate((x, y)):
         here = positions[nn_indices]
         mean = here.mean(axis=1, keepdims=True)
         coords[:, 0, axis], offsets[:, 0, axis], relative[:, 0, axis] = here, mean, mean - here
-    return Groups(nn_indices, coords, offsets, relative)
+    return coords, offsets, relative
+
+
+def _check(frame_count: int, gridsize: int, neighbor_count: int, nearest: int, image_count: int) -> None:
+    channel_count = gridsize * gridsize
+    if frame_count < channel_count:
+        raise ContainerError(f"gridsize {gridsize} needs {channel_count} frames per group and the scan has {frame_count}")
+    if channel_count > 1 and neighbor_count < channel_count:
+        raise ContainerError(f"gridsize {gridsize} needs a neighbor_count of at least {channel_count}, not {neighbor_count}")
+    combinations = math.comb(nearest, channel_count - 1)
+    if combinations >= _MOST_COMBINATIONS:
+        raise ContainerError(
+            f"neighbor_count {nearest} has more than 2^62 choices of {channel_count - 1} neighbours for gridsize {gridsize}; "
+            f"{_most_neighbors(nearest, channel_count - 1)} is the most"
+        )
+    if image_count > frame_count * combinations:
+        advice = "take a larger neighbor_count or fewer" if channel_count > 1 else "take fewer"
+        raise ContainerError(
+            f"image_count is {image_count}; {frame_count} frames with {nearest} neighbours each make at most "
+            f"{frame_count * combinations} different groups of gridsize {gridsize}, {advice}"
+        )
+
+
+def _most_neighbors(too_many: int, wanted: int) -> int:
+    return bisect.bisect_left(range(too_many), _MOST_COMBINATIONS, key=lambda count: math.comb(count, wanted)) - 1
+
+
+def _first_seeds(generator: np.random.Generator, frame_count: int, count: int, order: Order) -> npt.NDArray[np.int64]:
+    """(count,) int64, all different."""
+    if order == "sequential":
+        return np.arange(count)
+    # Copied: a slice would keep the whole permutation, 8 bytes per frame.
+    return generator.permutation(frame_count)[:count].copy()
+
+
+def _fill_neighbors(
+    generator: np.random.Generator,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    nn_indices: npt.NDArray[np.int64],
+    seeds: npt.NDArray[np.int64],
+    nearest: int,
+) -> None:
+    """Write neighbours into channels 1 to C - 1.
+
+    ``seeds`` (s,) are channel 0 of the first s groups, and of every further s groups again.
+
+    The combinations of a seed are walked through by number, from a random one in steps of a random stride without common
+    divisor with their number: none comes twice before all were there, and nothing has to be remembered.
+    """
+    points = np.empty((len(x), 2))
+    points[:, 0], points[:, 1] = x, y
+    # 16 bytes per frame for the points, which the tree refers to, 8 for its order of them, and its nodes.
+    tree = cKDTree(points, leafsize=_LEAF_FRAMES, copy_data=False)
+    wanted = nn_indices.shape[1] - 1
+    table = _combination_counts(nearest, wanted)
+    combinations = math.comb(nearest, wanted)
+    per_chunk = max(1, _CHUNK_NEIGHBORS // (nearest + 1))
+    for start in range(0, len(seeds), per_chunk):
+        chosen = seeds[start : start + per_chunk]
+        candidates = _candidates(tree, chosen, nearest)
+        rank = generator.integers(combinations, size=len(chosen))
+        stride = _strides(generator, combinations, len(chosen))
+        for first in range(start, len(nn_indices), len(seeds)):
+            rows = nn_indices[first : first + len(chosen), 1:]
+            picked = np.take_along_axis(candidates[: len(rows)], _combination(rank[: len(rows)], table), axis=1)
+            # By number the farthest neighbour comes first; no channel is to mean anything.
+            rows[...] = generator.permuted(picked, axis=1)
+            rank = (rank + stride) % combinations
+
+
+def _candidates(tree: cKDTree, seeds: npt.NDArray[np.int64], nearest: int) -> npt.NDArray[np.int64]:
+    """(s, nearest) frames around each seed, never the seed itself."""
+    _, found = tree.query(tree.data[seeds], k=nearest + 1)
+    # The seed is not always first, nor always there, where frames share a position: push it (or the farthest) out.
+    found = np.asarray(found, np.int64)
+    is_seed = found == seeds[:, None]
+    is_seed[~is_seed.any(axis=1), -1] = True
+    candidates: npt.NDArray[np.int64] = found[~is_seed].reshape(len(seeds), nearest)
+    return candidates
+
+
+def _strides(generator: np.random.Generator, combinations: int, count: int) -> npt.NDArray[np.int64]:
+    """(count,) numbers from 1 to ``combinations`` without common divisor with it."""
+    strides = generator.integers(1, combinations, size=count, endpoint=True)
+    while (is_bad := np.gcd(strides, combinations) != 1).any():
+        strides[is_bad] = generator.integers(1, combinations, size=int(is_bad.sum()), endpoint=True)
+    return strides
+
+
+def _combination_counts(nearest: int, wanted: int) -> npt.NDArray[np.int64]:
+    """(wanted, nearest) int64: comb(number, size), sizes falling from ``wanted`` to 1."""
+    combinations = math.comb(nearest, wanted)
+    # Cut at the number of combinations, which no rank reaches, so that every entry is an int64.
+    return np.array(
+        [[min(math.comb(number, size), combinations) for number in range(nearest)] for size in range(wanted, 0, -1)], np.int64
+    )
+
+
+def _combination(rank: npt.NDArray[np.int64], table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(s, wanted) different numbers below ``nearest``: the combination that has the number ``rank`` (s,).
+
+    The combinatorial number system (Knuth, TAOCP 4A, 7.2.1.3): rank = comb(c_w, w) + ... + comb(c_1, 1), c_w > ... > c_1.
+    """
+    rest = rank.copy()
+    picked = np.empty((len(rank), len(table)), np.int64)
+    for column, counts in enumerate(table):
+        picked[:, column] = np.searchsorted(counts, rest, side="right") - 1
+        rest -= counts[picked[:, column]]
+    return picked

@@ -11,8 +11,10 @@ from ptycho.errors import ContainerError
 from ptycho.formats.contents import FileArray
 from ptycho.physics import patch_corner
 
-Images = npt.NDArray[np.float32]
+Images = npt.NDArray[Any]
+"""(b, N, N, C) of a source's dtype."""
 Indices = npt.NDArray[np.intp]
+Part = Literal["amplitude", "phase", "complex"]
 
 _PIECE_BYTES = 512 << 10
 """Frames of one channel that are gathered at a time, half of what a core's own cache holds. One channel after the other is as
@@ -30,7 +32,16 @@ class GroupSource(Protocol):
 
     @abstractmethod
     def read(self, groups: Indices, out: Images) -> None:
-        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
+        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) of this source's dtype."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Float32; complex64 where a source says so."""
+        return np.dtype(np.float32)
+
+    def group_energies(self) -> npt.NDArray[np.float64] | None:
+        """Energy sum_xy image^2 averaged over the channels, (B,), where it is known without reading an image; else None."""
+        return None
 
     def check(self) -> None:
         """Raise ScanFileError where a file behind the images has changed; asked whenever a pass over them begins."""
@@ -44,7 +55,7 @@ class GroupSource(Protocol):
     @property
     def way(self) -> str:
         """How the images are read, in a few words."""
-        return "gathered from memory"
+        return _way(None)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """The frames of ``file`` that ``groups`` (b,) are made of, (b, C); (b, 0) where there is no file."""
@@ -56,14 +67,14 @@ class GroupSource(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """What the whole stack takes as float32; the source itself may store far less."""
-        return int(np.prod(self.shape)) * np.dtype(np.float32).itemsize
+        """What the whole stack takes in memory; the source itself may store far less."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 - numpy's
-        """The whole stack, (B, N, N, C) float32: this is the cost the source exists to avoid."""
+        """The whole stack, (B, N, N, C): this is the cost the source exists to avoid."""
         if copy is False:
             raise ValueError("the images of a source are not stored as one array; reading them makes one")
-        whole = np.empty(self.shape, np.float32)
+        whole = np.empty(self.shape, self.dtype)
         read_all(self, whole)
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
@@ -79,9 +90,14 @@ class FirstChannel(GroupSource):
         """(B, N, N, 1)."""
         return (*self._source.shape[:3], 1)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the source."""
+        return self._source.dtype
+
     def read(self, groups: Indices, out: Images) -> None:
         """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1) float32, through the channels of one group at a time."""
-        whole = np.empty((1, *self._source.shape[1:]), np.float32)
+        whole = np.empty((1, *self._source.shape[1:]), self.dtype)
         for row in range(len(groups)):
             self._source.read(groups[row : row + 1], whole)
             out[row] = whole[0, ..., :1]
@@ -126,16 +142,38 @@ class Scaled(GroupSource):
 
 
 def read_all(source: GroupSource, out: Images) -> None:
-    """Write the whole stack into ``out`` (B, N, N, C) float32; raises ScanFileError where its file has changed."""
+    """Write the whole stack into ``out`` (B, N, N, C); raises ScanFileError where its file has changed."""
     source.check()
     source.read(np.arange(source.shape[0]), out)
 
 
 class GroupedArray(GroupSource):
-    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied."""
+    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied.
 
-    def __init__(self, array: npt.NDArray[Any], scale: float = 1.0) -> None:
-        self._array, self._scale = np.asarray(array), scale
+    It may be a memory map of ``file``.
+    """
+
+    def __init__(self, array: npt.NDArray[Any], scale: float = 1.0, *, file: FileArray | None = None) -> None:
+        self._array, self._scale, self._file = np.asarray(array), scale, file
+
+    def check(self) -> None:
+        """Raise ScanFileError where the file behind the array has changed since it was opened."""
+        if self._file is not None:
+            self._file.check()
+
+    @property
+    def file(self) -> FileArray | None:
+        """Where the groups lie."""
+        return self._file
+
+    @property
+    def way(self) -> str:
+        """How the groups are read."""
+        return _way(self._file)
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """(b, 1): of this file, the groups themselves."""
+        return groups[:, None]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -159,7 +197,7 @@ class GroupedArray(GroupSource):
 class ComplexPart(GroupSource):
     """Amplitude or phase of a complex grouped array (B, N, N, C), taken batch by batch."""
 
-    def __init__(self, array: npt.NDArray[Any], part: Literal["amplitude", "phase"]) -> None:
+    def __init__(self, array: npt.NDArray[Any], part: Part) -> None:
         self._array, self._part = np.asarray(array), part
 
     @property
@@ -170,7 +208,7 @@ class ComplexPart(GroupSource):
     def read(self, groups: Indices, out: Images) -> None:
         """Write the part of array[groups] into ``out`` (b, N, N, C) float32."""
         for row, index in enumerate(groups):
-            _write_part(self._array[index], self._part, out[row])
+            write_part(self._array[index], self._part, out[row])
 
     def first_channel(self) -> GroupSource:
         """Channel 0 alone, (B, N, N, 1)."""
@@ -178,10 +216,19 @@ class ComplexPart(GroupSource):
 
 
 class FrameGather(GroupSource):
-    """Frames stored once, (M, N, N) float32 or float64, and gathered by group index (B, C); a memory map of ``file``, if given."""
+    """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C); a memory map of ``file``, if given.
+
+    ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them already.
+    """
 
     def __init__(
-        self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0, *, file: FileArray | None = None
+        self,
+        frames: npt.NDArray[Any],
+        nn_indices: npt.NDArray[np.int64],
+        scale: float = 1.0,
+        *,
+        file: FileArray | None = None,
+        energies: npt.NDArray[np.float64] | None = None,
     ) -> None:
         if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
             raise ContainerError(
@@ -190,7 +237,7 @@ class FrameGather(GroupSource):
             )
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
-        self._nn_indices, self._scale, self._file = nn_indices, scale, file
+        self._nn_indices, self._scale, self._file, self._energies = nn_indices, scale, file, energies
         # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
@@ -207,11 +254,23 @@ class FrameGather(GroupSource):
     @property
     def way(self) -> str:
         """How the frames are read."""
-        return "gathered from memory" if self._file is None else "gathered from a memory-mapped file"
+        return _way(self._file)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """(b, C) frame numbers."""
         return self._nn_indices[groups]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Complex64 for complex frames."""
+        return np.dtype(np.complex64 if self._frames.dtype.kind == "c" else np.float32)
+
+    def group_energies(self) -> npt.NDArray[np.float64] | None:
+        """(B,) out of the energies of the frames."""
+        if self._energies is None:
+            return None
+        energies: npt.NDArray[np.float64] = self._scale**2 * self._energies[self._nn_indices].mean(axis=1)
+        return energies
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -220,7 +279,7 @@ class FrameGather(GroupSource):
         return group_count, rows, columns, channel_count
 
     def read(self, groups: Indices, out: Images) -> None:
-        """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C) float32, channels last."""
+        """Write scale * frames[nn_indices[groups]] into ``out`` (b, N, N, C), channels last."""
         factor = _factor(self._scale, self._frames.dtype)
         step = _piece_groups(self.shape)
         try:
@@ -242,7 +301,7 @@ class FrameGather(GroupSource):
 
 
 class ObjectPatches(GroupSource):
-    """Amplitude or phase of the object (H, W) where every frame was measured, cut batch by batch.
+    """The object (H, W), its amplitude or its phase, where every frame was measured, cut batch by batch.
 
     ``coords`` (B, 1, 2, C) are absolute patch centres [x, y]; a patch is object[y-N/2:y+N/2, x-N/2:x+N/2] at the
     rounded position. Raises ContainerError where a patch leaves the object.
@@ -250,10 +309,10 @@ class ObjectPatches(GroupSource):
 
     def __init__(
         self,
-        obj: npt.NDArray[np.complex64],
+        obj: npt.NDArray[np.complexfloating],
         coords: npt.NDArray[np.float32],
         frame_size: int,
-        part: Literal["amplitude", "phase"],
+        part: Part,
     ) -> None:
         # int32: 8 bytes per frame, and no object is wider than 2^31 pixels.
         corners = patch_corner(coords[:, 0].astype(np.float64), frame_size).astype(np.int32)
@@ -262,7 +321,7 @@ class ObjectPatches(GroupSource):
         if is_outside.any():
             raise ContainerError(f"group {int(np.argmax(is_outside))} leaves the object of shape {obj.shape}; check its positions")
         self._object, self._corners, self._frame_size = obj, corners, frame_size
-        self._part: Literal["amplitude", "phase"] = part
+        self._part: Part = part
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -270,13 +329,18 @@ class ObjectPatches(GroupSource):
         group_count, _, channel_count = self._corners.shape
         return group_count, self._frame_size, self._frame_size, channel_count
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Complex64 for whole patches."""
+        return np.dtype(np.complex64 if self._part == "complex" else np.float32)
+
     def read(self, groups: Indices, out: Images) -> None:
-        """Write the patches of ``groups`` into ``out`` (b, N, N, C) float32."""
+        """Write the patches of ``groups`` into ``out`` (b, N, N, C)."""
         size = self._frame_size
         for row, index in enumerate(groups):
             for channel, (column, line) in enumerate(self._corners[index].T.tolist()):
                 patch = self._object[line : line + size, column : column + size]
-                _write_part(patch, self._part, out[row, :, :, channel])
+                write_part(patch, self._part, out[row, :, :, channel])
 
     def first_channel(self) -> GroupSource:
         """Channel 0 alone, (B, N, N, 1)."""
@@ -305,6 +369,10 @@ class Constant(GroupSource):
         return Constant(self._value, (*self._shape[:3], 1))
 
 
+def _way(file: FileArray | None) -> str:
+    return "gathered from memory" if file is None else "gathered from a memory-mapped file"
+
+
 def _piece_groups(shape: tuple[int, int, int, int]) -> int:
     """Groups whose frames of one channel, as float32, make a piece."""
     return max(1, _PIECE_BYTES // (shape[1] * shape[2] * np.dtype(np.float32).itemsize))
@@ -322,8 +390,11 @@ def _factor(scale: float, dtype: np.dtype[Any]) -> np.floating[Any] | None:
     return np.float64(scale) if dtype == np.float64 else np.float32(scale)
 
 
-def _write_part(values: npt.NDArray[Any], part: Literal["amplitude", "phase"], out: Images) -> None:
-    if part == "amplitude":
+def write_part(values: npt.NDArray[Any], part: Part, out: Images) -> None:
+    """Write amplitude, phase or all of complex ``values`` into ``out`` of the same shape."""
+    if part == "complex":
+        out[...] = values
+    elif part == "amplitude":
         np.abs(values, out=out, casting="same_kind")
     else:
         np.arctan2(values.imag, values.real, out=out, casting="same_kind")

@@ -4,10 +4,10 @@ import contextlib
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from ptycho.energy import CHUNK_BYTES
 from ptycho.errors import ContainerError, PtychoError, ScanFileError
 from ptycho.replacing import replacing
 from ptycho.scan import Scan
+from ptycho.sources import GroupSource
 
 SUFFIX = ".npz"
 """The one that scans of this format are read by."""
@@ -33,12 +34,14 @@ def write_scan(
     y: npt.NDArray[np.float64],
     probe: npt.NDArray[Any],
     obj: npt.NDArray[Any] | None = None,
+    order: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> None:
     """Write a contract NPZ at ``path``, replacing what is there, without holding the frames.
 
-    ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N). The file appears whole or
-    not at all; a link is followed. Raises ScanFileError where it cannot be written, ContainerError where the frames are
-    not ``frame_count``.
+    ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N). ``order`` has the arrays
+    that say how the scan was taken (``xcoords_start``, ``ycoords_start``, ``scan_index``). The file appears whole or not at
+    all; a link is followed. Raises ScanFileError where it cannot be written, ContainerError where the frames are not
+    ``frame_count``.
     """
     small: dict[str, npt.NDArray[Any]] = {
         "xcoords": np.asarray(x, np.float64),
@@ -47,7 +50,44 @@ def write_scan(
     }
     if obj is not None:
         small["objectGuess"] = obj.astype(np.complex64)
-    given = Path(path)
+    with _archive(Path(path)) as archive:
+        _write_frames(archive, chunks, (frame_count, *probe.shape))
+        _write_small(archive, {**small, **(order or {})})
+
+
+def write_stacks(path: str | PathLike[str], stacks: Mapping[str, GroupSource], small: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no pickle.
+
+    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot be written or a file
+    behind the images has changed, ContainerError for an array of Python objects.
+    """
+    for key, values in small.items():
+        if values.dtype.hasobject:
+            raise ContainerError(f"{key} is {type(values.item(0) if values.size else values).__name__}, not an array of numbers")
+    with _archive(Path(path)) as archive:
+        for key, source in stacks.items():
+            with _array_member(archive, key, source.dtype, source.shape) as member:
+                for chunk in _group_chunks(source):
+                    member.write(chunk.view(np.uint8).data)
+        _write_small(archive, small)
+
+
+def _group_chunks(source: GroupSource) -> Iterator[npt.NDArray[Any]]:
+    """(b, N, N, C) in order; every chunk is overwritten by the next."""
+    source.check()
+    group_count = source.shape[0]
+    per_chunk = min(group_count, max(1, CHUNK_BYTES * group_count // source.nbytes))
+    buffer = np.empty((per_chunk, *source.shape[1:]), source.dtype)
+    for start in range(0, group_count, per_chunk):
+        groups = np.arange(start, min(start + per_chunk, group_count))
+        chunk = buffer[: len(groups)]
+        source.read(groups, chunk)
+        yield chunk
+
+
+@contextlib.contextmanager
+def _archive(given: Path) -> Iterator[zipfile.ZipFile]:
+    """A stored NPZ that takes the place of ``given`` when the block ends well."""
     if given.suffix.lower() != SUFFIX:
         raise ScanFileError(f"{given} has the suffix {given.suffix!r}; a scan is written as {SUFFIX}, name it so")
     try:
@@ -55,8 +95,7 @@ def write_scan(
             replacing(_target(given), mode=_EVERYBODY) as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
         ):
-            _write_frames(archive, chunks, (frame_count, *probe.shape))
-            _write_small(archive, small)
+            yield archive
     except PtychoError:
         raise
     except OSError as error:
@@ -88,11 +127,15 @@ def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
     write_scan(path, chunks, frame_count=frame_count, x=scan.x[first], y=scan.y[first], probe=scan.probe, obj=scan.object)
 
 
+def npz_path(path: str | PathLike[str]) -> Path:
+    """``path`` with ``.npz`` added where it is missing, as numpy.savez does."""
+    given = Path(path)
+    return given if given.suffix.lower() == SUFFIX else given.with_name(given.name + SUFFIX)
+
+
 def _write_frames(archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, ...]) -> None:
     written = 0
-    # A ZipInfo of its own has a fixed date: the same frames give the same bytes.
-    with archive.open(zipfile.ZipInfo("diff3d.npy"), "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with _array_member(archive, "diff3d", np.dtype("<f4"), shape) as member:
         for chunk in chunks:
             if chunk.shape[1:] != shape[1:]:
                 raise ContainerError(f"frames have shape {chunk.shape[1:]} and the probe {shape[1:]}; they must be the same")
@@ -100,6 +143,15 @@ def _write_frames(archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], 
             written += len(chunk)
     if written != shape[0]:
         raise ContainerError(f"{shape[0]} frames were announced and {written} came")
+
+
+@contextlib.contextmanager
+def _array_member(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """A member whose header is written and whose values, C-ordered, are the block's to write."""
+    # A ZipInfo of its own has a fixed date: the same values give the same bytes.
+    with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+        yield member
 
 
 def _write_small(archive: zipfile.ZipFile, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

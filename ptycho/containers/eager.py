@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +17,14 @@ from ptycho.containers.inputs import (
     check_inputs,
     intensity_scale,
 )
+from ptycho.containers.storing import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
 from ptycho.device import empty_for_device, place, placed
+from ptycho.formats.container import STACK_KEYS
+from ptycho.grouped import arguments_from_raw
+from ptycho.grouping import Order
 from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.pipeline import Repeat, slice_batches
+from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from ptycho.sources import GroupSource, read_all
 
@@ -71,14 +77,57 @@ class PtychoDataContainer:
         neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
         seed: int = 0,
         nphotons: float = DEFAULT_NPHOTONS,
+        order: Order = "random",
     ) -> Self:
         """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
         container = cls(
             *arguments_from_scan(
-                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+                scan,
+                image_count=image_count,
+                gridsize=gridsize,
+                neighbor_count=neighbor_count,
+                seed=seed,
+                nphotons=nphotons,
+                order=order,
             )
         )
         container.intensity_scale = intensity_scale(nphotons, scan.frame_size)
+        return container
+
+    @classmethod
+    def from_raw_data_without_pc(
+        cls,
+        xcoords: Given,
+        ycoords: Given,
+        diff3d: Given,
+        probeGuess: Given,
+        scan_index: Given,
+        objectGuess: Given = None,
+        N: int | None = None,
+        K: int = DEFAULT_NEIGHBOR_COUNT,
+        nsamples: int = 1,
+        *,
+        gridsize: int = 1,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
+        raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
+        arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
+        container = cls(*arguments)
+        container.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
+        return container
+
+    @classmethod
+    def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
+        """Open what ``to_npz`` wrote and put it on the device.
+
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
+        file that cannot be used.
+        """
+        arguments, scale = arguments_from_npz(file_path, cache_dir)
+        container = cls(*arguments)
+        container.intensity_scale = container.intensity_scale if scale is None else scale
         return container
 
     @staticmethod
@@ -126,6 +175,16 @@ class PtychoDataContainer:
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
         """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users know."""
         return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
+
+    def to_npz(self, file_path: str | PathLike[str]) -> None:
+        """Write everything to an NPZ, the images a few groups at a time; None is left out. See ``from_npz``.
+
+        Raises ScanFileError where it cannot be written; what was there stays then.
+        """
+        stacks = {name: DeviceImages(getattr(self, name)) for name in STACK_KEYS}
+        save_container(
+            file_path, stacks, {name: getattr(self, name) for name in ("coords_nominal", "coords_true", "probe", *KEPT_NAMES)}
+        )
 
     def __len__(self) -> int:
         """B."""

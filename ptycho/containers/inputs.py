@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ptycho.arguments import photons
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
-from ptycho.grouping import DEFAULT_NEIGHBOR_COUNT, group
+from ptycho.grouping import DEFAULT_NEIGHBOR_COUNT, Order, group
 from ptycho.scan import Scan
 from ptycho.sources import Constant, FrameGather, GroupedArray, GroupSource, ObjectPatches
 
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def arguments_from_scan(
-    scan: Scan, *, image_count: int, gridsize: int, neighbor_count: int, seed: int, nphotons: float
+    scan: Scan, *, image_count: int, gridsize: int, neighbor_count: int, seed: int, nphotons: float, order: Order = "random"
 ) -> Arguments:
     """Group the scan, find its scale in one pass over the frames, and refer to it; no image is gathered.
 
@@ -69,7 +69,9 @@ def arguments_from_scan(
     that cannot be met, ScanError for frames that cannot be used.
     """
     nphotons = photons("nphotons", nphotons)
-    groups = group(scan.x, scan.y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed)
+    groups = group(
+        scan.x, scan.y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, order=order
+    )
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
     images = FrameGather(scan.frames, groups.nn_indices, scale, file=scan.frames_file)
     if scan.object is None:
@@ -143,6 +145,8 @@ def _no_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSourc
 def _source(name: str, images: Given) -> GroupSource:
     # A source is asked for its shape alone: numpy would read all of it.
     if isinstance(images, GroupSource):
+        if images.dtype != np.float32:
+            raise ContainerError(f"{name} is {images.dtype}; its images are real, give float32")
         return images
     array = np.asarray(images)
     if array.ndim != 4:

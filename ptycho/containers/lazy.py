@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from os import PathLike
 from typing import Any, Self
 
 import numpy as np
@@ -23,9 +24,14 @@ from ptycho.containers.inputs import (
     check_inputs,
     intensity_scale,
 )
+from ptycho.containers.storing import KEPT_NAMES, arguments_from_npz, save_container
 from ptycho.device import place
+from ptycho.formats.container import STACK_KEYS
+from ptycho.grouped import arguments_from_raw
+from ptycho.grouping import Order
 from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.pipeline import Repeat, batches, stream
+from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 
 
@@ -35,7 +41,8 @@ class LazyPtychoDataContainer:
     The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred to, not copied.
     ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the whole tensor to old code, with a DeprecationWarning: the same tensor
     as long as somebody holds it, and none after that. ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are
-    small: they follow the same rule without the warning. ``intensity_scale`` is the s of ``targets``: sqrt(nphotons) / (N/2).
+    small: they follow the same rule without the warning. All but ``Y`` may be assigned; datasets that are there already keep
+    what they were made of. ``intensity_scale`` is the s of ``targets``: sqrt(nphotons) / (N/2).
     """
 
     def __init__(
@@ -73,14 +80,57 @@ class LazyPtychoDataContainer:
         neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
         seed: int = 0,
         nphotons: float = DEFAULT_NPHOTONS,
+        order: Order = "random",
     ) -> Self:
         """Group a scan, frames left in their file; see ``ptycho.grouping.group`` for the counts."""
         container = cls(
             *arguments_from_scan(
-                scan, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, nphotons=nphotons
+                scan,
+                image_count=image_count,
+                gridsize=gridsize,
+                neighbor_count=neighbor_count,
+                seed=seed,
+                nphotons=nphotons,
+                order=order,
             )
         )
         container.intensity_scale = intensity_scale(nphotons, scan.frame_size)
+        return container
+
+    @classmethod
+    def from_raw_data_without_pc(
+        cls,
+        xcoords: Given,
+        ycoords: Given,
+        diff3d: Given,
+        probeGuess: Given,
+        scan_index: Given,
+        objectGuess: Given = None,
+        N: int | None = None,
+        K: int = DEFAULT_NEIGHBOR_COUNT,
+        nsamples: int = 1,
+        *,
+        gridsize: int = 1,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
+        raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
+        arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
+        container = cls(*arguments)
+        container.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
+        return container
+
+    @classmethod
+    def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
+        """Open what ``to_npz`` wrote; the images stay in the file.
+
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
+        file that cannot be used.
+        """
+        arguments, scale = arguments_from_npz(file_path, cache_dir)
+        container = cls(*arguments)
+        container.intensity_scale = container.intensity_scale if scale is None else scale
         return container
 
     def as_dataset(
@@ -156,17 +206,29 @@ class LazyPtychoDataContainer:
         _warn("X")
         return self._images("X")
 
+    @X.setter
+    def X(self, given: Given) -> None:  # noqa: N802 - PtychoPINN's name
+        self._replace(X=given)
+
     @property
     def Y_I(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
         """All ground truth amplitudes, (B, N, N, C) float32. Deprecated: use ``as_dataset``."""
         _warn("Y_I")
         return self._images("Y_I")
 
+    @Y_I.setter
+    def Y_I(self, given: Given) -> None:  # noqa: N802 - PtychoPINN's name
+        self._replace(Y_I=given)
+
     @property
     def Y_phi(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
         """All ground truth phases, (B, N, N, C) float32. Deprecated: use ``as_dataset``."""
         _warn("Y_phi")
         return self._images("Y_phi")
+
+    @Y_phi.setter
+    def Y_phi(self, given: Given) -> None:  # noqa: N802 - PtychoPINN's name
+        self._replace(Y_phi=given)
 
     @property
     def Y(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
@@ -179,20 +241,53 @@ class LazyPtychoDataContainer:
         """The same tensor as ``coords_nominal``."""
         return self.coords_nominal
 
+    @coords.setter
+    def coords(self, given: Given) -> None:
+        self._replace(coords_nominal=given)
+
     @property
     def coords_nominal(self) -> tf.Tensor:
         """(B, 1, 2, C) float32, axis 2 is [x, y]."""
         return self._tensor("coords_nominal", lambda: place(self._inputs.coords_nominal))
+
+    @coords_nominal.setter
+    def coords_nominal(self, given: Given) -> None:
+        self._replace(coords_nominal=given)
 
     @property
     def coords_true(self) -> tf.Tensor:
         """(B, 1, 2, C) float32, axis 2 is [x, y]."""
         return self._tensor("coords_true", lambda: place(self._inputs.coords_true))
 
+    @coords_true.setter
+    def coords_true(self, given: Given) -> None:
+        self._replace(coords_true=given)
+
     @property
     def probe(self) -> tf.Tensor:
         """(N, N) complex64."""
         return self._tensor("probe", lambda: place(self._inputs.probe))
+
+    @probe.setter
+    def probe(self, given: Given) -> None:
+        self._replace(probeGuess=given)
+
+    def to_npz(self, file_path: str | PathLike[str]) -> None:
+        """Write everything to an NPZ, the images a few groups at a time; None is left out. See ``from_npz``.
+
+        Raises ScanFileError where it cannot be written (what was there stays then) or the scan file has changed.
+        """
+        inputs = self._inputs
+        save_container(
+            file_path,
+            dict(zip(STACK_KEYS, (inputs.images, inputs.amplitude, inputs.phase), strict=True)),
+            {
+                "coords_nominal": inputs.coords_nominal,
+                "coords_true": inputs.coords_true,
+                "probe": inputs.probe,
+                **{name: getattr(self, name) for name in KEPT_NAMES},
+            },
+        )
 
     def __len__(self) -> int:
         """B."""
@@ -201,6 +296,15 @@ class LazyPtychoDataContainer:
     def __repr__(self) -> str:
         images = self._inputs.images
         return f"<{type(self).__name__} of {len(self)} groups, X {images.shape} not on the device, {images.way}>"
+
+    def _replace(self, **given: Given) -> None:
+        """Take another argument, as the constructor does: checked against the rest, nothing changed where it does not fit."""
+        with self._building:
+            arguments = self._given._replace(**given)
+            self._inputs = check_inputs(arguments)
+            self._given = arguments
+            # Tensors that are still held were made of what was there before.
+            self._held.clear()
 
     def _images(self, name: str) -> tf.Tensor:
         source = {"X": self._inputs.images, "Y_I": self._inputs.amplitude, "Y_phi": self._inputs.phase}[name]

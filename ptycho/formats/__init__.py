@@ -17,7 +17,7 @@ def read(path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Contents:
 
     Raises ScanFileError for a path that is no readable file, ScanError for a format that is not known or not whole.
     """
-    _check_regular(path)
+    check_regular(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ScanError(f"{path} has the suffix {path.suffix!r}; scans are read from {', '.join(READERS)}")
@@ -29,7 +29,8 @@ def read(path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Contents:
         raise ScanFileError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions") from error
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
+    """Raise ScanFileError with the reason where there is no regular file."""
     # Opening a FIFO would wait for its writer, so the kind of file is asked for first.
     try:
         mode = path.stat().st_mode

@@ -42,14 +42,14 @@ def read_npz(path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Conte
         if missing:
             raise ScanError(f"{path} lacks {', '.join(missing)}; it has {', '.join(found)}")
         used = [frames_key, *(key for key in SMALL_KEYS if key in found)]
-        headers = {key: _header(path, archive, key, found[key]) for key in used}
+        headers = {key: member_header(path, archive, key, found[key]) for key in used}
         if headers[frames_key].is_fortran:
             raise ScanError(
                 f"{path}: {frames_key} is in Fortran order, which scatters every frame; save numpy.ascontiguousarray of it"
             )
         check(Layout(path, frames_key, {key: ArrayHeader(header.shape, header.dtype) for key, header in headers.items()}))
-        small = {key: _load(path, archive, key, found[key], headers[key]) for key in used[1:]}
-        frames, more = _frames(path, archive, frames_key, found[frames_key], headers[frames_key], cache_dir)
+        small = {key: load_member(path, archive, key, found[key], headers[key]) for key in used[1:]}
+        frames, more = locate_member(path, archive, frames_key, found[frames_key], headers[frames_key], cache_dir)
     return Contents(frames_key, frames, small, tuple(found), notes + more)
 
 
@@ -65,7 +65,7 @@ def _frames_key(path: Path, found: Mapping[str, zipfile.ZipInfo]) -> tuple[str, 
     return keys[0], ("diff3d and diffraction hold the same bytes, by size and checksum; diff3d is read",)
 
 
-def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> NpyHeader:
+def member_header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> NpyHeader:
     """The header of one member, whose announced size it must fit."""
     values_offset(path, key, member)  # checks the member
     with damage_named(path, key), archive.open(member) as file:
@@ -78,7 +78,7 @@ def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipI
     return header
 
 
-def _load(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, header: NpyHeader) -> npt.NDArray[Any]:
+def load_member(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, header: NpyHeader) -> npt.NDArray[Any]:
     """One small array, whole, its checksum and length checked by reading through the zip layer."""
     try:
         values = np.empty(header.values_bytes, np.uint8)
@@ -95,10 +95,10 @@ def _load(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInf
     return values.view(header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
 
 
-def _frames(
+def locate_member(
     path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, header: NpyHeader, cache_dir: Path | None
 ) -> tuple[FileArray, tuple[str, ...]]:
-    """Where the values of the frames lie, and what had to be done for it."""
+    """Where the values of one large array lie, and what had to be done for it: a deflated one is unpacked once."""
     if member.compress_type == zipfile.ZIP_STORED:
         start_bytes = values_offset(path, key, member)
         notes = (f"{key} is mapped where it lies in the file; its checksum is not verified",)

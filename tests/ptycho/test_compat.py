@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanError
-from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
+from ptycho.image_stacks import ImageStack
+from ptycho.loader import (
+    LazyPtychoDataContainer,
+    PtychoDataContainer,
+    PtychoDataset,
+    compute_dataset_intensity_stats,
+    load,
+    normalize_data,
+    split_data,
+    split_tensor,
+)
+from ptycho.sources import GroupedArray
 
 PROBE = np.ones((16, 16), np.complex64)
 COORDS = ("coords_start_relative", "coords_relative")
@@ -123,3 +134,100 @@ def test_impossible_amplitudes_are_refused(grouped, value, words):
 def test_photons_are_a_positive_number(grouped, nphotons):
     with pytest.raises(ContainerError, match="nphotons is"):
         load(lambda: grouped, PROBE, None, False, nphotons=nphotons)
+
+
+@pytest.mark.parametrize("wrap", [GroupedArray, lambda images: ImageStack(GroupedArray(images))])
+@pytest.mark.filterwarnings("ignore:.* puts every image:DeprecationWarning")
+def test_stacks_load_as_their_arrays_do(grouped, wrap):
+    """Not scaled yet, and split: the same images, ground truth and norm_Y_I."""
+    stacked = {**grouped, "X_full": wrap(grouped["X_full"])}
+    expected, found = (load(lambda g=g: (g, 0.4), PROBE, "test", True) for g in (grouped, stacked))
+
+    np.testing.assert_array_equal(images(expected), images(found))
+    np.testing.assert_array_equal(expected.Y, found.Y)
+    assert found.norm_Y_I == expected.norm_Y_I
+
+
+def test_a_stack_of_waves_is_not_amplitude(grouped):
+    with pytest.raises(ContainerError, match="X_full is complex64"):
+        load(lambda: {**grouped, "X_full": Waves(grouped["Y"])}, PROBE, None, False)
+
+
+def test_impossible_amplitudes_in_a_stack_are_refused(grouped):
+    grouped["X_full"][6, 3, 3, 1] = np.nan
+    with pytest.raises(ScanError, match="NaN or infinite amplitude in frame 6"):
+        load(lambda: {**grouped, "X_full": GroupedArray(grouped["X_full"])}, PROBE, None, False)
+
+
+class Waves(GroupedArray):
+    dtype = np.dtype(np.complex64)
+
+
+@pytest.mark.parametrize(("which", "part"), [("train", slice(0, 4)), ("test", slice(4, 11))])
+def test_the_split_functions_split_as_load_does(grouped, which, part):
+    x_full, nominal, true = split_data(grouped["X_full"], grouped["coords_relative"], grouped["coords_start_relative"], 0.4, which)
+
+    np.testing.assert_array_equal(grouped["X_full"][part], x_full)
+    np.testing.assert_array_equal(grouped["coords_relative"][part], nominal)
+    np.testing.assert_array_equal(grouped["coords_start_relative"][part], true)
+    np.testing.assert_array_equal(grouped["nn_indices"][part], split_tensor(grouped["nn_indices"], 0.4, which))
+
+
+def test_a_tensor_is_split_for_testing_by_default():
+    assert split_tensor(list(range(10)), 0.3) == list(range(3, 10))
+
+
+def test_a_stack_is_split_without_reading_it(grouped):
+    stack = ImageStack(GroupedArray(grouped["X_full"]))
+    part, _, _ = split_data(stack, grouped["coords_relative"], grouped["coords_relative"], 0.5, "train")
+
+    assert isinstance(part, ImageStack)
+    np.testing.assert_array_equal(grouped["X_full"][:5], part)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 0.0, 1.0, -0.1, 1.1, np.nan, "half", None])
+def test_a_fraction_that_leaves_nothing_is_refused(fraction):
+    with pytest.raises(ContainerError, match=f"train fraction is {fraction}"):
+        split_tensor(np.arange(10), fraction, "train")
+
+
+def test_parts_that_are_no_parts_are_refused():
+    with pytest.raises(ContainerError, match="which is 'validate'"):
+        split_tensor(np.arange(10), 0.5, "validate")
+    with pytest.raises(ContainerError, match=r"\[10, 10, 9\] groups"):
+        split_data(np.arange(10), np.arange(10), np.arange(9), 0.5, "train")
+
+
+def test_normalizing_gives_a_mean_energy_of_half_the_size_squared(grouped):
+    """An array for an array, a stack for a stack."""
+    expected = grouped["X_full"] * np.float32(constant(grouped["X_full"]))
+    array = normalize_data({"diffraction": grouped["X_full"]}, 16)
+    stack = normalize_data({"diffraction": ImageStack(GroupedArray(grouped["X_full"]))}, 16)
+
+    assert (type(array), type(stack)) == (np.ndarray, ImageStack)
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(expected, array, rtol=1e-6)
+    np.testing.assert_array_equal(array, stack)
+
+
+@pytest.mark.parametrize("is_normalized", [False, True])
+@pytest.mark.parametrize("is_stack", [False, True])
+def test_intensity_is_the_mean_sum_of_squares(grouped, is_normalized, is_stack):
+    images = grouped["X_full"]
+    found = compute_dataset_intensity_stats(ImageStack(GroupedArray(images)) if is_stack else images, is_normalized, 2.0)
+    expected = (images.astype(float) ** 2).sum(axis=(1, 2, 3)).mean()
+
+    assert found["batch_mean_sum_intensity"] == pytest.approx(expected / 4 if is_normalized else expected)
+    assert found["n_samples"] == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [((np.ones((3, 3)),), "diff3d has shape"), ((np.ones((3, 4, 4)), True), "needs the intensity_scale")]
+)
+def test_intensity_of_nothing_known_is_refused(arguments, words):
+    with pytest.raises(ContainerError, match=words):
+        compute_dataset_intensity_stats(*arguments)
+
+
+def test_a_dataset_is_a_pair():
+    assert (PtychoDataset(1, test_data=2).train_data, PtychoDataset(1, 2).test_data) == (1, 2)

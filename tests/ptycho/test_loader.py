@@ -15,6 +15,7 @@ import tensorflow as tf
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
+from ptycho.sources import GroupedArray
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 IMAGES = ("X", "Y_I", "Y_phi", "Y")
@@ -86,6 +87,13 @@ def test_eager_and_lazy_are_bit_for_bit_the_same(simulated_path, scan, gridsize,
         batches += 1
 
     assert batches == 5
+
+
+@BOTH
+def test_groups_of_a_scan_can_follow_its_order(kind, scan):
+    container = kind.from_scan(scan, image_count=30, order="sequential")
+
+    np.testing.assert_array_equal(np.arange(30), container.nn_indices[:, 0])
 
 
 def test_images_of_a_scan_keep_the_numeric_contract(scan):
@@ -195,6 +203,83 @@ def test_the_arithmetic_is_what_the_eager_container_keeps(arguments):
     assert list(declared) == ["X", "Y_I", "Y_phi", "Y", "coords_nominal", "coords_true", "probe"]
     for name, size_bytes in declared.items():
         assert size_bytes == getattr(container, name).numpy().nbytes, name
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["X", "Y_I", "Y_phi", *SMALL])
+def test_attributes_may_be_assigned(kind, arguments, name):
+    """As in old code; what is made of them afterwards is made of the new value."""
+    container = kind(**arguments)
+    value = tf.constant(np.flip(read(container, name).numpy(), axis=0) * 2)
+    setattr(container, name, value)
+
+    np.testing.assert_array_equal(value, read(container, name))
+    if name in ("X", "coords"):
+        images, coords = next(iter(container.as_dataset(20)))
+        np.testing.assert_array_equal(value, images if name == "X" else coords)
+
+
+@pytest.mark.parametrize("name", ["norm_Y_I", "YY_full", "nn_indices", "global_offsets", "local_offsets"])
+@BOTH
+def test_what_is_kept_as_it_was_given_may_be_assigned(kind, arguments, name):
+    container = kind(**arguments)
+    setattr(container, name, 3)
+
+    assert getattr(container, name) == 3
+
+
+def test_ground_truth_follows_what_was_assigned(arguments):
+    """Y is made of Y_I and Y_phi, even while somebody holds the one before; itself it cannot be assigned."""
+    container = LazyPtychoDataContainer(**arguments)
+    before = read(container, "Y")
+    container.Y_I = 2 * arguments["Y_I"]
+
+    np.testing.assert_allclose(2 * before, read(container, "Y"), rtol=1e-6)
+    with pytest.raises(AttributeError):
+        container.Y = before
+
+
+def test_an_assignment_that_does_not_fit_changes_nothing(arguments):
+    container = LazyPtychoDataContainer(**arguments)
+    with pytest.raises(ContainerError, match=r"probeGuess has shape \(14, 14\)"):
+        container.probe = np.ones((14, 14), np.complex64)
+
+    np.testing.assert_array_equal(arguments["probeGuess"], container.probe)
+
+
+def test_a_dataset_keeps_what_it_was_made_of(arguments):
+    container = LazyPtychoDataContainer(**arguments)
+    dataset = container.as_dataset(20)
+    container.X = np.zeros_like(arguments["X"])
+    ((images, _),) = dataset
+
+    np.testing.assert_array_equal(arguments["X"], images)
+
+
+@BOTH
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_a_container_of_loose_arrays(kind, scan, gridsize):
+    """PtychoPINN's call; the frames' own size by default."""
+    given = (scan.x, scan.y, scan.frames, scan.probe, np.arange(100))
+    container = kind.from_raw_data_without_pc(*given, scan.object, N=None, K=7, nsamples=30, gridsize=gridsize)
+    expected = kind.from_scan(scan, image_count=30, gridsize=gridsize)
+
+    for name in (*IMAGES, "coords", "nn_indices"):
+        np.testing.assert_array_equal(read(expected, name), read(container, name))
+    assert len(kind.from_raw_data_without_pc(*given)) == 1
+    with pytest.raises(ContainerError, match="diff3d is None"):
+        kind.from_raw_data_without_pc(scan.x, scan.y, None, scan.probe, None)
+
+
+@BOTH
+def test_waves_are_no_amplitudes(kind, arguments):
+    """Nor is a source of them, which is not read to find out."""
+
+    class Waves(GroupedArray):
+        dtype = np.dtype(np.complex64)
+
+    with pytest.raises(ContainerError, match="Y_I is complex64"):
+        kind(**{**arguments, "Y_I": Waves(arguments["Y_I"])})
 
 
 @BOTH

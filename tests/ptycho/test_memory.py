@@ -79,12 +79,12 @@ def test_the_energy_pass_holds_one_chunk(tmp_path):
 
 
 def test_a_lazy_container_is_a_few_hundred_bytes_per_image(simulated_path):
-    """Indices, coordinates and patch corners: no images, whatever their number."""
+    """Indices, coordinates and patch corners: no images, whatever their number; K = 12 for 9,000 groups of 100 frames."""
     scan = Scan.open(simulated_path)
     peaks = {}
     for image_count in (1000, 9000):
         tracemalloc.start()
-        container = LazyPtychoDataContainer.from_scan(scan, image_count=image_count)
+        container = LazyPtychoDataContainer.from_scan(scan, image_count=image_count, neighbor_count=12)
         _, peaks[image_count] = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         del container

@@ -1,0 +1,59 @@
+"""Containers to a file and back, images a few groups at a time."""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ptycho.arguments import photons
+from ptycho.containers.inputs import Arguments
+from ptycho.formats.container import OPTIONAL_KEYS, SCALE_KEY, read_container
+from ptycho.sources import GroupedArray, GroupSource, Images, Indices
+from ptycho.writing import npz_path, write_stacks
+
+KEPT_NAMES = ("norm_Y_I", SCALE_KEY, *OPTIONAL_KEYS)
+"""The attributes that a container keeps as they are given."""
+
+
+class DeviceImages(GroupSource):
+    """A float32 tensor (B, N, N, C), fetched group by group."""
+
+    def __init__(self, tensor: tf.Tensor) -> None:
+        self._tensor = tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        group_count, rows, columns, channel_count = (int(extent) for extent in self._tensor.shape)
+        return group_count, rows, columns, channel_count
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
+        out[:] = tf.gather(self._tensor, groups).numpy()
+
+
+def save_container(path: str | PathLike[str], stacks: Mapping[str, GroupSource], given: Mapping[str, Any]) -> None:
+    """Write the images and everything in ``given`` that is not None; ``.npz`` is added where it is missing.
+
+    The file appears whole or not at all. Raises ScanFileError where it cannot be written, ContainerError for what is no
+    array of numbers.
+    """
+    small = {name: np.asarray(values) for name, values in given.items() if values is not None}
+    write_stacks(npz_path(path), stacks, small)
+
+
+def arguments_from_npz(path: str | PathLike[str], cache_dir: str | PathLike[str] | None) -> tuple[Arguments, float | None]:
+    """What ``to_npz`` wrote, here or at PtychoPINN: the arguments, images left in the file, and the scale if it is there."""
+    contents = read_container(Path(path), cache_dir=None if cache_dir is None else Path(cache_dir))
+    norm = contents.small["norm_Y_I"]
+    arguments = Arguments(
+        **{key: GroupedArray(file.map(), file=file) for key, file in contents.stacks.items()},
+        norm_Y_I=norm.item() if norm.ndim == 0 else norm,
+        **{key: contents.small.get(key) for key in (*OPTIONAL_KEYS, "coords_nominal", "coords_true")},
+        probeGuess=contents.small["probe"],
+    )
+    scale = contents.small.get(SCALE_KEY)
+    return arguments, None if scale is None else photons(f"{path}: {SCALE_KEY}", scale)
