@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.device import ALIGNMENT_BYTES, aligned_empty, place
+from ptycho.device import ALIGNMENT_BYTES, Lender, aligned_empty, imported, place
 
 BFC = {
     "TF_CPU_ALLOCATOR_USE_BFC": "true",
@@ -107,3 +107,56 @@ def test_an_empty_array_is_aligned_for_tensorflow():
     assert array.ctypes.data % ALIGNMENT_BYTES == 0
     assert array.shape == (3, 5)
     assert array.flags.c_contiguous
+
+
+def test_lent_memory_is_aligned_and_used_again_only_when_nobody_has_it():
+    """Three arrays at once are three pieces; one that is back is lent next, whoever had its tensor."""
+    lender = Lender((4, 3), np.float32)
+    arrays = [lender.lend(4) for _ in range(3)]
+    addresses = [array.ctypes.data for array in arrays]
+    tensor = imported(arrays[0])
+    assert len(set(addresses)) == 3
+    assert all(address % ALIGNMENT_BYTES == 0 for address in addresses)
+
+    del arrays[0]
+    assert lender.lend(4).ctypes.data not in addresses  # TensorFlow still has the first
+    del tensor
+    again = lender.lend(2)
+    assert again.ctypes.data in addresses
+    assert (again.shape, again.flags.writeable, again.flags.c_contiguous) == ((2, 3), True, True)
+
+
+def test_when_the_last_array_is_back_nothing_is_kept():
+    """The memory goes with the last array, not with the lender; and one consumer's hoard is not kept for the rest."""
+    lender = Lender((4, 3), np.float32)
+    hoard = [lender.lend(4) for _ in range(10)]
+    del hoard[1:]
+    assert len(lender._free) == 2
+    del hoard[:]
+    assert lender._free == []
+
+
+LENT = """
+import json
+import numpy as np, tensorflow as tf
+from ptycho.device import Lender, imported
+
+def current():
+    return tf.config.experimental.get_memory_info("CPU:0")["current"]
+
+tf.raw_ops.Empty(shape=[48 << 20], dtype=tf.uint8)
+lender, rows = Lender((1024, 1024), np.float32), []
+start = current()
+tensors = [imported(lender.lend(1024)) for _ in range(2)]
+rows.append(current() - start)
+doubled = tf.identity(tensors.pop())
+rows.append(current() - start)
+del tensors, doubled
+rows.append(current() - start)
+print(json.dumps(rows))
+"""
+
+
+def test_the_allocator_counts_what_is_lent():
+    """Two arrays of 4 MiB are 8 MiB for as long as any tensor has them, and nothing afterwards."""
+    assert json.loads(run(LENT)) == [8 << 20, 8 << 20, 0]
