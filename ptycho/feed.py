@@ -36,7 +36,8 @@ class Feed:
         self._lenders = [Lender((most, *shape[1:]), np.float32) for shape in shapes]
         self._batch_bytes = source.nbytes // source.shape[0] * most
         self._thread_count = min(_MOST_THREADS, _processors()) if self._batch_bytes >= _SHARED_BYTES else 1
-        self._crew = Crew(self._thread_count - 1) if self._thread_count > 1 else None
+        # Made when it is needed: a dataset that nobody iterates has no threads.
+        self._crew: Crew | None = None
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
         is_on_disk = source.file is not None and ReadAhead.is_possible()
         self._read_ahead = ReadAhead(source.file) if is_on_disk and source.file is not None else None
@@ -72,9 +73,11 @@ class Feed:
                 read_ahead.ask_for(self.source.frames_of(self.order.batch(epoch, coming)))
 
     def _read(self, groups: Indices, images: Images) -> None:
-        if self._crew is None:
+        if self._thread_count == 1:
             self.source.read(groups, images)
             return
+        if self._crew is None:
+            self._crew = Crew(self._thread_count - 1)
         share = -(-len(groups) // self._thread_count)
         parts = [slice(start, start + share) for start in range(0, len(groups), share)]
         self._crew.run([functools.partial(self.source.read, groups[part], images[part]) for part in parts])
