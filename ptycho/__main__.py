@@ -90,7 +90,7 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "path": str(scan.path),
         "frame_count": scan.frame_count,
         "frame_size": scan.frame_size,
-        "dtype": str(scan.frames_file.dtype),
+        "dtype": str(scan.frames.dtype),
         "keys": list(scan.keys),
         "x_range": [float(scan.x.min()), float(scan.x.max())],
         "y_range": [float(scan.y.min()), float(scan.y.max())],

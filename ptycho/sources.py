@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ptycho.errors import ContainerError
 from ptycho.formats.contents import FileArray
 from ptycho.physics import patch_corner
+from ptycho.stacks import ArrayFrames, FrameStack
 
 Images = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -97,21 +98,26 @@ class FrameGather(GroupSource):
     """Frames stored once, (M, N, N) float32 or float64, and gathered by group index (B, C); a memory map of ``file``, if given."""
 
     def __init__(
-        self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64], scale: float = 1.0, *, file: FileArray | None = None
+        self,
+        frames: FrameStack | npt.NDArray[Any],
+        nn_indices: npt.NDArray[np.int64],
+        scale: float = 1.0,
+        *,
+        file: FileArray | None = None,
     ) -> None:
         if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
             raise ContainerError(
                 f"nn_indices lie between {nn_indices.min()} and {nn_indices.max()}, "
                 f"but there are {len(frames)} frames, numbered from 0"
             )
-        # A plain view: the memmap subclass costs more than the copy of a small frame.
-        self._frames = frames.view(np.ndarray)
+        self._frames = frames if isinstance(frames, FrameStack) else ArrayFrames(frames)
         self._nn_indices, self._scale, self._file = nn_indices, scale, file
         # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
     def check(self) -> None:
         """Raise ScanFileError where the file behind the frames has changed since it was opened."""
+        self._frames.check()
         if self._file is not None:
             self._file.check()
 
@@ -133,8 +139,7 @@ class FrameGather(GroupSource):
             block = out[start : start + _GATHER_GROUPS]
             for channel in range(chosen.shape[1]):
                 frames = scratch[: len(chosen)]
-                # The indices are within the stack; "clip" is what lets take() write straight into its output.
-                np.take(self._frames, chosen[:, channel], axis=0, out=frames, mode="clip")
+                self._frames.take(chosen[:, channel], frames)
                 if factor is None:
                     block[..., channel] = frames
                 else:

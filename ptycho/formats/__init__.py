@@ -1,44 +1,63 @@
-"""File formats of scans, by suffix; one module each behind ``ReadScan``."""
+"""File formats of scans, by suffix; one module each behind ``Store``."""
 
-import stat
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
-from ptycho.errors import ScanError, ScanFileError
-from ptycho.formats.contents import CheckLayout, Contents, ReadScan
-from ptycho.formats.npz import read_npz
-
-READERS: Mapping[str, ReadScan] = MappingProxyType({".npz": read_npz})
+from ptycho.errors import ScanError
+from ptycho.formats.contents import Store
+from ptycho.formats.paths import check_regular, reading
 
 
-def read(path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Contents:
-    """Open a scan file with the reader of its suffix, which lets ``check`` see its layout before it reads a value.
+class _Open(Protocol):
+    def __call__(self, path: Path, *, cache_bytes: int) -> Store: ...
+
+
+def _npz(path: Path, *, cache_bytes: int) -> Store:
+    from ptycho.formats.npz import NpzStore
+
+    return NpzStore(path, cache_bytes=cache_bytes)
+
+
+def _npy(path: Path, *, cache_bytes: int) -> Store:
+    from ptycho.formats.tables import NpyStore
+
+    return NpyStore(path, cache_bytes=cache_bytes)
+
+
+def _hdf5(path: Path, *, cache_bytes: int) -> Store:
+    from ptycho.formats.hdf5 import Hdf5Store
+
+    return Hdf5Store(path, cache_bytes=cache_bytes)
+
+
+def _cxi(path: Path, *, cache_bytes: int) -> Store:
+    from ptycho.formats.cxi import CxiStore
+
+    return CxiStore(path, cache_bytes=cache_bytes)
+
+
+STORES: Mapping[str, _Open] = MappingProxyType(
+    {".npz": _npz, ".npy": _npy, ".h5": _hdf5, ".hdf5": _hdf5, ".hdf": _hdf5, ".cxi": _cxi}
+)
+"""Imported when one is opened: h5py takes longer to import than an NPZ to open, and 10 MB."""
+
+
+@contextlib.contextmanager
+def open_store(path: Path, *, cache_bytes: int) -> Iterator[Store]:
+    """Open a scan file by its suffix.
 
     Raises ScanFileError for a path that is no readable file, ScanError for a format that is not known or not whole.
     """
-    _check_regular(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ScanError(f"{path} has the suffix {path.suffix!r}; scans are read from {', '.join(READERS)}")
-    try:
-        return reader(path, cache_dir=cache_dir, check=check)
-    except ScanFileError:
-        raise
-    except OSError as error:
-        raise ScanFileError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions") from error
-
-
-def _check_regular(path: Path) -> None:
-    # Opening a FIFO would wait for its writer, so the kind of file is asked for first.
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ScanFileError(f"{path} does not exist; check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character.
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ScanFileError(f"{path} cannot be reached ({why}); check the path and its permissions") from error
-    if stat.S_ISDIR(mode):
-        raise ScanFileError(f"{path} is a folder; give the scan file in it")
-    if not stat.S_ISREG(mode):
-        raise ScanFileError(f"{path} is not a regular file; give a scan file on disk")
+    check_regular(path)
+    opener = STORES.get(path.suffix.lower())
+    if opener is None:
+        raise ScanError(f"{path} has the suffix {path.suffix!r}; scans are read from {', '.join(STORES)}")
+    with reading(path):
+        store = opener(path, cache_bytes=cache_bytes)
+        try:
+            yield store
+        finally:
+            store.close()

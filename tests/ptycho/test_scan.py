@@ -8,6 +8,7 @@ import pytest
 
 from ptycho.errors import PtychoError, ScanError, ScanFileError
 from ptycho.scan import Scan
+from ptycho.stacks import MappedFrames
 
 
 def save(path, arrays, **changed):
@@ -21,7 +22,8 @@ def test_a_stored_scan_gives_back_every_array(tmp_path, arrays):
     """Frames mapped at the local header's offset are the frames that were saved."""
     scan = Scan.open(save(tmp_path / "scan.npz", arrays))
 
-    assert isinstance(scan.frames, np.memmap)
+    assert isinstance(scan.frames, MappedFrames)
+    assert isinstance(scan.frames[:], np.memmap)
     np.testing.assert_array_equal(arrays["diff3d"], scan.frames)
     np.testing.assert_array_equal(arrays["xcoords"], scan.x)
     np.testing.assert_array_equal(arrays["ycoords"], scan.y)
@@ -47,7 +49,7 @@ def test_double_frames_are_accepted_and_noted(tmp_path, arrays):
     scan = Scan.open(save(tmp_path / "scan.npz", arrays, diff3d=arrays["diff3d"].astype(np.float64)))
 
     assert any("float64" in note for note in scan.notes)
-    np.testing.assert_allclose((scan.frames**2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12)
+    np.testing.assert_allclose((np.asarray(scan.frames) ** 2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12)
 
 
 def test_the_same_frames_under_both_names_are_accepted(tmp_path, arrays):

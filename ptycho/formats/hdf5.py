@@ -1,0 +1,306 @@
+"""HDF5 by data set path: contiguous data sets are mapped at their offset, chunked ones read through h5py."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ptycho.errors import PtychoError, ScanError, ScanFileError
+from ptycho.formats.contents import ArrayHeader, FileArray, FileState, Geometry, Names, Part
+
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, SystemError)
+"""What h5py makes of libhdf5's errors, by their major number, and of types that numpy does not have."""
+_MOST_STEPS = 64
+"""Chosen: groups and links of one path; libhdf5 itself follows 16 soft links in a row (H5Pset_nlinks)."""
+_MOST_NAMED = 12
+"""Chosen: data sets in one sentence; a NeXus file may have hundreds."""
+_ROWS_BYTES = 1 << 20
+"""Of the first axis at a time: as much as one chunk of the energy pass."""
+_FILTERS: Mapping[int, str] = MappingProxyType(
+    {
+        h5py.h5z.FILTER_SZIP: "szip",
+        32000: "lzf",
+        32001: "blosc",
+        32004: "LZ4",
+        32008: "bitshuffle",
+        32013: "zfp",
+        32015: "zstd",
+        32017: "sz",
+        32018: "FCIDECOMP",
+        32024: "sz3",
+        32026: "blosc2",
+    }
+)
+"""Numbers of the registered filters (github.com/HDFGroup/hdf5_plugins, RegisteredFilterPlugins.md)."""
+
+
+@contextlib.contextmanager
+def hdf5_named(what: str, advice: str = "the file is damaged; copy or write it anew") -> Iterator[None]:
+    """What libhdf5 finds wrong in ``what``, as one sentence that names it."""
+    try:
+        yield
+    except PtychoError:
+        raise
+    except _DAMAGE as error:
+        raise ScanError(f"{what} cannot be read ({first_words(error)}); {advice}") from error
+
+
+def first_words(error: BaseException) -> str:
+    """Of libhdf5's errors only the first line tells; KeyError's are quoted."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    return text.strip("\"'").splitlines()[0][:160] if text.strip("\"'") else type(error).__name__
+
+
+def open_file(path: Path, *, cache_bytes: int) -> h5py.File:
+    """The HDF5 file at ``path`` for reading, with a chunk cache of at most ``cache_bytes`` for every data set.
+
+    Raises ScanError for a file that is none or damaged, ScanFileError for one that cannot be opened.
+    """
+    if path.stat().st_size == 0:
+        raise ScanError(f"{path} is empty; an HDF5 file was expected")
+    with path.open("rb"):  # a file that may not be read is said to be so by the system
+        pass
+    if not h5py.is_hdf5(path):
+        raise ScanError(f"{path} is not an HDF5 file, or its beginning is damaged; check the suffix")
+    try:
+        # Best effort: many network file systems cannot lock, and nothing is written.
+        return h5py.File(path, "r", rdcc_nbytes=cache_bytes, rdcc_nslots=_slots(cache_bytes), locking="best-effort")
+    except BlockingIOError as error:
+        raise ScanFileError(f"{path} is being written by another program; wait until it has closed the file") from error
+    except _DAMAGE as error:
+        what = "is a truncated HDF5 file" if "truncated" in str(error) else "is a damaged HDF5 file"
+        raise ScanError(f"{path} {what} ({first_words(error)}); copy or write it anew") from error
+
+
+def _slots(cache_bytes: int) -> int:
+    """Hash slots: the manual wants ten to a hundred times the chunks that fit, and a prime (docs.h5py.org, Chunk cache).
+
+    One for every 4 KiB, which no chunk of a scan is smaller than; about 0.2 % of the cache.
+    """
+    wanted = max(521, cache_bytes // 4096) | 1
+    while any(wanted % divisor == 0 for divisor in range(3, int(wanted**0.5) + 1, 2)):
+        wanted += 2
+    return wanted
+
+
+class Hdf5Part(Part):
+    """One data set."""
+
+    def __init__(self, path: Path, key: str, dataset: h5py.Dataset, state: FileState) -> None:
+        self.key, self.name, self.path, self.state, self.dataset = key, f"{path}: {key}", path, state, dataset
+        with hdf5_named(self.name):
+            if dataset.shape is None:
+                raise ScanError(f"{self.name} is an empty data set, without any shape; write the file anew")
+            dtype = dataset.dtype
+            if dtype.hasobject:
+                raise ScanError(f"{self.name} holds {_kind_of(dtype)}; numbers are needed")
+            if dtype.kind == "V":
+                raise ScanError(
+                    f"{self.name} holds records with fields ({', '.join(dtype.names or ('none',))}); name a plain data set"
+                )
+            self.header = ArrayHeader(tuple(int(extent) for extent in dataset.shape), dtype.newbyteorder("="))
+            self.stored_dtype = dtype
+            self.chunks: tuple[int, ...] | None = dataset.chunks
+            self.sources = _virtual_sources(self.name, path, dataset) if dataset.is_virtual else ()
+        _check_filters(self.name, dataset)
+
+    @property
+    def file(self) -> FileArray | None:
+        """Where a contiguous data set lies."""
+        with hdf5_named(self.name):
+            layout = self.dataset.id.get_create_plist()
+            if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count() or not self.dataset.size:
+                return None
+            offset_bytes = self.dataset.id.get_offset()
+            stored_bytes = self.dataset.id.get_storage_size()
+        if offset_bytes is None:  # nothing was ever written: all fill value
+            return None
+        shape, _ = self.header
+        values_bytes = int(np.prod(shape, dtype=object)) * self.stored_dtype.itemsize
+        if offset_bytes + values_bytes > self.state.size_bytes or stored_bytes < values_bytes:
+            raise ScanError(f"{self.name} announces {values_bytes} bytes of values and runs past the end of the file; it was cut")
+        return FileArray(self.path, offset_bytes, shape, self.stored_dtype, self.state)
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """The values through h5py, a few rows at a time, in the byte order of this machine."""
+        shape, dtype = self.header
+        if not shape:
+            with hdf5_named(self.name):
+                scalar = np.asarray(self.dataset[()], dtype)
+            yield scalar.reshape(-1)
+            return
+        row_bytes = max(1, int(np.prod(shape[1:], dtype=object)) * dtype.itemsize)
+        # Whole rows of chunks, so that none is unpacked twice.
+        rows = max(1, _ROWS_BYTES // row_bytes, self.chunks[0] if self.chunks else 1)
+        for start in range(0, shape[0], rows):
+            with hdf5_named(f"{self.name}, from {start} on"):
+                block = np.asarray(self.dataset[start : start + rows], dtype)
+            yield block.reshape(-1)
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    if h5py.check_string_dtype(dtype):
+        return "text"
+    if h5py.check_ref_dtype(dtype):
+        return "references"
+    return "arrays of varying length" if h5py.check_vlen_dtype(dtype) else "Python objects"
+
+
+def _check_filters(name: str, dataset: h5py.Dataset) -> None:
+    """Refuse compressions that this installation cannot undo; ``hdf5plugin`` is asked only where one is needed."""
+    with hdf5_named(name):
+        plist = dataset.id.get_create_plist()
+        filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
+        missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
+        if missing:
+            with contextlib.suppress(ImportError):
+                import hdf5plugin  # noqa: F401 - registers its filters; an optional package
+
+            missing = [number for number in filters if not h5py.h5z.filter_avail(number)]
+    if missing:
+        what = _FILTERS.get(missing[0], "an unknown filter")
+        raise ScanError(
+            f"{name} is compressed with {what} (HDF5 filter {missing[0]}), which is not installed; pip install hdf5plugin"
+        )
+
+
+def _virtual_sources(name: str, path: Path, dataset: h5py.Dataset) -> tuple[tuple[Path, FileState], ...]:
+    """The files that a virtual data set is put together from; libhdf5 itself reads missing ones as fill values."""
+    states = {}
+    for mapping in dataset.virtual_sources():
+        inside = mapping.file_name == "."
+        source = path if inside else path.parent / mapping.file_name
+        if "%" in mapping.file_name:
+            raise ScanError(f"{name} is a virtual data set over numbered files ({mapping.file_name}); repack it with h5repack")
+        try:
+            states[source] = FileState.of(source.stat())
+            with contextlib.ExitStack() as opened:
+                file = dataset.file if inside else opened.enter_context(h5py.File(source, "r", locking="best-effort"))
+                if not isinstance(file.get(mapping.dset_name), h5py.Dataset):
+                    raise ScanError(f"{name} is a virtual data set and {source} has no {mapping.dset_name}; put it back")
+        except OSError as error:
+            raise ScanError(
+                f"{name} is a virtual data set and its source {source} cannot be read ({first_words(error)}); put it back"
+            ) from error
+    states.pop(path, None)
+    return tuple(states.items())
+
+
+class Hdf5Store:
+    """An HDF5 file, open: every array is named by its path in the file."""
+
+    def __init__(self, path: Path, *, cache_bytes: int) -> None:
+        self.path, self.cache_bytes = path, cache_bytes
+        self.state = FileState.of(path.stat())
+        self.file = open_file(path, cache_bytes=cache_bytes)
+        try:
+            self.keys = _datasets(path, self.file)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the file go."""
+        with contextlib.suppress(*_DAMAGE):
+            self.file.close()
+
+    def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
+        """Nothing but the frames is known; raises ScanError where they were not named."""
+        if frames is None:
+            stacks = [key for key in self.keys if self._dimensions(key) == 3]
+            found = f"three dimensions have {', '.join(stacks[:_MOST_NAMED])}" if stacks else "none has three dimensions"
+            raise ScanError(f"{self.path} is plain HDF5, so name the data set of the frames, frames='/...'; {found}")
+        return Names(frames, None), ()
+
+    def part(self, key: str) -> Hdf5Part:
+        """The data set at that path; raises ScanError where links lead nowhere or into another file."""
+        with hdf5_named(f"{self.path}: {key}"):
+            dataset = self.file[self._resolve(key)]
+            if not isinstance(dataset, h5py.Dataset):
+                raise ScanError(f"{self.path}: {key} is a {type(dataset).__name__.lower()}; name a data set")
+            return Hdf5Part(self.path, key, dataset, self.state)
+
+    def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:  # noqa: ARG002 - CXI has one
+        """None: plain HDF5 has no fixed place for it."""
+        return None
+
+    def has(self, key: str) -> bool:
+        """Whether there is a link of that name, wherever it leads."""
+        *groups, last = _steps(key)
+        with hdf5_named(f"{self.path}: {key}"):
+            group: Any = self.file
+            for step in groups:
+                if not (isinstance(group, h5py.Group) and group.id.links.exists(step.encode())):
+                    return False
+                group = group.get(step)  # None where a link dangles
+            return isinstance(group, h5py.Group) and bool(group.id.links.exists(last.encode()))
+
+    def _resolve(self, key: str) -> str:
+        """``key`` with its links followed one by one: h5py calls a link that leads nowhere a missing name."""
+        name = f"{self.path}: {key}"
+        steps, place, followed = _steps(key), "/", ""
+        for _ in range(_MOST_STEPS):
+            if not steps:
+                return place
+            group = self.file[place]
+            if not isinstance(group, h5py.Group):
+                raise ScanError(f"{name}: {place} is a data set and has no {steps[0]}; {self._has_some()}")
+            step, *steps = steps
+            links = group.id.links
+            if not links.exists(step.encode()):
+                if followed:
+                    raise ScanError(f"{name} is a link to {followed}, which is not in the file; write the file anew")
+                raise ScanError(f"{self.path} has no {key}; {self._has_some()}")
+            kind = links.get_info(step.encode()).type
+            if kind == h5py.h5l.TYPE_EXTERNAL:
+                file_name, inside = (text.decode(errors="replace") for text in links.get_val(step.encode()))
+                raise ScanError(f"{name} is a link into another file, {file_name}; open that file and name {inside}")
+            if kind == h5py.h5l.TYPE_SOFT:
+                followed = links.get_val(step.encode()).decode(errors="replace")
+                steps = [*_steps(followed), *steps]
+                place = "/" if followed.startswith("/") else place
+            else:
+                place = f"{place.rstrip('/')}/{step}"
+        raise ScanError(f"{name} leads through more than {_MOST_STEPS} links and groups; they go in a circle")
+
+    def _dimensions(self, key: str) -> int:
+        with hdf5_named(f"{self.path}: {key}"):
+            shape = self.file[key].shape
+        return len(shape or ())
+
+    def _has_some(self) -> str:
+        more = len(self.keys) - _MOST_NAMED
+        named = ", ".join(self.keys[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"it has {named or 'no data sets'}"
+
+
+def _steps(key: str) -> list[str]:
+    return [step for step in re.split("/+", key) if step and step != "."] or [key]
+
+
+def _datasets(path: Path, file: h5py.File) -> tuple[str, ...]:
+    """Every data set by its path, links not followed."""
+    found: list[str] = []
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.append(f"/{name}")
+
+    with hdf5_named(str(path)):
+        file.visititems(note)
+    return tuple(found)
+
+
+def state_of(path: Path) -> FileState:
+    """The state of the file at ``path``; raises ScanFileError where it is gone."""
+    try:
+        return FileState.of(os.stat(path))  # noqa: PTH116 - the same call as FileArray's
+    except OSError as error:
+        raise ScanFileError(f"{path} cannot be read any more ({error.strerror}); put it back or open the scan again") from error
