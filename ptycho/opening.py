@@ -145,7 +145,7 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
 
 def _positions(store: Store, parts: Parts, request: Request, frame_count: int, frame_size: int, notes: list[str]) -> _Positions:
     """Both axes in pixels; raises ScanError where they are not in them, or cannot be."""
-    matrix = _matrix(store, request, frame_size, notes)
+    matrix, remedy = _matrix(store, request, frame_size, notes)
     is_pair = len(parts.positions) == 2
     axes = []
     for index in (0, 1):
@@ -155,28 +155,27 @@ def _positions(store: Store, parts: Parts, request: Request, frame_count: int, f
         axes.append(read_axis(part, weights, frame_count))
     keys = [part.key for part in parts.positions]
     names = (keys[0], keys[1]) if is_pair else (f"x of {keys[0]}", f"y of {keys[0]}")
-    is_pixels = (matrix == np.eye(2, 3)).all()
-    return _Positions(names, axes[0], axes[1], "convert it to pixels" if is_pixels else "check pixel_size_m")
+    return _Positions(names, axes[0], axes[1], remedy)
 
 
-def _matrix(store: Store, request: Request, frame_size: int, notes: list[str]) -> npt.NDArray[np.float64]:
-    """(2, 3): from the stored columns to x and y in pixels."""
+def _matrix(store: Store, request: Request, frame_size: int, notes: list[str]) -> tuple[npt.NDArray[np.float64], str]:
+    """(2, 3), from the stored columns to x and y in pixels, and what to do where these look like metres."""
     # Positions that were given are patch centres; only a format's own are translations of the sample.
     geometry_is_asked = request.positions is None and request.units != "pixels"
     geometry = store.geometry(frame_size, request.pixel_size_m) if geometry_is_asked else None
     if geometry is not None:
         notes.extend(geometry.notes)
-        return geometry.matrix
+        return geometry.matrix, "check pixel_size_m"
     if request.units == "metres":
         if request.pixel_size_m is None:
             raise ContainerError("units is 'metres'; give pixel_size_m, the size of one object pixel in metres")
         notes.append(f"positions are in metres; one object pixel is {request.pixel_size_m:.6g} m, as given")
-        return np.eye(2, 3) / request.pixel_size_m
+        return np.eye(2, 3) / request.pixel_size_m, "check pixel_size_m"
     if request.pixel_size_m is not None:
         raise ContainerError(
             f"pixel_size_m is {request.pixel_size_m!r} and positions are in pixels; give units='metres' or leave it out"
         )
-    return np.eye(2, 3)
+    return np.eye(2, 3), "convert it to pixels"
 
 
 def _object(
@@ -184,7 +183,7 @@ def _object(
 ) -> tuple[npt.NDArray[np.complex64] | None, str | None]:
     """The object, or None, and what it is known by if it was checked where it lies."""
     if parts.object is None:
-        notes.append("there is no objectGuess: ground truth is amplitude 1, phase 0")
+        notes.append("there is no object: ground truth is amplitude 1, phase 0")
         check_span(request.path, where.names, where.x, where.y, where.remedy)
         return None, None
     file = parts.object.file

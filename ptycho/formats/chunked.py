@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ptycho.errors import ScanError, ScanFileError
 from ptycho.formats.contents import FileState
-from ptycho.formats.hdf5 import Hdf5Part, hdf5_named, open_file, state_of
+from ptycho.formats.hdf5 import KEEPERS, Hdf5Part, hdf5_named, open_file, state_of
 from ptycho.stacks import CHUNK_BYTES, FrameStack, Indices, frames_per_chunk, three
 
 
@@ -31,8 +31,8 @@ class ChunkedFrames(FrameStack):
         self._shape, self._dtype = three(part.header.shape), part.header.dtype
         self._states: tuple[tuple[Path, FileState], ...] = ((part.path, part.state), *part.sources)
         self._cache_bytes = cache_bytes
-        self._opening = threading.Lock()
-        self._opened: tuple[int, h5py.Dataset] | None = None
+        self._opening = threading.RLock()  # opening asks everybody, and so itself, to let go of what changed
+        self._opened: tuple[int, h5py.File, h5py.Dataset] | None = None
         _, rows, columns = self._shape
         if part.chunks is None:
             self.description = "read through h5py"
@@ -80,6 +80,13 @@ class ChunkedFrames(FrameStack):
             if state_of(path) != state:
                 raise ScanFileError(f"{path} changed after it was opened; open it again")
 
+    def close_if_changed(self) -> None:
+        """Let go of a file that nobody may read any more."""
+        try:
+            self.check()
+        except ScanFileError:
+            self.close()
+
     def _read(self, dataset: h5py.Dataset, start: int, count: int, out: npt.NDArray[Any]) -> None:
         where = f"{self._name}, frame {start}" if count == 1 else f"{self._name}, frames {start} to {start + count - 1}"
         with hdf5_named(where):
@@ -91,14 +98,15 @@ class ChunkedFrames(FrameStack):
     def _dataset(self) -> h5py.Dataset:
         opened = self._opened
         if opened is not None and opened[0] == os.getpid():
-            return opened[1]
+            return opened[2]
         with self._opening:
             if self._opened is None or self._opened[0] != os.getpid():
                 self.check()
                 file = open_file(self._path, cache_bytes=self._cache_bytes)
                 with hdf5_named(self._name):
-                    self._opened = os.getpid(), file[self._key]
-            return self._opened[1]
+                    self._opened = os.getpid(), file, file[self._key]
+                KEEPERS.add(self)
+            return self._opened[2]
 
     def close(self) -> None:
         """Let the file go; reading opens it again."""
@@ -106,4 +114,4 @@ class ChunkedFrames(FrameStack):
             opened, self._opened = self._opened, None
         if opened is not None and opened[0] == os.getpid():
             with contextlib.suppress(RuntimeError, ValueError):
-                opened[1].file.close()
+                opened[1].close()

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import re
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -19,6 +20,8 @@ _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeErro
 """What h5py makes of libhdf5's errors, by their major number, and of types that numpy does not have."""
 _MOST_STEPS = 64
 """Chosen: groups and links of one path; libhdf5 itself follows 16 soft links in a row (H5Pset_nlinks)."""
+_MOST_LETTERS = 160
+"""Chosen: of what libhdf5 says; it may repeat whole paths."""
 _MOST_NAMED = 12
 """Chosen: data sets in one sentence; a NeXus file may have hundreds."""
 _ROWS_BYTES = 1 << 20
@@ -54,8 +57,21 @@ def hdf5_named(what: str, advice: str = "the file is damaged; copy or write it a
 
 def first_words(error: BaseException) -> str:
     """Of libhdf5's errors only the first line tells; KeyError's are quoted."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return text.strip("\"'").splitlines()[0][:160] if text.strip("\"'") else type(error).__name__
+    words = error.strerror if isinstance(error, OSError) and error.strerror else error.args[0] if error.args else ""
+    lines = str(words).strip("\"'").splitlines()
+    return lines[0][:_MOST_LETTERS] if lines else type(error).__name__
+
+
+class KeepsOpen(Protocol):
+    """Something that leaves an HDF5 file open."""
+
+    def close_if_changed(self) -> None:
+        """Close it where the file on disk is another one by now, or has been written to."""
+
+
+KEEPERS: weakref.WeakSet[KeepsOpen] = weakref.WeakSet()
+"""Everything that leaves a file open in this process: libhdf5 shares an open file, and what it holds of its content, among all
+who open it, so a changed one would be read as it was before."""
 
 
 def open_file(path: Path, *, cache_bytes: int) -> h5py.File:
@@ -65,6 +81,8 @@ def open_file(path: Path, *, cache_bytes: int) -> h5py.File:
     """
     if path.stat().st_size == 0:
         raise ScanError(f"{path} is empty; an HDF5 file was expected")
+    for keeper in tuple(KEEPERS):
+        keeper.close_if_changed()
     with path.open("rb"):  # a file that may not be read is said to be so by the system
         pass
     if not h5py.is_hdf5(path):
@@ -221,6 +239,7 @@ class Hdf5Store:
 
     def part(self, key: str) -> Hdf5Part:
         """The data set at that path; raises ScanError where links lead nowhere or into another file."""
+        key = key or "/"
         with hdf5_named(f"{self.path}: {key}"):
             dataset = self.file[self._resolve(key)]
             if not isinstance(dataset, h5py.Dataset):
@@ -282,7 +301,7 @@ class Hdf5Store:
 
 
 def _steps(key: str) -> list[str]:
-    return [step for step in re.split("/+", key) if step and step != "."] or [key]
+    return [step for step in re.split("/+", key) if step and step != "."]
 
 
 def _datasets(path: Path, file: h5py.File) -> tuple[str, ...]:
