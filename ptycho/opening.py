@@ -80,7 +80,7 @@ class _Positions(NamedTuple):
 
 def open_scan(request: Request) -> Opened:
     """Open the file: headers first, then small arrays, then copies; see ``Scan.open``."""
-    with open_store(request.path, cache_bytes=request.cache_bytes) as store:
+    with open_store(request.path) as store:
         parts = choose(
             store,
             frames=request.frames,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import PtychoError, ScanError, ScanFileError
-from ptycho.formats.contents import ArrayHeader, FileArray, FileState, Geometry, Names, Part
+from ptycho.formats.contents import BLOCK_BYTES, ArrayHeader, FileArray, FileState, Geometry, Names, Part
 
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, SystemError)
 """What h5py makes of libhdf5's errors, by their major number, and of types that numpy does not have."""
@@ -24,8 +24,6 @@ _MOST_LETTERS = 160
 """Chosen: of what libhdf5 says; it may repeat whole paths."""
 _MOST_NAMED = 12
 """Chosen: data sets in one sentence; a NeXus file may have hundreds."""
-_ROWS_BYTES = 1 << 20
-"""Of the first axis at a time: as much as one chunk of the energy pass."""
 _FILTERS: Mapping[int, str] = MappingProxyType(
     {
         h5py.h5z.FILTER_SZIP: "szip",
@@ -156,7 +154,7 @@ class Hdf5Part(Part):
             return
         row_bytes = max(1, int(np.prod(shape[1:], dtype=object)) * dtype.itemsize)
         # Whole rows of chunks, so that none is unpacked twice.
-        rows = max(1, _ROWS_BYTES // row_bytes, self.chunks[0] if self.chunks else 1)
+        rows = max(1, BLOCK_BYTES // row_bytes, self.chunks[0] if self.chunks else 1)
         for start in range(0, shape[0], rows):
             with hdf5_named(f"{self.name}, from {start} on"):
                 block = np.asarray(self.dataset[start : start + rows], dtype)
@@ -214,10 +212,10 @@ def _virtual_sources(name: str, path: Path, dataset: h5py.Dataset) -> tuple[tupl
 class Hdf5Store:
     """An HDF5 file, open: every array is named by its path in the file."""
 
-    def __init__(self, path: Path, *, cache_bytes: int) -> None:
-        self.path, self.cache_bytes = path, cache_bytes
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.state = FileState.of(path.stat())
-        self.file = open_file(path, cache_bytes=cache_bytes)
+        self.file = open_file(path, cache_bytes=BLOCK_BYTES)  # every chunk is read once
         try:
             self.keys = _datasets(path, self.file)
         except BaseException:

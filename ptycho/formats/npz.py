@@ -65,7 +65,7 @@ def values_in(content: Iterator[bytes], header: NpyHeader) -> Iterator[npt.NDArr
 class NpzStore:
     """A contract NPZ, open."""
 
-    def __init__(self, path: Path, *, cache_bytes: int) -> None:  # noqa: ARG002 - formats with chunks need it
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._archive = open_zip(path)
         try:

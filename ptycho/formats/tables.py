@@ -104,7 +104,7 @@ class NpyStore:
 
     keys: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, *, cache_bytes: int) -> None:  # noqa: ARG002 - formats with chunks need it
+    def __init__(self, path: Path) -> None:
         self.path, self._frames = path, NpyPart(path)
         self.state = self._frames.state
 

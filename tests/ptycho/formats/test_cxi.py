@@ -14,7 +14,7 @@ P25 = "p25_nearfield/PETRAIII_P25_Near_Field_Ptycho.cxi"
 @pytest.fixture
 def write(write_hdf5, cxi_arrays):
     def write_changed(**changed):
-        arrays = {**cxi_arrays, **{key: values for key, values in changed.items()}}
+        arrays = {**cxi_arrays, **changed}
         return write_hdf5({key: values for key, values in arrays.items() if values is not None}, name="scan.cxi")
 
     return write_changed
