@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _reading_options() -> argparse.ArgumentParser:
     """What ``Scan.open`` takes, for every command that reads a scan."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ, .cxi, .h5, .hdf5, .hdf, or .npy of frames")
+    parser.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ, .cxi, .h5, .hdf5, .hdf, .nxs, or .npy of frames")
     group = parser.add_argument_group("reading", "NAME is a data set of HDF5, a key of an NPZ, or a .npy, .csv or .txt file.")
     group.add_argument("--frames", metavar="NAME", help="the frames in the file; plain HDF5 needs it")
     group.add_argument(
@@ -190,7 +190,7 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "keys": list(scan.keys),
         "x_range": [float(scan.x.min()), float(scan.x.max())],
         "y_range": [float(scan.y.min()), float(scan.y.max())],
-        "probe": scan.probe is not None,
+        "has_probe": scan.probe is not None,
         "object_shape": None if scan.object is None else list(scan.object.shape),
         "notes": list(scan.notes),
     }

@@ -67,7 +67,9 @@ class ConvertedFrames(FrameStack):
     """
 
     def __init__(self, stored: FrameStack, interpretation: Interpretation, is_bad: npt.NDArray[np.bool_] | None) -> None:
-        self._stored, self._what = stored, interpretation
+        self._stored, self._intensity = stored, interpretation.intensity
+        self._is_turned, self._is_shifted = interpretation.is_turned, interpretation.dc == "corner"
+        self._half = stored.shape[1] // 2
         self._is_bad = is_bad
         self._bad = None if is_bad is None else np.flatnonzero(self._handed_out(is_bad))
         self.file = stored.file
@@ -123,18 +125,17 @@ class ConvertedFrames(FrameStack):
         return fault_in(stored)
 
     def _handed_out(self, is_bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        turned = is_bad.T if self._what.is_turned else is_bad
-        return np.fft.fftshift(turned) if self._what.dc == "corner" else turned
+        turned = is_bad.T if self._is_turned else is_bad
+        return np.fft.fftshift(turned) if self._is_shifted else turned
 
     def _convert(self, stored: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        half = self.shape[1] // 2
-        turned = stored.transpose(0, 2, 1) if self._what.is_turned else stored
+        turned = stored.transpose(0, 2, 1) if self._is_turned else stored
         # What is no count comes out as NaN and is refused by the pass over all frames, unless it is masked.
         with np.errstate(invalid="ignore", over="ignore"):
-            if self._what.dc == "center":
+            if not self._is_shifted:
                 self._write(turned, out)
             else:
-                low, high = slice(None, half), slice(half, None)
+                low, high = slice(None, self._half), slice(self._half, None)
                 for rows, other_rows in ((low, high), (high, low)):
                     for columns, other_columns in ((low, high), (high, low)):
                         self._write(turned[:, rows, columns], out[:, other_rows, other_columns])
@@ -142,7 +143,7 @@ class ConvertedFrames(FrameStack):
             out.reshape(len(out), -1)[:, self._bad] = 0
 
     def _write(self, values: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        if not self._what.intensity:
+        if not self._intensity:
             np.copyto(out, values, casting="same_kind")
         elif values.dtype == np.float32:
             np.sqrt(values, out=out)

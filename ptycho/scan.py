@@ -70,7 +70,7 @@ class Scan:
     ) -> Self:
         """Open a scan file without reading its frames; the suffix says what it is.
 
-        ``.npz`` is PtychoPINN's contract, ``.cxi`` CXI, ``.h5`` ``.hdf5`` ``.hdf`` plain HDF5, ``.npy`` frames alone.
+        ``.npz`` is PtychoPINN's contract, ``.cxi`` CXI, ``.h5`` ``.hdf5`` ``.hdf`` ``.nxs`` plain HDF5, ``.npy`` frames alone.
         What was assumed is said in ``notes``.
 
         Parameters
@@ -80,7 +80,7 @@ class Scan:
             contract's ``diff3d`` or ``diffraction``, CXI's ``/entry_1/data_1/data``.
         positions
             Patch centres [x, y], that is column and row, (M, 2) of any real dtype: an array, a .npy, .csv or .txt file, a
-            name in the scan file, or a pair of files or names, x first. Default: the contract's, or CXI's translations.
+            name in the scan file, or a pair of any of these, (M,) each, x first. Default: the contract's, or CXI's translations.
         probe, object
             (N, N) and (H, W) complex: an array, a .npy file, or a name in the scan file. Default: the contract's; None for
             other formats. A container needs a probe.

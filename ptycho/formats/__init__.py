@@ -35,7 +35,7 @@ def _cxi(path: Path) -> Store:
 
 
 STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType(
-    {".npz": _npz, ".npy": _npy, ".h5": _hdf5, ".hdf5": _hdf5, ".hdf": _hdf5, ".cxi": _cxi}
+    {".npz": _npz, ".npy": _npy, ".h5": _hdf5, ".hdf5": _hdf5, ".hdf": _hdf5, ".nxs": _hdf5, ".cxi": _cxi}
 )
 """Imported when one is opened: h5py takes longer to import than an NPZ to open, and 10 MB."""
 

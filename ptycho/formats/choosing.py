@@ -57,9 +57,14 @@ def _positions(store: Store, given: Any, names: Names) -> tuple[Part, ...]:  # n
                 f"{store.path} does not say where the frames were taken; give positions, an array (M, 2) of [x, y] or its place"
             )
         given = names.positions
-    is_pair = isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(item, str | os.PathLike) for item in given)
+    is_pair = isinstance(given, tuple | list) and len(given) == 2 and all(_is_axis(item) for item in given)
     found = [_part(store, "positions", item, None) for item in (given if is_pair else (given,))]
     return tuple(part for part in found if part is not None)
+
+
+def _is_axis(item: Any) -> bool:  # noqa: ANN401 - finds out
+    """Whether it stands for all x, or all y: one [x, y] of a list of them is no array."""
+    return isinstance(item, str | os.PathLike) or (isinstance(item, np.ndarray) and item.ndim == 1)
 
 
 def _part(store: Store, role: str, given: Any, name: str | None) -> Part | None:  # noqa: ANN401 - finds out

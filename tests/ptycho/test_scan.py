@@ -184,7 +184,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 def test_an_unknown_suffix_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "scan.tif").write_bytes(b"II")
-    with pytest.raises(ScanError, match=r"'\.tif'; scans are read from \.npz"):
+    with pytest.raises(ScanError, match=r"'\.tif'; scans are read from \.npz, \.npy, \.h5"):
         Scan.open(tmp_path / "scan.tif")
 
 

@@ -166,6 +166,21 @@ def test_two_tables_are_x_and_y(path):
     np.testing.assert_array_equal(POSITIONS, np.stack([scan.x, scan.y], axis=1))
 
 
+@pytest.mark.parametrize("pair", [tuple, list])
+def test_two_arrays_are_x_and_y(path, pair):
+    scan = Scan.open(path, positions=pair((POSITIONS[:, 0], POSITIONS[:, 1])))
+
+    np.testing.assert_array_equal(POSITIONS, np.stack([scan.x, scan.y], axis=1))
+
+
+def test_two_frames_have_two_positions(tmp_path, measured):
+    """A list of lists is an array of [x, y], also where there are two of them."""
+    np.save(tmp_path / "scan.npy", measured.amplitude[:2])
+    scan = Scan.open(tmp_path / "scan.npy", positions=[[1, 2], [30, 40]])
+
+    np.testing.assert_array_equal([1, 30], scan.x)
+
+
 def test_metres_become_pixels_where_it_is_asked_for(path):
     scan = Scan.open(path, positions=POSITIONS * 2e-8, units="metres", pixel_size_m=2e-8)
 
