@@ -108,7 +108,8 @@ def _finite(part: Part) -> Iterator[_Complex]:
 
 
 def _mapped(where: FileArray, *, is_fortran: bool) -> _Complex:
-    if not is_fortran:
-        return where.map()
-    turned = FileArray(where.path, where.offset_bytes, where.shape[::-1], where.dtype, where.state)
-    return turned.map().T
+    shape = where.shape[::-1] if is_fortran else where.shape
+    turned = FileArray(where.path, where.offset_bytes, shape, where.dtype, where.state)
+    # A plain view: the memmap subclass costs more than the copy of a small patch.
+    values: _Complex = turned.map().view(np.ndarray)
+    return values.T if is_fortran else values
