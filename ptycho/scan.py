@@ -1,9 +1,9 @@
 """A measured scan, opened lazily and checked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from ptycho.stacks import FrameStack
 DEFAULT_CACHE_BYTES = 32 << 20
 """Chosen: holds one row of the chunks that h5py makes by itself for 16,384 frames of 128 x 128, and is a batch or two."""
 
+Given = npt.ArrayLike | PathLike[str]
+"""An array, the path of a .npy, .csv or .txt file, or a name in the scan file."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan:
     """A scan of M frames of N x N pixels. The frames stay on disk until they are indexed.
 
@@ -30,22 +33,24 @@ class Scan:
     """
 
     path: Path
-    frames: FrameStack = field(repr=False)
+    frames: FrameStack
     """(M, N, N) float32 or float64 amplitude = sqrt(counts), zero frequency at [N/2, N/2]; read when indexed."""
-    x: Axis = field(repr=False)
+    x: Axis
     """(M,) float64 pixels: column of the patch centre in the object."""
-    y: Axis = field(repr=False)
+    y: Axis
     """(M,) float64 pixels: row of the patch centre in the object."""
-    probe: npt.NDArray[np.complex64] | None = field(repr=False)
+    probe: npt.NDArray[np.complex64] | None
     """(N, N), or None where neither the file nor the caller has one."""
-    object: npt.NDArray[np.complex64] | None = field(repr=False)
+    object: npt.NDArray[np.complex64] | None
     """(H, W), read-only and mapped where that is possible, or None where there is none."""
-    frames_key: str = field(repr=False)
+    frames_key: str
     keys: tuple[str, ...]
     """Everything that is in the file, used or not."""
-    energy_file: EnergyFile = field(repr=False)
-    opening_notes: tuple[str, ...] = field(repr=False)
-    object_token: str | None = field(repr=False)
+    energy_file: EnergyFile
+    """Where ``energies`` keeps its result."""
+    opening_notes: tuple[str, ...]
+    """``notes`` without what ``energies`` adds."""
+    object_token: str | None
     """What the mapped object is known by once it was found finite."""
 
     @classmethod
@@ -54,10 +59,10 @@ class Scan:
         path: str | PathLike[str],
         *,
         frames: str | None = None,
-        positions: Any = None,  # noqa: ANN401 - an array, a file or names
-        probe: Any = None,  # noqa: ANN401 - an array, a file or a name
-        object: Any = None,  # noqa: A002, ANN401 - the field's word; an array, a file or a name
-        mask: Any = None,  # noqa: ANN401 - an array, a file or a name
+        positions: Given | tuple[Given, Given] | None = None,
+        probe: Given | None = None,
+        object: Given | None = None,  # noqa: A002 - the field's word
+        mask: Given | None = None,
         intensity: bool = False,
         dc: Center = "center",
         axes: str = "frame,row,column",
@@ -134,6 +139,10 @@ class Scan:
             progress=progress,
         )
         return cls(**open_scan(request)._asdict())
+
+    def __repr__(self) -> str:
+        count, size, _ = self.frames.shape
+        return f"<Scan of {count} frames of {size} x {size} pixels, {self.frames.description}: {self.path}>"
 
     @property
     def notes(self) -> tuple[str, ...]:

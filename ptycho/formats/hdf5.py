@@ -124,6 +124,10 @@ class Hdf5Part(Part):
             self.header = ArrayHeader(tuple(int(extent) for extent in dataset.shape), dtype.newbyteorder("="))
             self.stored_dtype = dtype
             self.chunks: tuple[int, ...] | None = dataset.chunks
+            layout = dataset.id.get_create_plist()
+            if layout.get_external_count():
+                outside = layout.get_external(0)[0].decode(errors="replace")
+                raise ScanError(f"{self.name} has its values in another file, {outside}; put them into this one with h5repack")
             self.sources = _virtual_sources(self.name, path, dataset) if dataset.is_virtual else ()
         _check_filters(self.name, dataset)
 
@@ -132,7 +136,7 @@ class Hdf5Part(Part):
         """Where a contiguous data set lies."""
         with hdf5_named(self.name):
             layout = self.dataset.id.get_create_plist()
-            if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count() or not self.dataset.size:
+            if layout.get_layout() != h5py.h5d.CONTIGUOUS or not self.dataset.size:
                 return None
             offset_bytes = self.dataset.id.get_offset()
             stored_bytes = self.dataset.id.get_storage_size()

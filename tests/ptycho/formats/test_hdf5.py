@@ -255,6 +255,34 @@ def test_a_changed_file_is_refused(write_hdf5, arrays, chunks, change):
             attempt()
 
 
+def test_values_in_another_file_are_not_followed(write_hdf5, arrays):
+    """Nobody would notice that file to change."""
+    path = write_hdf5(arrays)
+    with h5py.File(path, "r+") as file:
+        del file[FRAMES]
+        file.create_dataset(FRAMES, (25, 16, 16), "f4", external=[("raw.bin", 0, h5py.h5f.UNLIMITED)])
+    refused(path, r"/entry/frames has its values in another file, raw\.bin; put them into this one with h5repack")
+
+
+def test_a_scan_that_is_still_open_does_not_hide_what_changed(write_hdf5, arrays, tmp_path):
+    """libhdf5 shares an open file and its chunk cache in the whole process: in place, other values, the first scan alive."""
+    path = write_hdf5(arrays, chunks=(5, 4, 16))
+    first = Scan.open(path, cache_dir=tmp_path / "cache", **SETTINGS)
+    before = first.energies()
+    with h5py.File(write_hdf5({**arrays, FRAMES: arrays[FRAMES] * 2}, name="other.h5", chunks=(5, 4, 16))) as file:
+        chunks = [file[FRAMES].id.get_chunk_info(index) for index in range(file[FRAMES].id.get_num_chunks())]
+    image = path.with_name("other.h5").read_bytes()
+    with path.open("r+b") as file:
+        for chunk in chunks:
+            file.seek(chunk.byte_offset)
+            file.write(image[chunk.byte_offset : chunk.byte_offset + chunk.size])
+    os.utime(path, ns=(0, 1))
+    second = Scan.open(path, cache_dir=tmp_path / "cache", **SETTINGS)
+
+    np.testing.assert_array_equal(arrays[FRAMES] * 2, second.frames)
+    np.testing.assert_allclose(4 * before, second.energies())
+
+
 ROW_BYTES = 4 * 1 * 5 * 4 * 16 * 4
 """Of chunks (5, 4, 16) that one frame of 16 x 16 lies in, float32."""
 
