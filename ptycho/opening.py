@@ -18,6 +18,7 @@ from ptycho.errors import ContainerError
 from ptycho.formats import open_store
 from ptycho.formats.choosing import Parts, choose
 from ptycho.formats.contents import Store
+from ptycho.formats.npz import NpzPart
 from ptycho.formats.spool import digest
 from ptycho.frames import open_frames
 from ptycho.layout import check_layout
@@ -130,14 +131,18 @@ def open_scan(request: Request) -> Opened:
 
 def _assumed(parts: Parts, what: Interpretation) -> list[str]:
     """What the arguments made of the frames, and what their type costs."""
-    key, dtype = parts.frames.key or "the array", parts.frames.header.dtype
+    key, dtype = parts.frames.key, parts.frames.header.dtype
     notes = []
     if what.intensity:
         notes.append(f"{key} is {dtype} and taken as counts; the amplitude is their square root, float32")
-    elif dtype.itemsize == 8:
+    elif not isinstance(parts.frames, NpzPart):
+        notes.append(f"{key} is {dtype} and taken as amplitude; give intensity=True for counts")
+    if dtype.itemsize == 8 and not what.intensity:
         notes.append(f"{key} is float64; every batch is converted to float32")
     if what.dc == "corner":
         notes.append(f"{key} has zero frequency at [0, 0]; frames are shifted to have it at [N/2, N/2]")
+    elif not isinstance(parts.frames, NpzPart):
+        notes.append(f"{key} is taken to have zero frequency at [N/2, N/2]; give dc='corner' for [0, 0]")
     if what.is_turned or what.is_scattered:
         notes.append(f"{key} has the axes {what.axes}; frames are turned to (row, column)")
     return notes
@@ -145,7 +150,7 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
 
 def _positions(store: Store, parts: Parts, request: Request, frame_count: int, frame_size: int, notes: list[str]) -> _Positions:
     """Both axes in pixels; raises ScanError where they are not in them, or cannot be."""
-    matrix, remedy = _matrix(store, request, frame_size, notes)
+    matrix, remedy = _matrix(store, parts, request, frame_size, notes)
     is_pair = len(parts.positions) == 2
     axes = []
     for index in (0, 1):
@@ -158,7 +163,7 @@ def _positions(store: Store, parts: Parts, request: Request, frame_count: int, f
     return _Positions(names, axes[0], axes[1], remedy)
 
 
-def _matrix(store: Store, request: Request, frame_size: int, notes: list[str]) -> tuple[npt.NDArray[np.float64], str]:
+def _matrix(store: Store, parts: Parts, request: Request, frame_size: int, notes: list[str]) -> tuple[npt.NDArray[np.float64], str]:
     """(2, 3), from the stored columns to x and y in pixels, and what to do where these look like metres."""
     # Positions that were given are patch centres; only a format's own are translations of the sample.
     geometry_is_asked = request.positions is None and request.units != "pixels"
@@ -175,6 +180,8 @@ def _matrix(store: Store, request: Request, frame_size: int, notes: list[str]) -
         raise ContainerError(
             f"pixel_size_m is {request.pixel_size_m!r} and positions are in pixels; give units='metres' or leave it out"
         )
+    if not isinstance(parts.frames, NpzPart):
+        notes.append("positions are taken as pixels of the object; give units='metres' and pixel_size_m for metres")
     return np.eye(2, 3), "convert it to pixels"
 
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ptycho.errors import ScanError, ScanFileError
 from ptycho.formats.contents import FileState
-from ptycho.formats.hdf5 import KEEPERS, Hdf5Part, hdf5_named, open_file, state_of
+from ptycho.formats.hdf5 import Hdf5Part
+from ptycho.formats.hdf5_file import KEEPERS, hdf5_named, open_file, state_of
 from ptycho.stacks import CHUNK_BYTES, FrameStack, Indices, frames_per_chunk, three
 
 

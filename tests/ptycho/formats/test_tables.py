@@ -158,6 +158,15 @@ def test_positions_of_any_real_type_are_read(path, dtype):
     np.testing.assert_array_equal(POSITIONS[:, 1], Scan.open(path, positions=path.with_name("p.npy")).y)
 
 
+def test_what_was_assumed_is_said(path):
+    """A .npy file says nothing about itself, and the contract says everything."""
+    notes = " ".join(Scan.open(path, positions=POSITIONS).notes)
+
+    assert "scan.npy is float32 and taken as amplitude; give intensity=True for counts" in notes
+    assert "scan.npy is taken to have zero frequency at [N/2, N/2]; give dc='corner'" in notes
+    assert "positions are taken as pixels of the object; give units='metres'" in notes
+
+
 def test_two_tables_are_x_and_y(path):
     for name, column in (("x.npy", 0), ("y.npy", 1)):
         np.save(path.with_name(name), POSITIONS[:, column])
