@@ -328,3 +328,23 @@ def test_a_full_disk_is_seen_before_frames_are_repacked(write_hdf5, arrays, tmp_
         assert scan.frames.file.path.stat().st_size == needed
     else:
         refused(path, f"needs {needed} bytes unpacked and .* has {needed - 1} free", ScanFileError, repack=True)
+
+
+WRITER = """
+import h5py, sys
+with h5py.File(sys.argv[1], "r+") as file:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_file_that_is_being_written_is_left_alone(write_hdf5, arrays, measured):
+    """Until its writer has closed it."""
+    path = write_hdf5(arrays)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with writer:
+        assert writer.stdout.readline() == b"open\n"
+        refused(path, "is being written by another program; wait until it has closed the file", ScanFileError)
+    assert writer.returncode == 0
+
+    np.testing.assert_array_equal(measured.amplitude, Scan.open(path, **SETTINGS).frames)
