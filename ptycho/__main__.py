@@ -1,22 +1,33 @@
 """``python -m ptycho``: look at a scan, simulate one, cut one."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ptycho.errors import PtychoError, one_line
-from ptycho.scan import Scan
+from ptycho.energy import Progress
+from ptycho.errors import ContainerError, PtychoError, one_line
+from ptycho.scan import DEFAULT_CACHE_BYTES, Scan
 from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate
 from ptycho.writing import subset
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 EXIT_USAGE = 2
 """What argparse itself ends with on a bad command line."""
 EXIT_BROKEN_PIPE = 1
 """As docs.python.org recommends for SIGPIPE."""
+_EXAMPLES = """examples:
+  python -m ptycho info scan.npz
+  python -m ptycho info scan.cxi --intensity --check
+  python -m ptycho info scan.h5 --frames /entry/data --positions /entry/x /entry/y --intensity --dc corner
+  python -m ptycho info frames.npy --positions positions.csv --units metres --pixel-size-m 20e-9
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +60,20 @@ def _path(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ptycho", description="Ptychography scans in the contract NPZ format.")
+    parser = argparse.ArgumentParser(prog="python -m ptycho", description="Look at ptychography scans, simulate one, cut one.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    reading = _reading_options()
 
-    info = commands.add_parser("info", help="say what a scan file holds; frames are not read")
-    info.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ")
+    info = commands.add_parser(
+        "info",
+        parents=[reading],
+        help="say what a scan file holds; frames are not read",
+        description="Say what a scan file holds, and what was assumed to read it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     info.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    info.add_argument("--cache-dir", type=_path, help="where compressed frames are unpacked (default: the user's cache folder)")
+    info.add_argument("--check", action="store_true", help="read all frames once: check every value, keep the energies")
     info.set_defaults(run=_info)
 
     simulated = commands.add_parser("simulate", help="write a simulated scan: probe x object, far field, Poisson counts")
@@ -68,17 +86,94 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulated.set_defaults(run=_simulate)
 
-    cut = commands.add_parser("subset", help="write the first frames of a scan as a new, uncompressed scan")
-    cut.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ")
+    cut = commands.add_parser(
+        "subset",
+        parents=[reading],
+        help="write the first frames of a scan as a new, uncompressed contract NPZ",
+        description="Write the first frames of a scan, of any format, as a new, uncompressed contract NPZ.",
+    )
     cut.add_argument("out", type=_path, metavar="OUT", help="the NPZ to write")
     cut.add_argument("--frame-count", type=int, required=True, help="how many of the first frames to keep")
-    cut.add_argument("--cache-dir", type=_path, help="where compressed frames are unpacked (default: the user's cache folder)")
     cut.set_defaults(run=_subset)
     return parser
 
 
+def _reading_options() -> argparse.ArgumentParser:
+    """What ``Scan.open`` takes, for every command that reads a scan."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ, .cxi, .h5, .hdf5, .hdf, .nxs, or .npy of frames")
+    group = parser.add_argument_group("reading", "NAME is a data set of HDF5, a key of an NPZ, or a .npy, .csv or .txt file.")
+    group.add_argument("--frames", metavar="NAME", help="the frames in the file; plain HDF5 needs it")
+    group.add_argument(
+        "--positions", nargs="+", metavar="NAME", help="patch centres [x, y], column and row: one NAME of (M, 2), or two, x first"
+    )
+    group.add_argument("--probe", metavar="NAME", help="(N, N) complex")
+    group.add_argument("--object", metavar="NAME", help="(H, W) complex")
+    group.add_argument("--mask", metavar="NAME", help="(N, N), 0 for good pixels; the others read 0 (default: that of CXI)")
+    group.add_argument("--intensity", action="store_true", help="frames are counts; the amplitude is their square root")
+    group.add_argument(
+        "--dc", choices=("center", "corner"), default="center", help="where zero frequency is (default: %(default)s)"
+    )
+    group.add_argument("--axes", default="frame,row,column", help="the stored axes, slowest first (default: %(default)s)")
+    group.add_argument("--units", choices=("pixels", "metres"), help="of positions (default: metres for CXI, else pixels)")
+    group.add_argument("--pixel-size-m", type=float, help="one object pixel in metres (default for CXI: that of the far field)")
+    group.add_argument("--cache-dir", type=_path, help="of unpacked frames and kept energies (default: the user's cache folder)")
+    group.add_argument(
+        "--cache-bytes", type=int, default=DEFAULT_CACHE_BYTES, help="memory for chunks of an HDF5 file (default: %(default)s)"
+    )
+    group.add_argument("--repack", action="store_true", help="write chunked or scattered frames one after the other, once")
+    return parser
+
+
+def _open(options: argparse.Namespace, progress: Progress | None) -> Scan:
+    positions = options.positions
+    if positions is not None and len(positions) > 2:
+        raise ContainerError(f"--positions has {len(positions)} names; one of (M, 2), or two, x first, after FILE")
+    return Scan.open(
+        options.file,
+        frames=options.frames,
+        positions=positions[0] if positions is not None and len(positions) == 1 else positions,
+        probe=options.probe,
+        object=options.object,
+        mask=options.mask,
+        intensity=options.intensity,
+        dc=options.dc,
+        axes=options.axes,
+        units=options.units,
+        pixel_size_m=options.pixel_size_m,
+        cache_dir=options.cache_dir,
+        cache_bytes=options.cache_bytes,
+        repack=options.repack,
+        progress=progress,
+    )
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on stderr, if a person is looking there."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # only where somebody looks: a tenth of a second
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done_bytes: int, total_bytes: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total_bytes)
+            bar.update(tasks[what], completed=done_bytes)
+
+        yield show
+
+
 def _info(options: argparse.Namespace) -> str:
-    facts = _facts(Scan.open(options.file, cache_dir=options.cache_dir))
+    with _progress() as progress:
+        scan = _open(options, progress)
+        if options.check:
+            scan.energies(progress=progress)
+    facts = _facts(scan)
     if options.json:
         return json.dumps(facts, indent=2)
     lines = [f"{key.replace('_', ' '):<12} {value}" for key, value in facts.items() if key != "notes"]
@@ -90,10 +185,12 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "path": str(scan.path),
         "frame_count": scan.frame_count,
         "frame_size": scan.frame_size,
-        "dtype": str(scan.frames_file.dtype),
+        "dtype": str(scan.frames.dtype),
+        "reading": scan.frames.description,
         "keys": list(scan.keys),
         "x_range": [float(scan.x.min()), float(scan.x.max())],
         "y_range": [float(scan.y.min()), float(scan.y.max())],
+        "has_probe": scan.probe is not None,
         "object_shape": None if scan.object is None else list(scan.object.shape),
         "notes": list(scan.notes),
     }
@@ -111,7 +208,9 @@ def _simulate(options: argparse.Namespace) -> str:
 
 
 def _subset(options: argparse.Namespace) -> str:
-    subset(Scan.open(options.file, cache_dir=options.cache_dir), options.out, options.frame_count)
+    with _progress() as progress:
+        scan = _open(options, progress)
+    subset(scan, options.out, options.frame_count)
     return one_line(f"{options.out}: the first {options.frame_count} frames of {options.file}")
 
 

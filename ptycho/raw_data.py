@@ -4,22 +4,27 @@
 
 import warnings
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ptycho.arguments import whole
-from ptycho.energy import CHUNK_BYTES, array_energies, normalization
+from ptycho.converting import Interpretation
+from ptycho.energy import array_energies, normalization
 from ptycho.errors import ContainerError
-from ptycho.formats.contents import POSITION_KEYS, START_KEYS, ArrayHeader, FileArray, Layout
+from ptycho.formats.choosing import Parts
+from ptycho.formats.contents import GivenPart
+from ptycho.formats.npz import POSITION_KEYS, START_KEYS
 from ptycho.grouping import coordinates, group_indices
 from ptycho.image_stacks import ImageStack
 from ptycho.layout import check_layout
 from ptycho.scan import Scan
 from ptycho.sources import FrameGather, ObjectPatches
+from ptycho.stacks import CHUNK_BYTES, FrameStack
 from ptycho.writing import SUFFIX, npz_path, write_scan
+
+Frames = npt.NDArray[Any] | FrameStack
 
 key_coords_offsets = "coords_start_offsets"
 key_coords_relative = "coords_start_relative"
@@ -44,7 +49,7 @@ class RawData:
         ycoords: npt.NDArray[Any],
         xcoords_start: npt.NDArray[Any],
         ycoords_start: npt.NDArray[Any],
-        diff3d: npt.NDArray[Any] | None,
+        diff3d: Frames | None,
         probeGuess: npt.NDArray[Any] | None,
         scan_index: npt.NDArray[Any] | None,
         objectGuess: npt.NDArray[Any] | None = None,
@@ -67,7 +72,7 @@ class RawData:
         cls,
         xcoords: npt.NDArray[Any],
         ycoords: npt.NDArray[Any],
-        diff3d: npt.NDArray[Any] | None,
+        diff3d: Frames | None,
         probeGuess: npt.NDArray[Any] | None,
         scan_index: npt.NDArray[Any] | None,
         objectGuess: npt.NDArray[Any] | None = None,
@@ -115,8 +120,8 @@ class RawData:
         frames = self._check()
         if frames is None or self.probeGuess is None:
             raise ContainerError("diff3d or probeGuess is None; a scan file needs both")
-        if self._scan is not None and frames is self._scan.frames:
-            self._scan.frames_file.check()
+        if isinstance(frames, FrameStack):
+            frames.check()
         per_chunk = max(1, CHUNK_BYTES // frames[0].nbytes)
         order = {"xcoords_start": self.xcoords_start, "ycoords_start": self.ycoords_start, "scan_index": self.scan_index}
         write_scan(
@@ -191,11 +196,11 @@ class RawData:
             raise ContainerError(f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C")
         return image_count, neighbor_count
 
-    def _grouped(self, frames: npt.NDArray[Any], nn_indices: npt.NDArray[np.int64]) -> dict[str, Any]:
-        energies, file = self._energies(frames)
+    def _grouped(self, frames: Frames, nn_indices: npt.NDArray[np.int64]) -> dict[str, Any]:
+        energies = self._energies(frames)
         scale = normalization(energies, nn_indices, frames.shape[1])
-        raw = FrameGather(frames, nn_indices, file=file, energies=energies)
-        scaled = FrameGather(frames, nn_indices, scale, file=file, energies=energies)
+        raw = FrameGather(frames, nn_indices, energies=energies)
+        scaled = FrameGather(frames, nn_indices, scale, energies=energies)
         coords, offsets, relative = coordinates(self.xcoords, self.ycoords, nn_indices, np.float64)
         start = coords, offsets, relative
         if self.xcoords_start is not self.xcoords or self.ycoords_start is not self.ycoords:
@@ -226,29 +231,38 @@ class RawData:
             return ImageStack(ObjectPatches(self.objectGuess, coords.astype(np.float32), frame_size, "complex"))
         return None
 
-    def _energies(self, frames: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], FileArray | None]:
-        """(M,) energies of the frames, and the file they are in; one pass, and one alone for frames in a file."""
+    def _energies(self, frames: Frames) -> npt.NDArray[np.float64]:
+        """(M,) energies of the frames; one pass, and one alone for frames in a file."""
         scan = self._scan
         if scan is None or frames is not scan.frames:
-            return array_energies(frames, name="diff3d"), None
+            return array_energies(frames, name="diff3d")
         if self._scan_energies is None:
             self._scan_energies = scan.energies()
-        return self._scan_energies, scan.frames_file
+        return self._scan_energies
 
-    def _check(self) -> npt.NDArray[Any] | None:
+    def _check(self) -> Frames | None:
         """The frames, all arrays checked against them; a scan without frames has positions only."""
         axes = {key: getattr(self, key) for key in (*POSITION_KEYS, *START_KEYS)}
         for key, positions in axes.items():
             if np.shape(positions) != np.shape(self.xcoords) or np.ndim(positions) != 1 or not len(positions):
                 raise ContainerError(f"{key} has shape {np.shape(positions)}; all positions are (M,), one value per frame")
         if self.diff3d is not None:
-            given = {
-                "diff3d": self.diff3d,
-                **axes,
-                **{key: getattr(self, key) for key in ("probeGuess", "objectGuess", "scan_index")},
-            }
-            headers = {key: ArrayHeader(np.shape(array), array.dtype) for key, array in given.items() if array is not None}
-            check_layout(Layout(Path("RawData"), "diff3d", headers))
+            parts = {key: GivenPart(f"RawData: {key}", getattr(self, key)) for key in ("diff3d", *axes)}
+            more = {key: getattr(self, key) for key in ("probeGuess", "objectGuess", "scan_index")}
+            probe, obj, index = (None if array is None else GivenPart(f"RawData: {key}", array) for key, array in more.items())
+            check_layout(
+                Parts(
+                    frames=parts["diff3d"],
+                    positions=(parts["xcoords"], parts["ycoords"]),
+                    probe=probe,
+                    object=obj,
+                    mask=None,
+                    order=(parts["xcoords_start"], parts["ycoords_start"]),
+                    scan_index=index,
+                    notes=(),
+                ),
+                Interpretation(),
+            )
             if self.Y is not None and (self.Y.shape != self.diff3d.shape or self.Y.dtype.kind != "c"):
                 raise ContainerError(f"Y is {self.Y.dtype} {self.Y.shape}; complex {self.diff3d.shape}, as diff3d, is needed")
         for key, positions in axes.items():

@@ -1,29 +1,30 @@
 """A measured scan, opened lazily and checked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.energy import frame_energies
-from ptycho.errors import ScanError
-from ptycho.formats import read
-from ptycho.formats.contents import POSITION_KEYS, START_KEYS, Contents, FileArray
-from ptycho.layout import check_layout
-from ptycho.physics import patch_corner
+from ptycho.arguments import whole
+from ptycho.converting import Center, Interpretation, Units
+from ptycho.energy import Progress, frame_energies
+from ptycho.energy_file import EnergyFile
+from ptycho.formats.contents import FileArray
+from ptycho.opening import Request, open_scan
+from ptycho.positions import Axis
+from ptycho.stacks import FrameStack
 
-MOST_PIXELS = 1e9
-"""Chosen: no position is a billion pixels from the origin; float32 coordinates would be 64 pixels coarse there."""
-_METRES_PIXELS = 1e-2
-"""Chosen: no axis is measured in hundredths of a pixel, while scans in metres are smaller than a centimetre."""
-_ROUNDING_PIXELS = 1e-9
-"""Chosen: below a tenth of an atom in metres, and above the rounding of a line scan's constant axis."""
+DEFAULT_CACHE_BYTES = 32 << 20
+"""Chosen: holds one row of the chunks that h5py makes by itself for 16,384 frames of 128 x 128, and is a batch or two."""
+
+Given = npt.ArrayLike | PathLike[str]
+"""An array, the path of a .npy, .csv or .txt file, or a name in the scan file."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan:
     """A scan of M frames of N x N pixels. The frames stay on disk until they are indexed.
 
@@ -32,144 +33,152 @@ class Scan:
     """
 
     path: Path
-    frames: npt.NDArray[Any] = field(repr=False)
-    """(M, N, N) float32 or float64 amplitude = sqrt(counts), zero frequency at [N/2, N/2]; a read-only memory map."""
-    x: npt.NDArray[np.float64] = field(repr=False)
-    """(M,) pixels: column of the patch centre in the object."""
-    y: npt.NDArray[np.float64] = field(repr=False)
-    """(M,) pixels: row of the patch centre in the object."""
-    probe: npt.NDArray[np.complex64] = field(repr=False)
-    """(N, N)."""
-    object: npt.NDArray[np.complex64] | None = field(repr=False)
-    """(H, W), or None where the file has none."""
-    frames_file: FileArray = field(repr=False)
-    """Where the values of ``frames`` lie."""
-    frames_key: str = field(repr=False)
+    frames: FrameStack
+    """(M, N, N) float32 or float64 amplitude = sqrt(counts), zero frequency at [N/2, N/2]; read when indexed."""
+    x: Axis
+    """(M,) float64 pixels: column of the patch centre in the object."""
+    y: Axis
+    """(M,) float64 pixels: row of the patch centre in the object."""
+    probe: npt.NDArray[np.complex64] | None
+    """(N, N), or None where neither the file nor the caller has one."""
+    object: npt.NDArray[np.complex64] | None
+    """(H, W), read-only and mapped where that is possible, or None where there is none."""
+    frames_key: str
     keys: tuple[str, ...]
     """Everything that is in the file, used or not."""
-    notes: tuple[str, ...]
-    """What was assumed or done, one sentence each."""
+    energy_file: EnergyFile
+    """Where ``energies`` keeps its result."""
+    opening_notes: tuple[str, ...]
+    """``notes`` without what ``energies`` adds."""
+    object_token: str | None
+    """What the mapped object is known by once it was found finite."""
 
     @classmethod
-    def open(cls, path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
-        """Open a scan file without reading its frames.
+    def open(  # noqa: PLR0913 - settings of one file, all named and all with a default
+        cls,
+        path: str | PathLike[str],
+        *,
+        frames: str | None = None,
+        positions: Given | tuple[Given, Given] | None = None,
+        probe: Given | None = None,
+        object: Given | None = None,  # noqa: A002 - the field's word
+        mask: Given | None = None,
+        intensity: bool = False,
+        dc: Center = "center",
+        axes: str = "frame,row,column",
+        units: Units | None = None,
+        pixel_size_m: float | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        repack: bool = False,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open a scan file without reading its frames; the suffix says what it is.
 
-        ``cache_dir`` is where compressed frames are unpacked, by default ``ptycho-memory`` in the user's cache folder.
-        Raises ScanFileError where the file cannot be read, ScanError where it is damaged or breaks the contract; the
-        values of the frames are checked by ``energies``.
+        ``.npz`` is PtychoPINN's contract, ``.cxi`` CXI, ``.h5`` ``.hdf5`` ``.hdf`` ``.nxs`` plain HDF5, ``.npy`` frames alone.
+        What was assumed is said in ``notes``.
+
+        Parameters
+        ----------
+        frames
+            Name of the frames in the file: a key of an NPZ, a data set of HDF5, which always needs it. Default: the
+            contract's ``diff3d`` or ``diffraction``, CXI's ``/entry_1/data_1/data``.
+        positions
+            Patch centres [x, y], that is column and row, (M, 2) of any real dtype: an array, a .npy, .csv or .txt file, a
+            name in the scan file, or a pair of any of these, (M,) each, x first. Default: the contract's, or CXI's translations.
+        probe, object
+            (N, N) and (H, W) complex: an array, a .npy file, or a name in the scan file. Default: the contract's; None for
+            other formats. A container needs a probe.
+        mask
+            (N, N) whole numbers or bool, 0 for good pixels, turned as the frames are stored; the others read 0. An array, a
+            .npy file or a name. Default: CXI's; none for other formats. Zeros are no mask.
+        intensity
+            The frames are counts, and their square root is the amplitude. Integers are refused without it.
+        dc
+            Where zero frequency is in the stored frames: ``"center"``, [N/2, N/2], or ``"corner"``, [0, 0].
+        axes
+            The stored axes, slowest first. Frames that are not on the first axis need ``repack``.
+        units
+            Of the positions: ``"pixels"`` of the object or ``"metres"``. Default: metres for CXI, else pixels.
+        pixel_size_m
+            One pixel of the object, in metres. Default for CXI: that of the far field, wavelength * distance / (N *
+            detector pixel).
+        cache_dir
+            Folder of unpacked and repacked copies and of the kept energies. Default: energies beside the scan, the rest,
+            and all where that cannot be written, in ``ptycho-memory`` in the user's cache folder.
+        cache_bytes
+            Host memory for chunks of an HDF5 file; must hold those that one frame lies in, where others share them.
+        repack
+            Write frames that cannot be mapped (HDF5 chunks, or scattered ``axes``) one after the other into
+            ``cache_dir``, once.
+        progress
+            Called with what is being unpacked, bytes done and bytes in all.
+
+        Raises
+        ------
+        ScanFileError
+            Where a file cannot be read or a copy cannot be written.
+        ScanError
+            Where it is damaged or breaks the contract; the values of the frames are checked by ``energies``.
+        ContainerError
+            For arguments that do not fit.
         """
-        where = Path(path)
-        contents = read(where, cache_dir=None if cache_dir is None else Path(cache_dir), check=check_layout)
-        notes = list(contents.notes)
-        if contents.frames.dtype.itemsize == 8:
-            notes.append(f"{contents.frames_key} is float64; every batch is converted to float32")
-        _check_order(where, contents)
-        x, y = (_positions(where, contents, key) for key in POSITION_KEYS)
-        probe = _complex(where, contents, "probeGuess", notes)
-        if not probe.any():
-            raise ScanError(f"{where}: probeGuess is zero everywhere; nothing would be illuminated")
-        obj = _complex(where, contents, "objectGuess", notes) if "objectGuess" in contents.small else None
-        if obj is None:
-            notes.append("there is no objectGuess: ground truth is amplitude 1, phase 0")
-            _check_span(where, x, y)
-        else:
-            _check_inside(where, "xcoords", x, obj.shape[1], contents.frames.shape[1])
-            _check_inside(where, "ycoords", y, obj.shape[0], contents.frames.shape[1])
-        return cls(
-            path=where,
-            frames=contents.frames.map(),
-            x=x,
-            y=y,
+        request = Request(
+            path=Path(path),
+            frames=frames,
+            positions=positions,
             probe=probe,
-            object=obj,
-            frames_file=contents.frames,
-            frames_key=contents.frames_key,
-            keys=contents.keys,
-            notes=tuple(notes),
+            object=object,
+            mask=mask,
+            what=Interpretation(intensity, dc, axes),
+            units=units,
+            pixel_size_m=pixel_size_m,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            cache_bytes=whole("cache_bytes", cache_bytes, least=1),
+            repack=repack,
+            progress=progress,
         )
+        return cls(**open_scan(request)._asdict())
+
+    def __repr__(self) -> str:
+        count, size, _ = self.frames.shape
+        return f"<Scan of {count} frames of {size} x {size} pixels, {self.frames.description}: {self.path}>"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed or done, one sentence each; ``energies`` adds where they are kept."""
+        note = self.energy_file.note
+        return self.opening_notes if note is None else (*self.opening_notes, note)
+
+    @property
+    def frames_file(self) -> FileArray | None:
+        """Where the frames lie one after the other, as they are stored, or None."""
+        return self.frames.file
 
     @property
     def frame_count(self) -> int:
         """M."""
-        return self.frames_file.shape[0]
+        return self.frames.shape[0]
 
     @property
     def frame_size(self) -> int:
         """N, pixels."""
-        return self.frames_file.shape[1]
+        return self.frames.shape[1]
 
-    def energies(self) -> npt.NDArray[np.float64]:
-        """Energy sum_xy frame^2 of every frame, (M,) float64: one pass over the file in chunks of 1 MiB.
+    def energies(self, *, progress: Progress | None = None) -> npt.NDArray[np.float64]:
+        """Energy sum_xy frame^2 of every frame, (M,) float64: one pass over the file in chunks of 1 MiB, the first time.
 
-        Raises ScanError naming the frame for NaN, infinite, negative or too large amplitude, and for a stack of zeros;
+        The result, and with it that every value was checked, is kept beside the scan, in ``cache_dir`` if one was given, or
+        in the user's cache folder; a changed file or another interpretation is read anew. Raises ScanError naming frame,
+        value and pixel for NaN, infinite, negative or too large amplitude or counts, and for a stack of zeros;
         ScanFileError where the file has changed since it was opened.
         """
-        return frame_energies(self.frames_file, name=f"{self.path}: {self.frames_key}")
-
-
-def _check_order(path: Path, contents: Contents) -> None:
-    """Arrays that only say how the scan was taken: nothing reads them, but a broken one means a broken file."""
-    for key in START_KEYS:
-        if key in contents.small:
-            _positions(path, contents, key)
-    scan_index = contents.small.get("scan_index")
-    if scan_index is not None and scan_index.min() < 0:
-        frame = int(np.argmin(scan_index))
-        raise ScanError(f"{path}: scan_index is {scan_index[frame]} for frame {frame}; it is 0 or more")
-
-
-def _positions(path: Path, contents: Contents, key: str) -> npt.NDArray[np.float64]:
-    positions = contents.small[key].astype(np.float64)
-    for is_bad, what in (
-        (~np.isfinite(positions), "leave the frame out or give its position"),
-        (np.abs(positions) > MOST_PIXELS, f"positions are pixels, at most {MOST_PIXELS:g}"),
-    ):
-        if is_bad.any():
-            frame = int(np.argmax(is_bad))
-            raise ScanError(f"{path}: {key} is {positions[frame]:g} for frame {frame}; {what}")
-    return positions
-
-
-def _complex(path: Path, contents: Contents, key: str, notes: list[str]) -> npt.NDArray[np.complex64]:
-    values = contents.small[key]
-    is_kept = values.dtype == np.complex64
-    if not is_kept:
-        notes.append(f"{key} is {values.dtype}; it is converted to complex64")
-    converted: npt.NDArray[np.complex64] = np.ascontiguousarray(values) if is_kept else np.empty(values.shape, np.complex64)
-    for row, line in enumerate(values):
-        # Row by row: a mask of the whole object would be held beside it.
-        if not is_kept:
-            with np.errstate(over="ignore", invalid="ignore"):  # found out below, with its place
-                converted[row] = line
-        is_bad = ~np.isfinite(converted[row])
-        if is_bad.any():
-            column = int(np.argmax(is_bad))
-            why = "too large for complex64; scale it" if np.isfinite(line[column]) else "mend it before loading"
-            raise ScanError(f"{path}: {key} is {line[column]} at [{row}, {column}]; {why}")
-    return converted
-
-
-def _check_inside(path: Path, key: str, positions: npt.NDArray[np.float64], extent: int, frame_size: int) -> None:
-    corners = patch_corner(positions, frame_size)
-    is_outside = (corners < 0) | (corners + frame_size > extent)
-    if is_outside.any():
-        frame, half = int(np.argmax(is_outside)), frame_size // 2
-        raise ScanError(
-            f"{path}: {key} is {positions[frame]:g} for frame {frame}, outside objectGuess; "
-            f"patch centres lie between {half} and {extent - half} pixels"
-        )
-
-
-def _check_span(path: Path, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> None:
-    """Without an object to measure against, at least refuse what can only be metres, and a scan that never moved."""
-    if len(x) == 1:
-        return
-    spans = float(np.ptp(x)), float(np.ptp(y))
-    if not any(spans):
-        raise ScanError(f"{path}: xcoords and ycoords are the same for all {len(x)} frames; give the position of each frame")
-    if max(spans) < 1:
-        raise ScanError(f"{path}: xcoords and ycoords span {max(spans):g} pixels, which looks like metres; convert them to pixels")
-    for key, axis, span in zip(POSITION_KEYS, (x, y), spans, strict=True):
-        # A line scan may keep still along one axis, up to rounding; it may also jitter, but not about zero and this little.
-        if span > _ROUNDING_PIXELS and np.abs(axis).max() < _METRES_PIXELS:
-            raise ScanError(f"{path}: {key} spans {span:g} pixels, which looks like metres; convert it to pixels")
+        self.frames.check()
+        kept = self.energy_file.read()
+        if kept is not None:
+            return kept
+        energies = frame_energies(self.frames, name=f"{self.path}: {self.frames_key}", progress=progress)
+        # Energies of a file that was written to during the pass are of neither state.
+        self.frames.check()
+        self.energy_file.write(energies, self.object_token)
+        return energies

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ptycho.errors import ContainerError
 from ptycho.formats.contents import FileArray
 from ptycho.physics import patch_corner
+from ptycho.stacks import ArrayFrames, FrameStack
 
 Images = npt.NDArray[Any]
 """(b, N, N, C) of a source's dtype."""
@@ -223,7 +224,7 @@ class FrameGather(GroupSource):
 
     def __init__(
         self,
-        frames: npt.NDArray[Any],
+        frames: FrameStack | npt.NDArray[Any],
         nn_indices: npt.NDArray[np.int64],
         scale: float = 1.0,
         *,
@@ -235,14 +236,15 @@ class FrameGather(GroupSource):
                 f"nn_indices lie between {nn_indices.min()} and {nn_indices.max()}, "
                 f"but there are {len(frames)} frames, numbered from 0"
             )
-        # A plain view: the memmap subclass costs more than the copy of a small frame.
-        self._frames = frames.view(np.ndarray)
-        self._nn_indices, self._scale, self._file, self._energies = nn_indices, scale, file, energies
+        self._frames = frames if isinstance(frames, FrameStack) else ArrayFrames(frames)
+        self._nn_indices, self._scale, self._energies = nn_indices, scale, energies
+        self._file = self._frames.file if file is None else file
         # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
     def check(self) -> None:
         """Raise ScanFileError where the file behind the frames has changed since it was opened."""
+        self._frames.check()
         if self._file is not None:
             self._file.check()
 
@@ -254,7 +256,7 @@ class FrameGather(GroupSource):
     @property
     def way(self) -> str:
         """How the frames are read."""
-        return _way(self._file)
+        return f"frames {self._frames.description}" if self._frames.file is not None or self._file is None else _way(self._file)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """(b, C) frame numbers."""
@@ -291,8 +293,7 @@ class FrameGather(GroupSource):
             block = out[start : start + step]
             for channel in range(chosen.shape[1]):
                 frames = scratch[: len(chosen)]
-                # The indices are within the stack; "clip" is what lets take() write straight into its output.
-                np.take(self._frames, chosen[:, channel], axis=0, out=frames, mode="clip")
+                self._frames.take(chosen[:, channel], frames)
                 if factor is None:
                     block[..., channel] = frames
                 else:

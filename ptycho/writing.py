@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.arguments import whole
-from ptycho.energy import CHUNK_BYTES
 from ptycho.errors import ContainerError, PtychoError, ScanFileError
 from ptycho.replacing import replacing
 from ptycho.scan import Scan
 from ptycho.sources import GroupSource
+from ptycho.stacks import CHUNK_BYTES, frames_per_chunk
 
 SUFFIX = ".npz"
 """The one that scans of this format are read by."""
@@ -49,7 +49,7 @@ def write_scan(
         "probeGuess": probe.astype(np.complex64),
     }
     if obj is not None:
-        small["objectGuess"] = obj.astype(np.complex64)
+        small["objectGuess"] = obj.astype(np.complex64, copy=False)
     with _archive(Path(path)) as archive:
         _write_frames(archive, chunks, (frame_count, *probe.shape))
         _write_small(archive, {**small, **(order or {})})
@@ -120,8 +120,10 @@ def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
     frame_count = whole("frame_count", frame_count, least=1)
     if frame_count > scan.frame_count:
         raise ContainerError(f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}")
-    scan.frames_file.check()
-    per_chunk = max(1, CHUNK_BYTES // scan.frames[0].nbytes)
+    if scan.probe is None:
+        raise ContainerError(f"{scan.path} has no probe, which a scan of this format needs; open it with probe=")
+    scan.frames.check()
+    per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
     chunks = (scan.frames[start : min(start + per_chunk, frame_count)] for start in range(0, frame_count, per_chunk))
     first = slice(frame_count)
     write_scan(path, chunks, frame_count=frame_count, x=scan.x[first], y=scan.y[first], probe=scan.probe, obj=scan.object)

@@ -73,7 +73,7 @@ def arguments_from_scan(
         scan.x, scan.y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, order=order
     )
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
-    images = FrameGather(scan.frames, groups.nn_indices, scale, file=scan.frames_file)
+    images = FrameGather(scan.frames, groups.nn_indices, scale)
     if scan.object is None:
         amplitude, phase = _no_truth(images.shape)
     else:

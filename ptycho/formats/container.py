@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats import check_regular
 from ptycho.formats.archive import damage_named, members, open_zip, values_offset
-from ptycho.formats.contents import FileArray
-from ptycho.formats.npz import load_member, locate_member, member_header
+from ptycho.formats.contents import FileArray, load
+from ptycho.formats.npz import NpzPart
+from ptycho.formats.paths import check_regular
+from ptycho.frames import located
 
 STACK_KEYS = ("X", "Y_I", "Y_phi")
 NEEDED_KEYS = ("norm_Y_I", "coords_nominal", "coords_true", "probe")
@@ -44,25 +45,21 @@ def read_container(path: Path, *, cache_dir: Path | None) -> ContainerContents:
         missing = [key for key in (*STACK_KEYS, *NEEDED_KEYS) if key not in found]
         if missing:
             raise ScanError(f"{path} lacks {', '.join(missing)}; it has {', '.join(found) or 'no arrays'}")
-        stacks = {key: _stack(path, archive, key, found[key], cache_dir) for key in STACK_KEYS}
-        there = [
-            key for key in (SCALE_KEY, *OPTIONAL_KEYS) if key in found and not _is_pickled_scalar(path, archive, key, found[key])
-        ]
-        small = {
-            key: load_member(path, archive, key, found[key], member_header(path, archive, key, found[key]))
-            for key in (*NEEDED_KEYS, *there)
-        }
+        parts = {key: NpzPart(path, archive, key, found[key]) for key in (*STACK_KEYS, *NEEDED_KEYS)}
+        stacks = {key: _stack(parts[key], path, cache_dir) for key in STACK_KEYS}
+        optional = [key for key in (SCALE_KEY, *OPTIONAL_KEYS) if key in found]
+        there = [key for key in optional if not _is_pickled_scalar(path, archive, key, found[key])]
+        parts |= {key: NpzPart(path, archive, key, found[key]) for key in there}
+        small = {key: load(parts[key]) for key in (*NEEDED_KEYS, *there)}
     return ContainerContents(stacks, small)
 
 
-def _stack(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, cache_dir: Path | None) -> FileArray:
-    header = member_header(path, archive, key, member)
-    if len(header.shape) != 4 or header.dtype.kind not in "fiu" or header.is_fortran:
-        order = " in Fortran order" if header.is_fortran else ""
-        raise ScanError(
-            f"{path}: {key} is {header.dtype} {header.shape}{order}; real (groups, N, N, channels) in C order is needed"
-        )
-    return locate_member(path, archive, key, member, header, cache_dir)[0]
+def _stack(part: NpzPart, path: Path, cache_dir: Path | None) -> FileArray:
+    shape, dtype = part.header
+    if len(shape) != 4 or dtype.kind not in "fiu" or part.is_fortran:
+        order = " in Fortran order" if part.is_fortran else ""
+        raise ScanError(f"{part.name} is {dtype} {shape}{order}; real (groups, N, N, channels) in C order is needed")
+    return located(part, path, cache_dir)[0]
 
 
 def _is_pickled_scalar(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> bool:

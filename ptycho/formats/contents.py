@@ -1,8 +1,9 @@
-"""What a format hands over: the arrays of one scan file under the names of the contract, frames not yet read."""
+"""What a format hands over: the arrays of one scan, not yet read, and where their values lie."""
 
 import io
 import os
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -10,15 +11,10 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ScanFileError
+from ptycho.errors import ScanError, ScanFileError
 
-FRAME_KEYS = ("diff3d", "diffraction")
-"""PtychoPINN writes the first, its older files the second."""
-POSITION_KEYS = ("xcoords", "ycoords")
-START_KEYS = ("xcoords_start", "ycoords_start")
-REQUIRED_KEYS = (*POSITION_KEYS, "probeGuess")
-SMALL_KEYS = (*REQUIRED_KEYS, "objectGuess", "scan_index", *START_KEYS)
-"""Every array of the contract but the frames."""
+BLOCK_BYTES = 64 * 1024
+"""Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger blocks raises it, and what is freed then stays."""
 
 
 class FileState(NamedTuple):
@@ -90,44 +86,97 @@ class ArrayHeader(NamedTuple):
     dtype: np.dtype[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The shapes and types of the contract's arrays in one scan file: all that is known before a value is read."""
+class Part(ABC):
+    """One array of a scan before it is read: what it claims to be, and the ways to its values."""
+
+    name: str
+    """How messages begin: the file, and the key or data set in it."""
+    key: str
+    """The key or data set alone."""
+    header: ArrayHeader
+    is_fortran: bool = False
+    """Whether the first axis varies fastest."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """Every value in stored order, as flat arrays of a few; raises ScanError where they are damaged or too few."""
+
+    @property
+    def file(self) -> FileArray | None:
+        """Where the values lie one after the other in a file, C-ordered in ``header.shape`` unless ``is_fortran``."""
+        return None
+
+
+class GivenPart(Part):
+    """An array that the user handed over."""
+
+    def __init__(self, name: str, values: npt.NDArray[Any]) -> None:
+        self.name = self.key = name
+        self.header = ArrayHeader(values.shape, values.dtype)
+        self._values = values
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """The values, at once: they are in memory."""
+        yield self._values.reshape(-1)
+
+
+def load(part: Part) -> npt.NDArray[Any]:
+    """One array, whole and C-ordered or Fortran-ordered as stored; raises ScanError where memory does not suffice."""
+    shape, dtype = part.header
+    try:
+        values = np.empty(shape, dtype, order="F" if part.is_fortran else "C")
+    except (MemoryError, ValueError) as error:  # ValueError: more than an address can say.
+        needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        raise ScanError(f"{part.name} needs {needed} bytes, more than there is memory; save a smaller one") from error
+    flat = values.ravel(order="K")  # a view in stored order
+    start = 0
+    for block in part.blocks():
+        flat[start : start + block.size] = block
+        start += block.size
+    return values
+
+
+class Geometry(NamedTuple):
+    """From what the file calls a position, in metres, to the patch centre in pixels: matrix @ position."""
+
+    matrix: npt.NDArray[np.float64]
+    """(2, columns): rows are x and y, in pixels per metre."""
+    notes: tuple[str, ...]
+
+
+class Names(NamedTuple):
+    """Where a format keeps the arrays of a scan; None for what the file has not."""
+
+    frames: str | None
+    positions: str | tuple[str, str] | None
+    """One array of [x, y] per frame, or one of x and one of y."""
+    probe: str | None = None
+    object: str | None = None
+    mask: str | None = None
+    order: tuple[str, ...] = ()
+    """Positions that nothing reads and that must be sound all the same."""
+    scan_index: str | None = None
+
+
+class Store(Protocol):
+    """One open scan file of one format."""
 
     path: Path
-    frames_key: str
-    """The key that the frames were found under."""
-    headers: Mapping[str, ArrayHeader]
-    """Of the frames and of every other array of the contract that the file has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """One scan file, opened: its layout has been checked, its values have not."""
-
-    frames_key: str
-    """The key that the frames were found under, for messages."""
-    frames: FileArray
-    small: Mapping[str, npt.NDArray[Any]]
-    """The other arrays of the contract that the file has, whole: see ``SMALL_KEYS``."""
+    state: FileState
     keys: tuple[str, ...]
     """Everything that is in the file, used or not."""
-    notes: tuple[str, ...]
-    """What was assumed or done on the way, one sentence each."""
 
+    def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
+        """Where this file keeps what, and notes about it; ``frames`` is what the user asked for.
 
-class CheckLayout(Protocol):
-    """Refuses a layout that breaks the contract."""
-
-    def __call__(self, layout: Layout) -> None:
-        """Raise ScanError with one sentence that names file and key."""
-
-
-class ReadScan(Protocol):
-    """One file format."""
-
-    def __call__(self, path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Contents:
-        """Open ``path``: read every header, ``check`` them together, and only then read or unpack a value.
-
-        Raises ScanError or ScanFileError with one sentence that names file and key.
+        Raises ScanError where it cannot be told.
         """
+
+    def part(self, key: str) -> Part:
+        """The array of that name; raises ScanError where there is none, or none that can be used."""
+
+    def close(self) -> None:
+        """Let the file go."""
+
+    def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:
+        """How this file's metres become pixels, or None where it does not say; raises ScanError where it says it wrongly."""

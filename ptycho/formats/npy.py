@@ -1,6 +1,7 @@
-"""The header of an npy image (NEP 1), read without numpy's parser: that one warns, offers to unpickle and lets much through."""
+"""The header of an npy image (NEP 1). It is not read by numpy's parser, which warns, offers to unpickle and lets much through."""
 
 import ast
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -55,6 +56,13 @@ def read_header(file: IO[bytes], *, name: str) -> NpyHeader:
     if not isinstance(is_fortran, bool):
         raise _unreadable(name, f"its fortran_order is {_short(is_fortran)}")
     return NpyHeader(shape, is_fortran, _dtype(fields["descr"], name), length_bytes)
+
+
+def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any], *, is_fortran: bool = False) -> bytes:
+    """How a .npy file of such an array begins, as numpy writes it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": is_fortran, "shape": shape})
+    return file.getvalue()
 
 
 def _text(file: IO[bytes], name: str) -> tuple[str, int]:

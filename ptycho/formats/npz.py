@@ -1,8 +1,8 @@
-"""The contract NPZ: stored members are mapped where they lie, deflated ones are spooled once; nothing is unpickled."""
+"""The contract NPZ: stored members are mapped where they lie, deflated ones can be unpacked once; nothing is unpickled."""
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +11,109 @@ import numpy.typing as npt
 
 from ptycho.errors import ScanError
 from ptycho.formats.archive import damage_named, members, open_zip, pieces, values_offset
-from ptycho.formats.contents import (
-    FRAME_KEYS,
-    REQUIRED_KEYS,
-    SMALL_KEYS,
-    ArrayHeader,
-    CheckLayout,
-    Contents,
-    FileArray,
-    FileState,
-    Layout,
-)
+from ptycho.formats.contents import BLOCK_BYTES, ArrayHeader, FileArray, FileState, Geometry, Names, Part
 from ptycho.formats.npy import NpyHeader, read_header
-from ptycho.formats.spool import spool
 
-_PIECE_BYTES = 64 * 1024
-"""Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger pieces raises it, and what is freed then stays."""
+FRAME_KEYS = ("diff3d", "diffraction")
+"""PtychoPINN writes the first, its older files the second."""
+POSITION_KEYS = ("xcoords", "ycoords")
+START_KEYS = ("xcoords_start", "ycoords_start")
+REQUIRED_KEYS = (*POSITION_KEYS, "probeGuess")
 
 
-def read_npz(path: Path, *, cache_dir: Path | None, check: CheckLayout) -> Contents:
-    """Open a contract NPZ.
+class NpzPart(Part):
+    """One member of the archive, its header read and compared with what the zip directory announces."""
 
-    ``diff3d`` (or ``diffraction``) is left on disk; a deflated one is unpacked once into ``cache_dir``, after everything
-    else has been read. Raises ScanError for a damaged or incomplete file, ScanFileError where it cannot be read or spooled.
-    """
-    with open_zip(path) as archive:
-        found = members(path, archive)
-        frames_key, notes = _frames_key(path, found)
-        missing = [key for key in REQUIRED_KEYS if key not in found]
-        if missing:
-            raise ScanError(f"{path} lacks {', '.join(missing)}; it has {', '.join(found)}")
-        used = [frames_key, *(key for key in SMALL_KEYS if key in found)]
-        headers = {key: member_header(path, archive, key, found[key]) for key in used}
-        if headers[frames_key].is_fortran:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> None:
+        self.key, self.name = key, f"{path}: {key}"
+        self.member, self.archive, self.path = member, archive, path
+        self._npy = _header(path, archive, key, member)
+        self.header, self.is_fortran = ArrayHeader(self._npy.shape, self._npy.dtype), self._npy.is_fortran
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """The values through the zip layer, so that checksum and length are compared."""
+        return values_in(self._pieces(), self._npy)
+
+    @property
+    def file(self) -> FileArray | None:
+        """Where a stored member lies; its checksum is not verified there."""
+        if self.member.compress_type != zipfile.ZIP_STORED:
+            return None
+        start_bytes = values_offset(self.path, self.key, self.member) + self._npy.length_bytes
+        return FileArray(self.path, start_bytes, *self.header, _state(self.archive))
+
+    def at_start_of(self, copy: Path) -> FileArray:
+        """Where the values lie in an unpacked copy of the member."""
+        return FileArray(copy, self._npy.length_bytes, *self.header, FileState.of(copy.stat()))
+
+    def _pieces(self) -> Iterator[bytes]:
+        return pieces(self.path, self.key, self.archive, self.member, piece_bytes=BLOCK_BYTES)
+
+
+def values_in(content: Iterator[bytes], header: NpyHeader) -> Iterator[npt.NDArray[Any]]:
+    """The values of an npy image that comes in pieces."""
+    to_skip, rest = header.length_bytes, b""
+    for piece in content:
+        rest += piece[to_skip:]
+        to_skip = max(0, to_skip - len(piece))
+        whole_bytes = len(rest) // header.dtype.itemsize * header.dtype.itemsize
+        if whole_bytes:
+            yield np.frombuffer(rest[:whole_bytes], header.dtype)
+            rest = rest[whole_bytes:]
+
+
+class NpzStore:
+    """A contract NPZ, open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._archive = open_zip(path)
+        try:
+            self._found = members(path, self._archive)
+            self.state = _state(self._archive)
+        except BaseException:
+            self._archive.close()
+            raise
+        self.keys = tuple(self._found)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._archive.close()
+
+    def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
+        """The keys of the contract; raises ScanError where both names of the frames are there and differ."""
+        frames_key, notes = (frames, ()) if frames is not None else self._frames_key()
+        probe, obj, index = (key if key in self._found else None for key in ("probeGuess", "objectGuess", "scan_index"))
+        order = tuple(key for key in START_KEYS if key in self._found)
+        return Names(frames_key, POSITION_KEYS, probe, obj, None, order, index), notes
+
+    def part(self, key: str) -> NpzPart:
+        """The member of that name."""
+        if key not in self._found:
+            # All that are missing, at once.
+            lacks = [required for required in REQUIRED_KEYS if required not in self._found] if key in REQUIRED_KEYS else [key]
+            raise ScanError(f"{self.path} lacks {', '.join(lacks)}; it has {', '.join(self._found) or 'no arrays'}")
+        return NpzPart(self.path, self._archive, key, self._found[key])
+
+    def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:  # noqa: ARG002 - other formats have one
+        """None: an NPZ says nothing about metres."""
+        return None
+
+    def _frames_key(self) -> tuple[str, tuple[str, ...]]:
+        keys = [key for key in FRAME_KEYS if key in self._found]
+        if not keys:
             raise ScanError(
-                f"{path}: {frames_key} is in Fortran order, which scatters every frame; save numpy.ascontiguousarray of it"
+                f"{self.path} lacks diff3d (or diffraction), the frames; it has {', '.join(self._found) or 'no arrays'}"
             )
-        check(Layout(path, frames_key, {key: ArrayHeader(header.shape, header.dtype) for key, header in headers.items()}))
-        small = {key: load_member(path, archive, key, found[key], headers[key]) for key in used[1:]}
-        frames, more = locate_member(path, archive, frames_key, found[frames_key], headers[frames_key], cache_dir)
-    return Contents(frames_key, frames, small, tuple(found), notes + more)
+        if len(keys) == 1:
+            return keys[0], ()
+        first, second = (self._found[key] for key in keys)
+        if (first.CRC, first.file_size) != (second.CRC, second.file_size):
+            raise ScanError(f"{self.path} has both diff3d and diffraction and they differ; keep the one that holds the amplitudes")
+        return keys[0], ("diff3d and diffraction hold the same bytes, by size and checksum; diff3d is read",)
 
 
-def _frames_key(path: Path, found: Mapping[str, zipfile.ZipInfo]) -> tuple[str, tuple[str, ...]]:
-    keys = [key for key in FRAME_KEYS if key in found]
-    if not keys:
-        raise ScanError(f"{path} lacks diff3d (or diffraction), the frames; it has {', '.join(found) or 'no arrays'}")
-    if len(keys) == 1:
-        return keys[0], ()
-    first, second = (found[key] for key in keys)
-    if (first.CRC, first.file_size) != (second.CRC, second.file_size):
-        raise ScanError(f"{path} has both diff3d and diffraction and they differ; keep the one that holds the amplitudes")
-    return keys[0], ("diff3d and diffraction hold the same bytes, by size and checksum; diff3d is read",)
-
-
-def member_header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> NpyHeader:
+def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> NpyHeader:
     """The header of one member, whose announced size it must fit."""
     values_offset(path, key, member)  # checks the member
     with damage_named(path, key), archive.open(member) as file:
@@ -78,42 +126,7 @@ def member_header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfil
     return header
 
 
-def load_member(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, header: NpyHeader) -> npt.NDArray[Any]:
-    """One small array, whole, its checksum and length checked by reading through the zip layer."""
-    try:
-        values = np.empty(header.values_bytes, np.uint8)
-    except MemoryError as error:
-        raise ScanError(
-            f"{path}: {key} needs {header.values_bytes} bytes, more than there is memory; save a smaller one"
-        ) from error
-    # Straight into the array, in pieces: the object grows with the scan, and should be held once while it is read.
-    start = -header.length_bytes
-    for piece in pieces(path, key, archive, member, piece_bytes=_PIECE_BYTES):
-        content = np.frombuffer(piece, np.uint8)[max(0, -start) :]
-        values[max(0, start) : start + len(piece)] = content
-        start += len(piece)
-    return values.view(header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
-
-
-def locate_member(
-    path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo, header: NpyHeader, cache_dir: Path | None
-) -> tuple[FileArray, tuple[str, ...]]:
-    """Where the values of one large array lie, and what had to be done for it: a deflated one is unpacked once."""
-    if member.compress_type == zipfile.ZIP_STORED:
-        start_bytes = values_offset(path, key, member)
-        notes = (f"{key} is mapped where it lies in the file; its checksum is not verified",)
-        return _file_array(path, start_bytes, header, _state(archive)), notes
-    spooled, is_new = spool(path, archive, member, cache_dir=cache_dir)
-    done = "was unpacked once to" if is_new else "is read from its unpacked copy"
-    notes = (f"{key} is compressed, which has no random access; it {done} {spooled}",)
-    return _file_array(spooled, 0, header, FileState.of(spooled.stat())), notes
-
-
 def _state(archive: zipfile.ZipFile) -> FileState:
     """Of the very file that the headers were read from, whatever lies at its path by now."""
     assert archive.fp is not None  # noqa: S101 - open, for mypy
     return FileState.of(os.fstat(archive.fp.fileno()))
-
-
-def _file_array(path: Path, start_bytes: int, header: NpyHeader, state: FileState) -> FileArray:
-    return FileArray(path, start_bytes + header.length_bytes, header.shape, header.dtype, state)

@@ -1,10 +1,12 @@
-"""Unpack a compressed zip member once into a cache folder, atomically, so that it can be mapped."""
+"""Copies of what cannot be mapped where it lies: written once into a cache folder, atomically."""
 
 import hashlib
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ptycho.errors import PtychoError, ScanFileError
 from ptycho.formats.archive import pieces
@@ -16,6 +18,9 @@ _OWNER_ONLY = 0o600
 """The scan itself may be readable for its owner alone; its copy must not be readable for more."""
 _STEM_LETTERS = 40
 """Chosen: of the scan's name, for people who look into the folder; at four bytes a letter well below NAME_MAX, 255."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many bytes of it are done and how many there are."""
 
 
 def default_cache_dir() -> Path:
@@ -32,50 +37,78 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def spool(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, cache_dir: Path | None) -> tuple[Path, bool]:
-    """The .npy file that holds ``member`` of the archive at ``path``, and whether it was written now.
+def digest(*identity: object) -> str:
+    """Sixteen letters for everything in ``identity``."""
+    return hashlib.sha256("\0".join(map(str, identity)).encode(errors="surrogateescape")).hexdigest()[:16]
 
-    The name is made of absolute path, size, modification time, member and CRC, so a changed scan gets a new copy.
-    Raises ScanError where the member is damaged or shorter than announced, ScanFileError where the copy cannot be
-    written; either way nothing is left behind.
+
+def first_letters(name: str) -> str:
+    """As much of the scan's name as a copy shows to people."""
+    return name[:_STEM_LETTERS]
+
+
+def keep_copy(
+    path: Path,
+    what: str,
+    write: Callable[[IO[bytes]], None],
+    *,
+    identity: tuple[object, ...],
+    size_bytes: int,
+    cache_dir: Path | None,
+    advice: str,
+) -> tuple[Path, bool]:
+    """The file in the cache folder that holds ``what`` of the scan at ``path``, and whether it was written now.
+
+    Its name is made of absolute path, size, modification time and ``identity``, so a changed scan gets a new copy.
+    ``write`` writes exactly ``size_bytes``. Raises ScanFileError where the copy cannot be written, and what ``write``
+    raises; either way nothing is left behind.
     """
     folder = default_cache_dir() if cache_dir is None else cache_dir
-    target = folder / _name(path, member)
+    state = path.stat()
+    key = digest(path.absolute(), state.st_size, state.st_mtime_ns, *identity)
+    target = folder / f"{first_letters(path.stem)}-{key}.npy"
     try:
         # A copy of another size was cut by something outside; it is written anew.
-        if target.exists() and target.stat().st_size == member.file_size:
+        if target.exists() and target.stat().st_size == size_bytes:
             return target, False
         folder.mkdir(parents=True, exist_ok=True)
-        _check_space(path, folder, member)
-        _unpack(path, archive, member, target)
+        free = free_bytes(folder)
+        if free < size_bytes:
+            raise ScanFileError(
+                f"{path}: {what} needs {size_bytes} bytes unpacked and {folder} has {free} free; give another cache_dir or {advice}"
+            )
+        with replacing(target, mode=_OWNER_ONLY) as out:
+            write(out)
     except PtychoError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the folder's name.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ScanFileError(
-            f"{path}: {member.filename} cannot be unpacked into {folder} ({why}); "
-            "give another cache_dir or save the scan uncompressed with numpy.savez"
+            f"{path}: {what} cannot be unpacked into {folder} ({why}); give another cache_dir or {advice}"
         ) from error
     return target, True
 
 
-def _name(path: Path, member: zipfile.ZipInfo) -> str:
-    state = path.stat()
-    identity = f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\0{member.filename}\0{member.CRC}"
-    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:16]
-    return f"{path.stem[:_STEM_LETTERS]}-{digest}.npy"
+def spool(
+    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, cache_dir: Path | None, progress: Progress | None = None
+) -> tuple[Path, bool]:
+    """The .npy file that holds ``member`` of the archive at ``path``, and whether it was written now.
 
+    Raises ScanError where the member is damaged or shorter than announced, ScanFileError where the copy cannot be written.
+    """
 
-def _check_space(path: Path, folder: Path, member: zipfile.ZipInfo) -> None:
-    free = free_bytes(folder)
-    if free < member.file_size:
-        raise ScanFileError(
-            f"{path}: {member.filename} needs {member.file_size} bytes unpacked and {folder} has {free} free; "
-            "give another cache_dir or save the scan uncompressed with numpy.savez"
-        )
-
-
-def _unpack(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    with replacing(target, mode=_OWNER_ONLY) as out:
+    def unpack(out: IO[bytes]) -> None:
         for piece in pieces(path, member.filename, archive, member, piece_bytes=_BUFFER_BYTES):
             out.write(piece)
+            if progress is not None:
+                progress(f"unpacking {member.filename}", out.tell(), member.file_size)
+
+    return keep_copy(
+        path,
+        member.filename,
+        unpack,
+        identity=(member.filename, member.CRC),
+        size_bytes=member.file_size,
+        cache_dir=cache_dir,
+        advice="save the scan uncompressed with numpy.savez",
+    )

@@ -52,7 +52,7 @@ def misfits(scan: Scan) -> dict[str, float]:
     frames = np.concatenate([images.numpy()[..., 0] for images, _ in lazy.as_dataset(64)])
     # X is the frames times one constant: that which gives their mean energy.
     scale = np.sqrt(np.mean(np.sum(np.square(frames, dtype=np.float64), axis=(1, 2))) / scan.energies().mean())
-    obj = np.asarray(scan.object)
+    obj, probe = np.asarray(scan.object), np.asarray(scan.probe)
     found = {}
     for name, (x, y), expected in (("misfit", (scan.x, scan.y), 0.118), ("misfit_swapped", (scan.y, scan.x), 0.326)):
         difference = total = 0.0
@@ -60,7 +60,7 @@ def misfits(scan: Scan) -> dict[str, float]:
         for frame in range(0, scan.frame_count, _EVERY):
             column, row = round(float(x[frame])) - half, round(float(y[frame])) - half
             patch = obj[row : row + 2 * half, column : column + 2 * half]
-            model, measured = far_field_amplitude(scan.probe, patch), frames[frame] / scale
+            model, measured = far_field_amplitude(probe, patch), frames[frame] / scale
             difference, total = difference + float(((model - measured) ** 2).sum()), total + float((measured**2).sum())
         found[name] = abs(float(np.sqrt(difference / total)) - expected)
     return found

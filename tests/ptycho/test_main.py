@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import h5py
+import numpy as np
 import pytest
 
 from ptycho.__main__ import main
@@ -105,3 +107,102 @@ def test_a_reader_that_goes_away_leaves_no_traceback(simulated_path):
         os.close(writing)
 
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """An HDF5 file of counts, positions in metres and a probe."""
+    generator = np.random.default_rng(0)
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("/entry/data", data=generator.poisson(9, (25, 16, 16)), chunks=(5, 4, 8), compression="gzip")
+        file["/entry/x"], file["/entry/y"] = generator.uniform(0, 1e-6, (2, 25))
+        file["/entry/probe"] = np.ones((16, 16), np.complex64)
+    place = ["--positions", "/entry/x", "/entry/y", "--units", "metres", "--pixel-size-m", "2e-8"]
+    return path, ["--frames", "/entry/data", "--probe", "/entry/probe", "--intensity", *place]
+
+
+def test_info_reads_every_format(counted, tmp_path, capsys):
+    """The same names as ``Scan.open``; what was assumed is among the notes."""
+    path, settings = counted
+    assert main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+
+    assert (facts["frame_count"], facts["frame_size"], facts["dtype"], facts["has_probe"]) == (25, 16, "float32", True)
+    assert facts["reading"].startswith("read through a chunk cache of 32 MiB (chunks of 5 x 4 x 8)")
+    assert 0 <= facts["x_range"][0] < facts["x_range"][1] <= 50
+    assert any("taken as counts" in note for note in facts["notes"])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_info_checks_the_frames_where_it_is_asked_to(counted, tmp_path, capsys):
+    path, settings = counted
+    command = ["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--check", "--repack"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+
+    assert "note: energies and the check of all frames are kept in" in printed.out
+    assert "was repacked once to" in printed.out
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert printed.err == ""  # no terminal, no bar
+
+
+def test_check_refuses_what_cannot_be_counts(counted, tmp_path, capsys):
+    path, settings = counted
+    with h5py.File(path, "r+") as file:
+        file["/entry/data"][7, 1, 2] = -5
+    assert main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--check"]) == 2
+
+    assert "NaN, infinite or negative count in frame 7 (-5 at [1, 2])" in capsys.readouterr().err
+
+
+def test_subset_makes_a_contract_scan_of_any_format(counted, tmp_path, capsys):
+    path, settings = counted
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    assert main(["subset", str(path), str(tmp_path / "part.npz"), "--frame-count", "4", *settings, *cache]) == 0
+    with h5py.File(path) as file:
+        expected = np.sqrt(file["/entry/data"][:4]).astype(np.float32)
+
+    np.testing.assert_array_equal(expected, Scan.open(tmp_path / "part.npz").frames)
+
+
+def test_subset_needs_a_probe(counted, tmp_path, capsys):
+    path, settings = counted
+    settings = [word for word in settings if "probe" not in word]
+    assert main(["subset", str(path), str(tmp_path / "part.npz"), "--frame-count", "4", *settings]) == 2
+
+    assert "has no probe, which a scan of this format needs; open it with probe=" in capsys.readouterr().err
+    assert not (tmp_path / "part.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info", "scan.h5"], "scan.h5 is plain HDF5, so name the data set of the frames"),
+        (["info", "scan.h5", "--frames", "/entry/data"], "does not say where the frames were taken"),
+        (["info", "scan.h5", "--frames", "/entry/data", "--positions", "a", "b", "c"], "--positions has 3 names"),
+        (["info", "scan.h5", "--cache-bytes", "0"], "cache_bytes is 0"),
+    ],
+)
+def test_mistakes_in_names_are_one_sentence(counted, arguments, words, capsys, monkeypatch):
+    monkeypatch.chdir(counted[0].parent)
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+
+    assert words in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_bar_is_drawn_where_somebody_looks(counted, tmp_path):
+    """A terminal on stderr gets one; what is printed on stdout stays the same."""
+    path, settings = counted
+    leading, following = os.openpty()
+    command = [sys.executable, "-m", "ptycho", "info", str(path), *settings, "--cache-dir", str(tmp_path), "--check"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with os.fdopen(leading, "rb", buffering=0) as terminal:
+        process = subprocess.run(command, stdout=subprocess.PIPE, stderr=following, env=environment, check=True)
+        os.close(following)
+        drawn = terminal.read(1 << 16)
+
+    assert b"checking frames" in drawn
+    assert b"checking frames" not in process.stdout

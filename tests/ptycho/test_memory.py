@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from ptycho.energy import CHUNK_BYTES
@@ -90,3 +91,92 @@ def test_a_lazy_container_is_a_few_hundred_bytes_per_image(simulated_path):
         del container
 
     assert 0 < (peaks[9000] - peaks[1000]) / 8000 < 1024
+
+
+MOST_BYTES_PER_FRAME = 64
+"""Positions are 16 and energies 8; the rest is for one temporary of each, never for the object or the frames."""
+
+
+def write_large(folder, frame_count, kind):
+    """Tiny frames over an object of 400 bytes per frame, with every optional array."""
+    import h5py
+
+    generator = np.random.default_rng(0)
+    arrays = {
+        "diff3d": generator.random((frame_count, 8, 8), np.float32),
+        "xcoords": generator.uniform(4, 96, frame_count),
+        "ycoords": generator.uniform(4, frame_count // 2 - 4, frame_count),
+        "probeGuess": np.ones((8, 8), np.complex64),
+        "objectGuess": np.ones((frame_count // 2, 100), np.complex64),
+        "scan_index": np.arange(frame_count),
+        "xcoords_start": np.zeros(frame_count),
+        "ycoords_start": np.zeros(frame_count),
+    }
+    if kind.startswith("npz"):
+        path = folder / f"{frame_count}.npz"
+        (np.savez_compressed if kind == "npz deflated" else np.savez)(path, **arrays)
+        return path, {}
+    path = folder / f"{frame_count}.h5"
+    with h5py.File(path, "w") as file:
+        for key, values in arrays.items():
+            chunks = None if kind == "hdf5 contiguous" else (min(100, len(values)), *values.shape[1:])
+            file.create_dataset(key, data=values, chunks=chunks, compression=chunks and "gzip")
+    settings = {"frames": "diff3d", "positions": ("xcoords", "ycoords"), "probe": "probeGuess", "object": "objectGuess"}
+    return path, {**settings, "repack": kind == "hdf5 repacked", "cache_bytes": 1 << 20}
+
+
+KINDS = ["npz stored", "npz deflated", "hdf5 contiguous", "hdf5 chunked", "hdf5 repacked"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_second", [False, True])
+def test_a_frame_more_costs_its_position_and_its_energy(tmp_path, kind, is_second):
+    """Opening and energies, at 10,000 and at 40,000 frames: the slope of what Python and numpy hold at the peak."""
+    peaks = {}
+    for frame_count in (10_000, 40_000):
+        path, settings = write_large(tmp_path, frame_count, kind)
+        for _ in range(2 if is_second else 1):
+            tracemalloc.start()
+            scan = Scan.open(path, cache_dir=tmp_path / "cache", **settings)
+            scan.energies()
+            _, peaks[frame_count] = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+
+        assert scan.frame_count == frame_count
+        assert scan.object.nbytes == 400 * frame_count
+    slope = (peaks[40_000] - peaks[10_000]) / 30_000
+
+    assert 16 <= slope <= MOST_BYTES_PER_FRAME
+
+
+ANON = """
+import json, sys
+from ptycho.scan import Scan
+import h5py  # before anything is measured
+
+def anon_bytes():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+
+warm, path, cache, settings = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+Scan.open(warm, cache_dir=cache, **settings).energies()
+start = anon_bytes()
+scan = Scan.open(path, cache_dir=cache, **settings)
+scan.energies()
+print(anon_bytes() - start)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_process_grows_by_no_more(tmp_path, kind):
+    """What the kernel counts, in children that have done the same with a small scan before, at 20,000 and 100,000 frames."""
+    warm, settings = write_large(tmp_path, 10_000, kind)
+    grown = {}
+    for frame_count in (20_000, 100_000):
+        path, _ = write_large(tmp_path, frame_count, kind)
+        command = [sys.executable, "-c", ANON, str(warm), str(path), str(tmp_path / "cache"), json.dumps(settings)]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        grown[frame_count] = int(result.stdout)
+
+    assert grown[100_000] > 0
+    assert (grown[100_000] - grown[20_000]) / 80_000 <= MOST_BYTES_PER_FRAME

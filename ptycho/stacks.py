@@ -1,0 +1,198 @@
+"""Frames where they are: one small interface over every way of reading them."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptycho.errors import ScanError
+from ptycho.formats.contents import FileArray
+
+Indices = npt.NDArray[np.intp]
+
+CHUNK_BYTES = 1 << 20
+"""Chosen: a read of this size costs only its bytes, it stays in the processor's cache, and even a small scan has more."""
+
+
+class FrameStack(ABC):
+    """M frames of N x N pixels that are read when they are asked for.
+
+    What a scan hands out is float32 or float64 amplitude with zero frequency at [N/2, N/2]. Indexing and ``np.asarray``
+    work as on the array (M, N, N); slices and index arrays copy, one frame may be a view.
+    """
+
+    description: str
+    """How the frames are read, one phrase."""
+    file: FileArray | None = None
+    """Where the frames lie one after the other as they are handed out or, if they are converted, as they are stored."""
+    quantity: str = "amplitude"
+    """What is stored, for messages."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(M, N, N)."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """What is handed out."""
+
+    @abstractmethod
+    def take(self, frames: Indices, out: npt.NDArray[Any]) -> None:
+        """Write ``frames`` (b,), each within 0..M-1, into ``out`` (b, N, N) of ``dtype``, C-contiguous.
+
+        Threads may call it side by side. Raises ScanError naming the frame where the file is damaged.
+        """
+
+    @abstractmethod
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """(first frame, (b, N, N) frames) in file order; every chunk is overwritten by the next.
+
+        Reads through a buffer of about ``chunk_bytes`` and at least one frame, and not through a memory map, so that the
+        process does not grow by the file. Raises ScanFileError where the file has changed.
+        """
+
+    def check(self) -> None:
+        """Raise ScanFileError where a file behind the frames has changed, or is gone, since it was opened."""
+        if self.file is not None:
+            self.file.check()
+
+    def fault(self, frame: int) -> str:
+        """The first value of ``frame`` that can be no amplitude: what it is and where, for messages."""
+        return fault_in(self[frame])
+
+    @property
+    def nbytes(self) -> int:
+        """What the whole stack would take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def frame_bytes(self) -> int:
+        """What one frame takes in memory."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        """M."""
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever indexes the first axis
+        """Frames by number, slice or index array (...,) -> (..., N, N); a tuple goes on into the pixels."""
+        first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
+        chosen = np.arange(len(self))[first]  # IndexError as an array's
+        out = np.empty((chosen.size, *self.shape[1:]), self.dtype)
+        self.take(chosen.reshape(-1), out)
+        whole = out.reshape(*chosen.shape, *self.shape[1:])
+        return whole[(*(slice(None),) * chosen.ndim, *rest)] if rest else whole
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 - numpy's
+        """All frames, (M, N, N): this is the cost the stack exists to avoid."""
+        if copy is False:
+            raise ValueError("the frames of a stack are not in memory; reading them makes an array")
+        whole = np.empty(self.shape, self.dtype)
+        self.take(np.arange(len(self)), whole)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape} {self.dtype}, {self.description}>"
+
+
+class ArrayFrames(FrameStack):
+    """Frames in memory, or in a memory map that somebody else made."""
+
+    description = "in memory"
+
+    def __init__(self, frames: npt.NDArray[Any]) -> None:
+        # A plain view: the memmap subclass costs more than the copy of a small frame.
+        self._frames = frames.view(np.ndarray)
+        # np.take makes an aligned copy of ALL frames, in this machine's byte order, when they are not; bytes always are.
+        is_plain = self._frames.flags.aligned and self._frames.dtype.isnative
+        self._as_bytes = None if is_plain else _bytes_of(self._frames)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, N, N)."""
+        return three(self._frames.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the array."""
+        dtype: np.dtype[Any] = self._frames.dtype
+        return dtype
+
+    def take(self, frames: Indices, out: npt.NDArray[Any]) -> None:
+        """Write ``frames`` (b,) into ``out`` (b, N, N)."""
+        # The indices are within the stack; "clip" is what lets take() write straight into its output.
+        if self._as_bytes is None:
+            np.take(self._frames, frames, axis=0, out=out, mode="clip")
+        else:
+            np.take(self._as_bytes, frames, axis=0, out=_bytes_of(out), mode="clip")
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """(first frame, frames) as views."""
+        step = frames_per_chunk(self, chunk_bytes)
+        for start in range(0, len(self), step):
+            yield start, self._frames[start : start + step]
+
+
+class MappedFrames(ArrayFrames):
+    """Frames that lie one after the other in a file: mapped, and read by plain reads in a pass."""
+
+    description = "memory-mapped"
+
+    def __init__(self, file: FileArray, *, name: str) -> None:
+        self.file: FileArray = file
+        self._map, self._name = file.map(), name
+        super().__init__(self._map)
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - as on the map
+        """As on the read-only memory map: one frame and slices are views."""
+        found: npt.NDArray[Any] = self._map[index]
+        return found
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """(first frame, frames) through one buffer."""
+        count, frame_bytes, per_chunk = len(self), self.frame_bytes, frames_per_chunk(self, chunk_bytes)
+        buffer = bytearray(per_chunk * frame_bytes)
+        with self.file.open() as file:
+            file.seek(self.file.offset_bytes)
+            for start in range(0, count, per_chunk):
+                filled = memoryview(buffer)[: min(per_chunk, count - start) * frame_bytes]
+                read_bytes = 0
+                # An unbuffered read may stop early, on Linux at 2 GiB (read(2)).
+                while read_bytes < len(filled):
+                    got = file.readinto(filled[read_bytes:])
+                    if not got:
+                        frame = start + read_bytes // frame_bytes
+                        raise ScanError(f"{self._name} ends in frame {frame} of {count}; the file was cut")
+                    read_bytes += got
+                yield start, np.frombuffer(filled, self.dtype).reshape(-1, *self.shape[1:])
+
+
+def frames_per_chunk(stack: FrameStack, chunk_bytes: int) -> int:
+    """How many frames of ``stack`` a buffer of ``chunk_bytes`` holds: one at least, and no more than there are."""
+    return max(1, min(len(stack), chunk_bytes // stack.frame_bytes))
+
+
+def three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A shape of three axes, for the type checker."""
+    count, rows, columns = shape
+    return count, rows, columns
+
+
+def _bytes_of(frames: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The same memory, (M, bytes of a frame)."""
+    return frames.view(np.uint8).reshape(len(frames), -1)
+
+
+def fault_in(frame: npt.NDArray[Any]) -> str:
+    """The first value of a frame that can be no amplitude or count, or else the largest: what it is and where."""
+    with np.errstate(invalid="ignore"):
+        is_bad = ~np.isfinite(frame) | (frame < 0)
+    if not is_bad.any():  # too large, then
+        is_bad = frame == frame.max()
+    row, column = np.unravel_index(int(np.argmax(is_bad)), frame.shape)
+    return f"{frame[row, column]:g} at [{row}, {column}]"
