@@ -43,7 +43,14 @@ class PoissonDeviance(keras.losses.Loss):
     the gradient of the logarithm has no bound.
     """
 
-    def __init__(self, intensity_scale: float, *, background: float = 1e-2, name: str = "poisson_deviance", **settings: Any) -> None:  # noqa: ANN401 - Keras's own settings of a loss
+    def __init__(
+        self,
+        intensity_scale: float,
+        *,
+        background: float = 1e-2,
+        name: str = "poisson_deviance",
+        **settings: Any,  # noqa: ANN401 - Keras's own settings of a loss
+    ) -> None:
         super().__init__(name=name, **settings)
         self.intensity_scale, self.background = intensity_scale, background
 
@@ -91,7 +98,9 @@ def build_model(
     frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
     channel_count, filters = whole("gridsize", gridsize, least=1) ** 2, whole("filters", filters, least=1)
     if frame_size % 2**_LEVELS:
-        raise ContainerError(f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple of {2**_LEVELS} is needed")
+        raise ContainerError(
+            f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple of {2**_LEVELS} is needed"
+        )
     scale = _scale(frame_size, nphotons, intensity_scale)
     scaled = keras.Input((frame_size, frame_size, channel_count), name="scaled")
     coords = keras.Input((1, 2, channel_count), name="coords")
@@ -102,7 +111,11 @@ def build_model(
     amplitude, phase = (_by_group(images, channel_count) for images in _network(_by_frame(guess), filters))
     patches = Overlap(name="patches")(amplitude, phase, coords, parts)
     wave = FarField(scale, name="far_field")(patches, parts)
-    outputs = [CentredAmplitude(name="amplitude")(patches, coords), Modulus(name="scaled_frames")(wave), Intensity(name="intensity")(wave)]
+    outputs = [
+        CentredAmplitude(name="amplitude")(patches, coords),
+        Modulus(name="scaled_frames")(wave),
+        Intensity(name="intensity")(wave),
+    ]
     return keras.Model([scaled, coords], outputs, name="ptycho")
 
 
@@ -143,16 +156,15 @@ def object_patches(model: keras.Model) -> Patches:
     inner = keras.Model(model.inputs, _layer(model, "patches").output)
     signature = [tf.TensorSpec(tensor.shape, tf.float32) for tensor in model.inputs]
 
-    @tf.function(input_signature=signature)
     def predict(scaled: tf.Tensor, coords: tf.Tensor) -> tf.Tensor:
         return to_complex(inner([scaled, coords], training=False))
 
-    patches: Patches = predict
+    patches: Patches = tf.function(predict, input_signature=signature)
     return patches
 
 
 def intensity_scale_of(model: keras.Model) -> float:
-    """s of a model that ``build_model`` made: what it expects X to be multiplied with. Raises ContainerError for others."""
+    """The s of a model that ``build_model`` made: what it expects X to be multiplied with. Raises ContainerError for others."""
     return float(_layer(model, "far_field").intensity_scale)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from ptycho.arguments import whole
 from ptycho.errors import ContainerError

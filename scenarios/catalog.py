@@ -33,11 +33,11 @@ OOM_BUDGET_BYTES = 256 * MIB
 LOADERS = ("eager", "lazy")
 
 MODEL_COUNTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "training": {"eager": (64, 512), "lazy": (64, 256, 512)},
-    "inference": {"eager": (64, 256), "lazy": (64, 128, 256)},
+    "training": {"eager": (64,), "lazy": (64, 128, 256)},
+    "inference": {"eager": (32, 128), "lazy": (32, 64, 128)},
 }
-"""Groups that the network sees. The lazy loader's slope is gated and needs three sizes; the eager one, whose slope is
-known from ``loading``, shows at two that it trains and predicts all the same."""
+"""Groups that the network sees. The lazy loader's slope is gated and needs three sizes; what the eager one costs is known
+from ``loading``. Each child traces a step of the network first, 4 s of its 6."""
 MODEL_GRIDSIZE: Mapping[str, int] = {"training": 1, "inference": 2}
 """Single frames train at 3 ms each on one core, groups of 4 by the same code in four times that."""
 MODEL_FRAME_SIZE = 32
@@ -49,7 +49,7 @@ MODEL_THREADS = 1
 """Operations of a step at the same time. Measured: with two, peaks of identical epochs lay between 65 and 93 MB, because
 each gradient of a convolution takes 30 MB of scratch on the CPU, whatever the batch, and one to three of them run at
 once; with one, between 34.8 and 34.9 MB."""
-MODEL_STACK_SIZE = 512
+MODEL_STACK_SIZE = 256
 """As many frames as the largest count of groups."""
 
 
@@ -140,7 +140,12 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
         *_stack_points(loading, scan, counts),
         *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
         *_oom_points(oom, scan, counts),
-        *(_model_point(scenario, loader, count) for scenario in with_model for loader in LOADERS for count in MODEL_COUNTS[scenario.name][loader]),
+        *(
+            _model_point(scenario, loader, count)
+            for scenario in with_model
+            for loader in LOADERS
+            for count in MODEL_COUNTS[scenario.name][loader]
+        ),
     ]
 
 
