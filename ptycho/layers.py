@@ -46,7 +46,7 @@ class FirstGuess(keras.layers.Layer):
     """
 
     def __init__(self, intensity_scale: float, rounds: int, **settings: Any) -> None:  # noqa: ANN401 - as above
-        super().__init__(trainable=False, **settings)
+        super().__init__(**settings)
         self.intensity_scale, self.rounds = intensity_scale, rounds
 
     def call(self, scaled: tf.Tensor, coords: tf.Tensor, parts: tf.Tensor) -> tf.Tensor:

@@ -145,6 +145,7 @@ def compile_model(
         loss_weights=[weight if weight else None for weight, _ in losses],
         jit_compile=False,
     )
+    model.optimizer.build(model.trainable_variables)  # else Keras cannot load what was saved before the first step
     return model
 
 

@@ -108,8 +108,10 @@ def test_a_second_stack_has_16_frames_or_is_left_out(frame_count, stack_points):
 
 def test_the_batch_never_exceeds_the_smallest_count():
     """A batch that one count cannot fill would pass for growth."""
-    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96))} == {32}
-    assert {point.fixed["batch_size"] for point in points()} == {64}
+    loaders = ("loading", "arrays", "oom")
+
+    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96)) if point.scenario in loaders} == {32}
+    assert {point.fixed["batch_size"] for point in points() if point.scenario in loaders} == {64}
 
 
 def test_a_scan_that_fits_the_budget_has_no_oom_points_and_one_image_more_has():
