@@ -93,7 +93,7 @@ def test_predictions_kept_on_the_device_turn_the_gate_red(verdict_with):
 
 
 def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
-    """4,096 B of X for each image, at construction."""
+    """4,096 B of X for each image, at construction; more where BFC hands out a free chunk whole that is not twice the request."""
     code, said = verdict_with(
         KEPT_TENSOR.replace("tf.convert_to_tensor(np.asarray(X))", "tensor_of(None, self._inputs.images)"),
         chosen="training and lazy",
@@ -104,4 +104,4 @@ def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
 
     assert code == 1, said
     assert found is not None, said
-    assert 4_096 <= int(found["slope"].replace(",", "")) < 1.05 * 4_096
+    assert 4_096 <= int(found["slope"].replace(",", "")) < 3 * 4_096
