@@ -108,6 +108,8 @@ class Point:
     expected: Outcome = Outcome.OK
     device_budget_bytes: int | None = None
     """Size of the device for this point alone; None is the run's own setting."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of this point's children, before the device's own; say in ``fixed`` what they mean for its numbers."""
 
     @property
     def name(self) -> str:

@@ -32,6 +32,26 @@ OOM_BUDGET_BYTES = 256 * MIB
 
 LOADERS = ("eager", "lazy")
 
+MODEL_COUNTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "training": {"eager": (64,), "lazy": (64, 128, 256)},
+    "inference": {"eager": (32, 128), "lazy": (32, 64, 128)},
+}
+"""Groups that the network sees. The lazy loader's slope is gated and needs three sizes; what the eager one costs is known
+from ``loading``. Each child traces a step of the network first, 4 s of its 6."""
+MODEL_GRIDSIZE: Mapping[str, int] = {"training": 1, "inference": 2}
+"""Single frames train at 3 ms each on one core, groups of 4 by the same code in four times that."""
+MODEL_FRAME_SIZE = 32
+"""A quarter of the time and of the memory of 64."""
+MODEL_BATCH_SIZE = 4
+"""The peak of a network is tens of batches: the smaller the batch, the finer is the slope. The device is measured to 256 B;
+a batch has 16 KiB and more."""
+MODEL_THREADS = 1
+"""Operations of a step at the same time. Measured: with two, peaks of identical epochs lay between 65 and 93 MB, because
+each gradient of a convolution takes 30 MB of scratch on the CPU, whatever the batch, and one to three of them run at
+once; with one, between 34.8 and 34.9 MB."""
+MODEL_STACK_SIZE = 256
+"""As many frames as the largest count of groups."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -69,6 +89,20 @@ SCENARIOS = (
         device_budget_bytes=OOM_BUDGET_BYTES,
         expected={"eager": Outcome.DEVICE_OOM, "lazy": Outcome.OK},
     ),
+    Scenario(
+        name="training",
+        body="scenarios.bodies.training:measure",
+        prepare="scenarios.bodies.scans:prepare",
+        phases=("open", "construct", "build", "train_0", "train_1", "release"),
+        expected={"eager": Outcome.OK, "lazy": Outcome.OK},
+    ),
+    Scenario(
+        name="inference",
+        body="scenarios.bodies.inference:measure",
+        prepare="scenarios.bodies.scans:prepare",
+        phases=("open", "construct", "build", "predict_0", "predict_1", "release"),
+        expected={"eager": Outcome.OK, "lazy": Outcome.OK},
+    ),
 )
 
 
@@ -96,15 +130,22 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
     """Every point of the catalogue, in the order of ``SCENARIOS``.
 
     ``image_counts`` replaces the counts of ``loading`` and ``arrays``; ``oom`` takes the largest. Their values must
-    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``.
+    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``. ``training`` and
+    ``inference`` have a small simulated scan and counts of their own, so that they take seconds with every scan.
     """
     counts = tuple(image_counts or default_image_counts(scan))
-    loading, arrays, oom = SCENARIOS
+    loading, arrays, oom, *with_model = SCENARIOS
     return [
         *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
         *_stack_points(loading, scan, counts),
         *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
         *_oom_points(oom, scan, counts),
+        *(
+            _model_point(scenario, loader, count)
+            for scenario in with_model
+            for loader in LOADERS
+            for count in MODEL_COUNTS[scenario.name][loader]
+        ),
     ]
 
 
@@ -175,6 +216,25 @@ def _array_point(scenario: Scenario, counts: Sequence[int], loader: str, image_c
         phases=scenario.phases,
         parameters={"loader": loader, "image_count": image_count},
         fixed=_fixed(FRAME_SIZE, counts),
+        expected=scenario.expected[loader],
+    )
+
+
+def _model_point(scenario: Scenario, loader: str, image_count: int) -> Point:
+    return Point(
+        scenario=scenario.name,
+        body=scenario.body,
+        prepare=scenario.prepare,
+        phases=scenario.phases,
+        parameters={"loader": loader, "image_count": image_count},
+        fixed={
+            "frame_size": MODEL_FRAME_SIZE,
+            "gridsize": MODEL_GRIDSIZE[scenario.name],
+            "batch_size": MODEL_BATCH_SIZE,
+            "stack_size": MODEL_STACK_SIZE,
+            "inter_op_threads": MODEL_THREADS,
+        },
+        environment={"TF_NUM_INTEROP_THREADS": str(MODEL_THREADS)},
         expected=scenario.expected[loader],
     )
 

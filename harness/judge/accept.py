@@ -26,7 +26,7 @@ def accept(run: Run, policy: Policy, folder: Path, *, reason: str, others: Other
     """
     earlier = find(folder, run.manifest.comparability)
     fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat())
-    _refuse(f"{run.path} cannot become a baseline", [*_broken_limits(run, policy, folder), *_unsteady(fresh, policy)])
+    _refuse(f"{run.path} cannot become a baseline", [*_broken_limits(run, policy, folder), *_unsteady(fresh, run, policy)])
     absent = {} if earlier is None else {name: point for name, point in earlier.point.items() if name not in fresh.point}
     if absent and others == "refuse":
         raise BaselineError(
@@ -52,11 +52,12 @@ def _broken_limits(run: Run, policy: Policy, folder: Path) -> Iterator[str]:
             yield f"{check.sentence} Mend it, or change the limit in the policy with its reason"
 
 
-def _unsteady(fresh: Baseline, policy: Policy) -> Iterator[str]:
+def _unsteady(fresh: Baseline, run: Run, policy: Policy) -> Iterator[str]:
     """A baseline of repeats that differ by more than the tolerance would be a matter of luck."""
-    tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerance}
+    scenarios = {point.name: point.scenario for point in run.points}
     for name, point in fresh.point.items():
         for phase, meters in point.phase.items():
+            tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerances(scenarios[name], phase)}
             for meter, recorded in meters.items():
                 if meter not in tolerances:
                     continue

@@ -178,6 +178,20 @@ class Tolerance(_Section):
     meter: StrictStr
     percent: Percent
     floor: BytesText
+    scenarios: Names | None = None
+    """Given: it holds in these instead of the meter's general tolerance."""
+    phases: Names | None = None
+    """With ``scenarios``: only in these phases."""
+
+    @model_validator(mode="after")
+    def _phases_have_scenarios(self) -> "Tolerance":
+        if self.phases is not None and self.scenarios is None:
+            raise ValueError("names phases without scenarios; say in which scenarios they are")
+        return self
+
+    def covers(self, scenario: str, phase: str) -> bool:
+        """Whether it is about this phase of this scenario."""
+        return (self.scenarios is None or scenario in self.scenarios) and (self.phases is None or phase in self.phases)
 
 
 class Policy(BaseModel):
@@ -203,7 +217,14 @@ class Policy(BaseModel):
         ruled = [
             meter for _, rule in self.rules() if rule.matches(point) and phase in rule.phases_of(point) for meter in rule.meters
         ]
-        return tuple(dict.fromkeys([*ruled, *(tolerance.meter for tolerance in self.tolerance)]))
+        return tuple(dict.fromkeys([*ruled, *(tolerance.meter for tolerance in self.tolerances(point.scenario, phase))]))
+
+    def tolerances(self, scenario: str, phase: str) -> tuple[Tolerance, ...]:
+        """The one tolerance of each meter that holds in this phase: its own, else the general one."""
+        covering = [tolerance for tolerance in self.tolerance if tolerance.covers(scenario, phase)]
+        general = {tolerance.meter: tolerance for tolerance in covering if tolerance.scenarios is None}
+        own = {tolerance.meter: tolerance for tolerance in covering if tolerance.scenarios is not None}
+        return tuple({**general, **own}.values())
 
 
 def read_policy(path: Path) -> Policy:
@@ -228,11 +249,28 @@ def read_policy(path: Path) -> Policy:
         raise PolicyError("\n".join(f"{path}: {_sentence(detail)}" for detail in error.errors())) from error
     if not any(True for _ in policy.rules()) and not policy.tolerance:
         raise PolicyError(f"the policy {path} has no rule at all, so that every run would pass; write at least one")
-    meters = [tolerance.meter for tolerance in policy.tolerance]
-    twice = next((meter for meter in meters if meters.count(meter) > 1), None)
-    if twice is not None:
-        raise PolicyError(f"{path}: two [[tolerance]] for {twice}; keep one")
+    for number, tolerance in enumerate(policy.tolerance):
+        twin = next((other for other in policy.tolerance[:number] if _clash(tolerance, other)), None)
+        if twin is not None:
+            raise PolicyError(f"{path}: two [[tolerance]] for {tolerance.meter}{_common_ground(tolerance, twin)}; keep one")
     return policy
+
+
+def _clash(one: Tolerance, other: Tolerance) -> bool:
+    """Whether both would be the tolerance of the same meter in the same phase."""
+    if one.meter != other.meter or (one.scenarios is None) != (other.scenarios is None):
+        return False
+    return _share(one.scenarios, other.scenarios) and _share(one.phases, other.phases)
+
+
+def _share(one: Names | None, other: Names | None) -> bool:
+    return one is None or other is None or bool(set(one) & set(other))
+
+
+def _common_ground(one: Tolerance, other: Tolerance) -> str:
+    if one.scenarios is None or other.scenarios is None:
+        return ""
+    return f" in {', '.join(name for name in one.scenarios if name in other.scenarios)}"
 
 
 def _sentence(detail: ErrorDetails) -> str:

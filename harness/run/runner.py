@@ -59,7 +59,7 @@ class Runner:
         with lease(device) as inherited:
             order = ChildOrder(
                 job=self._job(point, repeat, device, body=point.body, prepare=None),
-                environment={**self.environment, **device.environment(), **QUIET},
+                environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=self._log(point, repeat),
                 timeout_s=self.timeout_s,

@@ -42,11 +42,25 @@ def test_running_out_of_memory_is_expected_of_the_eager_loader_alone():
     assert eager.parameters["image_count"] == lazy.parameters["image_count"] == 2000
 
 
+@pytest.mark.parametrize(
+    ("scenario", "counts"),
+    [("training", {"eager": (64,), "lazy": (64, 128, 256)}), ("inference", {"eager": (32, 128), "lazy": (32, 64, 128)})],
+)
+def test_the_network_is_swept_on_a_small_scan_of_its_own(scenario, counts):
+    """Whatever scan and counts are asked for: whole batches, and one operation at a time."""
+    expected = [f"{scenario}-{loader}-image_count={count}" for loader in ("eager", "lazy") for count in counts[loader]]
+    chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == scenario]
+
+    assert names(points(), scenario) == [point.name for point in chosen] == expected
+    assert all(point.parameters["image_count"] % point.fixed["batch_size"] == 0 for point in chosen)
+    assert {point.environment["TF_NUM_INTEROP_THREADS"] for point in chosen} == {"1"}
+
+
 def test_every_point_has_a_name_of_its_own():
     """Rows are told apart by it."""
     planned = points()
 
-    assert len({point.name for point in planned}) == len(planned) == 18
+    assert len({point.name for point in planned}) == len(planned) == 27
 
 
 @pytest.mark.parametrize(
@@ -94,8 +108,10 @@ def test_a_second_stack_has_16_frames_or_is_left_out(frame_count, stack_points):
 
 def test_the_batch_never_exceeds_the_smallest_count():
     """A batch that one count cannot fill would pass for growth."""
-    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96))} == {32}
-    assert {point.fixed["batch_size"] for point in points()} == {64}
+    loaders = ("loading", "arrays", "oom")
+
+    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96)) if point.scenario in loaders} == {32}
+    assert {point.fixed["batch_size"] for point in points() if point.scenario in loaders} == {64}
 
 
 def test_a_scan_that_fits_the_budget_has_no_oom_points_and_one_image_more_has():

@@ -16,9 +16,9 @@ FREED_ARRAY = "        np.ascontiguousarray(X).mean()\n"
 
 @pytest.fixture
 def verdict_with(tmp_path, project_root):
-    """Plant a line into the lazy container's constructor, sweep it, judge it: exit code and sentences."""
+    """Plant a line into the lazy container's constructor, or change another file, sweep, judge: exit code and sentences."""
 
-    def run(line):
+    def run(line, *, file="ptycho/containers/lazy.py", anchor=ANCHOR, chosen="loading and lazy"):
         copy = tmp_path / "project"
         for folder in ("harness", "ptycho", "scenarios", "reports"):
             shutil.copytree(project_root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -26,11 +26,14 @@ def verdict_with(tmp_path, project_root):
         inputs = project_root / "artifacts" / "inputs"
         if inputs.exists():
             shutil.copytree(inputs, copy / "artifacts" / "inputs", symlinks=True)
-        loader = copy / "ptycho" / "containers" / "lazy.py"
+        loader = copy / file
         text = loader.read_text(encoding="utf-8")
-        assert text.count(ANCHOR) == 1
-        loader.write_text(text.replace(ANCHOR, ANCHOR + line).replace("import tensorflow", "import numpy as np\nimport tensorflow"))
-        _python(copy, "-m", "pytest", "scenarios", "-q", "-p", "no:cacheprovider", "-k", "loading and lazy", "--memory-out", "run")
+        assert text.count(anchor) == 1
+        text = text.replace(anchor, anchor + line)
+        loader.write_text(
+            text if "import numpy" in text else text.replace("import tensorflow", "import numpy as np\nimport tensorflow")
+        )
+        _python(copy, "-m", "pytest", "scenarios", "-q", "-p", "no:cacheprovider", "-k", chosen, "--memory-out", "run")
         judged = _python(copy, "-m", "harness", "gate", "run", "--partial")
         assert not judged.stderr
         return judged.returncode, judged.stdout
@@ -71,3 +74,34 @@ def test_a_full_copy_of_the_images_turns_the_gate_red(verdict_with, line, meter,
     assert code == 1, said
     assert found is not None, said
     assert slope <= int(found["slope"].replace(",", "")) < 1.05 * 65_536
+
+
+YIELDED = "        found = patches_of(images * scale, coords).numpy(), coords.numpy()\n"
+KEPT_PREDICTION = "        container.__dict__.setdefault('kept', []).append(patches_of(images * scale, coords))\n"
+
+
+def test_predictions_kept_on_the_device_turn_the_gate_red(verdict_with):
+    """As model.predict keeps them: complex64 of 32 x 32 x 4 for each image."""
+    code, said = verdict_with(KEPT_PREDICTION, file="ptycho/reconstruct.py", anchor=YIELDED, chosen="inference and lazy")
+    found = re.search(
+        r"inference / lazy / predict_0 / device in use: grows by (?P<slope>[\d,]+) B per image, limit 512 .*still held", said
+    )
+
+    assert code == 1, said
+    assert found is not None, said
+    assert 32_768 <= int(found["slope"].replace(",", "")) < 1.05 * 32_768
+
+
+def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
+    """4,096 B of X for each image, at construction; more where BFC hands out a free chunk whole that is not twice the request."""
+    code, said = verdict_with(
+        KEPT_TENSOR.replace("tf.convert_to_tensor(np.asarray(X))", "tensor_of(None, self._inputs.images)"),
+        chosen="training and lazy",
+    )
+    found = re.search(
+        r"training / lazy / construct / device in use: grows by (?P<slope>[\d,]+) B per image, limit 512 .*still held", said
+    )
+
+    assert code == 1, said
+    assert found is not None, said
+    assert 4_096 <= int(found["slope"].replace(",", "")) < 3 * 4_096

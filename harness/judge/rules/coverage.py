@@ -110,6 +110,25 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
             yield _unanswered(
                 name, f"no point that it is about has a phase {strangers[0]}; its phases are {', '.join(sorted(known))}"
             )
+    if not evidence.partial and evidence.run.points:
+        yield from _tolerance_checks(evidence)
+
+
+def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
+    """A tolerance for a scenario or a phase that there is not leaves the general one in force, unseen."""
+    phases: dict[str, set[str]] = {}
+    for point in evidence.run.points:
+        phases.setdefault(point.scenario, set()).update(point.phases)
+    for number, tolerance in enumerate(evidence.policy.tolerance, start=1):
+        for scenario in tolerance.scenarios or ():
+            known = phases.get(scenario, set())
+            strangers = [phase for phase in tolerance.phases or () if phase not in known]
+            if not known or strangers:
+                missing = f"the phase {strangers[0]} in {scenario}" if known else f"point of {scenario}"
+                what = f"this run planned no {missing}"
+                yield _unanswered(
+                    f"tolerance {number}", f"{what}; mend the tolerance, or pass --partial when less was measured on purpose"
+                )
 
 
 def _unanswered(name: str, sentence: str) -> Check:

@@ -63,7 +63,7 @@ def _not_comparable(point: Point, sentence: str, phase: str = "", meter: str = "
 
 def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> Iterator[Check]:
     for phase in point.phases:
-        for tolerance in evidence.policy.tolerance:
+        for tolerance in evidence.policy.tolerances(point.scenario, phase):
             recorded = accepted.phase.get(phase, {}).get(tolerance.meter)
             for field in ("growth", "retained"):
                 amounts = evidence.amounts.get((point.name, phase, tolerance.meter, field))

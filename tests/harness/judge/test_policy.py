@@ -98,6 +98,36 @@ def test_no_rule_no_file_and_two_tolerances_are_refused(tmp_path):
         read_policy(tmp_path / "missing.toml")
 
 
+TOLERANCE = 'schema_version = 1\n[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 B"\nbecause = "chosen"\n'
+OWN = (
+    '[[tolerance]]\nmeter = "host_anon"\npercent = 9\nfloor = "9 B"\nbecause = "chosen"\n'
+    'scenarios = ["training"]\nphases = ["train_0"]\n'
+)
+
+
+def test_a_tolerance_with_scenarios_and_phases_holds_there_instead_of_the_general_one(tmp_path):
+    """And nowhere else."""
+    path = tmp_path / "gate.toml"
+    path.write_text(TOLERANCE + OWN)
+    policy = read_policy(path)
+    places = [("training", "train_0"), ("training", "train_1"), ("loading", "train_0")]
+
+    assert [[tolerance.percent for tolerance in policy.tolerances(*place)] for place in places] == [[9], [1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN + OWN, "two [[tolerance]] for host_anon in training"),
+        (OWN + OWN.replace('phases = ["train_0"]\n', ""), "two [[tolerance]] for host_anon in training"),
+        (OWN.replace('scenarios = ["training"]\n', ""), "names phases without scenarios"),
+    ],
+)
+def test_tolerances_that_leave_open_which_holds_are_refused(tmp_path, text, words):
+    """One for each meter and place."""
+    assert words in refused(tmp_path, TOLERANCE + text)
+
+
 def test_every_mistake_is_told_at_once(tmp_path):
     """Two mistakes, two lines."""
     text = SLOPE.replace("at_most", "at_mots").replace('because = "chosen"', 'because = ""')

@@ -1,5 +1,6 @@
 """Functions that children run in the tests of the runner; loaded by name, never by the tests themselves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -97,3 +98,11 @@ def exhaust_device(memory, parameters):
     with memory.phase("does_not_fit"):
         tf.zeros([64 * parameters["amount_bytes"]], tf.uint8)
     del held
+
+
+def declare_environment(memory, parameters):
+    """Leave the named variables of this process in the workspace."""
+    with memory.phase("look"):
+        found = {name: os.environ.get(name) for name in parameters["names"].split(",")}
+    memory.workspace.mkdir(exist_ok=True)
+    (memory.workspace / "environment.json").write_text(json.dumps(found))

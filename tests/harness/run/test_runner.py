@@ -30,7 +30,7 @@ def runner(tmp_path, project_root):
 
 @pytest.fixture
 def measure(runner, project_root):
-    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None):
+    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None, environment=None):
         point = Point(
             scenario=function,
             body=f"tests.harness.run.children:{function}",
@@ -38,6 +38,7 @@ def measure(runner, project_root):
             parameters=parameters or {},
             phases=phases,
             device_budget_bytes=device_budget_bytes,
+            environment=environment or {},
         )
         start_run(
             runner.run_directory,
@@ -110,3 +111,18 @@ def test_an_input_that_cannot_be_prepared_ends_its_point_with_the_reason(measure
     assert end.outcome is Outcome.ERROR
     assert end.reason.startswith(reason)
     assert [row["kind"] for row in rows] == ["end"]
+
+
+def test_a_point_has_variables_of_its_own_but_not_the_devices(runner, measure):
+    """What the device needs is not the point's to change."""
+    wanted = {"TF_NUM_INTEROP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    end, _ = measure(
+        "declare_environment",
+        ("look",),
+        environment=wanted,
+        parameters={"names": ",".join(wanted)},
+    )
+    found = json.loads((runner.workspace / "environment.json").read_text())
+
+    assert end.outcome is Outcome.OK, end.reason
+    assert found == {"TF_NUM_INTEROP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from harness.judge.gate import judge
+from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome
 
@@ -207,3 +209,19 @@ def test_a_rule_without_a_point_is_incomplete(synthetic_run, verdict_of):
 
     assert any("arithmetic rule 1 of the policy: this run planned no point of loading, loader eager" in text for text in sentences)
     assert verdict_of(synthetic_run, partial=True).exit_code is ExitCode.PASS
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "phases", "missing"),
+    [(("epoch",), None, "point of epoch"), (("loading",), ("epoch_9",), "the phase epoch_9 in loading")],
+)
+def test_a_tolerance_for_what_is_not_there_is_incomplete(policy, baselines, synthetic_run, scenarios, phases, missing):
+    """Else the general one would hold in its place, unseen; a run that measures less on purpose may."""
+    stranger = policy.tolerance[0].model_copy(update={"scenarios": scenarios, "phases": phases})
+    changed = policy.model_copy(update={"tolerance": (*policy.tolerance, stranger)})
+    run = load_run(synthetic_run.write())
+    whole, partial = (judge(run, changed, baselines, partial=partial).verdict for partial in (False, True))
+
+    assert whole.exit_code == 3
+    assert f"tolerance 3 of the policy: this run planned no {missing}" in whole.findings[0].sentence
+    assert partial.exit_code == 0

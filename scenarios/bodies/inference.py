@@ -1,0 +1,43 @@
+"""The object of a whole scan out of a network, with one of the two loaders."""
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptycho.model import build_model
+from ptycho.reconstruct import reconstruct
+from ptycho.scan import Scan
+from scenarios.bodies.loading import CONTAINERS, declare
+from scenarios.bodies.memory import Memory
+from scenarios.bodies.scans import scan_path
+
+
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
+    """Phases open, construct, build, predict_0, predict_1, release.
+
+    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size. Predicting twice
+    shows what a call keeps. The network is not trained: its memory does not depend on its weights.
+    """
+    keras.utils.set_random_seed(0)  # the child is a process of its own
+    path = scan_path(memory.workspace, parameters)
+    declare(memory, parameters)
+    with memory.phase("open"):
+        scan = Scan.open(path, cache_dir=memory.workspace)
+    with memory.phase("construct"):
+        container = CONTAINERS[parameters["loader"]].from_scan(
+            scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
+        )
+    with memory.phase("build"):
+        model = build_model(parameters["frame_size"], parameters["gridsize"], scan.probe)
+    for number in range(2):
+        with memory.phase(f"predict_{number}"):
+            found = reconstruct(model, container, parameters["batch_size"], progress=False)
+        if not np.isfinite(found.object).all() or not found.weights.any():
+            raise ValueError(f"predict_{number} gave no object")
+        del found
+    with memory.phase("release"):
+        del model, container, scan
+        gc.collect()  # part of what is measured: cycles between datasets and their functions end here

@@ -1,0 +1,51 @@
+"""Two epochs of a small network on one of the two loaders, as a training script would run them."""
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ptycho.model import build_model, compile_model, intensity_scale_of
+from ptycho.scan import Scan
+from scenarios.bodies.loading import CONTAINERS, Container, declare
+from scenarios.bodies.memory import Memory
+from scenarios.bodies.scans import scan_path
+
+
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
+    """Phases open, construct, build, train_0, train_1, release.
+
+    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size. The first epoch
+    contains what TensorFlow keeps of the traced step and the state of the optimizer.
+    """
+    keras.utils.set_random_seed(0)  # the child is a process of its own
+    path = scan_path(memory.workspace, parameters)
+    declare(memory, parameters)
+    with memory.phase("open"):
+        scan = Scan.open(path, cache_dir=memory.workspace)
+    with memory.phase("construct"):
+        container = CONTAINERS[parameters["loader"]].from_scan(
+            scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
+        )
+    with memory.phase("build"):
+        model = compile_model(build_model(parameters["frame_size"], parameters["gridsize"], scan.probe))
+    dataset = training_batches(container, parameters["batch_size"], intensity_scale_of(model))
+    for epoch in range(2):
+        with memory.phase(f"train_{epoch}"):
+            # The batches come in another order each time already; asked to shuffle them, Keras warns that it cannot.
+            model.fit(dataset, epochs=1, shuffle=False, verbose=0)
+    with memory.phase("release"):
+        del dataset, model, container, scan
+        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+
+
+def training_batches(container: Container, batch_size: int, scale: float) -> tf.data.Dataset:
+    """((X s, coords), (amplitude, X s, (X s)^2)); the amplitude weighs nothing, so that any images stand for it."""
+
+    def with_targets(images: tf.Tensor, coords: tf.Tensor) -> tuple[Any, Any]:
+        scaled = images * scale
+        return (scaled, coords), (images[..., :1], scaled, tf.square(scaled))
+
+    return container.as_dataset(batch_size, shuffle=True, seed=0, prefetch=0).map(with_targets)
