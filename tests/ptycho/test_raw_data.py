@@ -12,6 +12,7 @@ from ptycho.image_stacks import ImageStack
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
 from ptycho.physics import far_field_amplitude
 from ptycho.raw_data import RawData
+from ptycho.stacks import MappedFrames
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 QUIET = pytest.mark.filterwarnings("ignore:.* puts every image:DeprecationWarning")
@@ -43,7 +44,8 @@ def test_a_file_is_opened_without_reading_its_frames(raw, scan):
     np.testing.assert_array_equal(scan.x, raw.xcoords_start)
     np.testing.assert_array_equal(np.zeros(100), raw.scan_index)
     np.testing.assert_array_equal(scan.object, raw.objectGuess)
-    assert isinstance(raw.diff3d, np.memmap)
+    assert raw.diff3d is raw._scan.frames
+    assert isinstance(raw.diff3d, MappedFrames)
     assert str(raw).splitlines()[0:2] == ["RawData:", "  xcoords: (100,)"]
     assert "  diff3d: (100, 32, 32)" in str(raw)
 
@@ -240,7 +242,7 @@ def test_frames_replaced_by_hand_are_the_ones_that_are_grouped(raw):
 
 def test_a_file_that_changed_is_refused(loose, tmp_path):
     RawData(**loose).to_file(tmp_path / "scan.npz")
-    raw = RawData.from_file(tmp_path / "scan.npz")
+    raw = RawData.from_file(tmp_path / "scan.npz", cache_dir=tmp_path / "cache")
     grouped = raw.generate_grouped_data(16)
     os.utime(tmp_path / "scan.npz", ns=(1, 1))
     with pytest.raises(ScanFileError, match="changed after it was opened"):
@@ -248,7 +250,7 @@ def test_a_file_that_changed_is_refused(loose, tmp_path):
     with pytest.raises(ScanFileError, match="changed after it was opened"):
         raw.to_file(tmp_path / "copy.npz")
 
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "scan.npz"]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def descriptor_count():
 
 
 def test_the_descriptor_is_closed_with_the_feed(file):
+    gc.collect()  # what other tests left is not ours
     before = descriptor_count()
     ahead = ReadAhead(file)
     during = descriptor_count()
