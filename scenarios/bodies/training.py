@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from ptycho.model import build_model, compile_model, intensity_scale_of
+from ptycho.model import build_model, compile_model
 from ptycho.scan import Scan
-from scenarios.bodies.loading import CONTAINERS, Container, declare
+from scenarios.bodies.loading import CONTAINERS, declare
 from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import scan_path
 
@@ -31,7 +30,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         )
     with memory.phase("build"):
         model = compile_model(build_model(parameters["frame_size"], parameters["gridsize"], scan.probe))
-    dataset = training_batches(container, parameters["batch_size"], intensity_scale_of(model))
+    dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, targets=True)
     for epoch in range(2):
         with memory.phase(f"train_{epoch}"):
             # The batches come in another order each time already; asked to shuffle them, Keras warns that it cannot.
@@ -39,13 +38,3 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     with memory.phase("release"):
         del dataset, model, container, scan
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here
-
-
-def training_batches(container: Container, batch_size: int, scale: float) -> tf.data.Dataset:
-    """((X s, coords), (amplitude, X s, (X s)^2)); the amplitude weighs nothing, so that any images stand for it."""
-
-    def with_targets(images: tf.Tensor, coords: tf.Tensor) -> tuple[Any, Any]:
-        scaled = images * scale
-        return (scaled, coords), (images[..., :1], scaled, tf.square(scaled))
-
-    return container.as_dataset(batch_size, shuffle=True, seed=0, prefetch=0).map(with_targets)
