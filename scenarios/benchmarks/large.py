@@ -66,7 +66,7 @@ def container(workspace: Path, *, in_scan_order: bool) -> Any:  # noqa: ANN401 -
     scan = Scan.open(path_in(workspace), cache_dir=workspace)
     groups = group(scan.x, scan.y, image_count=IMAGE_COUNT, gridsize=2, seed=0)
     turn = np.argsort(groups.nn_indices[:, 0]) if in_scan_order else np.arange(IMAGE_COUNT)
-    images = FrameGather(scan.frames, groups.nn_indices[turn], file=scan.frames_file)
+    images = FrameGather(scan.frames, groups.nn_indices[turn])
     coords = groups.relative[turn]
     return LazyPtychoDataContainer(*Arguments(images, None, None, 1.0, None, coords, coords, None, None, None, scan.probe))
 
@@ -98,7 +98,7 @@ def study(workspace: Path, repeats: int) -> dict[str, float]:
     from scenarios.benchmarks.timing import in_turns, per_second, speed_ratio
 
     lazy = container(workspace, in_scan_order=False)
-    dataset = lazy.as_dataset(BATCH_SIZE, shuffle=True, seed=0)
+    dataset = lazy.as_dataset(BATCH_SIZE, shuffle=True, seed=0, prefetch=0)
     seconds = in_turns({"gather": lambda: gathered(lazy, BATCH_SIZE), "feed": lambda: consumed(dataset)}, repeats)
     return {"ratio": speed_ratio(seconds, "feed", "gather"), **per_second(seconds)}
 

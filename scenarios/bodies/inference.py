@@ -31,7 +31,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
             scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
         )
     with memory.phase("build"):
-        model = build_model(parameters["frame_size"], parameters["gridsize"], scan.probe)
+        model = build_model(parameters["frame_size"], parameters["gridsize"], container.probe)
     for number in range(2):
         with memory.phase(f"predict_{number}"):
             found = reconstruct(model, container, parameters["batch_size"], progress=False)

@@ -29,7 +29,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
             scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
         )
     with memory.phase("build"):
-        model = compile_model(build_model(parameters["frame_size"], parameters["gridsize"], scan.probe))
+        model = compile_model(build_model(parameters["frame_size"], parameters["gridsize"], container.probe))
     dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, targets=True)
     for epoch in range(2):
         with memory.phase(f"train_{epoch}"):
