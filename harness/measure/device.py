@@ -7,6 +7,9 @@ import tensorflow as tf
 from harness.errors import DeviceUnavailable
 from harness.units import MIB
 
+_FIRST_REGION_BYTES = 2 * MIB
+"""What BFC takes for TensorFlow's first small tensors, before it is asked for the pool; seen with limits of 16 to 3,072 MiB."""
+
 
 def prepare_device(device: dict[str, Any]) -> str:
     """Configure the leased device and start TensorFlow's runtime; gives its name, as ``"CPU:0"``.
@@ -43,7 +46,9 @@ def _reserve(name: str, limit_bytes: int) -> None:
     try:
         with tf.device(name):
             # In MiB by bytes, because the op's dimensions are 32 bits wide.
-            tf.raw_ops.Empty(shape=[limit_bytes // MIB * 15 // 16, MIB], dtype=tf.uint8, init=False)
+            limit_mib = limit_bytes // MIB
+            most_mib = min(limit_mib * 15 // 16, limit_mib - _FIRST_REGION_BYTES // MIB)
+            tf.raw_ops.Empty(shape=[most_mib, MIB], dtype=tf.uint8, init=False)
     except tf.errors.ResourceExhaustedError as error:
         # Not the body's doing: it would pass for a loader that ran out of memory.
         raise DeviceUnavailable(

@@ -17,10 +17,12 @@ except DeviceUnavailable as error:
 
 
 @pytest.mark.parametrize(
-    ("asked_mib", "said"),
+    ("pool_mib", "asked_mib", "said"),
     [
-        (64, "CPU:0"),
+        (64, 64, "CPU:0"),
+        (16, 16, "CPU:0"),  # the smallest budget that can be asked for
         (
+            64,
             80,
             (
                 "the emulated device of 80 MiB could not be reserved in this machine's memory; "
@@ -29,13 +31,13 @@ except DeviceUnavailable as error:
         ),
     ],
 )
-def test_a_device_without_room_is_unavailable_and_no_loader_is_blamed(project_root, asked_mib, said):
-    """The pool has 64 MiB; 15/16 of 80 are more."""
+def test_a_device_without_room_is_unavailable_and_no_loader_is_blamed(project_root, pool_mib, asked_mib, said):
+    """A pool has room for itself; 15/16 of 80 MiB are more than 64."""
     environment = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPU_ALLOCATOR_USE_BFC": "true",
-        "TF_CPU_BFC_MEM_LIMIT_IN_MB": "64",
+        "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(pool_mib),
     }
     done = subprocess.run(
         [sys.executable, "-c", RESERVE % asked_mib],
