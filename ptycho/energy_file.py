@@ -36,11 +36,15 @@ class EnergyFile:
     identity: Mapping[str, Any]
     frame_count: int
     cache_dir: Path | None
+    is_kept: bool = True
+    """False: nothing is read and nothing is written."""
     note: str | None = field(default=None, init=False)
     """What became of the energies, one sentence, once they were asked for."""
 
     def places(self) -> list[Path]:
-        """Where they may lie, the first choice first."""
+        """Where they may lie, the first choice first; nowhere if they are not to be kept."""
+        if not self.is_kept:
+            return []
         # The state is left out of the name: a changed scan takes the place of its former self.
         key = digest(self.identity["path"], self.identity["reading"])
         in_cache = f"{first_letters(self.scan_path.stem)}-{key}.energies.npz"
@@ -89,6 +93,9 @@ class EnergyFile:
             except (OSError, ValueError):  # ValueError: a null character in the folder's name
                 continue
             self.note = f"energies and the check of all frames are kept in {place}"
+            return
+        if not self.is_kept:
+            self.note = "energies are not kept, as asked"
             return
         self.note = "energies are not kept, because neither the scan's folder nor the cache folder can be written; give a cache_dir"
 

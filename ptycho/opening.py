@@ -42,6 +42,7 @@ class Request:
     cache_dir: Path | None
     cache_bytes: int
     repack: bool
+    keep_energies: bool
     progress: Progress | None
 
     def __post_init__(self) -> None:
@@ -51,8 +52,9 @@ class Request:
         is_number = isinstance(size_m, int | float | np.floating) and not isinstance(size_m, bool)
         if size_m is not None and not (is_number and math.isfinite(size_m) and size_m > 0):
             raise ContainerError(f"pixel_size_m is {size_m!r}; the size of one object pixel is a positive number of metres")
-        if not isinstance(self.repack, bool):
-            raise ContainerError(f"repack is {self.repack!r}; True or False is needed")
+        for name, value in (("repack", self.repack), ("keep_energies", self.keep_energies)):
+            if not isinstance(value, bool):
+                raise ContainerError(f"{name} is {value!r}; True or False is needed")
 
 
 class Opened(NamedTuple):
@@ -102,7 +104,7 @@ def open_scan(request: Request) -> Opened:
             notes.append("there is no probe, and containers need one: give probe=")
         is_bad = None if parts.mask is None else read_mask(parts.mask, notes)
         identity = _identity(store, parts, request.what, is_bad, frame_count)
-        energy_file = EnergyFile(request.path, identity, frame_count, request.cache_dir)
+        energy_file = EnergyFile(request.path, identity, frame_count, request.cache_dir, is_kept=request.keep_energies)
         obj, token = _object(parts, request, where, frame_size, energy_file, notes)
         stack, more = open_frames(
             parts.frames,

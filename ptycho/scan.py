@@ -71,6 +71,7 @@ class Scan:
         cache_dir: str | PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         repack: bool = False,
+        keep_energies: bool = True,
         progress: Progress | None = None,
     ) -> Self:
         """Open a scan file without reading its frames; the suffix says what it is.
@@ -111,6 +112,9 @@ class Scan:
         repack
             Write frames that cannot be mapped (HDF5 chunks, or scattered ``axes``) one after the other into
             ``cache_dir``, once.
+        keep_energies
+            Keep what ``energies`` finds for the next opening, and believe what was kept. Without it every opening makes
+            a pass of its own, and writes nothing.
         progress
             Called with what is being unpacked, bytes done and bytes in all.
 
@@ -136,6 +140,7 @@ class Scan:
             cache_dir=None if cache_dir is None else Path(cache_dir),
             cache_bytes=whole("cache_bytes", cache_bytes, least=1),
             repack=repack,
+            keep_energies=keep_energies,
             progress=progress,
         )
         return cls(**open_scan(request)._asdict())

@@ -9,10 +9,9 @@ import numpy as np
 
 from ptycho.model import build_model
 from ptycho.reconstruct import reconstruct
-from ptycho.scan import Scan
 from scenarios.bodies.loading import CONTAINERS, declare
 from scenarios.bodies.memory import Memory
-from scenarios.bodies.scans import scan_path
+from scenarios.bodies.scans import open_scan, scan_path
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
@@ -25,7 +24,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     path = scan_path(memory.workspace, parameters)
     declare(memory, parameters)
     with memory.phase("open"):
-        scan = Scan.open(path, cache_dir=memory.workspace)
+        scan = open_scan(memory.workspace, path)
     with memory.phase("construct"):
         container = CONTAINERS[parameters["loader"]].from_scan(
             scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0

@@ -7,9 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
-from ptycho.scan import Scan
 from scenarios.bodies.memory import Memory
-from scenarios.bodies.scans import scan_path
+from scenarios.bodies.scans import open_scan, scan_path
 
 Container = PtychoDataContainer | LazyPtychoDataContainer
 CONTAINERS: dict[str, type[PtychoDataContainer] | type[LazyPtychoDataContainer]] = {
@@ -27,7 +26,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     path = scan_path(memory.workspace, parameters)
     declare(memory, parameters)
     with memory.phase("open"):
-        scan = Scan.open(path, cache_dir=memory.workspace)
+        scan = open_scan(memory.workspace, path)
     with memory.phase("construct"):
         container = container_type.from_scan(scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0)
     feed(memory, container, parameters)

@@ -25,16 +25,26 @@ def scan_path(workspace: Path, parameters: Mapping[str, Any]) -> Path:
     return workspace / f"{original.stem}-{stack_size}-frames-{identity}.npz"
 
 
+def open_scan(workspace: Path, path: Path) -> Scan:
+    """The scan at ``path``, as a new user opens it: kept energies would hide the pass over the frames from all runs but one."""
+    return Scan.open(path, cache_dir=workspace, keep_energies=False)
+
+
 def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
-    """Make the point's scan unless it is there: simulated, or the first frames of the user's own."""
+    """Make the point's scan unless it is there: simulated, or the first frames of the user's own; unpack it if it is deflated."""
     path = scan_path(workspace, parameters)
-    if path.exists():
-        return
+    if not path.exists():
+        _make(workspace, path, parameters)
+    # The copy of compressed frames is made here, or the first run alone would have it in its measurements.
+    open_scan(workspace, path)
+
+
+def _make(workspace: Path, path: Path, parameters: Mapping[str, Any]) -> None:
     source, stack_size = parameters.get("scan_file"), parameters["stack_size"]
     if source is None:
         ptycho.simulate.simulate(path, frame_count=stack_size, frame_size=parameters["frame_size"], seed=0)
         return
-    scan = Scan.open(source, cache_dir=workspace)
+    scan = open_scan(workspace, Path(source))
     if scan.frame_count == stack_size:
         path.symlink_to(source)  # the user's own file is read as it is, deflated or not
     else:

@@ -11,13 +11,26 @@ import pytest
 from harness.__main__ import main
 
 
+def is_about(rule, scenarios):
+    """Whether a rule of the policy says anything of one of these scenarios."""
+    return "scenarios" not in rule or bool(scenarios & set(rule["scenarios"]))
+
+
 @pytest.fixture
 def judged(synthetic_run, tmp_path, project_root):
-    """Write the synthetic run and give the arguments every command takes."""
+    """Write the synthetic run and give the arguments every command takes.
+
+    The policy is the project's, without the rules of scenarios that the synthetic sweep does not have.
+    """
+    swept = {point.scenario for point in synthetic_run.points}
+    policy = tmp_path / "gate.toml"
+    head, *rules = re.split(r"\n(?=\[\[)", (project_root / "scenarios" / "gate.toml").read_text(encoding="utf-8"))
+    settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
+    kept = [rule for rule, setting in zip(rules, settings, strict=True) if is_about(setting, swept)]
+    policy.write_text("\n".join([head, *kept]), encoding="utf-8")
 
     def arguments(command, *more):
         run = synthetic_run.write()
-        policy = project_root / "scenarios" / "gate.toml"
         return [command, str(run), "--policy", str(policy), "--baselines", str(tmp_path / "baselines"), *more]
 
     return arguments

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from ptycho.errors import ScanError, ScanFileError
+from ptycho.errors import ContainerError, ScanError, ScanFileError
 from ptycho.scan import Scan
+from ptycho.simulate import simulate
 
 
 @pytest.fixture
@@ -287,3 +288,20 @@ def test_a_long_name_has_a_short_companion(path, tmp_path):
     (kept,) = kept_beside(long)
 
     assert len(kept.name) < 100
+
+
+def test_energies_that_are_not_to_be_kept_are_neither_written_nor_believed(tmp_path):
+    """A kept file of the same scan is ignored: every pass is made, and says so."""
+    path = tmp_path / "scan.npz"
+    simulate(path, frame_count=20, frame_size=16)
+    Scan.open(path, cache_dir=tmp_path / "cache").energies()
+    (kept,) = (tmp_path / "cache").iterdir()
+    before = kept.read_bytes()
+    scan = Scan.open(path, cache_dir=tmp_path / "cache", keep_energies=False)
+    energies = scan.energies()
+
+    np.testing.assert_allclose(np.square(np.asarray(scan.frames), dtype=np.float64).sum(axis=(1, 2)), energies)
+    assert scan.notes[-1] == "energies are not kept, as asked"
+    assert [entry.read_bytes() for entry in (tmp_path / "cache").iterdir()] == [before]
+    with pytest.raises(ContainerError, match="keep_energies is 1; True or False is needed"):
+        Scan.open(path, keep_energies=1)

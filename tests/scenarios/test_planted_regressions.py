@@ -89,7 +89,8 @@ def test_predictions_kept_on_the_device_turn_the_gate_red(verdict_with):
 
     assert code == 1, said
     assert found is not None, said
-    assert 32_768 <= int(found["slope"].replace(",", "")) < 1.05 * 32_768
+    # The first prediction of a run shares its peak with what is traced: the slope of the peak is a little less.
+    assert int(found["slope"].replace(",", "")) == pytest.approx(32_768, rel=0.05)
 
 
 def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):

@@ -61,7 +61,7 @@ def test_a_temporary_that_is_freed_again_is_seen(synthetic_run, verdict_of, mete
     assert "given back before the phase ends" in own(verdict, "slope")[0].sentence
 
 
-@pytest.mark.parametrize(("slope", "broken"), [(1024, False), (1025, True)])
+@pytest.mark.parametrize(("slope", "broken"), [(64, False), (65, True)])
 def test_slope_over_the_stack(synthetic_run, verdict_of, slope, broken):
     """A stack read whole has no slope in images; it shows between the two stack sizes."""
     synthetic_run.plant(
