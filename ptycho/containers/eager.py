@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
+from ptycho.arguments import factor, switch
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
     DEFAULT_NPHOTONS,
@@ -159,6 +160,7 @@ class PtychoDataContainer:
         input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
     ) -> tf.data.Dataset:
         """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the device."""
+        targets = switch("targets", targets)
         order = BatchOrder(
             len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context)
         )
@@ -169,7 +171,7 @@ class PtychoDataContainer:
             prefetch=prefetch,
             repeat=repeat,
             amplitude=self.Y_I if targets else None,
-            scale=self.intensity_scale if targets else None,
+            scale=factor("intensity_scale", self.intensity_scale) if targets else None,
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.arguments import whole
+from ptycho.arguments import factor, switch, whole
 from ptycho.containers.eager import combine, tensor_of
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
@@ -156,6 +156,7 @@ class LazyPtychoDataContainer:
         Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has changed since it was
         opened; what goes wrong in a later epoch comes out of the iterator as a tf.errors.OpError with the same sentence.
         """
+        targets = switch("targets", targets)
         order = self._order(batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context))
         return stream(
             self._inputs.images,
@@ -164,7 +165,7 @@ class LazyPtychoDataContainer:
             prefetch=prefetch,
             repeat=repeat,
             amplitude=self._inputs.amplitude if targets else None,
-            scale=self.intensity_scale if targets else None,
+            scale=factor("intensity_scale", self.intensity_scale) if targets else None,
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.targets import center_channels
 
@@ -96,3 +97,19 @@ def test_without_an_object_the_truth_is_ones_centred(arrays):
         _, (amplitude, _, _) = next(iter(kind(*arguments).as_dataset(3, targets=True)))
 
         np.testing.assert_array_equal(np.ones((3, 16, 16, 1)), amplitude.numpy())
+
+
+@pytest.mark.parametrize("scale", [None, "3", 0, -1.0, np.nan, 1e39, np.ones(2)])
+def test_a_scale_that_is_no_factor_is_refused(containers, scale):
+    """None would leave the targets out without a word, and 1e39 is infinite as a float32."""
+    for container in containers:
+        container.intensity_scale = scale
+        container.as_dataset(16)
+        with pytest.raises(ContainerError, match="intensity_scale is .*; a positive number within float32"):
+            container.as_tf_dataset(16)
+
+
+def test_targets_are_wanted_or_not(containers):
+    for container in containers:
+        with pytest.raises(ContainerError, match="targets is 'no'; True or False is needed"):
+            container.as_dataset(16, targets="no")
