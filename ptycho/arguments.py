@@ -8,7 +8,6 @@ import numpy as np
 
 from ptycho.errors import ContainerError
 
-
 INT64_MOST = 2**63 - 1
 """The largest count that TensorFlow takes."""
 

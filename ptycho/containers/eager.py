@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+import math
 from os import PathLike
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.pipeline import Repeat, slice_batches
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
-from ptycho.sources import GroupSource, read_all
+from ptycho.sources import GroupSource, places_of, read_all
 
 
 class PtychoDataContainer:
@@ -67,6 +68,8 @@ class PtychoDataContainer:
         self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
         self.global_offsets, self.local_offsets = global_offsets, local_offsets
         self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
+        # Only for shuffle="chunks", whose order is that of the lazy container; the images themselves are not kept.
+        self._places = None if inputs.images.file is None else places_of(inputs.images)
 
     @classmethod
     def from_scan(
@@ -161,8 +164,17 @@ class PtychoDataContainer:
     ) -> tf.data.Dataset:
         """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the device."""
         targets = switch("targets", targets)
+        places, group_count = self._places, len(self)
         order = BatchOrder(
-            len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context)
+            group_count,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            shard=Shard.of(input_context),
+            group_bytes=math.prod(self.X.shape[1:]) * np.dtype(np.float32).itemsize,
+            # X may have been assigned.
+            places=None if places is None or len(places) != group_count else lambda: places,
         )
         return slice_batches(
             self.X,

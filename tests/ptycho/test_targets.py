@@ -105,7 +105,7 @@ def test_a_scale_that_is_no_factor_is_refused(containers, scale):
     for container in containers:
         container.intensity_scale = scale
         container.as_dataset(16)
-        with pytest.raises(ContainerError, match="intensity_scale is .*; a positive number within float32"):
+        with pytest.raises(ContainerError, match=r"intensity_scale is .*; a positive number within float32"):
             container.as_tf_dataset(16)
 
 
@@ -113,3 +113,18 @@ def test_targets_are_wanted_or_not(containers):
     for container in containers:
         with pytest.raises(ContainerError, match="targets is 'no'; True or False is needed"):
             container.as_dataset(16, targets="no")
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_chunks_are_shuffled_alike(scan, is_in_file):
+    """The eager container has no file any more, and still the order of the lazy one: 256 groups in a chunk of 4 MiB."""
+    kinds = (PtychoDataContainer, LazyPtychoDataContainer)
+    containers = [kind.from_scan(scan, image_count=1000) for kind in kinds]
+    if not is_in_file:
+        eager = containers[0]
+        names = ("X", "Y_I", "Y_phi", "norm_Y_I", "YY_full", "coords_nominal", "coords_true", "nn_indices")
+        rest = {"global_offsets": None, "local_offsets": None, "probeGuess": eager.probe}
+        containers = [kind(**{name: getattr(eager, name) for name in names}, **rest) for kind in kinds]
+    one, other = (joined(container.as_dataset(100, shuffle="chunks", seed=4)) for container in containers)
+
+    assert_same(one, other)
