@@ -43,14 +43,15 @@ class Lender:
     """Host memory for batches of one shape, lent and taken back: TensorFlow's own, so its allocator counts every byte.
 
     An array is lent for as long as anybody uses its memory, TensorFlow included; only then is the memory lent again. So there
-    is as much of it as was ever in use at the same time, and none once the last array is back.
+    is as much of it as was ever in use at the same time, and none once the last array is back. Memory that waits goes with the
+    lender: who keeps the last batch of a dataset that is gone keeps that batch alone.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._shape, self._dtype = shape, dtype
         self._free: list[npt.NDArray[Any]] = []
-        # Ids of what is lent. Threads lend and return at any moment: every step here is one atomic operation.
-        self._lent: set[int] = set()
+        # One mark for each that is lent. Threads lend and return at any moment: every step here is one atomic operation.
+        self._lent: set[object] = set()
 
     def lend(self, size: int) -> npt.NDArray[Any]:
         """A writable, 64-byte aligned array of the first ``size`` rows, its values undefined.
@@ -61,17 +62,25 @@ class Lender:
             memory = self._free.pop()
         except IndexError:  # Asking first would race with the other threads.
             memory = empty_on_host(self._shape, self._dtype)[1]
-        self._lent.add(id(memory))
+        mark = object()
+        self._lent.add(mark)
         array: npt.NDArray[Any] = memory[:size]
-        weakref.finalize(array, self._take_back, memory).atexit = False
+        weakref.finalize(array, _give_back, weakref.ref(self), memory, mark).atexit = False
         return array
 
-    def _take_back(self, memory: npt.NDArray[Any]) -> None:
-        self._lent.discard(id(memory))
+    def _take_back(self, memory: npt.NDArray[Any], mark: object) -> None:
+        if len(self._free) < _MOST_FREE:
+            self._free.append(memory)
+        # Last: whoever takes the last mark away clears what all others have put down before.
+        self._lent.discard(mark)
         if not self._lent:
             self._free.clear()
-        elif len(self._free) < _MOST_FREE:
-            self._free.append(memory)
+
+
+def _give_back(reference: weakref.ref[Lender], memory: npt.NDArray[Any], mark: object) -> None:
+    lender = reference()
+    if lender is not None:
+        lender._take_back(memory, mark)
 
 
 def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Tensor:

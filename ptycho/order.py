@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import whole
+from ptycho.arguments import switch, whole
 from ptycho.errors import ContainerError
 
 Shuffle = bool | Literal["chunks"]
@@ -35,7 +35,10 @@ class Shard:
         """The part of a tf.distribute.InputContext; the whole for None."""
         if input_context is None:
             return cls()
-        return cls(int(input_context.input_pipeline_id), int(input_context.num_input_pipelines))
+        try:
+            return cls(int(input_context.input_pipeline_id), int(input_context.num_input_pipelines))
+        except (AttributeError, TypeError, ValueError):
+            raise ContainerError(f"input_context is {input_context!r}; a tf.distribute.InputContext is needed, or None") from None
 
 
 class BatchOrder:
@@ -59,7 +62,9 @@ class BatchOrder:
         places: Callable[[], npt.NDArray[np.int64]] | None = None,
     ) -> None:
         batch_size = whole("batch_size", batch_size, least=1)
-        if shuffle not in (False, True, "chunks"):
+        drop_remainder = switch("drop_remainder", drop_remainder)
+        # Asked one by one: an array or a tensor compares element by element, or not at all.
+        if not (isinstance(shuffle, bool | np.bool_) or (isinstance(shuffle, int | str) and shuffle in (0, 1, "chunks"))):
             raise ContainerError(f'shuffle is {shuffle!r}; it is False, True or "chunks"')
         if shard.count > 1 and shuffle and seed is None:
             raise ContainerError(f"shuffle over {shard.count} input pipelines needs a seed, the same for all; give seed=0")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.arguments import whole
+from ptycho.arguments import INT64_MOST, whole
 from ptycho.device import imported, placed
 from ptycho.feed import Feed
 from ptycho.lifetime import tie, weakly
@@ -99,7 +99,9 @@ def slice_batches(
     """
     read = weakly(order.numbered)
 
-    batch_count, batch_size, group_count, shard = order.batch_count, order.batch_size, order.group_count, order.shard
+    batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
+    # No larger than it needs to be: TensorFlow counts in int64.
+    batch_size = min(order.batch_size, group_count)
 
     def gather(number: tf.Tensor) -> Batch:
         if order.shuffle:
@@ -135,7 +137,9 @@ def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, re
     if repeat is True:
         epochs, count = epochs.repeat(), tf.data.INFINITE_CARDINALITY
     elif repeat is not False:
-        epochs, count = epochs.repeat(whole("repeat", repeat, least=1)), batch_count * repeat
+        # A Python int from here on: numpy's would overflow in the product.
+        repeat = whole("repeat", repeat, least=1, most=INT64_MOST // batch_count)
+        epochs, count = epochs.repeat(repeat), batch_count * repeat
     return epochs.flat_map(one_epoch).apply(tf.data.experimental.assert_cardinality(count))
 
 
@@ -165,5 +169,5 @@ def _finish(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
     options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     dataset = dataset.with_options(options)
-    prefetch = whole("prefetch", prefetch, least=0)
+    prefetch = whole("prefetch", prefetch, least=0, most=INT64_MOST)
     return dataset.prefetch(prefetch) if prefetch else dataset

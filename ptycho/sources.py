@@ -148,6 +148,12 @@ def read_all(source: GroupSource, out: Images) -> None:
     source.read(np.arange(source.shape[0]), out)
 
 
+def places_of(source: GroupSource) -> npt.NDArray[np.int64]:
+    """(B,) where in the source's file each group begins, in frames."""
+    # In pieces: all frames of all groups at once would be C times as much.
+    return np.concatenate([source.frames_of(part)[:, 0] for part in np.array_split(np.arange(source.shape[0]), 64)])
+
+
 class GroupedArray(GroupSource):
     """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied.
 

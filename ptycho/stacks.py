@@ -108,9 +108,11 @@ class ArrayFrames(FrameStack):
     def __init__(self, frames: npt.NDArray[Any]) -> None:
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
-        # np.take makes an aligned copy of ALL frames, in this machine's byte order, when they are not; bytes always are.
+        # np.take makes a copy of ALL frames where they are not aligned, in this machine's byte order and one after the other.
+        # Their bytes always are the first two; frames with gaps between their values are copied one by one.
         is_plain = self._frames.flags.aligned and self._frames.dtype.isnative
-        self._as_bytes = None if is_plain else _bytes_of(self._frames)
+        self._has_gaps = not self._frames.flags.c_contiguous
+        self._as_bytes = None if is_plain or self._has_gaps else _bytes_of(self._frames)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -126,7 +128,10 @@ class ArrayFrames(FrameStack):
     def take(self, frames: Indices, out: npt.NDArray[Any]) -> None:
         """Write ``frames`` (b,) into ``out`` (b, N, N)."""
         # The indices are within the stack; "clip" is what lets take() write straight into its output.
-        if self._as_bytes is None:
+        if self._has_gaps:
+            for row, frame in enumerate(frames):
+                out[row] = self._frames[frame]
+        elif self._as_bytes is None:
             np.take(self._frames, frames, axis=0, out=out, mode="clip")
         else:
             np.take(self._as_bytes, frames, axis=0, out=_bytes_of(out), mode="clip")

@@ -2,12 +2,14 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+import math
 from os import PathLike
 from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
+from ptycho.arguments import factor, switch
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
     DEFAULT_NPHOTONS,
@@ -26,7 +28,7 @@ from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.pipeline import Repeat, slice_batches
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
-from ptycho.sources import GroupSource, read_all
+from ptycho.sources import GroupSource, places_of, read_all
 
 
 class PtychoDataContainer:
@@ -66,6 +68,8 @@ class PtychoDataContainer:
         self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
         self.global_offsets, self.local_offsets = global_offsets, local_offsets
         self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
+        # Only for shuffle="chunks", whose order is that of the lazy container; the images themselves are not kept.
+        self._places = None if inputs.images.file is None else places_of(inputs.images)
 
     @classmethod
     def from_scan(
@@ -159,8 +163,18 @@ class PtychoDataContainer:
         input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
     ) -> tf.data.Dataset:
         """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the device."""
+        targets = switch("targets", targets)
+        places, group_count = self._places, len(self)
         order = BatchOrder(
-            len(self), batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context)
+            group_count,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            shard=Shard.of(input_context),
+            group_bytes=math.prod(self.X.shape[1:]) * np.dtype(np.float32).itemsize,
+            # X may have been assigned.
+            places=None if places is None or len(places) != group_count else lambda: places,
         )
         return slice_batches(
             self.X,
@@ -169,7 +183,7 @@ class PtychoDataContainer:
             prefetch=prefetch,
             repeat=repeat,
             amplitude=self.Y_I if targets else None,
-            scale=self.intensity_scale if targets else None,
+            scale=factor("intensity_scale", self.intensity_scale) if targets else None,
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call

@@ -2,6 +2,7 @@
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+import functools
 import threading
 import warnings
 import weakref
@@ -9,11 +10,9 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.arguments import whole
+from ptycho.arguments import factor, switch, whole
 from ptycho.containers.eager import combine, tensor_of
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
@@ -33,6 +32,7 @@ from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.pipeline import Repeat, batches, stream
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
+from ptycho.sources import places_of
 
 
 class LazyPtychoDataContainer:
@@ -156,6 +156,7 @@ class LazyPtychoDataContainer:
         Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has changed since it was
         opened; what goes wrong in a later epoch comes out of the iterator as a tf.errors.OpError with the same sentence.
         """
+        targets = switch("targets", targets)
         order = self._order(batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context))
         return stream(
             self._inputs.images,
@@ -164,7 +165,7 @@ class LazyPtychoDataContainer:
             prefetch=prefetch,
             repeat=repeat,
             amplitude=self._inputs.amplitude if targets else None,
-            scale=self.intensity_scale if targets else None,
+            scale=factor("intensity_scale", self.intensity_scale) if targets else None,
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
@@ -184,11 +185,6 @@ class LazyPtychoDataContainer:
 
     def _order(self, batch_size: int, *, shuffle: Shuffle, seed: int | None, drop_remainder: bool, shard: Shard) -> BatchOrder:
         images = self._inputs.images
-
-        def places() -> npt.NDArray[np.int64]:
-            # In pieces: all frames of all groups at once would be C times as much.
-            return np.concatenate([images.frames_of(part)[:, 0] for part in np.array_split(np.arange(len(self)), 64)])
-
         return BatchOrder(
             len(self),
             batch_size,
@@ -197,7 +193,7 @@ class LazyPtychoDataContainer:
             drop_remainder=drop_remainder,
             shard=shard,
             group_bytes=images.nbytes // len(self),
-            places=None if images.file is None else places,
+            places=None if images.file is None else functools.partial(places_of, images),
         )
 
     @property

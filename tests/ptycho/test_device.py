@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -133,6 +134,36 @@ def test_when_the_last_array_is_back_nothing_is_kept():
     del hoard[1:]
     assert len(lender._free) == 2
     del hoard[:]
+    assert lender._free == []
+
+
+def test_memory_that_waits_goes_with_the_lender():
+    """The last array of a lender that is gone holds its own memory and no more."""
+    lender = Lender((4, 3), np.float32)
+    last, back = lender.lend(4), lender.lend(4)
+    last[...] = 7
+    del back
+    waiting = weakref.ref(lender._free[0])
+    del lender
+
+    assert waiting() is None
+    np.testing.assert_array_equal(np.full((4, 3), 7), last)
+
+
+def test_two_that_come_back_at_once_leave_nothing():
+    """Another thread gives the last one back while this one is about to put its own down."""
+    lender = Lender((4, 3), np.float32)
+    arrays = [lender.lend(4) for _ in range(2)]
+
+    class Interrupted(list):
+        def append(self, memory):
+            if arrays:
+                arrays.pop()  # which comes back in the middle of this call
+            super().append(memory)
+
+    lender._free = Interrupted()
+    arrays.pop()
+
     assert lender._free == []
 
 

@@ -65,6 +65,41 @@ def test_device_bytes_are_the_arithmetic(simulated_path, prefetch, most_batches)
             assert BATCH_BYTES <= rows[f"{kind} epoch {epoch}"] <= (most_batches + 0.5) * BATCH_BYTES
 
 
+HELD = """
+import json, sys
+import tensorflow as tf
+from ptycho.loader import LazyPtychoDataContainer
+from ptycho.scan import Scan
+
+def memory():
+    return tf.config.experimental.get_memory_info("CPU:0")
+
+tf.raw_ops.Empty(shape=[1 << 30], dtype=tf.uint8)
+container = LazyPtychoDataContainer.from_scan(Scan.open(sys.argv[1]), image_count=256)
+start = memory()["current"]
+for batch in container.as_dataset(16, shuffle=True, prefetch=int(sys.argv[2])):
+    pass
+kept = memory()["current"] - start
+tf.config.experimental.reset_memory_stats("CPU:0")
+for batch in container.as_dataset(16, shuffle=True, prefetch=int(sys.argv[2])):
+    pass
+print(json.dumps([kept, memory()["peak"] - start]))
+"""
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2])
+def test_the_last_batch_of_a_dataset_that_is_gone_is_one_batch(simulated_path, prefetch):
+    """A loop's variable outlives its dataset; the next dataset begins beside that one batch."""
+    environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", HELD, str(simulated_path), str(prefetch)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    kept_bytes, peak_bytes = json.loads(result.stdout.strip().splitlines()[-1])
+
+    assert BATCH_BYTES <= kept_bytes <= 1.1 * BATCH_BYTES
+    assert 2 * BATCH_BYTES <= peak_bytes <= (2.5 + prefetch) * BATCH_BYTES
+
+
 def test_the_energy_pass_holds_one_chunk(tmp_path):
     """A stack of 40 MiB is read with a buffer of one chunk and little beside."""
     path = tmp_path / "scan.npz"

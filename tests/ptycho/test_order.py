@@ -51,6 +51,12 @@ def test_more_workers_than_groups_are_refused():
         order(shard=Shard(1000, 1001))
 
 
+@pytest.mark.parametrize("given", [3, "worker", object()])
+def test_an_input_context_that_is_none_is_refused(given):
+    with pytest.raises(ContainerError, match=r"input_context is .*; a tf\.distribute\.InputContext is needed"):
+        Shard.of(given)
+
+
 @pytest.mark.parametrize("shuffle", ["yes", 2, None])
 def test_other_ways_of_shuffling_are_refused(shuffle):
     with pytest.raises(ContainerError, match='it is False, True or "chunks"'):

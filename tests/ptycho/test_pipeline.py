@@ -191,12 +191,33 @@ def test_an_iterator_alone_keeps_what_it_reads():
         ({"prefetch": -1}, "prefetch is -1"),
         ({"repeat": 0}, "repeat is 0"),
         ({"repeat": 1.5}, "repeat is 1.5"),
+        ({"repeat": 2**63 // 7 + 1}, f"it is at most {(2**63 - 1) // 7}"),
+        ({"prefetch": 2**63}, f"prefetch is {2**63}; it is at most {2**63 - 1}"),
+        ({"drop_remainder": "no"}, "drop_remainder is 'no'; True or False"),
+        ({"drop_remainder": np.ones(2)}, "drop_remainder is array"),
+        ({"shuffle": np.ones(2)}, "shuffle is array"),
+        ({"shuffle": tf.constant(1)}, "shuffle is <tf.Tensor"),
     ],
 )
 @FEEDS
 def test_sizes_that_cannot_be_met_are_refused(feed, settings, words):
     with pytest.raises(ContainerError, match=words):
         feed(**settings)
+
+
+@FEEDS
+def test_a_batch_may_be_larger_than_any_number_of_tensorflow(feed):
+    assert list(range(50)) == groups_of(feed(batch_size=2**70))
+
+
+@FEEDS
+@pytest.mark.parametrize("repeat", [np.int8(100), np.uint8(100), np.int64(100)])
+def test_the_count_does_not_overflow_in_the_type_of_repeat(feed, repeat):
+    """7 batches in 100 epochs, of which an int8 would make -68."""
+    dataset = feed(repeat=repeat)
+
+    assert int(dataset.cardinality()) == 700
+    assert sum(1 for _ in dataset) == 700
 
 
 class TestBatchesWithoutDatasets:

@@ -129,3 +129,26 @@ def test_roots_of_large_counts_are_rounded_once(count, is_exact):
     stack = ConvertedFrames(ArrayFrames(frames), Interpretation(intensity=True), None)
 
     assert (stack[0] == np.float32(np.sqrt(np.float64(count)))).all() == is_exact
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4"])
+@pytest.mark.parametrize("kind", ["cropped", "turned", "mirrored", "backwards", "every second"])
+def test_frames_with_gaps_are_never_copied_as_a_whole(dtype, kind):
+    """A view of frames in memory, in either byte order: two frames cost two frames, not the 4 MiB of all."""
+    whole = np.random.default_rng(0).random((1024, 32, 32)).astype(dtype)
+    frames = {
+        "cropped": whole[:, 4:-4, 4:-4],
+        "turned": whole.transpose(0, 2, 1),
+        "mirrored": whole[:, :, ::-1],
+        "backwards": whole[::-1],
+        "every second": whole[::2],
+    }[kind]
+    chosen = np.array([3, 500])
+    out = np.empty((2, *frames.shape[1:]), dtype)
+    tracemalloc.start()
+    ArrayFrames(frames).take(chosen, out)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    np.testing.assert_array_equal(frames[chosen], out)
+    assert peak_bytes < 1 << 16

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.targets import center_channels
 
@@ -96,3 +97,34 @@ def test_without_an_object_the_truth_is_ones_centred(arrays):
         _, (amplitude, _, _) = next(iter(kind(*arguments).as_dataset(3, targets=True)))
 
         np.testing.assert_array_equal(np.ones((3, 16, 16, 1)), amplitude.numpy())
+
+
+@pytest.mark.parametrize("scale", [None, "3", 0, -1.0, np.nan, 1e39, np.ones(2)])
+def test_a_scale_that_is_no_factor_is_refused(containers, scale):
+    """None would leave the targets out without a word, and 1e39 is infinite as a float32."""
+    for container in containers:
+        container.intensity_scale = scale
+        container.as_dataset(16)
+        with pytest.raises(ContainerError, match=r"intensity_scale is .*; a positive number within float32"):
+            container.as_tf_dataset(16)
+
+
+def test_targets_are_wanted_or_not(containers):
+    for container in containers:
+        with pytest.raises(ContainerError, match="targets is 'no'; True or False is needed"):
+            container.as_dataset(16, targets="no")
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_chunks_are_shuffled_alike(scan, is_in_file):
+    """The eager container has no file any more, and still the order of the lazy one: 256 groups in a chunk of 4 MiB."""
+    kinds = (PtychoDataContainer, LazyPtychoDataContainer)
+    containers = [kind.from_scan(scan, image_count=1000) for kind in kinds]
+    if not is_in_file:
+        eager = containers[0]
+        names = ("X", "Y_I", "Y_phi", "norm_Y_I", "YY_full", "coords_nominal", "coords_true", "nn_indices")
+        rest = {"global_offsets": None, "local_offsets": None, "probeGuess": eager.probe}
+        containers = [kind(**{name: getattr(eager, name) for name in names}, **rest) for kind in kinds]
+    one, other = (joined(container.as_dataset(100, shuffle="chunks", seed=4)) for container in containers)
+
+    assert_same(one, other)
