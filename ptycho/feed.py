@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ptycho.crew import Crew
 from ptycho.device import Lender
+from ptycho.formats.contents import FileArray
 from ptycho.order import BatchOrder
 from ptycho.readahead import AHEAD_BYTES, ReadAhead
 from ptycho.sources import GroupSource, Images, Indices
@@ -30,7 +31,8 @@ class Feed:
     def __init__(
         self, source: GroupSource, coords: npt.NDArray[np.float32], order: BatchOrder, *, amplitude: GroupSource | None = None
     ) -> None:
-        self.source, self.coords, self.order, self.amplitude = source, coords, order, amplitude
+        # Contiguous, or every batch would copy all of them.
+        self.source, self.coords, self.order, self.amplitude = source, np.ascontiguousarray(coords), order, amplitude
         most = min(order.batch_size, order.group_count)
         shapes = [source.shape, coords.shape, *([] if amplitude is None else [amplitude.shape])]
         self._lenders = [Lender((most, *shape[1:]), np.float32) for shape in shapes]
@@ -39,8 +41,7 @@ class Feed:
         # Made when it is needed: a dataset that nobody iterates has no threads.
         self._crew: Crew | None = None
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
-        is_on_disk = source.file is not None and ReadAhead.is_possible()
-        self._read_ahead = ReadAhead(source.file) if is_on_disk and source.file is not None else None
+        self._read_ahead = _read_ahead(source.file)
 
     def begin(self) -> np.int64:
         """The number of the epoch that begins now; raises ScanFileError where the source's file has changed."""
@@ -81,6 +82,15 @@ class Feed:
         share = -(-len(groups) // self._thread_count)
         parts = [slice(start, start + share) for start in range(0, len(groups), share)]
         self._crew.run([functools.partial(self.source.read, groups[part], images[part]) for part in parts])
+
+
+def _read_ahead(file: FileArray | None) -> ReadAhead | None:
+    if file is None or not ReadAhead.is_possible():
+        return None
+    try:
+        return ReadAhead(file)
+    except OSError:  # Out of descriptors, say. It is only advice; who reads the file says what is wrong with it.
+        return None
 
 
 def _processors() -> int:
