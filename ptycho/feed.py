@@ -41,6 +41,7 @@ class Feed:
         # Made when it is needed: a dataset that nobody iterates has no threads.
         self._crew: Crew | None = None
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
+        self._stride = max(1, self._steps_ahead // 4)
         self._read_ahead = _read_ahead(source.file)
 
     def begin(self) -> np.int64:
@@ -68,10 +69,13 @@ class Feed:
         return images, coords, *amplitude
 
     def _announce(self, read_ahead: ReadAhead, epoch: int, step: int) -> None:
-        steps = range(1, self._steps_ahead + 1) if step == 0 else (step + self._steps_ahead,)
-        for coming in steps:
-            if coming < self.order.batch_count:
-                read_ahead.ask_for(self.source.frames_of(self.order.batch(epoch, coming)))
+        """Ask for the frames of later batches, a few batches at a time: looking whether they are cached costs, too."""
+        if step % self._stride:
+            return
+        last = step + self._steps_ahead + self._stride
+        coming = range(1 if step == 0 else step + self._steps_ahead, min(last, self.order.batch_count))
+        if coming:
+            read_ahead.ask_for(np.concatenate([self.source.frames_of(self.order.batch(epoch, later)) for later in coming]))
 
     def _read(self, groups: Indices, images: Images) -> None:
         if self._thread_count == 1:

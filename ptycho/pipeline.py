@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ptycho.arguments import INT64_MOST, whole
-from ptycho.device import imported, placed
+from ptycho.device import current_device, imported, placed
 from ptycho.feed import Feed
 from ptycho.lifetime import tie, weakly
 from ptycho.order import BatchOrder, Shuffle
@@ -74,9 +74,11 @@ def batches(
     source.check()
     feed = Feed(source, coords, order)
 
+    is_on_host = "GPU" not in current_device()  # asked once: it takes as long as a small batch
+
     def batch(step: int) -> tuple[tf.Tensor, tf.Tensor]:
-        images, places = (placed(imported(array)) for array in feed.batch(epoch, step))
-        return images, places
+        images, places = (imported(array) for array in feed.batch(epoch, step))
+        return (images, places) if is_on_host else (placed(images), placed(places))
 
     # Nothing is held here while the consumer works: each batch is the consumer's alone.
     return map(batch, range(order.batch_count))
