@@ -170,7 +170,7 @@ def _show(console: Console, rows: list[Row], benchmarks: Benchmarks) -> None:
         table.add_row(bar.what, value, f"{bar.kind} {bar.limit:g} {bar.unit}".strip(), verdict)
     console.print(table)
     for title, speeds in benchmarks.tables.items():
-        speed_table = Table("feed", "groups/s", title=f"{title}, medians")
+        speed_table = Table("feed", "batches/s" if title.endswith("batches/s") else "groups/s", title=f"{title}, medians")
         for name, speed in speeds.items():
             speed_table.add_row(name, f"{speed:,.0f}")
         console.print(speed_table)

@@ -1,6 +1,7 @@
 """Warm feeds of the simulated scan beside their alternatives: groups per second, and what they keep on the device."""
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import tensorflow as tf
 
 from ptycho.device import empty_on_host
 from ptycho.loader import LazyPtychoDataContainer
+from ptycho.order import BatchOrder
+from ptycho.pipeline import stream
 from ptycho.scan import Scan
-from ptycho.sources import read_all
+from ptycho.sources import GroupSource, Images, Indices, read_all
 from scenarios.benchmarks.timing import in_turns, per_second, speed_ratio
 
 IMAGE_COUNT = 20_480
@@ -50,6 +53,8 @@ def main() -> None:
         figures[f"generator_{batch_size}"] = speed_ratio(seconds, "tf.data feed", "from_generator")
         figures[f"slices_{batch_size}"] = speed_ratio(seconds, "tf.data feed", "from_tensor_slices")
         figures[f"batches_{batch_size}"] = speed_ratio(seconds, "batches", "numpy gather")
+    seconds = in_turns(parts(lazy), options.repeats)
+    tables["what a batch of 64 is made of, batches/s"] = {name: speed / 64 for name, speed in per_second(seconds).items()}
     print(json.dumps({"figures": figures, "tables": tables}))  # noqa: T201 - the parent reads it
 
 
@@ -74,6 +79,35 @@ def contenders(scan: Scan, lazy: LazyPtychoDataContainer, slices: tf.data.Datase
     }
 
 
+class Nothing(GroupSource):
+    """As many groups, none of which is read."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self._shape = shape
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        return self._shape
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Leave ``out`` as it is."""
+
+
+def parts(lazy: LazyPtychoDataContainer) -> dict[str, Any]:
+    """The pieces that the feed's time is made of, one epoch each in batches of 64."""
+    order = BatchOrder(len(lazy), 64, shuffle=True, seed=0, drop_remainder=False)
+    empty = stream(Nothing(lazy_images(lazy).shape), lazy.coords.numpy(), order=order, prefetch=0)
+    numbers = tf.data.Dataset.range(order.batch_count)
+    return {
+        "gather into one buffer": lambda: gathered(lazy, 64),
+        "gather into three in turn": lambda: gathered(lazy, 64, buffers=3),
+        "tf.data feed": lambda: consumed(lazy.as_dataset(64, shuffle=True, seed=0, prefetch=0)),
+        "tf.data feed, nothing gathered": lambda: consumed(empty),
+        "Dataset.range alone": lambda: 64 * sum(1 for _ in numbers),
+    }
+
+
 def consumed(batches: Any) -> int:  # noqa: ANN401 - a dataset or an iterator
     """Take every batch as a training loop does, holding one until the next is there; the number of groups."""
     groups = 0
@@ -82,15 +116,16 @@ def consumed(batches: Any) -> int:  # noqa: ANN401 - a dataset or an iterator
     return groups
 
 
-def gathered(lazy: LazyPtychoDataContainer, batch_size: int) -> int:
+def gathered(lazy: LazyPtychoDataContainer, batch_size: int, *, buffers: int = 1) -> int:
     """The limit: the same gather into one buffer that is overwritten by every batch, in one thread, handed to nobody."""
     images = lazy_images(lazy)
     coords = lazy.coords.numpy()
     order = np.random.default_rng(0).permutation(len(lazy))
-    out, places = np.empty((batch_size, *images.shape[1:]), np.float32), np.empty((batch_size, *coords.shape[1:]), np.float32)
+    turns = itertools.cycle([np.empty((batch_size, *images.shape[1:]), np.float32) for _ in range(buffers)])
+    places = np.empty((batch_size, *coords.shape[1:]), np.float32)
     for start in range(0, len(order), batch_size):
         groups = order[start : start + batch_size]
-        images.read(groups, out[: len(groups)])
+        images.read(groups, next(turns)[: len(groups)])
         np.take(coords, groups, axis=0, out=places[: len(groups)], mode="clip")
     return len(order)
 
