@@ -14,7 +14,8 @@ from ptycho.energy import array_energies, scale_to
 from ptycho.errors import ContainerError
 from ptycho.image_stacks import ImageStack, StackPart
 from ptycho.raw_data import RawData
-from ptycho.sources import ComplexPart, GroupedArray, GroupSource, Part
+from ptycho.sources import GroupedArray, GroupSource, Part
+from ptycho.truth import ComplexPart
 
 Grouped = Mapping[str, Any]
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.formats.contents import FileArray
-from ptycho.sources import GroupSource, Images, Indices, Part, write_part
+from ptycho.sources import GroupSource, Images, Indices, Part
+from ptycho.truth import write_part
 
 
 class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):

@@ -20,8 +20,9 @@ from ptycho.grouping import coordinates, group_indices
 from ptycho.image_stacks import ImageStack
 from ptycho.layout import check_layout
 from ptycho.scan import Scan
-from ptycho.sources import FrameGather, ObjectPatches
+from ptycho.sources import FrameGather
 from ptycho.stacks import CHUNK_BYTES, FrameStack
+from ptycho.truth import ObjectPatches
 from ptycho.writing import SUFFIX, npz_path, write_scan
 
 Frames = npt.NDArray[Any] | FrameStack

@@ -12,7 +12,8 @@ from ptycho.energy import normalization
 from ptycho.errors import ContainerError
 from ptycho.grouping import DEFAULT_NEIGHBOR_COUNT, Order, group
 from ptycho.scan import Scan
-from ptycho.sources import Constant, FrameGather, GroupedArray, GroupSource, ObjectPatches
+from ptycho.sources import FrameGather, GroupedArray, GroupSource
+from ptycho.truth import Constant, ObjectPatches
 
 DEFAULT_NPHOTONS = 1e9
 """PtychoPINN's default nphotons."""

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho.image_stacks import ImageStack, StackPart
-from ptycho.sources import ComplexPart, FrameGather, GroupedArray, GroupSource, ObjectPatches
+from ptycho.sources import FrameGather, GroupedArray, GroupSource
+from ptycho.truth import ComplexPart, ObjectPatches
 
 GENERATOR = np.random.default_rng(0)
 FRAMES = GENERATOR.random((20, 8, 8), np.float32)

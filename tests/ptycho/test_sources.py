@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError
-from ptycho.sources import ComplexPart, Constant, FrameGather, GroupedArray, GroupSource, ObjectPatches
+from ptycho.sources import FrameGather, GroupedArray, GroupSource
+from ptycho.truth import ComplexPart, Constant, ObjectPatches
 
 GENERATOR = np.random.default_rng(0)
 NN = GENERATOR.integers(0, 40, (50, 4))
