@@ -186,7 +186,8 @@ def test_a_frame_more_costs_its_position_and_its_energy(tmp_path, kind, is_secon
         assert scan.object.nbytes == 400 * frame_count
     slope = (peaks[40_000] - peaks[10_000]) / 30_000
 
-    assert 15 <= slope <= MOST_BYTES_PER_FRAME  # two positions of float64, less what the smaller scan rounded up
+    # From below: the positions were seen, less up to 240 KB that a first opening alone takes (imports, caches of Python).
+    assert 8 <= slope <= MOST_BYTES_PER_FRAME
 
 
 ANON = """
