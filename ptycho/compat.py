@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.containers.eager import PtychoDataContainer
-from ptycho.containers.inputs import DEFAULT_NPHOTONS, intensity_scale
+from ptycho.containers.inputs import DEFAULT_NPHOTONS, intensity_scale, made
 from ptycho.containers.lazy import LazyPtychoDataContainer
 from ptycho.energy import array_energies, scale_to
 from ptycho.errors import ContainerError
@@ -45,9 +45,8 @@ def load(
     ContainerError naming key or value.
     """
     arguments = arguments_from_grouped(cb(), probeGuess, which=which, create_split=create_split, nphotons=nphotons)
-    loaded = container(*arguments)
-    loaded.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
-    return loaded
+    kind: Callable[..., Container] = container
+    return made(kind, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
 
 def split_tensor(tensor: Any, frac: float, which: str = "test") -> Any:  # noqa: ANN401 - anything with a length and slices

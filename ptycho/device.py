@@ -10,8 +10,6 @@ import tensorflow as tf
 ALIGNMENT_BYTES = 64
 """EIGEN_MAX_ALIGN_BYTES of TensorFlow's builds: what dlpack imports must have, and what decides whether TensorFlow keeps
 a numpy array (and its allocator sees nothing) or copies it."""
-
-
 _MOST_FREE = 2
 """Chosen: pieces of memory that wait to be lent again. One is enough for a steady consumer; one that held many batches and lets
 all but one go should not leave them to us."""
@@ -37,6 +35,12 @@ def empty_on_host(shape: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[tf.Tens
     with tf.init_scope(), tf.device("CPU:0"):
         tensor = tf.raw_ops.Empty(shape=shape, dtype=tf.as_dtype(dtype))
     return tensor, np.asarray(_Memory(tensor))
+
+
+def imported(array: npt.NDArray[Any]) -> tf.Tensor:
+    """A tensor that is the memory of ``array`` (aligned, C-ordered, writable) and keeps it; it lies on the host."""
+    # The capsule says which device the memory is on; a tf.device around this took four times as long as the import.
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 class Lender:
@@ -141,9 +145,3 @@ def _staged(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     staging = aligned_empty(array.shape, dtype)
     staging[...] = array
     return staging
-
-
-def imported(array: npt.NDArray[Any]) -> tf.Tensor:
-    """A tensor that is the memory of ``array`` (aligned, C-ordered, writable) and keeps it; it lies on the host."""
-    # The capsule says which device the memory is on; a tf.device around this took four times as long as the import.
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

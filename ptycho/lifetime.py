@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.device import aligned_empty
+from ptycho.device import aligned_empty, imported
 
 
 class _Tied(np.ndarray[Any, Any]):
@@ -29,12 +29,12 @@ def tie(*objects: object) -> tf.Tensor:
     (``from_tensors``), not captured by a function: a function's graph is a cycle that only the garbage collector ends.
     """
     # Eager even while a function is traced: the trace then captures the tensor instead of a copy of its value.
-    with tf.init_scope(), tf.device("CPU:0"):
+    with tf.init_scope():
         array: npt.NDArray[Any] = aligned_empty((), np.int64)
         array[()] = 0
         tied = array.view(_Tied)
         tied.objects = objects
-        return tf.experimental.dlpack.from_dlpack(tied.__dlpack__())
+        return imported(tied)
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:

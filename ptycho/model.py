@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.arguments import photons, whole
+from ptycho.arguments import factor, photons, whole
 from ptycho.containers.inputs import DEFAULT_NPHOTONS
+from ptycho.containers.inputs import intensity_scale as containers_scale
 from ptycho.errors import ContainerError
 from ptycho.layers import CentredAmplitude, FarField, FirstGuess, Illumination, Intensity, Modulus, Overlap, to_complex
 from ptycho.layout import MIN_FRAME_SIZE
@@ -101,7 +102,10 @@ def build_model(
         raise ContainerError(
             f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple of {2**_LEVELS} is needed"
         )
-    scale = _scale(frame_size, nphotons, intensity_scale)
+    if intensity_scale is None:
+        scale = containers_scale(photons("nphotons", nphotons), frame_size)
+    else:
+        scale = factor("intensity_scale", intensity_scale)
     scaled = keras.Input((frame_size, frame_size, channel_count), name="scaled")
     coords = keras.Input((1, 2, channel_count), name="coords")
     illumination = Illumination(frame_size, name="illumination")
@@ -174,14 +178,6 @@ def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
         return model.get_layer(name)
     except ValueError as error:
         raise ContainerError(f"the model has no layer {name!r}; build it with ptycho.model.build_model") from error
-
-
-def _scale(frame_size: int, nphotons: float, intensity_scale: float | None) -> float:
-    if intensity_scale is None:
-        return math.sqrt(photons("nphotons", nphotons)) / (frame_size / 2)
-    if not (math.isfinite(intensity_scale) and intensity_scale > 0):
-        raise ContainerError(f"intensity_scale is {intensity_scale!r}; a positive number is needed")
-    return float(intensity_scale)
 
 
 def _normalized(probe: npt.ArrayLike, frame_size: int) -> npt.NDArray[np.complex64]:

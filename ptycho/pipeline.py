@@ -1,6 +1,6 @@
 """Batches out of a stack: an order of groups, one gather per batch, tf.data around it.
 
-What a dataset reads is tied to a tensor that goes through it as its first element; see ``ptycho.lifetime``.
+What a dataset reads is tied to a tensor that its epochs are made of; see ``ptycho.lifetime``.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,11 +14,9 @@ from ptycho.arguments import INT64_MOST, whole
 from ptycho.device import current_device, imported, placed
 from ptycho.feed import Feed
 from ptycho.lifetime import tie, weakly
-from ptycho.order import BatchOrder, Shuffle
+from ptycho.order import BatchOrder
 from ptycho.sources import GroupSource, Scaled
 from ptycho.targets import inputs_and_targets
-
-__all__ = ["BatchOrder", "Shuffle", "batches", "slice_batches", "stream"]
 
 Batch = tuple[Any, ...]
 """(X, coords), or with targets ((X*s, coords), (centred Y_I, X*s, (X*s)^2)); TensorFlow ships no types."""
@@ -73,7 +71,6 @@ def batches(
     """
     source.check()
     feed = Feed(source, coords, order)
-
     is_on_host = "GPU" not in current_device()  # asked once: it takes as long as a small batch
 
     def batch(step: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,7 +97,6 @@ def slice_batches(
     goes through the host: that has not been measured on a card yet.
     """
     read = weakly(order.numbered)
-
     batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
     # No larger than it needs to be: TensorFlow counts in int64.
     batch_size = min(order.batch_size, group_count)

@@ -200,7 +200,7 @@ class GroupedArray(GroupSource):
 
 
 class FrameGather(GroupSource):
-    """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C); a memory map of ``file``, if given.
+    """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C).
 
     ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them already.
     """
@@ -211,7 +211,6 @@ class FrameGather(GroupSource):
         nn_indices: npt.NDArray[np.int64],
         scale: float = 1.0,
         *,
-        file: FileArray | None = None,
         energies: npt.NDArray[np.float64] | None = None,
     ) -> None:
         if nn_indices.size and not 0 <= nn_indices.min() <= nn_indices.max() < len(frames):
@@ -221,25 +220,22 @@ class FrameGather(GroupSource):
             )
         self._frames = frames if isinstance(frames, FrameStack) else ArrayFrames(frames)
         self._nn_indices, self._scale, self._energies = nn_indices, scale, energies
-        self._file = self._frames.file if file is None else file
         # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
     def check(self) -> None:
         """Raise ScanFileError where the file behind the frames has changed since it was opened."""
         self._frames.check()
-        if self._file is not None:
-            self._file.check()
 
     @property
     def file(self) -> FileArray | None:
         """Where the frames lie."""
-        return self._file
+        return self._frames.file
 
     @property
     def way(self) -> str:
         """How the frames are read."""
-        return f"frames {self._frames.description}" if self._frames.file is not None or self._file is None else _way(self._file)
+        return f"frames {self._frames.description}"
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """(b, C) frame numbers."""

@@ -18,6 +18,7 @@ from ptycho.containers.inputs import (
     arguments_from_scan,
     check_inputs,
     intensity_scale,
+    made,
 )
 from ptycho.containers.storing import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
 from ptycho.device import empty_for_device, place, placed
@@ -84,19 +85,16 @@ class PtychoDataContainer:
         order: Order = "random",
     ) -> Self:
         """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
-        container = cls(
-            *arguments_from_scan(
-                scan,
-                image_count=image_count,
-                gridsize=gridsize,
-                neighbor_count=neighbor_count,
-                seed=seed,
-                nphotons=nphotons,
-                order=order,
-            )
+        arguments = arguments_from_scan(
+            scan,
+            image_count=image_count,
+            gridsize=gridsize,
+            neighbor_count=neighbor_count,
+            seed=seed,
+            nphotons=nphotons,
+            order=order,
         )
-        container.intensity_scale = intensity_scale(nphotons, scan.frame_size)
-        return container
+        return made(cls, arguments, intensity_scale(nphotons, scan.frame_size))
 
     @classmethod
     def from_raw_data_without_pc(
@@ -118,9 +116,7 @@ class PtychoDataContainer:
         """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
         raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
         arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
-        container = cls(*arguments)
-        container.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
-        return container
+        return made(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
     @classmethod
     def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
@@ -129,10 +125,7 @@ class PtychoDataContainer:
         ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
         file that cannot be used.
         """
-        arguments, scale = arguments_from_npz(file_path, cache_dir)
-        container = cls(*arguments)
-        container.intensity_scale = container.intensity_scale if scale is None else scale
-        return container
+        return made(cls, *arguments_from_npz(file_path, cache_dir))
 
     @staticmethod
     def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """What both containers are made of: arguments that fit together, from arrays or from a scan."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ __all__ = [
     "arguments_from_scan",
     "check_inputs",
     "intensity_scale",
+    "made",
 ]
 
 
@@ -93,6 +95,23 @@ def arguments_from_scan(
         local_offsets=groups.relative,
         probeGuess=scan.probe,
     )
+
+
+class Container(Protocol):
+    """What both containers have that no argument of theirs gives."""
+
+    intensity_scale: float
+
+
+Kind = TypeVar("Kind", bound=Container)
+
+
+def made(kind: Callable[..., Kind], arguments: Arguments, scale: float | None) -> Kind:
+    """A container of these arguments, with ``scale`` as its intensity_scale, or the default one for None."""
+    container = kind(*arguments)
+    if scale is not None:
+        container.intensity_scale = scale
+    return container
 
 
 def intensity_scale(nphotons: float, frame_size: int) -> float:

@@ -22,6 +22,7 @@ from ptycho.containers.inputs import (
     arguments_from_scan,
     check_inputs,
     intensity_scale,
+    made,
 )
 from ptycho.containers.storing import KEPT_NAMES, arguments_from_npz, save_container
 from ptycho.device import place
@@ -83,19 +84,16 @@ class LazyPtychoDataContainer:
         order: Order = "random",
     ) -> Self:
         """Group a scan, frames left in their file; see ``ptycho.grouping.group`` for the counts."""
-        container = cls(
-            *arguments_from_scan(
-                scan,
-                image_count=image_count,
-                gridsize=gridsize,
-                neighbor_count=neighbor_count,
-                seed=seed,
-                nphotons=nphotons,
-                order=order,
-            )
+        arguments = arguments_from_scan(
+            scan,
+            image_count=image_count,
+            gridsize=gridsize,
+            neighbor_count=neighbor_count,
+            seed=seed,
+            nphotons=nphotons,
+            order=order,
         )
-        container.intensity_scale = intensity_scale(nphotons, scan.frame_size)
-        return container
+        return made(cls, arguments, intensity_scale(nphotons, scan.frame_size))
 
     @classmethod
     def from_raw_data_without_pc(
@@ -117,9 +115,7 @@ class LazyPtychoDataContainer:
         """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
         raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
         arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
-        container = cls(*arguments)
-        container.intensity_scale = intensity_scale(nphotons, arguments.X.shape[1])
-        return container
+        return made(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
     @classmethod
     def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
@@ -128,10 +124,7 @@ class LazyPtychoDataContainer:
         ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
         file that cannot be used.
         """
-        arguments, scale = arguments_from_npz(file_path, cache_dir)
-        container = cls(*arguments)
-        container.intensity_scale = container.intensity_scale if scale is None else scale
-        return container
+        return made(cls, *arguments_from_npz(file_path, cache_dir))
 
     def as_dataset(
         self,
@@ -177,8 +170,8 @@ class LazyPtychoDataContainer:
     ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) for loops of your own, without tf.data.
 
-        Twice as fast as ``as_dataset`` where batches are small; nothing is read ahead. The order is that of the dataset's
-        epoch ``epoch`` with the same ``seed``. Raises as ``as_dataset`` does, when it is called.
+        Twice as fast as ``as_dataset`` where batches are small; no batch is made before it is asked for. The order is that
+        of the dataset's epoch ``epoch`` with the same ``seed``. Raises as ``as_dataset`` does, when it is called.
         """
         order = self._order(batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard())
         return batches(self._inputs.images, self._inputs.coords_nominal, order=order, epoch=whole("epoch", epoch, least=0))

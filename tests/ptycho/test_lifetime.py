@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from ptycho.lifetime import tie
-from ptycho.pipeline import BatchOrder, slice_batches, stream
+from ptycho.order import BatchOrder
+from ptycho.pipeline import slice_batches, stream
 from ptycho.sources import GroupedArray
 
 GROUPS = 20

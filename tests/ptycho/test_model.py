@@ -25,7 +25,7 @@ def parts(images):
     return np.concatenate((images.real, images.imag), axis=-1).astype(np.float32)
 
 
-def training_batches(container, batch_size, scale):
+def training_batches(container, batch_size):
     """Shuffled epochs with targets."""
     return container.as_dataset(batch_size, shuffle=True, seed=0, targets=True)
 
@@ -166,7 +166,7 @@ def test_it_learns_a_simulated_object_from_its_frames_alone(training_scan, grids
     scan = training_scan
     model = compile_model(build_model(32, gridsize, scan.probe))
     some = LazyPtychoDataContainer.from_scan(scan, image_count=image_count, gridsize=gridsize)
-    batches = training_batches(some, batch_size, intensity_scale_of(model))
+    batches = training_batches(some, batch_size)
     losses = model.fit(batches, epochs=epochs, shuffle=False, verbose=0).history["loss"]
     whole = LazyPtychoDataContainer.from_scan(scan, image_count=scan.frame_count, gridsize=gridsize)
     found, empty = likeness(reconstruct(model, whole, 16, progress=False), scan)
@@ -182,7 +182,7 @@ def test_it_learns_the_measured_siemens_star(siemens_scan):
     scan = siemens_scan
     model = compile_model(build_model(scan.frame_size, 1, scan.probe))
     container = LazyPtychoDataContainer.from_scan(scan, image_count=48, gridsize=1)
-    batches = training_batches(container, 4, intensity_scale_of(model))
+    batches = training_batches(container, 4)
     losses = model.fit(batches, epochs=2, shuffle=False, verbose=0).history["loss"]
     found, empty = likeness(reconstruct(model, container, 8, progress=False), scan)
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from ptycho.device import place
 from ptycho.errors import ContainerError, ScanFileError
-from ptycho.pipeline import BatchOrder, batches, slice_batches, stream
+from ptycho.order import BatchOrder
+from ptycho.pipeline import batches, slice_batches, stream
 from ptycho.sources import GroupedArray, GroupSource
 
 STACK = np.random.default_rng(0).random((50, 8, 8, 4), np.float32)

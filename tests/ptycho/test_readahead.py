@@ -12,6 +12,7 @@ from ptycho.formats.contents import FileArray, FileState
 from ptycho.order import BatchOrder
 from ptycho.readahead import ReadAhead
 from ptycho.sources import FrameGather
+from ptycho.stacks import MappedFrames
 
 FRAME = (64, 64)
 FRAME_BYTES = 64 * 64 * 4
@@ -109,7 +110,7 @@ def test_a_feed_asks_for_a_window_and_then_for_a_few_batches_at_a_time(file, adv
     """Every frame of an epoch but those of its first batch is asked for once, before its batch is made."""
     monkeypatch.setattr("ptycho.feed.AHEAD_BYTES", 8 * batch_size * FRAME_BYTES)
     nn = np.arange(COUNT)[:, None]
-    source = FrameGather(np.zeros((COUNT, *FRAME), np.float32), nn, file=file)
+    source = FrameGather(MappedFrames(file, name="frames"), nn)
     order = BatchOrder(COUNT, batch_size, shuffle=True, seed=0, drop_remainder=False)
     feed = Feed(source, np.zeros((COUNT, 1, 2, 1), np.float32), order)
     known = set(order.batch(0, 0).tolist())
