@@ -16,9 +16,10 @@ from harness.errors import DeviceUnavailable, HarnessError
 from harness.records import RUN_FILE, Point, RunEnd
 from harness.run import options
 from harness.run.devices import Device, choose_device
+from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import claim_run_directory, default_run_directory, end_run, make_run_directory, plans_anything, start_run
-from harness.run.runner import Runner, ends_of
+from harness.run.runner import Runner
 from harness.units import GIB
 
 DEFAULT_REPEATS = 2

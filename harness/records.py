@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the new one."""
 
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
+TRACES_FOLDER = "traces"
 
 Scalar = str | int | float | bool | None
 
@@ -27,6 +28,7 @@ class Outcome(StrEnum):
     DEVICE_OOM = "device_oom"
     HOST_OOM = "host_oom"
     CRASHED = "crashed"
+    EXITED = "exited"
     TIMED_OUT = "timed_out"
     ERROR = "error"
     SKIPPED = "skipped"
@@ -40,7 +42,9 @@ class Quality(StrEnum):
     BOUNDED = "bounded"
     """The peak lies between peak_bytes and peak_bound_bytes, both from exact counters."""
     SAMPLED = "sampled"
-    """Polled: a peak between two samples is missed; samples and largest_gap_s say how finely."""
+    """Polled: a peak between two samples is missed; samples, rate_hz and largest_gap_s say how finely."""
+    UNRESOLVED = "unresolved"
+    """Polled too coarsely to say what the peak was; the reason says how coarsely. Shown, never judged."""
     UNAVAILABLE = "unavailable"
     """Nothing could be read; the reason says why. Never zero."""
 
@@ -56,7 +60,13 @@ class Reading:
     end_bytes: int | None = None
     peak_bound_bytes: int | None = None
     samples: int | None = None
+    rate_hz: float | None = None
+    """Samples a second, over the whole phase."""
     largest_gap_s: float | None = None
+    source: str = ""
+    """Which counter of the instrument was read, where it has several that must not be compared with each other."""
+    contended: str = ""
+    """Who else used the device meanwhile; empty when nobody was seen. Such a run is measured again."""
     reason: str = ""
 
     @property
@@ -117,13 +127,25 @@ class Point:
         return "-".join([self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())])
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A named outcome, and what it was named from."""
+
+    outcome: Outcome
+    cause: str = ""
+    """What exactly, in one word: the limit that was met, the signal, the exit code, the type of the error; empty when ok."""
+    reason: str = ""
+    """One sentence for people."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How one run ended, as its parent saw it."""
+    """How one run ended, as its parent saw it; outcome, cause and reason are those of an ``Ending``."""
 
     point: str
     repeat: int
     outcome: Outcome
+    cause: str
     reason: str
     phase: str | None
     """The phase it was in when it ended other than by finishing."""

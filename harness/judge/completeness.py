@@ -9,7 +9,7 @@ from harness.judge.rows import RunKey
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 
-UNMEASURED = frozenset({Outcome.CRASHED, Outcome.ERROR, Outcome.SKIPPED})
+UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.SKIPPED})
 """Outcomes that say nothing about memory: the run could not be measured."""
 
 

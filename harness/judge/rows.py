@@ -39,12 +39,22 @@ class _Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class _Again:
+    """The run is measured once more from its start; what it left before is void."""
+
+    point: str
+    repeat: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Done:
     """The child's last word."""
 
     point: str
     repeat: int
     outcome: Outcome
+    cause: str
     reason: str
 
 
@@ -179,6 +189,15 @@ def _store_end(rows: Rows, line: bytes) -> None:
     rows.ends[run] = end
 
 
+def _store_again(rows: Rows, line: bytes) -> None:
+    again = _AGAIN.validate_json(line, strict=True)
+    run = (again.point, again.repeat)
+    for by_run in (rows.begun, rows.declared, rows.done, rows.ends):
+        by_run.pop(run, None)
+    for place in [place for place in rows.phases if place[:2] == run]:
+        del rows.phases[place]
+
+
 def _contradictions(rows: Rows) -> Iterator[str]:
     """An end that says ok needs the child's own word for it: a parent cannot know what the child did not finish."""
     for (point, repeat), end in sorted(rows.ends.items()):
@@ -188,6 +207,7 @@ def _contradictions(rows: Rows) -> Iterator[str]:
             yield f"{point}, repeat {repeat}, is recorded as ok, but its child {word}"
 
 
+_AGAIN = TypeAdapter(_Again)
 _BEGIN = TypeAdapter(_Begin)
 _PHASE = TypeAdapter(PhaseRecord)
 _DECLARED = TypeAdapter(_Declared)
@@ -195,6 +215,7 @@ _DONE = TypeAdapter(_Done)
 _END = TypeAdapter(RunEnd)
 
 _STORE = {
+    "again": _store_again,
     "begin": _store_begin,
     "phase": _store_phase,
     "declared": _store_declared,

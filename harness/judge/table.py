@@ -35,10 +35,14 @@ _AFTER_PARAMETERS = {
     "growth_bytes": "Int64",
     "retained_bytes": "Int64",
     "samples": "Int64",
+    "rate_hz": "float64",
     "largest_gap_s": "float64",
     "duration_s": "float64",
     "finished": "bool",
+    "source": "string",
+    "contended": "string",
     "outcome": "string",
+    "cause": "string",
     "reason": "string",
     "launcher": "string",
     **{f"{name}_bytes": "Int64" for name in DECLARED},
@@ -47,6 +51,7 @@ _END_COLUMNS = {
     "point": "string",
     "repeat": "int64",
     "outcome": "string",
+    "cause": "string",
     "reason": "string",
     "phase": "string",
     "exit_code": "Int64",
@@ -74,7 +79,7 @@ class Run:
     A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
     """
     ends: pd.DataFrame
-    """How each run ended: point, repeat, outcome, reason, phase, exit_code, launcher, duration_s."""
+    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s."""
     problems: tuple[str, ...]
     """A sentence for everything in the directory that could not be used; not empty means incomplete."""
 
@@ -157,6 +162,7 @@ def _rows_of_run(point: Point, repeat: int, rows: Rows) -> Iterator[dict[str, An
         **point.parameters,
         "repeat": repeat,
         "outcome": None if end is None else str(end.outcome),
+        "cause": "" if end is None else end.cause,
         "reason": "" if end is None else end.reason,
         "launcher": None if end is None else end.launcher,
         **{f"{name}_bytes": declared.get(name) for name in DECLARED},
@@ -191,7 +197,10 @@ def _of_reading(record: PhaseRecord, reading: Reading, end_reason: str) -> dict[
         "growth_bytes": reading.growth_bytes,
         "retained_bytes": reading.retained_bytes,
         "samples": reading.samples,
+        "rate_hz": reading.rate_hz,
         "largest_gap_s": reading.largest_gap_s,
+        "source": reading.source,
+        "contended": reading.contended,
         "duration_s": record.duration_s,
         "finished": record.finished,
         "reason": reading.reason or end_reason,

@@ -3,7 +3,7 @@
 import re
 
 from harness.errors import DeviceUnavailable
-from harness.records import Outcome
+from harness.records import Ending, Outcome
 
 # The sentence of TensorFlow's Allocator errors (op_kernel.cc), with the parts that decide.
 _REFUSED = re.compile(
@@ -21,37 +21,40 @@ _TRACEBACK = "Traceback (most recent call last)"
 _COPY_REFUSED = "Dst tensor is not initialized"
 
 
-def name_exception(error: BaseException) -> tuple[Outcome, str]:
-    """The outcome and its reason, in one line.
+def name_exception(error: BaseException) -> Ending:
+    """The outcome, its cause and its reason, in one line.
 
     TensorFlow raises ResourceExhaustedError for refused device memory and for refused host memory alike; its message
     names the allocator, and that decides. It is recognised by name, so that this module never imports TensorFlow.
     """
     kind, message = type(error).__name__, _NODE.sub("", str(error))
     if isinstance(error, DeviceUnavailable):
-        return Outcome.SKIPPED, message
+        return Ending(Outcome.SKIPPED, "device", message)
     if isinstance(error, MemoryError):
-        return Outcome.HOST_OOM, f"MemoryError: {_first_line(message) or 'the process reached its limit of host memory'}"
+        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {_first_line(message) or 'the limit of host memory was reached'}")
     if kind == "ResourceExhaustedError":
         return _name_refusal(message)
     if _COPY_REFUSED in message:
-        return Outcome.DEVICE_OOM, _first_line(message)
+        return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
     if (inner := _python_error(message)) is not None:
-        return Outcome.ERROR, inner
-    return Outcome.ERROR, f"{kind}: {_first_line(message)}"
+        return Ending(Outcome.ERROR, inner.partition(":")[0], inner)
+    return Ending(Outcome.ERROR, kind, f"{kind}: {_first_line(message)}")
 
 
-def _name_refusal(message: str) -> tuple[Outcome, str]:
+def _name_refusal(message: str) -> Ending:
     refused = _REFUSED.search(message)
     if refused is None:
         inner = _python_error(message)
-        return (Outcome.DEVICE_OOM, _first_line(message)) if inner is None else (Outcome.HOST_OOM, inner)
+        if inner is None:
+            return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
+        return Ending(Outcome.HOST_OOM, "limit", inner)
     reason = (
         f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
         f" on {refused['device'].rpartition('/')[2]}"
     )
-    on_device = refused["allocator"].startswith(_DEVICE_ALLOCATORS)
-    return (Outcome.DEVICE_OOM if on_device else Outcome.HOST_OOM), reason
+    if refused["allocator"].startswith(_DEVICE_ALLOCATORS):
+        return Ending(Outcome.DEVICE_OOM, "allocator", reason)
+    return Ending(Outcome.HOST_OOM, "limit", reason)
 
 
 def _python_error(message: str) -> str | None:

@@ -6,12 +6,13 @@ libraries read is set.
 """
 
 import ctypes
+import dataclasses
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any, Self
 
 from harness.errors import HarnessError, MeterUnavailable, UsageError
 from harness.measure.endings import name_exception
-from harness.measure.meters.base import AbsentMeter, Meter
+from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
-from harness.records import Outcome, append_row
+from harness.records import Ending, Outcome, append_row
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 _FIRST_VICTIM = "1000"  # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
@@ -40,6 +41,10 @@ class Job:
     rows_path: str
     device: Mapping[str, Any]
     host_limit_bytes: int
+    prepare_device: str = ""
+    """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation needs none."""
+    meters: Sequence[str] = ()
+    """``"module:Class"`` of each instrument, in the order in which they begin."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -62,16 +67,16 @@ def run(job: Job) -> int:
     def emit(row: Mapping[str, Any]) -> None:
         append_row(descriptor, row)
 
-    outcome, reason = Outcome.OK, ""
+    ending = Ending(Outcome.OK)
     try:
         _measure(job, emit)
     except BaseException as error:  # noqa: BLE001 - the body is a stranger: whatever ends it is the result
-        outcome, reason = name_exception(error)
-        if outcome is Outcome.ERROR and not isinstance(error, HarnessError):
+        ending = name_exception(error)
+        if ending.outcome is Outcome.ERROR and not isinstance(error, HarnessError):
             import traceback  # for the log of a body that failed, nowhere else
 
             traceback.print_exc()
-    emit({"kind": "done", "point": job.point, "repeat": job.repeat, "outcome": outcome, "reason": reason})
+    emit({"kind": "done", "point": job.point, "repeat": job.repeat, **dataclasses.asdict(ending)})
     sys.stderr.flush()
     return 0
 
@@ -113,8 +118,8 @@ def _prepare(job: Job) -> int:
     try:
         load(job.prepare)(Path(job.workspace), job.parameters)
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
-        outcome, reason = name_exception(error)
-        sys.stderr.write(f"{outcome}: {reason}\n")
+        ending = name_exception(error)
+        sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
         return 1
     return 0
 
@@ -122,28 +127,19 @@ def _prepare(job: Job) -> int:
 def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
     body = load(job.body)
-    device_name = load("harness.measure.device:prepare_device")(job.device)
-    meters = _open_meters(job, device_name)
+    device_name = load(job.prepare_device)(job.device)
+    meters = [_open_meter(name, MeterContext(device_name=device_name, device=job.device)) for name in job.meters]
     memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
     body(memory, job.parameters)
 
 
-def _open_meters(job: Job, device_name: str) -> list[Meter]:
-    # The host's meter begins last and ends first, so that it does not count the others' work.
-    wanted: list[tuple[str, tuple[Any, ...]]] = [
-        ("harness.measure.meters.nvml:NvmlMeter", (job.device.get("uuid"),)),
-        ("harness.measure.meters.tensorflow:AllocatorMeter", (device_name,)),
-        ("harness.measure.meters.host:HostMeter", ()),
-    ]
-    opened: list[Meter] = []
-    for name, arguments in wanted:
-        meter: Meter = load(name)(*arguments)
-        try:
-            meter.open()
-        except MeterUnavailable as reason:
-            meter = AbsentMeter(meter.names, str(reason))
-        opened.append(meter)
-    return opened
+def _open_meter(name: str, context: MeterContext) -> Meter:
+    meter: Meter = load(name)(context)
+    try:
+        meter.open()
+    except MeterUnavailable as reason:
+        return AbsentMeter(meter.names, str(reason))
+    return meter
 
 
 if __name__ == "__main__":

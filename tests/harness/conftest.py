@@ -13,7 +13,7 @@ from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import Verdict
-from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 
 KIB, MIB = 1024, 1024 * 1024
 FRAME_BYTES = 64 * 64 * 4
@@ -156,7 +156,7 @@ class SyntheticRun:
             "scan": "simulated, seed 0",
         }
         found = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "run_id": "20260101T000000Z-1",
             "started": "2026-01-01T00:00:00+00:00",
             "ended": "2026-01-01T00:03:00+00:00",
@@ -197,8 +197,8 @@ class SyntheticRun:
             if phase == died_in:
                 break
         if outcome is not Outcome.CRASHED:
-            found.append({"kind": "done", **run, "outcome": outcome, "reason": reason})
-        end = RunEnd(**run, outcome=outcome, reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=5.0)
+            found.append({"kind": "done", **run, "outcome": outcome, "cause": "", "reason": reason})
+        end = RunEnd(**run, outcome=outcome, cause="", reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=5.0)
         return [*found, {"kind": "end", **to_json(end)}]
 
     def _end_of(self, point: Point, repeat: int) -> tuple[Outcome, str, str | None]:

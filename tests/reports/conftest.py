@@ -12,7 +12,7 @@ from harness.judge.gate import Judgement
 from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
-from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.units import GIB, KIB, MIB
 from reports.html import write_report
 
@@ -121,14 +121,14 @@ class Sweep:
             )
             yield {"kind": "phase", **to_json(record)}
         if outcome is Outcome.OK:
-            yield {"kind": "done", **key, "outcome": "ok", "reason": ""}
-        end = RunEnd(**key, outcome=outcome, reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=6.5)
+            yield {"kind": "done", **key, "outcome": "ok", "cause": "", "reason": ""}
+        end = RunEnd(**key, outcome=outcome, cause="", reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=6.5)
         yield {"kind": "end", **to_json(end)}
 
     def manifest(self) -> dict[str, Any]:
         """run.json."""
         return {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "run_id": "2026-11-23T20-00-00-1a2b3c",
             "started": "2026-11-23T20:00:00+00:00",
             "ended": "2026-11-23T20:03:41+00:00",

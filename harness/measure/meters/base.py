@@ -1,8 +1,20 @@
 """What every instrument is: opened once in the child, then read at both edges of each phase."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from harness.records import Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterContext:
+    """What every instrument is built from."""
+
+    device_name: str
+    """TensorFlow's name of the device, as ``"CPU:0"``."""
+    device: Mapping[str, Any]
+    """The leased device, as the parent describes it: kind, name, uuid, limit_bytes."""
 
 
 class Meter(Protocol):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeterUnavailable
+from harness.measure.meters.base import MeterContext
 from harness.records import Quality, Reading
 
 _STATUS = Path("/proc/self/status")
@@ -53,7 +54,8 @@ class HostMeter:
 
     names = ("host_anon", "host_rss")
 
-    def __init__(self, status: Path = _STATUS, clear_refs: Path = _CLEAR_REFS) -> None:
+    def __init__(self, context: MeterContext, *, status: Path = _STATUS, clear_refs: Path = _CLEAR_REFS) -> None:
+        del context  # this process is the same on every device
         self._status = status
         self._clear_refs = clear_refs
         self._start: HostState | None = None

@@ -11,6 +11,7 @@ import os
 import time
 
 from harness.errors import MeterUnavailable
+from harness.measure.meters.base import MeterContext
 from harness.records import Quality, Reading
 
 _ALL_ONES = (1 << 64) - 1  # NVML's "not available" for an unsigned 64-bit amount (nvml.h, NVML_VALUE_NOT_AVAILABLE_ulonglong)
@@ -21,8 +22,8 @@ class NvmlMeter:
 
     names = ("nvml_device_used", "nvml_process")
 
-    def __init__(self, uuid: str | None) -> None:
-        self._uuid = uuid
+    def __init__(self, context: MeterContext) -> None:
+        self._uuid: str | None = context.device["uuid"]
         self._start: tuple[int, int | None] | None = None
         self._started_s = 0.0
 

@@ -5,6 +5,7 @@ import gc
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
+from harness.measure.meters.base import MeterContext
 from harness.records import Quality, Reading
 
 # Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are left out.
@@ -16,8 +17,8 @@ class AllocatorMeter:
 
     names = ("device_in_use",)
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, context: MeterContext) -> None:
+        self._device = context.device_name
         self._start_bytes = 0
 
     def open(self) -> None:

@@ -118,11 +118,11 @@ def test_a_later_declaration_overrides_an_earlier_one(synthetic_run):
         ('{"kind": ["end"]}\n', "known kind"),
         ('{"kind": "end", "point": ["x"], "repeat": 0}\n', "did not plan"),
         ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": -1}}\n', "-1 B"),
-        ('{"kind": "done", "point": "elsewhere", "repeat": 0, "outcome": "ok", "reason": ""}\n', "did not plan"),
-        ('{"kind": "done", "point": "POINT", "repeat": 2, "outcome": "ok", "reason": ""}\n', "2 were planned"),
-        ('{"kind": "done", "point": "POINT", "repeat": true, "outcome": "ok", "reason": ""}\n', "repeat True"),
-        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "fine", "reason": ""}\n', "outcome"),
-        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "ok"}\n', "reason"),
+        ('{"kind": "done", "point": "elsewhere", "repeat": 0, "outcome": "ok", "cause": "", "reason": ""}\n', "did not plan"),
+        ('{"kind": "done", "point": "POINT", "repeat": 2, "outcome": "ok", "cause": "", "reason": ""}\n', "2 were planned"),
+        ('{"kind": "done", "point": "POINT", "repeat": true, "outcome": "ok", "cause": "", "reason": ""}\n', "repeat True"),
+        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "fine", "cause": "", "reason": ""}\n', "outcome"),
+        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "ok", "cause": ""}\n', "reason"),
         ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": 1.5}}\n', "values.batch"),
         ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": NaN}}\n', "NaN"),
     ],
@@ -196,9 +196,9 @@ def write_manifest(run, text):
     [
         ("{", "not JSON"),
         ("[]", "list instead of an object"),
-        ('{"schema_version": 2}', "reads version 1"),
+        ('{"schema_version": 3}', "reads version 2"),
         ("{}", "schema_version None"),
-        ('{"schema_version": 1}', "is damaged"),
+        ('{"schema_version": 2}', "is damaged"),
     ],
 )
 def test_an_unusable_manifest_is_one_sentence(synthetic_run, text, words):

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import DeviceUnavailable
 from harness.measure.endings import name_exception
-from harness.records import Outcome
+from harness.records import Ending, Outcome
 
 
 class ResourceExhaustedError(Exception):
@@ -48,12 +48,12 @@ def in_a_dataset(error, before=""):
 )
 def test_every_exception_has_a_named_outcome(error, outcome):
     """The allocator's name decides between device and host; leaving early is not success."""
-    assert name_exception(error)[0] is outcome
+    assert name_exception(error).outcome is outcome
 
 
 def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
     """Shape, type, device and allocator, in one line."""
-    _, reason = name_exception(refused("bfc_cpu_allocator_for_gpu"))
+    reason = name_exception(refused("bfc_cpu_allocator_for_gpu")).reason
 
     assert reason == (
         "the allocator bfc_cpu_allocator_for_gpu refused a tensor of shape [2000,64,64,4] and type float on device:CPU:0"
@@ -62,7 +62,7 @@ def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
 
 def test_a_long_message_is_cut_to_its_first_line():
     """Reasons are table cells."""
-    _, reason = name_exception(ValueError("first\nsecond"))
+    reason = name_exception(ValueError("first\nsecond")).reason
 
     assert reason == "ValueError: first"
 
@@ -74,11 +74,11 @@ def test_an_error_of_python_inside_a_dataset_is_named_as_it_was_raised(before):
     """Neither TensorFlow's class for it nor its graph's nodes."""
     error = UnknownError(in_a_dataset("OSError: [Errno 5] beam off: 'f.npz'", before))
 
-    assert name_exception(error) == (Outcome.ERROR, "OSError: [Errno 5] beam off: 'f.npz'")
+    assert name_exception(error) == Ending(Outcome.ERROR, "OSError", "OSError: [Errno 5] beam off: 'f.npz'")
 
 
 def test_nodes_of_the_graph_are_left_out_of_every_reason():
     """They mean nothing to the reader."""
-    _, reason = name_exception(ValueError("{{function_node __wrapped__Add}} required broadcastable shapes [Op:Add]"))
+    reason = name_exception(ValueError("{{function_node __wrapped__Add}} required broadcastable shapes [Op:Add]")).reason
 
     assert reason == "ValueError: required broadcastable shapes [Op:Add]"

@@ -6,10 +6,12 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
+from harness.measure.meters.base import MeterContext
 from harness.measure.meters.host import HostMeter, HostState, host_readings
 from harness.records import Quality
 
 MIB = 1024 * 1024
+EMULATED = MeterContext(device_name="CPU:0", device={"kind": "emulated", "uuid": None})
 
 STATUS = "VmHWM:\t    900 kB\nVmRSS:\t    800 kB\nRssAnon:\t     500 kB\nRssFile:\t     250 kB\nRssShmem:\t      50 kB\n"
 
@@ -68,7 +70,7 @@ def test_the_peak_is_never_under_an_edge():
 @pytest.mark.parametrize("amount_bytes", [8 * MIB, 64 * MIB])
 def test_a_temporary_that_is_gone_at_the_end_is_found_in_the_peak(amount_bytes, flags):
     """Known pages, private or shared, are mapped, touched and unmapped: growth within 1 MiB of them, nothing retained."""
-    meter = HostMeter()
+    meter = HostMeter(EMULATED)
     meter.open()
     meter.begin()
     with mmap.mmap(-1, amount_bytes, flags=flags | mmap.MAP_ANONYMOUS) as pages:
@@ -83,4 +85,4 @@ def test_a_temporary_that_is_gone_at_the_end_is_found_in_the_peak(amount_bytes, 
 def test_a_machine_without_proc_says_so(tmp_path):
     """The reason names the files that are missing."""
     with pytest.raises(MeterUnavailable, match="needs Linux's"):
-        HostMeter(tmp_path / "status", tmp_path / "clear_refs").open()
+        HostMeter(EMULATED, status=tmp_path / "status", clear_refs=tmp_path / "clear_refs").open()

@@ -7,11 +7,16 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import MeterUnavailable
+from harness.measure.meters.base import MeterContext
 from harness.measure.meters.nvml import NvmlMeter
 from harness.records import Quality
 
 MIB = 1024 * 1024
 ALL_ONES = (1 << 64) - 1
+
+
+def on(uuid):
+    return MeterContext(device_name="GPU:0", device={"kind": "gpu", "uuid": uuid})
 
 
 class FakeError(Exception):
@@ -46,7 +51,7 @@ def card(monkeypatch):
 
 @pytest.fixture
 def meter(card):
-    opened = NvmlMeter("GPU-aaaa")
+    opened = NvmlMeter(on("GPU-aaaa"))
     opened.open()
     return opened
 
@@ -97,10 +102,10 @@ def test_all_ones_are_not_an_amount(meter, card):
     """NVML's sentinel for 'not available'."""
     card.used = ALL_ONES
     with pytest.raises(MeterUnavailable, match="not available"):
-        NvmlMeter("GPU-aaaa").open()
+        NvmlMeter(on("GPU-aaaa")).open()
 
 
 def test_an_emulated_device_has_no_card_to_ask():
     """And the library is not even loaded."""
     with pytest.raises(MeterUnavailable, match="no card to ask"):
-        NvmlMeter(None).open()
+        NvmlMeter(on(None)).open()

@@ -5,12 +5,12 @@ import signal
 import pytest
 
 from harness.records import Outcome
+from harness.run.ends import classify, last_words
 from harness.run.isolation import ChildEnd
-from harness.run.runner import classify, last_words
 
 BEGIN = {"kind": "begin", "phase": "construct"}
 LEFT = {"kind": "phase", "phase": "construct", "finished": True}
-DONE = {"kind": "done", "outcome": "ok", "reason": ""}
+DONE = {"kind": "done", "outcome": "ok", "cause": "", "reason": ""}
 
 
 def ended(exit_code, *, timed_out=False):
@@ -18,37 +18,49 @@ def ended(exit_code, *, timed_out=False):
 
 
 @pytest.mark.parametrize(
-    ("child", "rows", "outcome", "reason"),
+    ("child", "rows", "outcome", "cause", "reason"),
     [
-        (ended(0), [BEGIN, LEFT, DONE], Outcome.OK, ""),
-        (ended(0), [BEGIN, LEFT], Outcome.ERROR, "exited with code 0 without finishing"),
-        (ended(0), [BEGIN], Outcome.ERROR, "exited with code 0 in phase construct without finishing"),
-        (ended(3), [BEGIN, LEFT, DONE], Outcome.ERROR, "exit code 3"),
-        (ended(-signal.SIGKILL), [BEGIN], Outcome.CRASHED, "killed by SIGKILL in phase construct"),
-        (ended(-signal.SIGSEGV), [BEGIN, LEFT], Outcome.CRASHED, "killed by SIGSEGV"),
-        (ended(-signal.SIGKILL, timed_out=True), [BEGIN], Outcome.TIMED_OUT, "still running after 12 s in phase construct"),
-        (ended(0), [{**DONE, "outcome": "device_oom", "reason": "refused"}], Outcome.DEVICE_OOM, "refused"),
+        (ended(0), [BEGIN, LEFT, DONE], Outcome.OK, "", ""),
+        (ended(0), [BEGIN, LEFT], Outcome.EXITED, "0", "exited with code 0 without finishing"),
+        (ended(0), [BEGIN], Outcome.EXITED, "0", "exited with code 0 in phase construct without finishing"),
+        (ended(3), [BEGIN, LEFT, DONE], Outcome.EXITED, "3", "exit code 3"),
+        (ended(-signal.SIGKILL), [BEGIN], Outcome.CRASHED, "SIGKILL", "killed by SIGKILL in phase construct"),
+        (ended(-signal.SIGSEGV), [BEGIN, LEFT], Outcome.CRASHED, "SIGSEGV", "killed by SIGSEGV"),
+        (
+            ended(-signal.SIGKILL, timed_out=True),
+            [BEGIN],
+            Outcome.TIMED_OUT,
+            "time-out",
+            "still running after 12 s in phase construct",
+        ),
+        (
+            ended(0),
+            [{**DONE, "outcome": "device_oom", "cause": "allocator", "reason": "refused"}],
+            Outcome.DEVICE_OOM,
+            "allocator",
+            "refused",
+        ),
     ],
 )
-def test_every_ending_has_a_name_and_a_reason(child, rows, outcome, reason):
+def test_every_ending_has_a_name_and_a_reason(child, rows, outcome, cause, reason):
     """Exit code 0 alone is not success: the child's last word must be on disk too."""
-    named, why = classify(child, rows, "")
+    ending = classify(child, rows, "")
 
-    assert named is outcome
-    assert why.startswith(reason)
-    assert bool(why) == (outcome is not Outcome.OK)
+    assert (ending.outcome, ending.cause) == (outcome, cause)
+    assert ending.reason.startswith(reason)
+    assert bool(ending.reason) == (outcome is not Outcome.OK)
 
 
 def test_the_last_words_of_the_log_are_quoted():
     """A crash of native code often says why on its last line."""
-    assert classify(ended(-signal.SIGABRT), [], "free(): invalid pointer")[1] == (
+    assert classify(ended(-signal.SIGABRT), [], "free(): invalid pointer").reason == (
         "killed by SIGABRT; its last words: free(): invalid pointer"
     )
 
 
 def test_a_native_allocation_failure_is_host_oom():
     """C++ reports it as std::bad_alloc on its way out."""
-    assert classify(ended(134), [], "terminate called after throwing an instance of 'std::bad_alloc'")[0] is Outcome.HOST_OOM
+    assert classify(ended(134), [], "terminate called after throwing an instance of 'std::bad_alloc'").outcome is Outcome.HOST_OOM
 
 
 CHATTER = (

@@ -6,9 +6,10 @@ import pytest
 
 from harness.records import Outcome, Point, phase_from_json
 from harness.run.devices import emulated_device
+from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher
 from harness.run.manifest import start_run
-from harness.run.runner import Runner, ends_of
+from harness.run.runner import Runner
 from harness.units import GIB, MIB
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
