@@ -17,6 +17,11 @@ SCHEMA_VERSION = 2
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
 TRACES_FOLDER = "traces"
+"""Folder in the run directory with one compressed JSON file per traced point, and the rows of its run."""
+TRACE_SCHEMA_VERSION = 1
+"""Version of the files in it."""
+TRACED_REPEAT = -1
+"""Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
 
 Scalar = str | int | float | bool | None
 
