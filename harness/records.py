@@ -159,6 +159,21 @@ class RunEnd:
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceEnd:
+    """How the traced run of a point ended, and where its trace is."""
+
+    point: str
+    outcome: Outcome
+    cause: str
+    reason: str
+    """How it ended, where not ok, and why there is no trace, where there is none."""
+    file: str | None
+    """Name of the trace in ``TRACES_FOLDER``; None where there is none."""
+    launcher: str
+    duration_s: float
+
+
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
@@ -194,3 +209,9 @@ def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
     values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
     return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
+
+
+def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
+    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
+    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})
