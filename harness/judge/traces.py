@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,7 +25,10 @@ operation is still kept when a phase begins differs from process to process by o
 _MOST_BYTES = 512 * 1024 * 1024
 """Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a small one can unpack to anything."""
 
-_Amount = Annotated[int, Field(ge=0)]
+# More than any machine has, or any run lasts in nanoseconds, and far inside 64 bits, sums of differences included.
+_MOST = 2**60
+_Amount = Annotated[int, Field(ge=0, le=_MOST)]
+_Step = Annotated[int, Field(ge=-_MOST, le=_MOST)]
 
 
 class _Strict(BaseModel):
@@ -77,9 +80,9 @@ class TracedPhase(_Strict):
     phase: str
     index: _Amount
     finished: bool
-    start_ns: int
-    peak_ns: int
-    end_ns: int
+    start_ns: _Step
+    peak_ns: _Step
+    end_ns: _Step
     requested: Edges
     """What was asked for since the recording began, unquantised."""
     allocator: Edges
@@ -91,9 +94,9 @@ class TracedPhase(_Strict):
 class Timeline(_Strict):
     """What was live after each event: three columns, each value the difference to the one before."""
 
-    time_ns: tuple[int, ...]
-    requested_bytes: tuple[int, ...]
-    allocator_bytes: tuple[int, ...]
+    time_ns: tuple[_Step, ...]
+    requested_bytes: tuple[_Step, ...]
+    allocator_bytes: tuple[_Step, ...]
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -191,14 +194,14 @@ def read_traces(run: Run) -> Traces:
 
 def read_trace(path: Path, point: str) -> Trace:
     """The trace of ``point``. Raises RunDirectoryError where it is missing, damaged, of another version or point."""
-    found = _unpack(path)
-    version = found.get("schema_version")
+    text = _unpack(path)
+    version = _version(text, path)
     if version != TRACE_SCHEMA_VERSION:
         raise RunDirectoryError(
             f"{path} has schema_version {version!r}; this program reads version {TRACE_SCHEMA_VERSION}: measure again"
         )
     try:
-        trace = Trace.model_validate_json(json.dumps(found))
+        trace = Trace.model_validate_json(text)
     except ValidationError as error:
         raise RunDirectoryError(f"{path} is damaged: {first_error(error)}; measure again") from error
     if trace.point != point:
@@ -278,21 +281,26 @@ def _range(amounts: Sequence[int]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _unpack(path: Path) -> dict[str, Any]:
+def _unpack(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise RunDirectoryError(f"{path} unpacks to more than {format_bytes(_MOST_BYTES)}, which no trace has; measure again")
-        found = json.loads(text)
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is not there any more; measure again") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RunDirectoryError(f"{path} is damaged or cut short, not gzip: {error}; measure again") from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+    if len(text) > _MOST_BYTES:
+        raise RunDirectoryError(f"{path} unpacks to more than {format_bytes(_MOST_BYTES)}, which no trace has; measure again")
+    return text
+
+
+def _version(text: bytes, path: Path) -> object:
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is damaged, not JSON; measure again") from error
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object; measure again")
-    return found
+    return found.get("schema_version")

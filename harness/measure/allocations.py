@@ -77,7 +77,8 @@ class Alive:
     each_bytes: int
     count: int
     like: str
-    """``"1.00 x batch"`` where one is as large as a small multiple of an array that the scenario declared, else empty."""
+    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty; where no operation is
+    named, small multiples of it are told too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,23 +187,23 @@ def group(live: Iterable[Event], declared: Mapping[str, int]) -> tuple[Alive, ..
             region=region,
             each_bytes=each_bytes,
             count=count,
-            like=multiple_of(each_bytes, declared),
+            like=multiple_of(each_bytes, declared, most=1 if op else MOST_MULTIPLES),
         )
         for (op, shape, dtype, region, each_bytes), count in ranked
     )
 
 
-def multiple_of(amount_bytes: int, declared: Mapping[str, int]) -> str:
-    """``"1.00 x batch"``: the smallest multiple of a declared array that the amount is within 1 % of, else nothing.
+def multiple_of(amount_bytes: int, declared: Mapping[str, int], *, most: int = MOST_MULTIPLES) -> str:
+    """``"1.00 x batch"``: the smallest multiple, up to ``most``, of a declared array that the amount is within 1 % of.
 
-    Of several arrays with the same multiple the nearest is named, then the first declared.
+    Empty where there is none. Of several arrays with the same multiple the nearest is named, then the first declared.
     """
     found = []
     for place, (name, unit_bytes) in enumerate(declared.items()):
         ratio = amount_bytes / unit_bytes if unit_bytes else 0.0
         whole = round(ratio)
         distance = abs(ratio - whole)
-        if 1 <= whole <= MOST_MULTIPLES and distance <= MATCH_TOLERANCE * whole:
+        if 1 <= whole <= most and distance <= MATCH_TOLERANCE * whole:
             found.append((whole, distance, place, f"{ratio:.2f} x {name}"))
     return min(found)[3] if found else ""
 
