@@ -1,7 +1,9 @@
 """Traced children on the emulated device: known allocations come back byte for byte, deaths have a reason instead."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -42,9 +44,8 @@ def runner(tmp_path, project_root, launcher):
 
 
 def _environment():
-    import os
-
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))}
+    """That of the tests, with the project's root, whose bodies the zygote's forks import."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 @pytest.fixture
@@ -85,18 +86,19 @@ def test_a_known_sequence_comes_back_byte_for_byte(traced):
     times, requested, allocator = trace.timeline.whole()
 
     assert end.outcome is Outcome.OK, end.reason
-    # The three shapes, of 4 B each, were made before the first phase.
-    assert requested == [4, 8, 12, *(12 + live for live in (4000, 4300, 300, 8300, 16_300, 8300, 8000, 0)), 8, 4, 0][: len(requested)]
+    assert times[0] == 0
+    # The three shapes, of 4 B each, are made before the first phase, and go when the body has returned.
+    assert requested == [4, 8, 12, *(12 + live for live in (4000, 4300, 300, 8300, 16_300, 8300, 8000, 0)), 8, 4, 0]
+    in_chunks = [256, 512, 768, *(768 + live for live in (4096, 4608, 512, 8704, 16_896, 8704, 8192, 0)), 512, 256, 0]
+    assert allocator == [trace.base_bytes + live for live in in_chunks]
     assert times == sorted(times)
-    in_chunks = [4096, 4608, 512, 8704, 16_896, 8704, 8192, 0]
-    assert allocator[3:11] == [trace.base_bytes + 3 * 256 + live for live in in_chunks]
     edges = [(phase.requested.start_bytes, phase.requested.peak_bytes, phase.requested.end_bytes) for phase in trace.phases]
     assert edges == [(12, 8312, 8312), (8312, 16_312, 8012), (8012, 8012, 8012), (8012, 8012, 12)]
-    assert [
+    assert [tuple(one.model_dump().values()) for one in trace.phases[0].alive] == [
         ("Empty", "[2000]", "float32", "output", 8000, 1, "1.00 x batch"),
         ("Empty", "[300]", "uint8", "output", 300, 1, ""),
         ("", "", "", "", 4, 3, ""),
-    ] == [tuple(one.model_dump().values()) for one in trace.phases[0].alive]
+    ]
     assert [(one.op, one.each_bytes) for one in trace.phases[1].alive[:3]] == [("AddV2", 8000), ("Empty", 8000), ("Empty", 300)]
     counts = trace.counts
     assert (counts.reordered, counts.jumps, counts.overwritten, counts.resized, counts.from_before) == (0, 0, 0, 0, 0)
