@@ -78,7 +78,7 @@ class Counts:
     from_before: int = 0
     """Deallocations of addresses that were allocated before the recording began; they lower the allocator's bytes alone."""
     reordered: int = 0
-    """Events that the allocator's own count places before others with earlier times."""
+    """Events that the allocator's own count places after others with later times."""
     jumps: int = 0
     """Events whose count does not follow from the one before: something between them was not recorded."""
     overwritten: int = 0

@@ -4,6 +4,7 @@ TensorFlow's BFC allocator stamps an event inside its lock, so that times and co
 stamp it beside the lock, where two threads can change places.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,14 +54,15 @@ class Ordering:
 
     def __init__(self, base_bytes: int) -> None:
         self.reordered = 0
-        """Events that were given before others with earlier times."""
+        """Events with a time before that of the event given last: the count has put them later."""
         self.jumps = 0
         """Events whose count does not follow from the one before: something between them was not recorded."""
         # What has been given so far; then a chain that follows from it and may still change; then what does not fit yet.
         self._in_use_bytes, self._live = base_bytes, dict[int, int]()
-        self._chain: list[Event] = []
+        self._chain = deque[Event]()
         self._stuck: list[Event] = []
         self._end_bytes, self._end_live = base_bytes, dict[int, int]()
+        self._last_ns = 0
 
     def order(self, events: Iterable[Event]) -> Iterator[Event]:
         """All events, which come sorted by their times."""
@@ -83,7 +85,7 @@ class Ordering:
         window = [*self._chain, *self._stuck]
         found = _chain_of_all(window, self._in_use_bytes, self._live)
         if found is not None:
-            self._chain, self._stuck = [], []
+            self._chain, self._stuck = deque(), []
             self._end_bytes, self._end_live = self._in_use_bytes, dict(self._live)
             for place in found:
                 self._extend(window[place])
@@ -94,8 +96,9 @@ class Ordering:
         _apply(event, self._end_live)
 
     def _give(self) -> Event:
-        event = self._chain.pop(0)
-        self.reordered += any(later.time_ns < event.time_ns for later in (*self._chain, *self._stuck))
+        event = self._chain.popleft()
+        self.reordered += event.time_ns < self._last_ns
+        self._last_ns = event.time_ns
         self._in_use_bytes = event.in_use_bytes
         _apply(event, self._live)
         return event
