@@ -106,3 +106,7 @@ def declare_environment(memory, parameters):
         found = {name: os.environ.get(name) for name in parameters["names"].split(",")}
     memory.workspace.mkdir(exist_ok=True)
     (memory.workspace / "environment.json").write_text(json.dumps(found))
+
+
+def nothing_at_all(memory, parameters):
+    """A body without a phase."""
