@@ -142,7 +142,8 @@ class Runner:
         }
 
     def _log(self, point: Point, repeat: int) -> Path:
-        log = self.run_directory / "logs" / f"{point.name}-repeat={repeat}.log"
+        # A parameter may be a text with slashes in it.
+        log = self.run_directory / "logs" / f"{point.name}-repeat={repeat}.log".replace("/", "_")
         try:
             log.parent.mkdir(exist_ok=True)
             log.touch()
