@@ -187,16 +187,25 @@ class Runner:
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
             row = {"kind": "traced", **to_json(trace_end(end, own))}
-        rows = self.run_directory / ROWS_FILE
-        try:
-            descriptor = open_rows(rows)
-            try:
-                append_row(descriptor, row)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise RunDirectoryError(f"the end of {end.point} cannot be written to {rows}: {error.strerror}") from error
+        _append(self.run_directory, row)
         return end
+
+
+def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
+    """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
+    _append(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
+
+
+def _append(run_directory: Path, row: Mapping[str, Any]) -> None:
+    rows = run_directory / ROWS_FILE
+    try:
+        descriptor = open_rows(rows)
+        try:
+            append_row(descriptor, row)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
 
 
 def _why_not_prepared(child: ChildEnd, log: str) -> str:
