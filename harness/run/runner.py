@@ -10,9 +10,10 @@ from typing import Any
 
 from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, Outcome, Point, RunEnd, append_row, to_json
-from harness.run.devices import Device, lease
+from harness.run.devices import Device
 from harness.run.ends import classify, exit_in_words, last_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildOrder, Launcher
+from harness.run.leases import lease, lease_folder
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -44,6 +45,8 @@ class Runner:
     meters: tuple[str, ...] = METERS
     prepare_device: str = PREPARE_DEVICE
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    lease_folder: Path = field(default_factory=lease_folder)
+    """Where the devices' locks are; all runs of the machine share it."""
     _prepared: set[str] = field(default_factory=set, init=False)
     """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
@@ -58,7 +61,7 @@ class Runner:
             return self._close(failed)
         rows = self.run_directory / ROWS_FILE
         already_bytes = rows.stat().st_size
-        with lease(device) as inherited:
+        with lease(device, self.lease_folder) as (device, inherited):  # from here on the one that is held
             order = ChildOrder(
                 job=self._job(point, repeat, device, body=point.body, prepare=None),
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
