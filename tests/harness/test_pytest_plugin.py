@@ -40,7 +40,7 @@ class FakeRunner:
         assert (self.directory / "run.json").exists(), "the plan is written before the first child"
         outcome = Outcome.CRASHED if point.name == "s-eager-image_count=500" else Outcome.OK
         end = RunEnd(
-            point=point.name, repeat=repeat, outcome=outcome, reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
+            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
         )
         with open(self.directory / "rows.jsonl", "a") as file:
             file.write(json.dumps({"kind": "end", **to_json(end)}) + "\\n")
@@ -250,5 +250,5 @@ def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, 
     result = sweep("--device", "gpu", "--memory-out", "out")
 
     assert result.ret == 3
-    result.stderr.fnmatch_lines(["*no NVIDIA driver answers here (NVML: *); nothing was measured*"])
+    result.stderr.fnmatch_lines(["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"])
     assert not (pytester.path / "out").exists()
