@@ -1,11 +1,13 @@
 """The words of the whole house: what is planned, what was read, how it ended. Plain frozen records, JSON in and out."""
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ SCHEMA_VERSION = 2
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
 TRACES_FOLDER = "traces"
+"""Folder in the run directory with one compressed JSON file per traced point, and the rows of its run."""
+TRACE_SCHEMA_VERSION = 1
+"""Version of the files in it."""
+TRACED_REPEAT = -1
+"""Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
 
 Scalar = str | int | float | bool | None
 
@@ -154,21 +161,44 @@ class RunEnd:
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceEnd:
+    """How the traced run of a point ended, and where its trace is."""
+
+    point: str
+    outcome: Outcome
+    cause: str
+    reason: str
+    """How it ended, where not ok, and why there is no trace, where there is none."""
+    file: str | None
+    """Name of the trace in ``TRACES_FOLDER``; None where there is none."""
+    launcher: str
+    duration_s: float
+
+
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
 
 
-def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open for appending as ``descriptor``, as one line.
+def open_rows(path: Path) -> int:
+    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
+    # Readable, because append_row looks at what came before.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
-    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). Raises OSError when the line
-    cannot be written or was cut short.
+
+def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line.
+
+    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). A line that a full disk cut
+    short is ended first, so that it spoils no other. Raises OSError when the line cannot be written or is cut short.
     """
-    line = (json.dumps(row) + "\n").encode()
+    end = os.fstat(descriptor).st_size
+    torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+    line = b"\n" * torn + (json.dumps(row) + "\n").encode()
     if os.write(descriptor, line) != len(line):
-        raise OSError("a row was cut short; is the disk full?")
+        raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
@@ -189,3 +219,9 @@ def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
     values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
     return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
+
+
+def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
+    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
+    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})
