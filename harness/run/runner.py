@@ -13,6 +13,7 @@ from harness.records import ROWS_FILE, Outcome, Point, RunEnd, append_row, to_js
 from harness.run.devices import Device, lease
 from harness.run.ends import classify, exit_in_words, last_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildOrder, Launcher
+from harness.run.sampling import Sampling
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -44,6 +45,8 @@ class Runner:
     meters: tuple[str, ...] = METERS
     prepare_device: str = PREPARE_DEVICE
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    sampling: Sampling = field(default_factory=Sampling)
+    """The process that looks at the children and at the card; started with the first of them."""
     _prepared: set[str] = field(default_factory=set, init=False)
     """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
@@ -59,8 +62,10 @@ class Runner:
         rows = self.run_directory / ROWS_FILE
         already_bytes = rows.stat().st_size
         with lease(device) as inherited:
+            sampler, note = self.sampling.address()
+            job = self._job(point, repeat, device, body=point.body, prepare=None)
             order = ChildOrder(
-                job=self._job(point, repeat, device, body=point.body, prepare=None),
+                job={**job, "sampler": sampler, "sampler_note": note},
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=self._log(point, repeat),
@@ -84,6 +89,10 @@ class Runner:
                 duration_s=child.duration_s,
             )
         )
+
+    def close(self) -> None:
+        """End the sampler. Children are gone already, and the launchers are their opener's."""
+        self.sampling.close()
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""

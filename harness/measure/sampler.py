@@ -1,0 +1,256 @@
+"""The sampler: a process that looks at other processes and at the card every 2 ms, beside the workload.
+
+Started by the parent as ``python -m harness.measure.sampler SOCKET``; a thread of the workload's own process would wait for
+its interpreter, and miss most of what it is for. Children connect to the socket, one after the other, and say when a phase
+begins and ends; the answer to the end is what was seen in between. NVML is loaded here and nowhere else.
+
+Messages are JSON, one a packet, and each gets an answer::
+
+    {"hello": PID, "started": TICKS}    {"ok": true}
+    {"open": "host"}                    {"host": {"tells_anon": ...}}
+    {"open": "card", "uuid": UUID}      {"card": {"source": ...}}
+    {"begin": "host" | "card"}          {"begun": ...}
+    {"end": "host" | "card"}            the span (``spans``), for the card with the processes on it
+
+or ``{"refused": REASON}``. It ends when its parent does.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import gc
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import MeterUnavailable
+from harness.measure.hostcounters import HostCounters, ProcCounters, PsutilCounters, started_ticks
+from harness.measure.samplerline import MESSAGE_BYTES, SOCKET_KIND
+from harness.measure.spans import HostWatch
+
+if TYPE_CHECKING:
+    from harness.measure.card import CardView
+
+INTERVAL_S = 0.002
+"""Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as much."""
+_IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
+_PR_SET_TIMERSLACK = 29  # linux/prctl.h
+_TIMER_SLACK_NS = 1000  # chosen: the default, 50 us, would make every look that much late
+
+
+class HostWatcher:
+    """Looks at the memory of one process while a phase is open."""
+
+    def __init__(self, counters: HostCounters) -> None:
+        self.counters = counters
+        self._watch: HostWatch | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a phase is open."""
+        return self._watch is not None
+
+    def begin(self) -> Mapping[str, Any]:
+        """Forget earlier peaks and note what there is."""
+        self.counters.reset_highest()
+        start = self.counters.look()
+        self._watch = HostWatch(start, time.monotonic())
+        return dataclasses.asdict(start)
+
+    def look(self) -> None:
+        """One look: the cheap one, unless files or shared memory have moved."""
+        watch = self._watch
+        assert watch is not None  # noqa: S101 - asked only while a phase is open
+        resident_bytes, shared_bytes = self.counters.glance()
+        if shared_bytes == watch.edge.mapped_bytes + watch.edge.shared_bytes:
+            watch.glance(resident_bytes, time.monotonic())
+            return
+        state = self.counters.look()
+        now_s = time.monotonic()
+        if watch.look(state, now_s):
+            self.counters.reset_highest()
+            watch.reset(time.monotonic() - now_s)
+
+    def end(self) -> Mapping[str, Any]:
+        """The span of the phase."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            raise MeterUnavailable("the phase was ended before it began")
+        watch.look(self.counters.look(), time.monotonic())
+        return dataclasses.asdict(watch.close())
+
+
+class Client:
+    """One connected child: who it is, and what is watched for it."""
+
+    def __init__(self, line: socket.socket, open_counters: Callable[[int], HostCounters]) -> None:
+        self.line = line
+        self._open_counters = open_counters
+        self._process = 0
+        self._host: HostWatcher | None = None
+        self._card: "CardView | None" = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a phase is open, so that there is something to look at."""
+        return (self._host is not None and self._host.is_open) or (self._card is not None and self._card.is_open)
+
+    def look(self) -> None:
+        """One look at everything that is watched."""
+        if self._host is not None and self._host.is_open:
+            self._host.look()
+        if self._card is not None and self._card.is_open:
+            self._card.look()
+
+    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Do what was asked. Raises MeterUnavailable with the reason why it cannot be done."""
+        if "hello" in request:
+            return self._meet(int(request["hello"]), int(request["started"]))
+        if not self._process:
+            raise MeterUnavailable("a process that has not said who it is")
+        if request.get("open") == "host":
+            self._host = HostWatcher(self._open_counters(self._process))
+            self._check_started(self._process)
+            return {"host": {"tells_anon": self._host.counters.tells_anon}}
+        if request.get("open") == "card":
+            from harness.measure.card import CardView  # loads NVML's binding, which only a card needs
+
+            self._card = CardView(str(request["uuid"]), self._process)
+            return {"card": {"source": self._card.source}}
+        [(verb, what)] = request.items()
+        watched = self._host if what == "host" else self._card
+        if watched is None:
+            raise MeterUnavailable(f"{what} was not opened")
+        return {"begun": watched.begin()} if verb == "begin" else watched.end()
+
+    def close(self) -> None:
+        """Forget the child."""
+        if self._host is not None:
+            self._host.counters.close()
+        if self._card is not None:
+            self._card.close()
+        self.line.close()
+
+    def _meet(self, process: int, started: int) -> Mapping[str, Any]:
+        known = peer_process(self.line)
+        if known not in (None, process):
+            raise MeterUnavailable(f"process {process} was announced, but process {known} is connected")
+        self._started = started
+        self._check_started(process)
+        self._process = process
+        return {"ok": True}
+
+    def _check_started(self, process: int) -> None:
+        # Asked again once its files are open: they stay with the process that they were opened for.
+        if started_ticks(process) != self._started:
+            raise MeterUnavailable(f"process {process} is another one than the one that connected: its id was used again")
+
+
+def peer_process(line: socket.socket) -> int | None:
+    """The process at the other end, as the kernel noted it when it connected; None where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    process, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(process)
+
+
+class Sampler:
+    """Serves children and looks on time."""
+
+    def __init__(self, listener: socket.socket, open_counters: Callable[[int], HostCounters], parent: int) -> None:
+        self._listener = listener
+        self._open_counters = open_counters
+        self._parent = parent
+        self._clients: dict[int, Client] = {}
+        self._due_s = 0.0
+
+    def serve(self, until: int) -> None:
+        """Until the descriptor ``until`` is at its end, or the parent has gone."""
+        while os.getppid() == self._parent:
+            watching = [client for client in self._clients.values() if client.is_open]
+            wait_s = max(0.0, self._due_s - time.monotonic()) if watching else _IDLE_S
+            ready, _, _ = select.select([until, self._listener, *self._clients], [], [], wait_s)
+            if until in ready:
+                return
+            # The look comes first: what a message costs must not make it late.
+            if watching and time.monotonic() >= self._due_s:
+                self._look(watching)
+            if ready:
+                self._listen(ready)
+
+    def _look(self, watching: list[Client]) -> None:
+        for client in watching:
+            try:
+                client.look()
+            except MeterUnavailable:
+                # It is gone, in mid-phase; whoever else holds its line would wait for nothing.
+                self._forget(client)
+        # On a grid that started with the phase: what one look is late is not added to the next.
+        late = int((time.monotonic() - self._due_s) / INTERVAL_S)
+        self._due_s += (late + 1) * INTERVAL_S
+
+    def _listen(self, ready: list[Any]) -> None:
+        for readable in ready:
+            if readable is self._listener:
+                line, _ = self._listener.accept()
+                self._clients[line.fileno()] = Client(line, self._open_counters)
+            elif readable in self._clients:
+                self._serve_one(self._clients[readable])
+
+    def _serve_one(self, client: Client) -> None:
+        was_watching = any(other.is_open for other in self._clients.values())
+        try:
+            packet = client.line.recv(MESSAGE_BYTES)
+            if not packet:
+                self._forget(client)
+                return
+            client.line.sendall(json.dumps(self._answer(client, packet)).encode())
+        except OSError:
+            self._forget(client)
+            return
+        if client.is_open and not was_watching:
+            self._due_s = time.monotonic() + INTERVAL_S
+
+    def _answer(self, client: Client, packet: bytes) -> Mapping[str, Any]:
+        try:
+            return client.answer(json.loads(packet))
+        except MeterUnavailable as reason:
+            return {"refused": str(reason)}
+
+    def _forget(self, client: Client) -> None:
+        self._clients = {number: other for number, other in self._clients.items() if other is not client}
+        client.close()
+
+
+def main() -> int:
+    """Listen, say so on standard output, and serve until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m harness.measure.sampler")
+    parser.add_argument("socket", type=Path)
+    parser.add_argument("--counters", choices=("proc", "psutil"), default="proc" if sys.platform == "linux" else "psutil")
+    parser.add_argument("--parent", type=int, default=os.getppid())
+    options = parser.parse_args()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
+    listener = socket.socket(socket.AF_UNIX, SOCKET_KIND)
+    listener.bind(str(options.socket))
+    listener.listen()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # nothing here makes cycles, and a collection would come between two looks
+    os.write(1, b"ready\n")
+    try:
+        Sampler(listener, ProcCounters if options.counters == "proc" else PsutilCounters, options.parent).serve(until=0)
+    finally:
+        options.socket.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

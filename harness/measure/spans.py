@@ -1,0 +1,182 @@
+"""What the sampler saw over one phase: peaks, from looks and the times at which they were taken. Arithmetic alone.
+
+The kernel keeps no peak of anon (RssAnon + RssShmem), only of the whole resident set, VmHWM. From VmHWM = max(anon + file)
+follow two bounds of the peak of anon, VmHWM - max(file) and VmHWM - min(file). A phase is cut into windows, each of which
+ends with a look and a reset of VmHWM; the bounds of a window differ by what RssFile moved within it, and those of the phase
+are the highest of its windows'.
+
+What this takes for granted:
+
+- RssFile stayed between what was seen at the edges of each window. Pages of a file that are mapped *and* let go within one
+  window pass for anon in the lower bound; anon that peaks while pages are let go and mapped again escapes the upper one.
+- VmHWM lags by ``lag_bytes`` at most (see ``hostcounters``). The upper bound includes it. The lower one does not take it off:
+  pages that come one by one make VmHWM lag downwards, and looks, which do not lag, stand beside it.
+- Nothing peaks between a look and its reset, some microseconds; ``blind_s`` is the longest of them.
+"""
+
+from dataclasses import dataclass, field
+
+from harness.measure.hostcounters import HostState, lag_here_bytes
+
+
+@dataclass(slots=True)
+class Pace:
+    """How often something was looked at, the start of the phase included."""
+
+    started_s: float
+    samples: int = 1
+    largest_gap_s: float = 0.0
+    last_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_s = self.started_s
+
+    def count(self, now_s: float) -> None:
+        """One more look, at ``now_s`` of the monotonic clock."""
+        self.samples += 1
+        gap_s = now_s - self.last_s
+        if gap_s > self.largest_gap_s:
+            self.largest_gap_s = gap_s
+        self.last_s = now_s
+
+    @property
+    def duration_s(self) -> float:
+        """From the first look to the last."""
+        return self.last_s - self.started_s
+
+    @property
+    def rate_hz(self) -> float:
+        """Looks a second."""
+        return self.samples / self.duration_s if self.duration_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpan:
+    """Host memory over one phase, as the sampler hands it to the child."""
+
+    start_anon_bytes: int
+    end_anon_bytes: int
+    low_anon_bytes: int
+    """The peak of anon was at least this."""
+    high_anon_bytes: int
+    """The peak of anon was at most this, ``lag_bytes`` included."""
+    start_resident_bytes: int
+    end_resident_bytes: int
+    highest_resident_bytes: int
+    start_mapped_bytes: int
+    end_mapped_bytes: int
+    highest_mapped_bytes: int
+    lag_bytes: int
+    windows: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    blind_s: float
+    duration_s: float
+
+
+class HostWatch:
+    """Gathers one ``HostSpan``, look by look."""
+
+    def __init__(self, start: HostState, now_s: float) -> None:
+        """``start`` was taken right after a reset."""
+        self.start = self.edge = start
+        self.pace = Pace(now_s)
+        self._low_bytes = self._high_bytes = start.anon_bytes
+        self._highest_resident_bytes = start.resident_bytes
+        self._highest_mapped_bytes = start.mapped_bytes
+        self._highest_shared_bytes = start.shared_bytes
+        self._windows = 0
+        self._blind_s = 0.0
+
+    def glance(self, resident_bytes: int, now_s: float) -> None:
+        """The resident set was seen, while as much of files and shared memory was in it as at the last look."""
+        self.pace.count(now_s)
+        anon_bytes = resident_bytes - self.edge.mapped_bytes
+        if anon_bytes > self._low_bytes:
+            self._low_bytes = anon_bytes
+        if resident_bytes > self._highest_resident_bytes:
+            self._highest_resident_bytes = resident_bytes
+
+    def look(self, state: HostState, now_s: float) -> bool:
+        """Everything was seen; whether it is worth a reset, which ends the window, because RssFile has moved."""
+        self.pace.count(now_s)
+        mapped_before_bytes = self.edge.mapped_bytes
+        highest_bytes = max(state.highest_resident_bytes, state.resident_bytes)
+        surely_bytes = highest_bytes - max(mapped_before_bytes, state.mapped_bytes)
+        self._low_bytes = max(self._low_bytes, surely_bytes, state.anon_bytes)
+        self._high_bytes = max(self._high_bytes, highest_bytes - min(mapped_before_bytes, state.mapped_bytes))
+        self._highest_resident_bytes = max(self._highest_resident_bytes, highest_bytes)
+        self._highest_mapped_bytes = max(self._highest_mapped_bytes, state.mapped_bytes)
+        self._highest_shared_bytes = max(self._highest_shared_bytes, state.shared_bytes)
+        self.edge = state
+        return state.mapped_bytes != mapped_before_bytes
+
+    def reset(self, blind_s: float) -> None:
+        """VmHWM was reset, so long after the last look."""
+        self._windows += 1
+        self._blind_s = max(self._blind_s, blind_s)
+
+    def close(self) -> HostSpan:
+        """The span up to the last look."""
+        # A counter that stood at nothing at every look is taken to have stood still.
+        lag_bytes = lag_here_bytes(3 if self._highest_shared_bytes else 2)
+        return HostSpan(
+            start_anon_bytes=self.start.anon_bytes,
+            end_anon_bytes=self.edge.anon_bytes,
+            low_anon_bytes=self._low_bytes,
+            high_anon_bytes=max(self._high_bytes + lag_bytes, self._low_bytes),
+            start_resident_bytes=self.start.resident_bytes,
+            end_resident_bytes=self.edge.resident_bytes,
+            highest_resident_bytes=self._highest_resident_bytes,
+            start_mapped_bytes=self.start.mapped_bytes,
+            end_mapped_bytes=self.edge.mapped_bytes,
+            highest_mapped_bytes=self._highest_mapped_bytes,
+            lag_bytes=lag_bytes,
+            windows=self._windows + 1,
+            samples=self.pace.samples,
+            rate_hz=self.pace.rate_hz,
+            largest_gap_s=self.pace.largest_gap_s,
+            blind_s=self._blind_s,
+            duration_s=self.pace.duration_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardSpan:
+    """Bytes in use on the card over one phase, as the sampler hands it to the child."""
+
+    start_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    duration_s: float
+
+
+class CardWatch:
+    """Gathers one ``CardSpan``."""
+
+    def __init__(self, used_bytes: int, now_s: float) -> None:
+        self.pace = Pace(now_s)
+        self._start_bytes = self._peak_bytes = self._last_bytes = used_bytes
+
+    def see(self, used_bytes: int, now_s: float) -> None:
+        """So many bytes were in use."""
+        self.pace.count(now_s)
+        self._last_bytes = used_bytes
+        if used_bytes > self._peak_bytes:
+            self._peak_bytes = used_bytes
+
+    def close(self) -> CardSpan:
+        """The span up to the last look."""
+        return CardSpan(
+            start_bytes=self._start_bytes,
+            peak_bytes=self._peak_bytes,
+            end_bytes=self._last_bytes,
+            samples=self.pace.samples,
+            rate_hz=self.pace.rate_hz,
+            largest_gap_s=self.pace.largest_gap_s,
+            duration_s=self.pace.duration_s,
+        )
