@@ -7,6 +7,10 @@ How exact they are: since Linux 6.2 each counter is kept in parts, one for each 
 the sum when it holds a batch of pages (lib/percpu_counter.c). Since 6.16, and in the stable kernels that took the same
 mend, status and statm add the parts up when they are read (fs/proc/task_mmu.c, get_mm_counter_sum); VmHWM is still kept from
 the sum without the parts (mm.h, update_hiwater_rss), so it may be off by ``counter_lag_bytes``.
+
+Faults bound what can have come: every page that a process gets is one fault of its own, or part of a huge page, which the
+kernel counts by size for the whole system (mm/memory.c, mm_account_fault; admin-guide/mm/transhuge). Not counted are huge pages
+that khugepaged puts together on its own.
 """
 
 import os
@@ -25,7 +29,9 @@ _READ_BYTES = 8192  # chosen: status takes 1.5 kB here, and grows with the numbe
 _RESET_PEAK = b"5"
 _LEAST_BATCH_PAGES = 32
 """The batch, or two pages for each processor online where that is more (lib/percpu_counter.c, compute_batch_value)."""
-_STARTED_FIELD = 19  # starttime, counted from behind the name (proc_pid_stat(5), field 22)
+# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt 10, majflt 12, num_threads 20, starttime 22).
+_MINOR_FIELD, _MAJOR_FIELD, _THREADS_FIELD, _STARTED_FIELD = 7, 9, 17, 19
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -71,6 +77,17 @@ class HostState:
         return cls(anon + shared, mapped, resident, highest, shared)
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One cheap look, in bytes."""
+
+    resident_bytes: int
+    not_private_bytes: int
+    """RssFile + RssShmem, which statm does not tell apart."""
+    faulted_bytes: int | None
+    """What the process's faults have brought since its start, at most; None where that cannot be told."""
+
+
 class HostCounters(Protocol):
     """Reads one process; what it opened stays with that process, also when another gets its id."""
 
@@ -80,8 +97,8 @@ class HostCounters(Protocol):
     def look(self) -> HostState:
         """Every counter. Raises MeterUnavailable when the process is gone."""
 
-    def glance(self) -> tuple[int, int]:
-        """Resident bytes, and those of them that are shared or of files; cheap. Raises MeterUnavailable likewise."""
+    def glance(self) -> Glance:
+        """The cheap ones. Raises MeterUnavailable likewise."""
 
     def reset_highest(self) -> None:
         """Set the highest to what is resident now."""
@@ -99,13 +116,15 @@ class ProcCounters:
         """Open the process's files. Raises MeterUnavailable where the system has none, or forbids them."""
         folder = proc / str(process)
         self._open: list[int] = []
+        files = {"status": os.O_RDONLY, "statm": os.O_RDONLY, "stat": os.O_RDONLY, "clear_refs": os.O_WRONLY}
         try:
-            for name, flags in (("status", os.O_RDONLY), ("statm", os.O_RDONLY), ("clear_refs", os.O_WRONLY)):
+            for name, flags in files.items():
                 self._open.append(os.open(folder / name, flags))
+            self._huge = _huge_page_counts(self._open)
         except OSError as error:
             self.close()
             raise MeterUnavailable(f"needs Linux's {folder / 'status'} and {folder / 'clear_refs'}: {error}") from error
-        self._status, self._statm, self._clear_refs = self._open
+        self._status, self._statm, self._stat, self._clear_refs = self._open[:4]
 
     def look(self) -> HostState:
         """Status, about 15 us."""
@@ -114,13 +133,26 @@ class ProcCounters:
         except OSError as error:
             raise MeterUnavailable(f"the process cannot be read: {error}") from error
 
-    def glance(self) -> tuple[int, int]:
-        """Statm, about 3 us."""
+    def glance(self) -> Glance:
+        """Statm, stat and the counts of huge pages, about 10 us."""
         try:
-            _, resident, shared, _ = os.pread(self._statm, _READ_BYTES, 0).split(None, 3)
+            faulted_bytes = self._faulted_bytes()
+            _, resident, not_private, _ = os.pread(self._statm, _READ_BYTES, 0).split(None, 3)
         except (OSError, ValueError) as error:
             raise MeterUnavailable(f"the process cannot be read: {error}") from error
-        return int(resident) * PAGE_BYTES, int(shared) * PAGE_BYTES
+        if resident == b"0":
+            raise MeterUnavailable("the process has ended")
+        return Glance(int(resident) * PAGE_BYTES, int(not_private) * PAGE_BYTES, faulted_bytes)
+
+    def _faulted_bytes(self) -> int | None:
+        # Read before what is resident: a fault in between is then counted with the next glance as well, and none is lost.
+        if self._huge is None:
+            return None
+        stat = os.pread(self._stat, _READ_BYTES, 0)
+        fields = stat[stat.rindex(b")") + 1 :].split(None, _THREADS_FIELD + 1)
+        # Each thread may be within a fault that is not counted yet.
+        faults = int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD]) + int(fields[_THREADS_FIELD])
+        return faults * PAGE_BYTES + sum(int(os.pread(count, 64, 0)) * size_bytes for count, size_bytes in self._huge)
 
     def reset_highest(self) -> None:
         """Write to clear_refs, 1 to 30 us: it waits until the process changes no mapping."""
@@ -133,6 +165,20 @@ class ProcCounters:
         """Close the files."""
         while self._open:
             os.close(self._open.pop())
+
+
+def _huge_page_counts(opened: list[int], huge_pages: Path = _HUGE_PAGES) -> list[tuple[int, int]] | None:
+    """The count of each size of huge pages in use, open, with the size; None where the kernel has no such counts (before 6.9)."""
+    if not huge_pages.exists() or "[never]" in (huge_pages / "enabled").read_text(encoding="ascii"):
+        return []
+    counts = []
+    for enabled in huge_pages.glob("hugepages-*kB/enabled"):  # sizes for shared memory alone have no such file
+        size_kib = int(enabled.parent.name.removeprefix("hugepages-").removesuffix("kB"))
+        count = enabled.parent / "stats" / "anon_fault_alloc"
+        if "[never]" not in enabled.read_text(encoding="ascii") and count.exists():
+            opened.append(os.open(count, os.O_RDONLY))
+            counts.append((opened[-1], size_kib * _KIB))
+    return counts or None
 
 
 class PsutilCounters:
@@ -155,13 +201,13 @@ class PsutilCounters:
 
     def look(self) -> HostState:
         """The resident set, as its own peak."""
-        resident_bytes, _ = self.glance()
+        resident_bytes = self.glance().resident_bytes
         return HostState(0, 0, resident_bytes, resident_bytes)
 
-    def glance(self) -> tuple[int, int]:
+    def glance(self) -> Glance:
         """The resident set."""
         try:
-            return int(self._process.memory_info().rss), 0
+            return Glance(int(self._process.memory_info().rss), 0, None)
         except self._error as error:
             raise MeterUnavailable(f"psutil: {error}") from error
 

@@ -9,13 +9,12 @@ Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile
 """
 
 import sys
-import time
 
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import HostState, ProcCounters
 from harness.measure.meters.base import MeterContext, judged_by_its_pace
 from harness.measure.samplerline import SamplerLine
-from harness.measure.spans import HostSpan, HostWatch
+from harness.measure.spans import HostSpan, HostWatch, begin_host, end_host
 from harness.records import Quality, Reading
 from harness.units import format_bytes
 
@@ -41,7 +40,7 @@ class HostMeter:
         """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
         if self._sampler is not None:
             try:
-                self._tells_anon = bool(self._sampler.ask({"open": "host"})["host"]["tells_anon"])
+                self._tells_anon = bool(self._sampler.ask({"open": "host"})["tells_anon"])
             except MeterUnavailable as reason:
                 self._fall_back(str(reason))
         if self._tells_anon:
@@ -57,12 +56,11 @@ class HostMeter:
         self._watch = None
         if self._sampler is not None:
             try:
-                self._start = HostState(**self._sampler.ask({"begin": "host"})["begun"])
+                self._start = HostState(**self._sampler.ask({"begin": "host"}))
             except MeterUnavailable as reason:
                 self._fall_back(str(reason))
         if self._sampler is None and self._counters is not None:
-            self._counters.reset_highest()
-            self._watch = HostWatch(self._counters.look(), time.monotonic())
+            self._watch = begin_host(self._counters)
 
     def end(self) -> tuple[Reading, ...]:
         """The readings of the phase."""
@@ -72,13 +70,12 @@ class HostMeter:
             except MeterUnavailable as reason:
                 self._fall_back(str(reason))
                 return self._edges_alone(str(reason))
-            return host_readings(span, source="VmHWM in windows") if self._tells_anon else resident_readings(span)
+            return host_readings(span, source="VmHWM in windows, and faults") if self._tells_anon else resident_readings(span)
         if self._counters is None:
             return tuple(Reading.unavailable(name, self._without) for name in self.names)
         if self._watch is None:
             raise MeterUnavailable("the phase was ended before it began")
-        self._watch.look(self._counters.look(), time.monotonic())
-        return host_readings(self._watch.close(), source=f"VmHWM at the edges, without the sampler: {self._without}")
+        return host_readings(end_host(self._watch, self._counters), source=f"VmHWM and faults at the edges, without the sampler: {self._without}")
 
     def _fall_back(self, reason: str) -> None:
         self._sampler, self._without = None, reason

@@ -34,7 +34,7 @@ class NvmlMeter:
             raise MeterUnavailable("the device is emulated on the CPU; there is no card to ask")
         if self._sampler is None:
             raise MeterUnavailable(f"NVML is asked by the sampler alone, and there is none: {self._without}")
-        self._source = str(self._sampler.ask({"open": "card", "uuid": self._uuid})["card"]["source"])
+        self._source = str(self._sampler.ask({"open": {"card": self._uuid}})["source"])
 
     def begin(self) -> None:
         """Start polling; a card that is lost now is told of at the end of the phase."""
