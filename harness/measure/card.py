@@ -5,32 +5,24 @@ The list of processes takes milliseconds under a lock of the driver, so it is ne
 
 import contextlib
 import dataclasses
-import os
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.nvml import Card
-from harness.measure.spans import CardWatch
-
-_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO: the one whose ids the driver lists
-
-Processes = Sequence[tuple[int, int | None]]
-"""Process id and bytes of each that has a context on the card; None where the driver does not tell how many."""
+from harness.measure.cardspan import CardPhase, CardWatch, Edge
+from harness.measure.nvml import Card, CardProcess, neighbours_among, process_bytes
 
 
 class CardView:
     """Watches one card for one process."""
 
     def __init__(self, uuid: str, process: int) -> None:
-        """Open the card. Raises MeterUnavailable with NVML's words."""
+        """Open the card. Raises MeterUnavailable with the driver's words."""
         self._process = process
         self._card = Card.open(uuid)
         self._watch: CardWatch | None = None
-        self._before: Processes | str = ()
-        self._accounted_before: int | None = None
+        self._start = Edge()
 
     @property
     def source(self) -> str:
@@ -44,8 +36,7 @@ class CardView:
 
     def begin(self) -> Mapping[str, Any]:
         """Note who and how much is there."""
-        self._before = self._processes()
-        self._accounted_before = self._accounting()[0]
+        self._start = self._edge()
         used_bytes = self._card.used_bytes()
         self._watch = CardWatch(used_bytes, time.monotonic())
         return {"used_bytes": used_bytes}
@@ -57,73 +48,44 @@ class CardView:
             self._watch.see(self._card.used_bytes(), time.monotonic())
 
     def end(self) -> Mapping[str, Any]:
-        """The span of the phase, and the processes at both its edges. Raises MeterUnavailable when the card is lost."""
+        """A ``CardPhase`` as JSON. Raises MeterUnavailable when the card is lost."""
         watch, self._watch = self._watch, None
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
         watch.see(self._card.used_bytes(), time.monotonic())
-        after = self._processes()
-        accounted_bytes, not_accounted = self._accounting()
-        return {
-            "span": dataclasses.asdict(watch.close()),
-            "contended": others_in_words(self._process, self._before, after, ids_are_ours=ids_are_the_drivers()),
-            "process_bytes": [own_bytes(self._process, self._before), own_bytes(self._process, after)],
-            "process_reason": next((found for found in (self._before, after) if isinstance(found, str)), ""),
-            "accounting_bytes": [self._accounted_before, accounted_bytes],
-            "accounting_reason": not_accounted,
-        }
+        return dataclasses.asdict(CardPhase(span=watch.close(), start=self._start, end=self._edge()))
 
     def close(self) -> None:
         """Let go of the card."""
         self._card.close()
 
-    def _processes(self) -> Processes | str:
+    def _edge(self) -> Edge:
+        accounted_bytes, not_accounted = self._accounted()
         try:
-            return self._card.processes()
+            found = self._card.processes()
         except MeterUnavailable as reason:
-            return str(reason)
+            return Edge(
+                not_listed=str(reason), others_unknown=str(reason), accounted_bytes=accounted_bytes, not_accounted=not_accounted
+            )
+        own_bytes, not_listed = self._own(found)
+        neighbours = neighbours_among(found, {self._process})
+        return Edge(
+            process_bytes=own_bytes,
+            not_listed=not_listed,
+            others=str(neighbours),
+            others_unknown=neighbours.unknown,
+            accounted_bytes=accounted_bytes,
+            not_accounted=not_accounted,
+        )
 
-    def _accounting(self) -> tuple[int | None, str]:
+    def _own(self, found: list[CardProcess]) -> tuple[int | None, str]:
+        try:
+            return process_bytes(found, self._process), ""
+        except MeterUnavailable as reason:
+            return None, str(reason)
+
+    def _accounted(self) -> tuple[int | None, str]:
         try:
             return self._card.accounting_peak_bytes(self._process), ""
         except MeterUnavailable as reason:
             return None, str(reason)
-
-
-def own_bytes(process: int, listed: Processes | str) -> int | None:
-    """Bytes of ``process``; None where the driver does not tell of it."""
-    if isinstance(listed, str):
-        return None
-    amounts = [amount for number, amount in listed if number == process and amount is not None]
-    return sum(amounts) if amounts else None
-
-
-def others_in_words(process: int, before: Processes | str, after: Processes | str, *, ids_are_ours: bool) -> str:
-    """Who else was on the card at either edge; empty when nobody was seen.
-
-    In a container the driver still lists the host's ids (``ids_are_ours`` False): where this process is not found among
-    them, one of those listed must be it, and only a second one is another's.
-    """
-    numbers = {number for listed in (before, after) if not isinstance(listed, str) for number, _ in listed}
-    others = sorted(numbers - {process})
-    if process not in numbers and not ids_are_ours:
-        most_at_once = max((len(listed) for listed in (before, after) if not isinstance(listed, str)), default=0)
-        if most_at_once < 2:
-            return ""
-        return f"{most_at_once - 1} of the processes {', '.join(map(str, others))} (ids of the host; this one is among them)"
-    return ", ".join(f"process {number}{_name_of(number)}" for number in others)
-
-
-def ids_are_the_drivers() -> bool:
-    """Whether the ids of this system's processes are those that the driver lists."""
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino == _FIRST_PID_NAMESPACE
-    except OSError:
-        return os.name != "posix"
-
-
-def _name_of(process: int) -> str:
-    try:
-        return f" ({Path(f'/proc/{process}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
-    except OSError:
-        return ""

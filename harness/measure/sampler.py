@@ -9,7 +9,7 @@ Messages are JSON, one a packet, and each gets an answer::
     {"hello": PID, "started": TICKS}                {}
     {"open": "host"}, {"open": {"card": UUID}}      what can be told of it
     {"begin": "host"}, {"begin": "card"}            the first look
-    {"end": "host"}, {"end": "card"}                the span (``spans``), for the card with the processes on it
+    {"end": "host"}, {"end": "card"}                a ``HostSpan``, or a ``CardPhase``
 
 or ``{"refused": REASON}``. It ends when its parent does.
 """
@@ -31,17 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import HostCounters, ProcCounters, PsutilCounters, started_ticks
+from harness.measure.hostspan import HostWatch, begin_host, end_host, see_host
 from harness.measure.samplerline import MESSAGE_BYTES, SOCKET_KIND
-from harness.measure.spans import HostWatch, begin_host, end_host, see_host
 
 if TYPE_CHECKING:
     from harness.measure.card import CardView
 
 INTERVAL_S = 0.002
 """Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as much."""
-_RUSH_S = 0.00025
+_RUSH_S = 0.000125
 _RISE_BYTES = 256 * 1024
-_MOST_RUSHES = 64
+_MOST_RUSHES = 128
 _RUSHES_PER_LOOK = 0.25
 """While the peak of host memory rises by so much from look to look, the next look comes soon, so that the peak is seen from
 close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 % of a core; 64 of them see 16 ms at once,
@@ -160,7 +160,8 @@ class Sampler:
         while os.getppid() == self._parent:
             watching = [client for client in self._clients.values() if client.is_open]
             wait_s = max(0.0, self._due_s - time.monotonic()) if watching else _IDLE_S
-            ready, _, _ = select.select([until, self._listener, *self._clients], [], [], wait_s)
+            readable: list[Any] = [until, self._listener, *self._clients]
+            ready, _, _ = select.select(readable, [], [], wait_s)
             if until in ready:
                 return
             # The look comes first: what a message costs must not make it late.

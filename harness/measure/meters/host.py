@@ -1,7 +1,7 @@
 """Host memory of this process, from the kernel's own counters: looked at by the sampler, or, without it, at the edges.
 
 ``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory: the
-number to gate. Its peak is bracketed (``harness.measure.spans`` says how, and what that takes for granted). ``host_rss`` is
+number to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is
 the resident set with its peak, VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the
 kernel can drop: part of host_rss, apart from host_anon.
 
@@ -12,9 +12,9 @@ import sys
 
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import HostState, ProcCounters
+from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meters.base import MeterContext, judged_by_its_pace
 from harness.measure.samplerline import SamplerLine
-from harness.measure.spans import HostSpan, HostWatch, begin_host, end_host
 from harness.records import Quality, Reading
 from harness.units import format_bytes
 
@@ -75,7 +75,9 @@ class HostMeter:
             return tuple(Reading.unavailable(name, self._without) for name in self.names)
         if self._watch is None:
             raise MeterUnavailable("the phase was ended before it began")
-        return host_readings(end_host(self._watch, self._counters), source=f"VmHWM and faults at the edges, without the sampler: {self._without}")
+        return host_readings(
+            end_host(self._watch, self._counters), source=f"VmHWM and faults at the edges, without the sampler: {self._without}"
+        )
 
     def _fall_back(self, reason: str) -> None:
         self._sampler, self._without = None, reason
@@ -159,4 +161,8 @@ def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
         source="psutil",
         reason="polled: the system keeps no peak that can be reset",
     )
-    return Reading.unavailable("host_anon", apart), judged_by_its_pace(rss, span.duration_s), Reading.unavailable("host_mapped", apart)
+    return (
+        Reading.unavailable("host_anon", apart),
+        judged_by_its_pace(rss, span.duration_s),
+        Reading.unavailable("host_mapped", apart),
+    )

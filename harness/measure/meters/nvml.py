@@ -8,12 +8,10 @@ accounting on; so the card is polled, and the list of processes is read at the e
 from typing import Any
 
 from harness.errors import MeterUnavailable
+from harness.measure.cardspan import CardPhase
 from harness.measure.meters.base import MeterContext, judged_by_its_pace
 from harness.measure.samplerline import SamplerLine
-from harness.measure.spans import CardSpan
 from harness.records import Quality, Reading
-
-_NOT_LISTED = "the driver lists no amount for this process (a container with its own process ids, WSL, or unified memory)"
 
 
 class NvmlMeter:
@@ -48,7 +46,7 @@ class NvmlMeter:
         """What was seen; a lost card becomes an unavailable reading, not an error of the body."""
         if not self._failed:
             try:
-                return card_readings(self._ask({"end": "card"}), source=self._source)
+                return card_readings(CardPhase.from_json(self._ask({"end": "card"})), source=self._source)
             except MeterUnavailable as reason:
                 self._failed = str(reason)
         return tuple(Reading.unavailable(name, self._failed) for name in self.names)
@@ -58,9 +56,10 @@ class NvmlMeter:
         return self._sampler.ask(request)
 
 
-def card_readings(answer: dict[str, Any], *, source: str) -> tuple[Reading, Reading, Reading]:
-    """The readings of a phase, from the sampler's answer to its end."""
-    span = CardSpan(**answer["span"])
+def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, Reading]:
+    """The readings of a phase."""
+    span, edges = phase.span, (phase.start, phase.end)
+    unknown = next((edge.others_unknown for edge in edges if edge.others_unknown), "")
     device = Reading(
         meter="nvml_device_used",
         quality=Quality.SAMPLED,
@@ -71,39 +70,43 @@ def card_readings(answer: dict[str, Any], *, source: str) -> tuple[Reading, Read
         rate_hz=span.rate_hz,
         largest_gap_s=span.largest_gap_s,
         source=source,
-        contended=str(answer["contended"]),
+        contended="; ".join(dict.fromkeys(edge.others for edge in edges if edge.others)),
+        reason=f"whether others use the card cannot be told: {unknown}" if unknown else "",
     )
-    start_bytes, end_bytes = answer["process_bytes"]
+    process = _process_reading(phase)
+    return judged_by_its_pace(device, span.duration_s), process, _accounted_reading(phase, process)
+
+
+def _process_reading(phase: CardPhase) -> Reading:
+    start_bytes, end_bytes = phase.start.process_bytes, phase.end.process_bytes
     if start_bytes is None or end_bytes is None:
-        reason = answer["process_reason"] or _NOT_LISTED
-        process = Reading.unavailable("nvml_process", reason)
-        accounted = Reading.unavailable("nvml_accounting_peak", answer["accounting_reason"] or reason)
-        return judged_by_its_pace(device, span.duration_s), process, accounted
-    process = Reading(
+        return Reading.unavailable("nvml_process", phase.start.not_listed or phase.end.not_listed)
+    return Reading(
         meter="nvml_process",
         quality=Quality.UNRESOLVED,
         start_bytes=start_bytes,
         peak_bytes=max(start_bytes, end_bytes),
         end_bytes=end_bytes,
         samples=2,
-        largest_gap_s=span.duration_s,
+        largest_gap_s=phase.span.duration_s,
         source="the list of processes",
         reason="read at the edges of the phase alone: the list takes milliseconds under a lock of the driver",
     )
-    return judged_by_its_pace(device, span.duration_s), process, accounted_reading(process, answer)
 
 
-def accounted_reading(process: Reading, answer: dict[str, Any]) -> Reading:
+def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
     """The highest that the process ever had, as the driver keeps it from the process's start on.
 
     It was reached in this phase if it has risen in it, and is then exact. If it has not, it was reached before, and
     bounds the phase from above.
     """
     name = "nvml_accounting_peak"
-    before_bytes, after_bytes = answer["accounting_bytes"]
-    if after_bytes is None or process.start_bytes is None or process.peak_bytes is None:
-        return Reading.unavailable(name, answer["accounting_reason"] or "the driver gave no amount")
-    has_risen = before_bytes is not None and after_bytes > before_bytes
+    before_bytes, after_bytes = phase.start.accounted_bytes, phase.end.accounted_bytes
+    if before_bytes is None or after_bytes is None:
+        return Reading.unavailable(name, phase.end.not_accounted or phase.start.not_accounted)
+    if process.start_bytes is None or process.peak_bytes is None:
+        return Reading.unavailable(name, f"its highest is {after_bytes:,} B, but of which phase cannot be told: {process.reason}")
+    has_risen = after_bytes > before_bytes
     highest_bytes = max(after_bytes, process.peak_bytes)
     return Reading(
         meter=name,

@@ -1,4 +1,4 @@
-"""What was seen over one phase: peaks, from looks and the times at which they were taken.
+"""Host memory over one phase: its peak, from looks and the times at which they were taken.
 
 The kernel keeps no peak of anon (RssAnon + RssShmem), only of the whole resident set, VmHWM. From VmHWM = max(anon + file)
 follow two bounds of the peak of anon, VmHWM - max(file) and VmHWM - min(file). A phase is cut into windows, each of which
@@ -17,40 +17,10 @@ What this takes for granted:
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
-
-
-@dataclass(slots=True)
-class Pace:
-    """How often something was looked at, the start of the phase included."""
-
-    started_s: float
-    samples: int = 1
-    largest_gap_s: float = 0.0
-    last_s: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.last_s = self.started_s
-
-    def count(self, now_s: float) -> None:
-        """One more look, at ``now_s`` of the monotonic clock."""
-        self.samples += 1
-        gap_s = now_s - self.last_s
-        if gap_s > self.largest_gap_s:
-            self.largest_gap_s = gap_s
-        self.last_s = now_s
-
-    @property
-    def duration_s(self) -> float:
-        """From the first look to the last."""
-        return self.last_s - self.started_s
-
-    @property
-    def rate_hz(self) -> float:
-        """Looks a second."""
-        return self.samples / self.duration_s if self.duration_s > 0 else 0.0
+from harness.measure.pace import Pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +80,8 @@ class HostWatch:
         self.pace.count(now_s)
         self._anon_bytes = anon_bytes = seen.resident_bytes - edge.mapped_bytes
         self._faulted_bytes = seen.faulted_bytes
-        if anon_bytes > self._low_bytes:
-            self._low_bytes = anon_bytes
-        if seen.resident_bytes > self._highest_resident_bytes:
-            self._highest_resident_bytes = seen.resident_bytes
+        self._low_bytes = max(self._low_bytes, anon_bytes)
+        self._highest_resident_bytes = max(self._highest_resident_bytes, seen.resident_bytes)
         return True
 
     def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
@@ -190,43 +158,3 @@ def end_host(watch: HostWatch, counters: HostCounters) -> HostSpan:
     faulted_bytes = counters.glance().faulted_bytes
     watch.look(counters.look(), time.monotonic(), faulted_bytes)
     return watch.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardSpan:
-    """Bytes in use on the card over one phase, as the sampler hands it to the child."""
-
-    start_bytes: int
-    peak_bytes: int
-    end_bytes: int
-    samples: int
-    rate_hz: float
-    largest_gap_s: float
-    duration_s: float
-
-
-class CardWatch:
-    """Gathers one ``CardSpan``."""
-
-    def __init__(self, used_bytes: int, now_s: float) -> None:
-        self.pace = Pace(now_s)
-        self._start_bytes = self._peak_bytes = self._last_bytes = used_bytes
-
-    def see(self, used_bytes: int, now_s: float) -> None:
-        """So many bytes were in use."""
-        self.pace.count(now_s)
-        self._last_bytes = used_bytes
-        if used_bytes > self._peak_bytes:
-            self._peak_bytes = used_bytes
-
-    def close(self) -> CardSpan:
-        """The span up to the last look."""
-        return CardSpan(
-            start_bytes=self._start_bytes,
-            peak_bytes=self._peak_bytes,
-            end_bytes=self._last_bytes,
-            samples=self.pace.samples,
-            rate_hz=self.pace.rate_hz,
-            largest_gap_s=self.pace.largest_gap_s,
-            duration_s=self.pace.duration_s,
-        )
