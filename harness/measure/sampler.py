@@ -216,6 +216,8 @@ class Sampler:
             return client.answer(json.loads(packet))
         except MeterUnavailable as reason:
             return {"refused": str(reason)}
+        except (ValueError, TypeError, KeyError) as error:
+            return {"refused": f"{packet[:80]!r} is no request: {type(error).__name__}: {error}"}
 
     def _forget(self, client: Client) -> None:
         self._clients = {number: other for number, other in self._clients.items() if other is not client}

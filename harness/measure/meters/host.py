@@ -9,9 +9,10 @@ Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile
 """
 
 import sys
+from collections.abc import Callable
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import HostState, ProcCounters
+from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
 from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meters.base import MeterContext, judged_by_its_pace
 from harness.measure.samplerline import SamplerLine
@@ -27,11 +28,11 @@ class HostMeter:
 
     names = ("host_anon", "host_rss", "host_mapped")
 
-    def __init__(self, context: MeterContext, *, counters: type[ProcCounters] = ProcCounters) -> None:
+    def __init__(self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters) -> None:
         self._sampler: SamplerLine | None = context.sampler
         self._without = context.without_sampler
         self._open_counters = counters
-        self._counters: ProcCounters | None = None
+        self._counters: HostCounters | None = None
         self._tells_anon = True
         self._watch: HostWatch | None = None
         self._start: HostState | None = None
