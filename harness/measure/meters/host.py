@@ -50,7 +50,7 @@ class HostMeter:
                 self._counters.look()
                 self._counters.reset_highest()
             except MeterUnavailable as reason:
-                raise MeterUnavailable(f"{reason}; and {self._without}" if self._without else str(reason)) from reason
+                raise MeterUnavailable(f"{reason}; the sampler: {self._without}") from reason
 
     def begin(self) -> None:
         """Set VmHWM to what is resident now."""
