@@ -130,10 +130,7 @@ class Card:
             found = self.processes()
         except MeterUnavailable as reason:
             return Neighbours(unknown=str(reason))
-        if not any(process.pid in ours for process in found):
-            return Neighbours(unknown=_why_not_listed(found))
-        others = tuple(process for process in found if process.pid not in ours)
-        return Neighbours(others=others, names=tuple(_name_of(process.pid) for process in others))
+        return neighbours_among(found, ours)
 
     def close(self) -> None:
         """Let go of the library."""
@@ -152,6 +149,14 @@ class Card:
                     raise
                 # Under vGPU the list of an instance is not supported (nvml.h); that of the card says whose is whose.
                 yield from _of_instance(self._handle, answer(self._parent))
+
+
+def neighbours_among(found: Sequence[CardProcess], ours: Collection[int]) -> Neighbours:
+    """``Card.neighbours``, of a list that was asked for already."""
+    if not any(process.pid in ours for process in found):
+        return Neighbours(unknown=_why_not_listed(found))
+    others = tuple(process for process in found if process.pid not in ours)
+    return Neighbours(others=others, names=tuple(_name_of(process.pid) for process in others))
 
 
 def process_bytes(found: Iterable[CardProcess], pid: int) -> int:

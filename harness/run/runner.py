@@ -17,6 +17,7 @@ from harness.run.devices import Device
 from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
 from harness.run.leases import lease, lease_folder
+from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, new_trace_rows, repeat_id, trace_end, trace_path
 
 METERS = (
@@ -63,6 +64,8 @@ class Runner:
     """Where the devices' locks are; all runs of the machine share it."""
     pauses_s: tuple[float, ...] = PAUSES_S
     """Before each further attempt at a run that was not alone on the device."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The process that looks at the children and at the card; started with the first of them."""
     _prepared: set[str] = field(default_factory=set, init=False)
     """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
@@ -93,8 +96,10 @@ class Runner:
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
         with lease(device, self.lease_folder) as (device, inherited):  # from here on the one that is held
+            sampler, note = self.sampling.address()
+            job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
             order = ChildOrder(
-                job=self._job(point, repeat, device, rows, body=point.body, prepare=None),
+                job={**job, "sampler": sampler, "sampler_note": note},
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=log,
@@ -118,6 +123,10 @@ class Runner:
             duration_s=child.duration_s,
         )
         return self._close(end, own), own
+
+    def close(self) -> None:
+        """End the sampler. Children are gone already, and the launchers are their opener's."""
+        self.sampling.close()
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""

@@ -40,7 +40,8 @@ class FakeRunner:
         assert (self.directory / "run.json").exists(), "the plan is written before the first child"
         outcome = Outcome.CRASHED if point.name == "s-eager-image_count=500" else Outcome.OK
         end = RunEnd(
-            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
+            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, exit_code=0, launcher="fake",
+            duration_s=0.0,
         )
         with open(self.directory / "rows.jsonl", "a") as file:
             file.write(json.dumps({"kind": "end", **to_json(end)}) + "\\n")
