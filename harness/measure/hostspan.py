@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
 from harness.measure.pace import Pace
 
+_RISE_BYTES = 256 * 1024
+"""Chosen: a quarter of what the bracket is to be exact to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSpan:
@@ -141,16 +144,21 @@ def begin_host(counters: HostCounters) -> HostWatch:
     return HostWatch(start, time.monotonic(), faulted_bytes)
 
 
-def see_host(watch: HostWatch, counters: HostCounters) -> None:
-    """One look: the cheap one where it says enough."""
+def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> bool:
+    """One look, as cheap as says enough; whether the peak has risen so much that the next one should be soon."""
+    if not counters.has_moved():
+        # What came and went unseen is in the next look's count of faults, and in VmHWM.
+        watch.pace.count(now_s)
+        return False
+    before_bytes = watch.low_bytes
     seen = counters.glance()
-    if watch.glance(seen, time.monotonic()):
-        return
-    state = counters.look()
-    now_s = time.monotonic()
-    if watch.look(state, now_s, seen.faulted_bytes):
-        counters.reset_highest()
-        watch.reset(time.monotonic() - now_s)
+    if not watch.glance(seen, now_s):
+        state = counters.look()
+        now_s = time.monotonic()
+        if watch.look(state, now_s, seen.faulted_bytes):
+            counters.reset_highest()
+            watch.reset(time.monotonic() - now_s)
+    return watch.low_bytes - before_bytes >= _RISE_BYTES
 
 
 def end_host(watch: HostWatch, counters: HostCounters) -> HostSpan:
