@@ -16,7 +16,6 @@ that khugepaged puts together on its own.
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -29,8 +28,8 @@ _READ_BYTES = 8192  # chosen: status takes 1.5 kB here, and grows with the numbe
 _RESET_PEAK = b"5"
 _LEAST_BATCH_PAGES = 32
 """The batch, or two pages for each processor online where that is more (lib/percpu_counter.c, compute_batch_value)."""
-# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt 10, majflt 12, num_threads 20, starttime 22).
-_MINOR_FIELD, _MAJOR_FIELD, _THREADS_FIELD, _STARTED_FIELD = 7, 9, 17, 19
+# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt is 10, majflt 12, starttime 22).
+_MINOR_FIELD, _MAJOR_FIELD, _STARTED_FIELD = 7, 9, 19
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -53,8 +52,7 @@ def lag_here_bytes(counters: int) -> int:
     return counter_lag_bytes(online=online, allowed=allowed, counters=counters)
 
 
-@dataclass(frozen=True, slots=True)
-class HostState:
+class HostState(NamedTuple):
     """One look at /proc/PID/status, in bytes."""
 
     anon_bytes: int
@@ -73,8 +71,8 @@ class HostState:
         if found is None:
             missing = sorted(name.decode() for name in _FIELDS if b"\n" + name + b":" not in b"\n" + text)
             raise MeterUnavailable(f"/proc/PID/status lacks {', '.join(missing) or 'the order of its counters'}")
-        highest, resident, anon, mapped, shared = (int(kib) * _KIB for kib in found.groups())
-        return cls(anon + shared, mapped, resident, highest, shared)
+        highest, resident, anon, mapped, shared = map(int, found.groups())
+        return cls((anon + shared) * _KIB, mapped * _KIB, resident * _KIB, highest * _KIB, shared * _KIB)
 
 
 class Glance(NamedTuple):
@@ -151,10 +149,8 @@ class ProcCounters:
         if self._huge is None:
             return None
         stat = _read(self._stat)
-        fields = stat[stat.rindex(b")") + 1 :].split(None, _THREADS_FIELD + 1)
-        # Each thread may be within a fault that is not counted yet.
-        faults = int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD]) + int(fields[_THREADS_FIELD])
-        faulted_bytes = faults * PAGE_BYTES
+        fields = stat[stat.rindex(b")") + 1 :].split(None, _MAJOR_FIELD + 1)
+        faulted_bytes = (int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD])) * PAGE_BYTES
         for count, size_bytes in self._huge:
             faulted_bytes += int(_read(count)) * size_bytes
         return faulted_bytes

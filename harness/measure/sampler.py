@@ -45,7 +45,7 @@ _RUSHES_PER_LOOK = 0.25
 """While the peak of host memory rises from look to look, the next look comes soon, so that the peak is seen from
 close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 % of a core; 64 of them see 16 ms at once,
 in which 32 MiB are touched here."""
-_NONE: list[Any] = []
+_NONE: list[int] = []
 _IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _TIMER_SLACK_NS = 1000  # chosen: the default, 50 us, would make every look that much late
@@ -103,7 +103,7 @@ class Client:
             return {"tells_anon": self._counters.tells_anon}
         if verb == "begin":
             self._host = begin_host(self._counters)
-            return dataclasses.asdict(self._host.start)
+            return self._host.start._asdict()
         watch, self._host = self._host, None
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
@@ -154,13 +154,13 @@ class Sampler:
     def serve(self, until: int) -> None:
         """Until the descriptor ``until`` is at its end, or the parent has gone."""
         while True:
-            everything: list[Any] = [until, self._listener, *self._clients]
+            everything = [until, self._listener.fileno(), *self._clients]
             ready = self._look_until_asked(everything)
             if until in ready or os.getppid() != self._parent:
                 return
             self._listen(ready)
 
-    def _look_until_asked(self, everything: list[Any]) -> list[Any]:
+    def _look_until_asked(self, everything: list[int]) -> list[int]:
         """Look at whatever has a phase open, on time, until one of ``everything`` can be read, or nothing is to be done."""
         watching = [client for client in self._clients.values() if client.is_open]
         while watching:
@@ -195,9 +195,9 @@ class Sampler:
             self._forget(client)
         return bool(gone)
 
-    def _listen(self, ready: list[Any]) -> None:
+    def _listen(self, ready: list[int]) -> None:
         for readable in ready:
-            if readable is self._listener:
+            if readable == self._listener.fileno():
                 line, _ = self._listener.accept()
                 self._clients[line.fileno()] = Client(line, self._open_counters)
             elif readable in self._clients:
