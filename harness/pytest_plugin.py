@@ -206,7 +206,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
     launcher = open_launcher(pytestconfig.getoption("isolation"), environment=os.environ, folder=pytestconfig.rootpath)
-    yield Runner(
+    runner = Runner(
         run_directory=pytestconfig.stash[_DIRECTORY],
         device=_device(pytestconfig),
         launcher=launcher,
@@ -216,6 +216,8 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
         host_limit_bytes=pytestconfig.getoption("host_budget"),
         timeout_s=pytestconfig.getoption("memory_timeout"),
     )
+    yield runner
+    runner.close()
     launcher.close()
 
 
