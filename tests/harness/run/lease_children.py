@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+from harness.records import Quality, Reading
+
 
 def leave_the_device_alone(device):
     """What makes TensorFlow use the device, where there is no TensorFlow."""
@@ -37,3 +39,38 @@ def _note(workspace: Path, line: str) -> None:
     notes = os.open(workspace / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(notes, f"{line}\n".encode())
     os.close(notes)
+
+
+def mark_a_phase(memory, parameters):
+    """One phase, in which nothing happens."""
+    with memory.phase("look"):
+        pass
+
+
+def fail_in_a_phase(memory, parameters):
+    """One phase, which does not end well."""
+    with memory.phase("look"):
+        raise ValueError("no room")
+
+
+class NeighbourMeter:
+    """Has seen a neighbour at the first attempts; counts them in a file."""
+
+    names = ("nvml_device_used",)
+
+    def __init__(self, context):
+        path, self._contended, self._who = os.environ["NEIGHBOURS"].split(" ", 2)
+        self._attempts = Path(path)
+
+    def open(self):
+        self._before = len(self._attempts.read_bytes()) if self._attempts.exists() else 0
+        self._attempts.write_bytes(b"." * (self._before + 1))
+
+    def begin(self):
+        pass
+
+    def end(self):
+        who = self._who if self._before < int(self._contended) else ""
+        return (
+            Reading(meter="nvml_device_used", quality=Quality.SAMPLED, start_bytes=1, peak_bytes=1, end_bytes=1, contended=who),
+        )
