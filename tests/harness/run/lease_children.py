@@ -74,3 +74,22 @@ class NeighbourMeter:
         return (
             Reading(meter="nvml_device_used", quality=Quality.SAMPLED, start_bytes=1, peak_bytes=1, end_bytes=1, contended=who),
         )
+
+
+def appear_on_the_card(device):
+    """Become the first process that the stub driver lists on its only card; leave the others as they are."""
+    from tests.nvml_stub.control import StubControl
+
+    card = StubControl.open().state.devices[0]
+    card.processes[0].pid, card.processes[0].used_bytes, card.processes[0].running = os.getpid(), 40 << 20, 1
+    card.process_count = max(card.process_count, 1)
+    return "GPU:0"
+
+
+def see_the_neighbour_off(memory, parameters):
+    """One phase; the neighbour's process, the second on the card, ends after it."""
+    from tests.nvml_stub.control import StubControl
+
+    with memory.phase("look"):
+        pass
+    StubControl.open().state.devices[0].processes[1].running = 0
