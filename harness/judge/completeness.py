@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.rows import RunKey
+from harness.judge.rows import RunKey, owed_phases
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 
 UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.SKIPPED})
 """Outcomes that say nothing about memory: the run could not be measured."""
+
+
+_OF_THE_CARD = "nvml_device_used"
+"""Read by one of two queries of the driver, of which the older counts what the driver keeps for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,9 @@ def missing_from_run(run: Run) -> Iterator[str]:
     if run.manifest.ended is None:
         yield "the run has no end: it was broken off, or is still going; wait for it, or measure again"
     yield from run.problems
+    queries = sorted(set(run.phases.loc[run.phases["meter"] == _OF_THE_CARD, "source"].dropna()) - {""})
+    if len(queries) > 1:
+        yield f"{_OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
 
 
 def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
@@ -68,7 +75,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
         yield "it was planned but has no end row; measure again"
         return
     finished = census.finished.get(run, frozenset())
-    absent = [phase for phase in _owed_phases(point, end) if phase not in finished]
+    absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
     if absent:
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield f"it {how}, but {', '.join(absent)} was not measured to the end; measure again"
@@ -78,13 +85,6 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     strangers = sorted(census.entered.get(run, frozenset()) - set(point.phases))
     if strangers:
         yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
-
-
-def _owed_phases(point: Point, end: End) -> tuple[str, ...]:
-    """Every phase of a run that ended well; of one that died in a phase, those before it."""
-    if end.outcome is Outcome.OK:
-        return point.phases
-    return point.phases[: point.phases.index(end.phase)] if end.phase in point.phases else ()
 
 
 def _by_run(phases: pd.DataFrame, column: str) -> dict[RunKey, frozenset[str]]:

@@ -3,7 +3,6 @@
 The list of processes takes milliseconds under a lock of the driver, so it is never asked for while a phase runs.
 """
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ class CardView:
         """Open the card. Raises MeterUnavailable with the driver's words."""
         self._process = process
         self._card = Card.open(uuid)
+        self._used_bytes = self._card.quick()
         self._watch: CardWatch | None = None
         self._start = Edge()
 
@@ -41,11 +41,11 @@ class CardView:
         self._watch = CardWatch(used_bytes, time.monotonic())
         return {"used_bytes": used_bytes}
 
-    def look(self) -> None:
-        """One look; one that fails leaves a gap, and a card that is lost is told of at the end of the phase."""
-        assert self._watch is not None  # noqa: S101 - asked only while a phase is open
-        with contextlib.suppress(MeterUnavailable):
-            self._watch.see(self._card.used_bytes(), time.monotonic())
+    def look(self, now_s: float) -> None:
+        """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the end of the phase."""
+        used_bytes = self._used_bytes()
+        if used_bytes is not None and self._watch is not None:
+            self._watch.see(used_bytes, now_s)
 
     def end(self) -> Mapping[str, Any]:
         """A ``CardPhase`` as JSON. Raises MeterUnavailable when the card is lost."""

@@ -16,9 +16,8 @@ that khugepaged puts together on its own.
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from harness.errors import MeterUnavailable
 
@@ -29,8 +28,8 @@ _READ_BYTES = 8192  # chosen: status takes 1.5 kB here, and grows with the numbe
 _RESET_PEAK = b"5"
 _LEAST_BATCH_PAGES = 32
 """The batch, or two pages for each processor online where that is more (lib/percpu_counter.c, compute_batch_value)."""
-# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt 10, majflt 12, num_threads 20, starttime 22).
-_MINOR_FIELD, _MAJOR_FIELD, _THREADS_FIELD, _STARTED_FIELD = 7, 9, 17, 19
+# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt is 10, majflt 12, starttime 22).
+_MINOR_FIELD, _MAJOR_FIELD, _STARTED_FIELD = 7, 9, 19
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -53,8 +52,7 @@ def lag_here_bytes(counters: int) -> int:
     return counter_lag_bytes(online=online, allowed=allowed, counters=counters)
 
 
-@dataclass(frozen=True, slots=True)
-class HostState:
+class HostState(NamedTuple):
     """One look at /proc/PID/status, in bytes."""
 
     anon_bytes: int
@@ -73,12 +71,11 @@ class HostState:
         if found is None:
             missing = sorted(name.decode() for name in _FIELDS if b"\n" + name + b":" not in b"\n" + text)
             raise MeterUnavailable(f"/proc/PID/status lacks {', '.join(missing) or 'the order of its counters'}")
-        highest, resident, anon, mapped, shared = (int(kib) * _KIB for kib in found.groups())
-        return cls(anon + shared, mapped, resident, highest, shared)
+        highest, resident, anon, mapped, shared = map(int, found.groups())
+        return cls((anon + shared) * _KIB, mapped * _KIB, resident * _KIB, highest * _KIB, shared * _KIB)
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(NamedTuple):
     """One cheap look, in bytes."""
 
     resident_bytes: int
@@ -96,6 +93,9 @@ class HostCounters(Protocol):
 
     def look(self) -> HostState:
         """Every counter. Raises MeterUnavailable when the process is gone."""
+
+    def has_moved(self) -> bool:
+        """Whether anything is different from when this was asked last; the cheapest. Raises MeterUnavailable likewise."""
 
     def glance(self) -> Glance:
         """The cheap ones. Raises MeterUnavailable likewise."""
@@ -125,21 +125,21 @@ class ProcCounters:
             self.close()
             raise MeterUnavailable(f"needs Linux's {folder / 'status'} and {folder / 'clear_refs'}: {error}") from error
         self._status, self._statm, self._stat, self._clear_refs = self._open[:4]
+        self._printed = b""
 
     def look(self) -> HostState:
         """Status, about 15 us."""
-        try:
-            return HostState.from_status(os.pread(self._status, _READ_BYTES, 0))
-        except OSError as error:
-            raise MeterUnavailable(f"the process cannot be read: {error}") from error
+        return HostState.from_status(_read(self._status))
+
+    def has_moved(self) -> bool:
+        """Statm as it is printed, about 3 us."""
+        printed, self._printed = self._printed, _read(self._statm)
+        return printed != self._printed
 
     def glance(self) -> Glance:
         """Statm, stat and the counts of huge pages, about 10 us."""
-        try:
-            faulted_bytes = self._faulted_bytes()
-            _, resident, not_private, _ = os.pread(self._statm, _READ_BYTES, 0).split(None, 3)
-        except (OSError, ValueError) as error:
-            raise MeterUnavailable(f"the process cannot be read: {error}") from error
+        faulted_bytes = self._faulted_bytes()
+        _, resident, not_private, _ = _read(self._statm).split(None, 3)
         if resident == b"0":
             raise MeterUnavailable("the process has ended")
         return Glance(int(resident) * PAGE_BYTES, int(not_private) * PAGE_BYTES, faulted_bytes)
@@ -148,11 +148,12 @@ class ProcCounters:
         # Read before what is resident: a fault in between is then counted with the next glance as well, and none is lost.
         if self._huge is None:
             return None
-        stat = os.pread(self._stat, _READ_BYTES, 0)
-        fields = stat[stat.rindex(b")") + 1 :].split(None, _THREADS_FIELD + 1)
-        # Each thread may be within a fault that is not counted yet.
-        faults = int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD]) + int(fields[_THREADS_FIELD])
-        return faults * PAGE_BYTES + sum(int(os.pread(count, 64, 0)) * size_bytes for count, size_bytes in self._huge)
+        stat = _read(self._stat)
+        fields = stat[stat.rindex(b")") + 1 :].split(None, _MAJOR_FIELD + 1)
+        faulted_bytes = (int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD])) * PAGE_BYTES
+        for count, size_bytes in self._huge:
+            faulted_bytes += int(_read(count)) * size_bytes
+        return faulted_bytes
 
     def reset_highest(self) -> None:
         """Write to clear_refs, 1 to 30 us: it waits until the process changes no mapping."""
@@ -165,6 +166,13 @@ class ProcCounters:
         """Close the files."""
         while self._open:
             os.close(self._open.pop())
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, _READ_BYTES, 0)
+    except OSError as error:
+        raise MeterUnavailable(f"the process cannot be read: {error}") from error
 
 
 def _huge_page_counts(opened: list[int], huge_pages: Path = _HUGE_PAGES) -> list[tuple[int, int]] | None:
@@ -203,6 +211,10 @@ class PsutilCounters:
         """The resident set, as its own peak."""
         resident_bytes = self.glance().resident_bytes
         return HostState(0, 0, resident_bytes, resident_bytes)
+
+    def has_moved(self) -> bool:
+        """It may have."""
+        return True
 
     def glance(self) -> Glance:
         """The resident set."""

@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
 from harness.measure.pace import Pace
 
+_RISE_BYTES = 256 * 1024
+"""Chosen: a quarter of what the bracket is to be exact to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSpan:
@@ -85,24 +88,26 @@ class HostWatch:
         return True
 
     def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
-        """A whole look; whether it is worth a reset, which ends the window, because RssFile has moved."""
+        """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it would be set to."""
         self.pace.count(now_s)
         mapped_before_bytes, shares = self.edge.mapped_bytes, bool(self.edge.shared_bytes or state.shared_bytes)
-        highest_bytes = max(state.highest_resident_bytes, state.resident_bytes)
-        surely_bytes = highest_bytes - max(mapped_before_bytes, state.mapped_bytes)
-        bound_bytes = highest_bytes - min(mapped_before_bytes, state.mapped_bytes) + self._lag_bytes[shares]
+        mapped_bytes, highest_bytes = state.mapped_bytes, max(state.highest_resident_bytes, state.resident_bytes)
+        most_bytes, least_bytes = mapped_bytes, mapped_before_bytes
+        if most_bytes < least_bytes:
+            most_bytes, least_bytes = least_bytes, most_bytes
+        bound_bytes = highest_bytes - least_bytes + self._lag_bytes[shares]
         if faulted_bytes is not None and not shares:  # one fault may map many pages of shared memory
             bound_bytes = min(bound_bytes, self._faulted_to(faulted_bytes))
-        self._low_bytes = max(self._low_bytes, surely_bytes, state.anon_bytes)
+        self._low_bytes = max(self._low_bytes, highest_bytes - most_bytes, state.anon_bytes)
         self._high_bytes = max(self._high_bytes, bound_bytes, self._low_bytes)
         self._highest_resident_bytes = max(self._highest_resident_bytes, highest_bytes)
-        self._highest_mapped_bytes = max(self._highest_mapped_bytes, state.mapped_bytes)
+        self._highest_mapped_bytes = max(self._highest_mapped_bytes, mapped_bytes)
         self._highest_shared_bytes = max(self._highest_shared_bytes, state.shared_bytes)
         self.edge, self._anon_bytes, self._faulted_bytes = state, state.anon_bytes, faulted_bytes
-        return state.mapped_bytes != mapped_before_bytes
+        return mapped_bytes != mapped_before_bytes and highest_bytes > state.resident_bytes
 
     def reset(self, blind_s: float) -> None:
-        """VmHWM was reset, so long after the last look."""
+        """VmHWM was reset, so long after the last look; where it stood at what is resident there was nothing to reset."""
         self._windows += 1
         self._blind_s = max(self._blind_s, blind_s)
 
@@ -141,16 +146,21 @@ def begin_host(counters: HostCounters) -> HostWatch:
     return HostWatch(start, time.monotonic(), faulted_bytes)
 
 
-def see_host(watch: HostWatch, counters: HostCounters) -> None:
-    """One look: the cheap one where it says enough."""
+def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> bool:
+    """One look, as cheap as says enough; whether the peak has risen so much that the next one should be soon."""
+    if not counters.has_moved():
+        # What came and went unseen is in the next look's count of faults, and in VmHWM.
+        watch.pace.count(now_s)
+        return False
+    before_bytes = watch.low_bytes
     seen = counters.glance()
-    if watch.glance(seen, time.monotonic()):
-        return
-    state = counters.look()
-    now_s = time.monotonic()
-    if watch.look(state, now_s, seen.faulted_bytes):
-        counters.reset_highest()
-        watch.reset(time.monotonic() - now_s)
+    if not watch.glance(seen, now_s):
+        state = counters.look()
+        now_s = time.monotonic()
+        if watch.look(state, now_s, seen.faulted_bytes):
+            counters.reset_highest()
+            watch.reset(time.monotonic() - now_s)
+    return watch.low_bytes - before_bytes >= _RISE_BYTES
 
 
 def end_host(watch: HostWatch, counters: HostCounters) -> HostSpan:

@@ -4,8 +4,9 @@ Whatever the driver does not tell is MeterUnavailable with the reason in words, 
 built from NVML's header (tests/nvml_stub), beside pynvml, gpustat and nvitop; never on a real card.
 """
 
+import ctypes
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -88,6 +89,25 @@ class Card:
             return driver.memory(self._handle, self.source).used_bytes
         except DriverRefused as refusal:
             raise MeterUnavailable(str(refusal)) from refusal
+
+    def quick(self) -> Callable[[], int | None]:
+        """A function that asks what ``used_bytes`` asks at a fifth of its cost; None whenever it gets no answer.
+
+        For the sampler, which asks 500 times a second: pynvml builds a structure and looks the function up each time.
+        """
+        versioned = self.source == driver.MEMORY_V2
+        answer = pynvml.c_nvmlMemory_v2_t() if versioned else pynvml.c_nvmlMemory_t()
+        if versioned:
+            answer.version = pynvml.nvmlMemory_v2
+        ask = getattr(pynvml.nvmlLib, "nvmlDeviceGetMemoryInfo_v2" if versioned else "nvmlDeviceGetMemoryInfo")
+        handle, where = self._handle, ctypes.byref(answer)
+
+        def used_bytes() -> int | None:
+            if ask(handle, where) != pynvml.NVML_SUCCESS or answer.used == driver.ALL_ONES:
+                return None
+            return int(answer.used)
+
+        return used_bytes
 
     def processes(self) -> list[CardProcess]:
         """The processes that compute here, by process id; of an instance, its own. Takes milliseconds under a lock.

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 INTERVAL_S = 0.002
 """Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as much."""
 _RUSH_S = 0.000125
-_RISE_BYTES = 256 * 1024
 _MOST_RUSHES = 128
 _RUSHES_PER_LOOK = 0.25
-"""While the peak of host memory rises by so much from look to look, the next look comes soon, so that the peak is seen from
+"""While the peak of host memory rises from look to look, the next look comes soon, so that the peak is seen from
 close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 % of a core; 64 of them see 16 ms at once,
 in which 32 MiB are touched here."""
+_NONE: list[int] = []
 _IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _TIMER_SLACK_NS = 1000  # chosen: the default, 50 us, would make every look that much late
@@ -67,18 +67,14 @@ class Client:
         """Whether a phase is open, so that there is something to look at."""
         return self._host is not None or (self._card is not None and self._card.is_open)
 
-    def look(self, *, on_time: bool) -> bool:
+    def look(self, now_s: float, *, on_time: bool) -> bool:
         """One look at all that is watched; whether host memory rises so fast that the next one should be soon.
 
         The card is looked at when it is time, not in between.
         """
-        rises = False
-        if self._host is not None and self._counters is not None:
-            before_bytes = self._host.low_bytes
-            see_host(self._host, self._counters)
-            rises = self._host.low_bytes - before_bytes >= _RISE_BYTES
+        rises = self._host is not None and self._counters is not None and see_host(self._host, self._counters, now_s)
         if on_time and self._card is not None and self._card.is_open:
-            self._card.look()
+            self._card.look(now_s)
         return rises
 
     def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -107,7 +103,7 @@ class Client:
             return {"tells_anon": self._counters.tells_anon}
         if verb == "begin":
             self._host = begin_host(self._counters)
-            return dataclasses.asdict(self._host.start)
+            return self._host.start._asdict()
         watch, self._host = self._host, None
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
@@ -157,41 +153,51 @@ class Sampler:
 
     def serve(self, until: int) -> None:
         """Until the descriptor ``until`` is at its end, or the parent has gone."""
-        while os.getppid() == self._parent:
-            watching = [client for client in self._clients.values() if client.is_open]
-            wait_s = max(0.0, self._due_s - time.monotonic()) if watching else _IDLE_S
-            readable: list[Any] = [until, self._listener, *self._clients]
-            ready, _, _ = select.select(readable, [], [], wait_s)
-            if until in ready:
+        while True:
+            everything = [until, self._listener.fileno(), *self._clients]
+            ready = self._look_until_asked(everything)
+            if until in ready or os.getppid() != self._parent:
                 return
-            # The look comes first: what a message costs must not make it late.
-            if watching and time.monotonic() >= self._due_s:
-                self._look(watching)
-            if ready:
-                self._listen(ready)
+            self._listen(ready)
 
-    def _look(self, watching: list[Client]) -> None:
-        on_time = time.monotonic() >= self._grid_s
-        rises = False
-        for client in watching:
-            try:
-                rises = client.look(on_time=on_time) or rises
-            except MeterUnavailable:
-                # It is gone, in mid-phase; whoever else holds its line would wait for nothing.
-                self._forget(client)
-        now_s = time.monotonic()
+    def _look_until_asked(self, everything: list[int]) -> list[int]:
+        """Look at whatever has a phase open, on time, until one of ``everything`` can be read, or nothing is to be done."""
+        watching = [client for client in self._clients.values() if client.is_open]
+        while watching:
+            wait_s = self._due_s - time.monotonic()
+            ready, _, _ = select.select(everything, _NONE, _NONE, wait_s if wait_s > 0 else 0)
+            now_s = time.monotonic()
+            # The look comes first: what a message costs must not make it late.
+            if now_s >= self._due_s and self._look(watching, now_s):
+                return []  # one of them has gone
+            if ready:
+                return ready
+        return select.select(everything, _NONE, _NONE, _IDLE_S)[0]
+
+    def _look(self, watching: list[Client], now_s: float) -> bool:
+        """One look at each; whether one of them has gone."""
+        on_time = now_s >= self._grid_s
         if on_time:
             # On a grid that started with the phase: what one look is late is not added to the next.
             self._grid_s += (int((now_s - self._grid_s) / INTERVAL_S) + 1) * INTERVAL_S
-            self._rushes = min(self._rushes + _RUSHES_PER_LOOK, _MOST_RUSHES)
+            if self._rushes < _MOST_RUSHES:
+                self._rushes += _RUSHES_PER_LOOK
         self._due_s = self._grid_s
-        if rises and self._rushes >= 1:
-            self._rushes -= 1
-            self._due_s = min(self._grid_s, now_s + _RUSH_S)
+        gone = []
+        for client in watching:
+            try:
+                if client.look(now_s, on_time=on_time) and self._rushes >= 1:
+                    self._rushes -= 1
+                    self._due_s = min(self._grid_s, now_s + _RUSH_S)
+            except MeterUnavailable:
+                gone.append(client)  # in mid-phase; whoever else holds its line would wait for nothing
+        for client in gone:
+            self._forget(client)
+        return bool(gone)
 
-    def _listen(self, ready: list[Any]) -> None:
+    def _listen(self, ready: list[int]) -> None:
         for readable in ready:
-            if readable is self._listener:
+            if readable == self._listener.fileno():
                 line, _ = self._listener.accept()
                 self._clients[line.fileno()] = Client(line, self._open_counters)
             elif readable in self._clients:

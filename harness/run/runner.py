@@ -80,7 +80,7 @@ class Runner:
         """
 
         def void(reason: str) -> None:
-            self._append(point.name, {"kind": "again", "point": point.name, "repeat": repeat, "reason": reason})
+            void_run(self.run_directory, point.name, repeat, reason)
 
         # A neighbour changes what the card has left, not what a trace says of this process.
         pauses_s = () if repeat == TRACED_REPEAT else self.pauses_s
@@ -214,19 +214,25 @@ class Runner:
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
             row = {"kind": "traced", **to_json(trace_end(end, own))}
-        self._append(end.point, row)
+        _append(self.run_directory, row)
         return end
 
-    def _append(self, point: str, row: Mapping[str, Any]) -> None:
-        rows = self.run_directory / ROWS_FILE
+
+def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
+    """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
+    _append(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
+
+
+def _append(run_directory: Path, row: Mapping[str, Any]) -> None:
+    rows = run_directory / ROWS_FILE
+    try:
+        descriptor = open_rows(rows)
         try:
-            descriptor = open_rows(rows)
-            try:
-                append_row(descriptor, row)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise RunDirectoryError(f"the end of {point} cannot be written to {rows}: {error.strerror}") from error
+            append_row(descriptor, row)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
 
 
 def _why_not_prepared(child: ChildEnd, log: str) -> str:

@@ -1,4 +1,4 @@
-"""What the sampler costs and what it sees: spikes of a stub driver, memory of a bare child, the loading scenario with and without it.
+"""What the sampler costs and what it sees: spikes of a stub driver, a bare child's memory, the loading scenario beside it.
 
 Run as ``python -m scenarios.benchmarks.sampling``; imports no TensorFlow. The stub driver is one of the tests', so this
 runs in a checkout.
@@ -21,7 +21,7 @@ from harness.measure.hostcounters import ProcCounters
 from harness.measure.meters.base import MeterContext
 from harness.measure.meters.host import HostMeter
 from harness.measure.samplerline import SamplerLine
-from harness.records import Outcome, Point, Reading, phase_from_json
+from harness.records import Outcome, Point, Reading, Scalar, phase_from_json
 from harness.run.devices import choose_device
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import start_run
@@ -33,7 +33,7 @@ from scenarios.catalog import SCENARIOS
 _USED = "nvmlDeviceGetMemoryInfo_v2"
 _SPIKES = 150
 _APART_NS = 10_000_000
-_PARAMETERS = {"loader": "lazy", "image_count": 2000, "stack_size": 2048}
+_PARAMETERS: dict[str, Scalar] = {"loader": "lazy", "image_count": 2000, "stack_size": 2048}
 
 
 class NoSampling(Sampling):
@@ -113,7 +113,7 @@ def brackets(repeats: int) -> dict[str, float]:
 def round_trips() -> dict[str, float]:
     """Microseconds of beginning and of ending a phase: by the sampler, and without it."""
     sampling = Sampling()
-    found = {}
+    found: dict[str, float] = {}
     for name, line in (("with", SamplerLine.connect(sampling.address()[0])), ("without", None)):
         meter = HostMeter(_context(line))
         meter.open()
@@ -154,7 +154,7 @@ def loading(repeats: int, workspace: Path) -> dict[str, float]:
         body=scenario.body,
         prepare=scenario.prepare,
         phases=scenario.phases,
-        parameters=dict(_PARAMETERS),
+        parameters=_PARAMETERS,
         fixed={"frame_size": 64, "gridsize": 2, "batch_size": 64},
     )
     launcher = open_launcher("auto", environment=os.environ, folder=Path.cwd())

@@ -46,13 +46,22 @@ def test_mapped_pages_that_appear_widen_the_bounds_by_their_size():
 def test_two_windows_bound_a_peak_by_what_moved_in_its_own():
     """200 of file in one window, then a spike of 300 in the next: the file does not widen the spike's bracket."""
     watch = watch_from(100, 50)
-    assert watch.look(state(100, 250, highest=350), 1.0, None)  # the file has moved: worth a reset
+    assert watch.look(state(100, 250, highest=360), 1.0, None)  # the file has moved: worth a reset
     watch.reset(0.001)
     assert not watch.look(state(100, 250, highest=650), 2.0, None)
     span = watch.close()
 
     assert (span.low_anon_bytes, span.high_anon_bytes) == (400, 400 + 2 * LAG)
     assert (span.windows, span.blind_s) == (2, 0.001)
+
+
+def test_a_peak_that_stands_at_what_is_resident_needs_no_reset():
+    """It would be set to where it is; the next window starts all the same."""
+    watch = watch_from(100, 50)
+    assert not watch.look(state(100, 250), 1.0, None)
+    watch.look(state(100, 250, highest=650), 2.0, None)
+
+    assert watch.close().high_anon_bytes == 400 + 2 * LAG
 
 
 def test_faults_bound_what_a_mapped_file_does_not_let_tell():

@@ -1,5 +1,6 @@
 """NVML's readings through the sampler, which runs on a driver that is built from NVML's header; no card was met."""
 
+import itertools
 import os
 import sys
 import time
@@ -97,7 +98,7 @@ def test_every_spike_in_which_the_driver_was_asked_is_in_the_peak_and_no_other(d
     device, _, _ = meter.end()
     asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(USED)]
     seen = [extra for start, length, extra in spikes if any(start <= at_ns < start + length for at_ns in asked_ns)]
-    gaps_ns = [after - before for before, after in zip(asked_ns, asked_ns[1:], strict=False)]
+    gaps_ns = [after - before for before, after in itertools.pairwise(asked_ns)]
     missed_ns = [length for _, length, extra in spikes if extra not in seen]
 
     assert device.peak_bytes == 100 * MIB + seen[-1]
@@ -181,7 +182,7 @@ def test_an_answer_that_fails_in_mid_phase_is_a_gap_and_no_loss(driver, meter, c
 def test_a_driver_that_refuses_is_unavailable_with_the_reason(driver, card, line, function, code):
     """And the sampler, which asked, is there for the host's memory all the same."""
     driver.fail(function, code)
-    with pytest.raises(MeterUnavailable, match="NVML|driver"):
+    with pytest.raises(MeterUnavailable, match="driver"):
         NvmlMeter(on("GPU-aaaa", line)).open()
 
     if sys.platform == "linux":

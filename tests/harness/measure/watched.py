@@ -27,8 +27,13 @@ def main(address, function, *arguments):
     globals()[function](meter, *map(int, arguments))
 
 
+def write(line):
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
 def say(readings, **truth):
-    print(json.dumps({"readings": [dataclasses.asdict(reading) for reading in readings], **truth}), flush=True)
+    write({"readings": [dataclasses.asdict(reading) for reading in readings], **truth})
 
 
 def spike(amount_bytes, flags):
@@ -68,7 +73,7 @@ def die_in_a_phase(meter):
 def wait_in_a_phase(meter):
     """A phase that ends when standard input says so, and one more."""
     meter.begin()
-    print(json.dumps({"begun": os.getpid()}), flush=True)
+    write({"begun": os.getpid()})
     sys.stdin.readline()
     say(meter.end())
     meter.begin()

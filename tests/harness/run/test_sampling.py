@@ -44,7 +44,7 @@ def test_a_folder_that_is_too_long_for_a_socket_gives_way_to_a_short_one(samplin
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     address, _ = sampling.address()
 
-    assert (Path(address).parents[1], list(long.iterdir())) == (Path("/tmp"), [])
+    assert (len(address) < 100, long in Path(address).parents, list(long.iterdir())) == (True, False, [])
 
 
 def test_a_sampler_that_cannot_start_is_a_reason_and_no_error(tmp_path):
