@@ -9,6 +9,10 @@ from harness.units import MIB
 
 _FIRST_REGION_BYTES = 2 * MIB
 """What BFC takes for TensorFlow's first small tensors, before it is asked for the pool; seen with limits of 16 to 3,072 MiB."""
+_ARGUMENTS_BYTES = 1024
+"""Left free of it, for the arguments of the operation that fills it: four of BFC's smallest chunks, of 256 B."""
+_held: list[tf.Tensor] = []
+"""What fills that region, as long as the process lives."""
 
 
 def prepare_device(device: dict[str, Any]) -> str:
@@ -72,7 +76,8 @@ def _reserve(name: str, limit_bytes: int) -> None:
     A pool that grows in steps makes readings coarse: a chunk is split only when it is at least twice the request, so
     6.25 MiB at the end of a fresh 8 MiB region count as 8 (bfc_allocator.cc). Out of one large chunk every request is
     cut to 256 B. A request for more than half of the pool makes the region the whole rest of the limit. The pages stay
-    untouched; what it costs is BFC's table of chunks, 1/32 of the limit, before the first phase.
+    untouched; what it costs is BFC's table of chunks, 1/32 of the limit, before the first phase. What is left of the small
+    first region is filled for good, or 1 MiB out of its 2 MiB would count as both.
     """
     try:
         with tf.device(name):
@@ -80,6 +85,9 @@ def _reserve(name: str, limit_bytes: int) -> None:
             limit_mib = limit_bytes // MIB
             most_mib = min(limit_mib * 15 // 16, limit_mib - _FIRST_REGION_BYTES // MIB)
             tf.raw_ops.Empty(shape=[most_mib, MIB], dtype=tf.uint8, init=False)
+            left_bytes = _FIRST_REGION_BYTES - tf.config.experimental.get_memory_info(name)["current"] - _ARGUMENTS_BYTES
+            if left_bytes > 0:
+                _held.append(tf.raw_ops.Empty(shape=[left_bytes], dtype=tf.uint8, init=False))
     except tf.errors.ResourceExhaustedError as error:
         # Not the body's doing: it would pass for a loader that ran out of memory.
         raise DeviceUnavailable(

@@ -52,6 +52,36 @@ def test_a_device_without_room_is_unavailable_and_no_loader_is_blamed(project_ro
     assert done.stdout.strip() == said
 
 
+COUNTED = """
+import tensorflow as tf
+from harness.measure.device import prepare_device
+name = prepare_device({"kind": "emulated", "limit_bytes": 64 * 1024 * 1024})
+for size in (1, 4096, 100_000, 2**20, 3 * 2**19, 2**21, 5 * 2**20):
+    before = tf.config.experimental.get_memory_info(name)["current"]
+    tensor = tf.raw_ops.Empty(shape=[size], dtype=tf.uint8, init=False)
+    print(size, tf.config.experimental.get_memory_info(name)["current"] - before)
+    del tensor
+"""
+
+
+def test_a_tensor_of_any_size_is_counted_to_256_bytes(project_root):
+    """Also one that would fit what TensorFlow's start-up has left of its first region. The shape may be still held: 256 B more."""
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPU_ALLOCATOR_USE_BFC": "true",
+        "TF_CPU_BFC_MEM_LIMIT_IN_MB": "64",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED], cwd=project_root, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    counted = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+
+    assert len(counted) == 7
+    for size, read in counted:
+        assert read - -(-size // 256) * 256 in (0, 256), (size, read)
+
+
 CONFIGURE = """
 import tensorflow as tf
 from harness.errors import DeviceUnavailable
