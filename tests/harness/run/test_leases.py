@@ -235,7 +235,21 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
     workspace = tmp_path / "workspace"
     (workspace / "locks").mkdir(parents=True)
     (tmp_path / "test_sweep.py").write_text(f"ROOT, WORKSPACE = {str(project_root)!r}, {str(workspace)!r}\n{SWEEP}")
-    command = [sys.executable, "-m", "pytest", "-n", "4", "-p", "no:cacheprovider", "-q", "--repeats", "1", "--device", "gpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "4",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--repeats",
+        "1",
+        "--no-trace",
+        "--device",
+        "gpu",
+    ]
     environment = {name: value for name, value in driver_environment.items() if not name.startswith(("CUDA_", "PYTEST_"))}
     done = subprocess.run(
         [*command, "--memory-out", "run", "test_sweep.py"],
