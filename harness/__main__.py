@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
     _add_partial(gate)
+    gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
@@ -159,6 +160,8 @@ def _gate(options: argparse.Namespace) -> int:
         print(verdict.sentence)
         for finding in verdict.findings:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
+    if options.page:
+        _write_page(run, judgement)
     return int(verdict.exit_code)
 
 
@@ -174,13 +177,18 @@ def _accept(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from reports.html import write_report
     from reports.markdown import write_summary
 
     run, judgement = _judged(options)
     write_summary(run, judgement)
-    print(f"report: {write_report(run, judgement)}")
+    _write_page(run, judgement)
     return ExitCode.PASS
+
+
+def _write_page(run: "Run", judgement: "Judgement") -> None:
+    from reports.html import write_report
+
+    print(f"report: {write_report(run, judgement)}")
 
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":

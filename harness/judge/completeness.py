@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.rows import RunKey
+from harness.judge.rows import RunKey, owed_phases
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 
@@ -61,20 +61,13 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
         yield "it was planned but has no end row; measure again"
         return
     finished = census.finished.get(run, frozenset())
-    absent = [phase for phase in _owed_phases(point, end) if phase not in finished]
+    absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
     if absent:
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield f"it {how}, but {', '.join(absent)} was not measured to the end; measure again"
     strangers = sorted(census.entered.get(run, frozenset()) - set(point.phases))
     if strangers:
         yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
-
-
-def _owed_phases(point: Point, end: End) -> tuple[str, ...]:
-    """Every phase of a run that ended well; of one that died in a phase, those before it."""
-    if end.outcome is Outcome.OK:
-        return point.phases
-    return point.phases[: point.phases.index(end.phase)] if end.phase in point.phases else ()
 
 
 def _phases_by_run(phases: pd.DataFrame) -> dict[RunKey, frozenset[str]]:
