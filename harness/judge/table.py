@@ -57,6 +57,7 @@ _END_COLUMNS = {
     "exit_code": "Int64",
     "launcher": "string",
     "duration_s": "float64",
+    "device": "string",
 }
 
 _AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", *DECLARED)
@@ -79,7 +80,7 @@ class Run:
     A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
     """
     ends: pd.DataFrame
-    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s."""
+    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
     problems: tuple[str, ...]

@@ -5,6 +5,7 @@ built from NVML's header (tests/nvml_stub), beside pynvml, gpustat and nvitop; n
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,7 @@ class Card:
         return peak_bytes
 
     def neighbours(self, ours: Collection[int]) -> Neighbours:
-        """Who computes here besides ``ours``, which must hold memory on the device already.
+        """Who computes here besides ``ours``, which must hold memory on the device already, and what they have started.
 
         Where none of ours is listed, nothing can be said of the others either: ``unknown`` has the reason.
         """
@@ -175,7 +176,7 @@ def neighbours_among(found: Sequence[CardProcess], ours: Collection[int]) -> Nei
     """``Card.neighbours``, of a list that was asked for already."""
     if not any(process.pid in ours for process in found):
         return Neighbours(unknown=_why_not_listed(found))
-    others = tuple(process for process in found if process.pid not in ours)
+    others = tuple(process for process in found if process.pid not in ours and not _is_started_by(process.pid, ours))
     return Neighbours(others=others, names=tuple(_name_of(process.pid) for process in others))
 
 
@@ -225,6 +226,14 @@ def _of_instance(instance: Any, listed: Iterable[Any]) -> Iterator[Any]:  # noqa
         driver.ask(pynvml.nvmlDeviceGetComputeInstanceId, instance),
     )
     return (process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own)
+
+
+def _is_started_by(pid: int, ours: Collection[int]) -> bool:
+    """Whether it is in the session of one of ours: each measured child leads one (setsid(2))."""
+    try:
+        return os.getsid(pid) in ours
+    except OSError:  # gone, or not for this user to ask
+        return False
 
 
 def _amount(value: int | None) -> int | None:

@@ -166,7 +166,9 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     device_name = load(job.prepare_device)(job.device)
     # The line is opened here and not before: nothing may be open when the zygote forks.
     sampler, without = _call_sampler(job)
-    context = MeterContext(device_name=device_name, device=job.device, sampler=sampler, without_sampler=without)
+    context = MeterContext(
+        device_name=device_name, device=job.device, sampler=sampler, without_sampler=without, sampler_note=job.sampler_note
+    )
     meters = [_open_meter(name, context) for name in job.meters]
     with contextlib.ExitStack() as recording:
         if job.tracer:

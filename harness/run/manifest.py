@@ -80,6 +80,7 @@ def start_run(
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
             "allocator": _allocator(device),
+            "growth": device.growth,
             "driver": device.driver,
             # Any of these may have measured a point; they are of one name and size.
             "equals": [equal.uuid for equal in device.equals],

@@ -27,7 +27,7 @@ METERS = (
     "harness.measure.meters.host:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
-TRACED_METERS = METERS
+TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)
 """The instruments of the traced run; among them may be what costs too much for the measured ones."""
 TRACER = "harness.measure.tracing:Tracer"
 """What records every allocation of the traced run."""
@@ -121,6 +121,7 @@ class Runner:
             exit_code=child.exit_code,
             launcher=self.launcher.name,
             duration_s=child.duration_s,
+            device=device.uuid or "",
         )
         return self._close(end, own), own
 

@@ -21,6 +21,8 @@ class MeterContext:
     """The line to the process that looks at this one and at the card."""
     without_sampler: str = "none was started"
     """Why there is no sampler, where there is none."""
+    sampler_note: str = ""
+    """What became of the sampler before this one."""
 
 
 class Meter(Protocol):

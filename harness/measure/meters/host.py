@@ -30,7 +30,7 @@ class HostMeter:
 
     def __init__(self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters) -> None:
         self._sampler: SamplerLine | None = context.sampler
-        self._without = context.without_sampler
+        self._without, self._note = context.without_sampler, context.sampler_note
         self._open_counters = counters
         self._counters: HostCounters | None = None
         self._tells_anon = True
@@ -71,7 +71,9 @@ class HostMeter:
             except MeterUnavailable as reason:
                 self._fall_back(str(reason))
                 return self._edges_alone(str(reason))
-            return host_readings(span, source="VmHWM in windows, and faults") if self._tells_anon else resident_readings(span)
+            if not self._tells_anon:
+                return resident_readings(span)
+            return host_readings(span, source="VmHWM in windows, and faults", note=self._note)
         if self._counters is None:
             return tuple(Reading.unavailable(name, self._without) for name in self.names)
         if self._watch is None:
@@ -108,7 +110,7 @@ class HostMeter:
         )
 
 
-def host_readings(span: HostSpan, *, source: str) -> tuple[Reading, Reading, Reading]:
+def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:
     """The three readings of a phase."""
     blind = f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched" if span.blind_s > _LONGEST_BLIND_S else ""
     anon = Reading(
@@ -122,7 +124,7 @@ def host_readings(span: HostSpan, *, source: str) -> tuple[Reading, Reading, Rea
         rate_hz=span.rate_hz,
         largest_gap_s=span.largest_gap_s,
         source=f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}",
-        reason=blind,
+        reason="; ".join(filter(None, [blind, note])),
     )
     rss = Reading(
         meter="host_rss",

@@ -229,6 +229,18 @@ def test_neighbours_are_named(card, driver, in_child):
     assert unknown == ""
 
 
+def test_what_a_child_has_started_is_not_a_neighbour(card, driver, in_child):
+    """It is in the session that the child leads."""
+    others = in_child(
+        f"import subprocess, sys; c = Card.open({GPU!r}); os.setsid()\n"
+        "started = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "for pid in (os.getpid(), started.pid): driver.add_process(driver.state.devices[0], pid, 1)\n"
+        "n = c.neighbours([os.getpid()]); started.communicate(b'\\n'); answer = [str(n), n.unknown, len(c.processes())]"
+    )
+
+    assert others == ["", "", 2]
+
+
 def test_nobody_else_is_nobody(card, driver, in_child):
     """And a list that is refused is not nobody."""
     driver.add_process(card, 6, MIB)

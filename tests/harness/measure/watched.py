@@ -80,6 +80,19 @@ def wait_in_a_phase(meter):
     say(meter.end())
 
 
+def find_no_device(device):
+    """For a runner: nothing to prepare."""
+    return "CPU:0"
+
+
+def hold(memory, parameters):
+    """For a runner: known bytes, held and let go."""
+    with memory.phase("hold"):
+        held = bytearray(parameters["amount_bytes"])
+    with memory.phase("release"):
+        del held
+
+
 OWN = ProcCounters()
 
 if __name__ == "__main__":

@@ -235,7 +235,21 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
     workspace = tmp_path / "workspace"
     (workspace / "locks").mkdir(parents=True)
     (tmp_path / "test_sweep.py").write_text(f"ROOT, WORKSPACE = {str(project_root)!r}, {str(workspace)!r}\n{SWEEP}")
-    command = [sys.executable, "-m", "pytest", "-n", "4", "-p", "no:cacheprovider", "-q", "--repeats", "1", "--device", "gpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "4",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--repeats",
+        "1",
+        "--no-trace",
+        "--device",
+        "gpu",
+    ]
     environment = {name: value for name, value in driver_environment.items() if not name.startswith(("CUDA_", "PYTEST_"))}
     done = subprocess.run(
         [*command, "--memory-out", "run", "test_sweep.py"],
@@ -248,11 +262,14 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
     )
     notes = [line.split(" ") for line in (workspace / "notes").read_text().splitlines()]
     seen = collections.Counter(kind for kind, _, _ in notes)
-    outcomes = {end.point: str(end.outcome) for end in ends_of(tmp_path / "run")}
+    ends = ends_of(tmp_path / "run")
+    outcomes = {end.point: str(end.outcome) for end in ends}
 
     assert "1 failed, 11 passed" in done.stdout, done.stdout + done.stderr
     assert seen == {"held": 12, "free": 10}  # no overlap; two died while they held a card
     assert {uuid for _, uuid, _ in notes} == {"GPU-0", "GPU-1"}
     assert outcomes == {f"hold-{number}": "crashed" if number == 3 else "ok" for number in range(12) if number != 6}
+    held = {f"hold-{number}": uuid for kind, uuid, number in notes if kind == "held"}
+    assert {end.point: end.device for end in ends} == {point: uuid for point, uuid in held.items() if point != "hold-6"}
     assert len(load_run(tmp_path / "run").points) == 12
     assert all(is_free(lock) for lock in Path(workspace / "locks").iterdir())

@@ -1,6 +1,8 @@
 """Starting the sampler: a private folder, a socket that fits, one process however often it is asked for, a reason else."""
 
+import json
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -8,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from harness.records import Outcome, Point, Quality, phase_from_json
+from harness.run.devices import emulated_device
+from harness.run.isolation import SpawnLauncher
+from harness.run.manifest import start_run
+from harness.run.runner import Runner
 from harness.run.sampling import Sampling
+from harness.units import GIB, MIB
+
+HOLD = Point(
+    scenario="hold",
+    body="tests.harness.measure.watched:hold",
+    parameters={"amount_bytes": 64 * MIB},
+    phases=("hold", "release"),
+)
 
 
 @pytest.fixture
@@ -62,3 +77,63 @@ def test_an_interpreter_that_is_gone_is_a_reason_and_no_error(sampling, monkeypa
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     assert sampling.address() == ("", "the sampler could not be started: [Errno 2] No such file or directory: '/nowhere/python'")
+
+
+@pytest.fixture
+def run_with(tmp_path, project_root):
+    """``run_with(sampling)``: a runner of HOLD, and a function that gives the readings of host_anon of one repeat."""
+
+    def made(sampling):
+        runner = Runner(
+            run_directory=tmp_path / "run",
+            device=emulated_device("a test"),
+            launcher=SpawnLauncher(),
+            preparer=SpawnLauncher(),
+            root=project_root,
+            workspace=tmp_path / "inputs",
+            host_limit_bytes=GIB,
+            timeout_s=120.0,
+            meters=("harness.measure.meters.host:HostMeter",),
+            prepare_device="tests.harness.measure.watched:find_no_device",
+            sampling=sampling,
+        )
+        start_run(
+            runner.run_directory, points=[HOLD], repeats=2, device=runner.device, command="test", root=project_root, settings={}
+        )
+
+        def anon(repeat):
+            end = runner.measure(HOLD, repeat)
+            assert end.outcome is Outcome.OK, end.reason
+            rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+            phases = [phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat]
+            return [next(r for r in phase.readings if r.meter == "host_anon") for phase in phases]
+
+        return anon
+
+    return made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_run_is_looked_at_by_a_sampler_and_by_another_when_that_one_has_died(sampling, run_with):
+    """The second run's readings say what became of the first sampler."""
+    anon = run_with(sampling)
+    hold, release = anon(0)
+    os.kill(sampling.process_id, signal.SIGKILL)
+    os.waitid(os.P_PID, sampling.process_id, os.WEXITED | os.WNOWAIT)
+    again, _ = anon(1)
+
+    assert 64 * MIB <= hold.growth_bytes < 65 * MIB
+    assert release.retained_bytes == pytest.approx(-64 * MIB, abs=MIB)
+    assert hold.source.startswith("VmHWM in windows, and faults; the kernel's counters to ")
+    assert (hold.quality, hold.reason) == (Quality.BOUNDED, "")
+    assert again.source == hold.source
+    assert "the sampler before this one ended with code -9" in again.reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_run_without_a_sampler_is_measured_and_says_so(run_with):
+    """By the edges of its phases."""
+    hold, _ = run_with(Sampling(options=("--counters", "none")))(0)
+
+    assert 64 * MIB <= hold.growth_bytes < 65 * MIB
+    assert "without the sampler: the sampler could not be started: it ended with code 2" in hold.source
