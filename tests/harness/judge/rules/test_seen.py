@@ -172,6 +172,18 @@ def test_a_coarsely_sampled_peak_is_not_judged(synthetic_run, verdict_of, sample
     assert bool(own(verdict_of(synthetic_run, rows=rows), "coverage")) is broken
 
 
+def test_an_unresolved_gated_meter_is_incomplete_with_its_reason_however_good_its_numbers(synthetic_run, verdict_of):
+    """The meter itself has said that it cannot tell the peak."""
+    rows = synthetic_run.rows()
+    for row in rows:
+        if row["kind"] == "phase":
+            row["readings"][0].update(quality="unresolved", samples=500, largest_gap_s=0.002, reason="the sampler was lost")
+    verdict = verdict_of(synthetic_run, rows=rows)
+
+    assert verdict.exit_code is ExitCode.INCOMPLETE
+    assert any("unresolved: the sampler was lost" in check.sentence for check in own(verdict, "coverage"))
+
+
 def test_a_run_without_an_end_is_incomplete(synthetic_run, verdict_of):
     """Broken off, or still going."""
     synthetic_run.manifest["ended"] = None
