@@ -115,6 +115,17 @@ def nothing_at_all(memory, parameters):
     """A body without a phase."""
 
 
+def multiply(memory, parameters):
+    """One operation with a known answer, and the bytes it took; every run of the point leaves its answer."""
+    import tensorflow as tf
+
+    with memory.phase("multiply"):
+        matrix = tf.reshape(tf.range(1024.0 * 1024.0), [1024, 1024])
+        product = tf.linalg.matvec(matrix, tf.ones([1024]))
+    answers = os.open(memory.workspace / "answers", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(answers, f"{float(product[-1])}\n".encode())
+
+
 def end_as_told(memory, parameters):
     """Go through a phase and end in the next, in the way that the parameters name."""
     with memory.phase("first"):
