@@ -284,7 +284,9 @@ def test_a_plan_that_has_changed_is_refused_in_one_sentence(half, sweep, pyteste
     pytester.makepyfile(test_sweep=SWEEP.replace(before, after))
     result = sweep("--resume", "out", *workers)
 
-    assert result.ret != pytest.ExitCode.OK
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "resumed" not in manifest(pytester)
+    assert "INTERNALERROR" not in result.stdout.str()
     assert started(pytester) == []
     assert [line for line in result.outlines + result.errlines if fnmatch(line, f"*--resume out: {sentence}")]
     assert "Traceback" not in result.stderr.str()
