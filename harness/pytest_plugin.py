@@ -231,7 +231,7 @@ def _summary(config: pytest.Config, directory: Path) -> Iterator[str]:
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
     launcher = open_launcher(pytestconfig.getoption("isolation"), environment=os.environ, folder=pytestconfig.rootpath)
-    yield Runner(
+    runner = Runner(
         run_directory=pytestconfig.stash[_DIRECTORY],
         device=_device(pytestconfig),
         launcher=launcher,
@@ -241,6 +241,8 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
         host_limit_bytes=pytestconfig.getoption("host_budget"),
         timeout_s=pytestconfig.getoption("memory_timeout"),
     )
+    yield runner
+    runner.close()
     launcher.close()
 
 

@@ -27,6 +27,11 @@ TRACED_REPEAT = -1
 
 Scalar = str | int | float | bool | None
 
+# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
+# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
+LEAST_SAMPLES = 5
+LARGEST_GAP_SHARE = 0.25
+
 
 class Outcome(StrEnum):
     """How one run ended. Every run has one, with a reason; none is dropped."""

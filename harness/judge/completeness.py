@@ -30,6 +30,8 @@ class Census:
     ends: Mapping[RunKey, End]
     entered: Mapping[RunKey, frozenset[str]]
     finished: Mapping[RunKey, frozenset[str]]
+    contended: Mapping[RunKey, frozenset[str]]
+    """Who else used the device during the run, by what its readings say; only runs that were not alone."""
 
 
 def take_census(run: Run) -> Census:
@@ -41,7 +43,12 @@ def take_census(run: Run) -> Census:
         for row in run.ends.to_dict("records")
     }
     named = run.phases[run.phases["phase"].notna()]
-    return Census(ends=ends, entered=_phases_by_run(named), finished=_phases_by_run(named[named["finished"]]))
+    return Census(
+        ends=ends,
+        entered=_by_run(named, "phase"),
+        finished=_by_run(named[named["finished"]], "phase"),
+        contended=_by_run(named[named["contended"].fillna("") != ""], "contended"),
+    )
 
 
 def missing_from_run(run: Run) -> Iterator[str]:
@@ -54,7 +61,7 @@ def missing_from_run(run: Run) -> Iterator[str]:
 
 
 def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
-    """What one run of a point lacks: its end, or phases that it must have gone through."""
+    """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None:
@@ -65,13 +72,16 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     if absent:
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield f"it {how}, but {', '.join(absent)} was not measured to the end; measure again"
+    neighbours = sorted(census.contended.get(run, ()))
+    if neighbours:
+        yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"
     strangers = sorted(census.entered.get(run, frozenset()) - set(point.phases))
     if strangers:
         yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
 
 
-def _phases_by_run(phases: pd.DataFrame) -> dict[RunKey, frozenset[str]]:
+def _by_run(phases: pd.DataFrame, column: str) -> dict[RunKey, frozenset[str]]:
     found: dict[RunKey, set[str]] = {}
-    for point, repeat, phase in zip(phases["point"], phases["repeat"], phases["phase"], strict=True):
-        found.setdefault((point, repeat), set()).add(phase)
-    return {run: frozenset(names) for run, names in found.items()}
+    for point, repeat, value in zip(phases["point"], phases["repeat"], phases[column], strict=True):
+        found.setdefault((point, repeat), set()).add(value)
+    return {run: frozenset(values) for run, values in found.items()}

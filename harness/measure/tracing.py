@@ -151,7 +151,7 @@ class Tracer:
             for index, phase in enumerate(heard.phases)
         ]
         done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
-        origin_ns = min([start for start, _ in profile.edges.values()] + [event.time_ns for event in profile.events[:1]], default=0)
+        origin_ns = min([start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0)
         document = {
             "schema_version": TRACE_SCHEMA_VERSION,
             "point": self._point,

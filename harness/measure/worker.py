@@ -24,6 +24,7 @@ from harness.errors import HarnessError, MeterUnavailable, UsageError
 from harness.measure.endings import look_for_room, name_exception
 from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
+from harness.measure.samplerline import SamplerLine
 from harness.records import Ending, Outcome, append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
@@ -51,6 +52,10 @@ class Job:
     """``"module:Class"`` of what records every allocation; empty where nothing does."""
     trace_path: str = ""
     """The file that it writes."""
+    sampler: str = ""
+    """The socket of the sampler; empty when there is none."""
+    sampler_note: str = ""
+    """Why there is no sampler, or what became of the one before it."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -159,7 +164,12 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
     body = load(job.body)
     device_name = load(job.prepare_device)(job.device)
-    meters = [_open_meter(name, MeterContext(device_name=device_name, device=job.device)) for name in job.meters]
+    # The line is opened here and not before: nothing may be open when the zygote forks.
+    sampler, without = _call_sampler(job)
+    context = MeterContext(
+        device_name=device_name, device=job.device, sampler=sampler, without_sampler=without, sampler_note=job.sampler_note
+    )
+    meters = [_open_meter(name, context) for name in job.meters]
     with contextlib.ExitStack() as recording:
         if job.tracer:
             tracer = load(job.tracer)(
@@ -170,6 +180,16 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
             meters, emit = [*meters, tracer], tracer.hear
         memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
         body(memory, job.parameters)
+
+
+def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:
+    """The line to the sampler, or the reason why there is none."""
+    if not job.sampler:
+        return None, job.sampler_note or "none was started"
+    try:
+        return SamplerLine.connect(job.sampler), ""
+    except MeterUnavailable as reason:
+        return None, str(reason)
 
 
 def _open_meter(name: str, context: MeterContext) -> Meter:

@@ -81,6 +81,9 @@ def start_run(
             "limit_bytes": device.limit_bytes,
             "allocator": _allocator(device),
             "driver": device.driver,
+            # Any of these may have measured a point; they are of one name and size.
+            "equals": [equal.uuid for equal in device.equals],
+            "left_out": list(device.left_out),
         },
         "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
         "settings": dict(settings),

@@ -11,10 +11,13 @@ from typing import Any
 
 from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, open_rows, to_json
+from harness.run.alone import PAUSES_S, Attempt, measure_alone
 from harness.run.child_log import last_words
-from harness.run.devices import Device, lease
+from harness.run.devices import Device
 from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
+from harness.run.leases import lease, lease_folder
+from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, new_trace_rows, repeat_id, trace_end, trace_path
 
 METERS = (
@@ -24,7 +27,7 @@ METERS = (
     "harness.measure.meters.host:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
-TRACED_METERS = METERS
+TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)
 """The instruments of the traced run; among them may be what costs too much for the measured ones."""
 TRACER = "harness.measure.tracing:Tracer"
 """What records every allocation of the traced run."""
@@ -57,6 +60,12 @@ class Runner:
     traced_meters: tuple[str, ...] = TRACED_METERS
     prepare_device: str = PREPARE_DEVICE
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    lease_folder: Path = field(default_factory=lease_folder)
+    """Where the devices' locks are; all runs of the machine share it."""
+    pauses_s: tuple[float, ...] = PAUSES_S
+    """Before each further attempt at a run that was not alone on the device."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The process that looks at the children and at the card; started with the first of them."""
     _prepared: set[str] = field(default_factory=set, init=False)
     """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
@@ -65,19 +74,32 @@ class Runner:
 
         ``TRACED_REPEAT`` is the extra run in which every allocation is recorded. The recording takes host memory and time,
         so its rows go to a file of their own beside the trace; rows.jsonl has one row that says how it ended.
-        Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have.
+        A repeat that was not alone on the device is measured again (``measure_alone``).
+        Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have,
+        DeviceUnavailable when its lock cannot be taken.
         """
+
+        def void(reason: str) -> None:
+            void_run(self.run_directory, point.name, repeat, reason)
+
+        # A neighbour changes what the card has left, not what a trace says of this process.
+        pauses_s = () if repeat == TRACED_REPEAT else self.pauses_s
+        return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
+
+    def _measure_once(self, point: Point, repeat: int) -> Attempt:
         device = self.device.with_budget(point.device_budget_bytes)
         failed = self._prepare(point, repeat)
         if failed is not None:
-            return self._close(failed, [])
+            return self._close(failed, []), []
         traced = repeat == TRACED_REPEAT
         rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
-        with lease(device) as inherited:
+        with lease(device, self.lease_folder) as (device, inherited):  # from here on the one that is held
+            sampler, note = self.sampling.address()
+            job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
             order = ChildOrder(
-                job=self._job(point, repeat, device, rows, body=point.body, prepare=None),
+                job={**job, "sampler": sampler, "sampler_note": note},
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=log,
@@ -100,7 +122,11 @@ class Runner:
             launcher=self.launcher.name,
             duration_s=child.duration_s,
         )
-        return self._close(end, own)
+        return self._close(end, own), own
+
+    def close(self) -> None:
+        """End the sampler. Children are gone already, and the launchers are their opener's."""
+        self.sampling.close()
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""

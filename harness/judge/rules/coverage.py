@@ -6,14 +6,9 @@ from typing import Any
 from harness.judge.completeness import missing_from_point, missing_from_run
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.verdict import Check, FindingKind
-from harness.records import Point, Quality
+from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
 
 RULE = "coverage"
-
-# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
-# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
-_LEAST_SAMPLES = 5
-_LARGEST_GAP_SHARE = 0.25
 
 
 def check_coverage(evidence: Evidence) -> Iterator[Check]:
@@ -78,11 +73,13 @@ def _unreadable(row: Mapping[Any, Any] | None) -> str:
         return "no reading of it at all"
     if row["quality"] == Quality.UNAVAILABLE:
         return f"unavailable: {row['reason'] or 'no reason given'}"
-    if row["quality"] == Quality.SAMPLED:
+    if row["quality"] == Quality.UNRESOLVED:
+        return f"unresolved: {row['reason'] or 'no reason given'}"
+    if row["quality"] == Quality.SAMPLED:  # the meter has looked at this itself; a row made by hand has no meter
         samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
-        few = not isinstance(samples, int) or samples < _LEAST_SAMPLES
+        few = not isinstance(samples, int) or samples < LEAST_SAMPLES
         # "not <=" so that a gap that was never recorded, NaN, is no pass.
-        if few or not gap_s <= _LARGEST_GAP_SHARE * duration_s:
+        if few or not gap_s <= LARGEST_GAP_SHARE * duration_s:
             return f"sampled too coarsely to judge ({samples} samples, largest gap {gap_s} s of {duration_s:.3f} s)"
     return ""
 
