@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,24 +18,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
-from harness.pytest_options import DEFAULTS, declare_options
+from harness.pytest_options import DEFAULTS, declare_options, settle_options
+from harness.pytest_summary import summary
 from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
 from harness.run.devices import Device, choose_device
-from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
     end_run,
-    has_ended,
     hold_run_directory,
     make_run_directory,
     note_resumption,
-    plans_anything,
     start_run,
 )
 from harness.run.runner import Runner, void_run
-from harness.run.traced import repeat_id, traces_in_words
+from harness.run.traced import repeat_id
 
 if TYPE_CHECKING:
     from harness.resuming import Resumption
@@ -74,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if asked is not None and resume is not None:
             raise UsageError(f"--resume {resume} goes on in that directory; leave --memory-out {asked} out")
-        _settle(config, resume)
+        settle_options(config, resume)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
@@ -204,27 +201,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("memory")
     try:
-        for line in _summary(config, directory):
+        broken, resumed = config.stash.get(_BROKEN, ""), config.stash[_RESUMED]
+        for line in summary(directory, _shown(directory, config), broken=broken, resumed=resumed):
             terminalreporter.line(line)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
-
-
-def _summary(config: pytest.Config, directory: Path) -> Iterator[str]:
-    if not plans_anything(directory):
-        yield f"0 runs were selected, and {_shown(directory, config)} holds an empty plan; --collect-only lists the points"
-        return
-    ends = ends_of(directory)
-    outcomes = Counter(str(end.outcome) for end in ends)
-    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
-    yield f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}"
-    yield from traces_in_words(directory)
-    if (resumed := config.stash[_RESUMED]) is not None:
-        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
-    if (broken := config.stash.get(_BROKEN, "")) or not has_ended(directory):
-        why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  pytest ... --resume {_shown(directory, config)}"
-    yield f"judge them:  python -m harness gate {_shown(directory, config)}"
 
 
 @pytest.fixture(scope="session")
@@ -265,24 +246,6 @@ def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[
             pytest.fail(str(error), pytrace=False)
 
     return measure
-
-
-def _settle(config: pytest.Config, resume: Path | None) -> None:
-    """Give every setting its value: what the option says, what the resumed run was started with, or the default."""
-    known = DEFAULTS
-    if resume is not None:
-        from harness.resuming import settings_of  # only where a run is resumed
-
-        known = settings_of(resume)
-    for name, value in known.items():
-        given = config.getoption(name)
-        if resume is not None and given is not None and given != value:
-            option = f"--{name.replace('_', '-')}"
-            shown = "" if isinstance(given, bool) else f" {given}"
-            raise UsageError(
-                f"{option}{shown} was given, but {resume} was started with {value!r}; leave the option out, or start a new run"
-            )
-        setattr(config.option, name, value if given is None else given)
 
 
 def _resume(config: pytest.Config, resume: Path) -> "Resumption":

@@ -60,6 +60,14 @@ def allocate_too_much(workspace, parameters):
     bytearray(parameters["bytes"])
 
 
+def share_too_much(workspace, parameters):
+    """Fill memory that is shared, and therefore no part of the data segment; then wait to be stopped."""
+    with mmap.mmap(-1, parameters["bytes"]) as shared:
+        for offset in range(0, len(shared), mmap.PAGESIZE):
+            shared[offset] = 1
+        signal.pause()
+
+
 def show_environment(workspace, parameters):
     """Write down what the parent handed over."""
     Path(workspace, "environment").write_text(
