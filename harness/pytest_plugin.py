@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError
-from harness.records import RUN_FILE, Point, RunEnd
+from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
 from harness.run import options
 from harness.run.devices import Device, choose_device
 from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import claim_run_directory, default_run_directory, end_run, make_run_directory, plans_anything, start_run
 from harness.run.runner import Runner
+from harness.run.traced import repeat_id, traces_in_words
 from harness.units import GIB
 
 DEFAULT_REPEATS = 2
@@ -52,6 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=options.repeat_count,
         default=DEFAULT_REPEATS,
         help="times each point is measured, in fresh children (default: %(default)s)",
+    )
+    group.addoption(
+        "--no-trace",
+        action="store_true",
+        help="leave out the extra run of each point (its test is called traced) in which TensorFlow's profiler records every "
+        "allocation: without it nobody can say what was alive at a peak; with it a sweep takes one repeat longer, and the "
+        "measured repeats stay as they are",
     )
     group.addoption(
         "--device-budget",
@@ -117,10 +125,12 @@ def pytest_configure_node(node: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat every measured point."""
+    """Repeat every measured point, and trace it once."""
     if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
-        repeats = range(metafunc.config.getoption("repeats"))
-        metafunc.parametrize("repeat", repeats, ids=[f"repeat={repeat}" for repeat in repeats])
+        repeats = [*range(metafunc.config.getoption("repeats"))]
+        if not metafunc.config.getoption("no_trace"):
+            repeats.append(TRACED_REPEAT)
+        metafunc.parametrize("repeat", repeats, ids=[repeat_id(repeat) for repeat in repeats])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -151,6 +161,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("device"),
                 "isolation": config.getoption("isolation"),
+                "traces": _traces_planned(session.items),
             },
         )
     except HarnessError as error:
@@ -181,6 +192,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     outcomes = Counter(str(end.outcome) for end in ends)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     terminalreporter.line(f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}")
+    for line in traces_in_words(directory):
+        terminalreporter.line(line)
     terminalreporter.line(f"judge them:  python -m harness gate {_shown(directory, config)}")
 
 
@@ -203,7 +216,10 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
 
 @pytest.fixture
 def measure(memory_runner: Runner) -> Callable[[Point, int], RunEnd]:
-    """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns."""
+    """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns.
+
+    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
+    """
     return memory_runner.measure
 
 
@@ -215,6 +231,11 @@ def _points(items: list[pytest.Item]) -> list[Point]:
         if isinstance(point, Point) and "measure" in getattr(item, "fixturenames", ()):
             named[point.name] = point
     return list(named.values())
+
+
+def _traces_planned(items: list[pytest.Item]) -> bool:
+    callspecs = (getattr(item, "callspec", None) for item in items)
+    return any(callspec is not None and callspec.params.get("repeat") == TRACED_REPEAT for callspec in callspecs)
 
 
 def _device(config: pytest.Config) -> Device:

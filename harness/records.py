@@ -17,6 +17,11 @@ SCHEMA_VERSION = 2
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
 TRACES_FOLDER = "traces"
+"""Folder in the run directory with one compressed JSON file per traced point, and the rows of its run."""
+TRACE_SCHEMA_VERSION = 1
+"""Version of the files in it."""
+TRACED_REPEAT = -1
+"""Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
 
 Scalar = str | int | float | bool | None
 
@@ -154,6 +159,21 @@ class RunEnd:
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceEnd:
+    """How the traced run of a point ended, and where its trace is."""
+
+    point: str
+    outcome: Outcome
+    cause: str
+    reason: str
+    """How it ended, where not ok, and why there is no trace, where there is none."""
+    file: str | None
+    """Name of the trace in ``TRACES_FOLDER``; None where there is none."""
+    launcher: str
+    duration_s: float
+
+
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
@@ -189,3 +209,9 @@ def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
     values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
     return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
+
+
+def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
+    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
+    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})

@@ -10,7 +10,7 @@ from harness.judge.files import write_bytes, write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from reports.page import Page, make_page
-from reports.pictures import NAMES, Picture, draw
+from reports.pictures import NAMES, draw, draw_traces
 from reports.words import METER_MEANINGS, meter_name
 
 REPORT_FILE = "report.html"
@@ -26,8 +26,8 @@ def write_report(run: Run, judgement: Judgement) -> Path:
     Nothing but the run directory and its judgement is read, so the page can be made again anywhere. Each file is
     replaced in one step. Raises RunDirectoryError when one cannot be written.
     """
-    page = make_page(run, judgement, draw(run))
-    _write_plots(run.path / PLOTS_FOLDER, page.pictures)
+    page = make_page(run, judgement, draw(run), draw_traces=draw_traces)
+    _write_plots(run.path / PLOTS_FOLDER, page)
     path = run.path / REPORT_FILE
     write_text(path, render(page))
     return path
@@ -39,24 +39,25 @@ def render(page: Page) -> str:
         loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
-    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg, shown_findings=SHOWN_FINDINGS)
+    limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}
+    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg, **limits)
 
 
 def _svg(text: str) -> Markup:
     return Markup(text)  # noqa: S704 - drawn by matplotlib, which escapes the texts in it; see drawing.finish
 
 
-def _write_plots(folder: Path, pictures: tuple[Picture, ...]) -> None:
+def _write_plots(folder: Path, page: Page) -> None:
+    drawn = {picture.name: picture.wide for picture in (*page.pictures, *page.trace_pictures) if picture.wide is not None}
     try:
         folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder} cannot be made: {error}") from error
-    drawn = {picture.name: picture.wide for picture in pictures if picture.wide is not None}
-    for name in NAMES:
-        if name in drawn:
-            write_text(folder / f"{name}.svg", drawn[name].svg + "\n")
-            write_bytes(folder / f"{name}.png", drawn[name].png)
-        else:
-            # A picture of an earlier state would speak for a run that has none.
+        # A picture of an earlier state would speak for a run that has none.
+        traces = {path.stem for path in folder.glob("trace-*.svg")}
+        for name in (traces | set(NAMES)) - drawn.keys():
             for suffix in (".svg", ".png"):
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} cannot be made: {error}") from error
+    for name, drawing in drawn.items():
+        write_text(folder / f"{name}.svg", drawing.svg + "\n")
+        write_bytes(folder / f"{name}.png", drawing.png)

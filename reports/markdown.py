@@ -41,6 +41,7 @@ def render(page: Page) -> str:
         *_notes(page),
         *_findings(page),
         *_numbers(page),
+        *_traces(page),
         "### How to reproduce",
         *_reproduce(page),
     ]
@@ -81,6 +82,13 @@ def _numbers(page: Page) -> Iterator[str]:
         yield _of(table)
     if page.silent_meters:
         yield "\n".join(f"- {escape(sentence)}" for sentence in page.silent_meters)
+
+
+def _traces(page: Page) -> Iterator[str]:
+    """The points worth reading first; that there is no trace, and why, is among the notes."""
+    if page.traced.points:
+        yield "### What was alive at the peak"
+        yield "\n".join(f"- {escape(f'{point.point}: {point.headline} {point.refusal}')}" for point in page.traced.points)
 
 
 def _reproduce(page: Page) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What the page and the summary say, put together once so that both use the same words."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.judge.gate import Judgement
@@ -12,6 +12,7 @@ from reports import tables
 from reports.frames import SWEPT, describe_points, main_scenario, phase_table
 from reports.pictures import Picture
 from reports.tables import Table
+from reports.traced import TracedPoint, TracedRun, traced_run
 from reports.words import EXIT_WORDS, count, rate, unavailable
 
 
@@ -64,12 +65,25 @@ class Page:
     runs: Table
     main_fits: Table
     fits: Table
+    traced: TracedRun
+    trace_pictures: tuple[Picture, ...]
+    """Of the first of the traced points, in their order."""
     provenance: Mapping[str, tuple[tuple[str, str], ...]]
     """Headings, and below each what was recorded under which name."""
 
 
-def make_page(run: Run, judgement: Judgement, pictures: tuple[Picture, ...]) -> Page:
-    """The page of a run, from the run directory and its judgement alone; ``pictures`` where they are shown."""
+def make_page(
+    run: Run,
+    judgement: Judgement,
+    pictures: tuple[Picture, ...],
+    *,
+    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple[Picture, ...]] | None = None,
+) -> Page:
+    """The page of a run, from the run directory and its judgement alone.
+
+    ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that shows them.
+    """
+    traced = traced_run(run, judgement)
     verdict, table = judgement.verdict, phase_table(run.phases, run.points)
     odd_runs, all_runs = tables.runs(run)
     swept = main_scenario(run.points)
@@ -86,7 +100,7 @@ def make_page(run: Run, judgement: Judgement, pictures: tuple[Picture, ...]) -> 
         exit_code=int(verdict.exit_code),
         sentence=verdict.sentence,
         tally=_tally(len(verdict.checks), len(verdict.findings)),
-        notes=tuple(_notes(run, judgement)),
+        notes=(*_notes(run, judgement), *traced.notes),
         pictures=pictures,
         findings=tuple(_statement(check) for check in verdict.findings),
         held={rule: tuple(statements) for rule, statements in held.items()},
@@ -105,6 +119,8 @@ def make_page(run: Run, judgement: Judgement, pictures: tuple[Picture, ...]) -> 
         runs=all_runs,
         main_fits=tables.fits(tables.main_fits(judgement.fits, swept), f"Growth over the number of images, {swept}"),
         fits=tables.fits(judgement.fits, "Every fit"),
+        traced=traced,
+        trace_pictures=() if draw_traces is None else draw_traces(traced.points),
         provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run).items()},
     )
 

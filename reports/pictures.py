@@ -1,5 +1,6 @@
 """The pictures of a run with their captions in plain words; each drawn twice, for a desktop and for a telephone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,15 +13,19 @@ from reports.drawing import Drawing, finish
 from reports.frames import DEVICE_METER, STACK, SWEPT, PeakPicture, peak_line, peak_picture, phase_table, stack_table
 from reports.panels import phase_figure, stack_figure
 from reports.plots import peak_figure
+from reports.timeline import timeline_figure
+from reports.traced import TracedPoint
 from reports.words import meter_name, rate
 
 NAMES = ("peak", "phases", "stack")
 """Every picture there can be, in the order of the page; their files bear these names."""
+INLINED_TRACES = 4
+"""Timelines of traces in the page itself; the others are files. Chosen: each takes some 60 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One picture; ``wide`` and ``narrow`` are None together, and the caption then says why there is none."""
+    """One picture; where ``wide`` is None there is none, and the caption says why. ``narrow`` is for what is inlined."""
 
     name: str
     heading: str
@@ -35,6 +40,21 @@ def draw(run: Run) -> tuple[Picture, ...]:
     stacks = stack_table(run.phases, run.points)
     pictures = [_peaks(peaks), _phases(run, peaks)]
     return (*pictures, _stacks(stacks)) if len(stacks) else tuple(pictures)
+
+
+def draw_traces(points: Sequence[TracedPoint]) -> tuple[Picture, ...]:
+    """The timeline of each of these traces, in their order; only the first ``INLINED_TRACES`` for a telephone as well."""
+    return tuple(_trace(number, point) for number, point in enumerate(points, start=1))
+
+
+def _trace(number: int, point: TracedPoint) -> Picture:
+    caption = (
+        f"What was live on the device in {point.point}, after each allocation and deallocation in the order in which they "
+        f"happened. {point.headline}"
+    )
+    wide = timeline_figure(point.trace)
+    narrow = timeline_figure(point.trace, narrow=True) if number <= INLINED_TRACES else None
+    return _picture(f"trace-{number}", point.point, caption, wide, narrow)
 
 
 def _peaks(picture: PeakPicture) -> Picture:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import RunDirectoryError
 from harness.judge.manifest import first_error
-from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
+from harness.records import TRACES_FOLDER, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, TraceEnd
 
 # More than any machine has, and far inside the 64 bits of the table's columns and their differences.
 _LARGEST_BYTES = 2**60
@@ -69,6 +69,8 @@ class Rows:
     """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
     done: dict[RunKey, Outcome] = field(default_factory=dict)
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
+    traces: dict[str, TraceEnd] = field(default_factory=dict)
+    """How the traced run of each point ended; the last one, where it was traced again."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -126,6 +128,8 @@ def _check_planned(row: Mapping[str, Any], planned: set[str], repeats: int) -> N
     point, repeat = row.get("point"), row.get("repeat")
     if not isinstance(point, str) or point not in planned:
         raise _RowError(f"a row of {point!r}, which this run did not plan")
+    if row["kind"] == "traced":
+        return  # it is of none of the repeats
     if not isinstance(repeat, int) or isinstance(repeat, bool) or not 0 <= repeat < repeats:
         raise _RowError(f"repeat {repeat!r} of {point}, but {repeats} were planned, numbered from 0")
 
@@ -189,6 +193,13 @@ def _store_end(rows: Rows, line: bytes) -> None:
     rows.ends[run] = end
 
 
+def _store_traced(rows: Rows, line: bytes) -> None:
+    end = _TRACED.validate_json(line, strict=True)
+    if end.file is not None and Path(end.file).name != end.file:
+        raise _RowError(f"the trace of {end.point} is said to be {end.file!r}, which is not a name in {TRACES_FOLDER}/")
+    rows.traces[end.point] = end
+
+
 def _store_again(rows: Rows, line: bytes) -> None:
     again = _AGAIN.validate_json(line, strict=True)
     run = (again.point, again.repeat)
@@ -213,6 +224,7 @@ _PHASE = TypeAdapter(PhaseRecord)
 _DECLARED = TypeAdapter(_Declared)
 _DONE = TypeAdapter(_Done)
 _END = TypeAdapter(RunEnd)
+_TRACED = TypeAdapter(TraceEnd)
 
 _STORE = {
     "again": _store_again,
@@ -221,4 +233,5 @@ _STORE = {
     "declared": _store_declared,
     "done": _store_done,
     "end": _store_end,
+    "traced": _store_traced,
 }

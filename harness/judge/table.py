@@ -12,7 +12,7 @@ from harness.errors import RunDirectoryError
 from harness.judge.files import write_text
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.rows import Rows, read_rows
-from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading
+from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
 
 PHASES_FILE = "phases.csv"
 
@@ -80,6 +80,8 @@ class Run:
     """
     ends: pd.DataFrame
     """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s."""
+    traces: Mapping[str, TraceEnd]
+    """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
     problems: tuple[str, ...]
     """A sentence for everything in the directory that could not be used; not empty means incomplete."""
 
@@ -98,6 +100,7 @@ def load_run(path: Path) -> Run:
         points=points,
         phases=_phases_table(points, manifest.repeats, rows),
         ends=_ends_table(points, manifest.repeats, rows),
+        traces=rows.traces,
         problems=tuple(rows.problems),
     )
 

@@ -65,3 +65,9 @@ def _python_error(message: str) -> str | None:
 
 def _first_line(message: str) -> str:
     return message.strip().partition("\n")[0][:500]
+
+
+def refused_tensor(error: BaseException) -> tuple[str, str] | None:
+    """Shape and type of the tensor for which memory was refused, as the message has them; None where it has none."""
+    refused = _REFUSED.search(str(error))
+    return None if refused is None else (refused["shape"], refused["type"])

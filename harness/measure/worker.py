@@ -5,6 +5,7 @@ Nothing heavy is imported here: bodies, preparations and meters are loaded by na
 libraries read is set.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import json
@@ -45,6 +46,10 @@ class Job:
     """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation needs none."""
     meters: Sequence[str] = ()
     """``"module:Class"`` of each instrument, in the order in which they begin."""
+    tracer: str = ""
+    """``"module:Class"`` of what records every allocation; empty where nothing does."""
+    trace_path: str = ""
+    """The file that it writes."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -129,8 +134,16 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     body = load(job.body)
     device_name = load(job.prepare_device)(job.device)
     meters = [_open_meter(name, MeterContext(device_name=device_name, device=job.device)) for name in job.meters]
-    memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
-    body(memory, job.parameters)
+    with contextlib.ExitStack() as recording:
+        if job.tracer:
+            tracer = load(job.tracer)(
+                point=job.point, device_name=device_name, device=job.device, path=Path(job.trace_path), emit=emit
+            )
+            recording.enter_context(tracer)
+            # As the last meter it begins last and ends first: its marks enclose the body alone.
+            meters, emit = [*meters, tracer], tracer.hear
+        memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
+        body(memory, job.parameters)
 
 
 def _open_meter(name: str, context: MeterContext) -> Meter:

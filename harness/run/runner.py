@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, Outcome, Point, RunEnd, append_row, to_json
+from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, to_json
 from harness.run.devices import Device, lease
 from harness.run.ends import classify, exit_in_words, last_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildOrder, Launcher
+from harness.run.traced import clear_unfinished, new_trace_rows, repeat_id, trace_end, trace_path
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -21,6 +22,10 @@ METERS = (
     "harness.measure.meters.host:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
+TRACED_METERS = METERS
+"""The instruments of the traced run; among them may be what costs too much for the measured ones."""
+TRACER = "harness.measure.tracing:Tracer"
+"""What records every allocation of the traced run."""
 PREPARE_DEVICE = "harness.measure.device:prepare_device"
 """What makes TensorFlow use the leased device, in the child."""
 
@@ -42,6 +47,7 @@ class Runner:
     """What a child may hold besides the emulated device."""
     timeout_s: float
     meters: tuple[str, ...] = METERS
+    traced_meters: tuple[str, ...] = TRACED_METERS
     prepare_device: str = PREPARE_DEVICE
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     _prepared: set[str] = field(default_factory=set, init=False)
@@ -50,17 +56,20 @@ class Runner:
     def measure(self, point: Point, repeat: int) -> RunEnd:
         """Run one repeat of one point in a child of its own; its rows and its end are on disk when this returns.
 
+        ``TRACED_REPEAT`` is the extra run in which every allocation is recorded. The recording takes host memory and time,
+        so its rows go to a file of their own beside the trace; rows.jsonl has one row that says how it ended.
         Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have.
         """
         device = self.device.with_budget(point.device_budget_bytes)
         failed = self._prepare(point, repeat)
         if failed is not None:
-            return self._close(failed)
-        rows = self.run_directory / ROWS_FILE
+            return self._close(failed, [])
+        traced = repeat == TRACED_REPEAT
+        rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
         already_bytes = rows.stat().st_size
         with lease(device) as inherited:
             order = ChildOrder(
-                job=self._job(point, repeat, device, body=point.body, prepare=None),
+                job=self._job(point, repeat, device, rows, body=point.body, prepare=None),
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
                 log=self._log(point, repeat),
@@ -71,23 +80,22 @@ class Runner:
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, self._log_tail(point, repeat))
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
-        return self._close(
-            RunEnd(
-                point=point.name,
-                repeat=repeat,
-                outcome=ending.outcome,
-                cause=ending.cause,
-                reason=ending.reason,
-                phase=phase,
-                exit_code=child.exit_code,
-                launcher=self.launcher.name,
-                duration_s=child.duration_s,
-            )
+        end = RunEnd(
+            point=point.name,
+            repeat=repeat,
+            outcome=ending.outcome,
+            cause=ending.cause,
+            reason=ending.reason,
+            phase=phase,
+            exit_code=child.exit_code,
+            launcher=self.launcher.name,
+            duration_s=child.duration_s,
         )
+        return self._close(end, own)
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""
-        job = self._job(point, repeat, self.device, body=None, prepare=point.prepare)
+        job = self._job(point, repeat, self.device, self.run_directory / ROWS_FILE, body=None, prepare=point.prepare)
         what = json.dumps([job["prepare"], job["parameters"]], sort_keys=True)
         if point.prepare is None or what in self._prepared:
             return None
@@ -117,7 +125,10 @@ class Runner:
             duration_s=child.duration_s,
         )
 
-    def _job(self, point: Point, repeat: int, device: Device, *, body: str | None, prepare: str | None) -> dict[str, Any]:
+    def _job(
+        self, point: Point, repeat: int, device: Device, rows: Path, *, body: str | None, prepare: str | None
+    ) -> dict[str, Any]:
+        traced = body is not None and repeat == TRACED_REPEAT
         return {
             "point": point.name,
             "repeat": repeat,
@@ -125,10 +136,12 @@ class Runner:
             "prepare": prepare,
             "parameters": {**point.fixed, **point.inputs, **point.parameters},
             "workspace": str(self.workspace.resolve()),
-            "rows_path": str((self.run_directory / ROWS_FILE).resolve()),
+            "rows_path": str(rows.resolve()),
             "device": device.for_child(),
             "prepare_device": self.prepare_device,
-            "meters": self.meters,
+            "meters": self.traced_meters if traced else self.meters,
+            "tracer": TRACER if traced else "",
+            "trace_path": str(trace_path(self.run_directory, point.name).resolve()) if traced else "",
             # The emulated device is host memory too, and is limited by its own allocator.
             "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),
         }
@@ -136,17 +149,21 @@ class Runner:
     def _log(self, point: Point, repeat: int) -> Path:
         logs = self.run_directory / "logs"
         logs.mkdir(exist_ok=True)
-        return logs / f"{point.name}-repeat={repeat}.log"
+        return logs / f"{point.name}-{repeat_id(repeat)}.log"
 
     def _log_tail(self, point: Point, repeat: int) -> str:
         return last_words(self._log(point, repeat).read_text(encoding="utf-8", errors="replace"))
 
-    def _close(self, end: RunEnd) -> RunEnd:
+    def _close(self, end: RunEnd, own: list[dict[str, Any]]) -> RunEnd:
+        row = {"kind": "end", **to_json(end)}
+        if end.repeat == TRACED_REPEAT:
+            clear_unfinished(self.run_directory, end.point)
+            row = {"kind": "traced", **to_json(trace_end(end, own))}
         rows = self.run_directory / ROWS_FILE
         try:
             descriptor = os.open(rows, os.O_WRONLY | os.O_APPEND)
             try:
-                append_row(descriptor, {"kind": "end", **to_json(end)})
+                append_row(descriptor, row)
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -1,0 +1,333 @@
+"""Replay what an allocator did, address by address: how much was live at every moment, and what it was at the peaks.
+
+Pure: events in, records out; nothing of TensorFlow is imported. The *requested* bytes of a replay are what the program
+asked for, unquantised; the allocator's bytes are those it keeps count of itself, rounded up to its chunks.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+WINDOW = 12
+"""Chosen: how many events in a row may have changed places. One is stamped in the allocator's lock or right beside it, so
+that each thread can have at most one out of place."""
+MOST_MULTIPLES = 8
+"""Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within 1 % lie so dense that
+any amount would soon be near one."""
+MATCH_TOLERANCE = 0.01
+"""Chosen: an amount within 1 % of a multiple of a declared array is told as that multiple."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One allocation or deallocation, as the allocator reported it. The texts are empty where it named none."""
+
+    time_ns: int
+    allocated: bool
+    """False: it was given back."""
+    address: int
+    requested_bytes: int
+    allocation_bytes: int
+    """What the allocator took for it."""
+    in_use_bytes: int
+    """The allocator's own count of everything in use, after this event."""
+    op: str = ""
+    shape: str = ""
+    dtype: str = ""
+    region: str = ""
+    """What the memory is for, in TensorFlow's words: output, temp, persist, dynamic."""
+
+    @property
+    def change_bytes(self) -> int:
+        """How far the allocator's count moved."""
+        return self.allocation_bytes if self.allocated else -self.allocation_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One phase on the clock of the events."""
+
+    phase: str
+    index: int
+    finished: bool
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edges:
+    """Start, peak and end of one amount over a phase, in bytes."""
+
+    start_bytes: int
+    peak_bytes: int
+    end_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """Allocations of one operation, shape and size that were live at the same moment."""
+
+    op: str
+    shape: str
+    dtype: str
+    region: str
+    each_bytes: int
+    count: int
+    like: str
+    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty; where no operation is
+    named, small multiples of it are told too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseReplay:
+    """One phase of a replay."""
+
+    span: Span
+    requested: Edges
+    """Of what was asked for since the recording began; memory from before it is not in here."""
+    allocator: Edges
+    """The allocator's own count, with whatever was in use before."""
+    peak_ns: int
+    """When the requested bytes were highest, for the first time."""
+    alive: tuple[Alive, ...]
+    """What was live then, the largest total first."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What was replayed, and everything in it that did not fit."""
+
+    allocations: int = 0
+    deallocations: int = 0
+    from_before: int = 0
+    """Deallocations of addresses that were allocated before the recording began; they lower the allocator's bytes alone."""
+    reordered: int = 0
+    """Events that the allocator's own count places before others with earlier times."""
+    jumps: int = 0
+    """Events whose count does not follow from the one before: something between them was not recorded."""
+    overwritten: int = 0
+    """Allocations at an address that was live still: its deallocation was not recorded; the later one is kept."""
+    resized: int = 0
+    """Deallocations of another size than was allocated at the address; the size that was allocated is taken off."""
+
+
+@dataclass(slots=True)
+class Timeline:
+    """How much was live after each event, one entry each, in order.
+
+    Times never go back: what the allocator counted after another event did not happen before it.
+    """
+
+    time_ns: "array[int]" = field(default_factory=lambda: array("q"))
+    requested_bytes: "array[int]" = field(default_factory=lambda: array("q"))
+    allocator_bytes: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """The whole of one recording."""
+
+    base_bytes: int
+    """In use by the allocator's own count when the recording began."""
+    events: tuple[Event, ...]
+    """In the order in which they happened."""
+    timeline: Timeline
+    phases: tuple[PhaseReplay, ...]
+    counts: Counts
+
+
+def replay(events: Iterable[Event], spans: Sequence[Span], *, base_bytes: int, declared: Mapping[str, int]) -> Replay:
+    """Put the events of one allocator in order and follow them.
+
+    ``base_bytes`` is what the allocator had in use when the recording began, ``spans`` the phases in their order, and
+    ``declared`` what the scenario's arrays add up to, by name.
+    """
+    counts = Counts()
+    ordered = tuple(_in_order(sorted(events, key=lambda event: event.time_ns), base_bytes, counts))
+    timeline = _follow(ordered, counts)
+    peaks = [_peak_place(timeline, span) for span in spans]
+    alive = _alive_at(ordered, set(peaks), declared)
+    phases = tuple(
+        _phase(timeline, span, place, alive.get(place, ()), base_bytes) for span, place in zip(spans, peaks, strict=True)
+    )
+    return Replay(base_bytes=base_bytes, events=ordered, timeline=timeline, phases=phases, counts=counts)
+
+
+def refusal_place(done: Replay, *, from_ns: int, asked_bytes: int, limit_bytes: int | None) -> int:
+    """Number of the last event before memory was refused between ``from_ns`` and the end; -1 for none at all.
+
+    A refused request leaves no event, and what follows it gives memory back: the moment is that of the last allocation.
+    Where the allocator's limit is known, it is the last one after which the request could not have fitted, so that small
+    ones made while the error was on its way are left out. Without an allocation it is the moment at ``from_ns``.
+    """
+    start = bisect_left(done.timeline.time_ns, from_ns)
+    allocated = [place for place in range(start, len(done.events)) if done.events[place].allocated]
+    most_bytes = None if limit_bytes is None else limit_bytes - asked_bytes
+    crowded = [place for place in allocated if most_bytes is not None and done.events[place].in_use_bytes > most_bytes]
+    return (crowded or allocated or [start - 1])[-1]
+
+
+def alive_after(done: Replay, place: int, declared: Mapping[str, int]) -> tuple[Alive, ...]:
+    """What was live after the event with this number; nothing for -1."""
+    return _alive_at(done.events, {place}, declared).get(place, ())
+
+
+def group(live: Iterable[Event], declared: Mapping[str, int]) -> tuple[Alive, ...]:
+    """Live allocations by operation, shape, type, region and size; the largest total first, names decide between equals."""
+    numbers = Counter((event.op, event.shape, event.dtype, event.region, event.requested_bytes) for event in live)
+    ranked = sorted(numbers.items(), key=lambda item: (-item[0][4] * item[1], item[0]))
+    return tuple(
+        Alive(
+            op=op,
+            shape=shape,
+            dtype=dtype,
+            region=region,
+            each_bytes=each_bytes,
+            count=count,
+            like=multiple_of(each_bytes, declared, most=1 if op else MOST_MULTIPLES),
+        )
+        for (op, shape, dtype, region, each_bytes), count in ranked
+    )
+
+
+def multiple_of(amount_bytes: int, declared: Mapping[str, int], *, most: int = MOST_MULTIPLES) -> str:
+    """``"1.00 x batch"``: the smallest multiple, up to ``most``, of a declared array that the amount is within 1 % of.
+
+    Empty where there is none. Of several arrays with the same multiple the nearest is named, then the first declared.
+    """
+    found = []
+    for place, (name, unit_bytes) in enumerate(declared.items()):
+        ratio = amount_bytes / unit_bytes if unit_bytes else 0.0
+        whole = round(ratio)
+        distance = abs(ratio - whole)
+        if 1 <= whole <= most and distance <= MATCH_TOLERANCE * whole:
+            found.append((whole, distance, place, f"{ratio:.2f} x {name}"))
+    return min(found)[3] if found else ""
+
+
+def _in_order(events: list[Event], base_bytes: int, counts: Counts) -> Iterator[Event]:
+    """The events in the order of the allocator's own count, which decides where times are equal or out of place."""
+    in_use_bytes, live = base_bytes, set[int]()
+    coming, waiting = iter(events), deque[Event]()
+    while True:
+        waiting.extend(islice(coming, WINDOW - len(waiting)))
+        if not waiting:
+            return
+        if not _follows(waiting[0], in_use_bytes, waiting[0].address in live):
+            changed = _first_chain(list(waiting), in_use_bytes, live)
+            counts.jumps += changed is None
+            for place, event in enumerate(changed or ()):
+                waiting[place] = event
+        event = waiting.popleft()
+        counts.reordered += any(later.time_ns < event.time_ns for later in waiting)
+        (live.add if event.allocated else live.discard)(event.address)
+        in_use_bytes = event.in_use_bytes
+        yield event
+
+
+def _follows(event: Event, in_use_bytes: int, occupied: bool) -> bool:  # noqa: FBT001 - a fact about the event's address
+    """Whether the event can be the next one: the count fits, and nothing is allocated where something lies."""
+    return event.in_use_bytes == in_use_bytes + event.change_bytes and not (event.allocated and occupied)
+
+
+def _first_chain(window: list[Event], in_use_bytes: int, live: set[int]) -> list[Event] | None:
+    """The shortest beginning of the window that is one chain in another order, in that order; None when there is none."""
+    for length in range(2, len(window) + 1):
+        found = _chain(window[:length], (), in_use_bytes, live, set())
+        if found is not None:
+            return [window[place] for place in found]
+    return None
+
+
+def _chain(
+    window: list[Event], taken: tuple[int, ...], in_use_bytes: int, live: set[int], dead_ends: set[frozenset[int]]
+) -> tuple[int, ...] | None:
+    """An order of the whole window that begins with ``taken`` and in which each event follows from the one before."""
+    if len(taken) == len(window):
+        return taken
+    # What has been taken decides the count and what is live, whatever the order: each set is tried once.
+    if (already := frozenset(taken)) in dead_ends:
+        return None
+    for place, event in enumerate(window):
+        if place in already:
+            continue
+        earlier = [window[number].allocated for number in taken if window[number].address == event.address]
+        if _follows(event, in_use_bytes, earlier[-1] if earlier else event.address in live):
+            found = _chain(window, (*taken, place), event.in_use_bytes, live, dead_ends)
+            if found is not None:
+                return found
+    dead_ends.add(already)
+    return None
+
+
+def _follow(ordered: Sequence[Event], counts: Counts) -> Timeline:
+    """The sums after each event."""
+    timeline, live, requested_bytes = Timeline(), dict[int, int](), 0
+    for event in ordered:
+        known_bytes = live.pop(event.address, None)
+        requested_bytes -= known_bytes or 0
+        if event.allocated:
+            counts.allocations += 1
+            counts.overwritten += known_bytes is not None
+            live[event.address] = event.requested_bytes
+            requested_bytes += event.requested_bytes
+        else:
+            counts.deallocations += 1
+            counts.from_before += known_bytes is None
+            counts.resized += known_bytes is not None and known_bytes != event.requested_bytes
+        timeline.time_ns.append(max(event.time_ns, timeline.time_ns[-1]) if timeline.time_ns else event.time_ns)
+        timeline.requested_bytes.append(requested_bytes)
+        timeline.allocator_bytes.append(event.in_use_bytes)
+    return timeline
+
+
+def _alive_at(ordered: Sequence[Event], places: set[int], declared: Mapping[str, int]) -> dict[int, tuple[Alive, ...]]:
+    """What is live after each of the events with these numbers."""
+    live: dict[int, Event] = {}
+    found = {}
+    for place, event in enumerate(ordered):
+        live.pop(event.address, None)
+        if event.allocated:
+            live[event.address] = event
+        if place in places:
+            found[place] = group(live.values(), declared)
+    return found
+
+
+def _places(timeline: Timeline, span: Span) -> tuple[int, int]:
+    """Number of the last event before the phase (-1: none) and of the last one in it."""
+    return bisect_left(timeline.time_ns, span.start_ns) - 1, bisect_right(timeline.time_ns, span.end_ns) - 1
+
+
+def _peak_place(timeline: Timeline, span: Span) -> int:
+    """Number of the event after which the requested bytes of the phase were highest, the first of equals; -1 before any."""
+    before, last = _places(timeline, span)
+    amounts = timeline.requested_bytes
+    best, best_bytes = before, amounts[before] if before >= 0 else 0
+    for place in range(before + 1, last + 1):
+        if amounts[place] > best_bytes:
+            best, best_bytes = place, amounts[place]
+    return best
+
+
+def _phase(timeline: Timeline, span: Span, peak_place: int, alive: tuple[Alive, ...], base_bytes: int) -> PhaseReplay:
+    before, last = _places(timeline, span)
+    return PhaseReplay(
+        span=span,
+        requested=_edges(timeline.requested_bytes, before, last, 0),
+        allocator=_edges(timeline.allocator_bytes, before, last, base_bytes),
+        # A peak that the phase began with was there at its start.
+        peak_ns=max(timeline.time_ns[peak_place], span.start_ns) if peak_place >= 0 else span.start_ns,
+        alive=alive,
+    )
+
+
+def _edges(amounts: "array[int]", before: int, last: int, at_first_bytes: int) -> Edges:
+    start_bytes = amounts[before] if before >= 0 else at_first_bytes
+    within = amounts[before + 1 : last + 1]
+    return Edges(
+        start_bytes=start_bytes, peak_bytes=max([start_bytes, *within]), end_bytes=within[-1] if len(within) else start_bytes
+    )

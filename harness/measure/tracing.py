@@ -1,0 +1,264 @@
+"""Record every allocation of one run through TensorFlow's profiler, and leave the replay in one compact file.
+
+Runs in the child, around the body. Nothing that goes wrong here changes how the run ends: the reason is told instead of
+the file.
+"""
+
+import gzip
+import json
+import math
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import tensorflow as tf
+
+from harness.errors import MeterUnavailable
+from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, multiple_of, refusal_place, replay
+from harness.measure.endings import name_exception, refused_tensor
+from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
+from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
+
+_XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
+_OPTIONS = {"host_tracer_level": 1, "python_tracer_level": 0, "device_tracer_level": 0}
+"""The least that tells of allocations: seen with TensorFlow 2.21."""
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What the body has said so far, by the rows it caused."""
+
+    phases: list[str] = field(default_factory=list)
+    finished: set[str] = field(default_factory=set)
+    declared: dict[str, int] = field(default_factory=dict)
+
+
+class Tracer:
+    """Records from ``with`` to its end. As the last meter it marks the edges of the phases, close around the body.
+
+    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point", "file", "reason"}``, where the
+    file is None when there is none, and the reason says why.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, *, point: str, device_name: str, device: Mapping[str, Any], path: Path, emit: Emit) -> None:
+        self._point = point
+        self._device_name = device_name
+        self._limit_bytes: int | None = device["limit_bytes"]
+        self._path = path
+        self._emit = emit
+        self._heard = _Heard()
+        self._edge = 0
+        self._base_bytes = 0
+        self._xplane: ModuleType | None = None
+        self._reason = "the recording was not started"
+
+    def hear(self, row: Mapping[str, Any]) -> None:
+        """Emit a row of the run, and remember what a trace needs of it."""
+        self._emit(row)
+        if row["kind"] == "begin":
+            self._heard.phases.append(row["phase"])
+        elif row["kind"] == "phase" and row["finished"]:
+            self._heard.finished.add(row["phase"])
+        elif row["kind"] == "declared":
+            self._heard.declared.update(row["values"])
+
+    def open(self) -> None:
+        """Nothing to check: what is missing is told with the trace."""
+
+    def begin(self) -> None:
+        """Mark the start of a phase."""
+        self._mark()
+
+    def end(self) -> tuple[Reading, ...]:
+        """Mark the end of a phase."""
+        self._mark()
+        return ()
+
+    def __enter__(self) -> Self:
+        """Start recording; what that needs is imported before the first phase."""
+        try:
+            self._xplane = _xplane()
+            self._base_bytes = _in_use_bytes(self._device_name)
+            tf.profiler.experimental.start(str(self._folder), options=tf.profiler.experimental.ProfilerOptions(**_OPTIONS))
+        except Exception as error:  # noqa: BLE001 - the run goes on without a trace, whatever TensorFlow says
+            self._xplane = None
+            self._reason = _sentence(error)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop, replay, write; the body's own error goes on."""
+        written = False
+        if self._xplane is not None:
+            try:
+                self._write(self._stop(self._xplane), error)
+                written = True
+            except Exception as failure:  # noqa: BLE001 - see above
+                self._reason = _sentence(failure)
+            finally:
+                shutil.rmtree(self._folder, ignore_errors=True)
+        self._emit(
+            {
+                "kind": "trace",
+                "point": self._point,
+                "file": self._path.name if written else None,
+                "reason": "" if written else self._reason,
+            }
+        )
+
+    @property
+    def _folder(self) -> Path:
+        """Where the profiler writes; the parent deletes it too, in case the child dies."""
+        return profile_folder(self._path)
+
+    def _mark(self) -> None:
+        with tf.profiler.experimental.Trace(EDGE_EVENT, **{EDGE_NUMBER: self._edge}):
+            self._edge += 1
+
+    def _stop(self, xplane: ModuleType) -> Profile:
+        tf.profiler.experimental.stop()
+        found = sorted(self._folder.rglob("*.xplane.pb"))
+        if len(found) != 1:
+            raise MeterUnavailable(f"the profiler left {len(found)} recordings instead of one")
+        profile = read_profile(found[0], device_allocator(self._device_name), xplane)
+        if not profile.events and profile.others:
+            raise MeterUnavailable(
+                f"the profiler tells nothing of {device_allocator(self._device_name)}, only of {', '.join(sorted(profile.others))}"
+            )
+        return profile
+
+    def _write(self, profile: Profile, error: BaseException | None) -> None:
+        heard = self._heard
+        spans = [
+            Span(
+                phase=phase,
+                index=index,
+                finished=phase in heard.finished,
+                start_ns=profile.edges[2 * index][1],
+                end_ns=profile.edges[2 * index + 1][0],
+            )
+            for index, phase in enumerate(heard.phases)
+        ]
+        done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
+        origin_ns = min([start for start, _ in profile.edges.values()] + [event.time_ns for event in profile.events[:1]], default=0)
+        document = {
+            "schema_version": TRACE_SCHEMA_VERSION,
+            "point": self._point,
+            "device": self._device_name,
+            "allocator": device_allocator(self._device_name),
+            "tensorflow": tf.__version__,
+            "limit_bytes": self._limit_bytes,
+            "base_bytes": done.base_bytes,
+            "declared": heard.declared,
+            "phases": [_phase(phase, origin_ns) for phase in done.phases],
+            "timeline": {
+                "time_ns": _steps(done.timeline.time_ns, origin_ns),
+                "requested_bytes": _steps(done.timeline.requested_bytes),
+                "allocator_bytes": _steps(done.timeline.allocator_bytes),
+            },
+            "counts": {**asdict(done.counts), "other_allocators": dict(sorted(profile.others.items()))},
+            "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._limit_bytes),
+        }
+        write_compact(self._path, document)
+
+
+def profile_folder(path: Path) -> Path:
+    """The profiler's folder beside the trace at ``path``."""
+    return path.with_name(f"{path.name}.profile")
+
+
+def device_allocator(device_name: str) -> str:
+    """The allocator of a device as TensorFlow names it: ``"GPU_0_bfc"``, or the one the CPU borrows from cards."""
+    kind, _, index = device_name.partition(":")
+    return "bfc_cpu_allocator_for_gpu" if kind == "CPU" else f"{kind}_{index}_bfc"
+
+
+def write_compact(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON, compressed, in one step; the same document gives the same bytes. Raises OSError."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(gzip.compress(text, mtime=0))
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _xplane() -> ModuleType:
+    try:
+        return import_module(_XPLANE)
+    except ImportError as error:
+        raise MeterUnavailable(f"TensorFlow {tf.__version__} has no {_XPLANE} to read the profiler's file with") from error
+
+
+def _in_use_bytes(device_name: str) -> int:
+    return int(tf.config.experimental.get_memory_info(device_name)["current"])
+
+
+def _sentence(error: Exception) -> str:
+    """One line: our own errors are sentences already."""
+    text = str(error).strip().partition("\n")[0][:500]
+    return text if isinstance(error, MeterUnavailable) else f"{type(error).__name__}: {text}"
+
+
+def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
+    span = phase.span
+    return {
+        "phase": span.phase,
+        "index": span.index,
+        "finished": span.finished,
+        "start_ns": span.start_ns - origin_ns,
+        "peak_ns": phase.peak_ns - origin_ns,
+        "end_ns": span.end_ns - origin_ns,
+        "requested": asdict(phase.requested),
+        "allocator": asdict(phase.allocator),
+        "alive": [asdict(alive) for alive in phase.alive],
+    }
+
+
+def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
+    """The differences from each to the next, the first from ``before``."""
+    return [after - earlier for earlier, after in zip([before, *amounts], amounts, strict=False)]
+
+
+def _out_of_memory(
+    done: Replay, spans: list[Span], error: BaseException, declared: Mapping[str, int], limit_bytes: int | None
+) -> dict[str, Any] | None:
+    """What was asked for and what was live, where the error says that the device's memory ran out."""
+    if name_exception(error).outcome is not Outcome.DEVICE_OOM:
+        return None
+    shape, dtype, asked_bytes = _asked(error)
+    unfinished = spans[-1] if spans and not spans[-1].finished else None
+    from_ns = unfinished.start_ns if unfinished else spans[-1].end_ns if spans else 0
+    place = refusal_place(done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=limit_bytes)
+    return {
+        "phase": unfinished.phase if unfinished else None,
+        "shape": shape,
+        "dtype": dtype,
+        "asked_bytes": asked_bytes,
+        "like": multiple_of(asked_bytes or 0, declared),
+        "requested_bytes": done.timeline.requested_bytes[place] if place >= 0 else 0,
+        "allocator_bytes": done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
+        "alive": [asdict(alive) for alive in alive_after(done, place, declared)],
+    }
+
+
+def _asked(error: BaseException) -> tuple[str, str, int | None]:
+    """Shape, type and bytes of the tensor that was refused; empty and None where the message does not tell."""
+    refused = refused_tensor(error)
+    if refused is None:
+        return "", "", None
+    shape, type_name = refused
+    dtype = tf.as_dtype(type_name)  # the message has the short names of types.cc, which as_dtype knows
+    numbers = [int(number) for number in shape.strip("[]").split(",") if number]
+    return shape, str(dtype.name), math.prod(numbers) * dtype.size or None
