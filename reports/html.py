@@ -10,7 +10,7 @@ from harness.judge.files import write_bytes, write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from reports.page import Page, make_page
-from reports.pictures import NAMES, draw, draw_traces
+from reports.pictures import INLINED_TRACES, NAMES, draw, draw_traces
 from reports.words import METER_MEANINGS, meter_name
 
 REPORT_FILE = "report.html"

@@ -6,44 +6,17 @@ asked for, unquantised; the allocator's bytes are those it keeps count of itself
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
-WINDOW = 12
-"""Chosen: how many events in a row may have changed places. One is stamped in the allocator's lock or right beside it, so
-that each thread can have at most one out of place."""
+from harness.measure.ordering import Event, Ordering
+
 MOST_MULTIPLES = 8
 """Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within 1 % lie so dense that
 any amount would soon be near one."""
-MATCH_TOLERANCE = 0.01
+MATCH_PERCENT = 1
 """Chosen: an amount within 1 % of a multiple of a declared array is told as that multiple."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One allocation or deallocation, as the allocator reported it. The texts are empty where it named none."""
-
-    time_ns: int
-    allocated: bool
-    """False: it was given back."""
-    address: int
-    requested_bytes: int
-    allocation_bytes: int
-    """What the allocator took for it."""
-    in_use_bytes: int
-    """The allocator's own count of everything in use, after this event."""
-    op: str = ""
-    shape: str = ""
-    dtype: str = ""
-    region: str = ""
-    """What the memory is for, in TensorFlow's words: output, temp, persist, dynamic."""
-
-    @property
-    def change_bytes(self) -> int:
-        """How far the allocator's count moved."""
-        return self.allocation_bytes if self.allocated else -self.allocation_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +78,7 @@ class Counts:
     from_before: int = 0
     """Deallocations of addresses that were allocated before the recording began; they lower the allocator's bytes alone."""
     reordered: int = 0
-    """Events that the allocator's own count places before others with earlier times."""
+    """Events that the allocator's own count places after others with later times."""
     jumps: int = 0
     """Events whose count does not follow from the one before: something between them was not recorded."""
     overwritten: int = 0
@@ -146,7 +119,9 @@ def replay(events: Iterable[Event], spans: Sequence[Span], *, base_bytes: int, d
     ``declared`` what the scenario's arrays add up to, by name.
     """
     counts = Counts()
-    ordered = tuple(_in_order(sorted(events, key=lambda event: event.time_ns), base_bytes, counts))
+    ordering = Ordering(base_bytes)
+    ordered = tuple(ordering.order(sorted(events, key=lambda event: event.time_ns)))
+    counts.reordered, counts.jumps = ordering.reordered, ordering.jumps
     timeline = _follow(ordered, counts)
     peaks = [_peak_place(timeline, span) for span in spans]
     alive = _alive_at(ordered, set(peaks), declared)
@@ -200,67 +175,11 @@ def multiple_of(amount_bytes: int, declared: Mapping[str, int], *, most: int = M
     """
     found = []
     for place, (name, unit_bytes) in enumerate(declared.items()):
-        ratio = amount_bytes / unit_bytes if unit_bytes else 0.0
-        whole = round(ratio)
-        distance = abs(ratio - whole)
-        if 1 <= whole <= most and distance <= MATCH_TOLERANCE * whole:
-            found.append((whole, distance, place, f"{ratio:.2f} x {name}"))
+        whole = round(amount_bytes / unit_bytes) if unit_bytes else 0
+        distance_bytes = abs(amount_bytes - whole * unit_bytes)
+        if 1 <= whole <= most and 100 * distance_bytes <= MATCH_PERCENT * whole * unit_bytes:
+            found.append((whole, distance_bytes, place, f"{amount_bytes / unit_bytes:.2f} x {name}"))
     return min(found)[3] if found else ""
-
-
-def _in_order(events: list[Event], base_bytes: int, counts: Counts) -> Iterator[Event]:
-    """The events in the order of the allocator's own count, which decides where times are equal or out of place."""
-    in_use_bytes, live = base_bytes, set[int]()
-    coming, waiting = iter(events), deque[Event]()
-    while True:
-        waiting.extend(islice(coming, WINDOW - len(waiting)))
-        if not waiting:
-            return
-        if not _follows(waiting[0], in_use_bytes, waiting[0].address in live):
-            changed = _first_chain(list(waiting), in_use_bytes, live)
-            counts.jumps += changed is None
-            for place, event in enumerate(changed or ()):
-                waiting[place] = event
-        event = waiting.popleft()
-        counts.reordered += any(later.time_ns < event.time_ns for later in waiting)
-        (live.add if event.allocated else live.discard)(event.address)
-        in_use_bytes = event.in_use_bytes
-        yield event
-
-
-def _follows(event: Event, in_use_bytes: int, occupied: bool) -> bool:  # noqa: FBT001 - a fact about the event's address
-    """Whether the event can be the next one: the count fits, and nothing is allocated where something lies."""
-    return event.in_use_bytes == in_use_bytes + event.change_bytes and not (event.allocated and occupied)
-
-
-def _first_chain(window: list[Event], in_use_bytes: int, live: set[int]) -> list[Event] | None:
-    """The shortest beginning of the window that is one chain in another order, in that order; None when there is none."""
-    for length in range(2, len(window) + 1):
-        found = _chain(window[:length], (), in_use_bytes, live, set())
-        if found is not None:
-            return [window[place] for place in found]
-    return None
-
-
-def _chain(
-    window: list[Event], taken: tuple[int, ...], in_use_bytes: int, live: set[int], dead_ends: set[frozenset[int]]
-) -> tuple[int, ...] | None:
-    """An order of the whole window that begins with ``taken`` and in which each event follows from the one before."""
-    if len(taken) == len(window):
-        return taken
-    # What has been taken decides the count and what is live, whatever the order: each set is tried once.
-    if (already := frozenset(taken)) in dead_ends:
-        return None
-    for place, event in enumerate(window):
-        if place in already:
-            continue
-        earlier = [window[number].allocated for number in taken if window[number].address == event.address]
-        if _follows(event, in_use_bytes, earlier[-1] if earlier else event.address in live):
-            found = _chain(window, (*taken, place), event.in_use_bytes, live, dead_ends)
-            if found is not None:
-                return found
-    dead_ends.add(already)
-    return None
 
 
 def _follow(ordered: Sequence[Event], counts: Counts) -> Timeline:

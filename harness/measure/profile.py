@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.measure.allocations import Event
+from harness.measure.ordering import Event
 
 EDGE_EVENT = "memory_phase_edge"
 """Name of the marks between the profiler's events; their one statistic is ``edge``."""

@@ -44,14 +44,15 @@ class _Heard:
 class Tracer:
     """Records from ``with`` to its end. As the last meter it marks the edges of the phases, close around the body.
 
-    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point", "file", "reason"}``, where the
-    file is None when there is none, and the reason says why.
+    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point", "repeat", "file", "reason"}``,
+    where the file is None when there is none, and the reason says why.
     """
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, *, point: str, device_name: str, device: Mapping[str, Any], path: Path, emit: Emit) -> None:
+    def __init__(self, *, point: str, repeat: int, device_name: str, device: Mapping[str, Any], path: Path, emit: Emit) -> None:
         self._point = point
+        self._repeat = repeat
         self._device_name = device_name
         self._limit_bytes: int | None = device["limit_bytes"]
         self._path = path
@@ -110,6 +111,7 @@ class Tracer:
             {
                 "kind": "trace",
                 "point": self._point,
+                "repeat": self._repeat,
                 "file": self._path.name if written else None,
                 "reason": "" if written else self._reason,
             }
@@ -149,7 +151,7 @@ class Tracer:
             for index, phase in enumerate(heard.phases)
         ]
         done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
-        origin_ns = min([start for start, _ in profile.edges.values()] + [event.time_ns for event in profile.events[:1]], default=0)
+        origin_ns = min([start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0)
         document = {
             "schema_version": TRACE_SCHEMA_VERSION,
             "point": self._point,

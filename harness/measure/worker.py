@@ -137,7 +137,7 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     with contextlib.ExitStack() as recording:
         if job.tracer:
             tracer = load(job.tracer)(
-                point=job.point, device_name=device_name, device=job.device, path=Path(job.trace_path), emit=emit
+                point=job.point, repeat=job.repeat, device_name=device_name, device=job.device, path=Path(job.trace_path), emit=emit
             )
             recording.enter_context(tracer)
             # As the last meter it begins last and ends first: its marks enclose the body alone.

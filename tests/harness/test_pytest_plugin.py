@@ -30,7 +30,7 @@ def test_something_else():
 FAKE_RUNNER = """
 import json, os
 import pytest
-from harness.records import Outcome, RunEnd, to_json
+from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
 
 class FakeRunner:
     def __init__(self, directory):
@@ -40,10 +40,19 @@ class FakeRunner:
         assert (self.directory / "run.json").exists(), "the plan is written before the first child"
         outcome = Outcome.CRASHED if point.name == "s-eager-image_count=500" else Outcome.OK
         end = RunEnd(
-            point=point.name, repeat=repeat, outcome=outcome, reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
+            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, exit_code=0,
+            launcher="fake", duration_s=0.0,
         )
+        row = {"kind": "end", **to_json(end)}
+        if repeat == TRACED_REPEAT:
+            file = None if outcome is Outcome.CRASHED else "a file"
+            reason = "killed by SIGKILL" if outcome is Outcome.CRASHED else ""
+            traced = TraceEnd(
+                point=point.name, outcome=outcome, cause="", reason=reason, file=file, launcher="fake", duration_s=0.0
+            )
+            row = {"kind": "traced", **to_json(traced)}
         with open(self.directory / "rows.jsonl", "a") as file:
-            file.write(json.dumps({"kind": "end", **to_json(end)}) + "\\n")
+            file.write(json.dumps(row) + "\\n")
         return end
 
 @pytest.fixture(scope="session")
@@ -88,8 +97,15 @@ def planned(pytester, name="out"):
 
 
 def ends(pytester, name="out"):
-    rows = [json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()]
-    return sorted((row["point"], row["repeat"]) for row in rows)
+    return sorted((row["point"], row["repeat"]) for row in rows(pytester, name) if row["kind"] == "end")
+
+
+def traced(pytester, name="out"):
+    return sorted(row["point"] for row in rows(pytester, name) if row["kind"] == "traced")
+
+
+def rows(pytester, name):
+    return [json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
@@ -97,17 +113,37 @@ def test_every_point_is_planned_once_and_measured_as_often_as_asked(sweep, pytes
     """One run directory, the same plan with and without xdist."""
     result = sweep("--memory-out", "out", "--repeats", "3", *workers)
 
-    result.assert_outcomes(passed=10, failed=3)
+    result.assert_outcomes(passed=13, failed=4)
     assert len(planned(pytester)) == 4
     assert len(ends(pytester)) == len(set(ends(pytester))) == 12
+    assert len(traced(pytester)) == len(set(traced(pytester))) == 4
     assert manifest(pytester)["repeats"] == 3
     assert manifest(pytester)["ended"] is not None
-    result.stdout.fnmatch_lines(["12 runs measured (3 crashed, 9 ok) in out", "judge them:  python -m harness gate out"])
+    assert manifest(pytester)["settings"]["traces"] is True
+    result.stdout.fnmatch_lines(
+        [
+            "12 runs measured (3 crashed, 9 ok) in out",
+            "3 of 4 traced points have a trace in traces/",
+            "no trace of s-eager-image_count=500, because killed by SIGKILL",
+            "judge them:  python -m harness gate out",
+        ]
+    )
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_without_traces_each_point_is_only_repeated(sweep, pytester, workers):
+    """--no-trace leaves the extra run out, and run.json says that none was planned."""
+    result = sweep("--memory-out", "out", "--no-trace", *workers)
+
+    result.assert_outcomes(passed=7, failed=2)
+    assert (len(ends(pytester)), traced(pytester)) == (8, [])
+    assert manifest(pytester)["settings"]["traces"] is False
+    assert "traced" not in result.stdout.str()
 
 
 def test_a_selection_plans_what_it_selects(sweep, pytester):
     """-k lazy measures two points, and says so to the judge."""
-    sweep("--memory-out", "out", "-k", "lazy").assert_outcomes(passed=4, deselected=5)
+    sweep("--memory-out", "out", "-k", "lazy").assert_outcomes(passed=6, deselected=7)
 
     assert planned(pytester) == [{"loader": "lazy", "image_count": 100}, {"loader": "lazy", "image_count": 500}]
 
@@ -129,7 +165,7 @@ def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
         )
         + COUNT_ENDS
     )
-    result = sweep("--memory-out", "out", "--repeats", "1")
+    result = sweep("--memory-out", "out", "--repeats", "1", "--no-trace")
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert (len(ends(pytester)), manifest(pytester)["ended"]) == (2, None)
@@ -156,7 +192,7 @@ def test_tests_that_measure_nothing_leave_nothing_behind(sweep, pytester):
     """The plug-in is silent in everybody's ordinary tests."""
     result = sweep("-k", "something_else")
 
-    result.assert_outcomes(passed=1, deselected=8)
+    result.assert_outcomes(passed=1, deselected=12)
     assert not (pytester.path / "artifacts").exists()
     assert "= memory =" not in result.stdout.str()
 
@@ -227,7 +263,7 @@ def test_a_thousand_repeats_are_taken(sweep):
     """At the limit, without measuring them."""
     result = sweep("--collect-only", "-q", "--repeats", "1000")
 
-    result.stdout.fnmatch_lines(["4001 tests collected*"])
+    result.stdout.fnmatch_lines(["4005 tests collected*"])
 
 
 def test_every_option_is_explained_by_help(sweep):
@@ -237,6 +273,7 @@ def test_every_option_is_explained_by_help(sweep):
     for option in (
         "--memory-out=DIR",
         "--repeats=N",
+        "--no-trace",
         "--device-budget=SIZE",
         "--device={auto,cpu,gpu}",
         "--memory-timeout=SECONDS",
