@@ -14,6 +14,7 @@ from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import Verdict
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024
 FRAME_BYTES = 64 * 64 * 4
@@ -142,9 +143,11 @@ class SyntheticRun:
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "run.json").write_text(json.dumps(self.run_json()))
-        lines = [json.dumps(row) + "\n" for row in (self.rows() if rows is None else rows)]
-        (self.path / "rows.jsonl").write_text("".join(lines))
+        text = "".join(json.dumps(row) + "\n" for row in (self.rows() if rows is None else rows))
+        (self.path / "rows.jsonl").write_text(text)
+        manifest = self.run_json()
+        sealed = {} if manifest["ended"] is None else {SEAL: seal_of(manifest, text.encode())}
+        (self.path / "run.json").write_text(json.dumps(manifest | sealed))
         return self.path
 
     def run_json(self) -> dict[str, Any]:
