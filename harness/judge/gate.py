@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,14 +79,17 @@ def write_judgement(run: Run, judgement: Judgement) -> None:
     edited = edited_tables(run.path, tables, recorded_tables(run.path))
     for name, text in tables.items():
         if name not in edited:
-            write_text(run.path / name, text)
+            write_text(run.path / name, text())
     write_text(run.path / FINDINGS_FILE, findings_text(run, judgement))
     write_text(run.path / JUNIT_FILE, junit_text(run.manifest.run_id, judgement.verdict))
 
 
-def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, str]:
-    """The tables of the run directory as they follow from its rows, by the names of their files."""
-    return {PHASES_FILE: phases_text(run), FITS_FILE: fits.to_csv(index=False, lineterminator="\n")}
+def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]:
+    """What makes the tables of the run directory from its rows, by the names of their files."""
+    return {
+        PHASES_FILE: cache(lambda: phases_text(run)),
+        FITS_FILE: cache(lambda: fits.to_csv(index=False, lineterminator="\n")),
+    }
 
 
 def recorded_tables(folder: Path) -> dict[str, str]:
@@ -109,7 +112,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "verdict": str(findings[0].finding) if findings else verdict.exit_code.name.lower(),
         "exit_code": int(verdict.exit_code),
         "sentence": verdict.sentence,
-        "tables": {name: digest(text.encode()) for name, text in derived_tables(run, judgement.fits).items()},
+        "tables": {name: digest(text().encode()) for name, text in derived_tables(run, judgement.fits).items()},
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],
     }

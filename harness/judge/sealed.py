@@ -1,7 +1,7 @@
 """Is the run directory as the run and the gate left it? Honest accidents are noticed; ``harness.seal`` says what is not."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,16 @@ def broken_seal(folder: Path) -> Iterator[str]:
         yield f"{ROWS_FILE} {_change(said['rows_bytes'], said['rows_sha256'], rows)}; restore it, or measure again"
 
 
-def edited_tables(folder: Path, derived: Mapping[str, str], recorded: Mapping[str, str]) -> tuple[str, ...]:
+def edited_tables(folder: Path, derived: Mapping[str, Callable[[], str]], recorded: Mapping[str, str]) -> tuple[str, ...]:
     """Names of the tables in ``folder`` that are not what the gate wrote there.
 
-    ``derived`` holds their texts as they follow from the rows; ``recorded`` the checksums of what the gate wrote last,
+    ``derived`` makes their texts as they follow from the rows; ``recorded`` has the checksums of what the gate wrote last,
     which decide where there are any: a later version of this program may derive another text.
     """
-    edited = []
-    for name, text in derived.items():
-        path = folder / name
-        if path.exists():
-            expected = recorded.get(name, digest(text.encode()))
-            if digest(path.read_bytes()) != expected:
-                edited.append(name)
-    return tuple(edited)
+    there = [name for name in derived if (folder / name).exists()]
+    return tuple(
+        name for name in there if digest((folder / name).read_bytes()) != (recorded.get(name) or digest(derived[name]().encode()))
+    )
 
 
 def edited_in_words(name: str) -> str:

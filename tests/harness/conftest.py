@@ -234,7 +234,7 @@ def policy() -> Policy:
     """The policy of the project itself, without what it says of scenarios that the synthetic sweep does not have."""
     whole = read_policy(Path(__file__).parents[2] / "scenarios" / "gate.toml")
     swept = {point.scenario for point in default_points()}
-    sections = ("slope", "growth_class", "budget", "arithmetic", "tolerance")
+    sections = ("slope", "growth_class", "budget", "leak", "arithmetic", "tolerance")
     return whole.model_copy(
         update={
             name: tuple(rule for rule in getattr(whole, name) if rule.scenarios is None or swept & set(rule.scenarios))

@@ -65,7 +65,7 @@ def test_the_minimal_policy_is_read(tmp_path):
         ('because = "chosen"', 'because = "  "', "empty 'because'"),
         ('"1024 B"', '"1 KB"', "write B, KiB, MiB, GiB or TiB, for example 1KiB"),
         ('"1024 B"', "1024", "1024 is not a text"),
-        ('"1024 B"', '"2 bathces"', "has the unit bathces; write B"),
+        ('"1024 B"', '"2 bathces"', "neither bytes nor a multiple of what bodies declare; did you mean 'batches'?"),
         ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
         ('"16 KiB"', '"1023 B"', "below at_most"),
         ('"image_count"', '"images"', "'image_count' or 'stack_size'"),

@@ -143,9 +143,10 @@ def test_a_damaged_last_line_is_a_problem(synthetic_run):
     text = (path / "rows.jsonl").read_text()
     (path / "rows.jsonl").write_text(text[:-20])
     run = load_run(path)
+    line, seal = run.problems
 
-    assert len(run.problems) == 1
-    assert f"line {len(text.splitlines())}: damaged or cut short" in run.problems[0]
+    assert f"line {len(text.splitlines())}: damaged or cut short" in line
+    assert "has lost 20 of the" in seal
     assert len(run.ends) == 35
 
 

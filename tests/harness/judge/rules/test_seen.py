@@ -34,7 +34,7 @@ def test_an_epoch_may_peak_at_four_batches(synthetic_run, verdict_of, excess_byt
 def test_an_epoch_under_one_batch_was_not_seen(synthetic_run, verdict_of, missing_bytes, broken):
     """Not frugal, but aliased: incomplete, in every repeat that shows it."""
     synthetic_run.plant(phase="epoch_1", meter="device_in_use", extra=lambda point, repeat: -missing_bytes * repeat)
-    findings = own(verdict_of(synthetic_run), "budget")
+    findings = own(verdict_of(synthetic_run), "floor")
 
     assert bool(findings) is broken
     assert all(check.finding is FindingKind.INCOMPLETE and "did not see" in check.sentence for check in findings)
@@ -69,9 +69,9 @@ def test_an_unexpected_end_is_named_with_phase_and_reason(synthetic_run, verdict
     (finding,) = own(verdict_of(synthetic_run), "outcome")
 
     assert finding.finding is kind
-    assert finding.sentence == (
+    assert finding.sentence.startswith(
         "loading / lazy / image_count=500 / stack_size=2048 / repeat 0: "
-        f"ended {outcome} in phase epoch_0 instead of ok: for a reason"
+        f"ended {outcome} in phase epoch_0 instead of ok: for a reason. To do: "
     )
 
 
