@@ -3,13 +3,15 @@
 Limits that are raised a little at a time are never raised enough to be noticed; their whole way is.
 """
 
+import difflib
+import math
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import BaselineError
-from harness.judge.baseline import Baseline, BaselinePoint, parse, read
+from harness.errors import BaselineError, UsageError
+from harness.judge.baseline import Baseline, BaselinePoint, key_in_words, parse, read
 from harness.units import format_bytes, format_way
 
 AmountPlace = tuple[str, str, str]
@@ -17,6 +19,8 @@ AmountPlace = tuple[str, str, str]
 
 _GIT_TIMEOUT_S = 30.0
 """Chosen: a hundred versions of a file take 0.5 s."""
+_LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
+"""Chosen: what rounds to nothing, and multiples of next to nothing, are told in bytes."""
 _MOST_SHOWN = 6
 """Amounts of one way; of more, the first and the last ones. Chosen: one line."""
 
@@ -89,6 +93,25 @@ def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
     }
 
 
+def histories(folder: Path, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
+    """The history of a point in every baseline file of the folder that ever had it.
+
+    Raises UsageError where none has the point, the phase or the meter, naming the nearest; BaselineError for a damaged file.
+    """
+    known: dict[str, None] = {}
+    lines: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        history = read_history(path)
+        known.update((each, None) for version in history.versions for each in version.point)
+        if history.of(name):
+            lines.append(f"{name}, {key_in_words(history.versions[-1].key)} ({path.name})")
+            lines += told(history, name, phase=phase, meter=meter)
+            lines += [f"  history: {history.note}"] if history.note else []
+    if not lines:
+        raise UsageError(f"no baseline in {folder} has ever had the point {name}; {_nearest(name, list(known))}")
+    yield from lines
+
+
 def told(history: History, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
     """The history of a point: its acceptances, then one line for each amount; without a phase, only those that moved."""
     accepted = history.of(name)
@@ -97,10 +120,25 @@ def told(history: History, name: str, *, phase: str | None = None, meter: str | 
         yield f"  {by.date}  run {by.run}, commit {by.commit[:12]}, {by.device}: {by.reason}"
     places = dict.fromkeys(place for point in accepted for place in amounts_of(point))
     wanted = [place for place in places if phase in (None, place[0]) and meter in (None, place[1])]
+    if not wanted:
+        raise UsageError(f"{name} was never accepted with {_missing(phase, meter, list(places))}")
     moved = [place for place in wanted if phase is not None or _moved(accepted, place)]
     yield from (f"  {place[0]} / {place[1]} {place[2]}: {drift(accepted, place)}" for place in moved)
     if len(moved) < len(wanted):
         yield f"  {len(wanted) - len(moved)} of {len(wanted)} amounts never moved"
+
+
+def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]) -> str:
+    """The one of the two that no acceptance has, with the nearest that one has."""
+    phases = dict.fromkeys(place[0] for place in places)
+    if phase is not None and phase not in phases:
+        return f"a phase {phase}; {_nearest(phase, list(phases))}"
+    return f"a meter {meter} in {phase}; {_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
 
 
 def _moved(accepted: Sequence[BaselinePoint], place: AmountPlace) -> bool:
@@ -110,9 +148,10 @@ def _moved(accepted: Sequence[BaselinePoint], place: AmountPlace) -> bool:
 def _change(first: int, last: int) -> str:
     if first == last:
         return "unchanged"
-    if first <= 0 or last < 0:
+    percent = (last - first) / first * 100 if first > 0 else math.inf
+    if not _LEAST_PERCENT <= abs(percent) <= _MOST_PERCENT:
         return f"{'+' if last > first else ''}{format_bytes(last - first)}"
-    return f"{(last - first) / first * 100:+.1f} %"
+    return f"{percent:+.1f} %"
 
 
 def _present(path: Path) -> Iterator[Baseline]:

@@ -97,6 +97,16 @@ def images(point: Point) -> int:
     return count
 
 
+def declared_amounts(point: Point) -> dict[str, int]:
+    """What the bodies of the project declare, for N = 64 and C = 4."""
+    return {
+        "frame": FRAME_BYTES,
+        "image": 4 * FRAME_BYTES,
+        "batch": BATCH_BYTES,
+        "arrays": ARRAYS_BYTES_PER_IMAGE * images(point),
+    }
+
+
 @dataclass
 class SyntheticRun:
     """Builds one run directory; change its fields before ``write``."""
@@ -109,6 +119,9 @@ class SyntheticRun:
     """(point, repeat) -> outcome, reason, phase it died in; by default each ends as it is expected to."""
     manifest: dict[str, Any] = field(default_factory=dict)
     """Overrides of run.json."""
+    further: dict[str, int] = field(default_factory=dict)
+    """Repeats beyond the plan, announced, by point."""
+    declared: Callable[[Point], dict[str, int]] = declared_amounts
 
     def plant(
         self, *, phase: str, meter: str, extra: Callable[[Point, int], int], loader: str = "lazy", keep: bool = False
@@ -139,7 +152,11 @@ class SyntheticRun:
         return self
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for point in self.points for repeat in range(self.repeats) for row in self._run_rows(point, repeat)]
+        announced = [
+            {"kind": "remeasure", "point": name, "repeats": number, "reason": "a finding"} for name, number in self.further.items()
+        ]
+        runs = [(point, repeat) for point in self.points for repeat in range(self.repeats + self.further.get(point.name, 0))]
+        return [*announced, *(row for point, repeat in runs for row in self._run_rows(point, repeat))]
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -183,13 +200,7 @@ class SyntheticRun:
     def _run_rows(self, point: Point, repeat: int) -> list[dict[str, Any]]:
         run: dict[str, Any] = {"point": point.name, "repeat": repeat}
         outcome, reason, died_in = self._end_of(point, repeat)
-        declared = {
-            "frame": FRAME_BYTES,
-            "image": 4 * FRAME_BYTES,
-            "batch": BATCH_BYTES,
-            "arrays": ARRAYS_BYTES_PER_IMAGE * images(point),
-        }
-        found: list[dict[str, Any]] = [{"kind": "declared", **run, "values": declared}]
+        found: list[dict[str, Any]] = [{"kind": "declared", **run, "values": self.declared(point)}]
         for index, phase in enumerate(point.phases):
             found.append({"kind": "begin", **run, "phase": phase, "index": index})
             if outcome is Outcome.CRASHED and phase == died_in:
