@@ -58,10 +58,7 @@ def arrays(point):
 
 @pytest.mark.parametrize(
     ("slope", "words"),
-    [
-        (2 * X_BYTES, "limit 1,024 (95 % interval 131,072 to 131,072; 4 sizes, 8 runs); that is 1.00 x Y"),
-        (X_BYTES, "1.00 x X (as large: image)"),
-    ],
+    [(2 * X_BYTES, "); that is 1.00 x Y. At 2,000"), (X_BYTES, "); that is 1.00 x X (as large: image). At 2,000")],
 )
 @pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
 def test_a_slope_is_told_in_arrays_that_the_body_declared(synthetic_run, verdict_of, slope, words, meter):
@@ -156,9 +153,8 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
     for meter in ("device_in_use", "host_anon"):
         synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: 65_536 * point.parameters["image_count"])
     synthetic_run.manifest["settings"] = {"traces": True}
-    end = TraceEnd(
-        point=LARGEST, outcome=Outcome.OK, cause="", reason="", file=f"{LARGEST}.json.gz", launcher="spawn", duration_s=1.0
-    )
+    file = f"{LARGEST}.json.gz"
+    end = TraceEnd(point=LARGEST, outcome=Outcome.OK, cause="", reason="", file=file, launcher="spawn", duration_s=1.0)
     path = synthetic_run.write([*synthetic_run.rows(), {"kind": "traced", **to_json(end)}])
     write_trace(path / "traces", LARGEST, phases_of(2000))
     findings = judge(load_run(path), policy, baselines).verdict.findings
@@ -167,8 +163,5 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
         for meter in ("device_in_use", "host_anon")
     )
 
-    assert (
-        "; that is 1.00 x image; alive at the peak of loading-lazy-image_count=2000-stack_size=2048: Cast (2000, 64, 64, 4) float32, "
-        "125.0 MiB; " in device
-    )
+    assert f"; that is 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
     assert "alive" not in host
