@@ -11,7 +11,7 @@ from harness.units import format_bytes, parse_bytes
 # A count and a declared name, in the singular or the plural.
 _MULTIPLE = re.compile(r"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>[A-Za-z_]\w*)\s*")
 # What reads like a unit of bytes is one, or a mistake that ``parse_bytes`` has a sentence for.
-_LIKE_A_UNIT = re.compile(r"(?:[kmgtp]i?)?b|[kmgtp]|bytes?|bits?", re.IGNORECASE)
+_LIKE_A_UNIT = re.compile(r"(?:[kmgtp]i?)?bs?|[kmgtp]|bytes?|bits?", re.IGNORECASE)
 WELL_KNOWN = ("batch", "arrays", "image", "frame")
 """What the bodies of this project declare, among others; a misspelt one is told before anything is measured."""
 _MISSPELT = 0.8  # chosen: "bathces" is 0.86 like "batches"; a name of its own, "frames_kept", 0.71 like "frames"

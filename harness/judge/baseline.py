@@ -194,9 +194,9 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
     if gaps:
         more = f" ({len(gaps) - 1} more)" if len(gaps) > 1 else ""
         raise BaselineError(f"{run.path} cannot become a baseline: {gaps[0]}{more}")
-    accepted_by = _acceptance(run, reason.strip(), accepted)
+    by = _acceptance(run, reason.strip(), accepted)
     amounts, sources = amounts_by_place(run.phases), sources_of(run.phases)
-    points = {point.name: _accepted_point(point, amounts, sources, meters, accepted_by) for point in run.points}
+    points = {point.name: _accepted_point(point, amounts, sources, meters, _for(point, by, run)) for point in run.points}
     empty = next((point.name for point in run.points if point.expected is Outcome.OK and not points[point.name].phase), None)
     if empty is not None:
         raise BaselineError(f"{run.path} cannot become a baseline: {empty} has no reading of {' or '.join(meters)}")
@@ -214,6 +214,11 @@ def sources_of(phases: pd.DataFrame) -> Mapping[tuple[str, str], tuple[str, ...]
     return {
         (str(point), str(meter)): tuple(sorted(set(own["source"]))) for (point, meter), own in named.groupby(["point", "meter"])
     }
+
+
+def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:
+    """With as many repeats as this point has."""
+    return by.model_copy(update={"repeats": len(run.repeats_of(point.name))})
 
 
 def _acceptance(run: Run, reason: str, date: str) -> Acceptance:

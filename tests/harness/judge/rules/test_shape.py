@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.judge.gate import judge
+from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 
 MIB = 1024 * 1024
@@ -139,6 +141,31 @@ def test_superlinear_growth_of_the_eager_loader(synthetic_run, verdict_of):
     assert finding.finding is FindingKind.REGRESSION
     assert "growth over image_count is superlinear (" in finding.sentence
     assert "), allowed is linear" in finding.sentence
+
+
+def flat(policy, over):
+    """The policy, and that the lazy loader's growth is flat."""
+    rule = policy.growth_class[0].model_copy(
+        update={"where": {"loader": "lazy"}, "over": over, "at_most": "flat", "phases": ("open",), "only_if_swept": True}
+    )
+    return policy.model_copy(update={"growth_class": (rule,)})
+
+
+@pytest.mark.parametrize(("over", "slope"), [("image_count", 1024), ("stack_size", 1024)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_flat_growth_over_images_and_over_the_stack(synthetic_run, policy, baselines, over, slope, more):
+    """1,024 B for each are flat, one more is not; two stack sizes tell that much, though not the shape."""
+    synthetic_run.plant(
+        phase="open", meter="device_in_use", extra=lambda point, repeat: (slope + more) * (point.parameters.get(over) or 0)
+    )
+    run = load_run(synthetic_run.write())
+    findings = own(judge(run, flat(policy, over), baselines).verdict, "growth_class")
+
+    assert [check.finding for check in findings] == [FindingKind.REGRESSION] * more
+    assert all(
+    shape = "linear" if over == "image_count" else "not flat"
+    assert all(f"growth over {over} is {shape} (1,025 B" in one.sentence for one in findings)
+    )
 
 
 @pytest.mark.parametrize(
