@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from harness.errors import DeviceUnavailable, HarnessError
 from harness.judge.verdict import ExitCode
+from harness.units import format_bytes
 
 if TYPE_CHECKING:
+    from harness.doctor import Examination
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
+    from harness.run.devices import Device
 
 _EPILOG = """\
 exit codes of gate:
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
     _add_partial(gate)
+    gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
@@ -133,34 +137,51 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from harness.doctor import check_meters
+    from harness.doctor import GATED, examine
     from harness.run.devices import choose_device
 
     device = choose_device(options.device)
     if options.find:
         print(f"{device.name} ({device.kind})")
         return ExitCode.PASS
-    end, checks = check_meters(device, Path.cwd())
+    found = examine(device, Path.cwd())
     if options.json:
-        findings = {
-            "device": dataclasses.asdict(device),
-            "outcome": end.outcome,
-            "reason": end.reason,
-            "meters": [{**dataclasses.asdict(check), "sentence": check.sentence} for check in checks],
-        }
-        print(json.dumps(findings, indent=1))
-    else:
-        console = Console()
-        console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
-        table = Table("meter", "quality", "finding")
-        for check in checks:
-            table.add_row(check.meter, check.quality, check.sentence)
-        console.print(table)
+        print(json.dumps(_examination_json(device, found), indent=1))
+        return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
+    table = Table("meter", "phase", *(Column(name, justify="right") for name in ("asked", "read", "error")), "quality", "finding")
+    readable = [check for check in found.checks if check.read_bytes is not None]
+    for check in readable:
+        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
+        read, error = f"{format_bytes(check.read_bytes or 0)}{bound}", f"{check.error_bytes:+,} B"
+        table.add_row(check.meter, check.phase, format_bytes(check.asked_bytes), read, error, check.quality, check.finding)
+    console.print(table)
+    for check in found.checks:
+        if check not in readable:
+            console.print(f"{check.meter}: {check.finding}", markup=False)
+    for end in found.ends:
         if end.reason:
             console.print(f"{end.outcome}: {end.reason}", markup=False)
-    return ExitCode.PASS if checks else ExitCode.INCOMPLETE
+    console.print(
+        "The meters that a gate needs have found all that was allocated."
+        if found.usable
+        else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was allocated."
+    )
+    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+
+
+def _examination_json(device: "Device", found: "Examination") -> dict[str, object]:
+    return {
+        "device": dataclasses.asdict(device),
+        "usable": found.usable,
+        "ends": [{"outcome": end.outcome, "cause": end.cause, "reason": end.reason} for end in found.ends],
+        "checks": [
+            {**dataclasses.asdict(check), "error_bytes": check.error_bytes, "finding": check.finding} for check in found.checks
+        ],
+    }
 
 
 def _gate(options: argparse.Namespace) -> int:
@@ -177,6 +198,8 @@ def _gate(options: argparse.Namespace) -> int:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
         for check in verdict.overruled:
             print(f"  overruled: {check.sentence}", flush=True)
+    if options.page:
+        _write_page(run, judgement)
     return int(verdict.exit_code)
 
 
@@ -200,13 +223,18 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from reports.html import write_report
     from reports.markdown import write_summary
 
     run, judgement = _judged(options)
     write_summary(run, judgement)
-    print(f"report: {write_report(run, judgement)}")
+    _write_page(run, judgement)
     return ExitCode.PASS
+
+
+def _write_page(run: "Run", judgement: "Judgement") -> None:
+    from reports.html import write_report
+
+    print(f"report: {write_report(run, judgement)}")
 
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":

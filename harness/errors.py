@@ -31,3 +31,11 @@ class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of t
 
 class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
     """The device that was asked for cannot be used here; the message says why."""
+
+
+class DriverRefused(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+    """NVIDIA's driver does not answer a question; the message says why, ``code`` is NVML's (nvmlReturn_t)."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code

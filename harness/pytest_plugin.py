@@ -4,109 +4,80 @@ The controller and its xdist workers share one run directory: children append wh
 worker has collected the same plan; the first to get there writes run.json, before any child starts.
 """
 
+import contextlib
+import json
 import os
 import shlex
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import DeviceUnavailable, HarnessError
+from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
+from harness.pytest_options import DEFAULTS, declare_options
 from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
-from harness.run import options
 from harness.run.devices import Device, choose_device
 from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import claim_run_directory, default_run_directory, end_run, make_run_directory, plans_anything, start_run
-from harness.run.runner import Runner
+from harness.run.manifest import (
+    claim_run_directory,
+    default_run_directory,
+    end_run,
+    has_ended,
+    hold_run_directory,
+    make_run_directory,
+    note_resumption,
+    plans_anything,
+    start_run,
+)
+from harness.run.runner import Runner, void_run
 from harness.run.traced import repeat_id, traces_in_words
-from harness.units import GIB
 
-DEFAULT_REPEATS = 2
-"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
-DEFAULT_HOST_LIMIT_BYTES = 5 * GIB
-"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with TensorFlow's own code)."""
-DEFAULT_TIMEOUT_S = 300.0
-"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
+if TYPE_CHECKING:
+    from harness.resuming import Resumption
 
 _DIRECTORY = pytest.StashKey[Path]()
 _COLLECTED = pytest.StashKey[list[Point]]()
+_RESUMED = pytest.StashKey["Resumption | None"]()
+_HELD = pytest.StashKey[contextlib.ExitStack]()
+_BEGUN = pytest.StashKey[bool]()
+# Why the run directory could not be written, once it could not: one sentence for the summary.
+_BROKEN = pytest.StashKey[str]()
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options of a sweep."""
-    group = parser.getgroup(
-        "memory", 'memory measurement (each point in a child of its own; choose points by words of their names: -k "lazy and 500")'
-    )
-    group.addoption(
-        "--memory-out",
-        metavar="DIR",
-        type=options.folder,
-        help="run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
-    )
-    group.addoption(
-        "--repeats",
-        metavar="N",
-        type=options.repeat_count,
-        default=DEFAULT_REPEATS,
-        help="times each point is measured, in fresh children (default: %(default)s)",
-    )
-    group.addoption(
-        "--no-trace",
-        action="store_true",
-        help="leave out the extra run of each point (its test is called traced) in which TensorFlow's profiler records every "
-        "allocation: without it nobody can say what was alive at a peak; with it a sweep takes one repeat longer, and the "
-        "measured repeats stay as they are",
-    )
-    group.addoption(
-        "--device-budget",
-        metavar="SIZE",
-        type=options.device_budget,
-        help="limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
-    )
-    group.addoption(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: %(default)s)",
-    )
-    group.addoption(
-        "--isolation",
-        choices=("auto", "zygote", "spawn"),
-        default="auto",
-        help="how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
-        "or auto: the first where it is safe (default: %(default)s)",
-    )
-    group.addoption(
-        "--host-budget",
-        metavar="SIZE",
-        type=options.byte_amount,
-        default=DEFAULT_HOST_LIMIT_BYTES,
-        help="limit of each child's host memory, besides an emulated device (default: 5GiB)",
-    )
-    group.addoption(
-        "--memory-timeout",
-        metavar="SECONDS",
-        type=options.seconds,
-        default=DEFAULT_TIMEOUT_S,
-        help="time after which a child is stopped and its point recorded as timed_out (default: %(default)g)",
-    )
+    declare_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the run directory and the device; the workers take the controller's, so that a bad value is told once."""
+    config.stash[_HELD] = contextlib.ExitStack()
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
         config.stash[_DIRECTORY] = Path(worker_input["memory_run_directory"])
+        config.stash[_RESUMED] = _resumption_from(worker_input["memory_resumed"])
+        vars(config.option).update(json.loads(worker_input["memory_settings"]))
         return
     asked: Path | None = config.getoption("memory_out")
+    resume: Path | None = config.getoption("resume")
+    config.stash[_RESUMED] = None
     try:
+        if asked is not None and resume is not None:
+            raise UsageError(f"--resume {resume} goes on in that directory; leave --memory-out {asked} out")
+        _settle(config, resume)
         if asked is not None:
             claim_run_directory(asked)
-        if config.getoption("device") == "gpu" or config.getoption("device_budget") is not None:
+        if resume is not None:
+            config.stash[_RESUMED] = _resume(config, resume)
+        elif config.getoption("device") == "gpu" or config.getoption("device_budget") is not None:
             _device(config)
         if asked is not None and not config.getoption("collectonly"):
             make_run_directory(asked)
@@ -114,13 +85,26 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"--device gpu: {error}; nothing was measured", returncode=3)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
-    config.stash[_DIRECTORY] = asked or default_run_directory(config.rootpath)
+    config.stash[_DIRECTORY] = resume or asked or default_run_directory(config.rootpath)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of the run directory, and of SIGTERM."""
+    if (held := config.stash.get(_HELD, None)) is not None:
+        held.close()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: object) -> None:
-    """Tell an xdist worker where the run is written."""
-    node.workerinput["memory_run_directory"] = str(node.config.stash[_DIRECTORY])  # type: ignore[attr-defined]
+    """Tell an xdist worker where the run is written, and what is there already."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    resumed = config.stash[_RESUMED]
+    told = {
+        "memory_run_directory": str(config.stash[_DIRECTORY]),
+        "memory_resumed": "" if resumed is None else resumed.to_json(),
+        "memory_settings": json.dumps({name: config.getoption(name) for name in DEFAULTS}),
+    }
+    node.workerinput.update(told)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(trylast=True)
@@ -133,10 +117,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repeat", repeats, ids=[repeat_id(repeat) for repeat in repeats])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Remember the whole sweep, before -k and its like choose from it."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Remember the whole sweep, before -k and its like choose from it; a resumed run leaves out what it has already."""
     config.stash[_COLLECTED] = _points(items)
+    yield
+    resumed = config.stash[_RESUMED]
+    if resumed is None:
+        return
+    there = [item for item in items if (run := _run_of(item)) is not None and not resumed.lacks(run[0].name, run[1])]
+    config.hook.pytest_deselected(items=there)
+    items[:] = [item for item in items if item not in set(there)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -145,36 +136,45 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if config.getoption("collectonly") or _only_distributes(config):
         return
     points = _points(session.items)
-    if not points and config.getoption("memory_out") is None:
+    resumed = config.stash[_RESUMED]
+    if not points and config.getoption("memory_out") is None and resumed is None:
         return  # a test session that measures nothing leaves nothing behind
     try:
-        start_run(
-            config.stash[_DIRECTORY],
-            points=points,
-            swept=config.stash[_COLLECTED],
-            repeats=config.getoption("repeats"),
-            device=_device(config),
-            command=shlex.join(["pytest", *config.invocation_params.args]),
-            root=config.rootpath,
-            settings={
-                "host_limit_bytes": config.getoption("host_budget"),
-                "timeout_s": config.getoption("memory_timeout"),
-                "device": config.getoption("device"),
-                "isolation": config.getoption("isolation"),
-                "traces": _traces_planned(session.items),
-            },
-        )
+        if resumed is not None:
+            from harness.resuming import check_plan
+
+            collected = config.stash[_COLLECTED]
+            check_plan(config.stash[_DIRECTORY], collected)
+        else:
+            _start(config, points, session.items)
+        if not _is_worker(config):
+            _begin(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: object) -> None:
+    """The controller of a distributed session: its workers are about to measure."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    if (config.stash[_DIRECTORY] / RUN_FILE).exists():
+        _begin(config)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
     """Note the end of the run, in the process that the user started; a run that was broken off has none."""
-    if exitstatus in _BROKEN_OFF:
+    config = session.config
+    if _is_worker(config) or exitstatus in _BROKEN_OFF:
         return
-    directory = session.config.stash.get(_DIRECTORY, None)
-    if directory is not None and not _is_worker(session.config) and (directory / RUN_FILE).exists():
+    directory, resumed = config.stash[_DIRECTORY], config.stash[_RESUMED]
+    if not (directory / RUN_FILE).exists() or config.getoption("collectonly"):
+        return
+    try:
         end_run(directory)
+    except RunDirectoryError as error:
+        config.stash[_BROKEN] = str(error)
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and resumed is not None and len(resumed.measured) == resumed.run_count:
+        session.exitstatus = pytest.ExitCode.OK  # nothing was missing
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -194,6 +194,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.line(f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}")
     for line in traces_in_words(directory):
         terminalreporter.line(line)
+    if (resumed := config.stash[_RESUMED]) is not None:
+        terminalreporter.line(f"{len(resumed.measured)} of {resumed.run_count} runs were there already")
+    if (broken := config.stash.get(_BROKEN, "")) or not has_ended(directory):
+        why = f"broken off ({broken})" if broken else "broken off"
+        terminalreporter.line(f"{why}; nothing finished is lost, go on with:  pytest ... --resume {_shown(directory, config)}")
     terminalreporter.line(f"judge them:  python -m harness gate {_shown(directory, config)}")
 
 
@@ -201,7 +206,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
     launcher = open_launcher(pytestconfig.getoption("isolation"), environment=os.environ, folder=pytestconfig.rootpath)
-    yield Runner(
+    runner = Runner(
         run_directory=pytestconfig.stash[_DIRECTORY],
         device=_device(pytestconfig),
         launcher=launcher,
@@ -211,31 +216,127 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
         host_limit_bytes=pytestconfig.getoption("host_budget"),
         timeout_s=pytestconfig.getoption("memory_timeout"),
     )
+    yield runner
+    runner.close()
     launcher.close()
 
 
 @pytest.fixture
-def measure(memory_runner: Runner) -> Callable[[Point, int], RunEnd]:
+def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd]:
     """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns.
 
     ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
     """
-    return memory_runner.measure
+    directory, resumed = request.config.stash[_DIRECTORY], request.config.stash[_RESUMED]
+
+    def measure(point: Point, repeat: int) -> RunEnd:
+        try:
+            if resumed is not None and (point.name, repeat) in resumed.void:
+                void_run(directory, point.name, repeat, "it was broken off, and the run was resumed")
+            return memory_runner.measure(point, repeat)
+        except RunDirectoryError as error:
+            # Nothing that follows could be written either; what has been written stays.
+            request.session.shouldstop = str(error)
+            pytest.fail(str(error), pytrace=False)
+
+    return measure
+
+
+def _settle(config: pytest.Config, resume: Path | None) -> None:
+    """Give every setting its value: what the option says, what the resumed run was started with, or the default."""
+    known = DEFAULTS
+    if resume is not None:
+        from harness.resuming import settings_of  # only where a run is resumed
+
+        known = settings_of(resume)
+    for name, value in known.items():
+        given = config.getoption(name)
+        if resume is not None and given is not None and given != value:
+            option = f"--{name.replace('_', '-')}"
+            shown = "" if isinstance(given, bool) else f" {given}"
+            raise UsageError(
+                f"{option}{shown} was given, but {resume} was started with {value!r}; leave the option out, or start a new run"
+            )
+        setattr(config.option, name, value if given is None else given)
+
+
+def _resume(config: pytest.Config, resume: Path) -> "Resumption":
+    from harness.resuming import check_same_here, read_resumption, set_damage_aside
+
+    check_same_here(resume, _device(config), config.rootpath)
+    if not config.getoption("collectonly"):
+        config.stash[_HELD].enter_context(hold_run_directory(resume))
+        set_damage_aside(resume)
+    return read_resumption(resume)
+
+
+def _resumption_from(text: str) -> "Resumption | None":
+    if not text:
+        return None
+    from harness.resuming import Resumption
+
+    return Resumption.from_json(text)
+
+
+def _start(config: pytest.Config, points: list[Point], items: list[pytest.Item]) -> None:
+    start_run(
+        config.stash[_DIRECTORY],
+        points=points,
+        swept=config.stash[_COLLECTED],
+        repeats=config.getoption("repeats"),
+        device=_device(config),
+        command=_command(config),
+        root=config.rootpath,
+        settings={
+            "host_limit_bytes": config.getoption("host_budget"),
+            "timeout_s": config.getoption("memory_timeout"),
+            "device": config.getoption("device"),
+            "isolation": config.getoption("isolation"),
+            "traces": _traces_planned(items),
+        },
+    )
+
+
+def _begin(config: pytest.Config) -> None:
+    """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
+    if config.stash.get(_BEGUN, False):
+        return
+    config.stash[_BEGUN] = True
+    directory, resumed = config.stash[_DIRECTORY], config.stash[_RESUMED]
+    if resumed is None:
+        config.stash[_HELD].enter_context(hold_run_directory(directory))
+    else:
+        note_resumption(directory, command=_command(config), root=config.rootpath, already=len(resumed.measured))
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _stop)
+        config.stash[_HELD].callback(signal.signal, signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # As after Ctrl-C: children are ended, and the summary says how to go on.
+    del frame
+    pytest.exit(f"stopped by {signal.Signals(number).name}", returncode=int(pytest.ExitCode.INTERRUPTED))
+
+
+def _command(config: pytest.Config) -> str:
+    return shlex.join(["pytest", *config.invocation_params.args])
+
+
+def _run_of(item: pytest.Item) -> tuple[Point, int] | None:
+    """The point and the repeat that the test measures, if it does."""
+    callspec = getattr(item, "callspec", None)
+    point = callspec.params.get("point") if callspec is not None else None
+    if callspec is None or not isinstance(point, Point) or "measure" not in getattr(item, "fixturenames", ()):
+        return None
+    return point, callspec.params["repeat"]
 
 
 def _points(items: list[pytest.Item]) -> list[Point]:
-    named: dict[str, Point] = {}
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        point = callspec.params.get("point") if callspec is not None else None
-        if isinstance(point, Point) and "measure" in getattr(item, "fixturenames", ()):
-            named[point.name] = point
-    return list(named.values())
+    return list({run[0].name: run[0] for item in items if (run := _run_of(item)) is not None}.values())
 
 
 def _traces_planned(items: list[pytest.Item]) -> bool:
-    callspecs = (getattr(item, "callspec", None) for item in items)
-    return any(callspec is not None and callspec.params.get("repeat") == TRACED_REPEAT for callspec in callspecs)
+    return any(run is not None and run[1] == TRACED_REPEAT for run in map(_run_of, items))
 
 
 def _device(config: pytest.Config) -> Device:

@@ -1,11 +1,13 @@
 """The words of the whole house: what is planned, what was read, how it ended. Plain frozen records, JSON in and out."""
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ TRACED_REPEAT = -1
 """Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
 
 Scalar = str | int | float | bool | None
+
+# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
+# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
+LEAST_SAMPLES = 5
+LARGEST_GAP_SHARE = 0.25
 
 
 class Outcome(StrEnum):
@@ -157,6 +164,8 @@ class RunEnd:
     exit_code: int | None
     launcher: str
     duration_s: float
+    device: str = ""
+    """UUID of the card that it was measured on, one of those of the run; empty on the emulated device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +189,23 @@ def to_json(record: "DataclassInstance") -> dict[str, Any]:
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
 
 
-def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open for appending as ``descriptor``, as one line.
+def open_rows(path: Path) -> int:
+    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
+    # Readable, because append_row looks at what came before.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
-    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). Raises OSError when the line
-    cannot be written or was cut short.
+
+def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line.
+
+    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). A line that a full disk cut
+    short is ended first, so that it spoils no other. Raises OSError when the line cannot be written or is cut short.
     """
-    line = (json.dumps(row) + "\n").encode()
+    end = os.fstat(descriptor).st_size
+    torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+    line = b"\n" * torn + (json.dumps(row) + "\n").encode()
     if os.write(descriptor, line) != len(line):
-        raise OSError("a row was cut short; is the disk full?")
+        raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
@@ -207,7 +224,7 @@ def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
 
 def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
-    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
+    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
     return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
 
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.rows import RunKey
+from harness.judge.rows import RunKey, owed_phases
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 
 UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.SKIPPED})
 """Outcomes that say nothing about memory: the run could not be measured."""
+
+
+_OF_THE_CARD = "nvml_device_used"
+"""Read by one of two queries of the driver, of which the older counts what the driver keeps for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,8 @@ class Census:
     ends: Mapping[RunKey, End]
     entered: Mapping[RunKey, frozenset[str]]
     finished: Mapping[RunKey, frozenset[str]]
+    contended: Mapping[RunKey, frozenset[str]]
+    """Who else used the device during the run, by what its readings say; only runs that were not alone."""
 
 
 def take_census(run: Run) -> Census:
@@ -41,7 +47,12 @@ def take_census(run: Run) -> Census:
         for row in run.ends.to_dict("records")
     }
     named = run.phases[run.phases["phase"].notna()]
-    return Census(ends=ends, entered=_phases_by_run(named), finished=_phases_by_run(named[named["finished"]]))
+    return Census(
+        ends=ends,
+        entered=_by_run(named, "phase"),
+        finished=_by_run(named[named["finished"]], "phase"),
+        contended=_by_run(named[named["contended"].fillna("") != ""], "contended"),
+    )
 
 
 def missing_from_run(run: Run) -> Iterator[str]:
@@ -51,34 +62,33 @@ def missing_from_run(run: Run) -> Iterator[str]:
     if run.manifest.ended is None:
         yield "the run has no end: it was broken off, or is still going; wait for it, or measure again"
     yield from run.problems
+    queries = sorted(set(run.phases.loc[run.phases["meter"] == _OF_THE_CARD, "source"].dropna()) - {""})
+    if len(queries) > 1:
+        yield f"{_OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
 
 
 def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
-    """What one run of a point lacks: its end, or phases that it must have gone through."""
+    """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None:
         yield "it was planned but has no end row: it was skipped, lost or never started; measure again"
         return
     finished = census.finished.get(run, frozenset())
-    absent = [phase for phase in _owed_phases(point, end) if phase not in finished]
+    absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
     if absent:
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield f"it {how}, but {', '.join(absent)} was not measured to the end; measure again"
+    neighbours = sorted(census.contended.get(run, ()))
+    if neighbours:
+        yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"
     strangers = sorted(census.entered.get(run, frozenset()) - set(point.phases))
     if strangers:
         yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
 
 
-def _owed_phases(point: Point, end: End) -> tuple[str, ...]:
-    """Every phase of a run that ended well; of one that died in a phase, those before it."""
-    if end.outcome is Outcome.OK:
-        return point.phases
-    return point.phases[: point.phases.index(end.phase)] if end.phase in point.phases else ()
-
-
-def _phases_by_run(phases: pd.DataFrame) -> dict[RunKey, frozenset[str]]:
+def _by_run(phases: pd.DataFrame, column: str) -> dict[RunKey, frozenset[str]]:
     found: dict[RunKey, set[str]] = {}
-    for point, repeat, phase in zip(phases["point"], phases["repeat"], phases["phase"], strict=True):
-        found.setdefault((point, repeat), set()).add(phase)
-    return {run: frozenset(names) for run, names in found.items()}
+    for point, repeat, value in zip(phases["point"], phases["repeat"], phases[column], strict=True):
+        found.setdefault((point, repeat), set()).add(value)
+    return {run: frozenset(values) for run, values in found.items()}

@@ -54,6 +54,7 @@ _END_COLUMNS = {
     "exit_code": "Int64",
     "launcher": "string",
     "duration_s": "float64",
+    "device": "string",
 }
 
 _AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained")
@@ -78,7 +79,7 @@ class Run:
     A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
     """
     ends: pd.DataFrame
-    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s."""
+    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
     further: Mapping[str, int]
     """Repeats that were announced beyond the plan, by the name of the point."""
     traces: Mapping[str, TraceEnd]

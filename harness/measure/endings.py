@@ -1,9 +1,17 @@
 """Name the exception that ended a body: which memory ran out, or what else went wrong."""
 
+import math
 import re
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from harness.errors import DeviceUnavailable
 from harness.records import Ending, Outcome
+from harness.units import format_bytes
 
 # The sentence of TensorFlow's Allocator errors (op_kernel.cc), with the parts that decide.
 _REFUSED = re.compile(
@@ -19,13 +27,60 @@ _PYTHON_ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
 _TRACEBACK = "Traceback (most recent call last)"
 # What TensorFlow says when a copy to the card found no room there.
 _COPY_REFUSED = "Dst tensor is not initialized"
+# Names of TensorFlow's types in its messages (DataTypeString, types.cc) with the size of one value.
+_VALUE_BYTES = {
+    **dict.fromkeys(("bool", "int8", "uint8", "qint8", "quint8"), 1),
+    **dict.fromkeys(("half", "bfloat16", "int16", "uint16"), 2),
+    **dict.fromkeys(("float", "int32", "uint32"), 4),
+    **dict.fromkeys(("double", "int64", "uint64", "complex64"), 8),
+    "complex128": 16,
+}
+_DATA_SEGMENT = re.compile(r"^VmData:\s+(\d+) kB$", re.MULTILINE)
+_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
 
 
-def name_exception(error: BaseException) -> Ending:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What was left when a body was refused memory."""
+
+    limit_bytes: int
+    """Size of the device."""
+    in_use_bytes: int
+    """Held on the device after the error: no more than at the refusal."""
+    peak_bytes: int
+    """Most held on the device since the phase began: no less than at the refusal."""
+    data_bytes: int | None
+    """Data segment of this process; None where the kernel does not tell."""
+    data_limit_bytes: int
+    """Its RLIMIT_DATA."""
+
+
+def look_for_room(device: Mapping[str, Any]) -> Room | None:
+    """What is left on the leased device and in this process; None where TensorFlow does not tell, or there is no limit."""
+    tensorflow, limit_bytes = sys.modules.get("tensorflow"), device["limit_bytes"]
+    if tensorflow is None or limit_bytes is None:
+        return None
+    try:
+        held = tensorflow.config.experimental.get_memory_info("CPU:0" if device["kind"] == "emulated" else "GPU:0")
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    except (ValueError, OSError):
+        return None
+    data = _DATA_SEGMENT.search(status)
+    return Room(
+        limit_bytes=limit_bytes,
+        in_use_bytes=int(held["current"]),
+        peak_bytes=int(held["peak"]),
+        data_bytes=None if data is None else int(data[1]) * _KIB,
+        data_limit_bytes=resource.getrlimit(resource.RLIMIT_DATA)[0],
+    )
+
+
+def name_exception(error: BaseException, room: Room | None = None) -> Ending:
     """The outcome, its cause and its reason, in one line.
 
     TensorFlow raises ResourceExhaustedError for refused device memory and for refused host memory alike; its message
-    names the allocator, and that decides. It is recognised by name, so that this module never imports TensorFlow.
+    names the allocator, and ``room`` tells whether the device could have had the memory. It is recognised by name, so
+    that this module never imports TensorFlow.
     """
     kind, message = type(error).__name__, _NODE.sub("", str(error))
     if isinstance(error, DeviceUnavailable):
@@ -33,7 +88,7 @@ def name_exception(error: BaseException) -> Ending:
     if isinstance(error, MemoryError):
         return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {_first_line(message) or 'the limit of host memory was reached'}")
     if kind == "ResourceExhaustedError":
-        return _name_refusal(message)
+        return _name_refusal(message, room)
     if _COPY_REFUSED in message:
         return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
     if (inner := _python_error(message)) is not None:
@@ -41,7 +96,7 @@ def name_exception(error: BaseException) -> Ending:
     return Ending(Outcome.ERROR, kind, f"{kind}: {_first_line(message)}")
 
 
-def _name_refusal(message: str) -> Ending:
+def _name_refusal(message: str, room: Room | None) -> Ending:
     refused = _REFUSED.search(message)
     if refused is None:
         inner = _python_error(message)
@@ -52,9 +107,34 @@ def _name_refusal(message: str) -> Ending:
         f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
         f" on {refused['device'].rpartition('/')[2]}"
     )
-    if refused["allocator"].startswith(_DEVICE_ALLOCATORS):
+    if not refused["allocator"].startswith(_DEVICE_ALLOCATORS):
+        return Ending(Outcome.HOST_OOM, "limit", reason)
+    asked_bytes = _size(refused["shape"], refused["type"])
+    if room is None or asked_bytes is None:
         return Ending(Outcome.DEVICE_OOM, "allocator", reason)
-    return Ending(Outcome.HOST_OOM, "limit", reason)
+    return _name_by_room(f"{reason} ({format_bytes(asked_bytes)})", asked_bytes, room)
+
+
+def _name_by_room(reason: str, asked_bytes: int, room: Room) -> Ending:
+    """Was it the device that had no room? Only where even its peak leaves enough can it have been something else."""
+    of_limit = f" of {format_bytes(room.limit_bytes)}"
+    if room.peak_bytes + asked_bytes > room.limit_bytes:
+        in_use = format_bytes(room.in_use_bytes)
+        if room.in_use_bytes + asked_bytes <= room.limit_bytes:
+            in_use = f"between {in_use} and {format_bytes(room.peak_bytes)}"  # the error let go of some
+        return Ending(Outcome.DEVICE_OOM, "allocator", f"{reason}; {in_use}{of_limit} were in use")
+    reason = f"{reason} though at most {format_bytes(room.peak_bytes)}{of_limit} were in use"
+    limited = room.data_limit_bytes != resource.RLIM_INFINITY
+    if limited and room.data_bytes is not None and room.data_bytes + asked_bytes > room.data_limit_bytes:
+        of_host = f"{format_bytes(room.data_bytes)} of {format_bytes(room.data_limit_bytes)}"
+        return Ending(Outcome.HOST_OOM, "limit", f"{reason}: the host refused it, with {of_host} of its data segment in use")
+    return Ending(Outcome.DEVICE_OOM, "fragmentation", f"{reason}: no free piece of the device was large enough")
+
+
+def _size(shape: str, type_name: str) -> int | None:
+    """Bytes of a tensor as TensorFlow's message has it; None for types without a fixed size."""
+    value_bytes = _VALUE_BYTES.get(type_name)
+    return None if value_bytes is None else math.prod(int(size) for size in re.findall(r"\d+", shape)) * value_bytes
 
 
 def _python_error(message: str) -> str | None:

@@ -8,22 +8,24 @@ libraries read is set.
 import contextlib
 import ctypes
 import dataclasses
+import faulthandler
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, MeterUnavailable, UsageError
-from harness.measure.endings import name_exception
+from harness.measure.endings import look_for_room, name_exception
 from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
-from harness.records import Ending, Outcome, append_row
+from harness.measure.samplerline import SamplerLine
+from harness.records import Ending, Outcome, append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 _FIRST_VICTIM = "1000"  # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
@@ -50,6 +52,10 @@ class Job:
     """``"module:Class"`` of what records every allocation; empty where nothing does."""
     trace_path: str = ""
     """The file that it writes."""
+    sampler: str = ""
+    """The socket of the sampler; empty when there is none."""
+    sampler_note: str = ""
+    """Why there is no sampler, or what became of the one before it."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -65,18 +71,43 @@ def main() -> int:
 def run(job: Job) -> int:
     """Run one job in this process; 0 when its last word is on disk, whatever that word is."""
     confine(job.host_limit_bytes)
+    faulthandler.enable()  # a crash of native code leaves its place in Python in the log
     if job.body is None:
         return _prepare(job)
-    descriptor = os.open(job.rows_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        return _report(job)
+    except RowsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return os.EX_IOERR
+
+
+class RowsError(BaseException):
+    """What was measured could not be written down. Raised inside the body, but not for the body to handle."""
+
+
+@contextlib.contextmanager
+def _rows_errors(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RowsError(f"{job.rows_path} cannot be written: {error.strerror}") from error
+
+
+def _report(job: Job) -> int:
+    with _rows_errors(job):
+        descriptor = open_rows(Path(job.rows_path))
 
     def emit(row: Mapping[str, Any]) -> None:
-        append_row(descriptor, row)
+        with _rows_errors(job):
+            append_row(descriptor, row)
 
     ending = Ending(Outcome.OK)
     try:
         _measure(job, emit)
+    except RowsError:
+        raise
     except BaseException as error:  # noqa: BLE001 - the body is a stranger: whatever ends it is the result
-        ending = name_exception(error)
+        ending = name_exception(error, look_for_room(job.device))
         if ending.outcome is Outcome.ERROR and not isinstance(error, HarnessError):
             import traceback  # for the log of a body that failed, nowhere else
 
@@ -133,7 +164,12 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
     body = load(job.body)
     device_name = load(job.prepare_device)(job.device)
-    meters = [_open_meter(name, MeterContext(device_name=device_name, device=job.device)) for name in job.meters]
+    # The line is opened here and not before: nothing may be open when the zygote forks.
+    sampler, without = _call_sampler(job)
+    context = MeterContext(
+        device_name=device_name, device=job.device, sampler=sampler, without_sampler=without, sampler_note=job.sampler_note
+    )
+    meters = [_open_meter(name, context) for name in job.meters]
     with contextlib.ExitStack() as recording:
         if job.tracer:
             tracer = load(job.tracer)(
@@ -144,6 +180,16 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
             meters, emit = [*meters, tracer], tracer.hear
         memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
         body(memory, job.parameters)
+
+
+def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:
+    """The line to the sampler, or the reason why there is none."""
+    if not job.sampler:
+        return None, job.sampler_note or "none was started"
+    try:
+        return SamplerLine.connect(job.sampler), ""
+    except MeterUnavailable as reason:
+        return None, str(reason)
 
 
 def _open_meter(name: str, context: MeterContext) -> Meter:

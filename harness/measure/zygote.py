@@ -6,7 +6,8 @@ do not exist in the child, and hangs. So the zygote checks itself before it offe
 and otherwise refuses with the reason; the parent then starts fresh interpreters instead.
 
 Talks JSON lines over the socket on its standard input. To the parent: ``ready`` or ``refused``, then for each job
-``ended`` with the exit code. From the parent: ``job`` (with descriptors the child keeps), or ``signal``.
+``forked`` with the child's id and ``ended`` with its exit code. From the parent: ``job`` (with descriptors the child
+keeps), or ``signal``.
 """
 
 import ctypes
@@ -49,7 +50,8 @@ def main() -> int:
         message, *descriptors = _receive(line)
         if not message:
             return 0
-        _serve(line, message["job"], descriptors)
+        if "job" in message:  # a signal that comes too late finds nobody left
+            _serve(line, message["job"], descriptors)
 
 
 def _adopt_orphans() -> str:
@@ -104,6 +106,7 @@ def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[in
         os._exit(_become(request))
     for descriptor in descriptors:
         os.close(descriptor)
+    _send(line, {"forked": child})
     parent_is_there = True
     ended = os.pidfd_open(child)
     while parent_is_there and ended not in select.select([line.fileno(), ended], [], [])[0]:
@@ -122,17 +125,17 @@ def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[in
 
 def _become(request: Mapping[str, Any]) -> int:
     """Turn the fork into the child of one job: session, environment, folder and output of its own."""
-    os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(request["folder"])
-    sys.path[0] = request["folder"]
-    os.environ.clear()
-    os.environ.update(request["environment"])
     try:
+        os.setsid()
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(request["folder"])
+        sys.path[0] = request["folder"]
+        os.environ.clear()
+        os.environ.update(request["environment"])
         return worker.run(worker.Job(**request["job"]))
     except BaseException:  # noqa: BLE001 - nothing may unwind into the zygote's own frames
         import traceback

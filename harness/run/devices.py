@@ -1,12 +1,9 @@
-"""Find the device to measure on, and lease it: one measurement on one card at a time."""
+"""The device to measure on: a card with its equals, or the emulated one; its budget, and what it asks of TensorFlow."""
 
-import contextlib
-import fcntl
+import dataclasses
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
@@ -28,9 +25,18 @@ class Device:
     kind: Literal["emulated", "gpu"]
     name: str
     uuid: str | None
+    """GPU-... or MIG-..., as the driver says it; None for the emulated device."""
     memory_bytes: int
     limit_bytes: int | None
     driver: str
+    card_uuid: str | None = None
+    """The card that it is, or is an instance of."""
+    gpu_instance: int | None = None
+    """Of a MIG instance, the number of its GPU instance on that card."""
+    equals: tuple["Device", ...] = ()
+    """Further visible devices of the same name and size: a point may be measured on any of them."""
+    left_out: tuple[str, ...] = ()
+    """A sentence for each device of the machine that is not among them."""
 
     def with_budget(self, budget_bytes: int | None) -> "Device":
         """The same device under another budget; the same one when there is none to set.
@@ -51,14 +57,13 @@ class Device:
                 f"memory, which has {format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes
-        return Device(
-            kind=self.kind,
-            name=self.name,
-            uuid=self.uuid,
-            memory_bytes=memory_bytes,
-            limit_bytes=budget_bytes,
-            driver=self.driver,
-        )
+        equals = tuple(dataclasses.replace(equal, limit_bytes=budget_bytes) for equal in self.equals)
+        return dataclasses.replace(self, memory_bytes=memory_bytes, limit_bytes=budget_bytes, equals=equals)
+
+    @property
+    def growth(self) -> str:
+        """How the allocator takes its pool: of a card without a limit ``"on demand"``, else ``"all at once"``."""
+        return "on demand" if self.kind == "gpu" and self.limit_bytes is None else "all at once"
 
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""
@@ -69,7 +74,9 @@ class Device:
                 "TF_CPU_ALLOCATOR_USE_BFC": "true",
                 "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_bytes // MIB),
             }
-        return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        # It overrides what the program asks for (TensorFlow's GPU guide), so that no variable of the caller's does.
+        growth = "true" if self.growth == "on demand" else "false"
+        return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": growth}
 
     def for_child(self) -> dict[str, Any]:
         """What the child must know of it."""
@@ -88,14 +95,14 @@ def check_budget(budget_bytes: int) -> int:
 
 
 def choose_device(choice: DeviceChoice) -> Device:
-    """The device that ``choice`` means here: the first card if there is one, else the emulated device.
+    """The device that ``choice`` means here: the first visible card with its equals, else the emulated device.
 
     ``"gpu"`` insists on a card and raises DeviceUnavailable, with the driver's own reason, when there is none.
     """
     if choice == "cpu":
         return emulated_device("not asked: the emulated device was chosen")
     try:
-        return _visible_cards()[0]
+        return _first_card(os.environ)
     except DeviceUnavailable as reason:
         if choice == "gpu":
             raise
@@ -114,67 +121,36 @@ def emulated_device(driver: str) -> Device:
     )
 
 
-def _visible_cards() -> list[Device]:
-    """The cards of this machine that the caller's CUDA_VISIBLE_DEVICES leaves visible. Raises DeviceUnavailable for none."""
-    import pynvml  # the driver's library is looked for only when a card is wanted
+def _first_card(environment: Mapping[str, str]) -> Device:
+    from harness.run.cards import find_cards, visible_places  # the driver's library is looked for only when a card is wanted
 
-    try:
-        pynvml.nvmlInit()
-    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
-        raise DeviceUnavailable(f"no NVIDIA driver answers here (NVML: {error})") from error
-    try:
-        driver = str(pynvml.nvmlSystemGetDriverVersion())
-        cards = [_card(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        raise DeviceUnavailable(f"the NVIDIA driver lists no usable card (NVML: {error})") from error
-    finally:
-        pynvml.nvmlShutdown()
-    visible = _only_visible(cards, os.environ)
-    if not visible:
-        raise DeviceUnavailable(f"the driver has {len(cards)} cards, and CUDA_VISIBLE_DEVICES leaves none of them visible")
-    return visible
-
-
-def _card(nvml: Any, index: int, driver: str) -> Device:  # noqa: ANN401 - pynvml is an untyped module
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    total = int(nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).total)
-    name, uuid = str(nvml.nvmlDeviceGetName(handle)), str(nvml.nvmlDeviceGetUUID(handle))
-    return Device(kind="gpu", name=name, uuid=uuid, memory_bytes=total, limit_bytes=None, driver=driver)
-
-
-def _only_visible(cards: list[Device], environment: Mapping[str, str]) -> list[Device]:
-    # CUDA reads the list up to the first entry that names no card; entries are UUIDs or its own indices, which equal
-    # NVML's only under PCI bus order. A number is therefore taken only where it cannot be misread: with one card.
-    wanted = environment.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
-        return cards
-    chosen = []
-    for entry in (part.strip() for part in wanted.split(",")):
-        by_uuid = [card for card in cards if entry and (card.uuid or "").startswith(entry)]
-        by_bus_order = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len(cards) == 1
-        if len(by_uuid) == 1:
-            chosen += by_uuid
-        elif entry.isdecimal() and int(entry) < len(cards) and by_bus_order:
-            chosen.append(cards[int(entry)])
-        else:
-            break
-    return chosen
-
-
-@contextlib.contextmanager
-def lease(device: Device) -> Iterator[tuple[int, ...]]:
-    """Hold the device's lock for the block; gives the descriptors that the child must inherit.
-
-    The kernel frees the lock when the last holder of the descriptor has ended, so a child that outlives its parent
-    keeps its card. An emulated device belongs to its process alone and needs no lock.
-    """
-    if device.uuid is None:
-        yield ()
-        return
-    path = Path(tempfile.gettempdir()) / f"memory-harness-{device.uuid}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield (descriptor,)
-    finally:
-        os.close(descriptor)
+    found = find_cards()
+    places, left_out = visible_places(found.cards, environment)
+    reasons = (*found.left_out, *left_out)
+    if not places:
+        why = "; ".join(reasons) or "it is empty"
+        raise DeviceUnavailable(
+            f"the driver has {len(found.cards)} cards, and CUDA_VISIBLE_DEVICES leaves none to measure on: {why}"
+        )
+    first = places[0]
+    equals = [place for place in places if (place.name, place.memory_bytes) == (first.name, first.memory_bytes)]
+    unequal = [
+        f"{place.uuid} ({place.name}, {format_bytes(place.memory_bytes)}) is not equal to the first, "
+        f"{first.name} with {format_bytes(first.memory_bytes)}"
+        for place in places
+        if place not in equals
+    ]
+    devices = [
+        Device(
+            kind="gpu",
+            name=place.name,
+            uuid=place.uuid,
+            memory_bytes=place.memory_bytes,
+            limit_bytes=None,
+            driver=found.driver_version,
+            card_uuid=place.card_uuid,
+            gpu_instance=place.gpu_instance,
+        )
+        for place in equals
+    ]
+    return dataclasses.replace(devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal))

@@ -1,48 +1,56 @@
-"""Name how a child ended, from what its parent saw: exit code, rows and log."""
+"""Name how a child ended, from what its parent saw: exit code, signal, counters of the kernel, rows and log."""
 
 import json
-import re
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.records import ROWS_FILE, Ending, Outcome, RunEnd, end_from_json
+from harness.run.child_log import crash_site, last_words, unreported_refusal
 from harness.run.isolation import ChildEnd
 
-_LOG_TAIL_CHARACTERS = 400
-# TensorFlow's log lines of the levels I, W and E, from either of its loggers (tsl/platform/default/logging.cc,
-# absl/log/internal/log_format.cc). It reports every missing driver as an error; only F ends a process.
-_CHATTER = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
-    r"|[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ "
-    r"|WARNING: All log messages before absl"
-)
 
-
-def last_words(log: str) -> str:
-    """The last line of a child's log that is not TensorFlow's chatter, cut to a table cell; empty when there is none."""
-    lines = [line.strip() for line in log.splitlines() if line.strip() and not _CHATTER.match(line)]
-    return lines[-1][:_LOG_TAIL_CHARACTERS] if lines else ""
-
-
-def classify(child: ChildEnd, rows: list[dict[str, Any]], log_tail: str) -> Ending:
-    """Name how a child ended, from its exit code and its own rows. Only exit code 0 **and** a done row is ok."""
+def classify(child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_bytes: int | None = None) -> Ending:
+    """Name how a child ended. Only exit code 0 **and** a done row is ok; ``limit_bytes`` is the size of its device."""
     done = next((row for row in rows if row["kind"] == "done"), None)
     where = f" in phase {phase}" if (phase := phase_at_death(rows)) else ""
+    if child.overrun:
+        return Ending(Outcome.HOST_OOM, "watchdog", f"{child.overrun}{where}; it was killed")
     if child.timed_out:
         return Ending(Outcome.TIMED_OUT, "time-out", f"still running after {child.duration_s:.0f} s{where}; it was stopped")
     if child.exit_code == 0 and done is not None:
         return Ending(Outcome(done["outcome"]), str(done["cause"]), str(done["reason"]))
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
-    how = exit_in_words(child.exit_code)
-    tail = f"; its last words: {log_tail}" if log_tail else ""
+    return _name_death(child, where, log, limit_bytes)
+
+
+def _name_death(child: ChildEnd, where: str, log: str, limit_bytes: int | None) -> Ending:
+    how, words = exit_in_words(child.exit_code), last_words(log)
+    site = f" at {site}" if (site := crash_site(log)) else ""
+    tail = f"; its last words: {words}" if words else ""
+    if child.exit_code == os.EX_IOERR:
+        return Ending(Outcome.ERROR, "rows", f"what it measured{where} could not be written{tail}")
+    if child.exit_code == -signal.SIGSEGV and (refusal := unreported_refusal(log)) is not None:
+        sentence = f"{refusal.sentence(limit_bytes)}; the copy that got nothing{site} ended by SIGSEGV{where}"
+        return Ending(Outcome.DEVICE_OOM, "copy", sentence)
+    if cause := _host_cause(child, words):
+        killer = f"; the kernel counted out-of-memory kills for {' and '.join(child.oom_kills)}" if cause == "kernel" else ""
+        return Ending(Outcome.HOST_OOM, cause, f"{how}{where}{killer}{tail}")
     if child.exit_code < 0:
-        return Ending(Outcome.CRASHED, how, f"killed by {how}{where}{tail}")
-    if "MemoryError" in log_tail or "bad_alloc" in log_tail:
-        return Ending(Outcome.HOST_OOM, "bad_alloc", f"{how}{where}{tail}")
+        return Ending(Outcome.CRASHED, how, f"killed by {how}{where}{site}{tail}")
     return Ending(Outcome.EXITED, str(child.exit_code), f"{how}{where}{tail}")
+
+
+def _host_cause(child: ChildEnd, words: str) -> str:
+    """Why host memory ended the child, in one word; empty when nothing says that it did."""
+    if child.exit_code == -signal.SIGKILL and child.oom_kills:
+        return "kernel"
+    if "bad_alloc" in words:
+        return "bad_alloc"
+    return "limit" if "MemoryError" in words and child.exit_code > 0 else ""
 
 
 def exit_in_words(exit_code: int) -> str:

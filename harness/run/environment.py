@@ -1,5 +1,6 @@
 """Where and with what a run was measured, read without importing any of it."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -25,6 +26,7 @@ def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
         "host_memory_bytes": host_memory_bytes(),
         "git_commit": commit,
         "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
+        "git_changes": _fingerprint(folder),
         "isolation": isolation,
     }
 
@@ -44,6 +46,18 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unavailable: not installed"
+
+
+def _fingerprint(folder: Path) -> str:
+    """Sixteen digits for the changes to tracked files: two runs with the same ones ran the same code.
+
+    Files that git does not track are left out: the run directory itself may be one.
+    """
+    try:
+        done = subprocess.run(["git", "diff", "HEAD"], cwd=folder, capture_output=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unavailable: git diff failed ({type(error).__name__})"
+    return hashlib.sha256(done.stdout).hexdigest()[:16] if done.stdout else "none"
 
 
 def _git(folder: Path, *arguments: str) -> str:

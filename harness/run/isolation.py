@@ -15,22 +15,24 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError
+from harness.run.oom_killer import Counters, count_oom_kills, where_it_killed
+from harness.run.waiting import Stop, end_of, wait_for_end
+from harness.run.watchdog import Watchdog
 
 Isolation = Literal["auto", "zygote", "spawn"]
 
 _WORKER = "harness.measure.worker"
 _ZYGOTE = "harness.measure.zygote"
-# Chosen: far below the seconds that a child takes, and two hundred looks a second cost nothing.
-_POLL_S = 0.005
 # Chosen: long enough for an interpreter to unwind, short beside the time-out that was already missed.
 _GRACE_S = 1.0
 # Chosen: thirty times what importing TensorFlow takes on two busy cores.
 _START_S = 180.0
 _MESSAGE_BYTES = 1 << 16
 
-# TensorFlow's start-up chatter is kept out of the logs, so that their last line says what went wrong. OpenBLAS would
-# start a thread for each core at numpy's import: their arenas would count as host memory, and no fork would be safe.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# TensorFlow's start-up chatter is kept out of the logs, but not its warnings: the only trace that a refused copy leaves
+# is a warning of the allocator. OpenBLAS would start a thread for each core at numpy's import: their arenas would count
+# as host memory, and no fork would be safe.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a mistake
@@ -50,7 +52,13 @@ class ChildOrder:
     folder: Path
     log: Path
     timeout_s: float
+    allocator_wait_s: float = 0.0
+    """How much longer an idle child may take: TensorFlow's allocator sleeps before it reports that memory ran out."""
     inherited: tuple[int, ...] = ()
+
+    def watchdog(self, pid: int) -> Watchdog:
+        """What bounds the memory of the order's child beside its own limit."""
+        return Watchdog(pid, int(self.job["host_limit_bytes"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +68,19 @@ class ChildEnd:
     exit_code: int
     timed_out: bool
     duration_s: float
+    overrun: str = ""
+    """Why the watchdog killed it: which memory went over which limit, by how much; empty when it did not."""
+    oom_kills: tuple[str, ...] = ()
+    """Where the kernel counted out-of-memory kills meanwhile."""
 
 
 class Launcher(Protocol):
     """Runs one child at a time and waits for its end.
 
-    After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later. Whatever the child
-    has started in its group is ended with it, also when it ends by itself or the wait is interrupted. The zygote also
-    ends what has left the group (setsid).
+    After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later; a child that is idle
+    then may take ``allocator_wait_s`` more. A child whose memory goes over its job's limit is killed at once (see
+    ``Watchdog``). Whatever the child has started in its group is ended with it, also when it ends by itself or the wait
+    is interrupted. The zygote also ends what has left the group (setsid).
     """
 
     name: str
@@ -87,7 +100,7 @@ class SpawnLauncher:
 
     def run(self, order: ChildOrder) -> ChildEnd:
         """Start, wait, clean up."""
-        started_s = time.monotonic()
+        started_s, kills = time.monotonic(), count_oom_kills()
         with order.log.open("ab") as output:
             child = subprocess.Popen(
                 [sys.executable, "-m", _WORKER],
@@ -99,18 +112,18 @@ class SpawnLauncher:
                 start_new_session=True,
                 pass_fds=order.inherited,
             )
-        timed_out = False
         try:
             _hand_over(child, json.dumps(order.job))
-            if not _has_ended(child, order.timeout_s):
-                timed_out = True
-                _signal_group(child, signal.SIGTERM)
-                _has_ended(child, _GRACE_S)
+            with end_of(child) as has_ended:
+                stop = wait_for_end(has_ended, order.watchdog(child.pid), order.timeout_s, order.allocator_wait_s)
+                if stop is not None and stop.timed_out:
+                    _signal_group(child, signal.SIGTERM)
+                    has_ended(_GRACE_S)
         finally:
             # The child has not been reaped yet, so its id still names its group and nobody else's.
             _signal_group(child, signal.SIGKILL)
             child.wait()
-        return ChildEnd(exit_code=child.returncode, timed_out=timed_out, duration_s=time.monotonic() - started_s)
+        return _child_end(child.returncode, stop, started_s, kills)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -151,27 +164,42 @@ class ZygoteLauncher:
         if self._zygote.poll() is not None:
             self.close()
             self._start()
-        started_s = time.monotonic()
+        started_s, kills = time.monotonic(), count_oom_kills()
         request = {
             "job": dict(order.job),
             "environment": dict(order.environment),
             "folder": str(order.folder.resolve()),
             "log": str(order.log.resolve()),
         }
-        timed_out = False
+        answer: dict[str, Any] | None = None
+
+        def has_answered(timeout_s: float) -> bool:
+            nonlocal answer
+            answer = self._next(timeout_s)
+            return answer is not None or self._zygote.poll() is not None
+
+        stop = None
         try:
-            socket.send_fds(self._line, [json.dumps({"job": request}).encode()], order.inherited)
-            answer = self._next(order.timeout_s)
-            if answer is None and self._zygote.poll() is None:
-                timed_out = True
-                answer = self._signal(signal.SIGTERM) or self._signal(signal.SIGKILL)
+            with contextlib.suppress(BrokenPipeError):  # the zygote has just been killed; its exit code will tell
+                socket.send_fds(self._line, [json.dumps({"job": request}).encode()], order.inherited)
+            forked = self._next(_START_S)
+            if forked is not None:
+                watchdog = order.watchdog(int(forked["forked"]))
+                stop = wait_for_end(has_answered, watchdog, order.timeout_s, order.allocator_wait_s)
+            if stop is not None and stop.timed_out:
+                answer = self._signal(signal.SIGTERM, _GRACE_S)
+            if stop is not None and answer is None:
+                answer = self._signal(signal.SIGKILL, _START_S)  # gigabytes take their time to be given back
         except BaseException:
             # Interrupted in mid-measurement: without its parent the zygote ends the child's group, and then itself.
             self.close()
             raise
-        # A zygote that is killed takes its child with it, and what killed it is what ended the child.
+        if answer is None:
+            # A zygote that is killed takes its child with it, and what killed it is what ended the child. One that is
+            # stuck has nothing to say any more.
+            self._zygote.kill()
         exit_code = int(answer["ended"]) if answer else self._zygote.wait()
-        return ChildEnd(exit_code=exit_code, timed_out=timed_out, duration_s=time.monotonic() - started_s)
+        return _child_end(exit_code, stop, started_s, kills)
 
     def close(self) -> None:
         """Let the zygote end."""
@@ -182,9 +210,10 @@ class ZygoteLauncher:
             self._zygote.kill()
             self._zygote.wait()
 
-    def _signal(self, number: signal.Signals) -> dict[str, Any] | None:
-        self._line.sendall(json.dumps({"signal": number}).encode())
-        return self._next(_GRACE_S)
+    def _signal(self, number: signal.Signals, timeout_s: float) -> dict[str, Any] | None:
+        with contextlib.suppress(BrokenPipeError):  # the zygote has just been killed
+            self._line.sendall(json.dumps({"signal": number}).encode())
+        return self._next(timeout_s)
 
     def _next(self, timeout_s: float) -> dict[str, Any] | None:
         """The zygote's next message; None when it does not come in time, or the zygote is gone."""
@@ -208,14 +237,15 @@ def _hand_over(child: subprocess.Popen[bytes], job: str) -> None:
         child.stdin.close()
 
 
-def _has_ended(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Wait for the child's end without reaping it; False when the time is over."""
-    deadline_s = time.monotonic() + timeout_s
-    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        if time.monotonic() >= deadline_s:
-            return False
-        time.sleep(_POLL_S)
-    return True
+def _child_end(exit_code: int, stop: Stop | None, started_s: float, kills: Counters) -> ChildEnd:
+    stop = stop or Stop()
+    return ChildEnd(
+        exit_code=exit_code,
+        timed_out=stop.timed_out,
+        duration_s=time.monotonic() - started_s,
+        overrun=stop.overrun,
+        oom_kills=where_it_killed(kills, count_oom_kills()),
+    )
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -1,10 +1,11 @@
 """run.json: what was planned, on what, with which settings. Written before the first child starts."""
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from harness.run.devices import Device
 from harness.run.environment import describe_environment, tensorflow_minor
 from harness.seal import SEAL, seal_of
 from harness.units import format_bytes
+
+LOCK_FILE = ".lock"
+"""In a run directory: held (flock) by the session that measures into it."""
 
 
 def claim_run_directory(path: Path) -> None:
@@ -77,15 +81,13 @@ def start_run(
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
             "allocator": _allocator(device),
+            "growth": device.growth,
             "driver": device.driver,
+            # Any of these may have measured a point; they are of one name and size.
+            "equals": [equal.uuid for equal in device.equals],
+            "left_out": list(device.left_out),
         },
-        # What two runs must share for their bytes to be compared.
-        "comparability": {
-            "device": _device_in_words(device),
-            "allocator": _allocator(device),
-            "tensorflow": tensorflow_minor(),
-            "scan": ", ".join(scans) or "none",
-        },
+        "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
         "settings": dict(settings),
         "planned": [to_json(point) for point in points],
     }
@@ -95,6 +97,48 @@ def start_run(
     except OSError as error:
         raise RunDirectoryError(f"the run directory {path} cannot be made: {error}") from error
     _put(path / RUN_FILE, manifest, replace=False)
+
+
+def comparability(device: Device) -> dict[str, str]:
+    """What two runs must share for their bytes to be compared, beside the scan."""
+    return {"device": _device_in_words(device), "allocator": _allocator(device), "tensorflow": tensorflow_minor()}
+
+
+def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
+    """Note in run.json that the run goes on: when, at which commit, and how many runs were there already.
+
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or damaged, or cannot be written.
+    """
+    manifest = _read_back(path)
+    environment = describe_environment(root, isolation="")
+    note = {
+        "time": _now(),
+        "command": command,
+        "runs_there_already": already,
+        **{key: environment[key] for key in ("git_commit", "git_dirty", "git_changes")},
+    }
+    _put(path / RUN_FILE, {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]}, replace=True)
+
+
+@contextlib.contextmanager
+def hold_run_directory(path: Path) -> Iterator[None]:
+    """Keep every other session out of the run directory for the block; the kernel lets go of it when this process ends.
+
+    Raises UsageError when another session holds it.
+    """
+    try:
+        descriptor = os.open(path / LOCK_FILE, os.O_WRONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"the run directory {path} cannot be written to ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UsageError(f"{path} is still being measured by another session; wait for it, or stop it first") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def end_run(path: Path) -> None:
@@ -110,6 +154,11 @@ def end_run(path: Path) -> None:
 def plans_anything(path: Path) -> bool:
     """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
     return bool(_read_back(path)["planned"])
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the run was gone through to its end. Raises RunDirectoryError when run.json is gone or damaged."""
+    return _read_back(path)["ended"] is not None
 
 
 def _read_back(path: Path) -> dict[str, Any]:

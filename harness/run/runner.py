@@ -1,18 +1,23 @@
 """Point -> leased device -> child -> rows. Whatever happens to the child, the point has an end, with a reason."""
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, to_json
-from harness.run.devices import Device, lease
-from harness.run.ends import classify, exit_in_words, last_words, phase_at_death, rows_since
-from harness.run.isolation import QUIET, ChildOrder, Launcher
+from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, open_rows, to_json
+from harness.run.alone import PAUSES_S, Attempt, measure_alone
+from harness.run.child_log import last_words
+from harness.run.devices import Device
+from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
+from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
+from harness.run.leases import lease, lease_folder
+from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, new_trace_rows, repeat_id, trace_end, trace_path
 
 METERS = (
@@ -22,12 +27,17 @@ METERS = (
     "harness.measure.meters.host:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
-TRACED_METERS = METERS
+TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)
 """The instruments of the traced run; among them may be what costs too much for the measured ones."""
 TRACER = "harness.measure.tracing:Tracer"
 """What records every allocation of the traced run."""
 PREPARE_DEVICE = "harness.measure.device:prepare_device"
 """What makes TensorFlow use the leased device, in the child."""
+ALLOCATOR_WAIT_S = 11.0
+"""What an idle child may take beyond its time-out: BFC waits 10 s for memory before it refuses it (bfc_allocator.h,
+AllocatorRetry), and then the body has to end."""
+_LOG_BYTES = 1 << 18
+"""As much of a log's end is read. Chosen: a thousand lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,12 @@ class Runner:
     traced_meters: tuple[str, ...] = TRACED_METERS
     prepare_device: str = PREPARE_DEVICE
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    lease_folder: Path = field(default_factory=lease_folder)
+    """Where the devices' locks are; all runs of the machine share it."""
+    pauses_s: tuple[float, ...] = PAUSES_S
+    """Before each further attempt at a run that was not alone on the device."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """The process that looks at the children and at the card; started with the first of them."""
     _prepared: set[str] = field(default_factory=set, init=False)
     """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
 
@@ -58,27 +74,42 @@ class Runner:
 
         ``TRACED_REPEAT`` is the extra run in which every allocation is recorded. The recording takes host memory and time,
         so its rows go to a file of their own beside the trace; rows.jsonl has one row that says how it ended.
-        Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have.
+        A repeat that was not alone on the device is measured again (``measure_alone``).
+        Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have,
+        DeviceUnavailable when its lock cannot be taken.
         """
+
+        def void(reason: str) -> None:
+            void_run(self.run_directory, point.name, repeat, reason)
+
+        # A neighbour changes what the card has left, not what a trace says of this process.
+        pauses_s = () if repeat == TRACED_REPEAT else self.pauses_s
+        return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
+
+    def _measure_once(self, point: Point, repeat: int) -> Attempt:
         device = self.device.with_budget(point.device_budget_bytes)
         failed = self._prepare(point, repeat)
         if failed is not None:
-            return self._close(failed, [])
+            return self._close(failed, []), []
         traced = repeat == TRACED_REPEAT
         rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
-        already_bytes = rows.stat().st_size
-        with lease(device) as inherited:
+        log = self._log(point, repeat)
+        already_bytes, logged_bytes = self._size(rows), self._size(log)
+        with lease(device, self.lease_folder) as (device, inherited):  # from here on the one that is held
+            sampler, note = self.sampling.address()
+            job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
             order = ChildOrder(
-                job=self._job(point, repeat, device, rows, body=point.body, prepare=None),
+                job={**job, "sampler": sampler, "sampler_note": note},
                 environment={**self.environment, **point.environment, **device.environment(), **QUIET},
                 folder=self.root,
-                log=self._log(point, repeat),
+                log=log,
                 timeout_s=self.timeout_s,
+                allocator_wait_s=ALLOCATOR_WAIT_S,
                 inherited=inherited,
             )
             child = self.launcher.run(order)
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
-        ending = classify(child, own, self._log_tail(point, repeat))
+        ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
         end = RunEnd(
             point=point.name,
@@ -90,8 +121,13 @@ class Runner:
             exit_code=child.exit_code,
             launcher=self.launcher.name,
             duration_s=child.duration_s,
+            device=device.uuid or "",
         )
-        return self._close(end, own)
+        return self._close(end, own), own
+
+    def close(self) -> None:
+        """End the sampler. Children are gone already, and the launchers are their opener's."""
+        self.sampling.close()
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
         """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""
@@ -99,14 +135,14 @@ class Runner:
         what = json.dumps([job["prepare"], job["parameters"]], sort_keys=True)
         if point.prepare is None or what in self._prepared:
             return None
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        with (self.workspace / ".prepare.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        log = self._log(point, repeat)
+        logged_bytes = self._size(log)
+        with self._one_preparation_at_a_time():
             order = ChildOrder(
                 job=job,
                 environment={**self.environment, **QUIET},
                 folder=self.root,
-                log=self._log(point, repeat),
+                log=log,
                 timeout_s=self.timeout_s,
             )
             child = self.preparer.run(order)
@@ -118,7 +154,7 @@ class Runner:
             repeat=repeat,
             outcome=Outcome.ERROR,
             cause="preparation",
-            reason=f"its input could not be prepared: {self._log_tail(point, repeat) or exit_in_words(child.exit_code)}",
+            reason=f"its input could not be prepared: {_why_not_prepared(child, _read_log(log, logged_bytes))}",
             phase=None,
             exit_code=child.exit_code,
             launcher=self.preparer.name,
@@ -147,25 +183,69 @@ class Runner:
         }
 
     def _log(self, point: Point, repeat: int) -> Path:
-        logs = self.run_directory / "logs"
-        logs.mkdir(exist_ok=True)
-        return logs / f"{point.name}-{repeat_id(repeat)}.log"
+        # A parameter may be a text with slashes in it.
+        log = self.run_directory / "logs" / f"{point.name}-{repeat_id(repeat)}.log".replace("/", "_")
+        try:
+            log.parent.mkdir(exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise RunDirectoryError(f"the log of {point.name} cannot be written to {log}: {error.strerror}") from error
+        return log
 
-    def _log_tail(self, point: Point, repeat: int) -> str:
-        return last_words(self._log(point, repeat).read_text(encoding="utf-8", errors="replace"))
+    def _size(self, path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise RunDirectoryError(f"{path} cannot be read: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _one_preparation_at_a_time(self) -> Iterator[None]:
+        try:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            lock = (self.workspace / ".prepare.lock").open("w")
+        except OSError as error:
+            raise RunDirectoryError(f"inputs cannot be kept in {self.workspace}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _close(self, end: RunEnd, own: list[dict[str, Any]]) -> RunEnd:
         row = {"kind": "end", **to_json(end)}
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
             row = {"kind": "traced", **to_json(trace_end(end, own))}
-        rows = self.run_directory / ROWS_FILE
-        try:
-            descriptor = os.open(rows, os.O_WRONLY | os.O_APPEND)
-            try:
-                append_row(descriptor, row)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise RunDirectoryError(f"the end of {end.point} cannot be written to {rows}: {error}") from error
+        _append(self.run_directory, row)
         return end
+
+
+def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
+    """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
+    _append(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
+
+
+def _append(run_directory: Path, row: Mapping[str, Any]) -> None:
+    rows = run_directory / ROWS_FILE
+    try:
+        descriptor = open_rows(rows)
+        try:
+            append_row(descriptor, row)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
+
+
+def _why_not_prepared(child: ChildEnd, log: str) -> str:
+    if child.timed_out:
+        return f"still at it after {child.duration_s:.0f} s"
+    return child.overrun or last_words(log) or exit_in_words(child.exit_code)
+
+
+def _read_log(path: Path, from_byte: int) -> str:
+    """The end of what was logged from there on: earlier lines are those of a preparation, or of an earlier attempt."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(from_byte, path.stat().st_size - _LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""  # what a child said is not worth losing its end for

@@ -48,9 +48,14 @@ def clear_unfinished(run_directory: Path, point: str) -> None:
         half.unlink(missing_ok=True)
 
 
+def trace_rows_path(run_directory: Path, point: str) -> Path:
+    """The rows of a point's traced run."""
+    return run_directory / TRACES_FOLDER / f"{point}.jsonl"
+
+
 def new_trace_rows(run_directory: Path, point: str) -> Path:
     """An empty file for the rows of a point's traced run. Raises RunDirectoryError when it cannot be made."""
-    path = run_directory / TRACES_FOLDER / f"{point}.jsonl"
+    path = trace_rows_path(run_directory, point)
     try:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")

@@ -66,6 +66,13 @@ def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_
     assert json.loads((synthetic_run.path / "findings.json").read_text())["exit_code"] == 0
 
 
+def test_the_gate_can_write_the_page_of_what_it_judged(judged, capsys, synthetic_run):
+    """Its exit code stays that of the verdict."""
+    assert main(judged("gate", "--page")) == 4
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    assert (synthetic_run.path / "report.html").exists()
+
+
 def test_accept_needs_a_reason(judged, capsys):
     """It is written into the file that others review."""
     with pytest.raises(SystemExit, match="2"):

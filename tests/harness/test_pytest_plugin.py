@@ -287,5 +287,5 @@ def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, 
     result = sweep("--device", "gpu", "--memory-out", "out")
 
     assert result.ret == 3
-    result.stderr.fnmatch_lines(["*no NVIDIA driver answers here (NVML: *); nothing was measured*"])
+    result.stderr.fnmatch_lines(["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"])
     assert not (pytester.path / "out").exists()

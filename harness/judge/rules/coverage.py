@@ -7,14 +7,9 @@ from typing import Any
 from harness.judge.completeness import missing_from_point, missing_from_run
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.verdict import Check, FindingKind
-from harness.records import Point, Quality
+from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
 
 RULE = "coverage"
-
-# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
-# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
-_LEAST_SAMPLES = 5
-_LARGEST_GAP_SHARE = 0.25
 
 
 def check_coverage(evidence: Evidence) -> Iterator[Check]:
@@ -67,11 +62,7 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
             for repeat in evidence.run.repeats_of(point.name)
             if phase in evidence.census.finished.get((point.name, repeat), ())
         ]
-        reasons = [
-            (point, phase, _unreadable(row) or _contended(row))
-            for point, repeat, phase in seen
-            for row in [rows.get((point.name, repeat, phase, meter))]
-        ]
+        reasons = [(point, phase, _unreadable(rows.get((point.name, repeat, phase, meter)))) for point, repeat, phase in seen]
         gaps = [f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason]
         if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
             yield _meter_check(scenario, meter, len(seen), gaps)
@@ -83,19 +74,15 @@ def _unreadable(row: Mapping[Any, Any] | None) -> str:
         return "no reading of it at all"
     if row["quality"] == Quality.UNAVAILABLE:
         return f"unavailable: {row['reason'] or 'no reason given'}"
-    if row["quality"] == Quality.SAMPLED:
+    if row["quality"] == Quality.UNRESOLVED:
+        return f"unresolved: {row['reason'] or 'no reason given'}"
+    if row["quality"] == Quality.SAMPLED:  # the meter has looked at this itself; a row made by hand has no meter
         samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
-        few = not isinstance(samples, int) or samples < _LEAST_SAMPLES
+        few = not isinstance(samples, int) or samples < LEAST_SAMPLES
         # "not <=" so that a gap that was never recorded, NaN, is no pass.
-        if few or not gap_s <= _LARGEST_GAP_SHARE * duration_s:
+        if few or not gap_s <= LARGEST_GAP_SHARE * duration_s:
             return f"sampled too coarsely to judge ({samples} samples, largest gap {gap_s} s of {duration_s:.3f} s)"
     return ""
-
-
-def _contended(row: Mapping[Any, Any] | None) -> str:
-    """Who else used the device; such a reading counts their bytes as well."""
-    others = "" if row is None else row["contended"]
-    return f"the device was not its own: {others}" if isinstance(others, str) and others else ""
 
 
 def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str]) -> Check:

@@ -1,10 +1,12 @@
 """What every instrument is: opened once in the child, then read at both edges of each phase."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.records import Reading
+from harness.measure.samplerline import SamplerLine
+from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Quality, Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +17,12 @@ class MeterContext:
     """TensorFlow's name of the device, as ``"CPU:0"``."""
     device: Mapping[str, Any]
     """The leased device, as the parent describes it: kind, name, uuid, limit_bytes."""
+    sampler: SamplerLine | None = None
+    """The line to the process that looks at this one and at the card."""
+    without_sampler: str = "none was started"
+    """Why there is no sampler, where there is none."""
+    sampler_note: str = ""
+    """What became of the sampler before this one."""
 
 
 class Meter(Protocol):
@@ -31,6 +39,16 @@ class Meter(Protocol):
 
     def end(self) -> tuple[Reading, ...]:
         """The readings of the phase that ``begin`` started."""
+
+
+def judged_by_its_pace(reading: Reading, duration_s: float) -> Reading:
+    """A sampled reading as it is, or unresolved where it was sampled too thinly to say what the peak was."""
+    samples, gap_s = reading.samples or 0, reading.largest_gap_s or 0.0
+    if samples >= LEAST_SAMPLES and gap_s <= LARGEST_GAP_SHARE * duration_s:
+        return reading
+    how = f"{samples} samples, largest gap {gap_s * 1e3:.1f} ms of {duration_s * 1e3:.1f} ms"
+    reason = "; ".join(filter(None, [f"sampled too coarsely to judge ({how})", reading.reason]))
+    return dataclasses.replace(reading, quality=Quality.UNRESOLVED, reason=reason)
 
 
 class AbsentMeter:

@@ -1,108 +1,171 @@
-"""Host memory of this process, from the kernel's own counters in /proc (Linux).
+"""Host memory of this process, from the kernel's own counters: looked at by the sampler, or, without it, at the edges.
 
 ``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory: the
-number to gate. The kernel keeps no peak of it, only of the whole resident set (VmHWM, which writing 5 to
-/proc/self/clear_refs resets; proc(5)). From VmHWM = max(anon + file) follow two bounds of its peak, with RssFile as
-seen at the phase's edges: VmHWM - max(file) and VmHWM - min(file). ``host_rss`` is that resident set itself.
+number to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is
+the resident set with its peak, VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the
+kernel can drop: part of host_rss, apart from host_anon.
 
-Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; ``host_rss`` shows it.
+Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was swapped out.
 """
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+from collections.abc import Callable
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
+from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
+from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
+from harness.measure.meters.base import MeterContext, judged_by_its_pace
+from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
+from harness.units import format_bytes
 
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
-_FIELDS = re.compile(r"^(VmHWM|VmRSS|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
-_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
-
-
-@dataclass(frozen=True, slots=True)
-class HostState:
-    """One look at /proc/self/status, in bytes."""
-
-    anon_bytes: int
-    """RssAnon + RssShmem: what only the process can give back."""
-    mapped_bytes: int
-    """RssFile: page cache mapped into the process, which the kernel can drop."""
-    resident_bytes: int
-    highest_resident_bytes: int
-
-    @classmethod
-    def from_status(cls, text: str) -> "HostState":
-        """Parse the text of /proc/PID/status. Raises MeterUnavailable when a counter is missing."""
-        counters = {name: int(kib) * _KIB for name, kib in _FIELDS.findall(text)}
-        missing = sorted({"VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem"} - counters.keys())
-        if missing:
-            raise MeterUnavailable(f"{_STATUS} lacks {', '.join(missing)}")
-        return cls(
-            anon_bytes=counters["RssAnon"] + counters["RssShmem"],
-            mapped_bytes=counters["RssFile"],
-            resident_bytes=counters["VmRSS"],
-            highest_resident_bytes=counters["VmHWM"],
-        )
+_LONGEST_BLIND_S = 0.001
+"""Chosen: half of a window. A reset usually follows its look within 10 us."""
 
 
 class HostMeter:
-    """``host_anon`` (the peak bounded from both sides) and ``host_rss`` (exact)."""
+    """``host_anon`` (the peak bounded from both sides), ``host_rss`` (exact) and ``host_mapped`` (looked at)."""
 
-    names = ("host_anon", "host_rss")
+    names = ("host_anon", "host_rss", "host_mapped")
 
-    def __init__(self, context: MeterContext, *, status: Path = _STATUS, clear_refs: Path = _CLEAR_REFS) -> None:
-        del context  # this process is the same on every device
-        self._status = status
-        self._clear_refs = clear_refs
+    def __init__(self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters) -> None:
+        self._sampler: SamplerLine | None = context.sampler
+        self._without, self._note = context.without_sampler, context.sampler_note
+        self._open_counters = counters
+        self._counters: HostCounters | None = None
+        self._tells_anon = True
+        self._watch: HostWatch | None = None
         self._start: HostState | None = None
 
     def open(self) -> None:
-        """Read and reset once. Raises MeterUnavailable where the kernel has no such files or forbids the reset."""
-        try:
-            self._look()
-            self._clear_refs.write_text(_RESET_PEAK)
-        except OSError as error:
-            raise MeterUnavailable(f"needs Linux's {self._status} and {self._clear_refs}: {error}") from error
+        """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
+        if self._sampler is not None:
+            try:
+                self._tells_anon = bool(self._sampler.ask({"open": "host"})["tells_anon"])
+            except MeterUnavailable as reason:
+                self._fall_back(str(reason))
+        if self._tells_anon:
+            try:
+                self._counters = self._open_counters()
+                self._counters.look()
+                self._counters.reset_highest()
+            except MeterUnavailable as reason:
+                raise MeterUnavailable(f"{reason}; the sampler: {self._without}") from reason
 
     def begin(self) -> None:
         """Set VmHWM to what is resident now."""
-        self._clear_refs.write_text(_RESET_PEAK)
-        self._start = self._look()
+        self._watch = None
+        if self._sampler is not None:
+            try:
+                self._start = HostState(**self._sampler.ask({"begin": "host"}))
+            except MeterUnavailable as reason:
+                self._fall_back(str(reason))
+        if self._sampler is None and self._counters is not None:
+            self._watch = begin_host(self._counters)
 
     def end(self) -> tuple[Reading, ...]:
-        """Both readings of the phase."""
-        if self._start is None:
+        """The readings of the phase."""
+        if self._sampler is not None:
+            try:
+                span = HostSpan(**self._sampler.ask({"end": "host"}))
+            except MeterUnavailable as reason:
+                self._fall_back(str(reason))
+                return self._edges_alone(str(reason))
+            if not self._tells_anon:
+                return resident_readings(span)
+            return host_readings(span, source="VmHWM in windows, and faults", note=self._note)
+        if self._counters is None:
+            return tuple(Reading.unavailable(name, self._without) for name in self.names)
+        if self._watch is None:
             raise MeterUnavailable("the phase was ended before it began")
-        return host_readings(self._start, self._look())
+        return host_readings(
+            end_host(self._watch, self._counters), source=f"VmHWM and faults at the edges, without the sampler: {self._without}"
+        )
 
-    def _look(self) -> HostState:
-        return HostState.from_status(self._status.read_text())
+    def _fall_back(self, reason: str) -> None:
+        self._sampler, self._without = None, reason
+
+    def _edges_alone(self, reason: str) -> tuple[Reading, ...]:
+        """The sampler has gone in mid-phase, and with it what it has seen, since it has reset the kernel's peak as well."""
+        if self._counters is None or self._start is None:
+            return tuple(Reading.unavailable(name, f"{reason}, in mid-phase") for name in self.names)
+        start, end = self._start, self._counters.look()
+        edges = {
+            "host_anon": (start.anon_bytes, end.anon_bytes),
+            "host_rss": (start.resident_bytes, end.resident_bytes),
+            "host_mapped": (start.mapped_bytes, end.mapped_bytes),
+        }
+        return tuple(
+            Reading(
+                meter=name,
+                quality=Quality.UNRESOLVED,
+                start_bytes=start_bytes,
+                peak_bytes=max(start_bytes, end_bytes),
+                end_bytes=end_bytes,
+                samples=2,
+                source="the edges of the phase",
+                reason=f"{reason}, in mid-phase; what is left are its edges",
+            )
+            for name, (start_bytes, end_bytes) in edges.items()
+        )
 
 
-def host_readings(start: HostState, end: HostState) -> tuple[Reading, Reading]:
-    """The two readings of a phase from the looks at its edges; ``end`` carries the peak of the resident set."""
-    highest = end.highest_resident_bytes
-    edges_bytes = max(start.anon_bytes, end.anon_bytes)
-    low_bytes = max(highest - max(start.mapped_bytes, end.mapped_bytes), edges_bytes)
-    high_bytes = max(highest - min(start.mapped_bytes, end.mapped_bytes), low_bytes)
+def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:
+    """The three readings of a phase."""
+    blind = f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched" if span.blind_s > _LONGEST_BLIND_S else ""
     anon = Reading(
         meter="host_anon",
         quality=Quality.BOUNDED,
-        start_bytes=start.anon_bytes,
-        peak_bytes=low_bytes,
-        peak_bound_bytes=high_bytes,
-        end_bytes=end.anon_bytes,
+        start_bytes=span.start_anon_bytes,
+        peak_bytes=span.low_anon_bytes,
+        peak_bound_bytes=span.high_anon_bytes,
+        end_bytes=span.end_anon_bytes,
+        samples=span.samples,
+        rate_hz=span.rate_hz,
+        largest_gap_s=span.largest_gap_s,
+        source=f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}",
+        reason="; ".join(filter(None, [blind, note])),
     )
     rss = Reading(
         meter="host_rss",
         quality=Quality.EXACT,
-        start_bytes=start.resident_bytes,
-        # The kernel batches these counters per processor, so VmHWM can lag the edges by some pages.
-        peak_bytes=max(highest, start.resident_bytes, end.resident_bytes),
-        end_bytes=end.resident_bytes,
+        start_bytes=span.start_resident_bytes,
+        peak_bytes=span.highest_resident_bytes,
+        end_bytes=span.end_resident_bytes,
+        source=source,
+        reason=blind,
     )
-    return anon, rss
+    mapped = Reading(
+        meter="host_mapped",
+        quality=Quality.SAMPLED,
+        start_bytes=span.start_mapped_bytes,
+        peak_bytes=span.highest_mapped_bytes,
+        end_bytes=span.end_mapped_bytes,
+        samples=span.samples,
+        rate_hz=span.rate_hz,
+        largest_gap_s=span.largest_gap_s,
+        source="RssFile",
+    )
+    return anon, rss, judged_by_its_pace(mapped, span.duration_s)
+
+
+def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
+    """The readings where the system tells the resident set alone."""
+    apart = f"{sys.platform} tells the resident set alone, not what is the process's own and what is mapped from files"
+    rss = Reading(
+        meter="host_rss",
+        quality=Quality.SAMPLED,
+        start_bytes=span.start_resident_bytes,
+        peak_bytes=span.highest_resident_bytes,
+        end_bytes=span.end_resident_bytes,
+        samples=span.samples,
+        rate_hz=span.rate_hz,
+        largest_gap_s=span.largest_gap_s,
+        source="psutil",
+        reason="polled: the system keeps no peak that can be reset",
+    )
+    return (
+        Reading.unavailable("host_anon", apart),
+        judged_by_its_pace(rss, span.duration_s),
+        Reading.unavailable("host_mapped", apart),
+    )

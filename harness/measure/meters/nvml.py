@@ -1,86 +1,120 @@
-"""What the NVIDIA driver sees, through NVML: bytes in use on the whole card, and by this process.
+"""What the NVIDIA driver sees, as the sampler asked it: bytes in use on the whole card, and by this process.
 
 Shown beside the allocator's numbers, not gated: the card's number includes every other process, and the pool that
-TensorFlow holds. Read at a phase's edges only, because NVML keeps no peak and the list of processes takes
-milliseconds under a lock of the driver; so both readings are sampled, with two samples.
-
-This file has been exercised without a driver only; on a real card it is written from NVML's documentation.
+TensorFlow holds. NVML keeps no peak but one, that of a process since its start, where an administrator has switched
+accounting on; so the card is polled, and the list of processes is read at the edges of the phase alone.
 """
 
-import os
-import time
+from typing import Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
+from harness.measure.cardspan import CardPhase
+from harness.measure.meters.base import MeterContext, judged_by_its_pace
+from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
-
-_ALL_ONES = (1 << 64) - 1  # NVML's "not available" for an unsigned 64-bit amount (nvml.h, NVML_VALUE_NOT_AVAILABLE_ulonglong)
 
 
 class NvmlMeter:
-    """``nvml_device_used`` (version 2 of the memory query: without what the driver reserves) and ``nvml_process``."""
+    """``nvml_device_used`` (polled), ``nvml_process`` (at the edges) and ``nvml_accounting_peak`` (the driver's own)."""
 
-    names = ("nvml_device_used", "nvml_process")
+    names = ("nvml_device_used", "nvml_process", "nvml_accounting_peak")
 
     def __init__(self, context: MeterContext) -> None:
         self._uuid: str | None = context.device["uuid"]
-        self._start: tuple[int, int | None] | None = None
-        self._started_s = 0.0
+        self._without = context.without_sampler
+        self._sampler: SamplerLine | None = context.sampler
+        self._source = ""
+        self._failed = ""
 
     def open(self) -> None:
-        """Load the library and find the card. Raises MeterUnavailable with NVML's own words."""
+        """Have the sampler open the card. Raises MeterUnavailable with NVML's own words."""
         if self._uuid is None:
             raise MeterUnavailable("the device is emulated on the CPU; there is no card to ask")
-        import pynvml  # only where there is a card to ask
-
-        self._nvml = pynvml
-        try:
-            pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-            self._start = self._look()
-        except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
-            raise MeterUnavailable(f"NVML: {error}") from error
+        if self._sampler is None:
+            raise MeterUnavailable(f"NVML is asked by the sampler alone, and there is none: {self._without}")
+        self._source = str(self._sampler.ask({"open": {"card": self._uuid}})["source"])
 
     def begin(self) -> None:
-        """Read both amounts; a card that is lost now is told of at the end of the phase."""
-        self._started_s = time.monotonic()
+        """Start polling; a card that is lost now is told of at the end of the phase."""
+        self._failed = ""
         try:
-            self._start = self._look()
-        except self._nvml.NVMLError:
-            self._start = None
+            self._ask({"begin": "card"})
+        except MeterUnavailable as reason:
+            self._failed = f"{reason}, at the start of the phase"
 
     def end(self) -> tuple[Reading, ...]:
-        """Both amounts at both edges; a lost card becomes an unavailable reading, not an error of the body."""
-        try:
-            end = self._look()
-        except self._nvml.NVMLError as error:
-            return tuple(Reading.unavailable(name, f"NVML: {error}") for name in self.names)
-        if self._start is None:
-            return tuple(Reading.unavailable(name, "NVML failed at the start of the phase") for name in self.names)
-        gap_s = time.monotonic() - self._started_s
-        device = _sampled(self.names[0], self._start[0], end[0], gap_s)
-        if self._start[1] is None or end[1] is None:
-            reason = "the driver lists no amount for this process (a container with its own process ids, WSL, or unified memory)"
-            return device, Reading.unavailable(self.names[1], reason)
-        return device, _sampled(self.names[1], self._start[1], end[1], gap_s)
+        """What was seen; a lost card becomes an unavailable reading, not an error of the body."""
+        if not self._failed:
+            try:
+                return card_readings(CardPhase.from_json(self._ask({"end": "card"})), source=self._source)
+            except MeterUnavailable as reason:
+                self._failed = str(reason)
+        return tuple(Reading.unavailable(name, self._failed) for name in self.names)
 
-    def _look(self) -> tuple[int, int | None]:
-        nvml = self._nvml
-        used = int(nvml.nvmlDeviceGetMemoryInfo(self._handle, version=nvml.nvmlMemory_v2).used)
-        if used == _ALL_ONES:
-            raise MeterUnavailable("NVML answers 'not available' for the memory in use")
-        mine = [p for p in nvml.nvmlDeviceGetComputeRunningProcesses(self._handle) if p.pid == os.getpid()]
-        amounts = [p.usedGpuMemory for p in mine if p.usedGpuMemory not in (None, _ALL_ONES)]
-        return used, sum(amounts) if amounts else None
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._sampler is not None  # noqa: S101 - open() has refused otherwise
+        return self._sampler.ask(request)
 
 
-def _sampled(name: str, start_bytes: int, end_bytes: int, gap_s: float) -> Reading:
-    return Reading(
-        meter=name,
+def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, Reading]:
+    """The readings of a phase."""
+    span, edges = phase.span, (phase.start, phase.end)
+    unknown = next((edge.others_unknown for edge in edges if edge.others_unknown), "")
+    device = Reading(
+        meter="nvml_device_used",
         quality=Quality.SAMPLED,
+        start_bytes=span.start_bytes,
+        peak_bytes=span.peak_bytes,
+        end_bytes=span.end_bytes,
+        samples=span.samples,
+        rate_hz=span.rate_hz,
+        largest_gap_s=span.largest_gap_s,
+        source=source,
+        contended="; ".join(dict.fromkeys(edge.others for edge in edges if edge.others)),
+        reason=f"whether others use the card cannot be told: {unknown}" if unknown else "",
+    )
+    process = _process_reading(phase)
+    return judged_by_its_pace(device, span.duration_s), process, _accounted_reading(phase, process)
+
+
+def _process_reading(phase: CardPhase) -> Reading:
+    start_bytes, end_bytes = phase.start.process_bytes, phase.end.process_bytes
+    if start_bytes is None or end_bytes is None:
+        return Reading.unavailable("nvml_process", phase.start.not_listed or phase.end.not_listed)
+    return Reading(
+        meter="nvml_process",
+        quality=Quality.UNRESOLVED,
         start_bytes=start_bytes,
         peak_bytes=max(start_bytes, end_bytes),
         end_bytes=end_bytes,
         samples=2,
-        largest_gap_s=gap_s,
+        largest_gap_s=phase.span.duration_s,
+        source="the list of processes",
+        reason="read at the edges of the phase alone: the list takes milliseconds under a lock of the driver",
+    )
+
+
+def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
+    """The highest that the process ever had, as the driver keeps it from the process's start on.
+
+    It was reached in this phase if it has risen in it, and is then exact. If it has not, it was reached before, and
+    bounds the phase from above.
+    """
+    name = "nvml_accounting_peak"
+    before_bytes, after_bytes = phase.start.accounted_bytes, phase.end.accounted_bytes
+    if before_bytes is None or after_bytes is None:
+        return Reading.unavailable(name, phase.end.not_accounted or phase.start.not_accounted)
+    if process.start_bytes is None or process.peak_bytes is None:
+        return Reading.unavailable(name, f"its highest is {after_bytes:,} B, but of which phase cannot be told: {process.reason}")
+    has_risen = after_bytes > before_bytes
+    highest_bytes = max(after_bytes, process.peak_bytes)
+    return Reading(
+        meter=name,
+        quality=Quality.EXACT if has_risen else Quality.BOUNDED,
+        start_bytes=process.start_bytes,
+        peak_bytes=highest_bytes if has_risen else process.peak_bytes,
+        peak_bound_bytes=None if has_risen else highest_bytes,
+        end_bytes=process.end_bytes,
+        source="accounting, since the start of the process",
+        reason="" if has_risen else "its highest was reached before this phase, which it therefore only bounds",
     )

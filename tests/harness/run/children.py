@@ -1,6 +1,9 @@
 """Functions that children run in the tests of the runner; loaded by name, never by the tests themselves."""
 
+import ctypes
+import itertools
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -106,3 +109,141 @@ def declare_environment(memory, parameters):
         found = {name: os.environ.get(name) for name in parameters["names"].split(",")}
     memory.workspace.mkdir(exist_ok=True)
     (memory.workspace / "environment.json").write_text(json.dumps(found))
+
+
+def nothing_at_all(memory, parameters):
+    """A body without a phase."""
+
+
+def end_as_told(memory, parameters):
+    """Go through a phase and end in the next, in the way that the parameters name."""
+    with memory.phase("first"):
+        pass
+    with memory.phase("second"):
+        WAYS[parameters["way"]](parameters)
+
+
+def _segfault(parameters):
+    ctypes.string_at(0)
+
+
+def _copy_beyond_the_device(parameters):
+    import numpy as np
+    import tensorflow as tf
+
+    # One byte off, so that TensorFlow cannot keep the array itself.
+    tf.constant(np.zeros(parameters["amount_bytes"] + 1, np.uint8)[1:])
+
+
+def _refused_then_segfault(parameters):
+    import tensorflow as tf
+
+    try:
+        tf.zeros([parameters["amount_bytes"]], tf.uint8)
+    except tf.errors.ResourceExhaustedError:
+        ctypes.string_at(0)
+
+
+def _operation_beyond_the_device(parameters):
+    import tensorflow as tf
+
+    tf.zeros([parameters["amount_bytes"]], tf.uint8)
+
+
+def _fragmented_device(parameters):
+    import tensorflow as tf
+
+    # Eighths of the pool, every other one let go: half of it is free, and no piece larger than an eighth.
+    eighths = [tf.zeros([parameters["amount_bytes"] // 8], tf.uint8) for _ in range(6)]
+    del eighths[::2]
+    tf.test.experimental.sync_devices()
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    tf.zeros([parameters["amount_bytes"] // 4], tf.uint8)
+
+
+def _host_refuses_the_allocator(parameters):
+    import resource
+
+    import tensorflow as tf
+
+    data_kib = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")).split()[1]
+    little_bytes = int(data_kib) * 1024 + parameters["amount_bytes"] // 4
+    resource.setrlimit(resource.RLIMIT_DATA, (little_bytes, little_bytes))
+    tf.zeros([parameters["amount_bytes"]], tf.uint8)
+
+
+def _bad_alloc(parameters):
+    new = ctypes.CDLL("libstdc++.so.6")["_Znwm"]  # operator new(unsigned long)
+    new.argtypes, new.restype = [ctypes.c_size_t], ctypes.c_void_p
+    new(1 << 46)
+
+
+def _fill_shared_memory(parameters):
+    with mmap.mmap(-1, parameters["amount_bytes"]) as shared:
+        for offset in range(0, len(shared), mmap.PAGESIZE):
+            shared[offset] = 1
+        _never_end(parameters)
+
+
+def _fill_memory_of_other_processes(parameters):
+    code = "import sys; held = bytearray(b'1') * int(sys.argv[1]); sys.stdin.read()"
+    # Each has a limit of its own, as large as that of this process.
+    for _ in range(2):
+        subprocess.Popen([sys.executable, "-c", code, str(parameters["amount_bytes"] // 2)], stdin=subprocess.PIPE)
+    _never_end(parameters)
+
+
+def _fill_a_cgroup(parameters):
+    Path(parameters["cgroup"], "cgroup.procs").write_text(str(os.getpid()))
+    bytearray(b"1") * parameters["amount_bytes"]
+
+
+def _never_end(parameters):
+    for _ in itertools.count():
+        pass
+
+
+def _sleep_for_ever(parameters):
+    while True:
+        time.sleep(60)
+
+
+def _exit(parameters):
+    os._exit(parameters["code"])
+
+
+def _kill(parameters):
+    os.kill(os.getpid(), parameters["signal"])
+
+
+def _allocate(parameters):
+    bytearray(parameters["amount_bytes"])
+
+
+def _fail(parameters):
+    raise ValueError("the beam was off")
+
+
+def _limit_file_size(parameters):
+    import resource
+
+    here = Path(parameters["rows"]).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (here + parameters["more"], resource.RLIM_INFINITY))
+
+
+WAYS = {name.removeprefix("_"): value for name, value in list(globals().items()) if name.startswith("_") and callable(value)}
+
+
+def use_device_as_it_is(device):
+    """Start TensorFlow on the emulated device without taking its pool."""
+    import tensorflow as tf
+
+    tf.zeros([]).numpy()
+    return "CPU:0"
+
+
+def find_no_device(device):
+    """There is none."""
+    from harness.errors import DeviceUnavailable
+
+    raise DeviceUnavailable("TensorFlow sees no GPU")

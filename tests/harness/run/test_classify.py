@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from harness.records import Outcome
-from harness.run.ends import classify, last_words
+from harness.run.child_log import last_words
+from harness.run.ends import classify
 from harness.run.isolation import ChildEnd
 
 BEGIN = {"kind": "begin", "phase": "construct"}

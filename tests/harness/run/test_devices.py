@@ -1,13 +1,18 @@
-"""Devices: budgets at the limit and one past it, visibility, and one lease at a time."""
+"""Devices: budgets at the limit and one past it, which cards there are, and which of them the caller made visible."""
 
-import fcntl
+import dataclasses
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from harness.errors import UsageError
-from harness.run.devices import Device, _only_visible, check_budget, choose_device, emulated_device, lease
+from harness.run.cards import CardFound, Place, visible_places
+from harness.run.devices import Device, check_budget, choose_device, emulated_device
 from harness.units import GIB, MIB
+from tests.nvml_stub.control import LIB_RM_VERSION_MISMATCH, ON, StubControl
 
 
 def card(uuid="GPU-aaaa"):
@@ -47,6 +52,21 @@ def test_a_card_is_selected_by_uuid_and_keeps_its_size_under_a_budget():
     assert (device.memory_bytes, device.limit_bytes) == (40 * GIB, 1 * GIB)
 
 
+@pytest.mark.parametrize(("budget_bytes", "growth", "forced"), [(None, "on demand", "true"), (GIB, "all at once", "false")])
+def test_a_card_without_a_budget_grows_and_one_with_a_budget_is_taken_at_once(budget_bytes, growth, forced):
+    """Set in the child's environment, where it overrides whatever the caller has there."""
+    device = card().with_budget(budget_bytes)
+
+    assert (device.growth, device.environment()["TF_FORCE_GPU_ALLOW_GROWTH"]) == (growth, forced)
+
+
+def test_a_budget_holds_for_every_card_of_the_set():
+    """Whichever is leased."""
+    device = dataclasses.replace(card(), equals=(card("GPU-bbbb"),)).with_budget(GIB)
+
+    assert [equal.limit_bytes for equal in device.equals] == [GIB]
+
+
 def test_a_budget_above_the_card_is_refused_and_its_whole_size_is_not():
     """The message names the card and its size."""
     assert card().with_budget(40 * GIB).limit_bytes == 40 * GIB
@@ -63,43 +83,144 @@ def test_an_emulated_device_may_be_as_large_as_the_machine_and_no_larger(monkeyp
         emulated_device("no driver").with_budget(8 * GIB + MIB)
 
 
-@pytest.mark.parametrize(
-    ("variables", "visible"),
-    [
-        ({}, ["GPU-aaaa", "GPU-bbbb"]),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-bbbb"}, ["GPU-bbbb"]),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a"}, ["GPU-bbbb", "GPU-aaaa"]),
-        ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-bbbb"]),
-        ({"CUDA_VISIBLE_DEVICES": "1"}, []),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, []),
-        ({"CUDA_VISIBLE_DEVICES": ""}, []),
-        ({"CUDA_VISIBLE_DEVICES": "GPU-bbbb,9,GPU-aaaa"}, ["GPU-bbbb"]),
-    ],
-)
-def test_only_what_the_caller_made_visible_is_used(variables, visible):
-    """A bare index is taken only where it cannot be misread; the list ends at the first entry that names no card."""
-    assert [device.uuid for device in _only_visible([card("GPU-aaaa"), card("GPU-bbbb")], variables)] == visible
-
-
 def test_cpu_never_asks_the_driver():
     """And says that it was not asked."""
     assert choose_device("cpu").driver == "unavailable: not asked: the emulated device was chosen"
 
 
-def test_a_leased_card_is_locked_until_the_child_has_ended_too(tmp_path, monkeypatch):
-    """The descriptor is the lock: whoever inherits it holds the card."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with lease(card()) as (descriptor,):
-        inherited = os.dup(descriptor)
-    other = os.open(tmp_path / "memory-harness-GPU-aaaa.lock", os.O_RDWR)
-    with pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(inherited)
-    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(other)
+FIND = """
+import json
+from harness.run.devices import choose_device
+device = choose_device("auto").with_budget(None)
+print(json.dumps([device.kind, device.name, device.uuid, device.memory_bytes, device.driver,
+                  [equal.uuid for equal in device.equals], list(device.left_out)]))
+"""
 
 
-def test_the_emulated_device_needs_no_lock():
-    """It belongs to its process alone."""
-    with lease(emulated_device("no driver")) as inherited:
-        assert inherited == ()
+@pytest.fixture
+def chosen(driver_environment, project_root):
+    """What a fresh process with the stub driver chooses: kind, name, UUID, memory, driver, equals, what was left out."""
+
+    def chosen(**variables):
+        environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")} | variables
+        done = subprocess.run(
+            [sys.executable, "-c", FIND], env=environment, cwd=project_root, capture_output=True, text=True, check=False, timeout=60
+        )
+
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return chosen
+
+
+def test_the_first_card_is_chosen_with_its_equals_and_the_rest_is_named(driver, chosen):
+    """Equal is: same name, same memory; in the order of the bus, not of the driver."""
+    for number, (name, size_bytes) in enumerate([("A100", 40 * GIB), ("A100", 40 * GIB), ("A100", 80 * GIB), ("T4", 40 * GIB)]):
+        driver.add_device(f"GPU-{number}", name=name, total_bytes=size_bytes)
+    driver.add_device("GPU-4", name="A100", total_bytes=40 * GIB, lost=1)
+    driver.state.devices[1].bus_id = b"00000000:00:00.0"
+    kind, name, uuid, memory_bytes, version, equals, left_out = chosen()
+
+    assert (kind, name, uuid, memory_bytes, version) == ("gpu", "A100", "GPU-1", 40 * GIB, "575.57.08")
+    assert equals == ["GPU-0"]
+    assert [sentence.split(" ")[0] for sentence in left_out[1:]] == ["GPU-2", "GPU-3"]
+    assert left_out[0].startswith("card 4 of the driver: the card has fallen off the bus")
+    assert left_out[2] == "GPU-3 (T4, 40.0 GiB) is not equal to the first, A100 with 40.0 GiB"
+
+
+def test_the_instances_of_a_divided_card_are_devices(driver, chosen):
+    """The card itself is not; an instance of another size is not an equal."""
+    card = driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB, unprivileged=1)
+    for number, size_bytes in enumerate((5 * GIB, 5 * GIB, 10 * GIB)):
+        driver.add_instance(card, f"MIG-{number}", name="A100 MIG", total_bytes=size_bytes)
+    _, name, uuid, memory_bytes, _, equals, left_out = chosen()
+
+    assert (name, uuid, memory_bytes, equals) == ("A100 MIG", "MIG-0", 5 * GIB, ["MIG-1"])
+    assert [sentence.split(" ")[0] for sentence in left_out] == ["MIG-2"]
+
+
+def test_a_card_that_shares_the_hosts_memory_has_as_much_as_the_host(driver, chosen):
+    """Its driver supports no memory query."""
+    driver.add_device(total_bytes=GIB, unified=1)
+
+    assert chosen()[3] == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_an_old_driver_has_cards_too(old_nvml_stub, tmp_path, chosen):
+    """Asked by the older memory query."""
+    control = StubControl.create(tmp_path / "old", old_nvml_stub.functions)
+    control.add_device("GPU-0", total_bytes=40 * GIB)
+    found = chosen(**control.environment(old_nvml_stub.library))
+    control.close()
+
+    assert found[2:4] == ["GPU-0", 40 * GIB]
+
+
+def test_without_a_card_the_reason_is_the_emulated_devices(driver, chosen):
+    """No cards, no instances, nothing visible, a library that does not fit."""
+    assert chosen()[4] == "unavailable: the NVIDIA driver 575.57.08 is here, but has no card to measure on: it lists no card"
+    card = driver.add_device("GPU-0", total_bytes=GIB)
+    said = "the driver has 1 cards, and CUDA_VISIBLE_DEVICES leaves none to measure on: CUDA_VISIBLE_DEVICES ends at '-1'"
+    assert said in chosen(CUDA_VISIBLE_DEVICES="-1")[4]
+    card.mig = ON
+    assert "GPU-0 is in MIG mode, but has no instance" in chosen()[4]
+    driver.fail("nvmlInitWithFlags", LIB_RM_VERSION_MISMATCH)
+
+    assert "the kernel still runs the old one; reboot" in chosen()[4]
+
+
+def whole(uuid):
+    return CardFound(uuid=uuid, bus_id="", divided=False, places=(place(uuid, uuid),))
+
+
+def place(uuid, card_uuid):
+    return Place(uuid=uuid, name="A100", memory_bytes=40 * GIB, card_uuid=card_uuid)
+
+
+DIVIDED = CardFound(
+    uuid="GPU-cccc", bus_id="", divided=True, places=(place("MIG-1", "GPU-cccc"), place("MIG-GPU-cccc/7/0", "GPU-cccc"))
+)
+TWO = [whole("GPU-aaaa"), whole("GPU-bbbb")]
+
+
+@pytest.mark.parametrize(
+    ("cards", "variables", "visible", "left_out"),
+    [
+        (TWO, {}, ["GPU-aaaa", "GPU-bbbb"], ""),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-bbbb"}, ["GPU-bbbb"], ""),
+        (TWO, {"CUDA_VISIBLE_DEVICES": " GPU-b , GPU-a"}, ["GPU-bbbb", "GPU-aaaa"], ""),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-aaaa"}, ["GPU-aaaa"], ""),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-bbbb"], ""),
+        (
+            TWO,
+            {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+            [],
+            "index 1 in CUDA_VISIBLE_DEVICES counts in an order",
+        ),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "1,0"}, ["GPU-aaaa", "GPU-bbbb"], ""),
+        (TWO[:1], {"CUDA_VISIBLE_DEVICES": "0"}, ["GPU-aaaa"], ""),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "-1"}, [], "ends at '-1', which names no device here"),
+        (TWO, {"CUDA_VISIBLE_DEVICES": ""}, [], "ends at ''"),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-bbbb,9,GPU-aaaa"}, ["GPU-bbbb"], "ends at '9'"),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-bbbb,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-bbbb"], "ends at '2'"),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-"}, [], "ends at 'GPU-'"),  # both begin so
+        (TWO, {"CUDA_VISIBLE_DEVICES": "G"}, [], "ends at 'G'"),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "GPU-aaaa,GPU-x,GPU-bbbb"}, ["GPU-aaaa"], "ends at 'GPU-x'"),
+        ([*TWO, DIVIDED], {}, ["GPU-aaaa", "GPU-bbbb", "MIG-1", "MIG-GPU-cccc/7/0"], ""),
+        ([*TWO, DIVIDED], {"CUDA_VISIBLE_DEVICES": "MIG-GPU-cccc/7/0,MIG-1"}, ["MIG-GPU-cccc/7/0", "MIG-1"], ""),
+        ([*TWO, DIVIDED], {"CUDA_VISIBLE_DEVICES": "MIG-,GPU-aaaa"}, [], "ends at 'MIG-'"),  # CUDA abbreviates cards only
+        (
+            [*TWO, DIVIDED],
+            {"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-a"},
+            ["GPU-aaaa"],
+            "'GPU-c' in CUDA_VISIBLE_DEVICES is a card in MIG mode",
+        ),
+    ],
+)
+def test_only_what_the_caller_made_visible_is_used(cards, variables, visible, left_out):
+    """As CUDA reads it: beginnings of UUIDs, the first entry that names no device ends the list; an index only where it is sure."""
+    places, reasons = visible_places(cards, variables)
+
+    assert [found.uuid for found in places] == visible
+    assert len(reasons) == (left_out != "")
+    assert left_out in "".join(reasons)

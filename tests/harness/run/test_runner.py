@@ -4,57 +4,11 @@ import json
 
 import pytest
 
-from harness.records import Outcome, Point, phase_from_json
-from harness.run.devices import emulated_device
+from harness.records import Outcome, phase_from_json
 from harness.run.ends import ends_of
-from harness.run.isolation import SpawnLauncher
-from harness.run.manifest import start_run
-from harness.run.runner import Runner
-from harness.units import GIB, MIB
+from harness.units import MIB
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
-
-
-@pytest.fixture
-def runner(tmp_path, project_root):
-    return Runner(
-        run_directory=tmp_path / "run",
-        device=emulated_device("a test"),
-        launcher=SpawnLauncher(),
-        preparer=SpawnLauncher(),
-        root=project_root,
-        workspace=tmp_path / "inputs",
-        host_limit_bytes=5 * GIB,
-        timeout_s=120.0,
-    )
-
-
-@pytest.fixture
-def measure(runner, project_root):
-    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None, environment=None):
-        point = Point(
-            scenario=function,
-            body=f"tests.harness.run.children:{function}",
-            prepare=prepare,
-            parameters=parameters or {},
-            phases=phases,
-            device_budget_bytes=device_budget_bytes,
-            environment=environment or {},
-        )
-        start_run(
-            runner.run_directory,
-            points=[point],
-            repeats=1,
-            device=runner.device,
-            command="test",
-            root=project_root,
-            settings={},
-        )
-        end = runner.measure(point, 0)
-        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
-        return end, rows
-
-    return run
 
 
 def readings(rows, meter):

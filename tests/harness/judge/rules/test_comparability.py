@@ -136,4 +136,4 @@ def test_a_device_that_was_not_alone_is_not_judged(synthetic_run, verdict_of):
     verdict = verdict_of(synthetic_run, rows=rows)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "the device was not its own: python (pid 4242) held 1.0 GiB" in verdict.sentence
+    assert "it was not alone on the device, at its last attempt either: python (pid 4242) held 1.0 GiB" in verdict.sentence

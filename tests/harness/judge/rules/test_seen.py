@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from harness.errors import BaselineError
+from harness.judge.baseline import from_run
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
@@ -225,3 +227,35 @@ def test_a_tolerance_for_what_is_not_there_is_incomplete(policy, baselines, synt
     assert whole.exit_code == 3
     assert f"tolerance 3 of the policy: this run planned no {missing}" in whole.findings[0].sentence
     assert partial.exit_code == 0
+
+
+# --- neighbours ---
+
+
+def test_a_run_that_was_not_alone_is_incomplete_and_names_who_it_was(synthetic_run, verdict_of):
+    """One phase of one repeat is enough; it is said once for the run, and such a run is no baseline."""
+    who = "4711 (python3, 120.0 MiB)"
+    rows = synthetic_run.rows()
+    disturbed = [row for row in rows if row["kind"] == "phase" and row["repeat"] == 1 and row["phase"] in ("epoch_0", "epoch_1")]
+    for row in disturbed[:2]:
+        row["readings"][0]["contended"] = who
+    findings = own(verdict_of(synthetic_run, rows=rows), "coverage")
+
+    assert [check.finding for check in findings] == [FindingKind.INCOMPLETE]
+    assert f"repeat 1: it was not alone on the device, at its last attempt either: {who}; measure again" in findings[0].sentence
+    with pytest.raises(BaselineError, match="4711"):
+        from_run(load_run(synthetic_run.path), reason="a neighbour", accepted="2026-01-01")
+
+
+def test_a_run_read_by_both_of_the_drivers_queries_is_incomplete(synthetic_run, verdict_of):
+    """Version 1 counts what the driver keeps for itself; one run has one of them."""
+    rows = synthetic_run.rows()
+    phases = [row for row in rows if row["kind"] == "phase"]
+    for number, row in enumerate(phases):
+        source = "memory v1" if number == 0 else "memory v2"
+        row["readings"] = [*row["readings"], {**row["readings"][0], "meter": "nvml_device_used", "source": source}]
+    findings = own(verdict_of(synthetic_run, rows=rows), "coverage")
+    phases[0]["readings"][-1]["source"] = "memory v2"
+
+    assert ["nvml_device_used was read by memory v1 and by memory v2" in check.sentence for check in findings] == [True]
+    assert own(verdict_of(synthetic_run, rows=rows), "coverage") == []

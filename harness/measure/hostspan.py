@@ -1,0 +1,170 @@
+"""Host memory over one phase: its peak, from looks and the times at which they were taken.
+
+The kernel keeps no peak of anon (RssAnon + RssShmem), only of the whole resident set, VmHWM. From VmHWM = max(anon + file)
+follow two bounds of the peak of anon, VmHWM - max(file) and VmHWM - min(file). A phase is cut into windows, each of which
+ends with a look and a reset of VmHWM; the bounds of a window differ by what RssFile moved within it, and those of the phase
+are the highest of its windows'. A second upper bound is what anon was at the look before, and all that faults have brought
+since, which is far lower while a file is read through a mapping: one fault maps many pages of it. The lower of the two counts.
+
+What this takes for granted:
+
+- RssFile stayed between what was seen at the edges of each window. Pages of a file that are mapped *and* let go within one
+  window pass for anon in the lower bound; anon that peaks while pages are let go and mapped again escapes the upper one.
+- VmHWM lags by ``lag_bytes`` at most (see ``hostcounters``). The upper bound from it includes that. The lower one does not take
+  it off: pages that come one by one make VmHWM lag downwards, and looks, which do not lag, stand beside it.
+- No pages come without a fault (see ``hostcounters``), and nothing peaks between a look and its reset, some microseconds, of
+  which ``blind_s`` is the longest.
+"""
+
+import time
+from dataclasses import dataclass
+
+from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
+from harness.measure.pace import Pace
+
+_RISE_BYTES = 256 * 1024
+"""Chosen: a quarter of what the bracket is to be exact to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpan:
+    """Host memory over one phase, as the sampler hands it to the child."""
+
+    start_anon_bytes: int
+    end_anon_bytes: int
+    low_anon_bytes: int
+    """The peak of anon was at least this."""
+    high_anon_bytes: int
+    """The peak of anon was at most this."""
+    start_resident_bytes: int
+    end_resident_bytes: int
+    highest_resident_bytes: int
+    start_mapped_bytes: int
+    end_mapped_bytes: int
+    highest_mapped_bytes: int
+    lag_bytes: int
+    windows: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    blind_s: float
+    duration_s: float
+
+
+class HostWatch:
+    """Gathers one ``HostSpan``, look by look."""
+
+    def __init__(self, start: HostState, now_s: float, faulted_bytes: int | None) -> None:
+        """``start`` was taken right after a reset, and ``faulted_bytes`` before it."""
+        self.start = self.edge = start
+        self.pace = Pace(now_s)
+        self._low_bytes = self._high_bytes = self._anon_bytes = start.anon_bytes
+        self._faulted_bytes = faulted_bytes
+        self._highest_resident_bytes = start.resident_bytes
+        self._highest_mapped_bytes = start.mapped_bytes
+        self._highest_shared_bytes = start.shared_bytes
+        # A counter that stands at nothing at both edges of a window is taken to have stood still in it.
+        self._lag_bytes = (lag_here_bytes(2), lag_here_bytes(3))
+        self._windows = 1
+        self._blind_s = 0.0
+
+    @property
+    def low_bytes(self) -> int:
+        """The peak of anon until now, at least."""
+        return self._low_bytes
+
+    def glance(self, seen: Glance, now_s: float) -> bool:
+        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is noted yet."""
+        edge = self.edge
+        if seen.not_private_bytes != edge.mapped_bytes + edge.shared_bytes:
+            return False
+        if seen.faulted_bytes is not None and self._faulted_to(seen.faulted_bytes) > self._high_bytes:
+            return False
+        self.pace.count(now_s)
+        self._anon_bytes = anon_bytes = seen.resident_bytes - edge.mapped_bytes
+        self._faulted_bytes = seen.faulted_bytes
+        self._low_bytes = max(self._low_bytes, anon_bytes)
+        self._highest_resident_bytes = max(self._highest_resident_bytes, seen.resident_bytes)
+        return True
+
+    def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
+        """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it would be set to."""
+        self.pace.count(now_s)
+        mapped_before_bytes, shares = self.edge.mapped_bytes, bool(self.edge.shared_bytes or state.shared_bytes)
+        mapped_bytes, highest_bytes = state.mapped_bytes, max(state.highest_resident_bytes, state.resident_bytes)
+        most_bytes, least_bytes = mapped_bytes, mapped_before_bytes
+        if most_bytes < least_bytes:
+            most_bytes, least_bytes = least_bytes, most_bytes
+        bound_bytes = highest_bytes - least_bytes + self._lag_bytes[shares]
+        if faulted_bytes is not None and not shares:  # one fault may map many pages of shared memory
+            bound_bytes = min(bound_bytes, self._faulted_to(faulted_bytes))
+        self._low_bytes = max(self._low_bytes, highest_bytes - most_bytes, state.anon_bytes)
+        self._high_bytes = max(self._high_bytes, bound_bytes, self._low_bytes)
+        self._highest_resident_bytes = max(self._highest_resident_bytes, highest_bytes)
+        self._highest_mapped_bytes = max(self._highest_mapped_bytes, mapped_bytes)
+        self._highest_shared_bytes = max(self._highest_shared_bytes, state.shared_bytes)
+        self.edge, self._anon_bytes, self._faulted_bytes = state, state.anon_bytes, faulted_bytes
+        return mapped_bytes != mapped_before_bytes and highest_bytes > state.resident_bytes
+
+    def reset(self, blind_s: float) -> None:
+        """VmHWM was reset, so long after the last look; where it stood at what is resident there was nothing to reset."""
+        self._windows += 1
+        self._blind_s = max(self._blind_s, blind_s)
+
+    def _faulted_to(self, faulted_bytes: int) -> int:
+        """What anon can have been since the last look."""
+        return self._anon_bytes + faulted_bytes - (self._faulted_bytes or 0)
+
+    def close(self) -> HostSpan:
+        """The span up to the last look."""
+        return HostSpan(
+            start_anon_bytes=self.start.anon_bytes,
+            end_anon_bytes=self.edge.anon_bytes,
+            low_anon_bytes=self._low_bytes,
+            high_anon_bytes=max(self._high_bytes, self._low_bytes),
+            start_resident_bytes=self.start.resident_bytes,
+            end_resident_bytes=self.edge.resident_bytes,
+            highest_resident_bytes=self._highest_resident_bytes,
+            start_mapped_bytes=self.start.mapped_bytes,
+            end_mapped_bytes=self.edge.mapped_bytes,
+            highest_mapped_bytes=self._highest_mapped_bytes,
+            lag_bytes=self._lag_bytes[self._highest_shared_bytes > 0],
+            windows=self._windows,
+            samples=self.pace.samples,
+            rate_hz=self.pace.rate_hz,
+            largest_gap_s=self.pace.largest_gap_s,
+            blind_s=self._blind_s,
+            duration_s=self.pace.duration_s,
+        )
+
+
+def begin_host(counters: HostCounters) -> HostWatch:
+    """Forget earlier peaks and take the first look of a phase."""
+    faulted_bytes = counters.glance().faulted_bytes
+    counters.reset_highest()
+    start = counters.look()
+    return HostWatch(start, time.monotonic(), faulted_bytes)
+
+
+def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> bool:
+    """One look, as cheap as says enough; whether the peak has risen so much that the next one should be soon."""
+    if not counters.has_moved():
+        # What came and went unseen is in the next look's count of faults, and in VmHWM.
+        watch.pace.count(now_s)
+        return False
+    before_bytes = watch.low_bytes
+    seen = counters.glance()
+    if not watch.glance(seen, now_s):
+        state = counters.look()
+        now_s = time.monotonic()
+        if watch.look(state, now_s, seen.faulted_bytes):
+            counters.reset_highest()
+            watch.reset(time.monotonic() - now_s)
+    return watch.low_bytes - before_bytes >= _RISE_BYTES
+
+
+def end_host(watch: HostWatch, counters: HostCounters) -> HostSpan:
+    """The last look of a phase, and what was seen over it."""
+    faulted_bytes = counters.glance().faulted_bytes
+    watch.look(counters.look(), time.monotonic(), faulted_bytes)
+    return watch.close()

@@ -1,0 +1,91 @@
+"""Options of a sweep, as pytest declares them. ``harness.pytest_plugin`` gives each of them its value."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from harness.run import options
+from harness.units import GIB
+
+DEFAULT_REPEATS = 2
+"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
+DEFAULT_HOST_LIMIT_BYTES = 5 * GIB
+"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with TensorFlow's own code)."""
+DEFAULT_TIMEOUT_S = 300.0
+"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
+DEFAULTS: Mapping[str, Any] = {
+    "repeats": DEFAULT_REPEATS,
+    "device": "auto",
+    "device_budget": None,
+    "isolation": "auto",
+    "host_budget": DEFAULT_HOST_LIMIT_BYTES,
+    "memory_timeout": DEFAULT_TIMEOUT_S,
+    "no_trace": False,
+}
+"""Settings of a run where no option is given. The options themselves have no defaults, so that a resumed run can tell
+those that were given from those that it knows."""
+
+
+def declare_options(parser: pytest.Parser) -> None:
+    """Declare the options of a sweep."""
+    group = parser.getgroup(
+        "memory", 'memory measurement (each point in a child of its own; choose points by words of their names: -k "lazy and 500")'
+    )
+    group.addoption(
+        "--memory-out",
+        metavar="DIR",
+        type=options.folder,
+        help="run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
+    )
+    group.addoption(
+        "--resume",
+        metavar="RUN",
+        type=options.folder,
+        help="go on with a run that was broken off: measures what its directory lacks and keeps the rest; its settings are known, "
+        "options that choose points (-k and the like aside) must be given again",
+    )
+    group.addoption(
+        "--repeats",
+        metavar="N",
+        type=options.repeat_count,
+        help=f"times each point is measured, in fresh children (default: {DEFAULT_REPEATS})",
+    )
+    group.addoption(
+        "--no-trace",
+        action="store_true",
+        default=None,
+        help="leave out the extra run of each point (its test is called traced) in which TensorFlow's profiler records every "
+        "allocation: without it nobody can say what was alive at a peak; with it a sweep takes one repeat longer, and the "
+        "measured repeats stay as they are",
+    )
+    group.addoption(
+        "--device-budget",
+        metavar="SIZE",
+        type=options.device_budget,
+        help="limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
+    )
+    group.addoption(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        help="auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: auto)",
+    )
+    group.addoption(
+        "--isolation",
+        choices=("auto", "zygote", "spawn"),
+        help="how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
+        "or auto: the first where it is safe (default: auto)",
+    )
+    group.addoption(
+        "--host-budget",
+        metavar="SIZE",
+        type=options.byte_amount,
+        help="limit of each child's host memory, besides an emulated device (default: 5GiB)",
+    )
+    group.addoption(
+        "--memory-timeout",
+        metavar="SECONDS",
+        type=options.seconds,
+        help="time after which a child is stopped and its point recorded as timed_out; one that is idle then gets 11 s more, "
+        f"because TensorFlow's allocator sleeps before it reports that memory ran out (default: {DEFAULT_TIMEOUT_S:g})",
+    )

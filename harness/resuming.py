@@ -1,0 +1,175 @@
+"""``--resume RUN``: what a run directory still lacks, whether the same thing would be measured now, and what must be mended."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from harness.errors import RunDirectoryError, UsageError
+from harness.judge.manifest import Manifest, read_manifest
+from harness.judge.rows import Rows, is_measured, read_rows
+from harness.records import ROWS_FILE, TRACED_REPEAT, Point
+from harness.run.devices import Device
+from harness.run.environment import describe_environment
+from harness.run.manifest import comparability
+
+DAMAGED_FILE = "rows.damaged"
+"""In a run directory: lines of rows.jsonl that were cut short, set aside when the run was resumed."""
+
+RunKey = tuple[str, int]
+"""Name of the point and number of the repeat."""
+
+# What must be the same for all runs of one directory: keys of run.json's environment, and what to do where they differ.
+_SAME = {
+    "git_commit": "check that commit out, or start a new run",
+    "git_changes": "bring the changes to tracked files back to what they were, or start a new run",
+    **dict.fromkeys(
+        ("python", "tensorflow", "keras", "numpy", "h5py", "machine", "platform", "cpu_count"),
+        "go on where it was started, or start a new run",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """What is there of a run: decided once, by the process that the user started, and handed to its workers."""
+
+    directory: str
+    repeats: int
+    traces: bool
+    planned: tuple[str, ...]
+    measured: frozenset[RunKey]
+    """Runs with an end that can be judged, the traced ones included."""
+    void: frozenset[RunKey]
+    """Runs that left rows, and have to be measured from their start again."""
+
+    def lacks(self, point: str, repeat: int) -> bool:
+        """Whether this run is planned, and not measured yet."""
+        return point in self.planned and (point, repeat) not in self.measured
+
+    @property
+    def run_count(self) -> int:
+        """Runs that the whole has, traced ones included."""
+        return len(self.planned) * (self.repeats + self.traces)
+
+    def to_json(self) -> str:
+        """As text, for a worker."""
+        return json.dumps(
+            [self.directory, self.repeats, self.traces, self.planned, sorted(self.measured), sorted(self.void)],
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What ``to_json`` wrote."""
+        directory, repeats, traces, planned, measured, void = json.loads(text)
+        return cls(
+            directory=directory,
+            repeats=repeats,
+            traces=traces,
+            planned=tuple(planned),
+            measured=frozenset((point, repeat) for point, repeat in measured),
+            void=frozenset((point, repeat) for point, repeat in void),
+        )
+
+
+def read_resumption(path: Path) -> Resumption:
+    """What is there of the run in ``path``. Raises RunDirectoryError where it is no run directory, or damaged."""
+    manifest = read_manifest(path)
+    rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
+    traces = bool(manifest.settings.get("traces", False))
+    measured = measured_runs(manifest, rows)
+    left_rows = {*rows.begun, *rows.declared, *rows.done, *rows.ends, *((point, repeat) for point, repeat, _ in rows.phases)}
+    return Resumption(
+        directory=str(path),
+        repeats=manifest.repeats,
+        traces=traces,
+        planned=tuple(point.name for point in manifest.planned),
+        measured=measured,
+        void=frozenset(left_rows - measured),
+    )
+
+
+def measured_runs(manifest: Manifest, rows: Rows) -> frozenset[RunKey]:
+    """The runs that need not be measured again. A trace that ended, with a file or without, is one: it would end so again."""
+    repeats = range(manifest.repeats)
+    found = {(p.name, repeat) for p in manifest.planned for repeat in repeats if is_measured(rows, p, repeat)}
+    return frozenset(found | {(point, TRACED_REPEAT) for point in rows.traces})
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The options that the run in ``path`` was started with, by their names in pytest's configuration."""
+    manifest = read_manifest(path)
+    settings = manifest.settings
+    return {
+        "repeats": manifest.repeats,
+        "device": settings.get("device"),
+        "device_budget": (manifest.device.model_extra or {}).get("limit_bytes"),
+        "isolation": settings.get("isolation"),
+        "host_budget": settings.get("host_limit_bytes"),
+        "memory_timeout": settings.get("timeout_s"),
+        "no_trace": not settings.get("traces", False),
+    }
+
+
+def check_same_here(path: Path, device: Device, root: Path) -> None:
+    """Refuse to mix two things in one run: raises UsageError when device, versions or code are not what they were."""
+    manifest = read_manifest(path)
+    now, then = comparability(device), manifest.comparability
+    for key, value in now.items():
+        if then.get(key) != value:
+            raise UsageError(f"--resume {path}: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
+    if manifest.device.uuid != device.uuid:
+        raise UsageError(f"--resume {path}: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}")
+    here = describe_environment(root, isolation="")
+    for key, remedy in _SAME.items():
+        before = manifest.environment.get(key)
+        if before is not None and before != here[key]:
+            raise UsageError(f"--resume {path}: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
+
+
+def check_plan(path: Path, collected: Sequence[Point]) -> None:
+    """Raises UsageError when a point that the run planned is not collected now, or is another one of the same name."""
+    manifest, found = read_manifest(path), {point.name: point for point in collected}
+    absent = [point.name for point in manifest.planned if point.name not in found]
+    if absent:
+        raise UsageError(
+            f"--resume {path}: {len(absent)} of its {len(manifest.planned)} planned points are not among those collected now,"
+            f" the first is {absent[0]}; repeat the options that choose points (it was started as: {manifest.command})"
+        )
+    changed = [point for point in manifest.planned if found[point.name] != point]
+    if changed:
+        differs = next(key for key in Point.__slots__ if getattr(changed[0], key) != getattr(found[changed[0].name], key))
+        raise UsageError(
+            f"--resume {path}: the point {changed[0].name} is defined differently now ({differs}); start a new run for it"
+        )
+
+
+def set_damage_aside(path: Path) -> int:
+    """Move lines that were cut short out of rows.jsonl, so that a finished run can be judged; how many they were.
+
+    Raises RunDirectoryError when they cannot be moved; then rows.jsonl is as it was.
+    """
+    rows = path / ROWS_FILE
+    try:
+        lines = rows.read_bytes().split(b"\n")
+        damaged = [line for line in lines if line and not _is_row(line)]
+        if not damaged and lines[-1] == b"":
+            return 0
+        whole = [line for line in lines if line and _is_row(line)]
+        with (path / DAMAGED_FILE).open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in damaged))
+        mended = rows.with_name(f".{ROWS_FILE}.mended")
+        mended.write_bytes(b"".join(line + b"\n" for line in whole))
+        mended.replace(rows)
+    except OSError as error:
+        raise RunDirectoryError(f"{rows} has lines that were cut short and cannot be set aside: {error.strerror}") from error
+    return len(damaged)
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, Mapping) and isinstance(row.get("kind"), str)

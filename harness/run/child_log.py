@@ -1,0 +1,78 @@
+"""What a child's log says about its end: its last words, where it crashed, and memory that TensorFlow was refused."""
+
+import re
+from dataclasses import dataclass
+
+from harness.units import format_bytes
+
+_WORDS_CHARACTERS = 400
+# TensorFlow's log lines of the levels I, W and E, from either of its loggers (tsl/platform/default/logging.cc,
+# absl/log/internal/log_format.cc). It reports every missing driver as an error; only F ends a process. The last two
+# are how its allocator's warning goes on (bfc_allocator.cc).
+_CHATTER = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
+    r"|[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ "
+    r"|WARNING: All log messages before absl"
+    r"|If the cause is memory fragmentation maybe the environment variable"
+    r"|Current allocation summary follows\."
+)
+# What Python's faulthandler writes when a signal of a crash arrives, on standard error as everything else.
+_CRASH = "Fatal Python error: "
+_FRAME = re.compile(r'^Current thread .*\n  File "(?:.*/)?(?P<file>[^"/]+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
+# The last attempt's warning of BFCAllocator::AllocateRawInternal. It also logs attempts that may fail, in other words.
+_REFUSAL = re.compile(r"Allocator \((?P<allocator>[^)]+)\) ran out of memory trying to allocate \S+ \(rounded to (?P<asked>\d+)\)")
+# BFCAllocator::RenderOccupancy: one character for each hundredth of its pool, * held, x lost to rounding, _ free.
+_OCCUPANCY = re.compile(r"\] (?P<map>[*x_]{20,})$", re.MULTILINE)
+# How TensorFlow goes on when the refusal has become an error that the caller is told of (OP_REQUIRES, Status).
+_REPORTED = re.compile(r"RESOURCE_EXHAUSTED|OOM when allocating")
+
+
+def last_words(log: str) -> str:
+    """The last line before a crash that is not TensorFlow's chatter, cut to a table cell; empty when there is none."""
+    said = log.partition(_CRASH)[0]
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not _CHATTER.match(line)]
+    return lines[-1][:_WORDS_CHARACTERS] if lines else ""
+
+
+def crash_site(log: str) -> str:
+    """Where in Python the thread that crashed was, as ``"feeds.py:31 in gather"``; empty when the log does not say."""
+    frame = _FRAME.search(log.partition(_CRASH)[2])
+    return "" if frame is None else f"{frame['file']}:{frame['line']} in {frame['function']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Memory that TensorFlow's allocator did not have."""
+
+    allocator: str
+    asked_bytes: int
+    held: float | None
+    """Share of its pool that was in use; None when the log does not show it."""
+    rounded: float | None
+    """Share lost to rounding: BFC hands out whole chunks."""
+
+    def sentence(self, limit_bytes: int | None) -> str:
+        """What was asked for, of how much, and what was in use."""
+        whole = "" if limit_bytes is None else f" of its {format_bytes(limit_bytes)}"
+        shares = "" if self.held is None else f", with {self.held:.0%} of its pool held and {self.rounded:.0%} lost to rounding"
+        return f"the allocator {self.allocator} was asked for {format_bytes(self.asked_bytes)}{whole}{shares}"
+
+
+def unreported_refusal(log: str) -> Refusal | None:
+    """The refusal that the log ends with, when TensorFlow told nobody: a copy that found no room goes on without any.
+
+    A refused operation is logged twice, by the allocator and as the error that the caller gets; a refused copy of a
+    numpy array only by the allocator, and then TensorFlow writes to a null pointer.
+    """
+    said = log.partition(_CRASH)[0]
+    found = list(_REFUSAL.finditer(said))
+    if not found or _REPORTED.search(said, found[-1].end()):
+        return None
+    occupancy = _OCCUPANCY.search(said, found[-1].end())
+    shares = occupancy["map"] if occupancy else ""
+    return Refusal(
+        allocator=found[-1]["allocator"],
+        asked_bytes=int(found[-1]["asked"]),
+        held=shares.count("*") / len(shares) if shares else None,
+        rounded=shares.count("x") / len(shares) if shares else None,
+    )

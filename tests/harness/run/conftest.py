@@ -1,0 +1,79 @@
+"""A runner with real children, and the bodies of children.py as its points."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.records import Point
+from harness.run.devices import emulated_device
+from harness.run.isolation import SpawnLauncher, open_launcher
+from harness.run.manifest import start_run
+from harness.run.runner import Runner
+from harness.units import GIB
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """One zygote for all tests that only want a child soon."""
+    opened = open_launcher("zygote", environment=os.environ, folder=ROOT)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_runner(tmp_path, project_root):
+    """A runner of fresh interpreters; any of its settings may be another."""
+
+    def make(**changes):
+        settings = {
+            "run_directory": tmp_path / "run",
+            "device": emulated_device("a test"),
+            "launcher": SpawnLauncher(),
+            "preparer": SpawnLauncher(),
+            "root": project_root,
+            "workspace": tmp_path / "inputs",
+            "host_limit_bytes": 5 * GIB,
+            "timeout_s": 120.0,
+        }
+        return Runner(**(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+def runner(make_runner):
+    return make_runner()
+
+
+@pytest.fixture
+def measure(runner, project_root):
+    """Measure one function of children.py; its end, and the rows."""
+
+    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None, environment=None):
+        point = Point(
+            scenario=function,
+            body=f"tests.harness.run.children:{function}",
+            prepare=prepare,
+            parameters=parameters or {},
+            phases=phases,
+            device_budget_bytes=device_budget_bytes,
+            environment=environment or {},
+        )
+        start_run(
+            runner.run_directory,
+            points=[point],
+            repeats=1,
+            device=runner.device,
+            command="test",
+            root=project_root,
+            settings={},
+        )
+        end = runner.measure(point, 0)
+        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+        return end, rows
+
+    return run

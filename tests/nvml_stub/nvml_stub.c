@@ -1,0 +1,413 @@
+/* A stand-in for libnvidia-ml.so.1, against the genuine nvml.h. What it answers is in a control file that the tests
+ * write (control.py, which also prints control.h); without one there is no driver. Everything that is not here is
+ * printed beside it from the header (building.py), and answers NVML_ERROR_NOT_SUPPORTED. */
+#define NVML_NO_UNVERSIONED_FUNC_DEFS /* both names of a function with versions are exported */
+#include <nvml.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "functions.h"
+
+static control_state *control;
+static int users; /* nvmlInit less nvmlShutdown */
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static nvmlReturn_t map_control(void) {
+    if (control) return NVML_SUCCESS;
+    const char *path = getenv("NVML_STUB_CONTROL");
+    int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (file < 0) return NVML_ERROR_DRIVER_NOT_LOADED;
+    struct stat status;
+    void *memory = MAP_FAILED;
+    if (fstat(file, &status) == 0 && (size_t)status.st_size == sizeof(control_state))
+        memory = mmap(NULL, sizeof(control_state), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (memory == MAP_FAILED || ((control_state *)memory)->magic != STUB_MAGIC) return NVML_ERROR_DRIVER_NOT_LOADED;
+    control = memory;
+    return NVML_SUCCESS;
+}
+
+/* Count the call, take its time, and say whether it fails before it has begun. */
+static nvmlReturn_t arrive(enum function number, int needs_init) {
+    if (map_control() != NVML_SUCCESS) return needs_init ? NVML_ERROR_UNINITIALIZED : NVML_ERROR_DRIVER_NOT_LOADED;
+    function_state *function = &control->functions[number];
+    __atomic_fetch_add(&function->calls, 1, __ATOMIC_RELAXED);
+    uint64_t row = __atomic_fetch_add(&control->call_count, 1, __ATOMIC_RELAXED);
+    uint64_t at = now_ns();
+    function->last_ns = at;
+    if (row < MOST_CALLS) {
+        control->calls[row].function = number;
+        control->calls[row].at_ns = at;
+    }
+    if (function->delay_us) {
+        struct timespec delay = {(time_t)(function->delay_us / 1000000u), (long)(function->delay_us % 1000000u) * 1000};
+        nanosleep(&delay, NULL);
+    }
+    if (needs_init && users == 0) return NVML_ERROR_UNINITIALIZED;
+    if (!function->fault) return NVML_SUCCESS;
+    uint64_t left = __atomic_load_n(&function->faults_left, __ATOMIC_RELAXED);
+    while (left && !__atomic_compare_exchange_n(&function->faults_left, &left, left - 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return left ? (nvmlReturn_t)function->fault : NVML_SUCCESS;
+}
+
+static void leave(enum function number, uint64_t began_ns) {
+    if (control) __atomic_fetch_add(&control->functions[number].busy_ns, now_ns() - began_ns, __ATOMIC_RELAXED);
+}
+
+#define WRAP(name, parameters, arguments, needs_init)              \
+    static nvmlReturn_t answer_##name parameters;                  \
+    nvmlReturn_t name parameters {                                 \
+        uint64_t began_ns = now_ns();                              \
+        nvmlReturn_t code = arrive(FUNCTION_##name, needs_init);   \
+        if (code == NVML_SUCCESS) code = answer_##name arguments;  \
+        leave(FUNCTION_##name, began_ns);                          \
+        return code;                                               \
+    }                                                              \
+    static nvmlReturn_t answer_##name parameters
+#define EXPORT(name, parameters, arguments) WRAP(name, parameters, arguments, 1)
+#define EXPORT_EARLY(name, parameters, arguments) WRAP(name, parameters, arguments, 0)
+
+/* For the functions that are printed from the header. */
+int stub_not_supported(int number) {
+    uint64_t began_ns = now_ns();
+    nvmlReturn_t code = arrive((enum function)number, 1);
+    leave((enum function)number, began_ns);
+    return code == NVML_SUCCESS ? NVML_ERROR_NOT_SUPPORTED : code;
+}
+
+static nvmlReturn_t give(char *out, unsigned int length, const char *text) {
+    if (!out || !length) return NVML_ERROR_INVALID_ARGUMENT;
+    if (strlen(text) + 1 > length) return NVML_ERROR_INSUFFICIENT_SIZE;
+    strcpy(out, text);
+    return NVML_SUCCESS;
+}
+
+/* A handle is the address of the card's, or of the instance's, place in the control file. */
+typedef struct {
+    device_state *card;
+    instance_state *instance; /* NULL: the whole card */
+} target;
+
+static nvmlReturn_t find(nvmlDevice_t handle, target *found) {
+    for (uint64_t i = 0; i < control->device_count; i++) {
+        device_state *card = &control->devices[i];
+        int inside = (void *)handle == (void *)card;
+        found->card = card;
+        found->instance = NULL;
+        for (uint64_t j = 0; j < card->instance_count && !inside; j++)
+            if ((void *)handle == (void *)&card->instances[j]) {
+                found->instance = &card->instances[j];
+                inside = 1;
+            }
+        if (inside) return card->lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+    }
+    return NVML_ERROR_INVALID_ARGUMENT;
+}
+
+#define FIND(handle)                              \
+    target at;                                    \
+    nvmlReturn_t found = find(handle, &at);       \
+    if (found != NVML_SUCCESS) return found
+
+/* ---- the library and the system ---- */
+
+EXPORT_EARLY(nvmlInitWithFlags, (unsigned int flags), (flags)) {
+    (void)flags;
+    users++;
+    return NVML_SUCCESS;
+}
+EXPORT_EARLY(nvmlInit_v2, (void), ()) {
+    users++;
+    return NVML_SUCCESS;
+}
+EXPORT_EARLY(nvmlInit, (void), ()) {
+    users++;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlShutdown, (void), ()) {
+    users--;
+    return NVML_SUCCESS;
+}
+
+const char *nvmlErrorString(nvmlReturn_t result) {
+    static char text[32];
+    snprintf(text, sizeof text, "stub error %d", (int)result);
+    return text;
+}
+
+EXPORT(nvmlSystemGetDriverVersion, (char *version, unsigned int length), (version, length)) {
+    return give(version, length, control->driver_version);
+}
+EXPORT(nvmlSystemGetNVMLVersion, (char *version, unsigned int length), (version, length)) {
+    return give(version, length, control->library_version);
+}
+EXPORT(nvmlSystemGetCudaDriverVersion, (int *version), (version)) {
+    if (!version) return NVML_ERROR_INVALID_ARGUMENT;
+    *version = (int)control->cuda_version;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlSystemGetCudaDriverVersion_v2, (int *version), (version)) {
+    return answer_nvmlSystemGetCudaDriverVersion(version);
+}
+EXPORT(nvmlSystemGetProcessName, (unsigned int pid, char *name, unsigned int length), (pid, name, length)) {
+    if (!name || !length) return NVML_ERROR_INVALID_ARGUMENT;
+    for (uint64_t i = 0; i < control->device_count; i++)
+        for (uint64_t j = 0; j < control->devices[i].process_count; j++) {
+            process_state *process = &control->devices[i].processes[j];
+            if (process->pid == pid && process->name[0]) {
+                snprintf(name, length, "%s", process->name); /* "cropped to provided length" */
+                return NVML_SUCCESS;
+            }
+        }
+    return NVML_ERROR_NOT_FOUND;
+}
+
+/* ---- which devices there are ---- */
+
+EXPORT(nvmlDeviceGetCount_v2, (unsigned int *count), (count)) {
+    if (!count) return NVML_ERROR_INVALID_ARGUMENT;
+    *count = (unsigned int)control->device_count;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetCount, (unsigned int *count), (count)) {
+    return answer_nvmlDeviceGetCount_v2(count);
+}
+EXPORT(nvmlDeviceGetHandleByIndex_v2, (unsigned int index, nvmlDevice_t *device), (index, device)) {
+    if (!device || index >= control->device_count) return NVML_ERROR_INVALID_ARGUMENT;
+    *device = (nvmlDevice_t)&control->devices[index];
+    return control->devices[index].lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetHandleByIndex, (unsigned int index, nvmlDevice_t *device), (index, device)) {
+    return answer_nvmlDeviceGetHandleByIndex_v2(index, device);
+}
+EXPORT(nvmlDeviceGetHandleByUUID, (const char *uuid, nvmlDevice_t *device), (uuid, device)) {
+    if (!uuid || !device) return NVML_ERROR_INVALID_ARGUMENT;
+    for (uint64_t i = 0; i < control->device_count; i++) {
+        device_state *card = &control->devices[i];
+        *device = strcmp(card->uuid, uuid) == 0 ? (nvmlDevice_t)card : NULL;
+        for (uint64_t j = 0; j < card->instance_count && !*device; j++)
+            if (strcmp(card->instances[j].uuid, uuid) == 0) *device = (nvmlDevice_t)&card->instances[j];
+        if (*device) return card->lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+    }
+    return NVML_ERROR_NOT_FOUND;
+}
+EXPORT(nvmlDeviceGetHandleByPciBusId_v2, (const char *bus, nvmlDevice_t *device), (bus, device)) {
+    if (!bus || !device) return NVML_ERROR_INVALID_ARGUMENT;
+    for (uint64_t i = 0; i < control->device_count; i++)
+        if (strcasecmp(control->devices[i].bus_id, bus) == 0) {
+            *device = (nvmlDevice_t)&control->devices[i];
+            return control->devices[i].lost ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+        }
+    return NVML_ERROR_NOT_FOUND;
+}
+EXPORT(nvmlDeviceGetHandleByPciBusId, (const char *bus, nvmlDevice_t *device), (bus, device)) {
+    return answer_nvmlDeviceGetHandleByPciBusId_v2(bus, device);
+}
+EXPORT(nvmlDeviceGetIndex, (nvmlDevice_t device, unsigned int *index), (device, index)) {
+    FIND(device);
+    if (!index) return NVML_ERROR_INVALID_ARGUMENT;
+    *index = (unsigned int)(at.instance ? at.instance - at.card->instances : at.card - control->devices);
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetName, (nvmlDevice_t device, char *name, unsigned int length), (device, name, length)) {
+    FIND(device);
+    return give(name, length, at.instance ? at.instance->name : at.card->name);
+}
+EXPORT(nvmlDeviceGetUUID, (nvmlDevice_t device, char *uuid, unsigned int length), (device, uuid, length)) {
+    FIND(device);
+    return give(uuid, length, at.instance ? at.instance->uuid : at.card->uuid);
+}
+EXPORT(nvmlDeviceGetPciInfo_v3, (nvmlDevice_t device, nvmlPciInfo_t *pci), (device, pci)) {
+    FIND(device);
+    if (!pci) return NVML_ERROR_INVALID_ARGUMENT;
+    memset(pci, 0, sizeof *pci);
+    sscanf(at.card->bus_id, "%x:%x:%x", &pci->domain, &pci->bus, &pci->device);
+    memcpy(pci->busId, at.card->bus_id, sizeof pci->busId);
+    snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "%s", at.card->bus_id + 4);
+    return NVML_SUCCESS;
+}
+
+/* ---- memory ---- */
+
+static uint64_t spike_bytes(const device_state *card) {
+    uint64_t origin = card->spike_origin_ns, now = now_ns();
+    if (!origin || now < origin) return 0;
+    uint64_t low = 0, high = card->spike_count; /* the last spike that has begun */
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (card->spikes[middle].start_ns <= now - origin) low = middle + 1;
+        else high = middle;
+    }
+    if (!low) return 0;
+    const spike_state *spike = &card->spikes[low - 1];
+    return now - origin < spike->start_ns + spike->length_ns ? spike->extra_bytes : 0;
+}
+
+static nvmlReturn_t look(nvmlDevice_t device, uint64_t *total, uint64_t *reserved, uint64_t *used) {
+    FIND(device);
+    if (at.card->unified) return NVML_ERROR_NOT_SUPPORTED;
+    if (!at.instance && at.card->mig == NVML_DEVICE_MIG_ENABLE && at.card->unprivileged) return NVML_ERROR_NO_PERMISSION;
+    *total = at.instance ? at.instance->total_bytes : at.card->total_bytes;
+    *reserved = at.instance ? at.instance->reserved_bytes : at.card->reserved_bytes;
+    *used = at.instance ? at.instance->used_bytes : at.card->used_bytes;
+    if (*used != UINT64_MAX) *used += spike_bytes(at.card);
+    return NVML_SUCCESS;
+}
+
+EXPORT(nvmlDeviceGetMemoryInfo, (nvmlDevice_t device, nvmlMemory_t *memory), (device, memory)) {
+    uint64_t total, reserved, used;
+    if (!memory) return NVML_ERROR_INVALID_ARGUMENT;
+    nvmlReturn_t code = look(device, &total, &reserved, &used);
+    if (code != NVML_SUCCESS) return code;
+    memory->total = total;
+    memory->used = used == UINT64_MAX ? used : used + reserved;
+    memory->free = used == UINT64_MAX ? used : total - reserved - used;
+    return NVML_SUCCESS;
+}
+
+/* Both kinds of list have the three fields; the older one lacks the instances. */
+#define LIST(device, count, infos, wanted, with_instances)                                                \
+    FIND(device);                                                                                         \
+    if (!count) return NVML_ERROR_INVALID_ARGUMENT;                                                       \
+    if (!at.instance && at.card->mig == NVML_DEVICE_MIG_ENABLE && at.card->unprivileged)                  \
+        return NVML_ERROR_NO_PERMISSION;                                                                  \
+    uint64_t own = at.instance ? (uint64_t)(at.instance - at.card->instances) + 1 : 0;                    \
+    unsigned int seen = 0, room = *count;                                                                 \
+    for (uint64_t i = 0; i < at.card->process_count; i++) {                                               \
+        const process_state *process = &at.card->processes[i];                                            \
+        if (!process->running || process->kind != wanted || (own && process->instance != own)) continue;  \
+        if (seen < room && infos) {                                                                       \
+            infos[seen].pid = (unsigned int)process->pid;                                                 \
+            infos[seen].usedGpuMemory = process->used_bytes;                                              \
+            with_instances                                                                                \
+        }                                                                                                 \
+        seen++;                                                                                           \
+    }                                                                                                     \
+    *count = seen;                                                                                        \
+    if (seen > room) return NVML_ERROR_INSUFFICIENT_SIZE;                                                 \
+    return seen && !infos ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS
+
+#define INSTANCES                                                                                                    \
+    {                                                                                                                \
+        const instance_state *of = process->instance ? &at.card->instances[process->instance - 1] : NULL;            \
+        infos[seen].gpuInstanceId = of ? (unsigned int)of->gpu_instance : 0xFFFFFFFFu;                               \
+        infos[seen].computeInstanceId = of ? (unsigned int)of->compute_instance : 0xFFFFFFFFu;                       \
+    }
+
+#define LIST_FUNCTION(name, type, wanted, with_instances)                                                          \
+    EXPORT(name, (nvmlDevice_t device, unsigned int *count, type *infos), (device, count, infos)) {                \
+        LIST(device, count, infos, wanted, with_instances);                                                        \
+    }
+
+LIST_FUNCTION(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t, 0, )
+LIST_FUNCTION(nvmlDeviceGetGraphicsRunningProcesses, nvmlProcessInfo_v1_t, 1, )
+LIST_FUNCTION(nvmlDeviceGetMPSComputeRunningProcesses, nvmlProcessInfo_v1_t, 2, )
+LIST_FUNCTION(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_v2_t, 0, INSTANCES)
+LIST_FUNCTION(nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlProcessInfo_v2_t, 1, INSTANCES)
+LIST_FUNCTION(nvmlDeviceGetMPSComputeRunningProcesses_v2, nvmlProcessInfo_v2_t, 2, INSTANCES)
+
+#ifndef STUB_OLD_LIBRARY /* before R510 */
+EXPORT(nvmlDeviceGetMemoryInfo_v2, (nvmlDevice_t device, nvmlMemory_v2_t *memory), (device, memory)) {
+    uint64_t total, reserved, used;
+    if (!memory) return NVML_ERROR_INVALID_ARGUMENT;
+    if (memory->version != nvmlMemory_v2) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+    nvmlReturn_t code = look(device, &total, &reserved, &used);
+    if (code != NVML_SUCCESS) return code;
+    memory->total = total;
+    memory->reserved = reserved;
+    memory->used = used;
+    memory->free = used == UINT64_MAX ? used : total - reserved - used;
+    return NVML_SUCCESS;
+}
+LIST_FUNCTION(nvmlDeviceGetComputeRunningProcesses_v3, nvmlProcessInfo_t, 0, INSTANCES)
+LIST_FUNCTION(nvmlDeviceGetGraphicsRunningProcesses_v3, nvmlProcessInfo_t, 1, INSTANCES)
+LIST_FUNCTION(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlProcessInfo_t, 2, INSTANCES)
+#endif
+
+/* ---- MIG ---- */
+
+EXPORT(nvmlDeviceGetMigMode, (nvmlDevice_t device, unsigned int *current, unsigned int *pending), (device, current, pending)) {
+    FIND(device);
+    if (!current || !pending) return NVML_ERROR_INVALID_ARGUMENT;
+    if (at.instance || at.card->mig > 1) return NVML_ERROR_NOT_SUPPORTED;
+    *current = *pending = (unsigned int)at.card->mig;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceIsMigDeviceHandle, (nvmlDevice_t device, unsigned int *is_instance), (device, is_instance)) {
+    FIND(device);
+    if (!is_instance) return NVML_ERROR_INVALID_ARGUMENT;
+    *is_instance = at.instance != NULL;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetMaxMigDeviceCount, (nvmlDevice_t device, unsigned int *count), (device, count)) {
+    FIND(device);
+    if (!count) return NVML_ERROR_INVALID_ARGUMENT;
+    *count = at.card->mig == NVML_DEVICE_MIG_ENABLE ? MOST_INSTANCES : 0;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetMigDeviceHandleByIndex, (nvmlDevice_t device, unsigned int index, nvmlDevice_t *instance),
+       (device, index, instance)) {
+    FIND(device);
+    if (!instance || at.instance || index >= MOST_INSTANCES) return NVML_ERROR_INVALID_ARGUMENT;
+    if (at.card->mig != NVML_DEVICE_MIG_ENABLE) return NVML_ERROR_NOT_SUPPORTED;
+    if (index >= at.card->instance_count) return NVML_ERROR_NOT_FOUND;
+    *instance = (nvmlDevice_t)&at.card->instances[index];
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetDeviceHandleFromMigDeviceHandle, (nvmlDevice_t instance, nvmlDevice_t *device), (instance, device)) {
+    FIND(instance);
+    if (!device || !at.instance) return NVML_ERROR_INVALID_ARGUMENT;
+    *device = (nvmlDevice_t)at.card;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetGpuInstanceId, (nvmlDevice_t device, unsigned int *id), (device, id)) {
+    FIND(device);
+    if (!id || !at.instance) return NVML_ERROR_INVALID_ARGUMENT;
+    *id = (unsigned int)at.instance->gpu_instance;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetComputeInstanceId, (nvmlDevice_t device, unsigned int *id), (device, id)) {
+    FIND(device);
+    if (!id || !at.instance) return NVML_ERROR_INVALID_ARGUMENT;
+    *id = (unsigned int)at.instance->compute_instance;
+    return NVML_SUCCESS;
+}
+
+/* ---- accounting ---- */
+
+EXPORT(nvmlDeviceGetAccountingMode, (nvmlDevice_t device, nvmlEnableState_t *mode), (device, mode)) {
+    FIND(device);
+    if (!mode) return NVML_ERROR_INVALID_ARGUMENT;
+    if (at.card->accounting > 1) return NVML_ERROR_NOT_SUPPORTED;
+    *mode = (nvmlEnableState_t)at.card->accounting;
+    return NVML_SUCCESS;
+}
+EXPORT(nvmlDeviceGetAccountingStats, (nvmlDevice_t device, unsigned int pid, nvmlAccountingStats_t *stats), (device, pid, stats)) {
+    FIND(device);
+    if (!stats) return NVML_ERROR_INVALID_ARGUMENT;
+    if (at.card->accounting != NVML_FEATURE_ENABLED) return NVML_ERROR_NOT_SUPPORTED;
+    for (uint64_t i = 0; i < at.card->process_count; i++) {
+        const process_state *process = &at.card->processes[i];
+        if (process->pid != pid || !process->accounted_bytes) continue;
+        memset(stats, 0, sizeof *stats);
+        stats->maxMemoryUsage = process->accounted_bytes;
+        stats->isRunning = (unsigned int)process->running;
+        return NVML_SUCCESS;
+    }
+    return NVML_ERROR_NOT_FOUND;
+}
