@@ -247,7 +247,7 @@ def _store_end(rows: Rows, line: bytes) -> None:
 
 def _store_traced(rows: Rows, line: bytes) -> None:
     end = _TRACED.validate_json(line, strict=True)
-    if end.file is not None and Path(end.file).name != end.file:
+    if end.file is not None and (Path(end.file).name != end.file or not end.file.endswith(".json.gz")):
         raise _RowError(f"the trace of {end.point} is said to be {end.file!r}, which is not a name in {TRACES_FOLDER}/")
     rows.traces[end.point] = end
 
