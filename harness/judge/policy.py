@@ -115,7 +115,7 @@ class GrowthClassRule(_SweepRule):
 class BudgetRule(_Rule):
     """[[budget]]: an amount that each run has to stay below, or to reach."""
 
-    field: Literal["peak", "end", "growth", "retained"] = "growth"
+    field: Literal["start", "peak", "end", "growth", "retained", "net_peak", "net_end"] = "growth"
     at_most: AmountText | None = None
     at_least: AmountText | None = None
     """Below it the meter has missed something: not frugal, but not seen."""

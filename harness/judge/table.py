@@ -57,7 +57,7 @@ _END_COLUMNS = {
     "device": "string",
 }
 
-_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained")
+_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_peak", "net_end")
 
 Place = tuple[str, str, str, str]
 """Point, phase, meter and field: where an amount was read."""
@@ -152,18 +152,30 @@ def readings_by_place(phases: pd.DataFrame) -> Mapping[Place, Mapping[int, int]]
     """Every amount of every *finished* phase in bytes, by repeat, in the order of the repeats.
 
     Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
-    where a meter brackets its peak; and what the body declared.
+    where a meter brackets its peak; ``net_peak`` and ``net_end``, over what there was when the run's first phase began;
+    and what the body declared.
     """
     found: defaultdict[Place, dict[int, int]] = defaultdict(dict)
     fields = (*_AMOUNTS, *declared_names(phases))
-    finished = phases[phases["finished"]]
-    finished = finished.assign(growth_bound_bytes=finished["peak_bound_bytes"] - finished["start_bytes"])
+    derived = phases.assign(
+        growth_bound_bytes=phases["peak_bound_bytes"] - phases["start_bytes"],
+        net_peak_bytes=phases["peak_bytes"] - _before_the_first_phase(phases),
+        net_end_bytes=phases["end_bytes"] - _before_the_first_phase(phases),
+    )
+    finished = derived[derived["finished"]]
     for row in finished.to_dict("records"):
         for field in fields:
             amount = row[f"{field}_bytes"]
             if not pd.isna(amount):
                 found[row["point"], row["phase"], row["meter"], field][int(row["repeat"])] = int(amount)
     return dict(found)
+
+
+def _before_the_first_phase(phases: pd.DataFrame) -> "pd.Series[Any]":
+    """For each row, where the run's first phase began on that meter: what is the harness's or TensorFlow's own."""
+    in_order = phases.sort_values("phase_index", kind="stable")
+    first = in_order.groupby(["point", "repeat", "meter"], sort=False)["start_bytes"].transform("first")
+    return first.reindex(phases.index)
 
 
 def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:

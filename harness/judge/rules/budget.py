@@ -11,8 +11,19 @@ from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
 
-_NOUNS = {"peak": "peaks at", "end": "ends with", "growth": "grows by", "retained": "keeps"}
+_NOUNS = {
+    "start": "begins with",
+    "peak": "peaks at",
+    "end": "ends with",
+    "growth": "grows by",
+    "retained": "keeps",
+    "net_peak": "peaks, over what there was before the run's first phase, at",
+    "net_end": "ends, over what there was before the run's first phase, with",
+}
 _ADVICE = {
+    "start": "find what is allocated before {phase} begins, outside of every phase",
+    "net_peak": "find what is alive at the peak of {phase}",
+    "net_end": "find what still holds a reference when {phase} ends",
     "peak": "find what is alive at the peak of {phase}",
     "growth": "find what {phase} allocates",
     "end": "find what still holds a reference when {phase} ends",
@@ -166,7 +177,7 @@ def _attribution(evidence: Evidence, place: _Place, worst: int) -> Iterator[str]
     like = as_multiple(worst, {name: float(amount) for name, amount in declared.items()})
     if like:
         yield f"that is {like}"
-    if place.meter == TRACED_METER and place.rule.field in ("peak", "growth"):
+    if place.meter == TRACED_METER and place.rule.field in ("peak", "net_peak", "growth"):
         alive = alive_at_peak(evidence.traces(), (place.point,), place.phase)
         if alive:
             yield alive

@@ -230,7 +230,7 @@ def test_a_broken_limit_matters_where_it_is_taken(accepting, synthetic_run, poli
     run = load_run(synthetic_run.write())
 
     assert accept(run, policy, folder, reason="chosen", only="arrays-eager-*")
-    with pytest.raises(BaselineError, match=r"ends with 2\.0 MiB, limit 1\.0 MiB"):
+    with pytest.raises(BaselineError, match=r"with 2\.0 MiB, limit 1\.0 MiB"):
         accept(run, policy, folder, reason="chosen", only=NAME)
 
 

@@ -138,7 +138,7 @@ def test_only_the_points_of_findings_are_measured_again_and_once(synthetic_run, 
 
     assert (found.point, found.repeats) == (NAME, 3)
     assert found.row() == {"kind": "remeasure", "point": NAME, "repeats": 3, "reason": found.reason}
-    assert "ends with 2.0 MiB, limit 1.0 MiB" in found.reason
+    assert "with 2.0 MiB, limit 1.0 MiB" in found.reason
     assert offenders(again, policy, judge(again, policy, baselines).verdict) == ()
 
 
