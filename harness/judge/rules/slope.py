@@ -11,6 +11,9 @@ from harness.judge.scaling import Fit
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
 
+_LEAST_SHARE = 0.05
+"""Chosen: less than a twentieth is not worth a number."""
+
 
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
     """A regression when the whole interval of a slope lies above its limit; incomplete when it is too wide to tell."""
@@ -66,8 +69,11 @@ def _fate(evidence: Evidence, subject: Subject) -> str:
     growth = evidence.fit(subject.series, subject.phase, subject.meter, "growth")
     if retained is None or growth is None:
         return "held while the phase runs"
-    kept = retained.line.slope > growth.line.slope / 2
-    fate = "still held when the phase ends" if kept else "given back before the phase ends"
+    share = retained.line.slope / growth.line.slope if growth.line.slope > 0 else 0.0
+    held = format_bytes(max(0.0, retained.line.slope) * growth.sizes[-1])
+    fate = f"of which {held} are still held when the phase ends"
+    if not _LEAST_SHARE <= share <= 1 - _LEAST_SHARE:
+        fate = "still held when the phase ends" if share > _LEAST_SHARE else "given back before the phase ends"
     on_device = evidence.fit(subject.series, subject.phase, "device_in_use", "growth")
     emulated = subject.meter == "host_anon" and evidence.run.manifest.device.kind == "emulated"
     if emulated and on_device is not None and on_device.line.slope > growth.line.slope / 2:
