@@ -1,4 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | accept | history | report``."""
 
 import argparse
 import contextlib
@@ -84,7 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         const="forget",
         help="drop the points of the baseline that this run did not measure, because they are gone for good",
     )
+    others.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="take only the points whose names match, as 'loading-lazy-*', and leave all others as they were accepted before",
+    )
     accept.set_defaults(command=_accept)
+
+    history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
+    history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
+    history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
+    history.add_argument("meter", metavar="METER", nargs="?", help="only this meter of it")
+    _add_baselines(history)
+    history.set_defaults(command=_history)
 
     report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
     _add_run(report)
@@ -102,6 +114,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=Path("scenarios/gate.toml"),
         help="budgets, slopes and tolerances, each with its reason (default: %(default)s)",
     )
+    _add_baselines(parser)
+
+
+def _add_baselines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         metavar="DIR",
@@ -180,6 +196,8 @@ def _gate(options: argparse.Namespace) -> int:
         print(verdict.sentence)
         for finding in verdict.findings:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
+        for check in verdict.overruled:
+            print(f"  overruled: {check.sentence}", flush=True)
     if options.page:
         _write_page(run, judgement)
     return int(verdict.exit_code)
@@ -191,7 +209,15 @@ def _accept(options: argparse.Namespace) -> int:
     from harness.judge.table import load_run
 
     run, policy = load_run(options.run), read_policy(options.policy)
-    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others):
+    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
+        print(line)
+    return ExitCode.PASS
+
+
+def _history(options: argparse.Namespace) -> int:
+    from harness.judge.history import histories
+
+    for line in histories(options.baselines, options.point, phase=options.phase, meter=options.meter):
         print(line)
     return ExitCode.PASS
 

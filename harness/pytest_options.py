@@ -1,10 +1,12 @@
-"""Options of a sweep, as pytest declares them. ``harness.pytest_plugin`` gives each of them its value."""
+"""Options of a sweep, as pytest declares them, and where each takes its value from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.errors import UsageError
 from harness.run import options
 from harness.units import GIB
 
@@ -89,3 +91,24 @@ def declare_options(parser: pytest.Parser) -> None:
         help="time after which a child is stopped and its point recorded as timed_out; one that is idle then gets 11 s more, "
         f"because TensorFlow's allocator sleeps before it reports that memory ran out (default: {DEFAULT_TIMEOUT_S:g})",
     )
+
+
+def settle_options(config: pytest.Config, resume: Path | None) -> None:
+    """Give every setting its value: what the option says, what the resumed run was started with, or the default.
+
+    Raises UsageError for an option that contradicts the resumed run.
+    """
+    known = DEFAULTS
+    if resume is not None:
+        from harness.resuming import settings_of  # only where a run is resumed
+
+        known = settings_of(resume)
+    for name, value in known.items():
+        given = config.getoption(name)
+        if resume is not None and given is not None and given != value:
+            option = f"--{name.replace('_', '-')}"
+            shown = "" if isinstance(given, bool) else f" {given}"
+            raise UsageError(
+                f"{option}{shown} was given, but {resume} was started with {value!r}; leave the option out, or start a new run"
+            )
+        setattr(config.option, name, value if given is None else given)

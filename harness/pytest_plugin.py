@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,24 +18,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
-from harness.pytest_options import DEFAULTS, declare_options
+from harness.pytest_options import DEFAULTS, declare_options, settle_options
+from harness.pytest_summary import summary
 from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
 from harness.run.devices import Device, choose_device
-from harness.run.ends import ends_of
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
     end_run,
-    has_ended,
     hold_run_directory,
     make_run_directory,
     note_resumption,
-    plans_anything,
     start_run,
 )
 from harness.run.runner import Runner, void_run
-from harness.run.traced import repeat_id, traces_in_words
+from harness.run.traced import repeat_id
 
 if TYPE_CHECKING:
     from harness.resuming import Resumption
@@ -48,6 +45,8 @@ _HELD = pytest.StashKey[contextlib.ExitStack]()
 _BEGUN = pytest.StashKey[bool]()
 # Why the run directory could not be written, once it could not: one sentence for the summary.
 _BROKEN = pytest.StashKey[str]()
+# Why the workers measured nothing: one sentence, which is an error of usage.
+_REFUSED = pytest.StashKey[str]()
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
 
@@ -72,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if asked is not None and resume is not None:
             raise UsageError(f"--resume {resume} goes on in that directory; leave --memory-out {asked} out")
-        _settle(config, resume)
+        settle_options(config, resume)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
@@ -130,6 +129,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in set(there)]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write run.json once everything that was deselected is gone."""
     config = session.config
@@ -150,21 +150,35 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if not _is_worker(config):
             _begin(config)
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
+        if not _is_worker(config):
+            raise pytest.UsageError(str(error)) from error
+        # An exception here would be xdist's crash; the controller tells the user, and nothing is measured.
+        config.workeroutput["memory_refused"] = str(error)  # type: ignore[attr-defined]
+        session.items.clear()
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: object) -> None:
+def pytest_xdist_node_collection_finished(node: object, ids: list[str]) -> None:
     """The controller of a distributed session: its workers are about to measure."""
     config: pytest.Config = node.config  # type: ignore[attr-defined]
-    if (config.stash[_DIRECTORY] / RUN_FILE).exists():
+    if ids and (config.stash[_DIRECTORY] / RUN_FILE).exists():
         _begin(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Hear why a worker refused to measure."""
+    if refused := getattr(node, "workeroutput", {}).get("memory_refused"):
+        node.config.stash[_REFUSED] = refused  # type: ignore[attr-defined]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
     """Note the end of the run, in the process that the user started; a run that was broken off has none."""
     config = session.config
     if _is_worker(config) or exitstatus in _BROKEN_OFF:
+        return
+    if config.stash.get(_REFUSED, ""):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
         return
     directory, resumed = config.stash[_DIRECTORY], config.stash[_RESUMED]
     if not (directory / RUN_FILE).exists() or config.getoption("collectonly"):
@@ -179,27 +193,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was measured, where it is, and how to judge it."""
+    if refused := config.stash.get(_REFUSED, ""):
+        terminalreporter.write_line(f"ERROR: {refused}", red=True)
+        return
     directory = config.stash[_DIRECTORY]
     if not (directory / RUN_FILE).exists():
         return
     terminalreporter.section("memory")
-    if not plans_anything(directory):
-        terminalreporter.line(
-            f"0 runs were selected, and {_shown(directory, config)} holds an empty plan; --collect-only lists the points"
-        )
-        return
-    ends = ends_of(directory)
-    outcomes = Counter(str(end.outcome) for end in ends)
-    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
-    terminalreporter.line(f"{len(ends)} runs measured ({counted}) in {_shown(directory, config)}")
-    for line in traces_in_words(directory):
-        terminalreporter.line(line)
-    if (resumed := config.stash[_RESUMED]) is not None:
-        terminalreporter.line(f"{len(resumed.measured)} of {resumed.run_count} runs were there already")
-    if (broken := config.stash.get(_BROKEN, "")) or not has_ended(directory):
-        why = f"broken off ({broken})" if broken else "broken off"
-        terminalreporter.line(f"{why}; nothing finished is lost, go on with:  pytest ... --resume {_shown(directory, config)}")
-    terminalreporter.line(f"judge them:  python -m harness gate {_shown(directory, config)}")
+    try:
+        broken, resumed = config.stash.get(_BROKEN, ""), config.stash[_RESUMED]
+        for line in summary(directory, _shown(directory, config), broken=broken, resumed=resumed):
+            terminalreporter.line(line)
+    except OSError as error:
+        terminalreporter.line(f"what was measured cannot be told: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -240,24 +246,6 @@ def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[
             pytest.fail(str(error), pytrace=False)
 
     return measure
-
-
-def _settle(config: pytest.Config, resume: Path | None) -> None:
-    """Give every setting its value: what the option says, what the resumed run was started with, or the default."""
-    known = DEFAULTS
-    if resume is not None:
-        from harness.resuming import settings_of  # only where a run is resumed
-
-        known = settings_of(resume)
-    for name, value in known.items():
-        given = config.getoption(name)
-        if resume is not None and given is not None and given != value:
-            option = f"--{name.replace('_', '-')}"
-            shown = "" if isinstance(given, bool) else f" {given}"
-            raise UsageError(
-                f"{option}{shown} was given, but {resume} was started with {value!r}; leave the option out, or start a new run"
-            )
-        setattr(config.option, name, value if given is None else given)
 
 
 def _resume(config: pytest.Config, resume: Path) -> "Resumption":

@@ -119,7 +119,7 @@ def check_same_here(path: Path, device: Device, root: Path) -> None:
     for key, value in now.items():
         if then.get(key) != value:
             raise UsageError(f"--resume {path}: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
-    if manifest.device.uuid != device.uuid:
+    if manifest.device.uuid not in {device.uuid, *(equal.uuid for equal in device.equals)}:
         raise UsageError(f"--resume {path}: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}")
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():

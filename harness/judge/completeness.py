@@ -72,7 +72,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None:
-        yield "it was planned but has no end row; measure again"
+        yield "it was planned but has no end row: it was skipped, lost or never started; measure again"
         return
     finished = census.finished.get(run, frozenset())
     absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]

@@ -1,5 +1,6 @@
 """Name how a child ended, from what its parent saw: exit code, signal, counters of the kernel, rows and log."""
 
+import contextlib
 import json
 import os
 import signal
@@ -84,5 +85,13 @@ def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
 
 
 def ends_of(run_directory: Path) -> list[RunEnd]:
-    """The ends that are on disk so far, in the order in which they were written."""
-    return [end_from_json(row) for row in rows_since(run_directory / ROWS_FILE, 0) if row["kind"] == "end"]
+    """The ends that are on disk so far, in the order in which they were written, without those that are void."""
+    found: dict[tuple[str, int], RunEnd] = {}
+    for row in rows_since(run_directory / ROWS_FILE, 0):
+        if row["kind"] == "again":
+            found.pop((row.get("point", ""), row.get("repeat", 0)), None)
+        elif row["kind"] == "end":
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged row is left to the judge
+                end = end_from_json(row)
+                found[end.point, end.repeat] = end
+    return list(found.values())

@@ -1,12 +1,14 @@
 """A sweep that is broken off in every way loses no finished row, and ``--resume`` measures what is missing. Children are faked."""
 
 import json
+from fnmatch import fnmatch
 
 import pytest
 
 from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
 from harness.records import TRACED_REPEAT
+from harness.run.manifest import hold_run_directory
 
 SWEEP = """
 from harness.records import Point
@@ -131,6 +133,7 @@ def missing(pytester):
     return list(missing_from_run(load_run(pytester.path / "out")))
 
 
+ALL = [(f"s-image_count={count}", repeat) for count in (100, 500, 1000, 2000) for repeat in (TRACED_REPEAT, 0, 1)]
 WAYS = ["interrupt", "terminate", "kill", "kill_controller", "tear"]
 
 
@@ -155,4 +158,144 @@ def test_a_sweep_that_is_broken_off_is_resumed_without_measuring_anything_twice(
     assert [note["runs_there_already"] for note in manifest(pytester)["resumed"]] == [len(before)]
 
 
-ALL = [(f"s-image_count={count}", repeat) for count in (100, 500, 1000, 2000) for repeat in (TRACED_REPEAT, 0, 1)]
+@pytest.fixture
+def half(sweep):
+    """A run that Ctrl-C has broken off."""
+    return sweep("--memory-out", "out", what="interrupt")
+
+
+def test_the_summary_of_a_run_that_was_broken_off_says_how_to_go_on(half):
+    """And nobody has to look for the directory."""
+    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest ... --resume out"])
+
+
+def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):
+    """No traceback, no failure for every run that could not be measured any more."""
+    result = sweep("--memory-out", "out", what="tear")
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*the end of s cannot be written to rows.jsonl: No space left on device*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_run_that_is_whole_is_resumed_to_nothing_and_that_is_no_failure(sweep, pytester):
+    """Exit code 0, though nothing was collected; and it has its end."""
+    sweep("--memory-out", "out")
+    result = sweep("--resume", "out")
+
+    assert (result.ret, started(pytester)) == (pytest.ExitCode.OK, [])
+    result.assert_outcomes(deselected=12)
+    result.stdout.fnmatch_lines(["12 of 12 runs were there already"])
+    assert manifest(pytester)["ended"] is not None
+
+
+def test_a_part_can_be_resumed_and_the_plan_stays_whole(half, sweep, pytester):
+    """-k chooses among what is missing."""
+    sweep("--resume", "out", "-k", "2000")
+
+    assert sorted(started(pytester)) == [f"s-image_count=2000 {repeat}" for repeat in (-1, 0, 1)]
+    assert len(manifest(pytester)["planned"]) == 4
+
+
+def test_points_that_the_run_did_not_select_are_not_measured_now(sweep, pytester):
+    """The first run had -k; it need not be said again."""
+    sweep("--memory-out", "out", "-k", "500", what="interrupt")
+    result = sweep("--resume", "out")
+
+    assert result.ret == pytest.ExitCode.OK
+    assert {name.split()[0] for name in started(pytester)} == {"s-image_count=500"}
+
+
+def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
+    """--collect-only."""
+    before = (pytester.path / "out" / "run.json").read_bytes()
+    result = sweep("--resume", "out", "--collect-only", "-q")
+
+    assert (pytester.path / "out" / "run.json").read_bytes() == before
+    assert "s-image_count=100-repeat=0" not in result.stdout.str()
+    assert "s-image_count=500-repeat=0" in result.stdout.str()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--repeats", "3"), "--repeats 3 was given, but out was started with 2; leave the option out, or start a new run"),
+        (("--memory-timeout", "9"), "--memory-timeout 9.0 was given, but out was started with 300.0; leave*"),
+        (("--memory-out", "other"), "--resume out goes on in that directory; leave --memory-out other out"),
+        (("--resume", "nowhere"), "nowhere is not a run directory; name a folder that pytest scenarios --memory-out wrote"),
+    ],
+)
+def test_options_that_contradict_the_run_are_refused_in_one_sentence(half, sweep, arguments, sentence, workers):
+    """Those that it was started with need not be given again, and may not differ."""
+    result = sweep("--resume", "out", *arguments, *workers)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{sentence}"])
+    assert "Traceback" not in result.stderr.str()
+
+
+def change(pytester, section, **values):
+    found = manifest(pytester)
+    found[section].update(values)
+    (pytester.path / "out" / "run.json").write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        (
+            "environment",
+            {"git_commit": "0123abcd"},
+            "measured with git_commit 0123abcd, and here it is *; check that commit out, *",
+        ),
+        ("environment", {"git_changes": "0123abcd"}, "measured with git_changes 0123abcd, and here it is *; bring the changes *"),
+        ("environment", {"numpy": "1.0"}, "measured with numpy 1.0, and here it is *; go on where it was started, or start *"),
+        ("comparability", {"device": "a card"}, "measured with device 'a card', and here it is 'emulated, 3.0 GiB'"),
+        ("comparability", {"tensorflow": "1.15"}, "measured with tensorflow '1.15', and here it is *"),
+    ],
+)
+def test_another_device_version_or_commit_is_refused_in_one_sentence(half, sweep, pytester, section, values, sentence):
+    """One run is one thing."""
+    change(pytester, section, **values)
+    rows = (pytester.path / "out" / "rows.jsonl").read_bytes()
+    result = sweep("--resume", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--resume out: it was {sentence}"])
+    assert (pytester.path / "out" / "rows.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (
+            "(100, 500, 1000, 2000)",
+            "(100, 500, 1000)",
+            "1 of its 4 planned points are not among those collected now, the first is *",
+        ),
+        ('phases=("construct",)', 'phases=("open",)', "the point s-image_count=100 is defined differently now (phases); *"),
+    ],
+)
+def test_a_plan_that_has_changed_is_refused_in_one_sentence(half, sweep, pytester, before, after, sentence, workers):
+    """Options that choose points must be given again; the sentence says how it was started."""
+    pytester.makepyfile(test_sweep=SWEEP.replace(before, after))
+    result = sweep("--resume", "out", *workers)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "resumed" not in manifest(pytester)
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert started(pytester) == []
+    assert [line for line in result.outlines + result.errlines if fnmatch(line, f"*--resume out: {sentence}")]
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_two_sessions_do_not_measure_into_one_directory(half, sweep, pytester):
+    """The lock is the kernel's: who is killed does not hold it."""
+    with hold_run_directory(pytester.path / "out"):
+        result = sweep("--resume", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*out is still being measured by another session; wait for it, or stop it first"])

@@ -14,6 +14,7 @@ from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
 from reports.html import write_report
 
@@ -160,8 +161,10 @@ class Sweep:
     def write(self, folder: Path) -> Run:
         """The run as a directory, read back as the judge reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(self.manifest()))
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows()))
+        text = "".join(json.dumps(row) + "\n" for row in self.rows())
+        (folder / "rows.jsonl").write_text(text)
+        manifest = self.manifest()
+        (folder / "run.json").write_text(json.dumps({**manifest, SEAL: seal_of(manifest, text.encode())}))
         return load_run(folder)
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.measure.endings import name_exception
+from harness.measure.endings import Room, name_exception
 from harness.records import Ending, Outcome
+from harness.units import GIB, MIB
 
 
 class ResourceExhaustedError(Exception):
@@ -58,6 +59,46 @@ def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
     assert reason == (
         "the allocator bfc_cpu_allocator_for_gpu refused a tensor of shape [2000,64,64,4] and type float on device:CPU:0"
     )
+
+
+ASKED_BYTES = 2000 * 64 * 64 * 4 * 4  # what refused() asks for
+
+
+def room(*, in_use, peak=None, limit=GIB, data=0, data_limit=8 * GIB):
+    return Room(
+        limit_bytes=limit,
+        in_use_bytes=in_use,
+        peak_bytes=in_use if peak is None else peak,
+        data_bytes=data,
+        data_limit_bytes=data_limit,
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome", "cause"),
+    [
+        (room(in_use=GIB - ASKED_BYTES), Outcome.DEVICE_OOM, "fragmentation"),
+        (room(in_use=GIB - ASKED_BYTES + 1), Outcome.DEVICE_OOM, "allocator"),
+        (room(in_use=0, peak=GIB - ASKED_BYTES + 1), Outcome.DEVICE_OOM, "allocator"),
+        (room(in_use=0, data=8 * GIB - ASKED_BYTES), Outcome.DEVICE_OOM, "fragmentation"),
+        (room(in_use=0, data=8 * GIB - ASKED_BYTES + 1), Outcome.HOST_OOM, "limit"),
+        (room(in_use=0, data=8 * GIB, data_limit=-1), Outcome.DEVICE_OOM, "fragmentation"),
+        (room(in_use=GIB, data=8 * GIB), Outcome.DEVICE_OOM, "allocator"),
+        (None, Outcome.DEVICE_OOM, "allocator"),
+    ],
+)
+def test_what_was_in_use_and_asked_decides_whether_it_was_the_device(left, outcome, cause):
+    """At its limit and one byte past it; only a device that had room can have been refused by the host."""
+    ending = name_exception(refused("bfc_cpu_allocator_for_gpu"), left)
+
+    assert (ending.outcome, ending.cause) == (outcome, cause)
+
+
+def test_the_reason_says_how_much_was_in_use_of_how_much():
+    """A range, where the error has let go of some before anybody could look."""
+    reason = name_exception(refused("bfc_cpu_allocator_for_gpu"), room(in_use=10 * MIB, peak=GIB)).reason
+
+    assert reason.endswith("type float on device:CPU:0 (125.0 MiB); between 10.0 MiB and 1.0 GiB of 1.0 GiB were in use")
 
 
 def test_a_long_message_is_cut_to_its_first_line():

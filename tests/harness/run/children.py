@@ -60,6 +60,14 @@ def allocate_too_much(workspace, parameters):
     bytearray(parameters["bytes"])
 
 
+def share_too_much(workspace, parameters):
+    """Fill memory that is shared, and therefore no part of the data segment; then wait to be stopped."""
+    with mmap.mmap(-1, parameters["bytes"]) as shared:
+        for offset in range(0, len(shared), mmap.PAGESIZE):
+            shared[offset] = 1
+        signal.pause()
+
+
 def show_environment(workspace, parameters):
     """Write down what the parent handed over."""
     Path(workspace, "environment").write_text(
@@ -113,6 +121,17 @@ def declare_environment(memory, parameters):
 
 def nothing_at_all(memory, parameters):
     """A body without a phase."""
+
+
+def multiply(memory, parameters):
+    """One operation with a known answer, and the bytes it took; every run of the point leaves its answer."""
+    import tensorflow as tf
+
+    with memory.phase("multiply"):
+        matrix = tf.reshape(tf.range(1024.0 * 1024.0), [1024, 1024])
+        product = tf.linalg.matvec(matrix, tf.ones([1024]))
+    answers = os.open(memory.workspace / "answers", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(answers, f"{float(product[-1])}\n".encode())
 
 
 def end_as_told(memory, parameters):

@@ -1,5 +1,6 @@
 """The name of an ending, from the exit code and the rows the child left."""
 
+import os
 import signal
 
 import pytest
@@ -14,8 +15,8 @@ LEFT = {"kind": "phase", "phase": "construct", "finished": True}
 DONE = {"kind": "done", "outcome": "ok", "cause": "", "reason": ""}
 
 
-def ended(exit_code, *, timed_out=False):
-    return ChildEnd(exit_code=exit_code, timed_out=timed_out, duration_s=12.0)
+def ended(exit_code, *, timed_out=False, **changes):
+    return ChildEnd(exit_code=exit_code, timed_out=timed_out, duration_s=12.0, **changes)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,23 @@ def ended(exit_code, *, timed_out=False):
         (ended(3), [BEGIN, LEFT, DONE], Outcome.EXITED, "3", "exit code 3"),
         (ended(-signal.SIGKILL), [BEGIN], Outcome.CRASHED, "SIGKILL", "killed by SIGKILL in phase construct"),
         (ended(-signal.SIGSEGV), [BEGIN, LEFT], Outcome.CRASHED, "SIGSEGV", "killed by SIGSEGV"),
+        (
+            ended(-signal.SIGKILL, oom_kills=("this machine", "the cgroup /c")),
+            [BEGIN],
+            Outcome.HOST_OOM,
+            "kernel",
+            "SIGKILL in phase construct; the kernel counted out-of-memory kills for this machine and the cgroup /c",
+        ),
+        (ended(-signal.SIGSEGV, oom_kills=("this machine",)), [BEGIN], Outcome.CRASHED, "SIGSEGV", "killed by SIGSEGV"),
+        (ended(0, oom_kills=("this machine",)), [BEGIN, LEFT, DONE], Outcome.OK, "", ""),
+        (
+            ended(-signal.SIGKILL, overrun="it held 2 of 1", oom_kills=("this machine",)),
+            [BEGIN],
+            Outcome.HOST_OOM,
+            "watchdog",
+            "it held 2 of 1 in phase construct; it was killed",
+        ),
+        (ended(os.EX_IOERR), [BEGIN], Outcome.ERROR, "rows", "what it measured in phase construct could not be written"),
         (
             ended(-signal.SIGKILL, timed_out=True),
             [BEGIN],
@@ -60,8 +78,18 @@ def test_the_last_words_of_the_log_are_quoted():
 
 
 def test_a_native_allocation_failure_is_host_oom():
-    """C++ reports it as std::bad_alloc on its way out."""
-    assert classify(ended(134), [], "terminate called after throwing an instance of 'std::bad_alloc'").outcome is Outcome.HOST_OOM
+    """C++ reports it as std::bad_alloc on its way out; Python as MemoryError, where nobody catches it."""
+    words = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
+    endings = [
+        classify(ended(134), [], words),
+        classify(
+            ended(-signal.SIGABRT), [], words + "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n"
+        ),
+        classify(ended(1), [], "Traceback (most recent call last):\nMemoryError"),
+    ]
+
+    assert [ending.outcome for ending in endings] == [Outcome.HOST_OOM] * 3
+    assert [ending.cause for ending in endings] == ["bad_alloc", "bad_alloc", "limit"]
 
 
 CHATTER = (

@@ -1,5 +1,7 @@
 """Real children, killed in every way that there is: each ending has its own name, cause and reason, and no row is lost."""
 
+import json
+import os
 import re
 import signal
 import uuid
@@ -75,6 +77,18 @@ def test_a_device_that_is_not_there_is_skipped(die):
     end = die("fail", prepare_device="tests.harness.run.children:find_no_device")
 
     assert (end.outcome, end.cause, end.reason) == (Outcome.SKIPPED, "device", "TensorFlow sees no GPU")
+
+
+def test_a_child_whose_rows_cannot_be_written_says_so_and_the_rest_of_the_file_stays_readable(die, tmp_path):
+    """Ten bytes of its last row fit; the parent, which has no such limit, writes the end into a line of its own."""
+    rows = tmp_path / "run" / "rows.jsonl"
+    end = die("limit_file_size", parameters={"rows": str(rows), "more": 10})
+    *whole, torn, last = rows.read_text().splitlines()
+
+    assert (end.outcome, end.cause, end.exit_code) == (Outcome.ERROR, "rows", os.EX_IOERR)
+    assert end.reason.startswith("what it measured in phase second could not be written; its last words: error: ")
+    assert [json.loads(line)["kind"] for line in [*whole, last]] == ["begin", "phase", "begin", "end"]
+    assert torn == '{"kind": "'
 
 
 @pytest.mark.parametrize("way", ["fill_shared_memory", "fill_memory_of_other_processes"])

@@ -1,6 +1,7 @@
 """Children: what they get, how they end, and that nothing of them is left."""
 
 import os
+import re
 import select
 import signal
 from pathlib import Path
@@ -122,3 +123,18 @@ def test_host_memory_is_bounded(run, tmp_path):
 
     assert end.exit_code == 1
     assert (tmp_path / "log").read_text().splitlines()[-1].startswith("host_oom: MemoryError")
+
+
+def test_shared_memory_is_bounded_by_the_watchdog(run):
+    """RLIMIT_DATA does not count it; the end says by how much it was too much."""
+    end = run("share_too_much", {"bytes": 500 * MIB}, host_limit_bytes=400 * MIB)
+
+    assert (end.exit_code, end.timed_out) == (-signal.SIGKILL, False)
+    assert re.fullmatch(r"it held .* of private and shared memory, .* MiB over the limit of 400.0 MiB", end.overrun)
+
+
+def test_an_ordinary_end_is_neither_an_overrun_nor_the_kernels_doing(run):
+    """Nothing is told that did not happen."""
+    end = run("kill_itself", {"signal": int(signal.SIGKILL)})
+
+    assert (end.overrun, end.oom_kills) == ("", ())

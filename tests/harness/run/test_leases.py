@@ -17,6 +17,7 @@ from harness.judge.table import load_run
 from harness.run import leases
 from harness.run.devices import Device, emulated_device
 from harness.run.ends import ends_of
+from harness.run.isolation import ChildOrder, SpawnLauncher
 from harness.run.leases import lease, lease_folder
 from harness.units import GIB
 
@@ -49,6 +50,46 @@ def test_a_leased_card_is_locked_until_the_child_has_ended_too(tmp_path):
     assert not is_free(lock)
     os.close(inherited)
     assert is_free(lock)
+
+
+@pytest.mark.parametrize("kind", ["spawn", "zygote"])
+def test_a_child_that_outlives_the_lease_keeps_the_card(request, tmp_path, project_root, kind):
+    """Either launcher hands the lock to its child, and keeps no copy of it."""
+    launcher = SpawnLauncher() if kind == "spawn" else request.getfixturevalue("zygote")
+    for pipe in ("there", "word"):
+        os.mkfifo(tmp_path / pipe)
+    job = {
+        "point": "p",
+        "repeat": 0,
+        "body": None,
+        "prepare": "tests.harness.run.lease_children:wait_for_word",
+        "parameters": {},
+        "workspace": str(tmp_path),
+        "rows_path": "",
+        "device": {},
+        "host_limit_bytes": GIB * 4,
+    }
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    with ThreadPoolExecutor() as threads:
+        with lease(device("GPU-a"), locks) as held:
+            order = ChildOrder(
+                job=job,
+                environment=dict(os.environ),
+                folder=project_root,
+                log=tmp_path / "log",
+                timeout_s=60.0,
+                inherited=held.inherited,
+            )
+            child = threads.submit(launcher.run, order)
+            (tmp_path / "there").read_bytes()
+        free_while_it_lives = is_free(locks / "memory-harness-GPU-a.lock")
+        (tmp_path / "word").write_bytes(b".")
+        ended = child.result(timeout=60)
+
+    assert ended.exit_code == 0, (tmp_path / "log").read_text()
+    assert not free_while_it_lives
+    assert is_free(locks / "memory-harness-GPU-a.lock")
 
 
 def test_the_emulated_device_needs_no_lock(tmp_path):

@@ -1,0 +1,34 @@
+"""What the end of a session says of its run directory."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.run.ends import ends_of
+from harness.run.manifest import has_ended, plans_anything
+from harness.run.traced import traces_in_words
+
+if TYPE_CHECKING:
+    from harness.resuming import Resumption
+
+
+def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | None") -> Iterator[str]:
+    """What was measured, where it is (``shown``), how to go on where it was broken off, and how to judge it.
+
+    Raises RunDirectoryError or OSError where the directory cannot be read.
+    """
+    if not plans_anything(directory):
+        yield f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the points"
+        return
+    ends = ends_of(directory)
+    outcomes = Counter(str(end.outcome) for end in ends)
+    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
+    yield f"{len(ends)} runs measured ({counted}) in {shown}"
+    yield from traces_in_words(directory)
+    if resumed is not None:
+        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
+    if broken or not has_ended(directory):
+        why = f"broken off ({broken})" if broken else "broken off"
+        yield f"{why}; nothing finished is lost, go on with:  pytest ... --resume {shown}"
+    yield f"judge them:  python -m harness gate {shown}"
