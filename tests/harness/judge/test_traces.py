@@ -151,7 +151,7 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
     ("changes", "sentence"),
     [
         ({}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty, 1.00 x batch"),
-        ({"count": 3}, "12.0 MiB: 3 x float32 [64,64,64,4] by Empty of 4.0 MiB, each 1.00 x batch"),
+        ({"count": 3}, "12.0 MiB: 3 x float32 [64,64,64,4] by Empty, 4.0 MiB each, 1.00 x batch each"),
         ({"like": ""}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty"),
         (
             {"op": "", "shape": "", "dtype": "", "like": "2.00 x batch"},
