@@ -95,10 +95,7 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> N
     if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
-    code = _code(session, "python", "-m", "harness", "gate", directory, *partial)
-    if (Path(directory) / "findings.json").exists():
-        session.run("python", "-m", "harness", "report", directory, *partial)
-    if code:
+    if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *partial):
         sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | accept | history | report``."""
 
 import argparse
 import contextlib
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from harness.errors import DeviceUnavailable, HarnessError
 from harness.judge.verdict import ExitCode
+from harness.units import format_bytes
 
 if TYPE_CHECKING:
+    from harness.doctor import Examination
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
+    from harness.run.devices import Device
 
 _EPILOG = """\
 exit codes of gate:
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
     _add_partial(gate)
+    gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
@@ -80,7 +84,19 @@ def _parser() -> argparse.ArgumentParser:
         const="forget",
         help="drop the points of the baseline that this run did not measure, because they are gone for good",
     )
+    others.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="take only the points whose names match, as 'loading-lazy-*', and leave all others as they were accepted before",
+    )
     accept.set_defaults(command=_accept)
+
+    history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
+    history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
+    history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
+    history.add_argument("meter", metavar="METER", nargs="?", help="only this meter of it")
+    _add_baselines(history)
+    history.set_defaults(command=_history)
 
     report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
     _add_run(report)
@@ -98,6 +114,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=Path("scenarios/gate.toml"),
         help="budgets, slopes and tolerances, each with its reason (default: %(default)s)",
     )
+    _add_baselines(parser)
+
+
+def _add_baselines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         metavar="DIR",
@@ -117,34 +137,51 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from harness.doctor import check_meters
+    from harness.doctor import GATED, examine
     from harness.run.devices import choose_device
 
     device = choose_device(options.device)
     if options.find:
         print(f"{device.name} ({device.kind})")
         return ExitCode.PASS
-    end, checks = check_meters(device, Path.cwd())
+    found = examine(device, Path.cwd())
     if options.json:
-        findings = {
-            "device": dataclasses.asdict(device),
-            "outcome": end.outcome,
-            "reason": end.reason,
-            "meters": [{**dataclasses.asdict(check), "sentence": check.sentence} for check in checks],
-        }
-        print(json.dumps(findings, indent=1))
-    else:
-        console = Console()
-        console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
-        table = Table("meter", "quality", "finding")
-        for check in checks:
-            table.add_row(check.meter, check.quality, check.sentence)
-        console.print(table)
+        print(json.dumps(_examination_json(device, found), indent=1))
+        return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
+    table = Table("meter", "phase", *(Column(name, justify="right") for name in ("asked", "read", "error")), "quality", "finding")
+    readable = [check for check in found.checks if check.read_bytes is not None]
+    for check in readable:
+        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
+        read, error = f"{format_bytes(check.read_bytes or 0)}{bound}", f"{check.error_bytes:+,} B"
+        table.add_row(check.meter, check.phase, format_bytes(check.asked_bytes), read, error, check.quality, check.finding)
+    console.print(table)
+    for check in found.checks:
+        if check not in readable:
+            console.print(f"{check.meter}: {check.finding}", markup=False)
+    for end in found.ends:
         if end.reason:
             console.print(f"{end.outcome}: {end.reason}", markup=False)
-    return ExitCode.PASS if checks else ExitCode.INCOMPLETE
+    console.print(
+        "The meters that a gate needs have found all that was allocated."
+        if found.usable
+        else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was allocated."
+    )
+    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+
+
+def _examination_json(device: "Device", found: "Examination") -> dict[str, object]:
+    return {
+        "device": dataclasses.asdict(device),
+        "usable": found.usable,
+        "ends": [{"outcome": end.outcome, "cause": end.cause, "reason": end.reason} for end in found.ends],
+        "checks": [
+            {**dataclasses.asdict(check), "error_bytes": check.error_bytes, "finding": check.finding} for check in found.checks
+        ],
+    }
 
 
 def _gate(options: argparse.Namespace) -> int:
@@ -159,6 +196,10 @@ def _gate(options: argparse.Namespace) -> int:
         print(verdict.sentence)
         for finding in verdict.findings:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
+        for check in verdict.overruled:
+            print(f"  overruled: {check.sentence}", flush=True)
+    if options.page:
+        _write_page(run, judgement)
     return int(verdict.exit_code)
 
 
@@ -168,19 +209,32 @@ def _accept(options: argparse.Namespace) -> int:
     from harness.judge.table import load_run
 
     run, policy = load_run(options.run), read_policy(options.policy)
-    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others):
+    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
+        print(line)
+    return ExitCode.PASS
+
+
+def _history(options: argparse.Namespace) -> int:
+    from harness.judge.history import histories
+
+    for line in histories(options.baselines, options.point, phase=options.phase, meter=options.meter):
         print(line)
     return ExitCode.PASS
 
 
 def _report(options: argparse.Namespace) -> int:
-    from reports.html import write_report
     from reports.markdown import write_summary
 
     run, judgement = _judged(options)
     write_summary(run, judgement)
-    print(f"report: {write_report(run, judgement)}")
+    _write_page(run, judgement)
     return ExitCode.PASS
+
+
+def _write_page(run: "Run", judgement: "Judgement") -> None:
+    from reports.html import write_report
+
+    print(f"report: {write_report(run, judgement)}")
 
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":

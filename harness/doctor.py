@@ -1,63 +1,135 @@
-"""What works here and why the rest does not: allocate known amounts in a child and compare what each meter read."""
+"""What works here and why the rest does not: allocate known amounts in children and compare what each meter read."""
 
+import dataclasses
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.judge.table import load_run
-from harness.records import Outcome, Point, RunEnd
+from harness.judge.table import Run, load_run
+from harness.judge.traces import read_traces
+from harness.records import TRACED_REPEAT, Outcome, Point, Quality, RunEnd, phase_from_json
 from harness.run.devices import Device
+from harness.run.ends import rows_since
 from harness.run.isolation import SpawnLauncher
 from harness.run.manifest import end_run, start_run
 from harness.run.runner import Runner
+from harness.run.traced import trace_rows_path
 from harness.units import GIB, MIB, format_bytes
 
-KNOWN_BYTES = 32 * MIB
-"""What the self-check allocates. Chosen: far above the start-up of either runtime, far below the smallest machine."""
-_HOST_LIMIT_BYTES = 2 * GIB  # chosen: many times what TensorFlow's import and the known arrays take
+SMALL_BYTES, LARGE_BYTES = MIB, 32 * MIB
+"""What the self-check allocates. Chosen: the least that every allocator counts, and far above the start-up of any library while
+far below the smallest machine."""
+_HOST_LIMIT_BYTES = 2 * GIB  # chosen: many times what TensorFlow's import and the known amounts take
 _TIMEOUT_S = 120.0
-# Which phase of the self-check each meter must find the known amount in.
-_FINDS = {
-    "device_in_use": "device",
-    "nvml_device_used": "device",
-    "nvml_process": "device",
-    "host_anon": "host",
-    "host_rss": "host",
-}
+
+_BFC_BYTES = 1024
+"""Chosen: four of BFC's smallest chunks (256 B), for the arguments of the operation that allocates."""
+_KERNEL_BYTES = MIB
+"""What host memory promises. The kernel's own counters lag by pages for each processor, and Python allocates beside."""
+_POOL_BYTES = 2 * MIB
+"""TensorFlow's pool takes whole regions of a card, of 2 MiB at least (bfc_allocator.cc): it may have had that much in hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A phase of the self-check, the meter that must find the amount there, and how far off it may be."""
+
+    meter: str
+    phase: str
+    asked_bytes: int
+    within_bytes: int
+    at_least: bool = False
+    """Only too little is wrong: a card's pool takes more than is asked of it."""
+
+
+_KEPT = {"device": ("device_in_use", _BFC_BYTES), "private": ("host_anon", _KERNEL_BYTES), "shared": ("host_anon", _KERNEL_BYTES)}
+EXPECTED = (
+    *(
+        Expectation(meter, f"{kind}_{size}", amount_bytes, within_bytes)
+        for kind, (meter, within_bytes) in _KEPT.items()
+        for size, amount_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES))
+    ),
+    Expectation("host_anon", "spike", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_rss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_mapped", "mapped", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("nvml_device_used", "device_large", LARGE_BYTES, _POOL_BYTES, at_least=True),
+    Expectation("nvml_process", "device_large", LARGE_BYTES, _POOL_BYTES, at_least=True),
+    Expectation("nvml_accounting_peak", "device_large", LARGE_BYTES, _POOL_BYTES, at_least=True),
+)
+EXPECTED_TRACED = (
+    Expectation("host_pss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_uss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+)
+TRACE = "allocation_trace"
+"""The name under which the trace stands among the meters; what it finds is unquantised, so nothing may be off."""
+GATED = ("device_in_use", "host_anon")
+"""Without these there is nothing to gate on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterCheck:
-    """What one meter was asked to find, and what it found."""
+    """What one meter was asked to find in one phase, and what it found."""
 
     meter: str
+    phase: str
     quality: str
     asked_bytes: int
     read_bytes: int | None
+    """The growth that it saw; None where it cannot read."""
+    bound_bytes: int | None
+    """The upper bound of that growth, where the meter brackets it."""
+    within_bytes: int
+    found: bool
+    source: str
     reason: str
 
     @property
-    def sentence(self) -> str:
-        """The finding for people."""
+    def error_bytes(self) -> int | None:
+        """What was read less what was asked for."""
+        return None if self.read_bytes is None else self.read_bytes - self.asked_bytes
+
+    @property
+    def finding(self) -> str:
+        """For people: found, or why the meter is not used."""
         if self.read_bytes is None:
             return f"unavailable, because {self.reason}"
-        error_bytes = self.read_bytes - self.asked_bytes
-        return f"asked for {format_bytes(self.asked_bytes)}, read {format_bytes(self.read_bytes)}, error {error_bytes:+,} B"
+        if self.found:
+            return "found"
+        return f"not found within {format_bytes(self.within_bytes)}: its readings are not to be trusted here"
 
 
-def check_meters(device: Device, root: Path) -> tuple[RunEnd, list[MeterCheck]]:
-    """Run the self-check on ``device`` in a child; gives how it ended and one check for each meter."""
-    name = "CPU:0" if device.kind == "emulated" else "GPU:0"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """All that the self-check has found out."""
+
+    ends: tuple[RunEnd, ...]
+    checks: tuple[MeterCheck, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the meters that a gate needs have found everything."""
+        gated = [check for check in self.checks if check.meter in GATED]
+        return bool(gated) and all(check.found for check in gated)
+
+
+def examine(device: Device, root: Path) -> Examination:
+    """Run the self-check on ``device`` in two children, the second one traced, and compare."""
     point = Point(
         scenario="selfcheck",
         body="harness.measure.selfcheck:measure",
         parameters={},
-        fixed={"device_name": name, "known_bytes": KNOWN_BYTES},
-        phases=("device", "device_release", "host", "host_release"),
+        fixed={
+            "device_name": "CPU:0" if device.kind == "emulated" else "GPU:0",
+            "small_bytes": SMALL_BYTES,
+            "large_bytes": LARGE_BYTES,
+        },
+        phases=tuple(_phases()),
     )
     with tempfile.TemporaryDirectory(prefix="memory-doctor-") as folder:
         run_directory = Path(folder) / "run"
-        start_run(run_directory, points=[point], repeats=1, device=device, command="doctor", root=root, settings={})
+        start_run(run_directory, points=[point], repeats=1, device=device, command="doctor", root=root, settings={"traces": True})
         runner = Runner(
             run_directory=run_directory,
             device=device,
@@ -68,22 +140,102 @@ def check_meters(device: Device, root: Path) -> tuple[RunEnd, list[MeterCheck]]:
             host_limit_bytes=_HOST_LIMIT_BYTES,
             timeout_s=_TIMEOUT_S,
         )
-        end = runner.measure(point, 0)
+        try:
+            ends = runner.measure(point, 0), runner.measure(point, TRACED_REPEAT)
+        finally:
+            runner.close()
         end_run(run_directory)
-        phases = load_run(run_directory).phases
-    checks = []
-    for meter, phase in _FINDS.items():
-        rows = phases[(phases["meter"] == meter) & (phases["phase"] == phase)]
-        checks += [_check(meter, row) for row in rows.to_dict("records")]
-    return end, checks if end.outcome is Outcome.OK else []
+        run = load_run(run_directory)
+        checks = [*_checks(EXPECTED, run.phases.to_dict("records"), ends[0]), *_traced_checks(run, point, ends[1])]
+    return Examination(ends=ends, checks=tuple(checks))
 
 
-def _check(meter: str, row: dict[object, object]) -> MeterCheck:
-    unavailable = row["quality"] == "unavailable"
+def _phases() -> Iterator[str]:
+    for size in ("small", "large"):
+        for kind in ("device", "private", "shared"):
+            yield from (f"{kind}_{size}", f"{kind}_{size}_release")
+    yield from ("spike", "mapped", "mapped_release")
+
+
+def _checks(expected: tuple[Expectation, ...], rows: list[dict[Any, Any]], end: RunEnd) -> Iterator[MeterCheck]:
+    found = {(row["meter"], row["phase"]): row for row in rows}
+    for expectation in expected:
+        row = found.get((expectation.meter, expectation.phase))
+        if row is None or row["quality"] == Quality.UNAVAILABLE:
+            reason = (
+                str(row["reason"]) if row is not None and row["reason"] else f"the self-check ended {end.outcome}: {end.reason}"
+            )
+            yield _absent(expectation, reason)
+        else:
+            yield _compared(expectation, row)
+
+
+def _why_absent(row: Mapping[Any, Any] | None, end: RunEnd) -> str:
+    if row is not None and row["reason"]:
+        return str(row["reason"])
+    if end.outcome is not Outcome.OK:
+        return f"the self-check ended {end.outcome}: {end.reason}"
+    return "the self-check has no reading of it"
+
+
+def _compared(expectation: Expectation, row: Mapping[Any, Any]) -> MeterCheck:
+    read_bytes = int(row["peak_bytes"]) - int(row["start_bytes"])
+    bound = row.get("peak_bound_bytes")
+    bound_bytes = None if bound is None or bound != bound else int(bound) - int(row["start_bytes"])  # noqa: PLR0124 - pandas' missing value
+    error_bytes = read_bytes - expectation.asked_bytes
+    within = error_bytes >= -expectation.within_bytes if expectation.at_least else abs(error_bytes) <= expectation.within_bytes
     return MeterCheck(
-        meter=meter,
+        meter=expectation.meter,
+        phase=expectation.phase,
         quality=str(row["quality"]),
-        asked_bytes=KNOWN_BYTES,
-        read_bytes=None if unavailable else int(str(row["growth_bytes"])),
-        reason=str(row["reason"]) if unavailable else "",
+        asked_bytes=expectation.asked_bytes,
+        read_bytes=read_bytes,
+        bound_bytes=bound_bytes,
+        within_bytes=expectation.within_bytes,
+        found=within,
+        source=str(row["source"]),
+        reason=str(row["reason"]),
     )
+
+
+def _absent(expectation: Expectation, reason: str) -> MeterCheck:
+    return MeterCheck(
+        meter=expectation.meter,
+        phase=expectation.phase,
+        quality=str(Quality.UNAVAILABLE),
+        asked_bytes=expectation.asked_bytes,
+        read_bytes=None,
+        bound_bytes=None,
+        within_bytes=expectation.within_bytes,
+        found=False,
+        source="",
+        reason=reason,
+    )
+
+
+def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
+    """PSS and USS, which only a traced run reads, and the trace itself."""
+    records = (phase_from_json(row) for row in rows_since(trace_rows_path(run.path, point.name), 0) if row["kind"] == "phase")
+    rows = [{**dataclasses.asdict(reading), "phase": record.phase} for record in records for reading in record.readings]
+    yield from _checks(EXPECTED_TRACED, rows, end)
+    traces = read_traces(run)
+    trace = traces.found.get(point.name)
+    for size, asked_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES)):
+        expectation = Expectation(TRACE, f"device_{size}", asked_bytes, 0)
+        if trace is None:
+            yield _absent(expectation, traces.absent.get(point.name, "no trace was planned"))
+            continue
+        alive = next((phase.alive for phase in trace.phases if phase.phase == expectation.phase), ())
+        read_bytes = max((allocation.each_bytes for allocation in alive), default=0)
+        yield MeterCheck(
+            meter=TRACE,
+            phase=expectation.phase,
+            quality=str(Quality.EXACT),
+            asked_bytes=asked_bytes,
+            read_bytes=read_bytes,
+            bound_bytes=None,
+            within_bytes=0,
+            found=read_bytes == asked_bytes,
+            source="TensorFlow's profiler",
+            reason=alive[0].what if alive else "nothing was alive at the peak",
+        )

@@ -164,6 +164,8 @@ class RunEnd:
     exit_code: int | None
     launcher: str
     duration_s: float
+    device: str = ""
+    """UUID of the card that it was measured on, one of those of the run; empty on the emulated device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
 
 def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
-    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd)}
+    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
     return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
 
 

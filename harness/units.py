@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from harness.errors import BytesError
 
@@ -11,6 +12,7 @@ GIB = 1024 * MIB
 TIB = 1024 * GIB
 
 _FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
+_LARGEST_FIRST = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 _AMOUNT = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)\s*")
 _DECIMAL_UNITS = {"KB": "KiB", "MB": "MiB", "GB": "GiB", "TB": "TiB", "K": "KiB", "M": "MiB", "G": "GiB", "T": "TiB"}
 
@@ -40,11 +42,26 @@ def parse_bytes(text: str) -> int:
 def format_bytes(amount: float) -> str:
     """An amount for people: ``"0 B"``, ``"768 B"``, ``"4.0 MiB"``, ``"-1.5 GiB"``; the exact value stays in the tables."""
     sign, size = ("-", -amount) if amount < 0 else ("", amount)
-    for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, factor in _LARGEST_FIRST:
         # 0.9995 of a unit already prints as 1.0 of it; the smaller unit would print 1024.0.
         if size >= 0.9995 * factor:
             return f"{sign}{size / factor:,.1f} {unit}"
     return f"{sign}{round(size):,} B"
+
+
+def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
+    """Amounts one after the other in one unit, fine enough to be told apart: ``"4.00 -> 4.10 -> 4.30 MiB"``.
+
+    ``gap_after`` is how many are followed by an ellipsis, where some between were left out.
+    """
+    largest = max(abs(amount) for amount in amounts)
+    unit, factor = next(((unit, factor) for unit, factor in _LARGEST_FIRST if largest >= factor), ("B", 1))
+    texts = [f"{amount / factor:,.2f}" if factor > 1 else f"{amount:,}" for amount in amounts]
+    if len(set(texts)) < len(set(amounts)):
+        unit, texts = "B", [f"{amount:,}" for amount in amounts]
+    if gap_after is not None:
+        texts.insert(gap_after, "...")
+    return f"{' -> '.join(texts)} {unit}"
 
 
 def format_rate(bytes_per_item: float, item: str) -> str:

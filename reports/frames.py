@@ -1,6 +1,6 @@
 """Small tables for people, out of the phases of a run: peaks per series, phases over repeats, runs and how they ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,12 +166,13 @@ def at_largest(table: pd.DataFrame) -> pd.DataFrame:
     return table[table[SWEPT].isna() | (table[SWEPT] == largest)].reset_index(drop=True)
 
 
-def ends_table(ends: pd.DataFrame, points: Sequence[Point], repeats: int) -> pd.DataFrame:
-    """One row per planned run, also those of which nothing was recorded (outcome NA).
+def ends_table(ends: pd.DataFrame, points: Sequence[Point], repeats_of: Callable[[str], range]) -> pd.DataFrame:
+    """One row per run that a point owes, also those of which nothing was recorded (outcome NA).
 
     Columns of ``describe_points``, then repeat, outcome, reason, phase, launcher, duration_s.
     """
-    planned = describe_points(points).merge(pd.DataFrame({"repeat": np.arange(repeats)}), how="cross")
+    owed = [(point.name, repeat) for point in points for repeat in repeats_of(point.name)]
+    planned = describe_points(points).merge(pd.DataFrame(owed, columns=["point", "repeat"]), on="point")
     shown = ends[["point", "repeat", "outcome", "reason", "phase", "launcher", "duration_s"]]
     return planned.merge(shown.drop_duplicates(["point", "repeat"], keep="last"), on=["point", "repeat"], how="left")
 

@@ -180,6 +180,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield "No fit: no phase was finished at two sizes."
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
+    yield from (f"Overruled: {check.sentence}" for check in judgement.verdict.overruled)
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
 
 

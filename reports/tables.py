@@ -83,14 +83,14 @@ def silent_meters(table: pd.DataFrame) -> list[str]:
 
 def runs(run: Run) -> tuple[Table, Table]:
     """The runs that did not end ok, and all of them."""
-    ends = ends_table(run.ends, run.points, run.manifest.repeats)
+    ends = ends_table(run.ends, run.points, run.repeats_of)
     odd = ends[ends["outcome"].fillna("") != Outcome.OK]
     return _runs("Runs that did not end ok", odd), _runs("All runs", ends)
 
 
 def outcomes(run: Run) -> str:
     """How the runs ended, in one sentence."""
-    ends = ends_table(run.ends, run.points, run.manifest.repeats)
+    ends = ends_table(run.ends, run.points, run.repeats_of)
     if ends.empty:
         return "No run was planned."
     seen = ends["outcome"].dropna().value_counts().sort_index()

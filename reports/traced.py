@@ -14,6 +14,8 @@ from reports.words import count, plain
 
 _MOST_GROUPS = 5
 """Rows for one moment; the rest is summed up in one more. Chosen: what a reader takes in, and the largest are what matters."""
+_LEAST_SHARE = 0.01
+"""Chosen: the second largest part is told where it is a hundredth of the peak."""
 _COLUMNS = ("operation", "shape", "type", "count", "each", "together", "as large as")
 _AMOUNTS = frozenset({"count", "each", "together"})
 
@@ -103,7 +105,8 @@ def _headline(trace: Trace) -> str:
     if phase is None:
         return "Nothing was allocated on the device in any phase."
     first, *rest = phase.alive
-    others = f"; the next is {rest[0].sentence}" if rest else ""
+    told = rest and rest[0].total_bytes >= _LEAST_SHARE * phase.requested.peak_bytes
+    others = f"; the next is {rest[0].sentence}" if told else ""
     return (
         f"The device held most in {plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)} as requested. "
         f"The largest part of it was {first.sentence}{others}."

@@ -1,13 +1,17 @@
 """Make a run the earlier truth: only one that keeps the policy's limits, and without losing what was accepted before."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import Baseline, diff, find, from_run, write
+from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, file_name, find, from_run, write
+from harness.judge.changes import diff
 from harness.judge.gate import judge
+from harness.judge.history import NO_HISTORY, History, read_history
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import FindingKind
@@ -17,26 +21,55 @@ Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
 
 
-def accept(run: Run, policy: Policy, folder: Path, *, reason: str, others: Others = "refuse") -> tuple[str, ...]:
+def accept(
+    run: Run, policy: Policy, folder: Path, *, reason: str, others: Others = "refuse", only: str | None = None
+) -> tuple[str, ...]:
     """Make a run the baseline for its key; the lines to show: what changed, old -> new, and the file.
 
+    With ``only``, a pattern such as ``"loading-lazy-*"``, just the points whose names match it are taken, and all others
+    stay as they were accepted before; the run has to be complete all the same. A point that is the same as before keeps
+    its block, with its earlier evidence.
+
     Raises BaselineError for an empty reason, a run that is incomplete, did not end as planned, breaks a limit of the
-    policy or whose repeats differ by more than its tolerance, and for accepted points that would be lost unasked.
-    Raises RunDirectoryError when the file cannot be written.
+    policy or whose repeats differ by more than its tolerance, for accepted points that would be lost unasked, and for a
+    pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
     """
     earlier = find(folder, run.manifest.comparability)
-    fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat())
-    _refuse(f"{run.path} cannot become a baseline", [*_broken_limits(run, policy, folder), *_unsteady(fresh, run, policy)])
-    absent = {} if earlier is None else {name: point for name, point in earlier.point.items() if name not in fresh.point}
-    if absent and others == "refuse":
+    meters = dict.fromkeys([*LOADER_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
+    fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=tuple(meters))
+    chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
+    if not chosen:
+        raise BaselineError(_no_match(str(only), list(fresh.point)))
+    problems = [*_broken_limits(run, policy, folder, chosen), *_unsteady(chosen, run, policy)]
+    _refuse(f"{run.path} cannot become a baseline", problems)
+    before = {} if earlier is None else earlier.point
+    absent = {name: point for name, point in before.items() if name not in chosen}
+    if absent and only is None and others == "refuse":
         raise BaselineError(
-            f"{run.path} did not measure {len(absent)} of {len(absent) + len(fresh.point)} points that the baseline holds, "
+            f"{run.path} did not measure {len(absent)} of {len(absent) + len(chosen)} points that the baseline holds, "
             f"such as {next(iter(absent))}; measure them all, or say --keep-others or --forget-others"
         )
-    kept = absent if others == "keep" else {}
-    merged = fresh.model_copy(update={"point": {**kept, **fresh.point}})
-    changes = tuple(diff(earlier, merged))
-    return (*(changes or ("nothing changed",)), f"baseline: {write(merged, folder)}")
+    kept = absent if only is not None or others == "keep" else {}
+    merged = fresh.model_copy(update={"point": {**kept, **{name: _unless_same(before.get(name), chosen[name]) for name in chosen}}})
+    history = NO_HISTORY if earlier is None else read_history(folder / file_name(run.manifest.comparability))
+    return (*_lines(earlier, merged, history), f"baseline: {write(merged, folder)}")
+
+
+def _unless_same(before: BaselinePoint | None, now: BaselinePoint) -> BaselinePoint:
+    return before if before is not None and before.says_the_same(now) else now
+
+
+def _lines(earlier: Baseline | None, merged: Baseline, history: History) -> Iterator[str]:
+    changes = tuple(diff(earlier, merged, history))
+    yield from changes or ("nothing changed",)
+    if changes and history.note:
+        yield f"history: {history.note}"
+
+
+def _no_match(pattern: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3)
+    hint = f", such as {near[0]}" if near else ""
+    return f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a name or a pattern with *{hint}"
 
 
 def _refuse(what: str, reasons: list[str]) -> None:
@@ -45,17 +78,18 @@ def _refuse(what: str, reasons: list[str]) -> None:
         raise BaselineError(f"{what}: {reasons[0]}{more}")
 
 
-def _broken_limits(run: Run, policy: Policy, folder: Path) -> Iterator[str]:
-    """What the policy itself forbids; distance from the earlier baseline is what accepting is about."""
+def _broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> Iterator[str]:
+    """What the policy itself forbids or could not see; distance from the earlier baseline is what accepting is about."""
     for check in judge(run, policy, folder, partial=True).verdict.findings:
-        if check.finding is FindingKind.REGRESSION and check.rule != "baseline":
+        concerned = not check.points or any(name in chosen for name in check.points)
+        if concerned and check.finding in (FindingKind.REGRESSION, FindingKind.INCOMPLETE) and check.rule != "baseline":
             yield f"{check.sentence} Mend it, or change the limit in the policy with its reason"
 
 
-def _unsteady(fresh: Baseline, run: Run, policy: Policy) -> Iterator[str]:
+def _unsteady(chosen: dict[str, BaselinePoint], run: Run, policy: Policy) -> Iterator[str]:
     """A baseline of repeats that differ by more than the tolerance would be a matter of luck."""
     scenarios = {point.name: point.scenario for point in run.points}
-    for name, point in fresh.point.items():
+    for name, point in chosen.items():
         for phase, meters in point.phase.items():
             tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerances(scenarios[name], phase)}
             for meter, recorded in meters.items():

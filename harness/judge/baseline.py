@@ -5,8 +5,9 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from harness.errors import BaselineError, RunDirectoryError
@@ -14,12 +15,14 @@ from harness.judge.baseline_text import from_text, to_text
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.files import write_text
 from harness.judge.manifest import first_error
-from harness.judge.table import Run, amounts_by_place
+from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Outcome, Point, Scalar
 from harness.units import format_bytes
 
-SCHEMA_VERSION = 1
-"""Version of the baseline file that this program reads and writes."""
+SCHEMA_VERSION = 2
+"""Version of the baseline file that this program writes."""
+_ONE_PROVENANCE = 1
+"""Earlier version, which had one provenance for all points; read as if each point had it."""
 
 LOADER_METERS = ("device_in_use", "host_anon")
 """Meters of what the loader controls. The others are shown beside them: they also move with the kernel and other processes."""
@@ -36,6 +39,30 @@ class Recorded(BaseModel):
     growth_spread_bytes: Annotated[StrictInt, Field(ge=0)]
     retained_bytes: StrictInt
     retained_spread_bytes: Annotated[StrictInt, Field(ge=0)]
+    source: StrictStr | None = None
+    """Which counter of the meter was read, where it has several that must not be compared with each other."""
+
+
+class Acceptance(BaseModel):
+    """Who says so: the evidence that a point was accepted on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: StrictStr
+    run: StrictStr
+    commit: StrictStr
+    changed: StrictStr
+    """``"true"`` where the run was measured with uncommitted changes."""
+    device: StrictStr
+    isolation: StrictStr
+    """How its children were started; ``"not recorded"`` in files of the first version."""
+    repeats: StrictInt
+    reason: StrictStr
+
+    @property
+    def in_words(self) -> str:
+        """``"accepted 2026-11-24 from run s2"``."""
+        return f"accepted {self.date} from run {self.run}"
 
 
 class BaselinePoint(BaseModel):
@@ -45,26 +72,33 @@ class BaselinePoint(BaseModel):
 
     fixed: Mapping[str, StrictStr | StrictInt | StrictFloat | StrictBool]
     device_budget_bytes: StrictInt | None = None
+    accepted: Acceptance
     phase: Mapping[str, Mapping[str, Recorded]] = Field(default_factory=dict)
     """By phase, then meter; empty only where the point is expected to die before its first phase ends."""
 
     def differs_from(self, point: Point) -> str:
         """What makes a planned point another measurement than this one; empty when nothing does."""
         now = _settings(point)
-        then = {**self.fixed, **_budget(self.device_budget_bytes)}
+        then = {**self.fixed, **budget_setting(self.device_budget_bytes)}
         changed = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
         return ", ".join(f"{name} was {then.get(name, 'not set')} and is {now.get(name, 'not set')}" for name in changed)
 
+    def says_the_same(self, other: "BaselinePoint") -> bool:
+        """Whether both differ in nothing but who says so."""
+        return self.model_copy(update={"accepted": other.accepted}) == other
+
 
 class Baseline(BaseModel):
-    """One file: everything accepted under one key of comparability."""
+    """One file: everything accepted under one key of comparability.
+
+    Each point has a block and a provenance of its own, so that branches which accept different points merge, and that a
+    point which did not change is not touched.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: StrictInt = SCHEMA_VERSION
     key: Mapping[str, StrictStr | StrictInt]
-    provenance: Mapping[str, StrictStr | StrictInt | StrictBool]
-    """run_id, git_commit, git_dirty, device, accepted (date) and reason."""
     point: Mapping[str, BaselinePoint]
 
 
@@ -93,18 +127,49 @@ def find(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
 def read(path: Path) -> Baseline:
     """Read one file. Raises BaselineError when it cannot be read, is damaged, or of an unknown version."""
     try:
-        document = from_text(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, BaselineError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"the baseline {path} cannot be read: {error}; restore it, or accept a run again") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Baseline:
+    """The baseline that a file called ``name`` holds, also one of the first version. Raises BaselineError as ``read`` does."""
+    try:
+        document = from_text(text)
+    except BaselineError as error:
+        raise BaselineError(f"the baseline {name} cannot be read: {error}; restore it, or accept a run again") from error
     version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (_ONE_PROVENANCE, SCHEMA_VERSION):
         raise BaselineError(
-            f"the baseline {path} has schema_version {version!r}; this program reads {SCHEMA_VERSION}: accept a run again"
+            f"the baseline {name} has schema_version {version!r}; this program reads {_ONE_PROVENANCE} and {SCHEMA_VERSION}: "
+            "accept a run again"
         )
     try:
-        return Baseline.model_validate(document)
+        return Baseline.model_validate(_with_own_provenance(document) if version == _ONE_PROVENANCE else document)
     except ValidationError as error:
-        raise BaselineError(f"the baseline {path} is damaged: {first_error(error)}; restore it, or accept a run again") from error
+        raise BaselineError(f"the baseline {name} is damaged: {first_error(error)}; restore it, or accept a run again") from error
+
+
+def _with_own_provenance(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of the first version as one of this version; what is damaged stays so, for the validation to tell."""
+    said = document.get("provenance")
+    common = said if isinstance(said, dict) else {}
+    accepted = {
+        "date": common.get("accepted"),
+        "run": common.get("run_id"),
+        "commit": common.get("git_commit"),
+        "changed": common.get("git_dirty"),
+        "device": common.get("device"),
+        "isolation": "not recorded",
+        "repeats": common.get("repeats"),
+        "reason": common.get("reason"),
+    }
+    points = document.get("point")
+    named = points if isinstance(points, dict) else {}
+    whole = {name: value for name, value in document.items() if name != "provenance"}
+    moved = {name: {**point, "accepted": accepted} if isinstance(point, dict) else point for name, point in named.items()}
+    return {**whole, "schema_version": SCHEMA_VERSION, "point": moved}
 
 
 def write(baseline: Baseline, folder: Path) -> Path:
@@ -129,37 +194,45 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
     if gaps:
         more = f" ({len(gaps) - 1} more)" if len(gaps) > 1 else ""
         raise BaselineError(f"{run.path} cannot become a baseline: {gaps[0]}{more}")
-    amounts = amounts_by_place(run.phases)
-    points = {point.name: _accepted_point(point, amounts, meters) for point in run.points}
+    by = _acceptance(run, reason.strip(), accepted)
+    amounts, sources = amounts_by_place(run.phases), sources_of(run.phases)
+    points = {point.name: _accepted_point(point, amounts, sources, meters, _for(point, by, run)) for point in run.points}
     empty = next((point.name for point in run.points if point.expected is Outcome.OK and not points[point.name].phase), None)
     if empty is not None:
         raise BaselineError(f"{run.path} cannot become a baseline: {empty} has no reading of {' or '.join(meters)}")
+    return Baseline(key=dict(sorted(run.manifest.comparability.items())), point=points)
+
+
+def launchers_of(run: Run) -> str:
+    """How the children of a run were started, as its ends say: ``"zygote"``, or ``"spawn, zygote"`` where both were."""
+    return ", ".join(sorted({str(name) for name in run.ends["launcher"].dropna()})) or "not recorded"
+
+
+def sources_of(phases: pd.DataFrame) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Which counters were read, by point and meter; more than one cannot be compared."""
+    named = phases[phases["finished"] & phases["meter"].notna() & phases["source"].fillna("").ne("")]
+    return {
+        (str(point), str(meter)): tuple(sorted(set(own["source"]))) for (point, meter), own in named.groupby(["point", "meter"])
+    }
+
+
+def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:
+    """With as many repeats as this point has."""
+    return by.model_copy(update={"repeats": len(run.repeats_of(point.name))})
+
+
+def _acceptance(run: Run, reason: str, date: str) -> Acceptance:
     environment = run.manifest.environment
-    return Baseline(
-        key=dict(sorted(run.manifest.comparability.items())),
-        provenance={
-            "run_id": run.manifest.run_id,
-            "git_commit": str(environment.get("git_commit", "unavailable: not recorded")),
-            "git_dirty": str(environment.get("git_dirty", "unavailable: not recorded")).lower(),
-            "device": run.manifest.device.name,
-            "repeats": run.manifest.repeats,
-            "accepted": accepted,
-            "reason": reason.strip(),
-        },
-        point=points,
+    return Acceptance(
+        date=date,
+        run=run.manifest.run_id,
+        commit=str(environment.get("git_commit", "unavailable: not recorded")),
+        changed=str(environment.get("git_dirty", "unavailable: not recorded")).lower(),
+        device=run.manifest.device.name,
+        isolation=launchers_of(run),
+        repeats=run.manifest.repeats,
+        reason=reason,
     )
-
-
-def diff(old: Baseline | None, new: Baseline) -> Iterator[str]:
-    """What accepting ``new`` changes, one line for each amount: ``point / phase / meter growth: old -> new``."""
-    before = {} if old is None else old.point
-    for name in dict.fromkeys([*before, *new.point]):
-        if name not in before:
-            yield f"{name}: none -> {_count(new.point[name])}"
-        elif name not in new.point:
-            yield f"{name}: {_count(before[name])} -> none"
-        else:
-            yield from (f"{name}{line}" for line in _diff_point(before[name], new.point[name]))
 
 
 def key_in_words(key: Mapping[str, str | int]) -> str:
@@ -172,39 +245,12 @@ def _part_in_words(name: str, value: str | int) -> str:
     return f"{words} {format_bytes(value) if isinstance(value, int) and name.endswith('_bytes') else value}"
 
 
-def _amounts_of(point: BaselinePoint) -> dict[tuple[str, str, str], int]:
-    return {
-        (phase, meter, name): getattr(recorded, f"{name}_bytes")
-        for phase, meters in point.phase.items()
-        for meter, recorded in meters.items()
-        for name in ("growth", "retained")
-    }
-
-
-def _diff_point(old: BaselinePoint, new: BaselinePoint) -> Iterator[str]:
-    then = {**old.fixed, **_budget(old.device_budget_bytes)}
-    now = {**new.fixed, **_budget(new.device_budget_bytes)}
-    for setting in dict.fromkeys([*then, *now]):
-        if then.get(setting) != now.get(setting):
-            yield f" / {setting}: {then.get(setting, 'none')} -> {now.get(setting, 'none')}"
-    before, after = _amounts_of(old), _amounts_of(new)
-    for place in dict.fromkeys([*before, *after]):
-        if before.get(place) != after.get(place):
-            phase, meter, name = place
-            yield f" / {phase} / {meter} {name}: {_amount(before.get(place))} -> {_amount(after.get(place))}"
-
-
-def _amount(amount: int | None) -> str:
-    return "none" if amount is None else f"{format_bytes(amount)} ({amount:,} B)"
-
-
-def _count(point: BaselinePoint) -> str:
-    lines = sum(len(meters) for meters in point.phase.values())
-    return f"{lines} phases and meters"
-
-
 def _accepted_point(
-    point: Point, amounts: Mapping[tuple[str, str, str, str], tuple[int, ...]], meters: Collection[str]
+    point: Point,
+    amounts: Mapping[Place, tuple[int, ...]],
+    sources: Mapping[tuple[str, str], tuple[str, ...]],
+    meters: Collection[str],
+    accepted: Acceptance,
 ) -> BaselinePoint:
     phases: dict[str, dict[str, Recorded]] = {}
     for phase in point.phases:
@@ -217,16 +263,17 @@ def _accepted_point(
                     growth_spread_bytes=max(growth) - min(growth),
                     retained_bytes=min(retained),
                     retained_spread_bytes=max(retained) - min(retained),
+                    source=", ".join(sources.get((point.name, meter), ())) or None,
                 )
     fixed = {name: value for name, value in point.fixed.items() if value is not None}
-    return BaselinePoint(fixed=fixed, device_budget_bytes=point.device_budget_bytes, phase=phases)
+    return BaselinePoint(fixed=fixed, device_budget_bytes=point.device_budget_bytes, accepted=accepted, phase=phases)
 
 
 def _gaps(run: Run) -> Iterator[str]:
     yield from missing_from_run(run)
     census = take_census(run)
     for point in run.points:
-        for repeat in range(run.manifest.repeats):
+        for repeat in run.repeats_of(point.name):
             where = f"{point.name}, repeat {repeat}"
             yield from (f"{where}: {gap}" for gap in missing_from_point(census, point, repeat))
             end = census.ends.get((point.name, repeat))
@@ -235,8 +282,12 @@ def _gaps(run: Run) -> Iterator[str]:
 
 
 def _settings(point: Point) -> dict[str, Scalar]:
-    return {**{name: value for name, value in point.fixed.items() if value is not None}, **_budget(point.device_budget_bytes)}
+    return {
+        **{name: value for name, value in point.fixed.items() if value is not None},
+        **budget_setting(point.device_budget_bytes),
+    }
 
 
-def _budget(budget_bytes: int | None) -> dict[str, Scalar]:
+def budget_setting(budget_bytes: int | None) -> dict[str, Scalar]:
+    """A device of its own as one of a point's settings."""
     return {} if budget_bytes is None else {"device_budget_bytes": budget_bytes}

@@ -10,18 +10,17 @@ from harness.records import Scalar
 
 _HEADER = """\
 # Accepted memory of every point, in bytes: the smallest of its repeats, and how far the repeats spread.
-# Written by `python -m harness accept RUN --reason "..."`; review it like code, do not edit it by hand.
+# Written by `python -m harness accept RUN --reason "..."`; review it like code, do not edit it by hand. A block is touched
+# only where its point changed, and says in `accepted` on what evidence; how it moved: `python -m harness history POINT`.
 """
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """TOML of a baseline document: ``schema_version``, ``key``, ``provenance`` and ``point`` tables, in that order."""
-    lines = [_HEADER, f"schema_version = {document['schema_version']}"]
-    for section in ("key", "provenance"):
-        lines += ["", f"[{section}]"]
-        lines += [f"{_key(name)} = {_value(value)}" for name, value in document[section].items()]
-    for name, point in document["point"].items():
+    """TOML of a baseline document: ``schema_version``, ``key`` and ``point`` tables, in that order; points by name."""
+    lines = [_HEADER, f"schema_version = {document['schema_version']}", "", "[key]"]
+    lines += [f"{_key(name)} = {_value(value)}" for name, value in document["key"].items()]
+    for name, point in sorted(document["point"].items(), key=lambda item: _natural(item[0])):
         lines += ["", f"[point.{_key(name)}]"]
         lines += list(_point_lines(point))
     return "\n".join(lines) + "\n"
@@ -33,6 +32,12 @@ def from_text(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BaselineError(f"not TOML: {error}") from error
+
+
+def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """A key that sorts numbers in a name by their value, so that branches which add points add them in the same places."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part)) if part.isdecimal() and part.isascii() else (1, part) for part in parts)
 
 
 def _point_lines(point: Mapping[str, Any]) -> Iterator[str]:

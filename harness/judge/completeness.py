@@ -13,6 +13,10 @@ UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.
 """Outcomes that say nothing about memory: the run could not be measured."""
 
 
+_OF_THE_CARD = "nvml_device_used"
+"""Read by one of two queries of the driver, of which the older counts what the driver keeps for itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
     """How one run ended."""
@@ -58,6 +62,9 @@ def missing_from_run(run: Run) -> Iterator[str]:
     if run.manifest.ended is None:
         yield "the run has no end: it was broken off, or is still going; wait for it, or measure again"
     yield from run.problems
+    queries = sorted(set(run.phases.loc[run.phases["meter"] == _OF_THE_CARD, "source"].dropna()) - {""})
+    if len(queries) > 1:
+        yield f"{_OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
 
 
 def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
@@ -65,7 +72,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None:
-        yield "it was planned but has no end row; measure again"
+        yield "it was planned but has no end row: it was skipped, lost or never started; measure again"
         return
     finished = census.finished.get(run, frozenset())
     absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]

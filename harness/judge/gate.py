@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +16,20 @@ from harness.judge.files import write_text
 from harness.judge.junit import junit_text
 from harness.judge.policy import Policy
 from harness.judge.rules import RULES
+from harness.judge.rules.coverage import RULE as COVERAGE
 from harness.judge.rules.evidence import Evidence, fit_key
 from harness.judge.scaling import fit_run, fits_table
-from harness.judge.table import Run, amounts_by_place, write_phases
-from harness.judge.verdict import Check, Verdict
+from harness.judge.sealed import edited_in_words, edited_tables
+from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
+from harness.judge.traces import read_traces
+from harness.judge.verdict import Check, FindingKind, Verdict
+from harness.seal import digest
 
 FITS_FILE = "fits.csv"
 FINDINGS_FILE = "findings.json"
 JUNIT_FILE = "junit.xml"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of findings.json."""
 
 
@@ -36,7 +42,7 @@ class Judgement:
 
 
 def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = False) -> Judgement:
-    """Apply every rule. The order of the run's rows changes nothing.
+    """Apply every rule. The order of the run's rows changes nothing; what points were measured again, a quorum decides.
 
     With ``partial`` only what the run planned is asked for: points of the baseline and rules without a point in it do
     not count as missing. Raises BaselineError when the baseline's file is damaged.
@@ -46,29 +52,59 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
         run=run,
         policy=policy,
         fits={fit_key(fit.series, fit.phase, fit.meter, fit.field): fit for fit in fits},
-        amounts=amounts_by_place(run.phases),
+        readings=readings_by_place(run.phases),
+        declared=declared_by_point(run.phases),
         census=take_census(run),
         baseline=find(baselines_folder, run.manifest.comparability),
         baselines_folder=baselines_folder,
+        traces=cache(lambda: read_traces(run).found),
         partial=partial,
     )
-    checks = tuple(check for rule in RULES for check in rule(evidence))
-    return Judgement(Verdict(checks), fits_table(fits))
+    table = fits_table(fits)
+    checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
+    return Judgement(Verdict(checks), table)
+
+
+def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
+    for name in edited_tables(run.path, derived_tables(run, fits), recorded_tables(run.path)):
+        yield Check(rule=COVERAGE, subject=name, sentence=f"{edited_in_words(name)}.", finding=FindingKind.INCOMPLETE)
 
 
 def write_judgement(run: Run, judgement: Judgement) -> None:
     """Write phases.csv, fits.csv, findings.json and junit.xml into the run directory, each in one step.
 
-    Raises RunDirectoryError when one cannot be written.
+    A table that somebody has edited is left as it is; the verdict says so. Raises RunDirectoryError when one cannot be written.
     """
-    write_phases(run)
-    write_text(run.path / FITS_FILE, judgement.fits.to_csv(index=False, lineterminator="\n"))
-    write_text(run.path / FINDINGS_FILE, findings_text(run, judgement.verdict))
+    tables = derived_tables(run, judgement.fits)
+    edited = edited_tables(run.path, tables, recorded_tables(run.path))
+    for name, text in tables.items():
+        if name not in edited:
+            write_text(run.path / name, text())
+    write_text(run.path / FINDINGS_FILE, findings_text(run, judgement))
     write_text(run.path / JUNIT_FILE, junit_text(run.manifest.run_id, judgement.verdict))
 
 
-def findings_text(run: Run, verdict: Verdict) -> str:
-    """findings.json: the verdict and every check, also those that hold."""
+def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]:
+    """What makes the tables of the run directory from its rows, by the names of their files."""
+    return {
+        PHASES_FILE: cache(lambda: phases_text(run)),
+        FITS_FILE: cache(lambda: fits.to_csv(index=False, lineterminator="\n")),
+    }
+
+
+def recorded_tables(folder: Path) -> dict[str, str]:
+    """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it has not, or cannot tell."""
+    try:
+        found = json.loads((folder / FINDINGS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    tables = found.get("tables") if isinstance(found, dict) else None
+    return {str(name): str(value) for name, value in tables.items()} if isinstance(tables, dict) else {}
+
+
+def findings_text(run: Run, judgement: Judgement) -> str:
+    """findings.json: the verdict and every check, also those that hold, with all the readings they rest on."""
+    verdict = judgement.verdict
     findings = verdict.findings
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -76,6 +112,7 @@ def findings_text(run: Run, verdict: Verdict) -> str:
         "verdict": str(findings[0].finding) if findings else verdict.exit_code.name.lower(),
         "exit_code": int(verdict.exit_code),
         "sentence": verdict.sentence,
+        "tables": {name: digest(text().encode()) for name, text in derived_tables(run, judgement.fits).items()},
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],
     }

@@ -1,10 +1,8 @@
 """gate.toml, checked: budgets, slopes and tolerances, each with its reason. A misspelt key is refused, never ignored."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -24,50 +22,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from harness.errors import BytesError, PolicyError
-from harness.judge.table import DECLARED, Declared
+from harness.judge.amount import Amount
+from harness.judge.rows import MOST_FURTHER_REPEATS
 from harness.records import Point
-from harness.units import format_bytes, parse_bytes
 
 SCHEMA_VERSION = 1
 """Version of the policy file that this program reads."""
-
-# A count and a declared name, in the singular or the plural.
-_MULTIPLE = re.compile(rf"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>{'|'.join(DECLARED)})(?:e?s)?\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Bytes, or a multiple of what the body declared."""
-
-    text: str
-    count: float
-    of: str | None = None
-    """None: ``count`` is bytes."""
-
-    @classmethod
-    def parse(cls, text: object) -> "Amount":
-        """``"64 KiB"``, ``"4 batches"`` or ``"1 arrays"``. Raises ValueError for anything else."""
-        if isinstance(text, Amount):
-            return text
-        if not isinstance(text, str):
-            raise BytesError(f'{text!r} is not a text; write an amount with its unit, for example "64 KiB" or "4 batches"')
-        multiple = _MULTIPLE.fullmatch(text)
-        if multiple is None:
-            return cls(text, parse_bytes(text))
-        return cls(text, float(multiple["count"]), multiple["what"])
-
-    def in_bytes(self, declared: Mapping[str, int]) -> float | None:
-        """The amount in bytes; None when it is a multiple of something that was not declared."""
-        if self.of is None:
-            return self.count
-        return None if self.of not in declared else self.count * declared[self.of]
-
-    def in_words(self, declared: Mapping[str, int]) -> str:
-        """The amount for people, with its bytes where it is a multiple: ``"4 batches (16.0 MiB)"``."""
-        size = self.in_bytes(declared)
-        if size is None:
-            return self.text
-        return format_bytes(size) if self.of is None else f"{self.text} ({format_bytes(size)})"
 
 
 def _bytes_only(text: object) -> int:
@@ -148,12 +108,14 @@ class GrowthClassRule(_SweepRule):
     """[[growth_class]]: the worst shape that growth may have."""
 
     at_most: Literal["flat", "linear"]
+    only_if_swept: StrictBool = False
+    """As of a slope."""
 
 
 class BudgetRule(_Rule):
     """[[budget]]: an amount that each run has to stay below, or to reach."""
 
-    field: Literal["peak", "end", "growth", "retained"] = "growth"
+    field: Literal["start", "peak", "end", "growth", "retained", "net_peak", "net_end"] = "growth"
     at_most: AmountText | None = None
     at_least: AmountText | None = None
     """Below it the meter has missed something: not frugal, but not seen."""
@@ -165,10 +127,24 @@ class BudgetRule(_Rule):
         return self
 
 
+class LeakRule(_Rule):
+    """[[leak]]: how much one phase may have more than the one before it that did the same; the phases in their order."""
+
+    field: Literal["peak", "end"]
+    at_most: AmountText
+
+    @model_validator(mode="after")
+    def _has_two_phases(self) -> "LeakRule":
+        if len(self.phases or ()) < 2:
+            raise ValueError('compares phases that do the same one after the other; name two or more, as ["epoch_0", "epoch_1"]')
+        return self
+
+
 class ArithmeticRule(_SweepRule):
     """[[arithmetic]]: a slope that has to be what the declared arrays add up to."""
 
-    declared: Declared
+    declared: Annotated[StrictStr, StringConstraints(min_length=1)]
+    """A name that the bodies declare an amount by."""
     within_percent: Percent
 
 
@@ -194,6 +170,15 @@ class Tolerance(_Section):
         return (self.scenarios is None or scenario in self.scenarios) and (self.phases is None or phase in self.phases)
 
 
+class Remeasure(_Section):
+    """[remeasure]: how often the points of a finding that may be noise are measured again."""
+
+    repeats: Annotated[StrictInt, Field(ge=1, le=MOST_FURTHER_REPEATS)]
+
+
+AnyRule = SlopeRule | GrowthClassRule | BudgetRule | LeakRule | ArithmeticRule
+
+
 class Policy(BaseModel):
     """The whole file."""
 
@@ -203,12 +188,15 @@ class Policy(BaseModel):
     slope: tuple[SlopeRule, ...] = ()
     growth_class: tuple[GrowthClassRule, ...] = ()
     budget: tuple[BudgetRule, ...] = ()
+    leak: tuple[LeakRule, ...] = ()
     arithmetic: tuple[ArithmeticRule, ...] = ()
     tolerance: tuple[Tolerance, ...] = ()
+    remeasure: Remeasure | None = None
+    """None: nothing is measured again, and every finding stands as it is."""
 
-    def rules(self) -> Iterator[tuple[str, SlopeRule | GrowthClassRule | BudgetRule | ArithmeticRule]]:
-        """Every rule with its name for people, such as ``slope rule 2``."""
-        for section in ("slope", "growth_class", "budget", "arithmetic"):
+    def rules(self) -> Iterator[tuple[str, AnyRule]]:
+        """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of the file."""
+        for section in ("slope", "growth_class", "budget", "leak", "arithmetic"):
             for number, rule in enumerate(getattr(self, section), start=1):
                 yield f"{section} rule {number}", rule
 
@@ -275,8 +263,10 @@ def _common_ground(one: Tolerance, other: Tolerance) -> str:
 
 def _sentence(detail: ErrorDetails) -> str:
     location = detail["loc"]
-    key = str(location[2]) if len(location) > 2 else str(location[0])
-    place = f"[[{location[0]}]] number {int(location[1]) + 1}" if len(location) > 1 else "the file"
+    key = next((str(part) for part in location[1:] if not isinstance(part, int)), str(location[0]))
+    place = "the file" if len(location) == 1 else f"[{location[0]}]"
+    if len(location) > 1 and isinstance(location[1], int):
+        place = f"[[{location[0]}]] number {location[1] + 1}"
     if detail["type"] == "extra_forbidden":
         return f"{place} has the unknown key {location[-1]!r}; {_nearest(str(location[-1]), _known_keys(location))}"
     if detail["type"] == "missing":
@@ -284,13 +274,14 @@ def _sentence(detail: ErrorDetails) -> str:
     if key == "because":
         return f"{place} has an empty 'because'; say where the limit comes from"
     what = detail["msg"].removeprefix("Value error, ")
-    return f"{place}: {key}: {what}" if len(location) != 2 else f"{place} {what}"
+    whole_section = isinstance(location[-1], int) and len(location) == 2
+    return f"{place} {what}" if whole_section else f"{place}: {key}: {what}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     if len(location) == 1:
         return list(Policy.model_fields)
-    (section, _) = get_args(Policy.model_fields[str(location[0])].annotation)
+    (section, *_) = get_args(Policy.model_fields[str(location[0])].annotation)  # of tuple[Rule, ...] and of Section | None
     keys: dict[str, Any] = section.model_fields
     return list(keys)
 

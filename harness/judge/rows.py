@@ -15,6 +15,12 @@ from harness.records import TRACES_FOLDER, Outcome, PhaseRecord, Point, Quality,
 # More than any machine has, and far inside the 64 bits of the table's columns and their differences.
 _LARGEST_BYTES = 2**60
 
+MOST_FURTHER_REPEATS = 100
+"""Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number does not fill the memory."""
+
+RESERVED_NAMES = frozenset({"start", "peak", "peak_bound", "end", "growth", "growth_bound", "retained", "net_peak", "net_end"})
+"""What a body cannot call an array of its own: the table has these amounts already."""
+
 NOT_THE_BODYS_DOING = frozenset({"preparation", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""
 
@@ -51,6 +57,15 @@ class _Again:
 
 
 @dataclass(frozen=True, slots=True)
+class _Remeasure:
+    """Further repeats of a point, numbered after the planned ones; several announcements of a point add up."""
+
+    point: str
+    repeats: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Done:
     """The child's last word."""
 
@@ -74,6 +89,8 @@ class Rows:
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
     """How the traced run of each point ended; the last one, where it was traced again."""
+    further: dict[str, int] = field(default_factory=dict)
+    """Repeats that were announced beyond the plan, by point."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -84,20 +101,27 @@ class _RowError(Exception):
 def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
     """Read rows.jsonl of a run that planned ``points``, ``repeats`` times each (numbered from 0).
 
-    Damaged lines, duplicates and rows of runs that nobody planned become ``problems`` with their line numbers.
+    Further repeats are accepted where a row has announced them, wherever in the file it stands. Damaged lines, duplicates
+    and rows of runs that nobody planned become ``problems`` with their line numbers.
     Raises RunDirectoryError when the file is missing or cannot be read.
     """
     rows = Rows()
     planned = {point.name for point in points}
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            row = _parse(line)
-            _check_planned(row, planned, repeats)
-            _STORE[row["kind"]](rows, line)
-        except ValidationError as error:
-            rows.problems.append(f"{path.name}, line {number}: a damaged row: {first_error(error)}")
-        except _RowError as error:
-            rows.problems.append(f"{path.name}, line {number}: {error}")
+    lines = list(_lines(path))
+    damaged: dict[int, str] = {}
+    # Announcements first: what they announce may stand before them where workers wrote side by side.
+    for is_announcement in (True, False):
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = _parse(line)
+                if (row["kind"] == _ANNOUNCEMENT) is is_announcement:
+                    _check_planned(row, planned, rows.further, repeats)
+                    _STORE[row["kind"]](rows, line)
+            except ValidationError as error:
+                damaged[number] = f"a damaged row: {first_error(error)}"
+            except _RowError as error:
+                damaged[number] = str(error)
+    rows.problems.extend(f"{path.name}, line {number}: {what}" for number, what in sorted(damaged.items()))
     rows.problems.extend(_contradictions(rows))
     return rows
 
@@ -148,14 +172,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _RowError(f"holds {name}, which is not a number that a meter can read")
 
 
-def _check_planned(row: Mapping[str, Any], planned: set[str], repeats: int) -> None:
+def _check_planned(row: Mapping[str, Any], planned: set[str], further: Mapping[str, int], repeats: int) -> None:
     point, repeat = row.get("point"), row.get("repeat")
     if not isinstance(point, str) or point not in planned:
         raise _RowError(f"a row of {point!r}, which this run did not plan")
-    if row["kind"] == "traced":
+    if row["kind"] in ("traced", _ANNOUNCEMENT):
         return  # it is of none of the repeats
-    if not isinstance(repeat, int) or isinstance(repeat, bool) or not 0 <= repeat < repeats:
-        raise _RowError(f"repeat {repeat!r} of {point}, but {repeats} were planned, numbered from 0")
+    more = further.get(point, 0)
+    if not isinstance(repeat, int) or isinstance(repeat, bool) or not 0 <= repeat < repeats + more:
+        announced = f" and {more} more announced" if more else ""
+        raise _RowError(f"repeat {repeat!r} of {point}, but {repeats} were planned{announced}, numbered from 0")
 
 
 def _store_begin(rows: Rows, line: bytes) -> None:
@@ -199,6 +225,8 @@ def _check_reading(reading: Reading, where: str) -> None:
 def _store_declared(rows: Rows, line: bytes) -> None:
     declared = _DECLARED.validate_json(line, strict=True)
     for name, amount in declared.values.items():
+        if name in RESERVED_NAMES or not name.isidentifier():
+            raise _RowError(f"{declared.point} declares {name!r}, which the table has a meaning for or no column; rename it")
         if not 0 <= amount <= _LARGEST_BYTES:
             raise _RowError(f"{declared.point} declares {name} as {amount} B")
     rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
@@ -219,9 +247,18 @@ def _store_end(rows: Rows, line: bytes) -> None:
 
 def _store_traced(rows: Rows, line: bytes) -> None:
     end = _TRACED.validate_json(line, strict=True)
-    if end.file is not None and Path(end.file).name != end.file:
+    if end.file is not None and (Path(end.file).name != end.file or not end.file.endswith(".json.gz")):
         raise _RowError(f"the trace of {end.point} is said to be {end.file!r}, which is not a name in {TRACES_FOLDER}/")
     rows.traces[end.point] = end
+
+
+def _store_remeasure(rows: Rows, line: bytes) -> None:
+    more = _REMEASURE.validate_json(line, strict=True)
+    if not 1 <= more.repeats <= MOST_FURTHER_REPEATS:
+        raise _RowError(f"announces {more.repeats} further repeats of {more.point}; 1 to {MOST_FURTHER_REPEATS} can be measured")
+    if not more.reason.strip():
+        raise _RowError(f"announces further repeats of {more.point} without a reason")
+    rows.further[more.point] = rows.further.get(more.point, 0) + more.repeats
 
 
 def _store_again(rows: Rows, line: bytes) -> None:
@@ -248,7 +285,10 @@ _PHASE = TypeAdapter(PhaseRecord)
 _DECLARED = TypeAdapter(_Declared)
 _DONE = TypeAdapter(_Done)
 _END = TypeAdapter(RunEnd)
+_REMEASURE = TypeAdapter(_Remeasure)
 _TRACED = TypeAdapter(TraceEnd)
+
+_ANNOUNCEMENT = "remeasure"
 
 _STORE = {
     "again": _store_again,
@@ -257,5 +297,6 @@ _STORE = {
     "declared": _store_declared,
     "done": _store_done,
     "end": _store_end,
+    _ANNOUNCEMENT: _store_remeasure,
     "traced": _store_traced,
 }

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -12,14 +12,10 @@ from harness.errors import RunDirectoryError
 from harness.judge.files import write_text
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.rows import Rows, read_rows
+from harness.judge.sealed import broken_seal
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
 
 PHASES_FILE = "phases.csv"
-
-Declared = Literal["batch", "arrays", "image", "frame"]
-"""What bodies declare, and limits may be multiples of: one batch of images, all arrays that an eager container keeps, one
-image (a group with all its channels), one frame of the stack."""
-DECLARED: tuple[str, ...] = get_args(Declared)
 
 _BEFORE_PARAMETERS = {"scenario": "string", "point": "string"}
 _AFTER_PARAMETERS = {
@@ -45,8 +41,9 @@ _AFTER_PARAMETERS = {
     "cause": "string",
     "reason": "string",
     "launcher": "string",
-    **{f"{name}_bytes": "Int64" for name in DECLARED},
 }
+_LAST_COLUMN = "launcher"
+"""What follows it is what the bodies declared, ``NAME_bytes`` each."""
 _END_COLUMNS = {
     "point": "string",
     "repeat": "int64",
@@ -57,9 +54,10 @@ _END_COLUMNS = {
     "exit_code": "Int64",
     "launcher": "string",
     "duration_s": "float64",
+    "device": "string",
 }
 
-_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", *DECLARED)
+_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_peak", "net_end")
 
 Place = tuple[str, str, str, str]
 """Point, phase, meter and field: where an amount was read."""
@@ -76,14 +74,22 @@ class Run:
     phases: pd.DataFrame
     """One row for each point, repeat, phase and meter; amounts are nullable Int64 bytes, missing when unavailable.
 
+    The last columns, ``NAME_bytes``, are what the bodies declared, for every name that any of them did.
+
     A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
     """
     ends: pd.DataFrame
-    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s."""
+    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
+    further: Mapping[str, int]
+    """Repeats that were announced beyond the plan, by the name of the point."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
     problems: tuple[str, ...]
     """A sentence for everything in the directory that could not be used; not empty means incomplete."""
+
+    def repeats_of(self, point: str) -> range:
+        """The numbers of the repeats that this point owes: those that were planned, and those announced later."""
+        return range(self.manifest.repeats + self.further.get(point, 0))
 
 
 def load_run(path: Path) -> Run:
@@ -94,21 +100,28 @@ def load_run(path: Path) -> Run:
     manifest = read_manifest(path)
     points = manifest.planned
     rows = read_rows(path / ROWS_FILE, points, manifest.repeats)
+    rows.problems.extend(broken_seal(path))
     return Run(
         path=path,
         manifest=manifest,
         points=points,
         phases=_phases_table(points, manifest.repeats, rows),
         ends=_ends_table(points, manifest.repeats, rows),
+        further=rows.further,
         traces=rows.traces,
         problems=tuple(rows.problems),
     )
 
 
+def phases_text(run: Run) -> str:
+    """The table of phases as CSV, as phases.csv has it."""
+    return run.phases.to_csv(index=False, lineterminator="\n")
+
+
 def write_phases(run: Run, path: Path | None = None) -> Path:
     """Write the table of phases as CSV, by default into the run directory. Raises RunDirectoryError if it cannot."""
     target = run.path / PHASES_FILE if path is None else path
-    write_text(target, run.phases.to_csv(index=False, lineterminator="\n"))
+    write_text(target, phases_text(run))
     return target
 
 
@@ -119,32 +132,74 @@ def setting_columns(points: Sequence[Point]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
-    """Every amount of every *finished* phase in bytes, one for each repeat that has it, in the order of the repeats.
+def declared_names(phases: pd.DataFrame) -> tuple[str, ...]:
+    """What any body of the run declared, by the columns of its table."""
+    columns = [str(name) for name in phases.columns]
+    return tuple(name.removesuffix("_bytes") for name in columns[columns.index(_LAST_COLUMN) + 1 :])
+
+
+def declared_by_point(phases: pd.DataFrame) -> Mapping[str, Mapping[str, int]]:
+    """Bytes that each point's body declared, by name; the least where repeats differ, so that no limit is wider for it."""
+    names = declared_names(phases)
+    least = phases.groupby("point", sort=False)[[f"{name}_bytes" for name in names]].min() if names else pd.DataFrame()
+    return {
+        str(point): {name: int(row[f"{name}_bytes"]) for name in names if not pd.isna(row[f"{name}_bytes"])}
+        for point, row in least.iterrows()
+    }
+
+
+def readings_by_place(phases: pd.DataFrame) -> Mapping[Place, Mapping[int, int]]:
+    """Every amount of every *finished* phase in bytes, by repeat, in the order of the repeats.
 
     Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
-    where a meter brackets its peak; and what the body declared.
+    where a meter brackets its peak; ``net_peak`` and ``net_end``, over what there was when the run's first phase began;
+    and what the body declared.
     """
-    found: defaultdict[Place, list[int]] = defaultdict(list)
-    finished = phases[phases["finished"]]
-    finished = finished.assign(growth_bound_bytes=finished["peak_bound_bytes"] - finished["start_bytes"])
+    found: defaultdict[Place, dict[int, int]] = defaultdict(dict)
+    fields = (*_AMOUNTS, *declared_names(phases))
+    derived = phases.assign(
+        growth_bound_bytes=phases["peak_bound_bytes"] - phases["start_bytes"],
+        net_peak_bytes=phases["peak_bytes"] - _before_the_first_phase(phases),
+        net_end_bytes=phases["end_bytes"] - _before_the_first_phase(phases),
+    )
+    finished = derived[derived["finished"]]
     for row in finished.to_dict("records"):
-        amounts = {field: row[f"{field}_bytes"] for field in _AMOUNTS}
-        for field, amount in amounts.items():
+        for field in fields:
+            amount = row[f"{field}_bytes"]
             if not pd.isna(amount):
-                found[row["point"], row["phase"], row["meter"], field].append(int(amount))
-    return {place: tuple(amounts) for place, amounts in found.items()}
+                found[row["point"], row["phase"], row["meter"], field][int(row["repeat"])] = int(amount)
+    return dict(found)
+
+
+def _before_the_first_phase(phases: pd.DataFrame) -> "pd.Series[Any]":
+    """For each row, where the run's first phase began on that meter: what is the harness's or TensorFlow's own."""
+    in_order = phases.sort_values("phase_index", kind="stable")
+    first = in_order.groupby(["point", "repeat", "meter"], sort=False)["start_bytes"].transform("first")
+    return first.reindex(phases.index)
+
+
+def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
+    """As ``readings_by_place``, without the numbers of the repeats."""
+    return {place: tuple(readings.values()) for place, readings in readings_by_place(phases).items()}
 
 
 def _phases_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
     settings = setting_columns(points)
-    taken = sorted(set(settings) & ({*_BEFORE_PARAMETERS} | {*_AFTER_PARAMETERS}))
+    names = sorted({name for values in rows.declared.values() for name in values})
+    declared = {f"{name}_bytes": "Int64" for name in names}
+    taken = sorted(set(settings) & ({*_BEFORE_PARAMETERS} | {*_AFTER_PARAMETERS} | {*declared}))
     if taken:
         raise RunDirectoryError(f"a parameter is called {taken[0]!r}, which is a column of the table; rename the parameter")
-    columns = [*_BEFORE_PARAMETERS, *settings, *_AFTER_PARAMETERS]
-    found = [row for point in points for repeat in range(repeats) for row in _rows_of_run(point, repeat, rows)]
-    table = pd.DataFrame(found, columns=columns).astype(_BEFORE_PARAMETERS | _AFTER_PARAMETERS)
+    columns = [*_BEFORE_PARAMETERS, *settings, *_AFTER_PARAMETERS, *declared]
+    found = [row for point, repeat in _runs(points, repeats, rows) for row in _rows_of_run(point, repeat, rows, names)]
+    table = pd.DataFrame(found, columns=columns).astype(_BEFORE_PARAMETERS | _AFTER_PARAMETERS | declared)
     return table.astype({name: _setting_dtype([row.get(name) for row in found]) for name in settings})
+
+
+def _runs(points: Sequence[Point], repeats: int, rows: Rows) -> Iterator[tuple[Point, int]]:
+    for point in points:
+        for repeat in range(repeats + rows.further.get(point.name, 0)):
+            yield point, repeat
 
 
 def _setting_dtype(values: list[object]) -> str:
@@ -154,7 +209,7 @@ def _setting_dtype(values: list[object]) -> str:
     return "object"
 
 
-def _rows_of_run(point: Point, repeat: int, rows: Rows) -> Iterator[dict[str, Any]]:
+def _rows_of_run(point: Point, repeat: int, rows: Rows, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     run = (point.name, repeat)
     end = rows.ends.get(run)
     declared = rows.declared.get(run, {})
@@ -168,7 +223,7 @@ def _rows_of_run(point: Point, repeat: int, rows: Rows) -> Iterator[dict[str, An
         "cause": "" if end is None else end.cause,
         "reason": "" if end is None else end.reason,
         "launcher": None if end is None else end.launcher,
-        **{f"{name}_bytes": declared.get(name) for name in DECLARED},
+        **{f"{name}_bytes": declared.get(name) for name in names},
     }
     records = {phase: record for (name, number, phase), record in rows.phases.items() if (name, number) == run}
     left_open = {phase: index for phase, index in rows.begun.get(run, {}).items() if phase not in records}
@@ -211,6 +266,6 @@ def _of_reading(record: PhaseRecord, reading: Reading, end_reason: str) -> dict[
 
 
 def _ends_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
-    ends = [rows.ends.get((point.name, repeat)) for point in points for repeat in range(repeats)]
+    ends = [rows.ends.get((point.name, repeat)) for point, repeat in _runs(points, repeats, rows)]
     found = [{name: getattr(end, name) for name in _END_COLUMNS} for end in ends if end is not None]
     return pd.DataFrame(found, columns=list(_END_COLUMNS)).astype(_END_COLUMNS)

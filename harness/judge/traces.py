@@ -61,8 +61,8 @@ class Alive(_Strict):
     @property
     def sentence(self) -> str:
         """What they are, in one line: how many, of which size, by whom, and what of the scenario's they are as large as."""
-        like = f", {'each ' if self.count > 1 else ''}{self.like}" if self.like else ""
-        each = f" of {format_bytes(self.each_bytes)}" if self.count > 1 else ""
+        like = f", {self.like}{' each' if self.count > 1 else ''}" if self.like else ""
+        each = f", {format_bytes(self.each_bytes)} each" if self.count > 1 else ""
         return f"{format_bytes(self.total_bytes)}: {self.count:,} x {self.what}{each}{like}"
 
 

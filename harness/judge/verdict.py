@@ -35,11 +35,20 @@ _EXIT_CODES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One amount that a check rests on."""
+
+    point: str
+    repeat: int
+    amount_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One rule applied to one subject; ``finding`` is None where it holds."""
 
     rule: str
-    """Name of the rule: coverage, outcome, slope, growth_class, budget, arithmetic, baseline."""
+    """Name of the rule: outcome, coverage, comparability, slope, growth_class, budget, floor, leak, arithmetic, baseline."""
     subject: str
     """What was checked, in the user's terms: ``"loading / lazy / construct / device in use"``."""
     sentence: str
@@ -55,6 +64,14 @@ class Check:
     """Unit of measured and limit: ``"B"`` or ``"B/image"``, ``"B/frame"``."""
     because: str = ""
     """Where the limit comes from, as the policy gives it."""
+    points: tuple[str, ...] = ()
+    """Every point whose readings it rests on."""
+    readings: tuple[Seen, ...] = ()
+    """These readings, all repeats of them."""
+    decision: str = ""
+    """How a quorum decided, where points were measured again; also where the check holds because of it."""
+    remeasure: bool = False
+    """True for a finding that measuring its points again could settle: one that may be noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,11 @@ class Verdict:
         """The checks that do not hold, the gravest kind first."""
         order = list(_EXIT_CODES)
         return tuple(sorted((c for c in self.checks if c.finding), key=lambda c: order.index(c.finding or order[-1])))
+
+    @property
+    def overruled(self) -> tuple[Check, ...]:
+        """The checks that hold because most of the repeats did not confirm what single ones had shown."""
+        return tuple(check for check in self.checks if check.decision and not check.finding)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -84,7 +106,9 @@ class Verdict:
             return "Nothing was checked: the run holds nothing that a rule applies to."
         findings = self.findings
         if not findings:
-            return f"Pass: all {len(self.checks)} checks hold."
+            overruled = len(self.overruled)
+            after = f", {overruled} of them after a quorum of repeats overruled single ones" if overruled else ""
+            return f"Pass: all {len(self.checks)} checks hold{after}."
         first, others = findings[0], len(findings) - 1
         more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"

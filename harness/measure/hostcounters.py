@@ -126,34 +126,39 @@ class ProcCounters:
             raise MeterUnavailable(f"needs Linux's {folder / 'status'} and {folder / 'clear_refs'}: {error}") from error
         self._status, self._statm, self._stat, self._clear_refs = self._open[:4]
         self._printed = b""
+        self._moves = False
+        self._faults, self._faulted_bytes = -1, 0
 
     def look(self) -> HostState:
         """Status, about 15 us."""
         return HostState.from_status(_read(self._status))
 
     def has_moved(self) -> bool:
-        """Statm as it is printed, about 3 us."""
-        printed, self._printed = self._printed, _read(self._statm)
-        return printed != self._printed
+        """Statm as it is printed, about 3 us; not asked of a process that moved at the last glance."""
+        return self._moves or self._printed != _read(self._statm)
 
     def glance(self) -> Glance:
         """Statm, stat and the counts of huge pages, about 10 us."""
-        faulted_bytes = self._faulted_bytes()
-        _, resident, not_private, _ = _read(self._statm).split(None, 3)
+        faulted_bytes = self._count_faults()
+        printed = _read(self._statm)
+        self._moves, self._printed = printed != self._printed, printed
+        _, resident, not_private, _ = printed.split(None, 3)
         if resident == b"0":
             raise MeterUnavailable("the process has ended")
         return Glance(int(resident) * PAGE_BYTES, int(not_private) * PAGE_BYTES, faulted_bytes)
 
-    def _faulted_bytes(self) -> int | None:
+    def _count_faults(self) -> int | None:
         # Read before what is resident: a fault in between is then counted with the next glance as well, and none is lost.
         if self._huge is None:
             return None
         stat = _read(self._stat)
         fields = stat[stat.rindex(b")") + 1 :].split(None, _MAJOR_FIELD + 1)
-        faulted_bytes = (int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD])) * PAGE_BYTES
-        for count, size_bytes in self._huge:
-            faulted_bytes += int(_read(count)) * size_bytes
-        return faulted_bytes
+        faults = int(fields[_MINOR_FIELD]) + int(fields[_MAJOR_FIELD])
+        if faults != self._faults:
+            self._faults, self._faulted_bytes = faults, faults * PAGE_BYTES
+            for count, size_bytes in self._huge:
+                self._faulted_bytes += int(_read(count)) * size_bytes
+        return self._faulted_bytes
 
     def reset_highest(self) -> None:
         """Write to clear_refs, 1 to 30 us: it waits until the process changes no mapping."""

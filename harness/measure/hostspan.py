@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
 from harness.measure.pace import Pace
 
+_TRUSTED_MOVES = 3
+"""Cheap looks in a row that may take what moved for pages of files, though it could be shared memory that was there already:
+chosen, 8 ms at most."""
 _RISE_BYTES = 256 * 1024
 """Chosen: a quarter of what the bracket is to be exact to."""
 
@@ -60,6 +63,7 @@ class HostWatch:
         self.pace = Pace(now_s)
         self._low_bytes = self._high_bytes = self._anon_bytes = start.anon_bytes
         self._faulted_bytes = faulted_bytes
+        self._mapped_bytes, self._trusted_moves = start.mapped_bytes, _TRUSTED_MOVES
         self._highest_resident_bytes = start.resident_bytes
         self._highest_mapped_bytes = start.mapped_bytes
         self._highest_shared_bytes = start.shared_bytes
@@ -74,14 +78,23 @@ class HostWatch:
         return self._low_bytes
 
     def glance(self, seen: Glance, now_s: float) -> bool:
-        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is noted yet."""
-        edge = self.edge
-        if seen.not_private_bytes != edge.mapped_bytes + edge.shared_bytes:
-            return False
-        if seen.faulted_bytes is not None and self._faulted_to(seen.faulted_bytes) > self._high_bytes:
+        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is noted yet.
+
+        It does when nothing that came since the last one can have lifted anon over what is known, and files alone moved.
+        """
+        shared_bytes = self.edge.shared_bytes
+        mapped_bytes = seen.not_private_bytes - shared_bytes
+        known_bytes = self._high_bytes
+        if mapped_bytes != self._mapped_bytes:
+            if mapped_bytes < self._mapped_bytes or shared_bytes or seen.faulted_bytes is None or not self._trusted_moves:
+                return False
+            known_bytes = self._low_bytes
+            self._trusted_moves -= 1
+        if seen.faulted_bytes is not None and self._faulted_to(seen.faulted_bytes) > known_bytes:
             return False
         self.pace.count(now_s)
-        self._anon_bytes = anon_bytes = seen.resident_bytes - edge.mapped_bytes
+        self._mapped_bytes = mapped_bytes  # it has not fallen, so the least of the window stays
+        self._anon_bytes = anon_bytes = seen.resident_bytes - mapped_bytes
         self._faulted_bytes = seen.faulted_bytes
         self._low_bytes = max(self._low_bytes, anon_bytes)
         self._highest_resident_bytes = max(self._highest_resident_bytes, seen.resident_bytes)
@@ -90,21 +103,20 @@ class HostWatch:
     def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
         """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it would be set to."""
         self.pace.count(now_s)
-        mapped_before_bytes, shares = self.edge.mapped_bytes, bool(self.edge.shared_bytes or state.shared_bytes)
+        shares = bool(self.edge.shared_bytes or state.shared_bytes)
         mapped_bytes, highest_bytes = state.mapped_bytes, max(state.highest_resident_bytes, state.resident_bytes)
-        most_bytes, least_bytes = mapped_bytes, mapped_before_bytes
-        if most_bytes < least_bytes:
-            most_bytes, least_bytes = least_bytes, most_bytes
+        most_bytes, least_bytes = max(self._mapped_bytes, mapped_bytes), min(self.edge.mapped_bytes, mapped_bytes)
         bound_bytes = highest_bytes - least_bytes + self._lag_bytes[shares]
         if faulted_bytes is not None and not shares:  # one fault may map many pages of shared memory
             bound_bytes = min(bound_bytes, self._faulted_to(faulted_bytes))
         self._low_bytes = max(self._low_bytes, highest_bytes - most_bytes, state.anon_bytes)
         self._high_bytes = max(self._high_bytes, bound_bytes, self._low_bytes)
         self._highest_resident_bytes = max(self._highest_resident_bytes, highest_bytes)
-        self._highest_mapped_bytes = max(self._highest_mapped_bytes, mapped_bytes)
+        self._highest_mapped_bytes = max(self._highest_mapped_bytes, most_bytes)
         self._highest_shared_bytes = max(self._highest_shared_bytes, state.shared_bytes)
-        self.edge, self._anon_bytes, self._faulted_bytes = state, state.anon_bytes, faulted_bytes
-        return mapped_bytes != mapped_before_bytes and highest_bytes > state.resident_bytes
+        self.edge, self._mapped_bytes, self._trusted_moves = state, mapped_bytes, _TRUSTED_MOVES
+        self._anon_bytes, self._faulted_bytes = state.anon_bytes, faulted_bytes
+        return most_bytes != least_bytes and highest_bytes > state.resident_bytes
 
     def reset(self, blind_s: float) -> None:
         """VmHWM was reset, so long after the last look; where it stood at what is resident there was nothing to reset."""

@@ -1,9 +1,10 @@
-"""The file that TensorFlow's profiler leaves (an XSpace), read event by event: a long run needs no second copy in memory."""
+"""The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no second copy in memory."""
 
 import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,10 @@ _PICOSECONDS = 1000  # in a nanosecond; XEvent counts the former, XLine the latt
 # Wire types of protocol buffers (protobuf.dev/programming-guides/encoding).
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
-Field = tuple[int, int, memoryview]
+_PIECE_BYTES = 1 << 20
+"""Chosen: what is unpacked at a time, some 5,000 events; larger pieces are not faster."""
+_NUMBERS = ("addr", "requested_bytes", "allocation_bytes", "bytes_allocated", "data_type", EDGE_NUMBER)
+_TEXTS = ("allocator_name", "tf_op", "shape", "region_type")
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ def read_profile(path: Path, allocator: str, xplane: ModuleType) -> Profile:
     with path.open("rb") as file:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     profile = Profile()
-    for number, _, plane in _fields(whole):
+    for number, plane in _fields(whole):
         if number == xplane.XSpace.PLANES_FIELD_NUMBER:
             _read_plane(plane, profile, allocator, xplane)
     return profile
@@ -53,7 +57,8 @@ def read_profile(path: Path, allocator: str, xplane: ModuleType) -> Profile:
 def _read_plane(plane: memoryview, profile: Profile, allocator: str, xplane: ModuleType) -> None:
     names: dict[int, str] = {}
     events: dict[int, str] = {}
-    for number, _, content in _fields(plane):
+    lines = []
+    for number, content in _fields(plane):
         if number == xplane.XPlane.STAT_METADATA_FIELD_NUMBER:
             entry = xplane.XPlane.StatMetadataEntry.FromString(bytes(content))
             names[entry.key] = entry.value.name
@@ -61,51 +66,65 @@ def _read_plane(plane: memoryview, profile: Profile, allocator: str, xplane: Mod
             entry = xplane.XPlane.EventMetadataEntry.FromString(bytes(content))
             if entry.value.name in _WANTED:
                 events[entry.key] = entry.value.name
-    if not events:
-        return
-    for number, _, line in _fields(plane):
-        if number == xplane.XPlane.LINES_FIELD_NUMBER:
-            _read_line(line, profile, allocator, (events, names, xplane))
+        elif number == xplane.XPlane.LINES_FIELD_NUMBER:
+            lines.append(content)
+    for line in lines if events else ():
+        start_ns = 0
+        for piece in _pieces(line):
+            part = xplane.XLine.FromString(piece)
+            # Fields are written in the order of their numbers: the first piece has the line's start, and later ones 0.
+            start_ns = part.timestamp_ns or start_ns
+            _read_events(part.events, start_ns, profile, allocator, _Words(events, names))
 
 
-def _read_line(
-    line: memoryview, profile: Profile, allocator: str, words: tuple[Mapping[int, str], Mapping[int, str], ModuleType]
-) -> None:
-    events, names, xplane = words
-    # The line without its events is small, and tells when it starts.
-    start_ns = sum(value for number, value, _ in _fields(line) if number == xplane.XLine.TIMESTAMP_NS_FIELD_NUMBER)
-    for number, _, content in _fields(line):
-        if number != xplane.XLine.EVENTS_FIELD_NUMBER:
-            continue
-        event = xplane.XEvent.FromString(bytes(content))
-        name = events.get(event.metadata_id)
+class _Words:
+    """What the numbers in a plane's events mean."""
+
+    def __init__(self, events: Mapping[int, str], names: Mapping[int, str]) -> None:
+        self.events = events
+        self.names = names
+        self.numbers = {number: name for number, name in names.items() if name in _NUMBERS}
+        self.texts = {number: name for number, name in names.items() if name in _TEXTS}
+
+
+def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, words: _Words) -> None:  # noqa: ANN401 - messages
+    for event in events:
+        name = words.events.get(event.metadata_id)
         if name is None:
             continue
-        statistics = {names[stat.metadata_id]: _value(stat, names) for stat in event.stats}
         time_ns = start_ns + event.offset_ps // _PICOSECONDS
+        numbers: dict[str, int] = {}
+        texts: dict[str, str] = {}
+        for stat in event.stats:
+            if (number := words.numbers.get(stat.metadata_id)) is not None:
+                # Of the fields of a oneof all but one are 0.
+                numbers[number] = stat.int64_value or stat.uint64_value
+            elif (text := words.texts.get(stat.metadata_id)) is not None:
+                texts[text] = words.names[stat.ref_value] if stat.ref_value else stat.str_value
         if name == EDGE_EVENT:
-            profile.edges[int(statistics[EDGE_NUMBER])] = (time_ns, time_ns + event.duration_ps // _PICOSECONDS)
-        elif statistics["allocator_name"] == allocator:
-            profile.events.append(_event(time_ns, statistics, allocated=name == _ALLOCATED))
+            profile.edges[numbers[EDGE_NUMBER]] = (time_ns, time_ns + event.duration_ps // _PICOSECONDS)
+        elif texts["allocator_name"] == allocator:
+            profile.events.append(_event(time_ns, numbers, texts, allocated=name == _ALLOCATED))
         else:
-            profile.others[str(statistics["allocator_name"])] += 1
+            profile.others[texts["allocator_name"]] += 1
 
 
-def _event(time_ns: int, statistics: Mapping[str, Any], *, allocated: bool) -> Event:
+def _event(time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *, allocated: bool) -> Event:
     return Event(
         time_ns=time_ns,
         allocated=allocated,
-        address=int(statistics["addr"]),
-        requested_bytes=int(statistics["requested_bytes"]),
-        allocation_bytes=int(statistics["allocation_bytes"]),
-        in_use_bytes=int(statistics["bytes_allocated"]),
-        op=str(statistics.get("tf_op", "")),
-        shape=str(statistics.get("shape", "")),
-        dtype=_dtype(int(statistics.get("data_type", 0))),
-        region=str(statistics.get("region_type", "")),
+        address=numbers["addr"],
+        requested_bytes=numbers["requested_bytes"],
+        allocation_bytes=numbers["allocation_bytes"],
+        in_use_bytes=numbers["bytes_allocated"],
+        op=texts.get("tf_op", ""),
+        shape=texts.get("shape", ""),
+        dtype=_dtype(numbers.get("data_type", 0)),
+        region=texts.get("region_type", ""),
     )
 
 
+@cache
 def _dtype(number: int) -> str:
     """``"float32"`` for 1 (types.proto); empty for 0, which is no type, and for what this TensorFlow does not know."""
     try:
@@ -114,31 +133,40 @@ def _dtype(number: int) -> str:
         return ""
 
 
-def _value(stat: Any, names: Mapping[int, str]) -> Any:  # noqa: ANN401 - a message of protobuf, and any of its values
-    kind = stat.WhichOneof("value")
-    # Texts that occur often are told as the number of a name, which keeps them single here too.
-    return names[stat.ref_value] if kind == "ref_value" else getattr(stat, kind)
-
-
-def _fields(message: memoryview) -> Iterator[Field]:
-    """The fields of one message as they lie: number, value (0 unless it is a whole number), content."""
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The fields of one message as they lie: number and content."""
     place = 0
     while place < len(message):
-        key, place = _varint(message, place)
-        number, wire_type, value = key >> 3, key & 7, 0
-        start = place
-        if wire_type == _VARINT:
-            value, place = _varint(message, place)
-        elif wire_type == _DELIMITED:
-            length, start = _varint(message, place)
-            place = start + length
-        elif wire_type in (_FIXED64, _FIXED32):
-            place += 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError(f"the profiler's file holds wire type {wire_type}, which no XSpace has")
-        if place > len(message):
-            raise ValueError("the profiler's file is cut short")
-        yield number, value, message[start:place]
+        number, start, place = _field(message, place)
+        yield number, message[start:place]
+
+
+def _pieces(message: memoryview) -> Iterator[bytes]:
+    """The message in pieces of whole fields, each of which is a message of its own."""
+    start = place = 0
+    while place < len(message):
+        place = _field(message, place)[2]
+        if place - start >= _PIECE_BYTES or place == len(message):
+            yield bytes(message[start:place])
+            start = place
+
+
+def _field(message: memoryview, place: int) -> tuple[int, int, int]:
+    """Number of the field at ``place``, where its content starts, and where it ends."""
+    key, start = _varint(message, place)
+    wire_type = key & 7
+    if wire_type == _DELIMITED:
+        length, start = _varint(message, start)
+        end = start + length
+    elif wire_type == _VARINT:
+        end = _varint(message, start)[1]
+    elif wire_type in (_FIXED64, _FIXED32):
+        end = start + (8 if wire_type == _FIXED64 else 4)
+    else:
+        raise ValueError(f"the profiler's file holds wire type {wire_type}, which no XSpace has")
+    if end > len(message):
+        raise ValueError("the profiler's file is cut short")
+    return key >> 3, start, end
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
@@ -146,8 +174,9 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while place < len(message):
         byte = message[place]
-        value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
+        place += 1
         if byte < 128:
-            return value, place
+            return value | byte << shift, place
+        value |= (byte & 127) << shift
+        shift += 7
     raise ValueError("the profiler's file is cut short")

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from harness.errors import MeterUnavailable
 from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, multiple_of, refusal_place, replay
-from harness.measure.endings import name_exception, refused_tensor
+from harness.measure.endings import look_for_room, name_exception, refused_tensor
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
 from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
 
@@ -54,7 +54,7 @@ class Tracer:
         self._point = point
         self._repeat = repeat
         self._device_name = device_name
-        self._limit_bytes: int | None = device["limit_bytes"]
+        self._device = device
         self._path = path
         self._emit = emit
         self._heard = _Heard()
@@ -158,7 +158,7 @@ class Tracer:
             "device": self._device_name,
             "allocator": device_allocator(self._device_name),
             "tensorflow": tf.__version__,
-            "limit_bytes": self._limit_bytes,
+            "limit_bytes": self._device["limit_bytes"],
             "base_bytes": done.base_bytes,
             "declared": heard.declared,
             "phases": [_phase(phase, origin_ns) for phase in done.phases],
@@ -168,7 +168,7 @@ class Tracer:
                 "allocator_bytes": _steps(done.timeline.allocator_bytes),
             },
             "counts": {**asdict(done.counts), "other_allocators": dict(sorted(profile.others.items()))},
-            "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._limit_bytes),
+            "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._device),
         }
         write_compact(self._path, document)
 
@@ -234,15 +234,15 @@ def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
 
 
 def _out_of_memory(
-    done: Replay, spans: list[Span], error: BaseException, declared: Mapping[str, int], limit_bytes: int | None
+    done: Replay, spans: list[Span], error: BaseException, declared: Mapping[str, int], device: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """What was asked for and what was live, where the error says that the device's memory ran out."""
-    if name_exception(error).outcome is not Outcome.DEVICE_OOM:
+    if name_exception(error, look_for_room(device)).outcome is not Outcome.DEVICE_OOM:
         return None
     shape, dtype, asked_bytes = _asked(error)
     unfinished = spans[-1] if spans and not spans[-1].finished else None
     from_ns = unfinished.start_ns if unfinished else spans[-1].end_ns if spans else 0
-    place = refusal_place(done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=limit_bytes)
+    place = refusal_place(done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=device["limit_bytes"])
     return {
         "phase": unfinished.phase if unfinished else None,
         "shape": shape,

@@ -60,6 +60,11 @@ class Device:
         equals = tuple(dataclasses.replace(equal, limit_bytes=budget_bytes) for equal in self.equals)
         return dataclasses.replace(self, memory_bytes=memory_bytes, limit_bytes=budget_bytes, equals=equals)
 
+    @property
+    def growth(self) -> str:
+        """How the allocator takes its pool: of a card without a limit ``"on demand"``, else ``"all at once"``."""
+        return "on demand" if self.kind == "gpu" and self.limit_bytes is None else "all at once"
+
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""
         if self.kind == "emulated":
@@ -69,7 +74,9 @@ class Device:
                 "TF_CPU_ALLOCATOR_USE_BFC": "true",
                 "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_bytes // MIB),
             }
-        return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        # It overrides what the program asks for (TensorFlow's GPU guide), so that no variable of the caller's does.
+        growth = "true" if self.growth == "on demand" else "false"
+        return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": growth}
 
     def for_child(self) -> dict[str, Any]:
         """What the child must know of it."""

@@ -25,7 +25,7 @@ from harness.run.devices import Device
 # /run/lock is what the Filesystem Hierarchy Standard has for this, where everybody may write to it (Debian, Ubuntu).
 _SHARED = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - shared on purpose; see _open
 _POLL_S = 0.1
-"""Chosen: a fifth of the shortest run. Ten looks a second at two held cards take 0.3 % of a core (measured); a blocking
+"""Chosen: a fifth of the shortest run. Ten looks a second at two held cards take 0.4 % of a core (measured); a blocking
 flock would take nothing, but can wait for one card only."""
 _SAY_AFTER_S = 60.0
 """Chosen: longer than most runs; then after twice as long each time."""

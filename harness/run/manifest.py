@@ -14,6 +14,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, to_json
 from harness.run.devices import Device
 from harness.run.environment import describe_environment, tensorflow_minor
+from harness.seal import SEAL, seal_of
 from harness.units import format_bytes
 
 LOCK_FILE = ".lock"
@@ -80,6 +81,7 @@ def start_run(
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
             "allocator": _allocator(device),
+            "growth": device.growth,
             "driver": device.driver,
             # Any of these may have measured a point; they are of one name and size.
             "equals": [equal.uuid for equal in device.equals],
@@ -140,8 +142,13 @@ def hold_run_directory(path: Path) -> Iterator[None]:
 
 
 def end_run(path: Path) -> None:
-    """Note the time at which the run was over. Raises RunDirectoryError when run.json is gone or damaged."""
-    _put(path / RUN_FILE, {**_read_back(path), "ended": _now()}, replace=True)
+    """Note the time at which the run was over, and seal it. Raises RunDirectoryError when run.json is gone or damaged."""
+    ended = {**_read_back(path), "ended": _now()}
+    try:
+        rows = (path / ROWS_FILE).read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"{path / ROWS_FILE} cannot be read back: {error}") from error
+    _put(path / RUN_FILE, {**ended, SEAL: seal_of(ended, rows)}, replace=True)
 
 
 def plans_anything(path: Path) -> bool:

@@ -121,6 +121,7 @@ class Runner:
             exit_code=child.exit_code,
             launcher=self.launcher.name,
             duration_s=child.duration_s,
+            device=device.uuid or "",
         )
         return self._close(end, own), own
 

@@ -18,7 +18,7 @@ def repeat_id(repeat: int) -> str:
 
 def trace_path(run_directory: Path, point: str) -> Path:
     """The trace of a point."""
-    return run_directory / TRACES_FOLDER / f"{point}.json.gz"
+    return run_directory / TRACES_FOLDER / f"{_stem(point)}.json.gz"
 
 
 def trace_end(end: RunEnd, rows: Sequence[dict[str, Any]]) -> TraceEnd:
@@ -48,15 +48,25 @@ def clear_unfinished(run_directory: Path, point: str) -> None:
         half.unlink(missing_ok=True)
 
 
+def trace_rows_path(run_directory: Path, point: str) -> Path:
+    """The rows of a point's traced run."""
+    return run_directory / TRACES_FOLDER / f"{_stem(point)}.jsonl"
+
+
 def new_trace_rows(run_directory: Path, point: str) -> Path:
     """An empty file for the rows of a point's traced run. Raises RunDirectoryError when it cannot be made."""
-    path = run_directory / TRACES_FOLDER / f"{point}.jsonl"
+    path = trace_rows_path(run_directory, point)
     try:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
+        raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
     return path
+
+
+def _stem(point: str) -> str:
+    # A parameter may be a text with slashes in it.
+    return point.replace("/", "_")
 
 
 def traces_of(run_directory: Path) -> list[TraceEnd]:

@@ -19,12 +19,13 @@ from rich.table import Table
 from harness.errors import HarnessError
 from scenarios.benchmarks import measured
 from scenarios.benchmarks.bars import Row, judge
+from scenarios.benchmarks.overhead import overhead
 from scenarios.bodies.scans import prepare, scan_path
 
 SIEMENS_STAR = Path("../shared/data/siemens_star/siemens_star_contract.npz")
 WARM_SCAN = {"stack_size": 4096, "frame_size": 64}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-STEPS = ("feeds", "peaks", "first_batch", "opening", "cold", "study", "slopes", "misfits")
+STEPS = ("feeds", "peaks", "first_batch", "opening", "cold", "study", "slopes", "misfits", "overhead")
 
 
 class Benchmarks:
@@ -89,6 +90,12 @@ class Benchmarks:
             self.reasons |= {"misfit": reason, "misfit_swapped": reason}
             return
         self.figures |= self._child("small", "misfits", "--scan", self.siemens_star, "--cache-dir", self.workspace)
+
+    def overhead(self) -> None:
+        """The scenario loading with the harness and without it, in pairs."""
+        figures, tables = overhead(self.out / "overhead", self.workspace, 2 * self.repeats + 1)
+        self.figures |= figures
+        self.tables |= tables
 
     @functools.cached_property
     def _large_scan(self) -> Path:

@@ -83,6 +83,8 @@ BARS = (
         figure="study_eager", what="dense study: eager at the same budget ends as device_oom", kind="at least", limit=1, unit="of 1"
     ),
     Bar(figure="second_opening", what="second Scan.open of a 5 GB file, with its energies", kind="at most", limit=50, unit="ms"),
+    Bar(figure="overhead", what="the scenario loading under the harness, longer than without", kind="at most", limit=0.02),
+    Bar(figure="overhead_traced", what="the same with every allocation recorded", kind="at most", limit=0.10),
     Bar(figure="misfit", what="measured siemens star, misfit off 0.118", kind="at most", limit=0.002),
     Bar(figure="misfit_swapped", what="the same with x and y swapped, misfit off 0.326", kind="at most", limit=0.002),
 )

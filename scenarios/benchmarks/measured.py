@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.judge.scaling import fit_run
@@ -20,16 +21,17 @@ STUDY_BUDGET_BYTES = 16 * MIB
 _IMAGE_COUNTS, _STACK_SIZES = (2_048, 8_192, 16_384), (2_048, 8_192, 32_768)
 """A factor of 8 and of 16, so that a spread of 0.1 MiB between runs is 7 B for an image and 3 B for a frame."""
 _REPEATS = 3
-_HOST_LIMIT_BYTES = 4 * GIB
-_TIMEOUT_S = 600.0
+HOST_LIMIT_BYTES = 4 * GIB
+TIMEOUT_S = 600.0
 
 
 def slopes(run_directory: Path, workspace: Path) -> dict[str, float]:
     """Steepest growth of any phase of the lazy loader: upper end of the 95 % interval, bytes for each image and each frame."""
     points = [
-        _point("lazy", image_count=count, stack_size=max(_IMAGE_COUNTS), frame_size=64, batch_size=64) for count in _IMAGE_COUNTS
+        loading_point("lazy", image_count=count, stack_size=max(_IMAGE_COUNTS), frame_size=64, batch_size=64)
+        for count in _IMAGE_COUNTS
     ]
-    points += [_point("lazy", image_count=2_000, stack_size=size, frame_size=64, batch_size=64) for size in _STACK_SIZES]
+    points += [loading_point("lazy", image_count=2_000, stack_size=size, frame_size=64, batch_size=64) for size in _STACK_SIZES]
     _run(run_directory, workspace, points, _REPEATS)
     steepest: dict[tuple[str, str], float] = {}
     for fit in fit_run(load_run(run_directory)):
@@ -48,7 +50,7 @@ def study(run_directory: Path, workspace: Path) -> tuple[dict[str, float], list[
     """The dense study from disk, lazy and eager, on a device of 16 MiB: figures, and how each ended."""
     sizes = {"image_count": IMAGE_COUNT, "stack_size": FRAME_COUNT, "frame_size": FRAME_SIZE, "batch_size": BATCH_SIZE}
     inputs = {"scan_file": str(path_in(workspace).resolve())}
-    points = [_point(loader, **sizes, inputs=inputs, budget_bytes=STUDY_BUDGET_BYTES) for loader in ("lazy", "eager")]
+    points = [loading_point(loader, **sizes, inputs=inputs, budget_bytes=STUDY_BUDGET_BYTES) for loader in ("lazy", "eager")]
     ends = _run(run_directory, workspace, points, 1)
     lazy = [record for record in _phases(run_directory) if "-lazy-" in record.point]
     figures = {"study_eager": float(ends[1] == Outcome.DEVICE_OOM)}
@@ -60,7 +62,7 @@ def study(run_directory: Path, workspace: Path) -> tuple[dict[str, float], list[
     return figures, [f"{loader}: {end}" for loader, end in zip(("lazy", "eager"), ends, strict=True)]
 
 
-def _point(
+def loading_point(
     loader: str,
     *,
     image_count: int,
@@ -70,6 +72,7 @@ def _point(
     inputs: dict[str, str] | None = None,
     budget_bytes: int | None = None,
 ) -> Point:
+    """A point of the scenario ``loading`` at sizes of one's own."""
     loading = SCENARIOS[0]
     parameters: dict[str, Scalar] = {"loader": loader, "image_count": image_count, "stack_size": stack_size}
     return Point(
@@ -84,26 +87,32 @@ def _point(
     )
 
 
-def _run(run_directory: Path, workspace: Path, points: list[Point], repeats: int) -> list[Outcome]:
-    """Measure every point, each run in a child of its own; how the first run of each ended."""
+@contextmanager
+def open_runner(run_directory: Path, workspace: Path, points: list[Point], repeats: int) -> Iterator[Runner]:
+    """A runner on the emulated device, whose run directory plans ``points``."""
     root = Path.cwd()
     device = choose_device("cpu")
     launcher = open_launcher("auto", environment=os.environ, folder=root)
     try:
-        runner = Runner(
+        start_run(run_directory, points=points, repeats=repeats, device=device, command="benchmarks", root=root, settings={})
+        yield Runner(
             run_directory=run_directory,
             device=device,
             launcher=launcher,
             preparer=SpawnLauncher(),
             root=root,
             workspace=workspace,
-            host_limit_bytes=_HOST_LIMIT_BYTES,
-            timeout_s=_TIMEOUT_S,
+            host_limit_bytes=HOST_LIMIT_BYTES,
+            timeout_s=TIMEOUT_S,
         )
-        start_run(run_directory, points=points, repeats=repeats, device=device, command="benchmarks", root=root, settings={})
-        ends = [[runner.measure(point, repeat) for repeat in range(repeats)] for point in points]
     finally:
         launcher.close()
+
+
+def _run(run_directory: Path, workspace: Path, points: list[Point], repeats: int) -> list[Outcome]:
+    """Measure every point, each run in a child of its own; how the first run of each ended."""
+    with open_runner(run_directory, workspace, points, repeats) as runner:
+        ends = [[runner.measure(point, repeat) for repeat in range(repeats)] for point in points]
     return [of_point[0].outcome for of_point in ends]
 
 

@@ -36,14 +36,15 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
 
 
 def declare(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Say what a frame, a group, a batch of X and all tensors of the eager container add up to."""
+    """Say what each tensor of the eager container adds up to by its name, all of them, a frame, a group and a batch of X."""
     channel_count = parameters["gridsize"] ** 2
     arrays = PtychoDataContainer.tensor_bytes(
         image_count=parameters["image_count"], frame_size=parameters["frame_size"], channel_count=channel_count
     )
     frame_bytes = parameters["frame_size"] ** 2 * tf.float32.size
     image_bytes = channel_count * frame_bytes
-    memory.declare(frame=frame_bytes, image=image_bytes, batch=parameters["batch_size"] * image_bytes, arrays=sum(arrays.values()))
+    batch_bytes = parameters["batch_size"] * image_bytes
+    memory.declare(**arrays, arrays=sum(arrays.values()), frame=frame_bytes, image=image_bytes, batch=batch_bytes)
 
 
 def feed(memory: Memory, container: Container, parameters: Mapping[str, Any]) -> None:

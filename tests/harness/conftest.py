@@ -14,6 +14,7 @@ from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import Verdict
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024
 FRAME_BYTES = 64 * 64 * 4
@@ -96,6 +97,16 @@ def images(point: Point) -> int:
     return count
 
 
+def declared_amounts(point: Point) -> dict[str, int]:
+    """What the bodies of the project declare, for N = 64 and C = 4."""
+    return {
+        "frame": FRAME_BYTES,
+        "image": 4 * FRAME_BYTES,
+        "batch": BATCH_BYTES,
+        "arrays": ARRAYS_BYTES_PER_IMAGE * images(point),
+    }
+
+
 @dataclass
 class SyntheticRun:
     """Builds one run directory; change its fields before ``write``."""
@@ -108,6 +119,9 @@ class SyntheticRun:
     """(point, repeat) -> outcome, reason, phase it died in; by default each ends as it is expected to."""
     manifest: dict[str, Any] = field(default_factory=dict)
     """Overrides of run.json."""
+    further: dict[str, int] = field(default_factory=dict)
+    """Repeats beyond the plan, announced, by point."""
+    declared: Callable[[Point], dict[str, int]] = declared_amounts
 
     def plant(
         self, *, phase: str, meter: str, extra: Callable[[Point, int], int], loader: str = "lazy", keep: bool = False
@@ -138,13 +152,19 @@ class SyntheticRun:
         return self
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for point in self.points for repeat in range(self.repeats) for row in self._run_rows(point, repeat)]
+        announced = [
+            {"kind": "remeasure", "point": name, "repeats": number, "reason": "a finding"} for name, number in self.further.items()
+        ]
+        runs = [(point, repeat) for point in self.points for repeat in range(self.repeats + self.further.get(point.name, 0))]
+        return [*announced, *(row for point, repeat in runs for row in self._run_rows(point, repeat))]
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "run.json").write_text(json.dumps(self.run_json()))
-        lines = [json.dumps(row) + "\n" for row in (self.rows() if rows is None else rows)]
-        (self.path / "rows.jsonl").write_text("".join(lines))
+        text = "".join(json.dumps(row) + "\n" for row in (self.rows() if rows is None else rows))
+        (self.path / "rows.jsonl").write_text(text)
+        manifest = self.run_json()
+        sealed = {} if manifest["ended"] is None else {SEAL: seal_of(manifest, text.encode())}
+        (self.path / "run.json").write_text(json.dumps(manifest | sealed))
         return self.path
 
     def run_json(self) -> dict[str, Any]:
@@ -180,13 +200,7 @@ class SyntheticRun:
     def _run_rows(self, point: Point, repeat: int) -> list[dict[str, Any]]:
         run: dict[str, Any] = {"point": point.name, "repeat": repeat}
         outcome, reason, died_in = self._end_of(point, repeat)
-        declared = {
-            "frame": FRAME_BYTES,
-            "image": 4 * FRAME_BYTES,
-            "batch": BATCH_BYTES,
-            "arrays": ARRAYS_BYTES_PER_IMAGE * images(point),
-        }
-        found: list[dict[str, Any]] = [{"kind": "declared", **run, "values": declared}]
+        found: list[dict[str, Any]] = [{"kind": "declared", **run, "values": self.declared(point)}]
         for index, phase in enumerate(point.phases):
             found.append({"kind": "begin", **run, "phase": phase, "index": index})
             if outcome is Outcome.CRASHED and phase == died_in:
@@ -231,7 +245,7 @@ def policy() -> Policy:
     """The policy of the project itself, without what it says of scenarios that the synthetic sweep does not have."""
     whole = read_policy(Path(__file__).parents[2] / "scenarios" / "gate.toml")
     swept = {point.scenario for point in default_points()}
-    sections = ("slope", "growth_class", "budget", "arithmetic", "tolerance")
+    sections = ("slope", "growth_class", "budget", "leak", "arithmetic", "tolerance")
     return whole.model_copy(
         update={
             name: tuple(rule for rule in getattr(whole, name) if rule.scenarios is None or swept & set(rule.scenarios))

@@ -66,6 +66,13 @@ def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_
     assert json.loads((synthetic_run.path / "findings.json").read_text())["exit_code"] == 0
 
 
+def test_the_gate_can_write_the_page_of_what_it_judged(judged, capsys, synthetic_run):
+    """Its exit code stays that of the verdict."""
+    assert main(judged("gate", "--page")) == 4
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    assert (synthetic_run.path / "report.html").exists()
+
+
 def test_accept_needs_a_reason(judged, capsys):
     """It is written into the file that others review."""
     with pytest.raises(SystemExit, match="2"):
@@ -79,7 +86,9 @@ def test_the_reason_stands_in_the_baseline(judged, tmp_path, capsys):
     capsys.readouterr()
     (file,) = (tmp_path / "baselines").iterdir()
 
-    assert tomllib.loads(file.read_text())["provenance"]["reason"] == 'a "quoted" reason'
+    points = tomllib.loads(file.read_text())["point"].values()
+
+    assert {point["accepted"]["reason"] for point in points} == {'a "quoted" reason'}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import BytesError
-from harness.units import format_bytes, format_rate, parse_bytes
+from harness.units import MIB, format_bytes, format_rate, format_way, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,23 @@ def test_slopes_are_printed_in_plain_bytes():
     assert format_rate(65536.4, "image") == "65,536 B/image"
     assert format_rate(-0.4, "image") == "0 B/image"
     assert format_rate(float("-inf"), "image") == "-inf B/image"
+
+
+@pytest.mark.parametrize(
+    ("amounts", "expected"),
+    [
+        ([4 * MIB, 4_299_162, 4_508_877], "4.00 -> 4.10 -> 4.30 MiB"),
+        ([0, 512], "0 -> 512 B"),
+        ([0], "0 B"),
+        ([4 * MIB, 4 * MIB + 1], "4,194,304 -> 4,194,305 B"),
+        ([-2 * MIB, MIB], "-2.00 -> 1.00 MiB"),
+    ],
+)
+def test_a_way_is_in_one_unit_that_tells_its_amounts_apart(amounts, expected):
+    """In bytes where two would look alike."""
+    assert format_way(amounts) == expected
+
+
+def test_a_way_may_leave_some_out():
+    """And shows where."""
+    assert format_way([MIB, 3 * MIB], gap_after=1) == "1.00 -> ... -> 3.00 MiB"

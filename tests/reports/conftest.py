@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
 from reports.html import write_report
 
@@ -159,8 +161,10 @@ class Sweep:
     def write(self, folder: Path) -> Run:
         """The run as a directory, read back as the judge reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(self.manifest()))
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows()))
+        text = "".join(json.dumps(row) + "\n" for row in self.rows())
+        (folder / "rows.jsonl").write_text(text)
+        manifest = self.manifest()
+        (folder / "run.json").write_text(json.dumps({**manifest, SEAL: seal_of(manifest, text.encode())}))
         return load_run(folder)
 
 
@@ -246,3 +250,57 @@ def finding() -> Check:
 @pytest.fixture
 def held() -> Check:
     return HELD
+
+
+class Reader(HTMLParser):
+    """What a browser would see of a page: text, headings, tables, ids and attributes; and whether all tags are closed."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "hr", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        inside = self.open[-1] if self.open else ""
+        self.texts.append((inside, " ".join(data.split())))
+        if inside in {"td", "th"}:
+            self.rows[-1][-1] += data
+
+    def text(self, *tags: str) -> str:
+        """All text, or that directly inside the given tags; style sheets left out."""
+        return " ".join(text for tag, text in self.texts if text and tag != "style" and (not tags or tag in tags))
+
+    def values(self, name: str) -> list[str]:
+        """The values of an attribute, in order."""
+        return [value for _, found, value in self.attributes if found == name]
+
+
+@pytest.fixture
+def read_text() -> Callable[[str], Reader]:
+    return Reader
+
+
+@pytest.fixture
+def read_page() -> Callable[[Path], Reader]:
+    return lambda path: Reader(path.read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, t
     lost = "loading-lazy-image_count=100-stack_size=2048"
     sweep.missing = frozenset({lost})
     run = sweep.write(tmp_path)
-    table = frames.ends_table(run.ends, run.points, 2)
+    table = frames.ends_table(run.ends, run.points, run.repeats_of)
 
     assert 2 * len(run.points) == len(table)
     assert pd.isna(table.loc[table["point"] == lost, "outcome"]).all()

@@ -2,10 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
@@ -18,63 +15,9 @@ from reports.page import make_page
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
 
 
-class Reader(HTMLParser):
-    """What a browser would see of a page: text, headings, tables, ids and attributes; and whether all tags are closed."""
-
-    VOID = frozenset({"meta", "link", "br", "img", "hr", "input"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.rows: list[list[str]] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data: str) -> None:
-        inside = self.open[-1] if self.open else ""
-        self.texts.append((inside, " ".join(data.split())))
-        if inside in {"td", "th"}:
-            self.rows[-1][-1] += data
-
-    def text(self, *tags: str) -> str:
-        """All text, or that directly inside the given tags; style sheets left out."""
-        return " ".join(text for tag, text in self.texts if text and tag != "style" and (not tags or tag in tags))
-
-    def values(self, name: str) -> list[str]:
-        """The values of an attribute, in order."""
-        return [value for _, found, value in self.attributes if found == name]
-
-
 @pytest.fixture
-def read_text() -> Callable[[str], Reader]:
-    return Reader
-
-
-@pytest.fixture
-def read_page() -> Callable[[Path], Reader]:
-    return lambda path: Reader(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def page(whole_path: Path) -> Reader:
-    return Reader(whole_path.read_text(encoding="utf-8"))
+def page(whole_path, read_page):
+    return read_page(whole_path)
 
 
 def test_the_verdict_comes_first_in_words(whole_run, page, judged, finding, held):

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from harness.judge.rules.budget import check_budgets
+from harness.judge.rules.budget import check_budgets, check_floors
+from harness.judge.rules.comparability import check_comparability
 from harness.judge.rules.coverage import check_coverage
 from harness.judge.rules.distance import check_baseline
 from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.leak import check_leaks
 from harness.judge.rules.outcome import check_outcomes
-from harness.judge.rules.shape import check_arithmetic, check_growth_classes, check_slopes
+from harness.judge.rules.shape import check_arithmetic, check_growth_classes
+from harness.judge.rules.slope import check_slopes
 from harness.judge.verdict import Check
 
 Rule = Callable[[Evidence], Iterable[Check]]
@@ -15,9 +18,12 @@ Rule = Callable[[Evidence], Iterable[Check]]
 RULES: tuple[Rule, ...] = (
     check_outcomes,
     check_coverage,
+    check_comparability,
     check_slopes,
     check_growth_classes,
     check_budgets,
+    check_leaks,
+    check_floors,
     check_arithmetic,
     check_baseline,
 )

@@ -1,6 +1,7 @@
 """Was everything seen that was planned: a gate that saw nothing fails."""
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.judge.completeness import missing_from_point, missing_from_run
@@ -15,7 +16,7 @@ def check_coverage(evidence: Evidence) -> Iterator[Check]:
     """The run has a plan and an end, every run its end and phases, every gated meter its readings, every rule a subject."""
     yield from _run_checks(evidence)
     for point in evidence.run.points:
-        for repeat in range(evidence.run.manifest.repeats):
+        for repeat in evidence.run.repeats_of(point.name):
             yield _point_check(evidence, point, repeat)
     yield from _meter_checks(evidence)
     yield from _rule_checks(evidence)
@@ -58,7 +59,7 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
         seen = [
             (point, repeat, phase)
             for point, phase in places
-            for repeat in range(evidence.run.manifest.repeats)
+            for repeat in evidence.run.repeats_of(point.name)
             if phase in evidence.census.finished.get((point.name, repeat), ())
         ]
         reasons = [(point, phase, _unreadable(rows.get((point.name, repeat, phase, meter)))) for point, repeat, phase in seen]
@@ -88,7 +89,7 @@ def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str]) -> Check
     subject = f"{scenario} / {meter_words(meter)}"
     sentence = f"it was read in all {seen} phases."
     if gaps:
-        sentence = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}; run python -m harness doctor"
+        sentence = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}. To do: run python -m harness doctor."
     finding = FindingKind.INCOMPLETE if gaps else None
     return Check(rule=RULE, subject=subject, sentence=f"{subject}: {sentence}", finding=finding, scenario=scenario, meter=meter)
 
@@ -99,7 +100,8 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
         points = [point for point in evidence.run.points if rule.matches(point)]
         if not points and not evidence.partial and evidence.run.points:
             where = "".join(f", {key} {value}" for key, value in rule.where.items())
-            what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}"
+            planned = {point.scenario for point in evidence.run.points}
+            what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
             yield _unanswered(name, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
         known = {phase for point in points for phase in point.phases}
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
@@ -128,6 +130,13 @@ def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
                 )
 
 
+def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
+    """What a scenario that is not planned may be called now."""
+    known = sorted(planned)
+    near = next((match for name in scenarios if name not in known for match in difflib.get_close_matches(name, known, n=1)), "")
+    return f" (it planned {near}; was the scenario renamed?)" if near else ""
+
+
 def _unanswered(name: str, sentence: str) -> Check:
     return Check(rule=RULE, subject=name, sentence=f"{name} of the policy: {sentence}", finding=FindingKind.INCOMPLETE)
 
@@ -137,16 +146,20 @@ def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
     if evidence.baseline is None or evidence.partial:
         return
     planned = {point.name: point for point in evidence.run.points}
+    strangers = [name for name in planned if name not in evidence.baseline.point]
     for name, accepted in evidence.baseline.point.items():
         point = planned.get(name)
         if point is None:
-            sentence = f"{name}: the baseline has this point, but the run did not plan it; measure it, or accept a run without it"
-            yield Check(rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name)
+            yield _lost_point(name, strangers)
             continue
         lost = [phase for phase in accepted.phase if phase not in point.phases]
         if lost:
             subject = point_place(point)
-            sentence = f"{subject}: the baseline has its phase {lost[0]}, but it is no longer measured; measure it, or accept a run"
+            renamed = [phase for phase in point.phases if phase not in accepted.phase]
+            hint = _renamed(lost[0], renamed)
+            sentence = (
+                f"{subject}: the baseline has its phase {lost[0]}, but it is no longer measured{hint}; measure it, or accept a run"
+            )
             yield Check(
                 rule=RULE,
                 subject=subject,
@@ -156,3 +169,17 @@ def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
                 point=name,
                 phase=lost[0],
             )
+
+
+def _lost_point(name: str, strangers: list[str]) -> Check:
+    sentence = (
+        f"{name}: the baseline has this point, but the run did not plan it{_renamed(name, strangers)}; measure it, pass --partial "
+        "when less was measured on purpose, or accept a run without it (--forget-others)"
+    )
+    return Check(rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name)
+
+
+def _renamed(lost: str, strangers: Iterable[str]) -> str:
+    """What it may be called now: the nearest of the names that the baseline does not have."""
+    near = difflib.get_close_matches(lost, list(strangers), n=1)
+    return f" (was it renamed to {near[0]}, which the baseline does not have?)" if near else ""

@@ -1,10 +1,14 @@
 """How far is the run from the accepted baseline? Two-sided: headroom must not grow unseen either."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from statistics import median_high, median_low
 
-from harness.judge.baseline import BaselinePoint, Recorded, file_name, key_in_words
+from harness.judge.attribution import as_multiple
+from harness.judge.baseline import Acceptance, BaselinePoint, Recorded
 from harness.judge.policy import Tolerance
-from harness.judge.rules.evidence import Evidence, meter_words, point_place, repeats_in_words
+from harness.judge.rules.comparability import accept_command
+from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.quorum import decide
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
@@ -16,35 +20,22 @@ _NOUNS = {"growth": "grows by", "retained": "keeps"}
 def check_baseline(evidence: Evidence) -> Iterator[Check]:
     """The smallest repeat of every growth and retained amount against the baseline's, beyond percent AND floor.
 
-    Without tolerances in the policy there is nothing to compare, and no check.
+    Of points that were measured again, at least half of all repeats have to be beyond them. Without tolerances in the
+    policy there is nothing to compare, and no check; without a baseline, comparability says so.
     """
     if not evidence.policy.tolerance or not evidence.run.points:
         return
     if evidence.baseline is None:
-        yield _no_baseline(evidence)
         return
     for point in evidence.run.points:
         accepted = evidence.baseline.point.get(point.name)
         different = "" if accepted is None else accepted.differs_from(point)
         if accepted is None:
-            yield _not_comparable(point, f"the baseline does not have it; {_accept(evidence)}")
+            yield _not_comparable(point, f"the baseline does not have it; {accept_command(evidence)}")
         elif different:
-            yield _not_comparable(point, f"it is not comparable with the baseline: {different}; {_accept(evidence)}")
+            yield _not_comparable(point, f"it is not comparable with the baseline: {different}; {accept_command(evidence)}")
         else:
             yield from _check_point(evidence, point, accepted)
-
-
-def _no_baseline(evidence: Evidence) -> Check:
-    key = evidence.run.manifest.comparability
-    sentence = (
-        f"there is none for {key_in_words(key)} ({evidence.baselines_folder / file_name(key)}); "
-        f"look at the run, then {_accept(evidence)}"
-    )
-    return Check(rule=RULE, subject="baseline", sentence=sentence, finding=FindingKind.NO_BASELINE)
-
-
-def _accept(evidence: Evidence) -> str:
-    return f'accept it with: python -m harness accept {evidence.run.path} --reason "..."'
 
 
 def _not_comparable(point: Point, sentence: str, phase: str = "", meter: str = "") -> Check:
@@ -66,34 +57,63 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
         for tolerance in evidence.policy.tolerances(point.scenario, phase):
             recorded = accepted.phase.get(phase, {}).get(tolerance.meter)
             for field in ("growth", "retained"):
-                amounts = evidence.amounts.get((point.name, phase, tolerance.meter, field))
-                if amounts and recorded is not None:
-                    yield _check_amount(point, phase, tolerance, field, amounts, recorded)
-            measured = (point.name, phase, tolerance.meter, "growth") in evidence.amounts
+                readings = evidence.readings.get((point.name, phase, tolerance.meter, field))
+                if readings and recorded is not None:
+                    yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted.accepted)
+            measured = (point.name, phase, tolerance.meter, "growth") in evidence.readings
             if measured and recorded is None:
-                gap = f"the baseline has no amount for it; {_accept(evidence)}"
+                gap = f"the baseline has no amount for it; {accept_command(evidence)}"
                 yield _not_comparable(point, gap, phase, tolerance.meter)
 
 
 def _check_amount(
-    point: Point, phase: str, tolerance: Tolerance, field: str, amounts: tuple[int, ...], recorded: Recorded
+    evidence: Evidence,
+    point: Point,
+    phase: str,
+    tolerance: Tolerance,
+    field: str,
+    readings: Mapping[int, int],
+    recorded: Recorded,
+    acceptance: Acceptance,
 ) -> Check:
     meter = tolerance.meter
     # What a phase gives back mirrors what others took, and is judged there: giving back less of less is no regression.
-    earlier_bytes, smallest_bytes = max(getattr(recorded, f"{field}_bytes"), 0), max(min(amounts), 0)
+    taken = {repeat: max(amount, 0) for repeat, amount in readings.items()}
+    amounts = tuple(taken.values())
+    earlier_bytes = max(getattr(recorded, f"{field}_bytes"), 0)
     allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
-    change_bytes = smallest_bytes - earlier_bytes
+    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.manifest.repeats] or amounts)
+    worse = least_bytes >= earlier_bytes
+    distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
+    decision = decide(
+        [bytes_away > allowed_bytes for bytes_away in distance],
+        first=abs(least_bytes - earlier_bytes) > allowed_bytes,
+        remeasured=evidence.was_remeasured(point.name),
+        shown=f"have {'more' if worse else 'less'} than the tolerance allows",
+    )
+    which, shown_bytes = "least", least_bytes
+    if decision.words:
+        # The middle one, on the side that half of the runs decide for.
+        which, shown_bytes = "median", (median_high if worse else median_low)(amounts)
+    change_bytes = shown_bytes - earlier_bytes
     place = point_place(point, phase, meter_words(meter))
     found = (
-        f"{_NOUNS[field]} {format_bytes(smallest_bytes)}, baseline {format_bytes(earlier_bytes)}, "
-        f"tolerance {format_bytes(allowed_bytes)} (least of {repeats_in_words(amounts)})"
+        f"{_NOUNS[field]} {format_bytes(shown_bytes)}, baseline {format_bytes(earlier_bytes)} ({acceptance.in_words}), "
+        f"tolerance {format_bytes(allowed_bytes)} ({which} of {runs_in_words(amounts)})"
     )
-    finding, sentence = None, f"{found}."
-    if change_bytes > allowed_bytes:
-        finding, sentence = FindingKind.REGRESSION, f"{found}: {format_bytes(change_bytes)} more."
-    elif -change_bytes > allowed_bytes:
+    words = f"; {decision.words}" if decision.words else ""
+    finding, sentence = None, f"{found}{words}."
+    if decision.stands and worse:
+        like = as_multiple(change_bytes, {name: float(amount) for name, amount in evidence.declared_by(point).items()})
+        finding = FindingKind.REGRESSION
+        sentence = (
+            f"{found}: {format_bytes(change_bytes)} more{f', that is {like}' if like else ''}{words}. To do: find what changed in "
+            f"{phase} since then; if it is meant, {accept_command(evidence)}."
+        )
+    elif decision.stands:
+        finding = FindingKind.IMPROVEMENT
         kept = "if that is real, accept it, so that it is kept"
-        finding, sentence = FindingKind.IMPROVEMENT, f"{found}: {format_bytes(-change_bytes)} less; {kept}."
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}; {kept}. To do: {accept_command(evidence)}."
     return Check(
         rule=RULE,
         subject=f"{place} / {field}",
@@ -103,8 +123,12 @@ def _check_amount(
         point=point.name,
         phase=phase,
         meter=meter,
-        measured=float(smallest_bytes),
+        measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
         unit="B",
         because=tolerance.because,
+        points=(point.name,),
+        readings=seen(point, readings),
+        decision=decision.words,
+        remeasure=finding is not None,
     )

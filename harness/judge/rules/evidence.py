@@ -1,6 +1,6 @@
 """What a rule is given, and the words in which its checks name a place."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,11 @@ from harness.judge.baseline import Baseline
 from harness.judge.completeness import Census
 from harness.judge.policy import Policy
 from harness.judge.scaling import Fit, Series, planned_series
-from harness.judge.table import DECLARED, Place, Run
+from harness.judge.table import Place, Run
+from harness.judge.traces import Trace
+from harness.judge.verdict import Seen
 from harness.records import Point, Scalar
+from harness.units import format_bytes
 
 METER_WORDS: Mapping[str, str] = {
     "device_in_use": "device in use",
@@ -29,22 +32,29 @@ class Evidence:
     policy: Policy
     fits: Mapping[tuple[str, str, str, str, str], Fit]
     """By ``fit_key``."""
-    amounts: Mapping[Place, tuple[int, ...]]
-    """By point, phase, meter and field: bytes of every repeat that finished the phase."""
+    readings: Mapping[Place, Mapping[int, int]]
+    """By point, phase, meter and field: bytes of every repeat that finished the phase, by its number."""
+    declared: Mapping[str, Mapping[str, int]]
+    """By point: what its body said its arrays add up to; a point whose body said nothing may be absent."""
     census: Census
     baseline: Baseline | None
     baselines_folder: Path
+    traces: Callable[[], Mapping[str, Trace]]
+    """The traces of the run by point, read when they are first asked for."""
     partial: bool
     """Only what the run planned is asked for."""
 
-    def declared(self, point: Point, phase: str, meter: str) -> dict[str, int]:
-        """What the bodies said their arrays add up to; the least where repeats differ, so that a limit is never wider."""
-        places = {name: self.amounts.get((point.name, phase, meter, name)) for name in DECLARED}
-        return {name: min(amounts) for name, amounts in places.items() if amounts}
+    def declared_by(self, point: Point) -> Mapping[str, int]:
+        """What the body of a point declared; the least where repeats differ, so that a limit is never wider."""
+        return self.declared.get(point.name, {})
 
     def fit(self, series: Series, phase: str, meter: str, field: str) -> Fit | None:
         """The fit of a series, or None when fewer than two sizes have been read."""
         return self.fits.get(fit_key(series, phase, meter, field))
+
+    def was_remeasured(self, *points: str) -> bool:
+        """Whether further repeats of any of these points were announced."""
+        return any(self.run.further.get(point) for point in points)
 
 
 def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, str, str, str, str]:
@@ -71,9 +81,21 @@ def meter_words(meter: str) -> str:
     return METER_WORDS.get(meter, meter)
 
 
-def repeats_in_words(amounts: tuple[int, ...]) -> str:
-    """``"1 run"`` or ``"4 runs"``."""
-    return f"{len(amounts)} {'run' if len(amounts) == 1 else 'runs'}"
+def runs_in_words(amounts: tuple[int, ...]) -> str:
+    """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to 9.0 MiB, spread 1.0 MiB"``."""
+    if len(amounts) == 1:
+        return "1 run"
+    least, most = min(amounts), max(amounts)
+    if least == most:
+        return f"{len(amounts)} runs, all alike"
+    low, high = format_bytes(least), format_bytes(most)
+    span = f"all about {low}" if low == high else f"{low} to {high}"
+    return f"{len(amounts)} runs, {span}, spread {format_bytes(most - least)}"
+
+
+def seen(point: Point, readings: Mapping[int, int]) -> tuple[Seen, ...]:
+    """The readings of one point as a check lists them."""
+    return tuple(Seen(point=point.name, repeat=repeat, amount_bytes=amount) for repeat, amount in readings.items())
 
 
 def _texts(series: Series) -> dict[str, Scalar]:

@@ -1,28 +1,45 @@
 """Did every run end as its scenario expects: well, or out of memory where that is what it shows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
+from harness.judge.rules.quorum import Decision, decide
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Outcome, Point
 from harness.units import format_bytes
 
 RULE = "outcome"
+_SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
+"""Ends that would be the same again: an exception of the body, and what was never started."""
+_ADVICE: Mapping[Outcome, str] = {
+    Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has it), or change what the scenario expects",
+    Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --host-budget on purpose",
+    Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
+    Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
+    Outcome.EXITED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
+    Outcome.ERROR: "mend the error (the log of this run in logs/ has the traceback), then measure again",
+    Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k, then --partial)",
+}
 _DEVICE_METER = "device_in_use"
 
 
 def check_outcomes(evidence: Evidence) -> Iterator[Check]:
     """One check for each run that has an end; a missing end is a matter of coverage."""
     for point in evidence.run.points:
-        for repeat in range(evidence.run.manifest.repeats):
-            end = evidence.census.ends.get((point.name, repeat))
-            if end is not None:
-                yield _check_end(evidence, point, repeat, end)
+        own = {repeat: evidence.census.ends.get((point.name, repeat)) for repeat in evidence.run.repeats_of(point.name)}
+        ends = {repeat: end for repeat, end in own.items() if end is not None}
+        votes = [end.outcome is not point.expected for end in ends.values()]
+        decision = decide(
+            votes, first=any(votes), remeasured=evidence.was_remeasured(point.name), shown=f"ended other than {point.expected}"
+        )
+        for repeat, end in ends.items():
+            yield _check_end(evidence, point, repeat, end, decision)
 
 
-def _check_end(evidence: Evidence, point: Point, repeat: int, end: End) -> Check:
+def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision: Decision) -> Check:
     outcome, reason, phase = end.outcome, end.reason, end.phase
+    unexpected = outcome is not point.expected
     subject = point_place(point, f"repeat {repeat}")
     finding: FindingKind | None
     if outcome is point.expected:
@@ -33,14 +50,21 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End) -> Check
         finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else FindingKind.REGRESSION
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
+        sentence = f"{sentence.rstrip('.')}. To do: {_ADVICE[outcome]}."
+    words = decision.words if unexpected and outcome not in _SETTLED else ""
+    if words:
+        sentence = f"{sentence} Of this point, {words}."
     return Check(
         rule=RULE,
         subject=subject,
         sentence=f"{subject}: {sentence}",
-        finding=finding,
+        finding=finding if decision.stands or outcome in _SETTLED else None,
         scenario=point.scenario,
         point=point.name,
         phase=phase or "",
+        points=(point.name,),
+        decision=words,
+        remeasure=finding is not None and outcome not in _SETTLED,
     )
 
 

@@ -113,6 +113,7 @@ class HostMeter:
 def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:
     """The three readings of a phase."""
     blind = f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched" if span.blind_s > _LONGEST_BLIND_S else ""
+    source = f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}"
     anon = Reading(
         meter="host_anon",
         quality=Quality.BOUNDED,
@@ -123,7 +124,7 @@ def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Readi
         samples=span.samples,
         rate_hz=span.rate_hz,
         largest_gap_s=span.largest_gap_s,
-        source=f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}",
+        source=source,
         reason="; ".join(filter(None, [blind, note])),
     )
     rss = Reading(

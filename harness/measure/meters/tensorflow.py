@@ -22,7 +22,11 @@ class AllocatorMeter:
         self._start_bytes = 0
 
     def open(self) -> None:
-        """Allocate a known tensor and look for it. Raises MeterUnavailable when the allocator did not count it."""
+        """Allocate a known tensor and look for it, and for its peak once that is reset.
+
+        Raises MeterUnavailable when the allocator did not count it, keeps no statistics (cuda_malloc_async had none at
+        first), or cannot forget a peak.
+        """
         before_bytes, _ = self._read()
         with tf.device(self._device):
             known = tf.zeros([_KNOWN_BYTES], tf.uint8)
@@ -34,11 +38,15 @@ class AllocatorMeter:
                 f"TensorFlow's allocator on {self._device} counted {found_bytes} B of a tensor of {_KNOWN_BYTES} B; "
                 "its statistics cannot be trusted here"
             )
+        self._forget_peak()
+        left_bytes, peak_bytes = self._read()
+        if peak_bytes - left_bytes >= _KNOWN_BYTES:
+            raise MeterUnavailable(f"TensorFlow's allocator on {self._device} does not forget its peak when it is told to")
 
     def begin(self) -> None:
         """Set the peak to what is live now."""
         tf.test.experimental.sync_devices()
-        tf.config.experimental.reset_memory_stats(self._device)
+        self._forget_peak()
         self._start_bytes, _ = self._read()
 
     def end(self) -> tuple[Reading, ...]:
@@ -53,6 +61,12 @@ class AllocatorMeter:
             end_bytes=end_bytes,
         )
         return (reading,)
+
+    def _forget_peak(self) -> None:
+        try:
+            tf.config.experimental.reset_memory_stats(self._device)
+        except ValueError as error:
+            raise MeterUnavailable(f"TensorFlow cannot reset the peak of {self._device}: {error}") from error
 
     def _read(self) -> tuple[int, int]:
         try:

@@ -34,10 +34,12 @@ def test_accepting_prints_old_and_new(synthetic_run, accepting, folder):
     )
     changed = accepting(synthetic_run)
 
+    assert changed[1].startswith("history: only the present acceptance is known, because git says: not a git repository")
     assert first[0] == "loading-eager-image_count=100-stack_size=2048: none -> 12 phases and meters"
     assert again[0] == "nothing changed"
     assert changed == (
         f"{LARGEST_LAZY} / epoch_0 / device_in_use growth: 8.0 MiB (8,388,608 B) -> 9.0 MiB (9,437,184 B)",
+        changed[1],
         f"baseline: {next(folder.iterdir())}",
     )
 

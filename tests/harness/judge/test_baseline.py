@@ -5,8 +5,9 @@ import tomllib
 import pytest
 
 from harness.errors import BaselineError
-from harness.judge.baseline import diff, file_name, find, from_run, read, write
+from harness.judge.baseline import file_name, find, from_run, read, write
 from harness.judge.baseline_text import to_text
+from harness.judge.changes import diff
 from harness.judge.table import load_run
 from harness.records import Outcome
 
@@ -33,11 +34,15 @@ def test_the_text_has_one_block_for_a_point_and_one_line_for_phase_and_meter(syn
     block = text.split('[point."loading-eager-image_count=100-stack_size=2048"]\n')[1].split("\n\n")[0].splitlines()
 
     assert block[0] == 'fixed = { frame_size = 64, gridsize = 2, batch_size = 64, scan = "simulated, seed 0" }'
-    assert block[3] == (
+    assert block[1] == (
+        'accepted = { date = "2026-01-02", run = "20260101T000000Z-1", commit = "0123abcd", changed = "false", '
+        'device = "emulated", isolation = "spawn", repeats = 2, reason = "the first truth" }'
+    )
+    assert block[4] == (
         "phase.construct.device_in_use = { growth_bytes = 32_768_000, growth_spread_bytes = 0, "
         "retained_bytes = 32_768_000, retained_spread_bytes = 0 }"
     )
-    assert len(block) == 1 + 6 * 2
+    assert len(block) == 2 + 6 * 2
 
 
 def test_the_least_of_the_repeats_and_their_spread_are_kept(synthetic_run):
@@ -56,10 +61,10 @@ def test_a_point_that_runs_out_of_memory_keeps_the_phases_before(synthetic_run):
 def test_texts_of_any_kind_survive():
     """Quotes, line breaks, control characters and letters of any script in a reason."""
     reason = 'he said "so\\it is"\n\ttab, bell \x07, delete \x7f, µ, 🔬'
-    document = {"schema_version": 1, "key": {"device": reason}, "provenance": {"reason": reason}, "point": {reason: {"phase": {}}}}
+    document = {"schema_version": 1, "key": {"device": reason}, "point": {reason: {"accepted": {"reason": reason}, "phase": {}}}}
     found = tomllib.loads(to_text(document))
 
-    assert found["provenance"]["reason"] == found["key"]["device"] == next(iter(found["point"])) == reason
+    assert found["key"]["device"] == next(iter(found["point"])) == found["point"][reason]["accepted"]["reason"] == reason
 
 
 def refuse_broken_off(run):
@@ -124,7 +129,7 @@ def test_a_renamed_or_damaged_file_is_refused(synthetic_run, tmp_path):
     for change, words in [
         (text.replace('"2.21"', '"2.20"'), "not for what its name says"),
         (text[: len(text) // 2], "cannot be read"),
-        (text.replace("schema_version = 1", "schema_version = 9"), "schema_version 9"),
+        (text.replace("schema_version = 2", "schema_version = 9"), "schema_version 9"),
         (text.replace("growth_bytes = 0,", "growth_bytes = 0.5,", 1), "is damaged"),
     ]:
         path.write_text(change)

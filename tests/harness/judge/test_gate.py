@@ -39,7 +39,7 @@ def test_the_order_of_the_rows_changes_nothing(synthetic_run, policy, baselines,
 
     pd.testing.assert_frame_equal(serial.phases, shuffled.phases)
     pd.testing.assert_frame_equal(expected.fits, found.fits)
-    assert findings_text(serial, expected.verdict) == findings_text(shuffled, found.verdict)
+    assert findings_text(serial, expected) == findings_text(shuffled, found)
 
 
 def test_the_files_of_a_judgement(synthetic_run, policy, baselines):
@@ -108,7 +108,7 @@ def test_an_amount_without_a_limit_is_null_in_json(synthetic_run, policy, baseli
 
     assert judgement.verdict.exit_code is ExitCode.INCOMPLETE
     assert {check.rule for check in stacks} == {"slope"}
-    assert json.loads(findings_text(run, judgement.verdict))["exit_code"] == 3
+    assert json.loads(findings_text(run, judgement))["exit_code"] == 3
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import PolicyError
-from harness.judge.policy import Amount, read_policy
+from harness.errors import BytesError, PolicyError
+from harness.judge.amount import Amount
+from harness.judge.policy import read_policy
 from scenarios.catalog import SCENARIOS
 
 SLOPE = """
@@ -47,6 +48,27 @@ def test_a_text_is_bytes_or_a_multiple_of_what_was_declared():
     assert Amount.parse("1 batch").in_bytes({"arrays": 10}) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2 X", 20), ("2 Xs", 20), ("1 Y_I", 7), ("3 probes", 15), ("1 coords", 3), ("1 class_", None)]
+)
+def test_a_multiple_may_be_of_whatever_a_body_declares(text, expected):
+    """By name, in the singular or the plural; what no body declared has no size."""
+    assert Amount.parse(text).in_bytes({"X": 10, "Y_I": 7, "probe": 5, "coords": 3}) == expected
+
+
+def test_a_name_that_was_not_declared_is_told_with_the_nearest():
+    """Found only when a run is judged: until then any name is as good as another."""
+    assert Amount.parse("2 Y_phy").gap({"X": 1, "Y_phi": 1}).endswith("is a multiple of: did you mean Y_phi?")
+    assert Amount.parse("2 quanta").gap({"X": 1}).endswith("it declared X; mend the policy or the body")
+
+
+@pytest.mark.parametrize("text", ["1 kib", "1 mb", "1 K", "1 Bytes", "1 bits", "1 MiBs"])
+def test_what_reads_like_bytes_is_bytes_or_a_mistake(text):
+    """Never the name of an array."""
+    with pytest.raises(BytesError, match="write B, KiB, MiB, GiB or TiB"):
+        Amount.parse(text)
+
+
 def test_the_minimal_policy_is_read(tmp_path):
     """Defaults: every phase, growth."""
     path = tmp_path / "gate.toml"
@@ -65,7 +87,7 @@ def test_the_minimal_policy_is_read(tmp_path):
         ('because = "chosen"', 'because = "  "', "empty 'because'"),
         ('"1024 B"', '"1 KB"', "write B, KiB, MiB, GiB or TiB, for example 1KiB"),
         ('"1024 B"', "1024", "1024 is not a text"),
-        ('"1024 B"', '"2 bathces"', "has the unit bathces; write B"),
+        ('"1024 B"', '"2 bathces"', "neither bytes nor a multiple of what bodies declare; did you mean 'batches'?"),
         ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
         ('"16 KiB"', '"1023 B"', "below at_most"),
         ('"image_count"', '"images"', "'image_count' or 'stack_size'"),
@@ -133,6 +155,54 @@ def test_every_mistake_is_told_at_once(tmp_path):
     text = SLOPE.replace("at_most", "at_mots").replace('because = "chosen"', 'because = ""')
 
     assert len(refused(tmp_path, text).splitlines()) == 3  # unknown key, missing key, empty reason
+
+
+LEAK = """
+schema_version = 1
+[[leak]]
+scenarios = ["loading"]
+meters = ["device_in_use"]
+phases = ["epoch_0", "epoch_1"]
+field = "end"
+at_most = "64 KiB"
+because = "chosen"
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"epoch_0", "epoch_1"', '"epoch_0"', "[[leak]] number 1 compares phases that do the same one after the other; name two"),
+        ('phases = ["epoch_0", "epoch_1"]', "", "[[leak]] number 1 compares phases"),
+        ('"end"', '"growth"', "field: Input should be 'peak' or 'end'"),
+        ("at_most", "at_mots", "unknown key 'at_mots'; did you mean 'at_most'?"),
+    ],
+)
+def test_a_leak_needs_two_phases(tmp_path, before, after, words):
+    """What one has more than the one before it."""
+    assert words in refused(tmp_path, LEAK.replace(before, after, 1))
+
+
+REMEASURE = LEAK + '[remeasure]\nrepeats = 3\nbecause = "chosen"\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("repeats = 3", "repeats = 0", "[remeasure]: repeats: "),
+        ("repeats = 3", "repeats = 101", "[remeasure]: repeats: "),
+        ("repeats = 3", "repeat = 3", "[remeasure] has the unknown key 'repeat'; did you mean 'repeats'?"),
+        ('repeats = 3\nbecause = "chosen"', "repeats = 3", "[remeasure] lacks 'because'; say where the limit comes from"),
+        ("[remeasure]", "[remeasur]", "unknown key 'remeasur'; did you mean 'remeasure'?"),
+    ],
+)
+def test_measuring_again_is_checked_as_well(tmp_path, before, after, words):
+    """One to a hundred repeats, with their reason."""
+    path = tmp_path / "whole.toml"
+    path.write_text(REMEASURE)
+
+    assert read_policy(path).remeasure.repeats == 3
+    assert words in refused(tmp_path, REMEASURE.replace(before, after, 1))
 
 
 def test_a_budget_needs_a_limit(tmp_path):

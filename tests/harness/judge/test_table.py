@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.judge.table import load_run, write_phases
+from harness.judge.table import declared_by_point, declared_names, load_run, readings_by_place, write_phases
 from harness.records import Outcome
 
 
@@ -107,9 +107,30 @@ def test_a_later_declaration_overrides_an_earlier_one(synthetic_run):
     assert (row["batch_bytes"], row["arrays_bytes"]) == (7, 32_768_000)
 
 
+def test_every_declared_name_has_a_column(synthetic_run):
+    """Of whatever bodies declare, in the order of the alphabet, whatever the order of the rows; missing where one did not."""
+    synthetic_run.declared = lambda point: {"X": 7, "Y_I": 8} if point.parameters["loader"] == "eager" else {"batch": 9, "X": 5}
+    run = load_run(synthetic_run.write())
+
+    assert declared_names(run.phases) == ("X", "Y_I", "batch")
+    assert list(run.phases.columns[-3:]) == ["X_bytes", "Y_I_bytes", "batch_bytes"]
+    assert declared_by_point(run.phases)["arrays-lazy-image_count=500"] == {"X": 5, "batch": 9}
+    assert readings_by_place(run.phases)["arrays-eager-image_count=500", "construct", "device_in_use", "Y_I"] == {0: 8, 1: 8}
+
+
+def test_the_least_of_what_repeats_declare_holds(synthetic_run):
+    """So that no limit is wider for it."""
+    rows = synthetic_run.rows()
+    rows.append({"kind": "declared", "point": rows[0]["point"], "repeat": 1, "values": {"batch": 7}})
+
+    assert declared_by_point(load_run(synthetic_run.write(rows)).phases)[rows[0]["point"]]["batch"] == 7
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"peak": 1}}\n', "declares 'peak', which the table"),
+        ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"a b": 1}}\n', "declares 'a b', which the table"),
         ('{"kind": "phase", "point": "loadi', "cut short"),
         ("\n", "not JSON"),
         ("\xff\n", "line 3"),
@@ -143,9 +164,10 @@ def test_a_damaged_last_line_is_a_problem(synthetic_run):
     text = (path / "rows.jsonl").read_text()
     (path / "rows.jsonl").write_text(text[:-20])
     run = load_run(path)
+    line, seal = run.problems
 
-    assert len(run.problems) == 1
-    assert f"line {len(text.splitlines())}: damaged or cut short" in run.problems[0]
+    assert f"line {len(text.splitlines())}: damaged or cut short" in line
+    assert "has lost 20 of the" in seal
     assert len(run.ends) == 35
 
 

@@ -90,20 +90,45 @@ def test_reading_a_file_through_a_mapping_is_no_growth_of_the_process():
 
 
 @pytest.mark.parametrize(
-    ("seen", "enough"),
+    ("seen", "shared", "enough"),
     [
-        (Glance(210, 50, 1110), False),  # faults may have brought it to 210, over the bound until now
-        (Glance(210, 50, None), True),
-        (Glance(150, 60, 1000), False),  # files or shared memory have moved
-        (Glance(150, 50, 1000), True),
+        (Glance(150, 50, 1000), 0, True),
+        (Glance(150, 50, 1001), 0, False),  # a fault may have brought it to 101, over the bound until now
+        (Glance(450, 50, None), 0, True),
+        (Glance(450, 350, 1000), 0, True),  # files were mapped, and nothing else can have come
+        (Glance(450, 350, 1001), 0, False),
+        (Glance(450, 350, None), 0, False),
+        (Glance(140, 40, 1000), 0, False),  # files were let go
+        (Glance(470, 370, 1000), 20, False),  # files, or the shared memory that is there
     ],
 )
-def test_a_cheap_look_says_when_it_does_not_say_enough(seen, enough):
+def test_a_cheap_look_says_when_it_does_not_say_enough(seen, shared, enough):
     """And notes nothing then, so that the whole look that follows counts once."""
-    watch = watch_from(100, 50, faulted=1000)
+    watch = watch_from(100, 50, faulted=1000, shared=shared)
 
     assert watch.glance(seen, 1.0) is enough
     assert watch.close().samples == 1 + enough
+
+
+def test_what_moves_is_taken_for_files_three_looks_in_a_row_and_no_longer():
+    """It could be shared memory that was there before, which is the process's own."""
+    watch = watch_from(100, 50, faulted=1000)
+    enough = [watch.glance(Glance(200 + step, 100 + step, 1000), step) for step in range(5)]
+
+    assert enough == [True, True, True, False, False]
+    watch.look(state(100, 110), 6.0, 1000)
+    assert watch.glance(Glance(211, 111, 1000), 7.0)
+
+
+def test_a_window_of_cheap_looks_is_as_wide_as_the_file_moved_in_it():
+    """50 -> 250 -> 240 of file: VmHWM says at least HWM - 250, and at most HWM - 50."""
+    watch = watch_from(100, 50, faulted=1000)
+    watch.glance(Glance(350, 250, 1000), 1.0)
+    watch.look(state(100, 240, highest=450), 2.0, 1900)
+    span = watch.close()
+
+    assert (span.low_anon_bytes, span.high_anon_bytes) == (200, 400 + 2 * LAG)
+    assert span.highest_mapped_bytes == 250
 
 
 def test_a_cheap_look_raises_the_lower_bound_and_the_upper_one_is_never_under_it():

@@ -319,3 +319,38 @@ def test_pynvml_gpustat_and_nvitop_see_what_card_sees(driver, driver_environment
         ]
         for gpu in gpustat["gpus"]
     ] == expected
+
+
+def test_nvitop_sees_the_same_instances(card, driver, driver_environment, in_child):
+    """Memory and processes of each MIG device, by its UUID."""
+    us = os.getpid()
+    for number in (1, 2):
+        driver.add_instance(card, f"MIG-0000000{number}-0000-5000-8000-000000000000", total_bytes=5 * GIB, used_bytes=number * MIB)
+    driver.add_process(card, us, 77 * MIB, instance=2)
+    program = (
+        "import json\nfrom nvitop import Device\n"
+        "print(json.dumps([[m.uuid(), m.memory_used(), [p.gpu_memory() for p in m.processes().values()]]"
+        " for m in Device(0).mig_devices()]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=driver_environment, capture_output=True, check=True, timeout=60)
+    nvitop = json.loads(done.stdout)
+    ours = in_child(
+        f"uuids = {[uuid for uuid, _, _ in nvitop]!r}; cards = [Card.open(uuid) for uuid in uuids]\n"
+        "answer = [[u, c.used_bytes(), [p.used_bytes for p in c.processes()]] for u, c in zip(uuids, cards)]"
+    )
+
+    assert [row[1:] for row in nvitop] == [[MIB, []], [2 * MIB, [77 * MIB]]]
+    assert ours == nvitop
+
+
+def test_gpustat_and_nvitop_fall_back_on_an_old_driver_as_card_does(old_nvml_stub, tmp_path, in_child):
+    """All three by version 1, which counts what the driver keeps."""
+    control = StubControl.create(tmp_path / "old", old_nvml_stub.functions)
+    control.add_device(total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB)
+    environment = {**os.environ, **control.environment(old_nvml_stub.library)}
+    gpustat = json.loads(subprocess.run(GPUSTAT, env=environment, capture_output=True, check=True, timeout=60).stdout)
+    done = subprocess.run([sys.executable, "-c", NVITOP], env=environment, capture_output=True, check=True, timeout=60)
+    ours = in_child(f"answer = Card.open({GPU!r}).used_bytes()", environment)
+    control.close()
+
+    assert (gpustat["gpus"][0]["memory.used"] * MIB, json.loads(done.stdout)[0][1], ours) == (600 * MIB,) * 3

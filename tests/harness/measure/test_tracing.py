@@ -126,12 +126,13 @@ def test_the_rows_of_a_traced_run_are_its_own(traced, runner):
     assert not run.problems
 
 
-def test_an_array_that_becomes_a_tensor_is_told_by_its_size(traced):
-    """No operation names it; it is as large as three batches."""
-    _, traces, _ = traced("convert_array", ("convert", "release"))
+def test_arrays_that_become_tensors_are_told_by_their_size(traced):
+    """No operation names them; each is as large as three batches."""
+    _, traces, _ = traced("convert_arrays", ("convert", "release"))
     largest = only(traces).phases[0].alive[0]
 
     assert (largest.op, largest.each_bytes, largest.like) == ("", 12_288, "3.00 x batch")
+    assert 1 <= largest.count <= 8
 
 
 @pytest.mark.oom

@@ -93,3 +93,10 @@ def see_the_neighbour_off(memory, parameters):
     with memory.phase("look"):
         pass
     StubControl.open().state.devices[0].processes[1].running = 0
+
+
+def wait_for_word(workspace, parameters):
+    """Say that this child is there, and stay until somebody answers."""
+    with (workspace / "there").open("w"):  # a pipe: opens when the other side does
+        pass
+    (workspace / "word").read_bytes()

@@ -1,5 +1,6 @@
 """Devices: budgets at the limit and one past it, which cards there are, and which of them the caller made visible."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -49,6 +50,21 @@ def test_a_card_is_selected_by_uuid_and_keeps_its_size_under_a_budget():
 
     assert device.environment()["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa"
     assert (device.memory_bytes, device.limit_bytes) == (40 * GIB, 1 * GIB)
+
+
+@pytest.mark.parametrize(("budget_bytes", "growth", "forced"), [(None, "on demand", "true"), (GIB, "all at once", "false")])
+def test_a_card_without_a_budget_grows_and_one_with_a_budget_is_taken_at_once(budget_bytes, growth, forced):
+    """Set in the child's environment, where it overrides whatever the caller has there."""
+    device = card().with_budget(budget_bytes)
+
+    assert (device.growth, device.environment()["TF_FORCE_GPU_ALLOW_GROWTH"]) == (growth, forced)
+
+
+def test_a_budget_holds_for_every_card_of_the_set():
+    """Whichever is leased."""
+    device = dataclasses.replace(card(), equals=(card("GPU-bbbb"),)).with_budget(GIB)
+
+    assert [equal.limit_bytes for equal in device.equals] == [GIB]
 
 
 def test_a_budget_above_the_card_is_refused_and_its_whole_size_is_not():

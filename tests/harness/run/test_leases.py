@@ -17,6 +17,7 @@ from harness.judge.table import load_run
 from harness.run import leases
 from harness.run.devices import Device, emulated_device
 from harness.run.ends import ends_of
+from harness.run.isolation import ChildOrder, SpawnLauncher
 from harness.run.leases import lease, lease_folder
 from harness.units import GIB
 
@@ -49,6 +50,46 @@ def test_a_leased_card_is_locked_until_the_child_has_ended_too(tmp_path):
     assert not is_free(lock)
     os.close(inherited)
     assert is_free(lock)
+
+
+@pytest.mark.parametrize("kind", ["spawn", "zygote"])
+def test_a_child_that_outlives_the_lease_keeps_the_card(request, tmp_path, project_root, kind):
+    """Either launcher hands the lock to its child, and keeps no copy of it."""
+    launcher = SpawnLauncher() if kind == "spawn" else request.getfixturevalue("zygote")
+    for pipe in ("there", "word"):
+        os.mkfifo(tmp_path / pipe)
+    job = {
+        "point": "p",
+        "repeat": 0,
+        "body": None,
+        "prepare": "tests.harness.run.lease_children:wait_for_word",
+        "parameters": {},
+        "workspace": str(tmp_path),
+        "rows_path": "",
+        "device": {},
+        "host_limit_bytes": GIB * 4,
+    }
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    with ThreadPoolExecutor() as threads:
+        with lease(device("GPU-a"), locks) as held:
+            order = ChildOrder(
+                job=job,
+                environment=dict(os.environ),
+                folder=project_root,
+                log=tmp_path / "log",
+                timeout_s=60.0,
+                inherited=held.inherited,
+            )
+            child = threads.submit(launcher.run, order)
+            (tmp_path / "there").read_bytes()
+        free_while_it_lives = is_free(locks / "memory-harness-GPU-a.lock")
+        (tmp_path / "word").write_bytes(b".")
+        ended = child.result(timeout=60)
+
+    assert ended.exit_code == 0, (tmp_path / "log").read_text()
+    assert not free_while_it_lives
+    assert is_free(locks / "memory-harness-GPU-a.lock")
 
 
 def test_the_emulated_device_needs_no_lock(tmp_path):
@@ -262,11 +303,14 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
     )
     notes = [line.split(" ") for line in (workspace / "notes").read_text().splitlines()]
     seen = collections.Counter(kind for kind, _, _ in notes)
-    outcomes = {end.point: str(end.outcome) for end in ends_of(tmp_path / "run")}
+    ends = ends_of(tmp_path / "run")
+    outcomes = {end.point: str(end.outcome) for end in ends}
 
     assert "1 failed, 11 passed" in done.stdout, done.stdout + done.stderr
     assert seen == {"held": 12, "free": 10}  # no overlap; two died while they held a card
     assert {uuid for _, uuid, _ in notes} == {"GPU-0", "GPU-1"}
     assert outcomes == {f"hold-{number}": "crashed" if number == 3 else "ok" for number in range(12) if number != 6}
+    held = {f"hold-{number}": uuid for kind, uuid, number in notes if kind == "held"}
+    assert {end.point: end.device for end in ends} == {point: uuid for point, uuid in held.items() if point != "hold-6"}
     assert len(load_run(tmp_path / "run").points) == 12
     assert all(is_free(lock) for lock in Path(workspace / "locks").iterdir())

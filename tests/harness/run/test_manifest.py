@@ -10,6 +10,7 @@ from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.manifest import claim_run_directory, end_run, make_run_directory, plans_anything, start_run
+from harness.seal import seal_of
 
 POINT = Point(
     scenario="loading",
@@ -87,6 +88,7 @@ def test_the_end_is_noted_and_nothing_else_changes(tmp_path):
 
     assert before["ended"] is None
     assert after["ended"] is not None
+    assert after.pop("seal") == seal_of(after, b"")
     assert {**after, "ended": None} == before
 
 

@@ -33,6 +33,9 @@ def test_a_good_run_passes(synthetic_run, verdict_of):
     assert {check.rule for check in verdict.checks} == {
         "coverage",
         "outcome",
+        "comparability",
+        "floor",
+        "leak",
         "slope",
         "growth_class",
         "budget",
@@ -46,19 +49,20 @@ def test_a_good_run_passes(synthetic_run, verdict_of):
 
 
 @pytest.mark.parametrize(
-    ("phase", "change_bytes", "kind"),
+    ("phases", "change_bytes", "kind"),
     [
-        ("epoch_0", 167_772, None),
-        ("epoch_0", 167_773, FindingKind.REGRESSION),
-        ("epoch_0", -167_772, None),
-        ("epoch_0", -167_773, FindingKind.IMPROVEMENT),
-        ("open", 65_536, None),
-        ("open", 65_537, FindingKind.REGRESSION),
+        (("epoch_0", "epoch_1"), 167_772, None),
+        (("epoch_0", "epoch_1"), 167_773, FindingKind.REGRESSION),
+        (("epoch_0", "epoch_1"), -167_772, None),
+        (("epoch_0", "epoch_1"), -167_773, FindingKind.IMPROVEMENT),
+        (("open",), 65_536, None),
+        (("open",), 65_537, FindingKind.REGRESSION),
     ],
 )
-def test_distance_from_the_baseline_has_two_sides(synthetic_run, verdict_of, phase, change_bytes, kind):
+def test_distance_from_the_baseline_has_two_sides(synthetic_run, verdict_of, phases, change_bytes, kind):
     """2 % of 8 MiB are 167,772.16 B; of nothing they are nothing, and the floor of 64 KiB decides."""
-    synthetic_run.plant(phase=phase, meter="device_in_use", extra=lambda point, repeat: change_bytes)
+    for phase in phases:
+        synthetic_run.plant(phase=phase, meter="device_in_use", extra=lambda point, repeat: change_bytes)
     verdict = verdict_of(synthetic_run)
 
     assert kinds(verdict) == ({kind} if kind else set())
@@ -74,7 +78,7 @@ def test_the_least_of_the_repeats_is_compared(synthetic_run, verdict_of):
 
 def test_improvement_exits_with_5(synthetic_run, verdict_of):
     """Accept it, so that headroom does not grow unseen."""
-    synthetic_run.plant(phase="epoch_0", meter="device_in_use", extra=lambda point, repeat: -3 * MIB)
+    synthetic_run.plant(phase="first_batch", meter="device_in_use", extra=lambda point, repeat: -3 * MIB)
     verdict = verdict_of(synthetic_run)
 
     assert verdict.exit_code is ExitCode.IMPROVEMENT

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.judge.gate import judge
+from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 
 MIB = 1024 * 1024
@@ -46,7 +48,8 @@ def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, v
     assert verdict.exit_code is ExitCode.REGRESSION
     assert verdict.findings[0].sentence == (
         "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024 (95 % interval 65,536 to "
-        "65,536; 4 sizes, 8 runs). At 2,000 images that is 125.0 MiB, still held when the phase ends."
+        "65,536; 4 sizes, 8 runs); that is 1.00 x image. At 2,000 images that is 125.0 MiB, still held when the phase ends. "
+        "To do: find what construct makes for each image; the limit is slope rule 1 of the policy."
     )
     assert (verdict.findings[0].measured, verdict.findings[0].limit, verdict.findings[0].unit) == (65_536, 1024, "B/image")
 
@@ -136,7 +139,31 @@ def test_superlinear_growth_of_the_eager_loader(synthetic_run, verdict_of):
     (finding,) = own(verdict_of(synthetic_run), "growth_class")
 
     assert finding.finding is FindingKind.REGRESSION
-    assert "growth is superlinear, allowed is linear" in finding.sentence
+    assert "growth over image_count is superlinear (" in finding.sentence
+    assert "), allowed is linear" in finding.sentence
+
+
+def flat(policy, over):
+    """The policy, and that the lazy loader's growth is flat."""
+    rule = policy.growth_class[0].model_copy(
+        update={"where": {"loader": "lazy"}, "over": over, "at_most": "flat", "phases": ("open",), "only_if_swept": True}
+    )
+    return policy.model_copy(update={"growth_class": (rule,)})
+
+
+@pytest.mark.parametrize(("over", "slope"), [("image_count", 1024), ("stack_size", 1024)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_flat_growth_over_images_and_over_the_stack(synthetic_run, policy, baselines, over, slope, more):
+    """1,024 B for each are flat, one more is not; two stack sizes tell that much, though not the shape."""
+    synthetic_run.plant(
+        phase="open", meter="device_in_use", extra=lambda point, repeat: (slope + more) * (point.parameters.get(over) or 0)
+    )
+    run = load_run(synthetic_run.write())
+    findings = own(judge(run, flat(policy, over), baselines).verdict, "growth_class")
+    shape = "linear" if over == "image_count" else "not flat"
+
+    assert [check.finding for check in findings] == [FindingKind.REGRESSION] * more
+    assert all(f"growth over {over} is {shape} (1,025 B" in one.sentence for one in findings)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +188,4 @@ def test_arithmetic_without_a_declaration_is_incomplete(synthetic_run, verdict_o
     verdict = verdict_of(synthetic_run, rows=rows)
 
     assert kinds(verdict) == {FindingKind.INCOMPLETE}
-    assert rules(verdict) == {"arithmetic", "budget", "slope"}
+    assert rules(verdict) == {"arithmetic", "budget", "floor", "slope"}

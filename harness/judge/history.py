@@ -1,0 +1,173 @@
+"""How accepted amounts moved: every version of a baseline file that git knows, and the one that is there now.
+
+Limits that are raised a little at a time are never raised enough to be noticed; their whole way is.
+"""
+
+import difflib
+import math
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import BaselineError, UsageError
+from harness.judge.baseline import Baseline, BaselinePoint, key_in_words, parse, read
+from harness.units import format_bytes, format_way
+
+AmountPlace = tuple[str, str, str]
+"""Phase, meter, and ``"growth"`` or ``"retained"``."""
+
+_GIT_TIMEOUT_S = 30.0
+"""Chosen: a hundred versions of a file take 0.5 s."""
+_LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
+"""Chosen: what rounds to nothing, and multiples of next to nothing, are told in bytes."""
+_MOST_SHOWN = 6
+"""Amounts of one way; of more, the first and the last ones. Chosen: one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All versions of one baseline file, the oldest first."""
+
+    versions: tuple[Baseline, ...] = ()
+    note: str = ""
+    """What it may lack, and why; empty when nothing."""
+    _points: dict[str, tuple[BaselinePoint, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, name: str) -> tuple[BaselinePoint, ...]:
+        """Every acceptance of a point that changed it, the oldest first."""
+        if name not in self._points:
+            found: list[BaselinePoint] = []
+            for version in self.versions:
+                point = version.point.get(name)
+                if point is not None and not (found and found[-1].says_the_same(point)):
+                    found.append(point)
+            self._points[name] = tuple(found)
+        return self._points[name]
+
+
+NO_HISTORY = History()
+
+
+def read_history(path: Path) -> History:
+    """The versions of the baseline ``path``; without git, or outside of a repository, the present one alone, saying so."""
+    try:
+        commits = _git(path, "log", "--format=%H", "--", path.name).split()
+        shallow = _git(path, "rev-parse", "--is-shallow-repository").strip() == "true"
+    except (OSError, subprocess.SubprocessError) as error:
+        return History(versions=tuple(_present(path)), note=f"only the present acceptance is known, because {_why(error)}")
+    versions, unreadable = [], 0
+    for commit in reversed(commits):
+        try:
+            versions.append(parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}"))
+        except (BaselineError, subprocess.SubprocessError):
+            unreadable += 1  # a version that deleted the file, or that only an older program can read
+    notes = [
+        "git has only a part of the past (a shallow clone); fetch all of it with git fetch --unshallow" if shallow else "",
+        f"{unreadable} earlier versions of the file cannot be read" if unreadable else "",
+        "" if commits else "the file is not committed yet",
+    ]
+    return History(versions=(*versions, *_present(path)), note="; ".join(note for note in notes if note))
+
+
+def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
+    """``"4.00 -> 4.10 -> 4.30 MiB over 3 acceptances since 2026-01-01: +7.5 %"``."""
+    known = [(point, amounts_of(point)[place]) for point in accepted if place in amounts_of(point)]
+    if not known:
+        return "never accepted"
+    amounts = [amount for _, amount in known]
+    moved = [amount for number, amount in enumerate(amounts) if number == 0 or amount != amounts[number - 1]]
+    shown = moved if len(moved) <= _MOST_SHOWN else [moved[0], *moved[1 - _MOST_SHOWN :]]
+    gap = 1 if len(shown) < len(moved) else None
+    count = f"{len(known)} acceptance{'' if len(known) == 1 else 's'}"
+    return f"{format_way(shown, gap_after=gap)} over {count} since {known[0][0].accepted.date}: {_change(amounts[0], amounts[-1])}"
+
+
+def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
+    """Every accepted amount of a point, in bytes."""
+    return {
+        (phase, meter, name): getattr(recorded, f"{name}_bytes")
+        for phase, meters in point.phase.items()
+        for meter, recorded in meters.items()
+        for name in ("growth", "retained")
+    }
+
+
+def histories(folder: Path, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
+    """The history of a point in every baseline file of the folder that ever had it.
+
+    Raises UsageError where none has the point, the phase or the meter, naming the nearest; BaselineError for a damaged file.
+    """
+    known: dict[str, None] = {}
+    lines: list[str] = []
+    for path in sorted(folder.glob("*.toml")):
+        history = read_history(path)
+        known.update((each, None) for version in history.versions for each in version.point)
+        if history.of(name):
+            lines.append(f"{name}, {key_in_words(history.versions[-1].key)} ({path.name})")
+            lines += told(history, name, phase=phase, meter=meter)
+            lines += [f"  history: {history.note}"] if history.note else []
+    if not lines:
+        raise UsageError(f"no baseline in {folder} has ever had the point {name}; {_nearest(name, list(known))}")
+    yield from lines
+
+
+def told(history: History, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
+    """The history of a point: its acceptances, then one line for each amount; without a phase, only those that moved."""
+    accepted = history.of(name)
+    for point in accepted:
+        by = point.accepted
+        yield f"  {by.date}  run {by.run}, commit {by.commit[:12]}, {by.device}: {by.reason}"
+    places = dict.fromkeys(place for point in accepted for place in amounts_of(point))
+    wanted = [place for place in places if phase in (None, place[0]) and meter in (None, place[1])]
+    if not wanted:
+        raise UsageError(f"{name} was never accepted with {_missing(phase, meter, list(places))}")
+    moved = [place for place in wanted if phase is not None or _moved(accepted, place)]
+    yield from (f"  {place[0]} / {place[1]} {place[2]}: {drift(accepted, place)}" for place in moved)
+    if len(moved) < len(wanted):
+        yield f"  {len(wanted) - len(moved)} of {len(wanted)} amounts never moved"
+
+
+def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]) -> str:
+    """The one of the two that no acceptance has, with the nearest that one has."""
+    phases = dict.fromkeys(place[0] for place in places)
+    if phase is not None and phase not in phases:
+        return f"a phase {phase}; {_nearest(phase, list(phases))}"
+    return f"a meter {meter} in {phase}; {_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+
+
+def _moved(accepted: Sequence[BaselinePoint], place: AmountPlace) -> bool:
+    return len({amounts_of(point).get(place) for point in accepted}) > 1
+
+
+def _change(first: int, last: int) -> str:
+    if first == last:
+        return "unchanged"
+    percent = (last - first) / first * 100 if first > 0 else math.inf
+    if not _LEAST_PERCENT <= abs(percent) <= _MOST_PERCENT:
+        return f"{'+' if last > first else ''}{format_bytes(last - first)}"
+    return f"{percent:+.1f} %"
+
+
+def _present(path: Path) -> Iterator[Baseline]:
+    if path.exists():
+        yield read(path)
+
+
+def _git(path: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=path.parent, capture_output=True, text=True, check=True, timeout=_GIT_TIMEOUT_S, encoding="utf-8"
+    )
+    return done.stdout
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "git is not installed, or the folder is not there"
+    said = str(error.stderr or "").strip().splitlines() if isinstance(error, subprocess.CalledProcessError) else []
+    return f"git says: {said[-1].removeprefix('fatal: ')}" if said else f"git failed ({type(error).__name__})"

@@ -1,0 +1,88 @@
+"""What one epoch has more than the epoch before it: whatever a second one adds, every further one adds as well."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from harness.judge.attribution import as_multiple
+from harness.judge.policy import LeakRule
+from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.quorum import decide
+from harness.judge.verdict import Check, FindingKind
+from harness.records import Point
+from harness.units import format_bytes
+
+RULE = "leak"
+_NOUNS = {"peak": "its peak rises by", "end": "ends with more by"}
+
+
+def check_leaks(evidence: Evidence) -> Iterator[Check]:
+    """Each repeat is compared with itself; the worst decides, or most of them where the point was measured again."""
+    for name, rule in evidence.policy.rules():
+        if isinstance(rule, LeakRule):
+            for point in evidence.run.points:
+                for earlier, later in pairwise(rule.phases_of(point)) if rule.matches(point) else ():
+                    for meter in rule.meters:
+                        rises = _rises(evidence, point, meter, rule.field, earlier, later)
+                        if rises:
+                            yield _check_leak(evidence, name, rule, point, meter, (earlier, later), rises)
+
+
+def _rises(evidence: Evidence, point: Point, meter: str, field: str, earlier: str, later: str) -> dict[int, int]:
+    """By repeat, for every repeat that finished both phases."""
+    before = evidence.readings.get((point.name, earlier, meter, field), {})
+    after = evidence.readings.get((point.name, later, meter, field), {})
+    return {repeat: amount - before[repeat] for repeat, amount in after.items() if repeat in before}
+
+
+def _check_leak(
+    evidence: Evidence,
+    name: str,
+    rule: LeakRule,
+    point: Point,
+    meter: str,
+    phases: tuple[str, str],
+    rises: Mapping[int, int],
+) -> Check:
+    declared, amounts = evidence.declared_by(point), tuple(rises.values())
+    limit_bytes, worst = rule.at_most.in_bytes(declared), max(amounts)
+    earlier, later = phases
+    subject = point_place(point, f"{earlier} to {later}", meter_words(meter))
+    finding: FindingKind | None = None
+    words = ""
+    if limit_bytes is None:
+        finding, sentence = FindingKind.INCOMPLETE, f"{rule.at_most.gap(declared)}."
+    else:
+        found = (
+            f"{_NOUNS[rule.field]} {format_bytes(worst)}, limit {rule.at_most.in_words(declared)} "
+            f"(worst of {runs_in_words(amounts)})"
+        )
+        votes = [amount > limit_bytes for amount in amounts]
+        decision = decide(votes, first=any(votes), remeasured=evidence.was_remeasured(point.name), shown="rise by more")
+        words = decision.words
+        sentence = "; ".join(part for part in (found, words) if part) + "."
+        if decision.stands:
+            finding = FindingKind.REGRESSION
+            like = as_multiple(worst, {each: float(amount) for each, amount in declared.items()})
+            parts = [f"{found}: {round(worst - limit_bytes):,} B over it", f"that is {like}" if like else "", words]
+            sentence = (
+                f"{'; '.join(part for part in parts if part)}. To do: find what {later} keeps of {earlier} (a list, a cache, a "
+                f"function traced anew); every further one will add as much. The limit is {name} of the policy."
+            )
+    return Check(
+        rule=RULE,
+        subject=f"{subject} / {rule.field}",
+        sentence=f"{subject}: {sentence}",
+        finding=finding,
+        scenario=point.scenario,
+        point=point.name,
+        phase=later,
+        meter=meter,
+        measured=float(worst),
+        limit=limit_bytes,
+        unit="B",
+        because=rule.because,
+        points=(point.name,),
+        readings=seen(point, rises),
+        decision=words,
+        remeasure=finding is FindingKind.REGRESSION,
+    )

@@ -1,0 +1,167 @@
+"""What grew, in the user's terms: multiples of declared arrays, and what was alive at the peak."""
+
+import gzip
+import json
+
+import pytest
+
+from harness.judge.attribution import MOST_MULTIPLES, alive_at_peak, as_multiple
+from harness.judge.gate import judge
+from harness.judge.table import load_run
+from harness.judge.traces import read_trace
+from harness.records import TRACE_SCHEMA_VERSION, Outcome, TraceEnd, to_json
+
+X_BYTES = 65_536
+SMALLEST, LARGEST = (f"loading-lazy-image_count={count}-stack_size=2048" for count in (100, 2000))
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        (131_072, "2.00 x X"),
+        (132_382, "2.02 x X"),
+        (132_384, ""),
+        (129_762, "1.98 x X"),
+        (129_760, ""),
+        (MOST_MULTIPLES * X_BYTES, "16.00 x X"),
+        ((MOST_MULTIPLES + 1) * X_BYTES, ""),
+        (0, ""),
+        (-X_BYTES, ""),
+        (300, ""),
+    ],
+)
+def test_a_whole_multiple_within_one_percent(amount, expected):
+    """And one byte or one multiple further no more; nothing is said where nothing fits."""
+    assert as_multiple(amount, {"X": X_BYTES, "nothing": 0}) == expected
+
+
+def test_the_smallest_multiple_is_named_and_equals_beside_it():
+    """As large as Y, and as two of X: one of Y is what is said."""
+    assert as_multiple(131_072, {"X": X_BYTES, "Y": 2 * X_BYTES}) == "1.00 x Y"
+    assert (
+        as_multiple(X_BYTES, {"X": X_BYTES, "Y_I": X_BYTES, "Y_phi": X_BYTES, "image": X_BYTES})
+        == "1.00 x X (as large: Y_I, Y_phi)"
+    )
+
+
+def test_an_uncertain_amount_is_about_as_large():
+    """Within its interval, and said so."""
+    assert as_multiple(70_000, {"X": X_BYTES}) == ""
+    assert as_multiple(70_000, {"X": X_BYTES}, within=5_000) == "about 1.07 x X"
+
+
+def arrays(point):
+    """What an eager body declares by name."""
+    count = point.parameters["image_count"]
+    return {"X": X_BYTES * count, "Y": 2 * X_BYTES * count, "image": X_BYTES, "batch": 4_194_304}
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [(2 * X_BYTES, "); that is 1.00 x Y. At 2,000"), (X_BYTES, "); that is 1.00 x X (as large: image). At 2,000")],
+)
+@pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
+def test_a_slope_is_told_in_arrays_that_the_body_declared(synthetic_run, verdict_of, slope, words, meter):
+    """Arrays that grow with the images go first, then what one image is anyway."""
+    synthetic_run.declared = lambda point: arrays(point) | {"frame": 16_384, "arrays": 327_680 * point.parameters["image_count"]}
+    synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: slope * point.parameters["image_count"])
+    (finding,) = [check for check in verdict_of(synthetic_run).findings if check.rule == "slope" and check.scenario == "loading"]
+
+    assert words in finding.sentence
+
+
+# --- traces ---
+
+
+def one(op, shape, each_bytes, count=1, dtype="float32"):
+    return {"op": op, "shape": shape, "dtype": dtype, "region": "output", "each_bytes": each_bytes, "count": count, "like": ""}
+
+
+def write_trace(folder, point, phases):
+    """A trace that tells what was alive in each phase."""
+    edges = {"start_bytes": 0, "peak_bytes": 0, "end_bytes": 0}
+    counts = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
+    times = {"start_ns": 0, "peak_ns": 0, "end_ns": 0}
+    document = {
+        "schema_version": TRACE_SCHEMA_VERSION,
+        "point": point,
+        "device": "CPU:0",
+        "allocator": "bfc",
+        "tensorflow": "2.21.0",
+        "limit_bytes": None,
+        "base_bytes": 0,
+        "declared": {},
+        "phases": [
+            {"phase": name, "index": index, "finished": True, **times, "requested": edges, "allocator": edges, "alive": alive}
+            for index, (name, alive) in enumerate(phases.items())
+        ],
+        "timeline": {"time_ns": [], "requested_bytes": [], "allocator_bytes": []},
+        "counts": {**dict.fromkeys(counts, 0), "other_allocators": {}},
+        "out_of_memory": None,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{point}.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(document).encode()))
+    return path
+
+
+def phases_of(count):
+    """A loader that keeps a copy of its images, beside a batch and an array that was there before."""
+    kept = one("Mul", f"[{count},2]", 8 * count)
+    cast = one("Cast", f"[{count},64,64,4]", X_BYTES * count)
+    return {"open": [kept], "construct": [one("Empty", "[64,64,64,4]", 4_194_304), kept, cast, one("", "", 800 * count)]}
+
+
+@pytest.fixture
+def traced(tmp_path, synthetic_run):
+    """Traces of the smallest and the largest lazy point, and these points."""
+    points = [point for point in synthetic_run.points if point.name in (SMALLEST, LARGEST)]
+    found = {
+        point.name: read_trace(write_trace(tmp_path, point.name, phases_of(point.parameters["image_count"])), point.name)
+        for point in points
+    }
+    return found, points
+
+
+def test_what_grew_most_is_told_and_what_was_there_before_comes_last(traced):
+    """The batch is as large in both, so it did not grow; shapes are those of the largest point."""
+    traces, points = traced
+
+    assert alive_at_peak(traces, points, "construct") == (
+        f"alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; an array of numpy float32, 1.5 MiB"
+    )
+
+
+def test_of_one_point_it_is_what_was_alive(traced):
+    """There is nothing to compare it with."""
+    traces, points = traced
+
+    assert "Cast (100, 64, 64, 4) float32, 6.2 MiB; Empty (64, 64, 64, 4) float32, 4.0 MiB" in alive_at_peak(
+        traces, points[:1], "construct"
+    )
+
+
+def test_without_a_trace_or_a_phase_nothing_is_said(traced):
+    """Nothing is guessed."""
+    traces, points = traced
+
+    assert alive_at_peak({}, points, "construct") == alive_at_peak(traces, points, "release") == ""
+
+
+def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
+    """Read from the run directory, for the device alone."""
+    for meter in ("device_in_use", "host_anon"):
+        synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: 65_536 * point.parameters["image_count"])
+    synthetic_run.manifest["settings"] = {"traces": True}
+    file = f"{LARGEST}.json.gz"
+    end = TraceEnd(point=LARGEST, outcome=Outcome.OK, cause="", reason="", file=file, launcher="spawn", duration_s=1.0)
+    path = synthetic_run.write([*synthetic_run.rows(), {"kind": "traced", **to_json(end)}])
+    write_trace(path / "traces", LARGEST, phases_of(2000))
+    findings = judge(load_run(path), policy, baselines).verdict.findings
+    device, host = (
+        next(check.sentence for check in findings if check.rule == "slope" and check.meter == meter)
+        for meter in ("device_in_use", "host_anon")
+    )
+
+    assert f"; that is 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
+    assert "alive" not in host
