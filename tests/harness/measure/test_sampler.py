@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,14 +163,16 @@ def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampling, sample
 
 
 def test_the_sampler_ends_with_its_parent(project_root):
-    """Killed, the parent closes nothing itself."""
+    """Killed, the parent closes nothing itself, and takes no folder away."""
     program = (
-        "import os, signal; from harness.run.sampling import Sampling; found = Sampling(); found.address();"
+        "import os, signal; from harness.run.sampling import Sampling; found = Sampling(); print(found.address()[0]);"
         "print(found.process_id, flush=True); input(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program], cwd=project_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    address = Path(parent.stdout.readline().strip())
+    assert address.exists()
     sampler = os.pidfd_open(int(parent.stdout.readline()))
     parent.communicate("\n", timeout=60)
     ended, _, _ = select.select([sampler], [], [], 60)
@@ -177,6 +180,7 @@ def test_the_sampler_ends_with_its_parent(project_root):
 
     assert parent.returncode == -signal.SIGKILL
     assert ended == [sampler]
+    assert not address.parent.exists()
 
 
 def test_where_there_is_no_proc_psutil_tells_the_resident_set_and_says_what_it_cannot():
