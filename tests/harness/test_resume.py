@@ -64,14 +64,14 @@ def interrupt(rows):
     raise KeyboardInterrupt
 
 def terminate(rows):
-    os.kill(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid(), signal.SIGTERM)
+    os.kill(CONTROLLER, signal.SIGTERM)
     signal.pause()
 
 def kill_this_process(rows):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def kill_the_controller(rows):
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(CONTROLLER, signal.SIGKILL)
     signal.pause()
 
 def tear(rows):
@@ -85,6 +85,9 @@ TROUBLES = {
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig):
     from harness.pytest_plugin import _DIRECTORY
+    global CONTROLLER
+    # Not by an environment variable: this session may itself have been started by a worker of another one.
+    CONTROLLER = os.getppid() if hasattr(pytestconfig, "workerinput") else os.getpid()
     return FakeRunner(pytestconfig.stash[_DIRECTORY])
 """
 
