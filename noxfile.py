@@ -1,5 +1,6 @@
 """Every job of the project as one command: ``nox -s gate``, ``nox -s tests``, ``nox -l`` for the rest."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -85,18 +86,23 @@ def report(session: nox.Session) -> None:
 def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> None:
     arguments = [argument for argument in session.posargs if argument != "--partial"]
     partial = ["--partial"] if "--partial" in session.posargs else []
-    directory = _option(arguments, "--memory-out")
+    directory = _option(arguments, "--resume") or _option(arguments, "--memory-out")
     if directory is None:
         directory = f"artifacts/{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         arguments += ["--memory-out", directory]
     if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
-        arguments += ["-n", "2"]
+        arguments += ["-n", str(_workers())]
     measured = _code(session, "pytest", "scenarios", *options, *arguments)
     if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
     if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *partial):
         sys.exit(code)
+
+
+def _workers() -> int:
+    """One more than there are processors, because a child that runs out of memory waits for 10 s; 4 at most, for their memory."""
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 def _code(session: nox.Session, program: str, *arguments: str) -> int:

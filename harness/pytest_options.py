@@ -78,6 +78,13 @@ def declare_options(parser: pytest.Parser) -> None:
         help="how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
         "or auto: the first where it is safe (default: auto)",
     )
+    parser.addini(
+        "memory_preload",
+        "libraries that scenario bodies import and that the zygote may import for all of them, before it forks; never the code "
+        "under test, which each child has to import for itself",
+        type="args",
+        default=[],
+    )
     group.addoption(
         "--host-budget",
         metavar="SIZE",

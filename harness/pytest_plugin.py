@@ -120,6 +120,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     """Remember the whole sweep, before -k and its like choose from it; a resumed run leaves out what it has already."""
     config.stash[_COLLECTED] = _points(items)
+    items[:] = [item for item in items if not _is_left_untraced(item)]
     yield
     resumed = config.stash[_RESUMED]
     if resumed is None:
@@ -211,7 +212,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    launcher = open_launcher(pytestconfig.getoption("isolation"), environment=os.environ, folder=pytestconfig.rootpath)
+    launcher = open_launcher(
+        pytestconfig.getoption("isolation"),
+        environment=os.environ,
+        folder=pytestconfig.rootpath,
+        preload=pytestconfig.getini("memory_preload"),
+    )
     runner = Runner(
         run_directory=pytestconfig.stash[_DIRECTORY],
         device=_device(pytestconfig),
@@ -317,6 +323,11 @@ def _run_of(item: pytest.Item) -> tuple[Point, int] | None:
     if callspec is None or not isinstance(point, Point) or "measure" not in getattr(item, "fixturenames", ()):
         return None
     return point, callspec.params["repeat"]
+
+
+def _is_left_untraced(item: pytest.Item) -> bool:
+    run = _run_of(item)
+    return run is not None and run[1] == TRACED_REPEAT and not run[0].traced
 
 
 def _points(items: list[pytest.Item]) -> list[Point]:

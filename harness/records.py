@@ -130,6 +130,8 @@ class Point:
     expected: Outcome = Outcome.OK
     device_budget_bytes: int | None = None
     """Size of the device for this point alone; None is the run's own setting."""
+    traced: bool = True
+    """Whether a sweep that traces runs this point once more to record its allocations; where another point tells the same, no."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of this point's children, before the device's own; say in ``fixed`` what they mean for its numbers."""
 

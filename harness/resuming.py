@@ -37,8 +37,9 @@ class Resumption:
 
     directory: str
     repeats: int
-    traces: bool
     planned: tuple[str, ...]
+    traced: tuple[str, ...]
+    """Points that are to have a traced run."""
     measured: frozenset[RunKey]
     """Runs with an end that can be judged, the traced ones included."""
     void: frozenset[RunKey]
@@ -46,28 +47,29 @@ class Resumption:
 
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether this run is planned, and not measured yet."""
-        return point in self.planned and (point, repeat) not in self.measured
+        planned = self.traced if repeat == TRACED_REPEAT else self.planned
+        return point in planned and (point, repeat) not in self.measured
 
     @property
     def run_count(self) -> int:
         """Runs that the whole has, traced ones included."""
-        return len(self.planned) * (self.repeats + self.traces)
+        return len(self.planned) * self.repeats + len(self.traced)
 
     def to_json(self) -> str:
         """As text, for a worker."""
         return json.dumps(
-            [self.directory, self.repeats, self.traces, self.planned, sorted(self.measured), sorted(self.void)],
+            [self.directory, self.repeats, self.planned, self.traced, sorted(self.measured), sorted(self.void)],
         )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, traces, planned, measured, void = json.loads(text)
+        directory, repeats, planned, traced, measured, void = json.loads(text)
         return cls(
             directory=directory,
             repeats=repeats,
-            traces=traces,
             planned=tuple(planned),
+            traced=tuple(traced),
             measured=frozenset((point, repeat) for point, repeat in measured),
             void=frozenset((point, repeat) for point, repeat in void),
         )
@@ -83,8 +85,8 @@ def read_resumption(path: Path) -> Resumption:
     return Resumption(
         directory=str(path),
         repeats=manifest.repeats,
-        traces=traces,
         planned=tuple(point.name for point in manifest.planned),
+        traced=tuple(point.name for point in manifest.planned if traces and point.traced),
         measured=measured,
         void=frozenset(left_rows - measured),
     )

@@ -180,6 +180,8 @@ def read_traces(run: Run) -> Traces:
         return Traces(found, absent)
     for point in run.points:
         end = run.traces.get(point.name)
+        if end is None and not point.traced:
+            continue
         if end is None:
             absent[point.name] = "its traced run has no end: it was broken off, or left out"
         elif end.file is None:

@@ -47,8 +47,12 @@ def main() -> int:
     line = socket.socket(fileno=os.dup(0))
     worker.die_with_parent()
     cannot_adopt = _adopt_orphans()
-    for name in _PRELOADED:
-        import_module(name)
+    try:
+        for name in (*_PRELOADED, *sys.argv[1:]):
+            import_module(name)
+    except ImportError as error:
+        _send(line, {"refused": f"{name} cannot be imported: {error}"})
+        return 1
     gc.collect()
     gc.freeze()  # the children's collector leaves the imported objects alone, so their pages stay shared
     refusal = cannot_adopt or unfit_to_fork() or _canary()

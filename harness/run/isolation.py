@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -134,18 +134,19 @@ class ZygoteLauncher:
 
     name = "zygote"
 
-    def __init__(self, *, environment: Mapping[str, str], folder: Path) -> None:
-        """Start the zygote. Raises ZygoteRefused with its reason when it finds itself unfit to fork."""
+    def __init__(self, *, environment: Mapping[str, str], folder: Path, preload: Sequence[str] = ()) -> None:
+        """Start the zygote, which imports ``preload`` as well. Raises ZygoteRefused when it finds itself unfit to fork."""
         if not hasattr(os, "pidfd_open"):
             raise ZygoteRefused("it needs Linux")
         self._environment = {**environment, **QUIET}
         self._folder = folder
+        self._preload = tuple(preload)
         self._start()
 
     def _start(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", _ZYGOTE],
+            [sys.executable, "-m", _ZYGOTE, *self._preload],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -253,8 +254,8 @@ def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(child.pid, number)
 
 
-def open_launcher(isolation: Isolation, *, environment: Mapping[str, str], folder: Path) -> Launcher:
-    """The launcher that ``isolation`` means here.
+def open_launcher(isolation: Isolation, *, environment: Mapping[str, str], folder: Path, preload: Sequence[str] = ()) -> Launcher:
+    """The launcher that ``isolation`` means here; ``preload`` names libraries that the zygote imports before it forks.
 
     ``"auto"`` is the zygote, or fresh interpreters where it refuses; the launcher's name, which is in every row, then
     says why. ``"zygote"`` insists, and raises ZygoteRefused.
@@ -262,7 +263,7 @@ def open_launcher(isolation: Isolation, *, environment: Mapping[str, str], folde
     if isolation == "spawn":
         return SpawnLauncher()
     try:
-        return ZygoteLauncher(environment=environment, folder=folder)
+        return ZygoteLauncher(environment=environment, folder=folder, preload=preload)
     except ZygoteRefused as refusal:
         if isolation == "zygote":
             raise
