@@ -68,7 +68,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Speed and memory beside the alternatives; about 25 minutes and 6 GB of disk. Options: `nox -s benchmarks -- --help`."""
-    session.install("-e", ".")
+    session.install("-e", ".[test]")
     if code := _code(session, "python", "-m", "scenarios.benchmarks", *session.posargs):
         sys.exit(code)
 

@@ -30,6 +30,8 @@ _ROUNDS = 5
 """Measured on the simulated scan: 3 rounds learn slower, 8 no better; they cost a tenth of a step."""
 _FLAT_START = 1e-3
 """Chosen: spread of the decoders' last weights, so that training starts at an object of amplitude 1 and phase 0."""
+_PATCHES = "_object_patches"
+"""Where a model keeps its traced function."""
 
 Patches = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -156,8 +158,11 @@ def compile_model(
 def object_patches(model: keras.Model) -> Patches:
     """A function of X * s (b, N, N, C) and coords (b, 1, 2, C) that gives the object there, (b, N, N, C) complex64.
 
-    Traced once, for batches of every size; it keeps nothing between calls.
+    Traced once for each model, for batches of every size, and kept by it; it keeps nothing of a call.
     """
+    known: Patches | None = getattr(model, _PATCHES, None)
+    if known is not None:
+        return known
     inner = keras.Model(model.inputs, _layer(model, "patches").output)
     signature = [tf.TensorSpec(tensor.shape, tf.float32) for tensor in model.inputs]
 
@@ -165,6 +170,8 @@ def object_patches(model: keras.Model) -> Patches:
         return to_complex(inner([scaled, coords], training=False))
 
     patches: Patches = tf.function(predict, input_signature=signature)
+    # Made anew for each call, every one would be kept until the garbage collector finds the cycles of its graph.
+    setattr(model, _PATCHES, patches)
     return patches
 
 

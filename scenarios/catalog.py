@@ -34,10 +34,11 @@ LOADERS = ("eager", "lazy")
 
 MODEL_COUNTS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "training": {"eager": (64,), "lazy": (64, 128, 256)},
-    "inference": {"eager": (), "lazy": (32, 64, 128)},
+    "inference": {"eager": (), "lazy": (16, 96, 192)},
 }
 """Groups that the network sees. The lazy loader's slope is gated and needs three sizes; what the eager one costs is known
-from ``loading``, and one point shows that it trains. Each child traces a step of the network first, 4 s of its 6."""
+from ``loading``, and one point shows that it trains. Some predictions peak 0.2 to 0.8 MiB above others, whatever their number:
+over 176 groups that is a quarter of one. Each child traces a step of the network first, 4 s of its 6."""
 MODEL_GRIDSIZE: Mapping[str, int] = {"training": 1, "inference": 2}
 """Single frames train at 3 ms each on one core, groups of 4 by the same code in four times that."""
 MODEL_FRAME_SIZE = 32

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,15 @@ from rich.table import Table
 from harness.errors import HarnessError
 from scenarios.benchmarks import measured
 from scenarios.benchmarks.bars import Row, judge
+from scenarios.benchmarks.isolation import isolation
 from scenarios.benchmarks.overhead import overhead
+from scenarios.benchmarks.sampling import brackets, detection
 from scenarios.bodies.scans import prepare, scan_path
 
 SIEMENS_STAR = Path("../shared/data/siemens_star/siemens_star_contract.npz")
 WARM_SCAN = {"stack_size": 4096, "frame_size": 64}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-STEPS = ("feeds", "peaks", "first_batch", "opening", "cold", "study", "slopes", "misfits", "overhead")
+STEPS = ("feeds", "peaks", "first_batch", "opening", "cold", "study", "slopes", "misfits", "overhead", "isolation", "sampling")
 
 
 class Benchmarks:
@@ -97,6 +100,16 @@ class Benchmarks:
         self.figures |= figures
         self.tables |= tables
 
+    def isolation(self) -> None:
+        """What a child costs, forked and fresh."""
+        self.figures |= isolation(self.out / "isolation", 2 * self.repeats)
+
+    def sampling(self) -> None:
+        """Spikes that the sampler sees, and its share of a core."""
+        with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder:
+            self.figures |= detection(Path(folder))
+        self.figures |= brackets(self.repeats)
+
     @functools.cached_property
     def _large_scan(self) -> Path:
         """The workspace, once the large file is in it and its energies are kept."""
@@ -139,7 +152,7 @@ def main() -> int:
             task = progress.add_task(f"{number} of {len(steps)}: {run.__doc__}")
             try:
                 run()
-            except (RuntimeError, OSError, HarnessError) as error:
+            except (RuntimeError, OSError, ImportError, HarnessError) as error:
                 benchmarks.notes.append(f"{step} could not be measured: {error}")
             progress.remove_task(task)
     rows = judge(benchmarks.figures, benchmarks.reasons)

@@ -44,7 +44,7 @@ def test_running_out_of_memory_is_expected_of_the_eager_loader_alone():
 
 @pytest.mark.parametrize(
     ("scenario", "counts"),
-    [("training", {"eager": (64,), "lazy": (64, 128, 256)}), ("inference", {"eager": (), "lazy": (32, 64, 128)})],
+    [("training", {"eager": (64,), "lazy": (64, 128, 256)}), ("inference", {"eager": (), "lazy": (16, 96, 192)})],
 )
 def test_the_network_is_swept_on_a_small_scan_of_its_own(scenario, counts):
     """Whatever scan and counts are asked for: whole batches, and one operation at a time."""

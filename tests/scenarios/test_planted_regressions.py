@@ -84,13 +84,13 @@ def test_predictions_kept_on_the_device_turn_the_gate_red(verdict_with):
     """As model.predict keeps them: complex64 of 32 x 32 x 4 for each image."""
     code, said = verdict_with(KEPT_PREDICTION, file="ptycho/reconstruct.py", anchor=YIELDED, chosen="inference and lazy")
     found = re.search(
-        r"inference / lazy / predict_0 / device in use: grows by (?P<slope>[\d,]+) B per image, limit 512 .*still held", said
+        r"inference / lazy / predict_0 / device in use: grows by (?P<slope>[\d,]+) B per image, limit 4,096 .*still held", said
     )
 
     assert code == 1, said
     assert found is not None, said
-    # The first prediction of a run shares its peak with what is traced: the slope of the peak is a little less.
-    assert int(found["slope"].replace(",", "")) == pytest.approx(32_768, rel=0.05)
+    # More than they are where BFC hands out a free chunk whole; the first prediction shares its peak with what is traced.
+    assert 0.95 * 32_768 <= int(found["slope"].replace(",", "")) < 2 * 32_768
 
 
 def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
