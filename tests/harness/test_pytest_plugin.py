@@ -45,7 +45,7 @@ class FakeRunner:
         )
         row = {"kind": "end", **to_json(end)}
         if repeat == TRACED_REPEAT:
-            file = None if outcome is Outcome.CRASHED else "a file"
+            file = None if outcome is Outcome.CRASHED else "a.json.gz"
             reason = "killed by SIGKILL" if outcome is Outcome.CRASHED else ""
             traced = TraceEnd(
                 point=point.name, outcome=outcome, cause="", reason=reason, file=file, launcher="fake", duration_s=0.0
@@ -138,7 +138,7 @@ def test_without_traces_each_point_is_only_repeated(sweep, pytester, workers):
     result.assert_outcomes(passed=7, failed=2)
     assert (len(ends(pytester)), traced(pytester)) == (8, [])
     assert manifest(pytester)["settings"]["traces"] is False
-    assert "traced" not in result.stdout.str()
+    assert "-traced" not in result.stdout.str()
 
 
 def test_a_selection_plans_what_it_selects(sweep, pytester):
