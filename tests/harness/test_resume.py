@@ -43,7 +43,8 @@ class FakeRunner:
         with open("started.txt", "a") as file:
             file.write(name + "\\n")
         if repeat == TRACED_REPEAT:
-            end = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file="f.json.gz", launcher="fake", duration_s=0.0)
+            file = "f.json.gz"
+            end = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file=file, launcher="fake", duration_s=0.0)
             append_row(rows, {"kind": "traced", **to_json(end)})
         else:
             append_row(rows, {"kind": "begin", **run, "phase": "construct", "index": 0})
