@@ -2,8 +2,9 @@
 
 Read from /proc/self/smaps_rollup, which walks every page table: 16 to 40 ms at 512 MiB here. So it is for the traced run
 alone, begins first and ends last. What is read at the end of a phase is taken for the start of the next as well when this
-process has neither faulted a page in nor let one go in between: its own pages are the same ones then. (Another process
-that shares some of them may have come or gone; that moves PSS and USS without this one's doing, and is not asked for twice.)
+process has hardly faulted a page in or let one go in between (``_SAME_PAGES``): its own pages are the same ones then. (Another
+process that shares some of them may have come or gone; that moves PSS and USS without this one's doing, and is not asked for
+twice.)
 
 USS of a forked child grows as the pages that it has from its parent are written to, reference counts included.
 """
@@ -21,6 +22,9 @@ from harness.records import Quality, Reading
 _ROLLUP = Path("/proc/self/smaps_rollup")
 _FIELD = re.compile(rb"^(Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
 _KIB = 1024  # /proc prints kibibytes and calls them kB (proc_pid_smaps(5))
+_SAME_PAGES = 64
+"""Chosen: 256 KiB, a quarter of what host memory is exact to. The harness itself faults in some tens of pages between two phases,
+and each further look would cost a traced run more than its trace does."""
 _REASON = "read at the edges of the phase alone: it takes tens of milliseconds"
 
 
@@ -52,7 +56,7 @@ class SharesMeter:
         self._rollup = rollup
         self._counters: ProcCounters | None = None
         self._start: Shares | None = None
-        self._last: tuple[Shares, object] | None = None
+        self._last: tuple[Shares, tuple[int, ...]] | None = None
 
     def open(self) -> None:
         """Read once. Raises MeterUnavailable where the kernel has no such file (Linux 4.14)."""
@@ -63,9 +67,8 @@ class SharesMeter:
             raise MeterUnavailable(f"needs Linux's {self._rollup}: {error}") from error
 
     def begin(self) -> None:
-        """Note the start of a phase, read again only if a page has come or gone since the last look."""
-        unmoved = self._last is not None and self._last[1] == self._moved()
-        self._start = self._last[0] if unmoved and self._last is not None else self._look()
+        """Note the start of a phase, read again only if more than some pages have come or gone since the last look."""
+        self._start = self._look() if self._last is None or self._has_moved(self._last[1]) else self._last[0]
 
     def end(self) -> tuple[Reading, ...]:
         """Both amounts at both edges."""
@@ -88,12 +91,15 @@ class SharesMeter:
 
     def _look(self) -> Shares:
         shares = Shares.from_rollup(self._rollup.read_bytes())
-        self._last = shares, self._moved()
+        self._last = shares, self._pages()
         return shares
 
-    def _moved(self) -> object:
-        """What is different once a page of this process has come or gone: its faults, and what is resident."""
+    def _has_moved(self, before: tuple[int, ...]) -> bool:
+        return any(abs(now - then) > _SAME_PAGES for now, then in zip(self._pages(), before, strict=True))
+
+    def _pages(self) -> tuple[int, ...]:
+        """What is different once a page of this process has come or gone: its faults, and what is resident. In pages."""
         assert self._counters is not None  # noqa: S101 - open() has set it
         usage = resource.getrusage(resource.RUSAGE_SELF)
         state: HostState = self._counters.look()
-        return usage.ru_minflt, usage.ru_majflt, state[:3]
+        return usage.ru_minflt, usage.ru_majflt, *(amount_bytes // resource.getpagesize() for amount_bytes in state[:3])

@@ -52,7 +52,7 @@ def counted(tmp_path, monkeypatch):
     rollup.write_bytes(ROLLUP)
     meter = SharesMeter(EMULATED, rollup=rollup)
     moved = [0]
-    monkeypatch.setattr(SharesMeter, "_moved", lambda self: moved[0])
+    monkeypatch.setattr(SharesMeter, "_pages", lambda self: (1000, moved[0]))
     meter.open()
     meter.begin()
     meter.end()
@@ -61,8 +61,8 @@ def counted(tmp_path, monkeypatch):
 
 
 @LINUX
-@pytest.mark.parametrize(("pages_moved", "start_bytes"), [(0, 700 * 1024), (1, 800 * 1024)])
-def test_an_edge_is_shared_only_where_no_page_came_or_went(counted, pages_moved, start_bytes):
+@pytest.mark.parametrize(("pages_moved", "start_bytes"), [(0, 700 * 1024), (64, 700 * 1024), (65, 800 * 1024), (-65, 800 * 1024)])
+def test_an_edge_is_shared_only_where_hardly_a_page_came_or_went(counted, pages_moved, start_bytes):
     """The end of one phase and the start of the next."""
     meter, moved = counted
     moved[0] += pages_moved
