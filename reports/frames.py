@@ -130,6 +130,8 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
     if stack is not None:
         chosen = chosen[chosen[STACK] == stack]
     peaks = run_peaks(phases, points, DEVICE_METER)
+    # What there was before the first phase is not the loader's: start-up's tensors, and what fills the device's first region.
+    peaks = peaks.assign(peak_bytes=peaks["rise_bytes"])
     died = ends.loc[ends["outcome"] == Outcome.DEVICE_OOM, ["point"]].drop_duplicates()
     # Deaths of other scenarios on the same device belong to other pictures.
     shown = described["point"].isin(chosen["point"]) | described["device_budget_bytes"].notna()

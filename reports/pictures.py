@@ -113,7 +113,8 @@ def _peak_caption(picture: PeakPicture) -> str:
         repeats = int(picture.peaks["runs"].max())
         least = f"the least of {repeats:,} repeats" if repeats > 1 else "one run for each point"
         sentences.append(
-            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}: {least}."
+            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}, "
+            f"less what there was before the first of them: {least}."
         )
     sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
     if picture.device_bytes is not None:
