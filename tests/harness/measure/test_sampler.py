@@ -75,7 +75,8 @@ def test_a_short_spike_beside_a_mapped_file_is_bracketed(sampler, child, amount_
     assert len(brackets) == 8
     for anon, top_bytes in brackets:
         assert anon["quality"] == Quality.BOUNDED
-        assert anon["start_bytes"] < anon["peak_bytes"] <= anon["peak_bound_bytes"]
+        # A machine that leaves the sampler no time for 8 MiB leaves the lower bound at the start: less is known, nothing is wrong.
+        assert anon["start_bytes"] <= anon["peak_bytes"] <= anon["peak_bound_bytes"]
         # The interpreter's own few pages may come on top of what the child saw of itself.
         assert anon["peak_bytes"] - MIB // 4 <= top_bytes <= anon["peak_bound_bytes"]
         assert reading(phases[0], "host_mapped")["peak_bytes"] - reading(phases[0], "host_mapped")["start_bytes"] == 128 * MIB
@@ -84,10 +85,14 @@ def test_a_short_spike_beside_a_mapped_file_is_bracketed(sampler, child, amount_
 @LINUX
 def test_the_bracket_of_a_long_enough_look_is_narrower_than_a_mebibyte(sampler, child):
     """64 MiB take longer to touch than windows last, so the bracket is as narrow as what a file moves in one of them."""
-    phases = lines(child(sampler, "beside_a_mapped_file", 64 * MIB, 128 * MIB, mmap.MAP_PRIVATE, 12))
-    on_time = [anon for anon in (reading(phase, "host_anon") for phase in phases) if anon["largest_gap_s"] < ON_TIME_S]
-    if not on_time:
-        pytest.skip("this machine is so busy that the sampler was late in each of 12 phases")
+    on_time = []
+    for _ in range(5):
+        phases = lines(child(sampler, "beside_a_mapped_file", 64 * MIB, 128 * MIB, mmap.MAP_PRIVATE, 12))
+        on_time = [anon for anon in (reading(phase, "host_anon") for phase in phases) if anon["largest_gap_s"] < ON_TIME_S]
+        if on_time:
+            break
+    else:
+        pytest.skip("this machine is so busy that the sampler was late in each of 60 phases")
 
     assert min(anon["peak_bound_bytes"] - anon["peak_bytes"] for anon in on_time) <= MIB
 
