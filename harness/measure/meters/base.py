@@ -41,6 +41,64 @@ class Meter(Protocol):
         """The readings of the phase that ``begin`` started."""
 
 
+class Paced(Protocol):
+    """How a phase was polled."""
+
+    @property
+    def samples(self) -> int:
+        """Looks in all."""
+
+    @property
+    def rate_hz(self) -> float:
+        """Looks a second."""
+
+    @property
+    def largest_gap_s(self) -> float:
+        """The longest time without one."""
+
+    @property
+    def duration_s(self) -> float:
+        """Of the phase."""
+
+
+def polled(
+    meter: str, pace: Paced, amounts_bytes: tuple[int, int, int], *, source: str, reason: str = "", contended: str = ""
+) -> Reading:
+    """A reading of a meter that was polled over the phase; ``amounts_bytes`` are start, highest and end."""
+    start_bytes, peak_bytes, end_bytes = amounts_bytes
+    reading = Reading(
+        meter=meter,
+        quality=Quality.SAMPLED,
+        start_bytes=start_bytes,
+        peak_bytes=peak_bytes,
+        end_bytes=end_bytes,
+        samples=pace.samples,
+        rate_hz=pace.rate_hz,
+        largest_gap_s=pace.largest_gap_s,
+        source=source,
+        reason=reason,
+        contended=contended,
+    )
+    return judged_by_its_pace(reading, pace.duration_s)
+
+
+def read_at_edges(
+    meter: str, start_bytes: int, end_bytes: int, *, source: str, reason: str, largest_gap_s: float | None = None
+) -> Reading:
+    """A reading of a meter that was looked at when the phase began and when it ended, and not in between."""
+    return Reading(
+        meter=meter,
+        quality=Quality.UNRESOLVED,
+        start_bytes=start_bytes,
+        peak_bytes=max(start_bytes, end_bytes),
+        end_bytes=end_bytes,
+        samples=2,
+        largest_gap_s=largest_gap_s,
+        source=source,
+        reason=reason,
+    )
+
+
 def judged_by_its_pace(reading: Reading, duration_s: float) -> Reading:
     """A sampled reading as it is, or unresolved where it was sampled too thinly to say what the peak was."""
     samples, gap_s = reading.samples or 0, reading.largest_gap_s or 0.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
 from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
-from harness.measure.meters.base import MeterContext, judged_by_its_pace
+from harness.measure.meters.base import MeterContext, polled, read_at_edges
 from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
 from harness.units import format_bytes
@@ -96,13 +96,10 @@ class HostMeter:
             "host_mapped": (start.mapped_bytes, end.mapped_bytes),
         }
         return tuple(
-            Reading(
-                meter=name,
-                quality=Quality.UNRESOLVED,
-                start_bytes=start_bytes,
-                peak_bytes=max(start_bytes, end_bytes),
-                end_bytes=end_bytes,
-                samples=2,
+            read_at_edges(
+                name,
+                start_bytes,
+                end_bytes,
                 source="the edges of the phase",
                 reason=f"{reason}, in mid-phase; what is left are its edges",
             )
@@ -136,37 +133,17 @@ def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Readi
         source=source,
         reason=blind,
     )
-    mapped = Reading(
-        meter="host_mapped",
-        quality=Quality.SAMPLED,
-        start_bytes=span.start_mapped_bytes,
-        peak_bytes=span.highest_mapped_bytes,
-        end_bytes=span.end_mapped_bytes,
-        samples=span.samples,
-        rate_hz=span.rate_hz,
-        largest_gap_s=span.largest_gap_s,
-        source="RssFile",
-    )
-    return anon, rss, judged_by_its_pace(mapped, span.duration_s)
+    mapped_bytes = (span.start_mapped_bytes, span.highest_mapped_bytes, span.end_mapped_bytes)
+    return anon, rss, polled("host_mapped", span, mapped_bytes, source="RssFile")
 
 
 def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
     """The readings where the system tells the resident set alone."""
     apart = f"{sys.platform} tells the resident set alone, not what is the process's own and what is mapped from files"
-    rss = Reading(
-        meter="host_rss",
-        quality=Quality.SAMPLED,
-        start_bytes=span.start_resident_bytes,
-        peak_bytes=span.highest_resident_bytes,
-        end_bytes=span.end_resident_bytes,
-        samples=span.samples,
-        rate_hz=span.rate_hz,
-        largest_gap_s=span.largest_gap_s,
-        source="psutil",
-        reason="polled: the system keeps no peak that can be reset",
-    )
+    resident_bytes = (span.start_resident_bytes, span.highest_resident_bytes, span.end_resident_bytes)
+    why = "polled: the system keeps no peak that can be reset"
     return (
         Reading.unavailable("host_anon", apart),
-        judged_by_its_pace(rss, span.duration_s),
+        polled("host_rss", span, resident_bytes, source="psutil", reason=why),
         Reading.unavailable("host_mapped", apart),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import MeterUnavailable
 from harness.measure.cardspan import CardPhase
-from harness.measure.meters.base import MeterContext, judged_by_its_pace
+from harness.measure.meters.base import MeterContext, polled, read_at_edges
 from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
 
@@ -60,34 +60,26 @@ def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, R
     """The readings of a phase."""
     span, edges = phase.span, (phase.start, phase.end)
     unknown = next((edge.others_unknown for edge in edges if edge.others_unknown), "")
-    device = Reading(
-        meter="nvml_device_used",
-        quality=Quality.SAMPLED,
-        start_bytes=span.start_bytes,
-        peak_bytes=span.peak_bytes,
-        end_bytes=span.end_bytes,
-        samples=span.samples,
-        rate_hz=span.rate_hz,
-        largest_gap_s=span.largest_gap_s,
+    device = polled(
+        "nvml_device_used",
+        span,
+        (span.start_bytes, span.peak_bytes, span.end_bytes),
         source=source,
         contended="; ".join(dict.fromkeys(edge.others for edge in edges if edge.others)),
         reason=f"whether others use the card cannot be told: {unknown}" if unknown else "",
     )
     process = _process_reading(phase)
-    return judged_by_its_pace(device, span.duration_s), process, _accounted_reading(phase, process)
+    return device, process, _accounted_reading(phase, process)
 
 
 def _process_reading(phase: CardPhase) -> Reading:
     start_bytes, end_bytes = phase.start.process_bytes, phase.end.process_bytes
     if start_bytes is None or end_bytes is None:
         return Reading.unavailable("nvml_process", phase.start.not_listed or phase.end.not_listed)
-    return Reading(
-        meter="nvml_process",
-        quality=Quality.UNRESOLVED,
-        start_bytes=start_bytes,
-        peak_bytes=max(start_bytes, end_bytes),
-        end_bytes=end_bytes,
-        samples=2,
+    return read_at_edges(
+        "nvml_process",
+        start_bytes,
+        end_bytes,
         largest_gap_s=phase.span.duration_s,
         source="the list of processes",
         reason="read at the edges of the phase alone: the list takes milliseconds under a lock of the driver",

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import HostState, ProcCounters
-from harness.measure.meters.base import MeterContext
-from harness.records import Quality, Reading
+from harness.measure.meters.base import MeterContext, read_at_edges
+from harness.records import Reading
 
 _ROLLUP = Path("/proc/self/smaps_rollup")
 _FIELD = re.compile(rb"^(Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
@@ -76,16 +76,7 @@ class SharesMeter:
             raise MeterUnavailable("the phase was ended before it began")
         end = self._look()
         return tuple(
-            Reading(
-                meter=name,
-                quality=Quality.UNRESOLVED,
-                start_bytes=start_bytes,
-                peak_bytes=max(start_bytes, end_bytes),
-                end_bytes=end_bytes,
-                samples=2,
-                source="smaps_rollup",
-                reason=_REASON,
-            )
+            read_at_edges(name, start_bytes, end_bytes, source="smaps_rollup", reason=_REASON)
             for name, start_bytes, end_bytes in zip(self.names, self._start, end, strict=True)
         )
 
