@@ -162,10 +162,7 @@ def _checks(expected: tuple[Expectation, ...], rows: list[dict[Any, Any]], end: 
     for expectation in expected:
         row = found.get((expectation.meter, expectation.phase))
         if row is None or row["quality"] == Quality.UNAVAILABLE:
-            reason = (
-                str(row["reason"]) if row is not None and row["reason"] else f"the self-check ended {end.outcome}: {end.reason}"
-            )
-            yield _absent(expectation, reason)
+            yield _absent(expectation, _why_absent(row, end))
         else:
             yield _compared(expectation, row)
 
