@@ -13,6 +13,7 @@ from harness.run.devices import choose_device
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import start_run
 from harness.run.runner import Runner
+from harness.run.sampling import Sampling
 from harness.units import GIB, MIB
 from scenarios.benchmarks.large import BATCH_SIZE, FRAME_COUNT, FRAME_SIZE, IMAGE_COUNT, path_in
 from scenarios.catalog import SCENARIOS
@@ -88,14 +89,16 @@ def loading_point(
 
 
 @contextmanager
-def open_runner(run_directory: Path, workspace: Path, points: list[Point], repeats: int) -> Iterator[Runner]:
-    """A runner on the emulated device, whose run directory plans ``points``."""
+def open_runner(
+    run_directory: Path, workspace: Path, points: list[Point], repeats: int, sampling: Sampling | None = None
+) -> Iterator[Runner]:
+    """A runner on the emulated device, whose run directory plans ``points``; with a sampler of its own, or with ``sampling``."""
     root = Path.cwd()
     device = choose_device("cpu")
     launcher = open_launcher("auto", environment=os.environ, folder=root)
     try:
         start_run(run_directory, points=points, repeats=repeats, device=device, command="benchmarks", root=root, settings={})
-        yield Runner(
+        runner = Runner(
             run_directory=run_directory,
             device=device,
             launcher=launcher,
@@ -104,7 +107,12 @@ def open_runner(run_directory: Path, workspace: Path, points: list[Point], repea
             workspace=workspace,
             host_limit_bytes=HOST_LIMIT_BYTES,
             timeout_s=TIMEOUT_S,
+            sampling=sampling or Sampling(),
         )
+        try:
+            yield runner
+        finally:
+            runner.close()
     finally:
         launcher.close()
 

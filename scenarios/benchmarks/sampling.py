@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,19 +22,15 @@ from harness.measure.hostcounters import ProcCounters
 from harness.measure.meters.base import MeterContext
 from harness.measure.meters.host import HostMeter
 from harness.measure.samplerline import SamplerLine
-from harness.records import Outcome, Point, Reading, Scalar, phase_from_json
-from harness.run.devices import choose_device
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.records import Outcome, Point, Reading, phase_from_json
 from harness.run.runner import Runner
 from harness.run.sampling import Sampling
 from harness.units import GIB, MIB
-from scenarios.catalog import SCENARIOS
+from scenarios.benchmarks.measured import loading_point, open_runner
 
 _USED = "nvmlDeviceGetMemoryInfo_v2"
 _SPIKES = 150
 _APART_NS = 10_000_000
-_PARAMETERS: dict[str, Scalar] = {"loader": "lazy", "image_count": 2000, "stack_size": 2048}
 
 
 class NoSampling(Sampling):
@@ -148,41 +145,19 @@ def calls_us() -> dict[str, float]:
 
 def loading(repeats: int, workspace: Path) -> dict[str, float]:
     """The lazy loader's run with the sampler, of that without, in turns: wall time, and time in its phases, in percent more."""
-    scenario = SCENARIOS[0]
-    point = Point(
-        scenario=scenario.name,
-        body=scenario.body,
-        prepare=scenario.prepare,
-        phases=scenario.phases,
-        parameters=_PARAMETERS,
-        fixed={"frame_size": 64, "gridsize": 2, "batch_size": 64},
-    )
-    launcher = open_launcher("auto", environment=os.environ, folder=Path.cwd())
+    point = loading_point("lazy", image_count=2000, stack_size=2048, frame_size=64, batch_size=64)
     ratios: dict[str, list[float]] = {"wall": [], "phases": []}
-    with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder:
+    with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder, ExitStack() as opened:
         contenders = {
-            name: _runner(Path(folder) / name, launcher, workspace, sampling)
+            name: opened.enter_context(open_runner(Path(folder) / name, workspace, [point], repeats + 1, sampling))
             for name, sampling in (("with", Sampling()), ("without", NoSampling()))
         }
-        for runner in contenders.values():
-            start_run(
-                runner.run_directory,
-                points=[point],
-                repeats=repeats + 1,
-                device=runner.device,
-                command="benchmarks",
-                root=Path.cwd(),
-                settings={},
-            )
         for repeat in range(repeats + 1):
             order = list(contenders.items()) if repeat % 2 else list(contenders.items())[::-1]
             seconds = {name: _seconds(runner, point, repeat) for name, runner in order}
             if repeat:  # the first one warms up
                 for index, what in enumerate(ratios):
                     ratios[what].append(seconds["with"][index] / seconds["without"][index])
-        for runner in contenders.values():
-            runner.close()
-    launcher.close()
     return {f"sampler_{what}_percent": 100 * (median(found) - 1) for what, found in ratios.items()}
 
 
@@ -193,20 +168,6 @@ def _seconds(runner: Runner, point: Point, repeat: int) -> tuple[float, float]:
     rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     phases = [phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat]
     return end.duration_s, sum(phase.duration_s for phase in phases)
-
-
-def _runner(run_directory: Path, launcher: Any, workspace: Path, sampling: Sampling) -> Runner:  # noqa: ANN401 - a Launcher
-    return Runner(
-        run_directory=run_directory,
-        device=choose_device("cpu"),
-        launcher=launcher,
-        preparer=SpawnLauncher(),
-        root=Path.cwd(),
-        workspace=workspace,
-        host_limit_bytes=4 * GIB,
-        timeout_s=300.0,
-        sampling=sampling,
-    )
 
 
 def _context(line: SamplerLine | None) -> MeterContext:
