@@ -124,7 +124,10 @@ class Point:
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Files of the user's, by name; passed to the body as well, but no part of what makes points comparable."""
     phases: tuple[str, ...]
-    """The phases a whole run has, in order."""
+    """The phases a whole run has, in order; empty where that is not known beforehand: whatever the runs of its scenario enter."""
+    path: str = ""
+    """Folder from which the body and what it imports are taken before anything else; empty: only the root that the children
+    start in. A place on this machine, and no part of what makes points comparable."""
     prepare: str | None = None
     """``"package.module:function"`` that makes the input files, run in a child of its own, unmeasured."""
     expected: Outcome = Outcome.OK
