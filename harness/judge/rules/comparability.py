@@ -82,7 +82,7 @@ def _isolation(evidence: Evidence, baseline: Baseline | None) -> Iterator[Check]
     for meter in sorted(gated):
         if ", " in now:
             words = f"{meter_words(meter)} depends on how children start, and those of this run were started by {now}"
-            yield _not_comparable("", meter, f"{words}. To do: measure again with --isolation spawn", FindingKind.INCOMPLETE)
+            yield _not_comparable("", meter, f"{words}. To do: measure again with --memory-isolation spawn", FindingKind.INCOMPLETE)
             continue
         then = {
             point.accepted.isolation
