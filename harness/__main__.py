@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     accept.set_defaults(command=_accept)
 
-    _add_annotate(
-        commands.add_parser("annotate", help="print the findings of a judged run as annotations for GitHub's pull requests")
-    )
+    _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
 
     history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
@@ -115,6 +113,12 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a package under test, as a path from here: mypkg, src/mypkg (default: those that the run knows)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("github", "gitlab"),
+        default="github",
+        help="workflow commands for GitHub's log, or GitLab's code quality report as JSON (default: %(default)s)",
     )
     parser.set_defaults(command=_annotate)
 
@@ -231,9 +235,15 @@ def _accept(options: argparse.Namespace) -> int:
 def _annotate(options: argparse.Namespace) -> int:
     from reports.annotate import annotate
 
-    for line in annotate(
-        options.run, since=options.changed_since, subjects=options.subject, policy=options.policy, folder=Path.cwd()
-    ):
+    lines = annotate(
+        options.run,
+        since=options.changed_since,
+        subjects=options.subject,
+        policy=options.policy,
+        folder=Path.cwd(),
+        form=options.format,
+    )
+    for line in lines:
         print(line, flush=True)
     return ExitCode.PASS
 

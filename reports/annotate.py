@@ -1,4 +1,4 @@
-"""The annotations of one run directory, as lines for GitHub's log."""
+"""The annotations of one run directory: lines for GitHub's log, or a report for GitLab."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -10,10 +10,16 @@ from harness.judge.gate import FINDINGS_FILE
 from harness.records import RUN_FILE
 from reports.annotations import Spot, annotations, command, parse_findings, spot
 from reports.changed import changed_files, folder_in_repository
+from reports.code_quality import code_quality_text
+
+FORMATS = ("github", "gitlab")
+"""Workflow commands for the log; a code quality report."""
 
 
-def annotate(run: Path, *, since: str | None, subjects: Collection[str], policy: Path, folder: Path) -> Iterator[str]:
-    """A workflow command for each finding of ``run``, put where the working tree around ``folder`` differs from ``since``.
+def annotate(
+    run: Path, *, since: str | None, subjects: Collection[str], policy: Path, folder: Path, form: str = FORMATS[0]
+) -> Iterator[str]:
+    """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from ``since``.
 
     ``subjects`` are the packages under test, as paths from ``folder``; none: those that the run knows. Raises
     RunDirectoryError when the run was not judged; UsageError when git cannot compare, after the last annotation.
@@ -34,7 +40,10 @@ def annotate(run: Path, *, since: str | None, subjects: Collection[str], policy:
             )
         except UsageError as error:
             refused, place = error, Spot(why=f"Not put on a file: {error}.")
-    yield from map(command, annotations(found, place))
+    if form == "gitlab":
+        yield code_quality_text(found, place, otherwise=policy.as_posix())
+    else:
+        yield from map(command, annotations(found, place))
     if refused is not None:
         raise refused
 

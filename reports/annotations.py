@@ -41,6 +41,7 @@ class Told:
 
     kind: str
     rule: str
+    subject: str
     sentence: str
 
 
@@ -94,7 +95,8 @@ def parse_findings(text: str, name: str) -> Findings:
 
 
 def _told(finding: Mapping[str, Any]) -> Told:
-    return Told(kind=str(finding["finding"]), rule=str(finding["rule"]), sentence=str(finding["sentence"]))
+    kind, rule, subject, sentence = (str(finding[name]) for name in ("finding", "rule", "subject", "sentence"))
+    return Told(kind=kind, rule=rule, subject=subject, sentence=sentence)
 
 
 def spot(changed: Sequence[ChangedFile], *, since: str, subjects: Collection[str], beside: Collection[str]) -> Spot:

@@ -24,7 +24,7 @@ def put(*changed, subjects=("ptycho",)):
 
 def judged(*findings, exit_code=1, verdict="regression"):
     """What findings.json holds, of findings as (kind, sentence)."""
-    told = [{"finding": kind, "rule": "slope", "sentence": sentence} for kind, sentence in findings]
+    told = [{"finding": kind, "rule": "slope", "subject": "loading", "sentence": sentence} for kind, sentence in findings]
     document = {"schema_version": SCHEMA_VERSION, "verdict": verdict, "exit_code": exit_code, "sentence": "All.", "findings": told}
     return parse_findings(json.dumps(document), "findings.json")
 
