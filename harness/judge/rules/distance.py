@@ -86,7 +86,7 @@ def _check_amount(
     worse = least_bytes >= earlier_bytes
     distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
     decision = decide(
-        [bytes_away > allowed_bytes for bytes_away in distance],
+        [bytes_away - allowed_bytes for bytes_away in distance],
         first=abs(least_bytes - earlier_bytes) > allowed_bytes,
         remeasured=evidence.was_remeasured(point.name),
         shown=f"have {'more' if worse else 'less'} than the tolerance allows",
@@ -130,5 +130,5 @@ def _check_amount(
         points=(point.name,),
         readings=seen(point, readings),
         decision=decision.words,
-        remeasure=finding is not None,
+        remeasure=decision.may_be_noise,
     )
