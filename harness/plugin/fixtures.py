@@ -1,6 +1,5 @@
 """The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and everybody's ``memory_run``."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -10,10 +9,10 @@ from harness.errors import HarnessError, RunDirectoryError
 from harness.plugin.marks import WANTED, make_point
 from harness.plugin.measuring import Measured, NotChosen, measure_point
 from harness.plugin.result import MemoryRun
+from harness.plugin.running import open_runner
 from harness.plugin.session import SESSION
 from harness.plugin.settings import read_call
 from harness.records import Point, RunEnd
-from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.runner import Runner, void_run
 
 RUNNER = "memory_runner"
@@ -35,26 +34,8 @@ class MemoryRunFixture(Protocol):
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    session = pytestconfig.stash[SESSION]
-    launcher = open_launcher(
-        pytestconfig.getoption("memory_isolation"),
-        environment=os.environ,
-        folder=pytestconfig.rootpath,
-        preload=pytestconfig.getini("memory_preload"),
-    )
-    runner = Runner(
-        run_directory=session.directory,
-        device=session.device(),
-        launcher=launcher,
-        preparer=SpawnLauncher(),
-        root=pytestconfig.rootpath,
-        workspace=pytestconfig.rootpath / "artifacts" / "inputs",
-        host_limit_bytes=pytestconfig.getoption("memory_host_budget"),
-        timeout_s=pytestconfig.getoption("memory_timeout"),
-    )
-    yield runner
-    runner.close()
-    launcher.close()
+    with open_runner(pytestconfig.stash[SESSION]) as runner:
+        yield runner
 
 
 @pytest.fixture
@@ -90,7 +71,8 @@ def memory_run(memory_runner: Runner, request: pytest.FixtureRequest) -> MemoryR
     def memory_run(body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
         if body is None and not arguments:
             if _RESULT in item.stash:
-                return item.stash[_RESULT]
+                found: MemoryRun = item.stash[_RESULT]
+                return found
             pytest.fail(
                 f"{item.nodeid}: memory_run() gives what the test's marker has measured, and no marker names a body; write "
                 "memory_run('package.module:function', ...)",
@@ -131,7 +113,6 @@ def _measured(item: pytest.Item, runner: Runner, call: tuple[str | None, Mapping
         body, arguments = call
         settings, parameters = read_call(settings, parameters, body, arguments, item.config.rootpath)
     point = make_point(wanted.scenario, settings, parameters)
-    session.device().with_budget(point.device_budget_bytes)  # one that the device cannot have is told before a child is started
     return measure_point(session, runner, point, repeats=settings.repeats, test=item.nodeid, planned=call is None)
 
 

@@ -68,8 +68,8 @@ def _read_rule(argument: str, section: str, entry: object, *, because: str, phas
     if section == "slope" and "at_most" in rule:
         # The interval of the slope has to lie below the limit: what cannot be told from more than the limit is no pass.
         rule.setdefault("resolve", rule["at_most"])
-    if section == "leak":
-        rule.setdefault("phases", _repeated(argument, phases))
+    if section == "leak" and "phases" not in rule:
+        rule["phases"] = _repeated(argument, phases)
     own = str(rule.get("because") or "").strip()
     rule["because"] = f"{because}: {own}" if own else because
     _check(argument, section, rule, phases)
@@ -101,4 +101,6 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
         raise UsageError(str(error).replace(f": [[{section}]] number 1", "")) from error
     strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
     if strangers:
-        raise UsageError(f"{argument} names the phase {strangers[0]!r}, which is none of the test's; {nearest(strangers[0], phases)}")
+        raise UsageError(
+            f"{argument} names the phase {strangers[0]!r}, which is none of the test's; {nearest(strangers[0], phases)}"
+        )

@@ -103,8 +103,8 @@ def function_of(item: pytest.Item) -> str:
 
 def _idle(item: pytest.Item) -> str:
     return (
-        f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not take {FIXTURE}, so nothing would be measured; "
-        f"write @pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"
+        f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not take {FIXTURE}, so nothing "
+        f"would be measured; write @pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"
     )
 
 
@@ -142,7 +142,9 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
             raise UsageError(f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the body alone has none")
         strangers = [name for name in mark.kwargs if name not in known]
         if strangers:
-            raise UsageError(f"@pytest.mark.{MARK} has the unknown argument {strangers[0]!r}; {nearest(strangers[0], sorted(known))}")
+            raise UsageError(
+                f"@pytest.mark.{MARK} has the unknown argument {strangers[0]!r}; {nearest(strangers[0], sorted(known))}"
+            )
         if mark.args:
             found.setdefault("body", mark.args[0])
         for name in SETTINGS:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.plugin.limits import FURTHER_REPEATS
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import MeasuredBefore, RunSession
@@ -36,6 +35,8 @@ def measure_point(session: RunSession, runner: Runner, point: Point, *, repeats:
     Raises UsageError where the test's point has the name of another one, NotChosen where nobody wants it, RunDirectoryError
     where what is measured cannot be written.
     """
+    from harness.plugin.judging import judge_point  # pandas is loaded where something was measured, nowhere else
+
     before = session.measured.get(point.name)
     if before is not None and (before.test != test or before.execution == session.executions[test]):
         raise UsageError(_twice(point, before.test, test))
@@ -43,29 +44,20 @@ def measure_point(session: RunSession, runner: Runner, point: Point, *, repeats:
         raise NotChosen
     from_byte = (session.directory / ROWS_FILE).stat().st_size if before is None and session.resumed is None else 0
     count = session.repeats_of(repeats)
-    there = session.there_already(point)
-    if not there and before is None and (not planned or count != session.repeats):
+    if before is None and (not planned or count != session.repeats):
         announce_point(session.directory, point, test=test, repeats=count)
-    owed = before.repeats if before is not None else max(count, len(there))
+    owed = before.repeats if before is not None else count + session.further_of(point)
     session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed)
     for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
         _measure(session, runner, point, repeat, again=before is not None)
-    findings = judge_point(session, point)
-    offence = next((finding for finding in findings if finding.remeasure), None)
-    if offence is not None and owed == count:  # what has more than that was measured again before
-        announce_repeats(session.directory, point.name, FURTHER_REPEATS, reason=offence.sentence)
-        session.measured[point.name] = MeasuredBefore(test, session.executions[test], count + FURTHER_REPEATS)
-        for repeat in range(count, count + FURTHER_REPEATS):
+    findings, offender = judge_point(session.directory, point)
+    if offender is not None:
+        announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
+        session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed + offender.repeats)
+        for repeat in range(owed, owed + offender.repeats):
             _measure(session, runner, point, repeat, again=False)
-        findings = judge_point(session, point)
+        findings, _ = judge_point(session.directory, point)
     return Measured(read_run(session.directory, point, from_byte=from_byte), tuple(_sentences(session, point, findings)))
-
-
-def judge_point(session: RunSession, point: Point) -> "list[Check]":
-    """What does not hold of a point taken alone: how it ended, what is missing of it, budgets, floors and leaks."""
-    from harness.plugin.judging import findings_of_point  # pandas is loaded where something was measured, nowhere else
-
-    return findings_of_point(session.directory, point)
 
 
 def _measure(session: RunSession, runner: Runner, point: Point, repeat: int, *, again: bool) -> None:

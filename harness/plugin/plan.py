@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
-from harness.plugin.marks import FIXTURE, WANTED, Wanted
+from harness.plugin.marks import WANTED, Wanted
 from harness.records import TRACED_REPEAT, Point
 
 Run = tuple[Point, int]
@@ -24,6 +24,8 @@ class Plan:
 
     points: tuple[Point, ...]
     """Those that are known beforehand."""
+    collected: tuple[Point, ...]
+    """Those that were there before -k and its like chose from them."""
     asked: tuple[str, ...]
     """Tests that say only when they run what they measure: they call ``memory_run``, and no marker names a body."""
     policy: Mapping[str, Any] | None
@@ -40,17 +42,21 @@ class Plan:
         return not self.points and not self.asked
 
 
-def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item], *, traces: bool) -> Plan:
-    """The plan of the selected tests among those collected; ``traces`` is what the option says."""
-    points, asked = points_of(selected), _asked_of(selected)
-    whole = len(points_of(collected)) + len(_asked_of(collected))
+def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item], *, traces: bool, patterns: Sequence[str]) -> Plan:
+    """The plan of the selected tests among those collected.
+
+    ``traces`` and ``patterns`` are what the options say.
+    """
+    points, asked, whole = points_of(selected), _asked_of(selected), points_of(collected)
     return Plan(
         points=tuple(points),
-        asked=tuple(asked),
+        collected=tuple(whole),
+        # Where points are chosen by name, those tests may well have none that is wanted.
+        asked=() if patterns else tuple(asked),
         policy=make_policy(collected),
         traces=_any_traced(selected, asked_for=traces),
         judged=any(WANTED in item.stash for item in selected),
-        left_out=whole - len(points) - len(asked),
+        left_out=len(whole) + len(_asked_of(collected)) - len(points) - len(asked) + (len(asked) if patterns else 0),
     )
 
 
@@ -118,12 +124,21 @@ def is_named(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_patterns(patterns: Sequence[str], points: Sequence[Point], option: str) -> None:
-    """Raises UsageError for a pattern that no point's name matches, with the nearest name."""
-    names = [point.name for point in points]
-    for pattern in patterns:
+def check_patterns(patterns: Sequence[str], collected: Sequence[pytest.Item], option: str) -> None:
+    """Raises UsageError for a pattern that no point's name matches, with the nearest name.
+
+    Where tests name their points only when they run, that is looked at in the end (``unmatched``).
+    """
+    names = [point.name for point in points_of(collected)]
+    for pattern in () if _asked_of(collected) else patterns:
         if not any(is_named(name, [pattern]) for name in names):
             raise UsageError(f"{option} {pattern!r} matches no point; {_nearest(pattern, names)}")
+
+
+def unmatched(patterns: Sequence[str], points: Iterable[Point]) -> list[str]:
+    """The patterns that match none of the points."""
+    names = [point.name for point in points]
+    return [pattern for pattern in patterns if not any(is_named(name, [pattern]) for name in names)]
 
 
 def make_policy(items: Iterable[pytest.Item]) -> dict[str, Any] | None:
@@ -158,7 +173,7 @@ def _narrowed(rule: Mapping[str, Any], tests: Sequence[Wanted]) -> Iterator[dict
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:
     if not names:
-        return f"no collected test is known to measure one (what calls {FIXTURE} names its points when it runs)"
+        return "no collected test measures one"
     # Cutoff 0: whatever is nearest is the best example of what names look like.
     (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
     return f"the nearest of {len(names)} is {near!r} (* stands for any letters)"

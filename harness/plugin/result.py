@@ -72,7 +72,9 @@ class MeterReadings:
     def _amounts(self, field: str) -> list[int]:
         amounts = [amount for reading in self.repeats if (amount := getattr(reading, field)) is not None]
         if not amounts:
-            raise MeterUnavailable(f"{self.meter} could not be read in {self.phase} of {self.point}: {self.reason or 'no reason given'}")
+            raise MeterUnavailable(
+                f"{self.meter} could not be read in {self.phase} of {self.point}: {self.reason or 'no reason given'}"
+            )
         return amounts
 
     def __repr__(self) -> str:

@@ -58,8 +58,8 @@ class RunSession:
     """Whether an option says how often, which then goes before what a test says."""
     resumed: "Resumption | None" = None
     """What was there already of the run that is gone on with; None for a new run."""
-    collected: list[Point] = field(default_factory=list)
-    """All points that are known beforehand, before -k and its like choose from them."""
+    collected: Sequence[pytest.Item] = ()
+    """All tests, before -k and its like choose from them."""
     mistakes: str = ""
     """Why what was collected cannot be measured."""
     measured: dict[str, MeasuredBefore] = field(default_factory=dict)
@@ -151,11 +151,9 @@ class RunSession:
         """Whether each point is traced as well."""
         return not self.config.getoption("memory_no_trace")
 
-    def there_already(self, point: Point) -> range:
-        """The repeats of a point that a resumed run knows of, measured or owed; none where it does not know the point."""
-        if self.resumed is None or point.name not in self.resumed.planned:
-            return range(0)
-        return self.resumed.repeats_of(point.name)
+    def further_of(self, point: Point) -> int:
+        """How many repeats a resumed run has announced of a point because it offended."""
+        return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
 
     def device(self) -> Device:
         """The device that the options choose. Raises UsageError or DeviceUnavailable."""
@@ -171,17 +169,19 @@ class RunSession:
         if self.resumed is not None:
             from harness.resuming import check_plan
 
-            check_plan(self.directory, self.collected)
+            check_plan(self.directory, plan.collected)
             return
-        config = self.config
+        config, device = self.config, self.device()
+        for point in plan.points:
+            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
         start_run(
             self.directory,
             points=plan.points,
-            swept=self.collected,
+            swept=plan.collected,
             policy=plan.policy,
             asked=plan.asked,
             repeats=self.repeats,
-            device=self.device(),
+            device=device,
             command=self._command(),
             root=config.rootpath,
             settings={

@@ -80,7 +80,9 @@ def _plain(value: str | float) -> Scalar:
 
 def _shown(value: object) -> str:
     number = value if isinstance(value, float) else None
-    return repr(value) if number is not None or value is None else f"of the type {type(value).__module__}.{type(value).__qualname__}"
+    return (
+        repr(value) if number is not None or value is None else f"of the type {type(value).__module__}.{type(value).__qualname__}"
+    )
 
 
 def _function(value: object) -> str | None:
