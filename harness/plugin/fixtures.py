@@ -74,7 +74,7 @@ def memory_run(memory_runner: Runner, request: pytest.FixtureRequest) -> MemoryR
                 found: MemoryRun = item.stash[_RESULT]
                 return found
             pytest.fail(
-                f"{item.nodeid}: memory_run() gives what the test's marker has measured, and no marker names a body; write "
+                "memory_run() gives what the test's marker has measured, and no marker names a body; write "
                 "memory_run('package.module:function', ...)",
                 pytrace=False,
             )
@@ -91,14 +91,17 @@ def measure_marked(item: pytest.Item) -> None:
 
 
 def _measure(item: pytest.Item, runner: Runner, *, call: tuple[str | None, Mapping[str, Any]] | None) -> MemoryRun:
+    found: Measured | HarnessError | NotChosen
     try:
         found = _measured(item, runner, call)
-    except NotChosen:
+    except (HarnessError, NotChosen) as error:
+        found = error  # told below, where it is not shown as what led to another exception
+    if isinstance(found, NotChosen):
         pytest.skip("none of the points that --memory-points chooses")
-    except RunDirectoryError as error:
-        _stop(item, error)
-    except HarnessError as error:
-        pytest.fail(f"{item.nodeid}: {error}", pytrace=False)
+    if isinstance(found, RunDirectoryError):
+        _stop(item, found)
+    if isinstance(found, HarnessError):
+        pytest.fail(str(found), pytrace=False)
     if found.findings:
         item.user_properties.append((POINT_PROPERTY, found.run.name))
         item.user_properties.extend((FINDING_PROPERTY, finding) for finding in found.findings)

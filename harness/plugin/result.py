@@ -70,6 +70,7 @@ class MeterReadings:
         return next((reading.reason for reading in self.repeats if reading.reason), "")
 
     def _amounts(self, field: str) -> list[int]:
+        __tracebackhide__ = True
         amounts = [amount for reading in self.repeats if (amount := getattr(reading, field)) is not None]
         if not amounts:
             raise MeterUnavailable(
@@ -104,18 +105,23 @@ class PhaseReadings:
         return tuple(dict.fromkeys(reading.meter for record in self.records for reading in record.readings))
 
     def __getitem__(self, meter: str) -> MeterReadings:
+        __tracebackhide__ = True
         repeats = tuple(reading for record in self.records for reading in record.readings if reading.meter == meter)
         if not repeats:
             raise KeyError(f"there is no meter {meter!r}; {nearest(meter, self.meters)}")
         return MeterReadings(self.point, self.name, meter, repeats)
 
     def __getattr__(self, meter: str) -> MeterReadings:
+        __tracebackhide__ = True
         if meter.startswith("_"):
             raise AttributeError(meter)  # what Python itself looks for, as copy and pickle do
         try:
             return self[meter]
         except KeyError as error:
             raise AttributeError(error.args[0]) from None
+
+    def __repr__(self) -> str:
+        return "\n".join(text_table(COLUMNS, list(rows_of(self))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,7 @@ class MemoryRun(Mapping[str, PhaseReadings]):
         return next((end for end in self.ends if end.outcome is not self.point.expected), self.ends[0])
 
     def __getitem__(self, phase: str) -> PhaseReadings:
+        __tracebackhide__ = True
         records = tuple(record for record in self.records if record.phase == phase)
         if not records:
             raise KeyError(f"{self.name} has no phase {phase!r}; {nearest(phase, self.phases)}")
