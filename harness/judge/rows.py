@@ -21,7 +21,7 @@ MOST_FURTHER_REPEATS = 100
 RESERVED_NAMES = frozenset({"start", "peak", "peak_bound", "end", "growth", "growth_bound", "retained", "net_peak", "net_end"})
 """What a body cannot call an array of its own: the table has these amounts already."""
 
-NOT_THE_BODYS_DOING = frozenset({"preparation", "rows"})
+NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""
 
 RunKey = tuple[str, int]
@@ -66,6 +66,15 @@ class _Remeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class _Code:
+    """Which code the child has measured: the file of each package that is neither Python's own nor installed."""
+
+    point: str
+    repeat: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Done:
     """The child's last word."""
 
@@ -85,6 +94,8 @@ class Rows:
     phases: dict[tuple[str, int, str], PhaseRecord] = field(default_factory=dict)
     declared: dict[RunKey, dict[str, int]] = field(default_factory=dict)
     """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
+    code: dict[RunKey, dict[str, str]] = field(default_factory=dict)
+    """The file that each package of the user's came from, by name; of a run that imported more in mid-phase, all of them."""
     done: dict[RunKey, Outcome] = field(default_factory=dict)
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
@@ -232,6 +243,11 @@ def _store_declared(rows: Rows, line: bytes) -> None:
     rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
 
 
+def _store_code(rows: Rows, line: bytes) -> None:
+    code = _CODE.validate_json(line, strict=True)
+    rows.code.setdefault((code.point, code.repeat), {}).update(code.packages)
+
+
 def _store_done(rows: Rows, line: bytes) -> None:
     done = _DONE.validate_json(line, strict=True)
     rows.done[done.point, done.repeat] = done.outcome
@@ -264,7 +280,7 @@ def _store_remeasure(rows: Rows, line: bytes) -> None:
 def _store_again(rows: Rows, line: bytes) -> None:
     again = _AGAIN.validate_json(line, strict=True)
     run = (again.point, again.repeat)
-    for by_run in (rows.begun, rows.declared, rows.done, rows.ends):
+    for by_run in (rows.begun, rows.declared, rows.code, rows.done, rows.ends):
         by_run.pop(run, None)
     for place in [place for place in rows.phases if place[:2] == run]:
         del rows.phases[place]
@@ -283,6 +299,7 @@ _AGAIN = TypeAdapter(_Again)
 _BEGIN = TypeAdapter(_Begin)
 _PHASE = TypeAdapter(PhaseRecord)
 _DECLARED = TypeAdapter(_Declared)
+_CODE = TypeAdapter(_Code)
 _DONE = TypeAdapter(_Done)
 _END = TypeAdapter(RunEnd)
 _REMEASURE = TypeAdapter(_Remeasure)
@@ -295,6 +312,7 @@ _STORE = {
     "begin": _store_begin,
     "phase": _store_phase,
     "declared": _store_declared,
+    "code": _store_code,
     "done": _store_done,
     "end": _store_end,
     _ANNOUNCEMENT: _store_remeasure,
