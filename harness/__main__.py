@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DeviceUnavailable, HarnessError
-from harness.judge.verdict import ExitCode
+from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
     from harness.judge.table import Run
     from harness.run.devices import Device
 
-_EPILOG = """\
-exit codes of gate:
-  0  pass                    every check holds
-  1  regression              memory is worse than a budget, a slope or the baseline allows
-  2  usage                   an argument, the policy or the baseline file cannot be used
-  3  could not measure       points, phases, repeats or meters are missing; nothing was judged green
-  4  no comparable baseline  limits hold, but there is no earlier truth for this device, scan or point
-  5  improvement             better than the baseline beyond tolerance: accept it, so that headroom does not grow unseen
-"""
+_EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
 
 def main(arguments: list[str] | None = None) -> int:

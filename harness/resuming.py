@@ -1,4 +1,4 @@
-"""``--resume RUN``: what a run directory still lacks, whether the same thing would be measured now, and what must be mended."""
+"""A run that is resumed: what its directory lacks, whether the same thing would be measured now, and what must be mended."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -104,13 +104,13 @@ def settings_of(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     settings = manifest.settings
     return {
-        "repeats": manifest.repeats,
-        "device": settings.get("device"),
-        "device_budget": (manifest.device.model_extra or {}).get("limit_bytes"),
-        "isolation": settings.get("isolation"),
-        "host_budget": settings.get("host_limit_bytes"),
+        "memory_repeats": manifest.repeats,
+        "memory_device": settings.get("device"),
+        "memory_device_budget": (manifest.device.model_extra or {}).get("limit_bytes"),
+        "memory_isolation": settings.get("isolation"),
+        "memory_host_budget": settings.get("host_limit_bytes"),
         "memory_timeout": settings.get("timeout_s"),
-        "no_trace": not settings.get("traces", False),
+        "memory_no_trace": not settings.get("traces", False),
     }
 
 
@@ -120,14 +120,16 @@ def check_same_here(path: Path, device: Device, root: Path) -> None:
     now, then = comparability(device), manifest.comparability
     for key, value in now.items():
         if then.get(key) != value:
-            raise UsageError(f"--resume {path}: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
+            raise UsageError(f"{path} cannot be resumed: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
     if manifest.device.uuid not in {device.uuid, *(equal.uuid for equal in device.equals)}:
-        raise UsageError(f"--resume {path}: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}")
+        raise UsageError(
+            f"{path} cannot be resumed: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}"
+        )
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():
         before = manifest.environment.get(key)
         if before is not None and before != here[key]:
-            raise UsageError(f"--resume {path}: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
+            raise UsageError(f"{path} cannot be resumed: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
 
 
 def check_plan(path: Path, collected: Sequence[Point]) -> None:
@@ -136,14 +138,14 @@ def check_plan(path: Path, collected: Sequence[Point]) -> None:
     absent = [point.name for point in manifest.planned if point.name not in found]
     if absent:
         raise UsageError(
-            f"--resume {path}: {len(absent)} of its {len(manifest.planned)} planned points are not among those collected now,"
-            f" the first is {absent[0]}; repeat the options that choose points (it was started as: {manifest.command})"
+            f"{path} cannot be resumed: {len(absent)} of its {len(manifest.planned)} planned points are not among those collected "
+            f"now, the first is {absent[0]}; repeat the options that choose points (it was started as: {manifest.command})"
         )
     changed = [point for point in manifest.planned if found[point.name] != point]
     if changed:
         differs = next(key for key in Point.__slots__ if getattr(changed[0], key) != getattr(found[changed[0].name], key))
         raise UsageError(
-            f"--resume {path}: the point {changed[0].name} is defined differently now ({differs}); start a new run for it"
+            f"{path} cannot be resumed: the point {changed[0].name} is defined differently now ({differs}); start a new run for it"
         )
 
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from harness.plugin.options import declare_short_names
 from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
 
 _SCAN = pytest.StashKey[ScanChoice]()
 
 
+_SHORT_NAMES = ("device", "device-budget", "host-budget", "isolation", "no-trace", "repeats", "resume")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options that choose what is swept."""
+    """Declare the options that choose what is swept, and short names for those of the plug-in."""
     group = parser.getgroup("scenarios", "the sweep over the ptychography loaders")
     group.addoption(
         "--scan",
@@ -29,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_counts,
         help="numbers of image groups to sweep (default: 100,500,1000,2000, or what fits the scan)",
     )
+    declare_short_names(parser, "scenarios", _SHORT_NAMES)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,6 +29,9 @@ LOADER_METERS = ("device_in_use", "host_anon")
 
 _SLUG_CHARACTERS = 60  # chosen: the file name stays on one line of a listing; the digest tells keys apart
 
+_LAG = "; the kernel's counters to "
+"""What stands between the counter and its lag in the source of a reading of host memory (harness/measure/meters/host.py)."""
+
 
 class Recorded(BaseModel):
     """One phase and meter: the smallest of the repeats, and largest minus smallest, in bytes."""
@@ -214,6 +217,15 @@ def sources_of(phases: pd.DataFrame) -> Mapping[tuple[str, str], tuple[str, ...]
     return {
         (str(point), str(meter)): tuple(sorted(set(own["source"]))) for (point, meter), own in named.groupby(["point", "meter"])
     }
+
+
+def counter_of(source: str) -> str:
+    """What was read, without how far the kernel's counters may lag.
+
+    The lag grows with the number of processors, and is part of the reading's upper bound; what is counted is the same on
+    a machine with more of them, and its amounts may be compared.
+    """
+    return source.partition(_LAG)[0]
 
 
 def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:

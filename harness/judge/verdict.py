@@ -1,7 +1,9 @@
 """What the gate concludes: checks, findings and one verdict with one sentence, the same words everywhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 
 
 class ExitCode(IntEnum):
@@ -13,6 +15,19 @@ class ExitCode(IntEnum):
     INCOMPLETE = 3
     NO_BASELINE = 4
     IMPROVEMENT = 5
+
+
+EXIT_MEANINGS: Mapping[ExitCode, str] = MappingProxyType(
+    {
+        ExitCode.PASS: "pass: every check holds",
+        ExitCode.REGRESSION: "regression: memory is worse than a budget, a slope or the baseline allows",
+        ExitCode.USAGE: "usage: an argument, the policy or the baseline cannot be used",
+        ExitCode.INCOMPLETE: "incomplete: something could not be measured, or nothing was; a gate that saw nothing never passes",
+        ExitCode.NO_BASELINE: "no comparable baseline: limits hold, but there is no earlier truth for this device, scan or point",
+        ExitCode.IMPROVEMENT: "improvement: better than the baseline beyond tolerance; accept it, or headroom grows unseen",
+    }
+)
+"""What each exit code means: a name, a colon, a sentence. ``--help`` prints it, and the README's table says the same."""
 
 
 class FindingKind(StrEnum):

@@ -42,7 +42,7 @@ def _only(kind: str, named: str) -> Any:  # noqa: ANN401 - tf.config.PhysicalDev
     if not found:
         raise DeviceUnavailable(
             f"TensorFlow {tf.__version__} sees no {kind}, though the driver has {named}; "
-            "install a build with CUDA (pip install 'tensorflow[and-cuda]') or ask for --device cpu"
+            "install a build with CUDA (pip install 'tensorflow[and-cuda]') or ask for --memory-device cpu"
         )
     if len(found) > 1:
         raise DeviceUnavailable(
@@ -92,5 +92,5 @@ def _reserve(name: str, limit_bytes: int) -> None:
         # Not the body's doing: it would pass for a loader that ran out of memory.
         raise DeviceUnavailable(
             f"the emulated device of {limit_bytes // MIB:,} MiB could not be reserved in this machine's memory; "
-            "ask for a smaller --device-budget, or free memory"
+            "ask for a smaller --memory-device-budget, or free memory"
         ) from error

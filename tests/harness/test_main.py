@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from harness.__main__ import main
+from harness.judge.verdict import ExitCode
 
 
 def is_about(rule, scenarios):
@@ -109,9 +110,24 @@ def test_what_is_not_there_is_one_sentence_and_exit_code_2(arguments, sentence, 
     assert re.fullmatch(rf"harness: [^\n]*{sentence}[^\n]*\n", said), said
 
 
-def test_help_tells_every_exit_code(project_root):
-    """Where people look first."""
-    done = subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=project_root, capture_output=True, text=True, check=True)
+def exit_codes_of_the_readme(project_root):
+    """The first two cells of each row of the README's table: code and meaning."""
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", (project_root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return {int(code): meaning for code, meaning in rows}
 
-    for code in range(6):
-        assert re.search(rf"^ +{code}  \w+", done.stdout, re.MULTILINE)
+
+def test_help_and_the_readme_tell_the_exit_codes_that_there_are(project_root):
+    """One table: the words of --help are those of the README, for every code and for no other."""
+    done = subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=project_root, capture_output=True, text=True, check=True)
+    told = {int(code): meaning for code, meaning in re.findall(r"^  (\d)  (.+)$", done.stdout, re.MULTILINE)}
+
+    assert {int(code) for code in ExitCode} == told.keys()
+    assert exit_codes_of_the_readme(project_root) == told
+
+
+def test_no_other_page_has_a_table_of_exit_codes(project_root):
+    """A copy would go out of date; pages link to the README's."""
+    pages = [*project_root.glob("docs/**/*.md"), project_root / "CONTRIBUTING.md"]
+
+    assert pages
+    assert [page.name for page in pages if re.search(r"^\| [0-5] \| ", page.read_text(encoding="utf-8"), re.MULTILINE)] == []

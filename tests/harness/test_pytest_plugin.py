@@ -1,6 +1,8 @@
 """The plug-in as users meet it: options, the plan, one run directory for all workers. Children are faked."""
 
 import json
+import os
+from fnmatch import fnmatch
 
 import pytest
 
@@ -57,8 +59,8 @@ class FakeRunner:
 
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig):
-    from harness.pytest_plugin import _DIRECTORY
-    return FakeRunner(pytestconfig.stash[_DIRECTORY])
+    from harness.plugin.session import SESSION
+    return FakeRunner(pytestconfig.stash[SESSION].directory)
 """
 
 COUNT_ENDS = """
@@ -111,7 +113,7 @@ def rows(pytester, name):
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
 def test_every_point_is_planned_once_and_measured_as_often_as_asked(sweep, pytester, workers):
     """One run directory, the same plan with and without xdist."""
-    result = sweep("--memory-out", "out", "--repeats", "3", *workers)
+    result = sweep("--memory-out", "out", "--memory-repeats", "3", *workers)
 
     result.assert_outcomes(passed=13, failed=4)
     assert len(planned(pytester)) == 4
@@ -132,8 +134,8 @@ def test_every_point_is_planned_once_and_measured_as_often_as_asked(sweep, pytes
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
 def test_without_traces_each_point_is_only_repeated(sweep, pytester, workers):
-    """--no-trace leaves the extra run out, and run.json says that none was planned."""
-    result = sweep("--memory-out", "out", "--no-trace", *workers)
+    """--memory-no-trace leaves the extra run out, and run.json says that none was planned."""
+    result = sweep("--memory-out", "out", "--memory-no-trace", *workers)
 
     result.assert_outcomes(passed=7, failed=2)
     assert (len(ends(pytester)), traced(pytester)) == (8, [])
@@ -165,15 +167,63 @@ def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
         )
         + COUNT_ENDS
     )
-    result = sweep("--memory-out", "out", "--repeats", "1", "--no-trace")
+    result = sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace")
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert (len(ends(pytester)), manifest(pytester)["ended"]) == (2, None)
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_points_are_chosen_by_patterns_of_their_names(sweep, pytester, workers):
+    """Both patterns count, tests that measure nothing run as ever, and the plan is what was chosen."""
+    patterns = ("--memory-points", "*-lazy-*=500", "--memory-points", "s-eager-image_count=1??")
+    result = sweep("--memory-out", "out", "--memory-repeats", "1", *patterns, *workers)
+
+    result.assert_outcomes(passed=5, deselected=0 if workers else 4)
+    assert sorted(point for point, _ in ends(pytester)) == ["s-eager-image_count=100", "s-lazy-image_count=500"]
+    assert len(planned(pytester)) == 2
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_a_pattern_that_matches_no_point_is_refused_with_the_nearest_name(sweep, pytester, workers):
+    """Beside one that does: a renamed scenario is not left out in silence."""
+    patterns = ("--memory-points", "*-lazy-*", "--memory-points", "s-lazyy-image_count=500")
+    result = sweep("--memory-out", "out", *patterns, *workers)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = result.outlines + result.errlines
+    told = "ERROR: --memory-points 's-lazyy-image_count=500' matches no point; the nearest of 4 is 's-lazy-image_count=500' *"
+    assert [line for line in lines if fnmatch(line, told)], lines
+    assert not (pytester.path / "out" / "rows.jsonl").exists()
+
+
+OTHER_PLUGIN = """
+def pytest_addoption(parser):
+    parser.addoption("--device", help="a phone")
+    parser.addoption("--repeats", type=str)
+
+def pytest_configure(config):
+    assert config.getoption("device") == "Pixel 9", config.getoption("device")
+    assert config.getoption("repeats") == "often", config.getoption("repeats")
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_another_plug_in_may_have_options_of_the_short_names(sweep, pytester, monkeypatch, workers):
+    """--device and --repeats are everybody's: ours are not in their way, nor theirs in ours."""
+    pytester.makepyfile(other_plugin=OTHER_PLUGIN)
+    monkeypatch.setenv("PYTEST_PLUGINS", "other_plugin")
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    result = sweep("--device", "Pixel 9", "--repeats", "often", "--memory-repeats", "1", "--memory-out", "out", *workers)
+
+    result.assert_outcomes(passed=7, failed=2)
+    assert manifest(pytester)["repeats"] == 1
+    assert manifest(pytester)["device"]["kind"] == "emulated"
+
+
 def test_a_sweep_that_stops_early_keeps_its_whole_plan(sweep, pytester):
     """-x after the first failure: the judge sees what is missing."""
-    sweep("--memory-out", "out", "-x", "--repeats", "1")
+    sweep("--memory-out", "out", "-x", "--memory-repeats", "1")
 
     assert (len(planned(pytester)), len(ends(pytester))) == (4, 2)
 
@@ -206,7 +256,7 @@ def test_listing_the_sweep_measures_nothing(sweep, pytester):
 
 def test_without_a_directory_the_run_goes_under_artifacts(sweep, pytester):
     """Named by the time, and printed."""
-    sweep("--repeats", "1")
+    sweep("--memory-repeats", "1")
 
     assert [path.name for path in (pytester.path / "artifacts" / "runs").glob("*/*.json*")] in (
         ["run.json", "rows.jsonl"],
@@ -216,7 +266,7 @@ def test_without_a_directory_the_run_goes_under_artifacts(sweep, pytester):
 
 def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
     """Nothing is overwritten."""
-    sweep("--memory-out", "out", "--repeats", "1")
+    sweep("--memory-out", "out", "--memory-repeats", "1")
     before = (pytester.path / "out" / "rows.jsonl").read_bytes()
     result = sweep("--memory-out", "out")
 
@@ -230,15 +280,19 @@ def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
     [
         ("--memory-out", "", "*'' is not a folder; name one, for example*"),
         ("--memory-out", "/proc/x", "*--memory-out /proc/x cannot be written to (*); name a folder in which*"),
-        ("--repeats", "0", "*'0' is not a number of repeats; write 1 or more, up to 1000*"),
-        ("--repeats", "1001", "*'1001' is not a number of repeats; write 1 or more, up to 1000*"),
-        ("--repeats", "two", "*'two' is not a number of repeats; write 1 or more, up to 1000*"),
-        ("--device-budget", "1024TiB", "*a device budget of 1,024.0 TiB was asked for, but the emulated device*ask for less*"),
-        ("--device-budget", "256MB", "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*"),
-        ("--device-budget", "15MiB", "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*"),
-        ("--host-budget", "lots", "*'lots' is not an amount of bytes*"),
+        ("--memory-repeats", "0", "*'0' is not a number of repeats; write 1 or more, up to 1000*"),
+        ("--memory-repeats", "1001", "*'1001' is not a number of repeats; write 1 or more, up to 1000*"),
+        ("--memory-repeats", "two", "*'two' is not a number of repeats; write 1 or more, up to 1000*"),
+        (
+            "--memory-device-budget",
+            "1024TiB",
+            "*a device budget of 1,024.0 TiB was asked for, but the emulated device*ask for less*",
+        ),
+        ("--memory-device-budget", "256MB", "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*"),
+        ("--memory-device-budget", "15MiB", "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*"),
+        ("--memory-host-budget", "lots", "*'lots' is not an amount of bytes*"),
         ("--memory-timeout", "0", "*'0' is not a time in seconds; write a number above 0*"),
-        ("--device", "tpu", "*invalid choice: 'tpu'*"),
+        ("--memory-device", "tpu", "*invalid choice: 'tpu'*"),
     ],
 )
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
@@ -254,14 +308,14 @@ def test_a_bad_value_is_one_sentence_and_a_usage_error(sweep, option, value, sen
 
 def test_the_smallest_values_are_taken(sweep, pytester):
     """At the limit."""
-    sweep("--memory-out", "out", "--repeats", "1", "--device-budget", "16MiB", "--device", "cpu")
+    sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-device-budget", "16MiB", "--memory-device", "cpu")
 
     assert manifest(pytester)["device"]["memory_bytes"] == 16 * 1024 * 1024
 
 
 def test_a_thousand_repeats_are_taken(sweep):
     """At the limit, without measuring them."""
-    result = sweep("--collect-only", "-q", "--repeats", "1000")
+    result = sweep("--collect-only", "-q", "--memory-repeats", "1000")
 
     result.stdout.fnmatch_lines(["4005 tests collected*"])
 
@@ -272,10 +326,11 @@ def test_every_option_is_explained_by_help(sweep):
 
     for option in (
         "--memory-out=DIR",
-        "--repeats=N",
-        "--no-trace",
-        "--device-budget=SIZE",
-        "--device={auto,cpu,gpu}",
+        "--memory-points=PATTERN",
+        "--memory-repeats=N",
+        "--memory-no-trace",
+        "--memory-device-budget=SIZE",
+        "--memory-device={auto,cpu,gpu}",
         "--memory-timeout=SECONDS",
     ):
         assert option in result.stdout.str()
@@ -284,7 +339,7 @@ def test_every_option_is_explained_by_help(sweep):
 def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, pytester):
     """Never green, and NVML's own reason is told."""
     pytester.makeconftest(FAKE_RUNNER + NO_DRIVER)
-    result = sweep("--device", "gpu", "--memory-out", "out")
+    result = sweep("--memory-device", "gpu", "--memory-out", "out")
 
     assert result.ret == 3
     result.stderr.fnmatch_lines(["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"])

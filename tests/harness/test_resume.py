@@ -1,4 +1,4 @@
-"""A sweep that is broken off in every way loses no finished row, and ``--resume`` measures what is missing. Children are faked."""
+"""A sweep that is broken off in every way loses no finished row; what is missing is measured later. Children are faked."""
 
 import json
 from fnmatch import fnmatch
@@ -85,11 +85,11 @@ TROUBLES = {
 
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig):
-    from harness.pytest_plugin import _DIRECTORY
+    from harness.plugin.session import SESSION
     global CONTROLLER
     # Not by an environment variable: this session may itself have been started by a worker of another one.
     CONTROLLER = os.getppid() if hasattr(pytestconfig, "workerinput") else os.getpid()
-    return FakeRunner(pytestconfig.stash[_DIRECTORY])
+    return FakeRunner(pytestconfig.stash[SESSION].directory)
 """
 
 
@@ -150,7 +150,7 @@ def test_a_sweep_that_is_broken_off_is_resumed_without_measuring_anything_twice(
     """Ctrl-C, SIGTERM, a killed worker or controller, a full disk: what has ended stays, what is missing is measured."""
     sweep("--memory-out", "out", *workers, what=what)
     before = ended(pytester)
-    resumed = sweep("--resume", "out", *workers)
+    resumed = sweep("--memory-resume", "out", *workers)
 
     assert 0 < len(before) < 12
     assert ("s-image_count=500", 0) not in before or what == "kill", "a worker that is killed is replaced"
@@ -170,7 +170,7 @@ def half(sweep):
 
 def test_the_summary_of_a_run_that_was_broken_off_says_how_to_go_on(half):
     """And nobody has to look for the directory."""
-    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest ... --resume out"])
+    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest ... --memory-resume out"])
 
 
 def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):
@@ -186,7 +186,7 @@ def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):
 def test_a_run_that_is_whole_is_resumed_to_nothing_and_that_is_no_failure(sweep, pytester):
     """Exit code 0, though nothing was collected; and it has its end."""
     sweep("--memory-out", "out")
-    result = sweep("--resume", "out")
+    result = sweep("--memory-resume", "out")
 
     assert (result.ret, started(pytester)) == (pytest.ExitCode.OK, [])
     result.assert_outcomes(deselected=12)
@@ -196,7 +196,7 @@ def test_a_run_that_is_whole_is_resumed_to_nothing_and_that_is_no_failure(sweep,
 
 def test_a_part_can_be_resumed_and_the_plan_stays_whole(half, sweep, pytester):
     """-k chooses among what is missing."""
-    sweep("--resume", "out", "-k", "2000")
+    sweep("--memory-resume", "out", "-k", "2000")
 
     assert sorted(started(pytester)) == [f"s-image_count=2000 {repeat}" for repeat in (-1, 0, 1)]
     assert len(manifest(pytester)["planned"]) == 4
@@ -205,7 +205,7 @@ def test_a_part_can_be_resumed_and_the_plan_stays_whole(half, sweep, pytester):
 def test_points_that_the_run_did_not_select_are_not_measured_now(sweep, pytester):
     """The first run had -k; it need not be said again."""
     sweep("--memory-out", "out", "-k", "500", what="interrupt")
-    result = sweep("--resume", "out")
+    result = sweep("--memory-resume", "out")
 
     assert result.ret == pytest.ExitCode.OK
     assert {name.split()[0] for name in started(pytester)} == {"s-image_count=500"}
@@ -214,7 +214,7 @@ def test_points_that_the_run_did_not_select_are_not_measured_now(sweep, pytester
 def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
     """--collect-only."""
     before = (pytester.path / "out" / "run.json").read_bytes()
-    result = sweep("--resume", "out", "--collect-only", "-q")
+    result = sweep("--memory-resume", "out", "--collect-only", "-q")
 
     assert (pytester.path / "out" / "run.json").read_bytes() == before
     assert "s-image_count=100-repeat=0" not in result.stdout.str()
@@ -225,15 +225,18 @@ def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--repeats", "3"), "--repeats 3 was given, but out was started with 2; leave the option out, or start a new run"),
+        (
+            ("--memory-repeats", "3"),
+            "--memory-repeats 3 was given, but out was started with 2; leave the option out, or start a new run",
+        ),
         (("--memory-timeout", "9"), "--memory-timeout 9.0 was given, but out was started with 300.0; leave*"),
-        (("--memory-out", "other"), "--resume out goes on in that directory; leave --memory-out other out"),
-        (("--resume", "nowhere"), "nowhere is not a run directory; name a folder that pytest scenarios --memory-out wrote"),
+        (("--memory-out", "other"), "--memory-resume out goes on in that directory; leave --memory-out other out"),
+        (("--memory-resume", "nowhere"), "nowhere is not a run directory; name a folder that pytest scenarios --memory-out wrote"),
     ],
 )
 def test_options_that_contradict_the_run_are_refused_in_one_sentence(half, sweep, arguments, sentence, workers):
     """Those that it was started with need not be given again, and may not differ."""
-    result = sweep("--resume", "out", *arguments, *workers)
+    result = sweep("--memory-resume", "out", *arguments, *workers)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{sentence}"])
@@ -264,10 +267,10 @@ def test_another_device_version_or_commit_is_refused_in_one_sentence(half, sweep
     """One run is one thing."""
     change(pytester, section, **values)
     rows = (pytester.path / "out" / "rows.jsonl").read_bytes()
-    result = sweep("--resume", "out")
+    result = sweep("--memory-resume", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*--resume out: it was {sentence}"])
+    result.stderr.fnmatch_lines([f"*out cannot be resumed: it was {sentence}"])
     assert (pytester.path / "out" / "rows.jsonl").read_bytes() == rows
 
 
@@ -286,20 +289,20 @@ def test_another_device_version_or_commit_is_refused_in_one_sentence(half, sweep
 def test_a_plan_that_has_changed_is_refused_in_one_sentence(half, sweep, pytester, before, after, sentence, workers):
     """Options that choose points must be given again; the sentence says how it was started."""
     pytester.makepyfile(test_sweep=SWEEP.replace(before, after))
-    result = sweep("--resume", "out", *workers)
+    result = sweep("--memory-resume", "out", *workers)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert "resumed" not in manifest(pytester)
     assert "INTERNALERROR" not in result.stdout.str()
     assert started(pytester) == []
-    assert [line for line in result.outlines + result.errlines if fnmatch(line, f"*--resume out: {sentence}")]
+    assert [line for line in result.outlines + result.errlines if fnmatch(line, f"*out cannot be resumed: {sentence}")]
     assert "Traceback" not in result.stderr.str()
 
 
 def test_two_sessions_do_not_measure_into_one_directory(half, sweep, pytester):
     """The lock is the kernel's: who is killed does not hold it."""
     with hold_run_directory(pytester.path / "out"):
-        result = sweep("--resume", "out")
+        result = sweep("--memory-resume", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*out is still being measured by another session; wait for it, or stop it first"])

@@ -86,6 +86,31 @@ def test_counts_that_are_no_sweep_are_refused(sweep, text, sentence):
     assert sentence in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--repeats", "0"), "argument --repeats: '0' is not a number of repeats"),
+        (("--resume", "nowhere"), "nowhere is not a run directory"),
+        (("--resume", "a", "--memory-out", "b"), "--resume a goes on in that directory; leave --memory-out b out"),
+        (("--memory-resume", "a", "--memory-out", "b"), "--memory-resume a goes on in that directory; leave --memory-out b out"),
+    ],
+)
+def test_options_have_short_names_here_and_sentences_say_the_name_that_was_typed(sweep, arguments, sentence):
+    """Both end up in the same setting."""
+    done = sweep("scenarios", *arguments)
+
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert sentence in done.stderr
+
+
+def test_a_short_name_has_the_effect_of_the_long_one(sweep):
+    """Three repeats and no trace of a point are three tests."""
+    point = ("--memory-points", "loading-lazy-image_count=100-*")
+    done = sweep("scenarios", "--repeats", "3", "--no-trace", *point, "--collect-only", "-q")
+
+    assert done.stdout.count("loading-lazy-image_count=100-") == 3, done.stdout + done.stderr
+
+
 def test_the_sweep_is_listed_beside_the_tests(sweep):
     """Its options are known to both."""
     done = sweep("scenarios", "tests/harness/run", "--collect-only", "-q")

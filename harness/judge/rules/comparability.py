@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.judge.baseline import Baseline, file_name, key_in_words, launchers_of, sources_of
+from harness.judge.baseline import Baseline, counter_of, file_name, key_in_words, launchers_of, sources_of
 from harness.judge.nearest import Nearest, nearest_baselines
 from harness.judge.rules.evidence import Evidence, meter_words
 from harness.judge.verdict import Check, FindingKind
@@ -56,13 +56,14 @@ def _sources(evidence: Evidence) -> Iterator[Check]:
     gated = {tolerance.meter for tolerance in evidence.policy.tolerance}
     gated.update(meter for _, rule in evidence.policy.rules() for meter in rule.meters)
     by_meter: dict[str, set[str]] = {}
-    for (point, meter), sources in sources_of(evidence.run.phases).items():
+    for (point, meter), found in sources_of(evidence.run.phases).items():
         if meter in gated:
+            sources = sorted({counter_of(source) for source in found})
             by_meter.setdefault(meter, set()).update(sources)
             accepted = None if evidence.baseline is None else evidence.baseline.point.get(point)
-            then = {own[meter].source for own in accepted.phase.values() if meter in own} if accepted else set()
-            if len(sources) == 1 and then - {None, *sources}:
-                was = ", ".join(sorted(str(source) for source in then))
+            then = {counter_of(own[meter].source or "") for own in accepted.phase.values() if meter in own} if accepted else set()
+            if len(sources) == 1 and then - {"", *sources}:
+                was = ", ".join(sorted(then))
                 words = (
                     f"{point}: {meter_words(meter)} was accepted from {was} and is read from {sources[0]}, which count differently"
                 )
@@ -81,7 +82,7 @@ def _isolation(evidence: Evidence, baseline: Baseline | None) -> Iterator[Check]
     for meter in sorted(gated):
         if ", " in now:
             words = f"{meter_words(meter)} depends on how children start, and those of this run were started by {now}"
-            yield _not_comparable("", meter, f"{words}. To do: measure again with --isolation spawn", FindingKind.INCOMPLETE)
+            yield _not_comparable("", meter, f"{words}. To do: measure again with --memory-isolation spawn", FindingKind.INCOMPLETE)
             continue
         then = {
             point.accepted.isolation

@@ -14,7 +14,7 @@ _SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
 """Ends that would be the same again: an exception of the body, and what was never started."""
 _ADVICE: Mapping[Outcome, str] = {
     Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has it), or change what the scenario expects",
-    Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --host-budget on purpose",
+    Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose",
     Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
     Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
     Outcome.EXITED: "read the log of this run in logs/; nothing was measured, so nothing is judged",

@@ -51,7 +51,7 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         )
     elif not math.isfinite(line.slope_high):
         finding = FindingKind.INCOMPLETE
-        sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --repeats 2 or more."
+        sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --memory-repeats 2 or more."
     elif line.slope_high > resolve and not decision.words:
         finding = FindingKind.INCOMPLETE
         sentence = (

@@ -26,7 +26,7 @@ except DeviceUnavailable as error:
             80,
             (
                 "the emulated device of 80 MiB could not be reserved in this machine's memory; "
-                "ask for a smaller --device-budget, or free memory"
+                "ask for a smaller --memory-device-budget, or free memory"
             ),
         ),
     ],

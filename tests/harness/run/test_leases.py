@@ -285,10 +285,10 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
         "-p",
         "no:cacheprovider",
         "-q",
-        "--repeats",
+        "--memory-repeats",
         "1",
-        "--no-trace",
-        "--device",
+        "--memory-no-trace",
+        "--memory-device",
         "gpu",
     ]
     environment = {name: value for name, value in driver_environment.items() if not name.startswith(("CUDA_", "PYTEST_"))}

@@ -30,5 +30,5 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
     if broken or not has_ended(directory):
         why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  pytest ... --resume {shown}"
+        yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume {shown}"
     yield f"judge them:  python -m harness gate {shown}"

@@ -1,0 +1,147 @@
+"""Options of a session that measures, as pytest declares them, and where each setting takes its value from.
+
+The plug-in is active in every session of whoever has it installed, so that all its options begin with ``--memory-``:
+other plug-ins have a ``--device`` or ``--repeats`` of their own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.run import options
+from harness.units import GIB
+
+DEFAULT_REPEATS = 2
+"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
+DEFAULT_HOST_LIMIT_BYTES = 5 * GIB
+"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with TensorFlow's own code)."""
+DEFAULT_TIMEOUT_S = 300.0
+"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
+DEFAULTS: Mapping[str, Any] = {
+    "memory_repeats": DEFAULT_REPEATS,
+    "memory_device": "auto",
+    "memory_device_budget": None,
+    "memory_isolation": "auto",
+    "memory_host_budget": DEFAULT_HOST_LIMIT_BYTES,
+    "memory_timeout": DEFAULT_TIMEOUT_S,
+    "memory_no_trace": False,
+}
+"""Settings of a run where no option is given, by their names in pytest's configuration. The options themselves have no
+defaults, so that a resumed run can tell those that were given from those that it knows."""
+
+_PREFIX = "--memory-"
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "out": {
+        "metavar": "DIR",
+        "type": options.folder,
+        "help": "run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
+    },
+    "resume": {
+        "metavar": "RUN",
+        "type": options.folder,
+        "help": "go on with a run that was broken off: measures what its directory lacks and keeps the rest; its settings are "
+        "known, options that choose points (-k and the like aside) must be given again",
+    },
+    "points": {
+        "metavar": "PATTERN",
+        "action": "append",
+        "help": "measure only points whose names match, as 'loading-lazy-*' (* ? [abc]; may be given several times); tests that "
+        "measure nothing run as ever",
+    },
+    "repeats": {
+        "metavar": "N",
+        "type": options.repeat_count,
+        "help": f"times each point is measured, in fresh children (default: {DEFAULT_REPEATS})",
+    },
+    "no-trace": {
+        "action": "store_true",
+        "help": "leave out the extra run of each point (its test is called traced) in which TensorFlow's profiler records every "
+        "allocation: without it nobody can say what was alive at a peak; with it a sweep takes one repeat longer, and the "
+        "measured repeats stay as they are",
+    },
+    "device-budget": {
+        "metavar": "SIZE",
+        "type": options.device_budget,
+        "help": "limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
+    },
+    "device": {
+        "choices": ("auto", "cpu", "gpu"),
+        "help": "auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: auto)",
+    },
+    "isolation": {
+        "choices": ("auto", "zygote", "spawn"),
+        "help": "how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
+        "or auto: the first where it is safe (default: auto)",
+    },
+    "host-budget": {
+        "metavar": "SIZE",
+        "type": options.byte_amount,
+        "help": "limit of each child's host memory, besides an emulated device (default: 5GiB)",
+    },
+    "timeout": {
+        "metavar": "SECONDS",
+        "type": options.seconds,
+        "help": "time after which a child is stopped and its point recorded as timed_out; one that is idle then gets 11 s more, "
+        f"because TensorFlow's allocator sleeps before it reports that memory ran out (default: {DEFAULT_TIMEOUT_S:g})",
+    },
+}
+
+
+def declare_options(parser: pytest.Parser) -> None:
+    """Declare the options of a session that measures."""
+    group = parser.getgroup(
+        "memory", 'memory measurement (each point in a child of its own; choose points by words of their names: -k "lazy and 500")'
+    )
+    for name, settings in _OPTIONS.items():
+        group.addoption(f"{_PREFIX}{name}", default=None, **settings)
+    parser.addini(
+        "memory_preload",
+        "libraries that scenario bodies import and that the zygote may import for all of them, before it forks; never the code "
+        "under test, which each child has to import for itself",
+        type="args",
+        default=[],
+    )
+
+
+def declare_short_names(parser: pytest.Parser, group_name: str, names: tuple[str, ...]) -> None:
+    """Declare ``--repeats`` and the like beside ``--memory-repeats``, where nobody else has a use for the short names."""
+    group = parser.getgroup(group_name)
+    for name in names:
+        group.addoption(
+            f"--{name}",
+            dest=f"memory_{name.replace('-', '_')}",
+            default=None,
+            **{**_OPTIONS[name], "help": f"the same as {_PREFIX}{name}"},
+        )
+
+
+def as_typed(config: pytest.Config, setting: str) -> str:
+    """The option of a setting, in its short form where that is what the user typed: ``"--resume"``."""
+    whole = f"--{setting.replace('_', '-')}"
+    short = whole.replace(_PREFIX, "--", 1)
+    typed = [argument.partition("=")[0] for argument in map(str, config.invocation_params.args)]
+    return short if short in typed and whole not in typed else whole
+
+
+def settle_options(config: pytest.Config, resume: Path | None) -> None:
+    """Give every setting its value: what the option says, what the resumed run was started with, or the default.
+
+    Raises UsageError for an option that contradicts the resumed run.
+    """
+    known = DEFAULTS
+    if resume is not None:
+        from harness.resuming import settings_of  # only where a run is resumed
+
+        known = settings_of(resume)
+    for name, value in known.items():
+        given = config.getoption(name)
+        if resume is not None and given is not None and given != value:
+            shown = "" if isinstance(given, bool) else f" {given}"
+            raise UsageError(
+                f"{as_typed(config, name)}{shown} was given, but {resume} was started with {value!r}; "
+                "leave the option out, or start a new run"
+            )
+        setattr(config.option, name, value if given is None else given)

@@ -1,0 +1,187 @@
+"""The run directory of a pytest session: settled once, shared with xdist's workers, begun, and ended.
+
+The controller and its workers share one run directory: children append whole lines to one rows.jsonl. Every worker has
+collected the same plan; the first to get there writes run.json, before any child starts.
+"""
+
+import contextlib
+import json
+import shlex
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from harness.errors import UsageError
+from harness.plugin.options import DEFAULTS, as_typed, settle_options
+from harness.records import RUN_FILE, Point
+from harness.run.devices import Device, choose_device
+from harness.run.manifest import (
+    claim_run_directory,
+    default_run_directory,
+    hold_run_directory,
+    make_run_directory,
+    note_resumption,
+    start_run,
+)
+
+if TYPE_CHECKING:
+    from harness.resuming import Resumption
+
+
+@dataclass
+class RunSession:
+    """What one process of a session knows of its run directory."""
+
+    config: pytest.Config
+    directory: Path
+    resumed: "Resumption | None" = None
+    """What was there already of the run that is gone on with; None for a new run."""
+    collected: list[Point] = field(default_factory=list)
+    """The whole sweep, before -k and its like choose from it."""
+    broken: str = ""
+    """Why the run directory could not be written, once it could not: one sentence for the summary."""
+    refused: str = ""
+    """Why the workers measured nothing: one sentence, which is an error of usage."""
+    begun: bool = False
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """The lock of the run directory, and SIGTERM."""
+
+    @classmethod
+    def settle(cls, config: pytest.Config) -> Self:
+        """The run directory and settings that the options of this session ask for.
+
+        Raises UsageError for those that cannot be used, DeviceUnavailable where the device is not there.
+        """
+        asked: Path | None = config.getoption("memory_out")
+        resume: Path | None = config.getoption("memory_resume")
+        if asked is not None and resume is not None:
+            raise UsageError(
+                f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; leave --memory-out {asked} out"
+            )
+        settle_options(config, resume)
+        session = cls(config, resume or asked or default_run_directory(config.rootpath))
+        if asked is not None:
+            claim_run_directory(asked)
+        if resume is not None:
+            session._resume(resume)
+        elif config.getoption("memory_device") == "gpu" or config.getoption("memory_device_budget") is not None:
+            session.device()
+        if asked is not None and not config.getoption("collectonly"):
+            make_run_directory(asked)
+        return session
+
+    @classmethod
+    def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
+        """What the controller has settled, so that a bad value is told once."""
+        vars(config.option).update(json.loads(told["memory_settings"]))
+        return cls(config, Path(told["memory_run_directory"]), _resumption_from(told["memory_resumed"]))
+
+    def for_worker(self) -> dict[str, str]:
+        """What ``of_worker`` needs."""
+        return {
+            "memory_run_directory": str(self.directory),
+            "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
+            "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
+        }
+
+    @property
+    def shown(self) -> str:
+        """The run directory as the user would type it."""
+        here = self.config.invocation_params.dir
+        inside = self.directory.is_absolute() and self.directory.is_relative_to(here)
+        return str(self.directory.relative_to(here) if inside else self.directory)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a run has been planned in the directory."""
+        return (self.directory / RUN_FILE).exists()
+
+    def device(self) -> Device:
+        """The device that the options choose. Raises UsageError or DeviceUnavailable."""
+        budget_bytes = self.config.getoption("memory_device_budget")
+        return choose_device(self.config.getoption("memory_device")).with_budget(budget_bytes)
+
+    def plan(self, points: Sequence[Point], *, traces: bool) -> None:
+        """Write run.json, or check that a resumed run's plan is still what is collected. Raises HarnessError."""
+        if self.resumed is not None:
+            from harness.resuming import check_plan
+
+            check_plan(self.directory, self.collected)
+            return
+        config = self.config
+        start_run(
+            self.directory,
+            points=points,
+            swept=self.collected,
+            repeats=config.getoption("memory_repeats"),
+            device=self.device(),
+            command=self._command(),
+            root=config.rootpath,
+            settings={
+                "host_limit_bytes": config.getoption("memory_host_budget"),
+                "timeout_s": config.getoption("memory_timeout"),
+                "device": config.getoption("memory_device"),
+                "isolation": config.getoption("memory_isolation"),
+                "traces": traces,
+            },
+        )
+
+    def begin(self) -> None:
+        """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
+        if self.begun:
+            return
+        self.begun = True
+        if self.resumed is None:
+            self.held.enter_context(hold_run_directory(self.directory))
+        else:
+            already = len(self.resumed.measured)
+            note_resumption(self.directory, command=self._command(), root=self.config.rootpath, already=already)
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGTERM, _stop)
+            self.held.callback(signal.signal, signal.SIGTERM, before)
+
+    def _resume(self, resume: Path) -> None:
+        from harness.resuming import check_same_here, read_resumption, set_damage_aside
+
+        check_same_here(resume, self.device(), self.config.rootpath)
+        if not self.config.getoption("collectonly"):
+            self.held.enter_context(hold_run_directory(resume))
+            set_damage_aside(resume)
+        self.resumed = read_resumption(resume)
+
+    def _command(self) -> str:
+        return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
+
+
+SESSION = pytest.StashKey[RunSession]()
+"""Where the configuration of a session keeps it."""
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def only_distributes(config: pytest.Config) -> bool:
+    """Whether this process is the controller of a distributed session, which collects nothing itself."""
+    return not is_worker(config) and bool(getattr(config.option, "numprocesses", None))
+
+
+def _resumption_from(text: str) -> "Resumption | None":
+    if not text:
+        return None
+    from harness.resuming import Resumption
+
+    return Resumption.from_json(text)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # As after Ctrl-C: children are ended, and the summary says how to go on.
+    del frame
+    pytest.exit(f"stopped by {signal.Signals(number).name}", returncode=int(pytest.ExitCode.INTERRUPTED))
