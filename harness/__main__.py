@@ -1,4 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | history | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | accept | annotate | history | report``."""
 
 import argparse
 import contextlib
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     accept.set_defaults(command=_accept)
 
+    _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
+
     history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
@@ -95,6 +97,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_partial(report)
     report.set_defaults(command=_report)
     return parser
+
+
+def _add_annotate(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--changed-since",
+        metavar="REV",
+        help="put them on the file under test that differs most from this revision; merge-base:REF is where HEAD left REF "
+        "(default: on no file)",
+    )
+    parser.add_argument(
+        "--subject",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a package under test, as a path from here: mypkg, src/mypkg (default: those that the run knows)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("github", "gitlab"),
+        default="github",
+        help="workflow commands for GitHub's log, or GitLab's code quality report as JSON (default: %(default)s)",
+    )
+    parser.set_defaults(command=_annotate)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +229,22 @@ def _accept(options: argparse.Namespace) -> int:
     run, policy = load_run(options.run), read_policy(options.policy)
     for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
         print(line)
+    return ExitCode.PASS
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from reports.annotate import annotate
+
+    lines = annotate(
+        options.run,
+        since=options.changed_since,
+        subjects=options.subject,
+        policy=options.policy,
+        folder=Path.cwd(),
+        form=options.format,
+    )
+    for line in lines:
+        print(line, flush=True)
     return ExitCode.PASS
 
 
