@@ -129,8 +129,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--policy",
         metavar="FILE",
         type=Path,
-        default=Path("scenarios/gate.toml"),
-        help="budgets, slopes and tolerances, each with its reason (default: %(default)s)",
+        help="budgets, slopes and tolerances, each with its reason (default: what the run brings along, as one of marked tests "
+        "does, else scenarios/gate.toml)",
     )
     _add_baselines(parser)
 
@@ -216,6 +216,8 @@ def _gate(options: argparse.Namespace) -> int:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
         for check in verdict.overruled:
             print(f"  overruled: {check.sentence}", flush=True)
+        if options.policy is None:
+            print(f"judged by {judgement.policy}", flush=True)
     if options.page:
         _write_page(run, judgement)
     return int(verdict.exit_code)
@@ -223,10 +225,11 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _accept(options: argparse.Namespace) -> int:
     from harness.judge.accept import accept
-    from harness.judge.policy import read_policy
+    from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
-    run, policy = load_run(options.run), read_policy(options.policy)
+    run = load_run(options.run)
+    policy = choose_policy(options.policy, run.manifest)
     for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
         print(line)
     return ExitCode.PASS
@@ -273,11 +276,11 @@ def _write_page(run: "Run", judgement: "Judgement") -> None:
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":
     from harness.judge.gate import judge
-    from harness.judge.policy import read_policy
+    from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
     run = load_run(options.run)
-    return run, judge(run, read_policy(options.policy), options.baselines, partial=options.partial)
+    return run, judge(run, choose_policy(options.policy, run.manifest), options.baselines, partial=options.partial)
 
 
 if __name__ == "__main__":
