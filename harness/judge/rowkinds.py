@@ -72,6 +72,15 @@ class Remeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """Which code the child has measured: the file of each package that is neither Python's own nor installed."""
+
+    point: str
+    repeat: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The child's last word."""
 
@@ -85,6 +94,7 @@ class Done:
 AGAIN = TypeAdapter(Again)
 ANNOUNCED = TypeAdapter(Announced)
 BEGIN = TypeAdapter(Begin)
+CODE = TypeAdapter(Code)
 DECLARED = TypeAdapter(Declared)
 DONE = TypeAdapter(Done)
 END = TypeAdapter(RunEnd)

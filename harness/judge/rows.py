@@ -35,6 +35,8 @@ class Rows:
     phases: dict[tuple[str, int, str], PhaseRecord] = field(default_factory=dict)
     declared: dict[RunKey, dict[str, int]] = field(default_factory=dict)
     """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
+    code: dict[RunKey, dict[str, str]] = field(default_factory=dict)
+    """The file that each package of the user's came from, by name; of a run that imported more in mid-phase, all of them."""
     done: dict[RunKey, Outcome] = field(default_factory=dict)
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
@@ -192,6 +194,11 @@ def _store_declared(rows: Rows, line: bytes) -> None:
     rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
 
 
+def _store_code(rows: Rows, line: bytes) -> None:
+    code = rowkinds.CODE.validate_json(line, strict=True)
+    rows.code.setdefault((code.point, code.repeat), {}).update(code.packages)
+
+
 def _store_done(rows: Rows, line: bytes) -> None:
     done = rowkinds.DONE.validate_json(line, strict=True)
     rows.done[done.point, done.repeat] = done.outcome
@@ -213,7 +220,7 @@ def _store_traced(rows: Rows, line: bytes) -> None:
 def _store_again(rows: Rows, line: bytes) -> None:
     again = rowkinds.AGAIN.validate_json(line, strict=True)
     run = (again.point, again.repeat)
-    for by_run in (rows.begun, rows.declared, rows.done, rows.ends):
+    for by_run in (rows.begun, rows.declared, rows.code, rows.done, rows.ends):
         by_run.pop(run, None)
     for place in [place for place in rows.phases if place[:2] == run]:
         del rows.phases[place]
@@ -233,6 +240,7 @@ _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {
     "begin": _store_begin,
     "phase": _store_phase,
     "declared": _store_declared,
+    "code": _store_code,
     "done": _store_done,
     "end": _store_end,
     "point": _store_point,
