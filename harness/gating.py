@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.judge.gate import Judgement, judge, write_judgement
 from harness.judge.policy import Policy, choose_policy
-from harness.judge.remeasure import Offenders, offenders
+from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import ExitCode
 
@@ -54,7 +54,7 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
             with _progress(gate.directory, say) as show:
                 remeasure(gate.directory, Offenders(points=()), command=command, show=show, workers=workers)
             run, policy, judgement = gate.judge()
-        found = offenders(run, policy, judgement.verdict)
+        found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
             say(f"{policy.source} has no [remeasure], which says how often: nothing is measured again, every finding stands")
         if found.left:

@@ -147,11 +147,10 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
 
 def _missing(resumption: Resumption) -> list[tuple[str, int]]:
     """Announced repeats that are not measured yet."""
-    first = resumption.repeats
     return [
         (point, repeat)
-        for point in resumption.planned
-        for repeat in resumption.repeats_of(point)[first:]
+        for point, more in resumption.further.items()
+        for repeat in resumption.repeats_of(point)[-more:]
         if resumption.lacks(point, repeat)
     ]
 

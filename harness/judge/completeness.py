@@ -32,8 +32,8 @@ class End:
 class Census:
     """What each run of a run directory has, by point and repeat."""
 
-    repeats: int
-    """As planned; those beyond were announced because of findings."""
+    first_repeats: Mapping[str, int]
+    """By point: how many repeats were planned; those beyond were announced because of findings."""
     ends: Mapping[RunKey, End]
     entered: Mapping[RunKey, frozenset[str]]
     finished: Mapping[RunKey, frozenset[str]]
@@ -51,7 +51,7 @@ def take_census(run: Run) -> Census:
     }
     named = run.phases[run.phases["phase"].notna()]
     return Census(
-        repeats=run.manifest.repeats,
+        first_repeats={point.name: run.first_repeats_of(point.name) for point in run.points},
         ends=ends,
         entered=_by_run(named, "phase"),
         finished=_by_run(named[named["finished"]], "phase"),
@@ -89,7 +89,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
     run = (point.name, repeat)
     end = census.ends.get(run)
-    if end is None and repeat >= census.repeats:
+    if end is None and repeat >= census.first_repeats.get(point.name, repeat + 1):
         yield "it was announced because of a finding and not measured; go on with python -m harness gate RUN --remeasure"
         return
     if end is None:

@@ -3,7 +3,7 @@
 from harness.judge.rows import Rows
 from harness.records import Outcome, Point
 
-NOT_THE_BODYS_DOING = frozenset({"preparation", "rows"})
+NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""
 
 

@@ -31,12 +31,18 @@ class Offenders:
     left: tuple[Check, ...] = ()
 
 
-def offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
+def offenders(run: Run, policy: Policy, verdict: Verdict) -> tuple[Offender, ...]:
+    """As ``find_offenders``, without the findings that are left."""
+    return find_offenders(run, policy, verdict).points
+
+
+def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
     """The points of every finding that measuring again could settle, in the order of the run's points.
 
     None where the policy does not ask for it. A point is measured again once: whatever it shows then, a quorum has decided.
-    All points of a finding are, or none, for a line needs all of its sizes. Together they take no longer than the run has
-    taken so far, the gravest findings first: more than that is hardly noise, and a finding that is left stands.
+    All points of a finding are, or none, for a line needs all of its sizes. Those of the gravest finding always are; together
+    with those of further findings they take no longer than the run itself has: more is hardly noise, and a finding that is
+    left stands as it is.
     """
     if policy.remeasure is None:
         return Offenders(points=())
@@ -49,7 +55,7 @@ def offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
             continue
         new = [name for name in check.points if name not in reasons and not run.further.get(name)]
         needed_s = policy.remeasure.repeats * sum(costs_s.get(name, 0.0) for name in new)
-        if needed_s > left_s:
+        if needed_s > left_s and reasons:
             left.append(check)
             continue
         left_s -= needed_s

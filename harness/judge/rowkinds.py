@@ -30,6 +30,8 @@ class Announced:
     record: Point
     test: str = ""
     """The test that measures it, where one does."""
+    repeats: int | None = None
+    """How often it is measured, where that is not what run.json says of all points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,15 @@ class Remeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """Which code the child has measured: the file of each package that is neither Python's own nor installed."""
+
+    point: str
+    repeat: int
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The child's last word."""
 
@@ -83,6 +94,7 @@ class Done:
 AGAIN = TypeAdapter(Again)
 ANNOUNCED = TypeAdapter(Announced)
 BEGIN = TypeAdapter(Begin)
+CODE = TypeAdapter(Code)
 DECLARED = TypeAdapter(Declared)
 DONE = TypeAdapter(Done)
 END = TypeAdapter(RunEnd)

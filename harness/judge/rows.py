@@ -35,10 +35,14 @@ class Rows:
     phases: dict[tuple[str, int, str], PhaseRecord] = field(default_factory=dict)
     declared: dict[RunKey, dict[str, int]] = field(default_factory=dict)
     """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
+    code: dict[RunKey, dict[str, str]] = field(default_factory=dict)
+    """The file that each package of the user's came from, by name; of a run that imported more in mid-phase, all of them."""
     done: dict[RunKey, Outcome] = field(default_factory=dict)
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
     """How the traced run of each point ended; the last one, where it was traced again."""
+    own_repeats: dict[str, int] = field(default_factory=dict)
+    """Repeats of a point that were announced with it, by point, where they are not ``repeats``."""
     further: dict[str, int] = field(default_factory=dict)
     """Repeats that were announced beyond the plan, by point."""
     tests: set[str] = field(default_factory=set)
@@ -57,7 +61,7 @@ class Rows:
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that a point owes: those that were planned, and those announced later."""
-        return range(self.repeats + self.further.get(point, 0))
+        return range(self.own_repeats.get(point, self.repeats) + self.further.get(point, 0))
 
     def _entered(self, point: Point) -> tuple[str, ...]:
         """The phases that any run of the point's scenario has entered, in order: of each, the latest place it had."""
@@ -142,7 +146,8 @@ def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
     more = rows.further.get(point, 0)
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat not in rows.repeats_of(point):
         announced = f" and {more} more announced" if more else ""
-        raise RowError(f"repeat {repeat!r} of {point}, but {rows.repeats} were planned{announced}, numbered from 0")
+        planned = rows.own_repeats.get(point, rows.repeats)
+        raise RowError(f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0")
 
 
 def _store_point(rows: Rows, line: bytes) -> None:
@@ -158,6 +163,8 @@ def _store_point(rows: Rows, line: bytes) -> None:
         )
     if row.test:
         rows.tests.add(row.test)
+    if row.repeats is not None:
+        rows.own_repeats[row.point] = row.repeats
 
 
 def _store_remeasure(rows: Rows, line: bytes) -> None:
@@ -187,6 +194,11 @@ def _store_declared(rows: Rows, line: bytes) -> None:
     rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
 
 
+def _store_code(rows: Rows, line: bytes) -> None:
+    code = rowkinds.CODE.validate_json(line, strict=True)
+    rows.code.setdefault((code.point, code.repeat), {}).update(code.packages)
+
+
 def _store_done(rows: Rows, line: bytes) -> None:
     done = rowkinds.DONE.validate_json(line, strict=True)
     rows.done[done.point, done.repeat] = done.outcome
@@ -208,7 +220,7 @@ def _store_traced(rows: Rows, line: bytes) -> None:
 def _store_again(rows: Rows, line: bytes) -> None:
     again = rowkinds.AGAIN.validate_json(line, strict=True)
     run = (again.point, again.repeat)
-    for by_run in (rows.begun, rows.declared, rows.done, rows.ends):
+    for by_run in (rows.begun, rows.declared, rows.code, rows.done, rows.ends):
         by_run.pop(run, None)
     for place in [place for place in rows.phases if place[:2] == run]:
         del rows.phases[place]
@@ -228,6 +240,7 @@ _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {
     "begin": _store_begin,
     "phase": _store_phase,
     "declared": _store_declared,
+    "code": _store_code,
     "done": _store_done,
     "end": _store_end,
     "point": _store_point,

@@ -82,7 +82,7 @@ def _check_amount(
     amounts = tuple(taken.values())
     earlier_bytes = max(getattr(recorded, f"{field}_bytes"), 0)
     allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
-    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.manifest.repeats] or amounts)
+    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.first_repeats_of(point.name)] or amounts)
     worse = least_bytes >= earlier_bytes
     distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
     decision = decide(
@@ -125,6 +125,8 @@ def _check_amount(
         meter=meter,
         measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
+        earlier=float(earlier_bytes),
+        earlier_from=acceptance.in_words,
         unit="B",
         because=tolerance.because,
         points=(point.name,),

@@ -57,7 +57,7 @@ class Evidence:
 
         Until then no quorum can decide, and whatever the rule itself says stands.
         """
-        owed = [(point, repeat) for point in points for repeat in self.run.repeats_of(point)[self.run.manifest.repeats :]]
+        owed = [(point, repeat) for point in points for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]]
         return bool(owed) and all(run in self.census.ends for run in owed)
 
 

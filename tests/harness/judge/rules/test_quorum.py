@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.judge.gate import findings_text, judge
-from harness.judge.remeasure import offenders
+from harness.judge.remeasure import find_offenders, offenders
 from harness.judge.rules.quorum import decide
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
@@ -30,7 +30,7 @@ def plant_in(run, repeats, *, phase="release", extra=2 * MIB, meter="device_in_u
 
 def again(run, policy, baselines, **options):
     """What would be measured again."""
-    return offenders(run, policy, judge(run, policy, baselines, **options).verdict).points
+    return offenders(run, policy, judge(run, policy, baselines, **options).verdict)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_measuring_again_takes_no_longer_than_the_run_has(synthetic_run, policy,
     trace = TraceEnd(point="", outcome=Outcome.OK, cause="", reason="none", file=None, launcher="spawn", duration_s=traced_s)
     ends = [{"kind": "traced", **to_json(replace(trace, point=point.name))} for point in synthetic_run.points]
     run = load_run(synthetic_run.write([*synthetic_run.rows(), *ends]))
-    found = offenders(run, policy, judge(run, policy, baselines, partial=True).verdict)
+    found = find_offenders(run, policy, judge(run, policy, baselines, partial=True).verdict)
 
     assert len(found.points) == measured
     assert [check.point for check in found.left] == ["arrays-eager-image_count=1000"] * (6 - measured)
@@ -225,7 +225,7 @@ def test_what_is_missing_is_not_noise(synthetic_run, policy, baselines):
     verdict = judge(run, policy, baselines).verdict
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert offenders(run, policy, verdict).points == ()
+    assert offenders(run, policy, verdict) == ()
 
 
 # --- rows of further repeats ---
