@@ -123,6 +123,27 @@ def test_nothing_measured_is_never_a_pass(job, fake, measured, code, verdict, wo
     assert done.uploads == []
 
 
+def test_the_summary_repeats_why_pytest_refused(job, fake):
+    """As lines of code, whatever is in them, and without the characters that terminals obey."""
+    fake.set("pytest-code", "4")
+    fake.set("complains", "ERROR: memory_subject names \x1b[31m```\n<b>::error::x\n")
+    done = job().run()
+
+    assert "Exit code 2.\n\n    ERROR: memory_subject names [31m```\n    <b>::error::x\n" in done.summary
+    assert [message for _, _, message in done.commands] == [
+        "pytest cannot use its arguments or settings; the log of the step Measure says why. Nothing was measured."
+    ]
+
+
+def test_the_summary_repeats_why_the_gate_refused(job, fake, lazy_run):
+    """A policy that is not there."""
+    fake.measures(lazy_run.write())
+    done = job(policy="nowhere.toml").run()
+
+    assert (done.exit_code, done.results["verdict"]) == (2, "usage")
+    assert re.search(r"^    harness: the policy nowhere.toml cannot be read", done.summary, re.MULTILINE)
+
+
 def test_an_installation_that_fails_is_incomplete(job, fake):
     """Nothing is measured after it."""
     fake.set("pip-code", "1")
