@@ -6,10 +6,10 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from harness.errors import HarnessError, RunDirectoryError
+from harness.plugin import running
 from harness.plugin.marks import WANTED, make_point
 from harness.plugin.measuring import Measured, NotChosen, measure_point
 from harness.plugin.result import MemoryRun
-from harness.plugin.running import open_runner
 from harness.plugin.session import SESSION
 from harness.plugin.settings import read_call
 from harness.records import Point, RunEnd
@@ -34,7 +34,7 @@ class MemoryRunFixture(Protocol):
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    with open_runner(pytestconfig.stash[SESSION]) as runner:
+    with running.open_runner(pytestconfig.stash[SESSION]) as runner:
         yield runner
 
 
