@@ -80,7 +80,8 @@ def _subjects(manifest: Mapping[str, Any], run: Path, folder: Path) -> list[str]
     named = code.get("subjects") if isinstance(code, dict) else None
     if isinstance(named, list) and named:
         return [str(name) for name in named]
-    beside = {body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest)}
+    # The harness runs in every child, and is not what it measures.
+    beside = {"harness", *(body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest))}
     files = {file for name, file in _imported(run / ROWS_FILE) if name.partition(".")[0] not in beside}
     packages = {file.parent if file.name == "__init__.py" else file for file in files}
     root = folder.resolve()
