@@ -64,8 +64,9 @@ def test_without_a_comparison_it_is_what_the_children_imported(told, project):
         "numpy": "/usr/lib/numpy/__init__.py",
     }
     row = {"kind": "code", "point": "a", "repeat": 0, "packages": packages}
+    announced = {"kind": "point", "point": "b", "record": {"body": "bodies.epoch:measure"}}
 
-    assert told({}, row) == "::error file=src/loader/feed.py,line=2"
+    assert told({}, row) == told({"planned": []}, announced, row) == "::error file=src/loader/feed.py,line=2"
 
 
 def test_what_is_asked_for_comes_before_what_the_run_knows(told):
