@@ -161,53 +161,66 @@ def _measure_all(runs: list[tuple[Point, int]], open_measure: OpenMeasure, worke
     for run in runs:
         waiting.put(run)
     ended: _Ended = queue.SimpleQueue()
-    threads = [
-        threading.Thread(target=_work, args=(waiting, ended, open_measure), name=f"remeasure-{number}", daemon=True)
-        for number in range(workers)
-    ]
-    for thread in threads:
-        thread.start()
+    team = [_Worker(waiting, ended, open_measure) for _ in range(workers)]
+    for worker in team:
+        worker.start()
     try:
-        _hear(ended, len(runs), len(threads), show)
+        _hear(ended, len(runs), len(team), show)
     except BaseException:
-        for thread in threads:
-            _interrupt(thread)
-        for thread in threads:
-            thread.join()
+        for worker in team:
+            worker.interrupt()
+        for worker in team:
+            worker.join()
         raise
 
 
-def _work(waiting: _Waiting, ended: _Ended, open_measure: OpenMeasure) -> None:
-    """One thread: measure whatever is next, until nothing is; its last word is None, or what has ended it."""
-    try:
-        with open_measure() as measure, contextlib.suppress(queue.Empty):
-            while True:
-                ended.put(measure(*waiting.get_nowait()))
-    except BaseException as error:  # noqa: BLE001 - whatever ends a thread is for the one that waits to raise
-        ended.put(error)
-    else:
-        ended.put(None)
-
-
-def _hear(ended: _Ended, total: int, threads: int, show: Show) -> None:
-    """Tell of every run that has ended, until all threads have."""
+def _hear(ended: _Ended, total: int, working: int, show: Show) -> None:
+    """Tell of every run that has ended, until all workers have."""
     done = 0
-    while threads:
+    while working:
         told = ended.get()
         if isinstance(told, BaseException):
             raise told
         if told is None:
-            threads -= 1
+            working -= 1
             continue
         done += 1
         show(Step(done=done, total=total, point=told.point, repeat=told.repeat, outcome=str(told.outcome)))
 
 
-def _interrupt(thread: threading.Thread) -> None:
-    """End a thread as Ctrl-C ends a main thread: its child is ended with all that it has started, its launcher closed.
+class _Worker(threading.Thread):
+    """Measures whatever is next, until nothing is; its last word is None, or what has ended it."""
 
-    Signals reach the main thread alone. A launcher looks at its child every 20 ms (``harness.run.waiting``), which is where
-    the exception is raised; nothing that it could interrupt is written in more than one step.
-    """
-    if thread.ident is not None and thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
+    def __init__(self, waiting: _Waiting, ended: _Ended, open_measure: OpenMeasure) -> None:
+        super().__init__(name="remeasure", daemon=True)
+        self._waiting, self._ended, self._open_measure = waiting, ended, open_measure
+        self._lock, self._is_over = threading.Lock(), False
+
+    def run(self) -> None:
+        """What the thread does."""
+        with contextlib.suppress(KeyboardInterrupt):  # one that comes when its last word is said already
+            try:
+                self._measure()
+            finally:
+                with self._lock:
+                    self._is_over = True
+
+    def interrupt(self) -> None:
+        """End it as Ctrl-C ends a main thread: its child is ended with all that it has started, its launcher closed.
+
+        Signals reach the main thread alone. A launcher looks at its child every 20 ms (``harness.run.waiting``), which is
+        where the exception is raised; nothing that it could interrupt is written in more than one step.
+        """
+        with self._lock:
+            if not self._is_over and self.ident is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
+
+    def _measure(self) -> None:
+        try:
+            with self._open_measure() as measure, contextlib.suppress(queue.Empty):
+                while True:
+                    self._ended.put(measure(*self._waiting.get_nowait()))
+        except BaseException as error:  # noqa: BLE001 - whatever ends a thread is for the one that waits to raise
+            self._ended.put(error)
+        else:
+            self._ended.put(None)
