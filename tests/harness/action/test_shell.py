@@ -207,6 +207,15 @@ def test_what_a_run_is_compared_with(job, fake, workspace, git_in, against, targ
     assert asked == ([] if expected is None else [f"--memory-against={expected}"])
 
 
+def test_baselines_that_git_does_not_know_are_refused(job, fake, workspace, git_in):
+    """They would pass for baselines that the pull request has changed."""
+    git_in(workspace, "update-ref", "refs/remotes/origin/main", "HEAD")
+    done = job(target="main", baselines="/somewhere/else").run()
+
+    assert (done.exit_code, fake.asked("pytest")) == (2, None)
+    assert "git cannot tell whether the input baselines changed; name a folder of this repository." in done.log
+
+
 def test_a_command_is_told_where_to_measure_and_against_what(job, fake, workspace):
     """Instead of pytest; the files that the runner reads are not in its environment."""
     done = job(command='printf "%s\\n" "$MEMORY_RUN" "$MEMORY_AGAINST" > told; env > seen; exit 4', against="v1").run()
