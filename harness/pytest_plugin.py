@@ -5,16 +5,15 @@ from collections.abc import Generator
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError
-from harness.plugin.fixtures import measure, memory_runner
+from harness.plugin.fixtures import measure, memory_runner, memory_turns
 from harness.plugin.options import as_typed, declare_options
 from harness.plugin.plan import any_traced, check_patterns, is_left_untraced, is_named, points_of, run_of
 from harness.plugin.session import SESSION, RunSession, is_worker, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
-from harness.run.manifest import end_run
 from harness.run.traced import repeat_id
 
-__all__ = ["measure", "memory_runner"]  # fixtures, which pytest finds by their names in this module
+__all__ = ["measure", "memory_runner", "memory_turns"]  # fixtures, which pytest finds by their names in this module
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
@@ -71,10 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if not is_left_untraced(item)]
     yield
     runs = {item: run for item in items if (run := run_of(item)) is not None}
-    patterns, resumed = config.getoption("memory_points") or (), session.resumed
+    patterns = config.getoption("memory_points") or ()
     left_out = {item for item, (point, _) in runs.items() if patterns and not is_named(point.name, patterns)}
-    if resumed is not None:
-        left_out |= {item for item, (point, repeat) in runs.items() if not resumed.lacks(point.name, repeat)}
+    left_out |= {item for item, (point, repeat) in runs.items() if not session.lacks(point.name, repeat)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
@@ -129,11 +127,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
     if not run.is_there or config.getoption("collectonly"):
         return
     try:
-        end_run(run.directory)
+        run.end()
     except RunDirectoryError as error:
         run.broken = str(error)
-    resumed = run.resumed
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and resumed is not None and len(resumed.measured) == resumed.run_count:
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and run.was_whole:
         session.exitstatus = pytest.ExitCode.OK  # nothing was missing
 
 

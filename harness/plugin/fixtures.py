@@ -1,5 +1,6 @@
 """The fixtures of the plug-in: the runner of the session, and the sweep's ``measure``."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 
@@ -7,9 +8,11 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.plugin.session import SESSION
+from harness.plugin.sides import NOW, THEN, Turns
 from harness.records import Point, RunEnd
+from harness.run.code import Code
 from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.runner import Runner, void_run
+from harness.run.runner import Runner
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,7 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
         preparer=SpawnLauncher(),
         root=pytestconfig.rootpath,
         workspace=pytestconfig.rootpath / "artifacts" / "inputs",
+        code=Code() if session.sides is None else session.sides.now.code,
         host_limit_bytes=pytestconfig.getoption("memory_host_budget"),
         timeout_s=pytestconfig.getoption("memory_timeout"),
     )
@@ -37,19 +41,27 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     launcher.close()
 
 
+@pytest.fixture(scope="session")
+def memory_turns(memory_runner: Runner, pytestconfig: pytest.Config) -> Turns:
+    """What measures a run with the code of this session, and in turns with that which it is compared with."""
+    session = pytestconfig.stash[SESSION]
+    runners = {NOW: memory_runner}
+    if session.sides is not None:
+        runners[THEN] = dataclasses.replace(memory_runner, run_directory=session.then_directory, code=session.sides.then.code)
+    return Turns(runners=runners, resumed={NOW: session.resumed, THEN: session.resumed_then})
+
+
 @pytest.fixture
-def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd]:
+def measure(memory_turns: Turns, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd]:
     """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns.
 
     ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
+    Where two codes are compared, both are measured, and the end is that of the later.
     """
-    session = request.config.stash[SESSION]
 
     def measure(point: Point, repeat: int) -> RunEnd:
         try:
-            if session.resumed is not None and (point.name, repeat) in session.resumed.void:
-                void_run(session.directory, point.name, repeat, "it was broken off, and the run was resumed")
-            return memory_runner.measure(point, repeat)
+            return memory_turns.measure(point, repeat)
         except RunDirectoryError as error:
             # Nothing that follows could be written either; what has been written stays.
             request.session.shouldstop = str(error)

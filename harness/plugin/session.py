@@ -13,22 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from harness.errors import UsageError
 from harness.plugin.options import DEFAULTS, as_typed, settle_options
+from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
 from harness.run.devices import Device, choose_device
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
+    end_run,
     hold_run_directory,
     make_run_directory,
     note_resumption,
     start_run,
 )
+from harness.run.sides import THEN_FOLDER, Sides
 
 if TYPE_CHECKING:
     from harness.resuming import Resumption
@@ -42,6 +45,10 @@ class RunSession:
     directory: Path
     resumed: "Resumption | None" = None
     """What was there already of the run that is gone on with; None for a new run."""
+    sides: Sides | None = None
+    """The two codes that are measured; None where it is whatever Python finds."""
+    resumed_then: "Resumption | None" = None
+    """As ``resumed``, of the run of the earlier code."""
     collected: list[Point] = field(default_factory=list)
     """The whole sweep, before -k and its like choose from it."""
     broken: str = ""
@@ -72,6 +79,7 @@ class RunSession:
             session._resume(resume)
         elif config.getoption("memory_device") == "gpu" or config.getoption("memory_device_budget") is not None:
             session.device()
+        session.sides = settle_sides(config, resume)
         if asked is not None and not config.getoption("collectonly"):
             make_run_directory(asked)
         return session
@@ -80,13 +88,21 @@ class RunSession:
     def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
         """What the controller has settled, so that a bad value is told once."""
         vars(config.option).update(json.loads(told["memory_settings"]))
-        return cls(config, Path(told["memory_run_directory"]), _resumption_from(told["memory_resumed"]))
+        return cls(
+            config,
+            Path(told["memory_run_directory"]),
+            resumed=_resumption_from(told["memory_resumed"]),
+            sides=Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None,
+            resumed_then=_resumption_from(told["memory_resumed_then"]),
+        )
 
     def for_worker(self) -> dict[str, str]:
         """What ``of_worker`` needs."""
         return {
             "memory_run_directory": str(self.directory),
             "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
+            "memory_sides": "" if self.sides is None else json.dumps(self.sides.to_json()),
+            "memory_resumed_then": "" if self.resumed_then is None else self.resumed_then.to_json(),
             "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
         }
 
@@ -96,6 +112,24 @@ class RunSession:
         here = self.config.invocation_params.dir
         inside = self.directory.is_absolute() and self.directory.is_relative_to(here)
         return str(self.directory.relative_to(here) if inside else self.directory)
+
+    @property
+    def then_directory(self) -> Path:
+        """The run directory of the earlier code, where two are compared."""
+        return self.directory / THEN_FOLDER
+
+    def lacks(self, point: str, repeat: int) -> bool:
+        """Whether a run has to be measured, on either side; in a new run every one has to."""
+        if self.resumed is None:
+            return True
+        then = self.resumed_then
+        return self.resumed.lacks(point, repeat) or (then is not None and then.lacks(point, repeat))
+
+    @property
+    def was_whole(self) -> bool:
+        """Whether the run that is resumed has nothing left to measure, on either side."""
+        resumed = [one for one in (self.resumed, self.resumed_then) if one is not None]
+        return bool(resumed) and all(len(one.measured) == one.run_count for one in resumed)
 
     @property
     def is_there(self) -> bool:
@@ -114,9 +148,18 @@ class RunSession:
 
             check_plan(self.directory, self.collected)
             return
+        if self.sides is None:
+            self._start(self.directory, points, traces=traces, sides={})
+            return
+        now, then = self.sides.now.to_json(), self.sides.then.to_json()
+        self._start(self.directory, points, traces=traces, sides={"code": now, "against": then})
+        # What was alive at a peak is asked of the code that is judged; the other one's amounts are enough.
+        self._start(self.then_directory, points, traces=False, sides={"code": then})
+
+    def _start(self, directory: Path, points: Sequence[Point], *, traces: bool, sides: Mapping[str, Any]) -> None:
         config = self.config
         start_run(
-            self.directory,
+            directory,
             points=points,
             swept=self.collected,
             repeats=config.getoption("memory_repeats"),
@@ -129,8 +172,17 @@ class RunSession:
                 "device": config.getoption("memory_device"),
                 "isolation": config.getoption("memory_isolation"),
                 "traces": traces,
+                "against": config.getoption("memory_against"),
+                "revision": config.getoption("memory_revision"),
             },
+            sides=sides,
         )
+
+    def end(self) -> None:
+        """Note the end of the run, and that of the code it is compared with. Raises RunDirectoryError."""
+        if self.sides is not None:
+            end_run(self.then_directory)
+        end_run(self.directory)
 
     def begin(self) -> None:
         """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
@@ -142,6 +194,9 @@ class RunSession:
         else:
             already = len(self.resumed.measured)
             note_resumption(self.directory, command=self._command(), root=self.config.rootpath, already=already)
+        if self.resumed_then is not None:
+            already = len(self.resumed_then.measured)
+            note_resumption(self.then_directory, command=self._command(), root=self.config.rootpath, already=already)
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, _stop)
             self.held.callback(signal.signal, signal.SIGTERM, before)
@@ -154,6 +209,11 @@ class RunSession:
             self.held.enter_context(hold_run_directory(resume))
             set_damage_aside(resume)
         self.resumed = read_resumption(resume)
+        if (then := resume / THEN_FOLDER).exists():
+            check_same_here(then, self.device(), self.config.rootpath)
+            if not self.config.getoption("collectonly"):
+                set_damage_aside(then)
+            self.resumed_then = read_resumption(then)
 
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])

@@ -57,11 +57,13 @@ def start_run(
     root: Path,
     settings: Mapping[str, Any],
     swept: Sequence[Point] | None = None,
+    sides: Mapping[str, Any] | None = None,
 ) -> None:
     """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
 
     Workers that share a run all call this with the same plan; the first one's run.json stays. ``swept`` is the sweep
-    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole.
+    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole. ``sides`` is what a
+    comparison of two codes says of itself: ``code``, and in the later one's run also ``against``.
     """
     scans = sorted(
         {str(point.fixed["scan"]) for point in (points if swept is None else swept) if point.fixed.get("scan") is not None}
@@ -89,6 +91,7 @@ def start_run(
         },
         "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
         "settings": dict(settings),
+        **(sides or {}),
         "planned": [to_json(point) for point in points],
     }
     try:
@@ -149,6 +152,11 @@ def end_run(path: Path) -> None:
     except OSError as error:
         raise RunDirectoryError(f"{path / ROWS_FILE} cannot be read back: {error}") from error
     _put(path / RUN_FILE, {**ended, SEAL: seal_of(ended, rows)}, replace=True)
+
+
+def sides_of(path: Path) -> dict[str, Any]:
+    """What ``start_run`` was told of the codes that the run compares. Raises RunDirectoryError when run.json is damaged."""
+    return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
 
 
 def plans_anything(path: Path) -> bool:
