@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, open_rows, to_json
+from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, to_json
 from harness.run.alone import PAUSES_S, Attempt, measure_alone
+from harness.run.announcing import write_row
 from harness.run.belongings import packages_that_came_along
 from harness.run.child_log import last_words
 from harness.run.code import Code
@@ -227,25 +228,13 @@ class Runner:
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
             row = {"kind": "traced", **to_json(trace_end(end, own))}
-        _append(self.run_directory, row)
+        write_row(self.run_directory, row)
         return end
 
 
 def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
     """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
-    _append(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
-
-
-def _append(run_directory: Path, row: Mapping[str, Any]) -> None:
-    rows = run_directory / ROWS_FILE
-    try:
-        descriptor = open_rows(rows)
-        try:
-            append_row(descriptor, row)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
+    write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
 
 
 def _why_not_prepared(child: ChildEnd, log: str) -> str:

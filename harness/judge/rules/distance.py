@@ -5,7 +5,7 @@ from statistics import median_high, median_low
 
 from harness.judge.attribution import as_multiple
 from harness.judge.baseline import Acceptance, BaselinePoint, Recorded
-from harness.judge.policy import Tolerance
+from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import decide
