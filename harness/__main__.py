@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
     _add_partial(gate)
+    _add_against(gate)
     gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
     gate.set_defaults(command=_gate)
 
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
     _add_run(report)
+    _add_against(report)
     _add_partial(report)
     report.set_defaults(command=_report)
     return parser
@@ -142,6 +144,15 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("scenarios/baselines"),
         help="folder of committed baselines (default: %(default)s)",
+    )
+
+
+def _add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        metavar="DIR",
+        type=Path,
+        help="compare with this run instead of a baseline (default: RUN/then, where pytest --memory-against has measured it)",
     )
 
 
@@ -216,8 +227,12 @@ def _gate(options: argparse.Namespace) -> int:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
         for check in verdict.overruled:
             print(f"  overruled: {check.sentence}", flush=True)
+        for check in verdict.better:
+            print(f"  better: {check.sentence}", flush=True)
         if options.policy is None:
             print(f"judged by {judgement.policy}", flush=True)
+        if judgement.against:
+            print(judgement.against, flush=True)
     if options.page:
         _write_page(run, judgement)
     return int(verdict.exit_code)
@@ -275,12 +290,14 @@ def _write_page(run: "Run", judgement: "Judgement") -> None:
 
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":
+    from harness.judge.against import load_against
     from harness.judge.gate import judge
     from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
     run = load_run(options.run)
-    return run, judge(run, choose_policy(options.policy, run.manifest), options.baselines, partial=options.partial)
+    policy, against = choose_policy(options.policy, run.manifest), load_against(run, options.against)
+    return run, judge(run, policy, options.baselines, partial=options.partial, against=against)
 
 
 if __name__ == "__main__":
