@@ -83,9 +83,7 @@ def _strays(words: str, run: Run, side: CodeSide | None) -> Iterator[str]:
     """Where a side has not measured the code that it stands for; nothing where no code was named."""
     if side is None:
         return
-    silent = [
-        point.name for point in run.points if not any((point.name, repeat) in run.code for repeat in _repeats(run, point.name))
-    ]
+    ended_well = _ended_well(run)
     for (name, repeat), packages in run.code.items():
         where = {package: packages[package] for package in side.packages if package in packages}
         wrong = next((package for package, file in where.items() if not Path(file).is_relative_to(side.packages[package])), None)
