@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for co
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one sentence on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    own, for_pytest = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
+    options.pytest = for_pytest
     try:
         return int(options.command(options))
     except DeviceUnavailable as error:
@@ -34,6 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.USAGE
     except BrokenPipeError:
         return ExitCode.USAGE
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What is for the command itself, and what follows ``--``; argparse would hand the first of those to an absent BAD."""
+    if arguments[:1] != ["bisect"] or "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,6 +96,21 @@ def _parser() -> argparse.ArgumentParser:
     accept.set_defaults(command=_accept)
 
     _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
+
+    bisect = commands.add_parser(
+        "bisect",
+        help="find the commit that made memory worse, measuring each beside a good one",
+        usage="%(prog)s [-h] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]",
+        epilog="After --: what pytest is to measure, and how (default: scenarios). Exit codes: 0 no regression, 1 found, "
+        "2 an argument cannot be used, 3 could not measure.",
+    )
+    bisect.add_argument("good", metavar="GOOD", help="a revision that was good, or merge-base:REV")
+    bisect.add_argument("bad", metavar="BAD", nargs="?", default="HEAD", help="a revision that is bad (default: %(default)s)")
+    bisect.add_argument(
+        "--out", metavar="DIR", type=Path, help="where the runs of its steps are kept (default: artifacts/bisect-TIME)"
+    )
+    bisect.add_argument("--policy", metavar="FILE", type=Path, help="as of gate")
+    bisect.set_defaults(command=_bisect)
 
     history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
@@ -264,6 +290,21 @@ def _annotate(options: argparse.Namespace) -> int:
     for line in lines:
         print(line, flush=True)
     return ExitCode.PASS
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from harness.bisecting import bisect
+
+    folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    return bisect(
+        Path.cwd(),
+        options.good,
+        options.bad,
+        folder,
+        pytest_options=options.pytest or ["scenarios"],
+        policy=options.policy,
+        show=lambda line: print(line, flush=True),
+    )
 
 
 def _history(options: argparse.Namespace) -> int:
