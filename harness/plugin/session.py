@@ -9,6 +9,7 @@ import json
 import shlex
 import signal
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,22 @@ from harness.run.manifest import (
     start_run,
 )
 from harness.run.sides import THEN_FOLDER, Sides
+from harness.run.traced import log_name
 
 if TYPE_CHECKING:
+    from harness.plugin.ending import SessionEnd
+    from harness.plugin.plan import Plan
     from harness.resuming import Resumption
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredBefore:
+    """A point that a test has measured in this process."""
+
+    test: str
+    execution: int
+    """The how manieth execution of the test it was: other plug-ins run tests again."""
+    repeats: int
 
 
 @dataclass
@@ -43,14 +57,26 @@ class RunSession:
 
     config: pytest.Config
     directory: Path
+    repeats_given: bool = False
+    """Whether an option says how often, which then goes before what a test says."""
     resumed: "Resumption | None" = None
     """What was there already of the run that is gone on with; None for a new run."""
     sides: Sides | None = None
     """The two codes that are measured; None where it is whatever Python finds."""
     resumed_then: "Resumption | None" = None
     """As ``resumed``, of the run of the earlier code."""
-    collected: list[Point] = field(default_factory=list)
-    """The whole sweep, before -k and its like choose from it."""
+    collected: Sequence[pytest.Item] = ()
+    """All tests, before -k and its like choose from them."""
+    mistakes: str = ""
+    """Why what was collected cannot be measured."""
+    measured: dict[str, MeasuredBefore] = field(default_factory=dict)
+    """By name of the point: what tests have measured in this process by a marker or by ``memory_run``."""
+    executions: Counter[str] = field(default_factory=Counter)
+    """How often each test was run in this process."""
+    told: set[str] = field(default_factory=set)
+    """Names of points whose tests have failed with the findings about them."""
+    end: "SessionEnd | None" = None
+    """What was found when all points were there; None where no test has a marker."""
     broken: str = ""
     """Why the run directory could not be written, once it could not: one sentence for the summary."""
     refused: str = ""
@@ -71,8 +97,9 @@ class RunSession:
             raise UsageError(
                 f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; leave --memory-out {asked} out"
             )
+        repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
-        session = cls(config, resume or asked or default_run_directory(config.rootpath))
+        session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
@@ -88,21 +115,20 @@ class RunSession:
     def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
         """What the controller has settled, so that a bad value is told once."""
         vars(config.option).update(json.loads(told["memory_settings"]))
-        return cls(
-            config,
-            Path(told["memory_run_directory"]),
-            resumed=_resumption_from(told["memory_resumed"]),
-            sides=Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None,
-            resumed_then=_resumption_from(told["memory_resumed_then"]),
-        )
+        session = cls(config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"]))
+        session.resumed = _resumption_from(told["memory_resumed"])
+        session.resumed_then = _resumption_from(told["memory_resumed_then"])
+        session.sides = Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None
+        return session
 
     def for_worker(self) -> dict[str, str]:
         """What ``of_worker`` needs."""
         return {
             "memory_run_directory": str(self.directory),
             "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
-            "memory_sides": "" if self.sides is None else json.dumps(self.sides.to_json()),
             "memory_resumed_then": "" if self.resumed_then is None else self.resumed_then.to_json(),
+            "memory_sides": "" if self.sides is None else json.dumps(self.sides.to_json()),
+            "memory_repeats_given": "yes" if self.repeats_given else "",
             "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
         }
 
@@ -117,6 +143,11 @@ class RunSession:
     def then_directory(self) -> Path:
         """The run directory of the earlier code, where two are compared."""
         return self.directory / THEN_FOLDER
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The run directory, and that of the earlier code where two are compared."""
+        return (self.directory,) if self.sides is None else (self.directory, self.then_directory)
 
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether a run has to be measured, on either side; in a new run every one has to."""
@@ -136,33 +167,65 @@ class RunSession:
         """Whether a run has been planned in the directory."""
         return (self.directory / RUN_FILE).exists()
 
+    @property
+    def patterns(self) -> Sequence[str]:
+        """The names of points that are wanted; empty: all."""
+        return self.config.getoption("memory_points") or ()
+
+    @property
+    def repeats(self) -> int:
+        """How often a point is measured whose test says nothing of it."""
+        return int(self.config.getoption("memory_repeats"))
+
+    def repeats_of(self, own: int | None) -> int:
+        """How often a point is measured whose test says ``own``."""
+        return self.repeats if own is None or self.repeats_given else own
+
+    @property
+    def traces(self) -> bool:
+        """Whether each point is traced as well."""
+        return not self.config.getoption("memory_no_trace")
+
+    def further_of(self, point: Point) -> int:
+        """How many repeats a resumed run has announced of a point because it offended."""
+        return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
+
     def device(self) -> Device:
         """The device that the options choose. Raises UsageError or DeviceUnavailable."""
         budget_bytes = self.config.getoption("memory_device_budget")
         return choose_device(self.config.getoption("memory_device")).with_budget(budget_bytes)
 
-    def plan(self, points: Sequence[Point], *, traces: bool) -> None:
+    def log_of(self, point: Point, repeat: int) -> str:
+        """The log of a run as the user would type it."""
+        return f"{self.shown}/logs/{log_name(point.name, repeat)}"
+
+    def plan(self, plan: "Plan") -> None:
         """Write run.json, or check that a resumed run's plan is still what is collected. Raises HarnessError."""
         if self.resumed is not None:
             from harness.resuming import check_plan
 
-            check_plan(self.directory, self.collected)
+            check_plan(self.directory, plan.collected)
             return
+        device = self.device()
+        for point in plan.points:
+            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
         if self.sides is None:
-            self._start(self.directory, points, traces=traces, sides={})
+            self._start(self.directory, plan, traces=plan.traces, sides={})
             return
         now, then = self.sides.now.to_json(), self.sides.then.to_json()
-        self._start(self.directory, points, traces=traces, sides={"code": now, "against": then})
-        # What was alive at a peak is asked of the code that is judged; the other one's amounts are enough.
-        self._start(self.then_directory, points, traces=False, sides={"code": then})
+        self._start(self.directory, plan, traces=plan.traces, sides={"code": now, "against": then})
+        # What was alive at a peak is asked of the code that is judged; of the other one the amounts are enough.
+        self._start(self.then_directory, plan, traces=False, sides={"code": then})
 
-    def _start(self, directory: Path, points: Sequence[Point], *, traces: bool, sides: Mapping[str, Any]) -> None:
+    def _start(self, directory: Path, plan: "Plan", *, traces: bool, sides: Mapping[str, Any]) -> None:
         config = self.config
         start_run(
             directory,
-            points=points,
-            swept=self.collected,
-            repeats=config.getoption("memory_repeats"),
+            points=plan.points,
+            swept=plan.collected,
+            policy=plan.policy,
+            asked=plan.asked,
+            repeats=self.repeats,
             device=self.device(),
             command=self._command(),
             root=config.rootpath,
@@ -172,17 +235,19 @@ class RunSession:
                 "device": config.getoption("memory_device"),
                 "isolation": config.getoption("memory_isolation"),
                 "traces": traces,
+                "judged_by_pytest": plan.judged,
+                "left_out": plan.left_out,
+                "repeats_given": self.repeats_given,
                 "against": config.getoption("memory_against"),
                 "revision": config.getoption("memory_revision"),
             },
             sides=sides,
         )
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Note the end of the run, and that of the code it is compared with. Raises RunDirectoryError."""
-        if self.sides is not None:
-            end_run(self.then_directory)
-        end_run(self.directory)
+        for directory in self.directories[::-1]:
+            end_run(directory)
 
     def begin(self) -> None:
         """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
@@ -191,12 +256,10 @@ class RunSession:
         self.begun = True
         if self.resumed is None:
             self.held.enter_context(hold_run_directory(self.directory))
-        else:
-            already = len(self.resumed.measured)
-            note_resumption(self.directory, command=self._command(), root=self.config.rootpath, already=already)
-        if self.resumed_then is not None:
-            already = len(self.resumed_then.measured)
-            note_resumption(self.then_directory, command=self._command(), root=self.config.rootpath, already=already)
+        for directory, resumed in zip(self.directories, (self.resumed, self.resumed_then), strict=False):
+            if resumed is not None:
+                already = len(resumed.measured)
+                note_resumption(directory, command=self._command(), root=self.config.rootpath, already=already)
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, _stop)
             self.held.callback(signal.signal, signal.SIGTERM, before)
@@ -209,6 +272,7 @@ class RunSession:
             self.held.enter_context(hold_run_directory(resume))
             set_damage_aside(resume)
         self.resumed = read_resumption(resume)
+        self.repeats_given = self.resumed.repeats_given
         if (then := resume / THEN_FOLDER).exists():
             check_same_here(then, self.device(), self.config.rootpath)
             if not self.config.getoption("collectonly"):

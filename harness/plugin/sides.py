@@ -49,23 +49,28 @@ class Turns:
 
     runners: Mapping[str, Runner]
     """``now``, and ``then`` where there is one."""
+    directories: Mapping[str, Path]
+    """The run directory of each."""
     resumed: Mapping[str, "Resumption | None"]
-    """What was there already of either."""
+    """What was there already of each."""
 
-    def measure(self, point: Point, repeat: int) -> RunEnd:
-        """Measure what is missing of one repeat of one point; the end is that of ``now``. Raises as the runners do."""
-        ends = {side: self._measure(side, point, repeat) for side in order(repeat) if side in self.runners}
+    def measure(self, point: Point, repeat: int, *, again: str = "") -> RunEnd | None:
+        """Measure what is missing of one repeat of one point; with ``again``, the reason, also what is there.
+
+        The end is that of ``now``; None of a traced run that was there already. Raises as the runners do.
+        """
+        ends = {side: self._measure(side, point, repeat, again) for side in order(repeat) if side in self.runners}
         return ends[NOW]
 
-    def _measure(self, side: str, point: Point, repeat: int) -> RunEnd:
-        runner, there = self.runners[side], self.resumed.get(side)
-        if there is not None and not there.lacks(point.name, repeat):
-            found = (end for end in ends_of(runner.run_directory) if (end.point, end.repeat) == (point.name, repeat))
-            if (end := next(found, None)) is not None:
-                return end
-        if there is not None and (point.name, repeat) in there.void:
-            void_run(runner.run_directory, point.name, repeat, "it was broken off, and the run was resumed")
-        return runner.measure(point, repeat)
+    def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
+        there, directory, run = self.resumed[side], self.directories[side], (point.name, repeat)
+        if again and repeat != TRACED_REPEAT:
+            void_run(directory, *run, again)
+        elif there is not None and run in there.measured:
+            return next((end for end in ends_of(directory) if (end.point, end.repeat) == run), None)
+        elif there is not None and run in there.void:
+            void_run(directory, *run, "it was broken off, and the run was resumed")
+        return self.runners[side].measure(point, repeat)
 
 
 def order(repeat: int) -> tuple[str, ...]:

@@ -141,6 +141,8 @@ def _check_amount(
         meter=meter,
         measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
+        earlier=float(earlier_bytes),
+        earlier_from=acceptance.in_words,
         unit="B",
         because=tolerance.because,
         points=(point.name,),
