@@ -6,10 +6,10 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from harness.errors import HarnessError, RunDirectoryError
+from harness.plugin import running
 from harness.plugin.marks import WANTED, make_point
 from harness.plugin.measuring import Measured, NotChosen, measure_point
 from harness.plugin.result import MemoryRun
-from harness.plugin.running import open_runner, turns_of
 from harness.plugin.session import SESSION
 from harness.plugin.settings import read_call
 from harness.plugin.sides import Turns
@@ -35,14 +35,14 @@ class MemoryRunFixture(Protocol):
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    with open_runner(pytestconfig.stash[SESSION]) as runner:
+    with running.open_runner(pytestconfig.stash[SESSION]) as runner:
         yield runner
 
 
 @pytest.fixture(scope="session")
 def memory_turns(memory_runner: Runner, pytestconfig: pytest.Config) -> Turns:
     """What measures a run: the runner, in turns with one of the code that it is compared with, where there is one."""
-    return turns_of(pytestconfig.stash[SESSION], memory_runner)
+    return running.turns_of(pytestconfig.stash[SESSION], memory_runner)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def _outcome(value: object) -> Outcome:
     try:
         return Outcome(str(value))
     except ValueError:
-        raise UsageError(f"{value!r} is not how a run can end; {nearest(str(value), list(Outcome))}") from None
+        raise UsageError(f"{value!r} is not how a run can end; {nearest(str(value), map(str, Outcome))}") from None
 
 
 def _repeats(value: object) -> int | None:

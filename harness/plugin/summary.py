@@ -20,7 +20,7 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     Raises RunDirectoryError or OSError where the directory cannot be read.
     """
     ends = ends_of(directory)
-    if not ends and not plans_anything(directory):
+    if end is None and not ends and not plans_anything(directory):
         yield f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the points"
         return
     outcomes = Counter(str(end.outcome) for end in ends)
