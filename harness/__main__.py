@@ -1,4 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | annotate | history | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``."""
 
 import argparse
 import contextlib

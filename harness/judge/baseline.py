@@ -254,7 +254,9 @@ def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:
 
 
 def _acceptance(run: Run, reason: str, date: str) -> Acceptance:
-    environment = run.manifest.environment
+    environment, code = run.manifest.environment, run.manifest.code
+    if code is not None and code.commit:  # not what lay in the folder, but a revision taken from git
+        environment = {**environment, "git_commit": code.commit, "git_dirty": False}
     return Acceptance(
         date=date,
         run=run.manifest.run_id,

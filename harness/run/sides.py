@@ -16,6 +16,9 @@ THEN_FOLDER = "then"
 REVISIONS_FOLDER = Path("artifacts", "revisions")
 """Where unpacked revisions are kept, by commit, under the project's root."""
 
+_LARGEST_READ_BYTES = 16 << 20
+"""Chosen: far more than any file of code; of larger ones, which are data, the size has to do."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
@@ -117,11 +120,12 @@ def _side(folder: Path, subjects: Sequence[Subject], *, asked: str, commit: str,
 
 
 def _content(package: Path) -> str:
-    """A checksum of the names and bytes of all files, without what Python compiles."""
+    """A checksum of the names, sizes and bytes of all files, without what Python compiles, nor the bytes of what is no code."""
     files = [package] if package.is_file() else sorted(path for path in package.rglob("*") if path.is_file())
     digest = hashlib.sha256()
     for path in files:
         if "__pycache__" not in path.parts:
-            content = path.read_bytes()
-            digest.update(f"{path.relative_to(package.parent)}\0{len(content)}\0".encode() + content)
+            size_bytes = path.stat().st_size
+            content = path.read_bytes() if size_bytes <= _LARGEST_READ_BYTES else b""
+            digest.update(f"{path.relative_to(package.parent)}\0{size_bytes}\0".encode() + content)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from harness.judge.table import load_run
 from harness.records import Outcome
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
-POINTS = [loading_point("lazy", count) for count in (100, 500, 1000)]
+POINTS = [loading_point("lazy", count) for count in (100, 500)]
 COMMITS = 8
 
 
@@ -92,7 +92,7 @@ def _write(path, points, taken, code, more):
     run.write([{"kind": "code", "point": p, "repeat": r, "packages": packages} for p, r in runs] + rows)
 
 
-@pytest.mark.parametrize("first_bad", [1, 2, 4, 6, 7])
+@pytest.mark.parametrize("first_bad", [1, 4, 7])
 def test_the_first_bad_commit_is_found_in_few_steps(search, repository, tmp_path, first_bad):
     """Wherever it is; the answer has the commit, its title and the finding, and is kept as a record."""
     code, said, measured = search(lambda number: MIB * (number >= first_bad))
