@@ -69,6 +69,8 @@ class Manifest(BaseModel):
     """Which code was measured, where two are compared."""
     against: CodeSide | None = None
     """Which code it is compared with; its run is in the folder ``then``."""
+    remeasured: tuple[Mapping[str, Any], ...] = ()
+    """Each time that points were measured again: when, at which commit, and which points."""
     root: StrictStr | None = None
     """The folder that its children worked in; None where it was not recorded."""
 

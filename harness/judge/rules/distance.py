@@ -91,11 +91,11 @@ def _check_amount(
     amounts = tuple(taken.values())
     earlier_bytes = max(getattr(recorded, f"{field}_bytes"), 0)
     allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
-    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.manifest.repeats] or amounts)
+    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.first_repeats_of(point.name)] or amounts)
     worse = least_bytes >= earlier_bytes
     distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
     decision = decide(
-        [bytes_away > allowed_bytes for bytes_away in distance],
+        [bytes_away - allowed_bytes for bytes_away in distance],
         first=abs(least_bytes - earlier_bytes) > allowed_bytes,
         remeasured=evidence.was_remeasured(point.name),
         shown=f"have {'more' if worse else 'less'} than the tolerance allows",
@@ -142,12 +142,12 @@ def _check_amount(
         measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
         earlier=float(earlier_bytes),
-        earlier_from=acceptance.in_words,
+        earlier_from=acceptance.in_words if against is None else against.words,
         unit="B",
         because=tolerance.because,
         points=(point.name,),
         readings=seen(point, readings),
         decision=decision.words,
-        better=decision.stands and not worse and finding is None,
-        remeasure=finding is not None,
+        better=decision.stands and finding is None,
+        remeasure=finding is not None and decision.may_be_noise,
     )
