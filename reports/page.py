@@ -18,6 +18,8 @@ from reports.words import EXIT_WORDS, count, rate, unavailable
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
+BETTER = "Better than before: "
+"""What a note begins with that tells of an amount below that of the code it was compared with, beyond tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
