@@ -11,7 +11,6 @@ from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession
 from harness.plugin.text_table import text_table
 from harness.run.announcing import announce_repeats
-from harness.run.manifest import end_run
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
@@ -108,13 +107,15 @@ def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Ca
     names = ", ".join(offender.point for offender in again)
     show(f"memory: measuring {len(again)} {'point' if len(again) == 1 else 'points'} again, {again[0].repeats} times: {names}")
     with running.open_runner(session) as runner:
+        turns = running.turns_of(session, runner)
         for offender in again:
             point = next(point for point in run.points if point.name == offender.point)
             first = len(run.repeats_of(point.name))
-            announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
+            for directory in session.directories:
+                announce_repeats(directory, point.name, offender.repeats, reason=offender.reason)
             for repeat in range(first, first + offender.repeats):
-                runner.measure(point, repeat)
-    end_run(session.directory)
+                turns.measure(point, repeat)
+    session.finish()
     return True
 
 
