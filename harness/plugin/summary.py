@@ -40,5 +40,8 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"judge them:  python -m harness gate {shown}"
         return
     yield from end.lines
+    if end.findings:
+        number = len(end.findings)
+        yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
     yield f"judge them again, or see the page:  python -m harness gate {shown} --page"

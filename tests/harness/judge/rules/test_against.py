@@ -1,10 +1,12 @@
 """Two codes in one run: what was measured beside it takes the place of a baseline, and has to be whole and another code."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from harness.gating import Gate, judge_and_remeasure
 from harness.judge.against import load_against
 from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
@@ -13,6 +15,7 @@ from harness.records import Outcome
 from harness.seal import SEAL, seal_of
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
+PROJECT = Path(__file__).parents[4]
 THEN_COMMIT = "abc1234" + "0" * 33
 POINTS = [loading_point("lazy", count) for count in (100, 500, 1000, 2000)]
 
@@ -218,6 +221,31 @@ def test_measured_again_both_sides_are_judged_by_the_middle(compare):
     construct = [check for check in verdict.findings if check.point == name and check.rule == "baseline"]
 
     assert construct == []
+
+
+def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypatch):
+    """The same further repeats in both run directories; where another run is named to compare with, only in the run's own."""
+    compare(
+        now=lambda run: run.plant(
+            phase="construct", meter="device_in_use", extra=lambda point, repeat: MIB * (1 + repeat), keep=True
+        )
+    )
+    asked = []
+
+    def remeasure(directory, found, **settings):
+        asked.append((directory, [one.point for one in found.points]))
+        return 0
+
+    monkeypatch.setattr("harness.remeasuring.remeasure", remeasure)
+    monkeypatch.chdir(PROJECT)
+    gate = Gate(directory=tmp_path / "run", policy=None, baselines=tmp_path, partial=True)
+    judge_and_remeasure(gate, workers=1, command="gate", say=print)
+    (first, names), (second, same_names) = asked
+
+    assert (first, second) == (tmp_path / "run", tmp_path / "run" / "then")
+    assert names == same_names
+    assert POINTS[0].name in names
+    assert dataclasses.replace(gate, against=tmp_path).measured == (tmp_path / "run",)
 
 
 def _edit(run, **changes):
