@@ -128,7 +128,10 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
 def _progress(directory: Path, say: Tell) -> "Iterator[Show]":
     """A bar on a terminal, a line for each run elsewhere; nothing until the first run has ended."""
     if not sys.stderr.isatty():
-        yield lambda step: say(f"measured again {step.done} of {step.total}: {step.point}, repeat {step.repeat}: {step.outcome}")
+        side = " with the earlier code" if directory.name == THEN_FOLDER else ""
+        yield lambda step: say(
+            f"measured again{side} {step.done} of {step.total}: {step.point}, repeat {step.repeat}: {step.outcome}"
+        )
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
