@@ -102,7 +102,7 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Non
     read = rows[rows["finished"] & rows["growth_bytes"].notna()]
     if read.empty:
         reasons = [str(reason) for reason in rows["reason"] if reason]
-        text = unavailable(reasons[0]) if reasons else "no run finished this phase"
+        text = unavailable(reasons[0]) if reasons else "no run finished this phase with a reading of this meter"
         axes.text(0.5, 0.5, fill(text, 20), transform=axes.transAxes, ha="center", va="center", color=QUIET, fontsize=7.5)
         return
     _draw_lines(axes, read.rename(columns={SWEPT: "_size", "growth_bytes": "_bytes"}), look)

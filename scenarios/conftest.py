@@ -15,7 +15,7 @@ from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refu
 _SCAN = pytest.StashKey[ScanChoice]()
 
 
-_SHORT_NAMES = ("device", "device-budget", "host-budget", "isolation", "no-trace", "repeats", "resume")
+_SHORT_NAMES = ("against", "device", "device-budget", "host-budget", "isolation", "no-trace", "repeats", "resume", "revision")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
