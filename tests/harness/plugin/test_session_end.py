@@ -105,6 +105,16 @@ def test_with_some_points_deselected_slopes_are_not_judged_and_that_is_said(proj
     result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on those that were measured, *"])
 
 
+def test_with_all_points_deselected_nothing_is_measured_and_that_is_said(project, pytester):
+    """No run directory, and no failure of the tests that were selected."""
+    result = project(f"{SWEEP}\ndef test_other():\n    pass", "-k", "other")
+
+    result.assert_outcomes(passed=1, deselected=3)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["memory: 3 tests that measure were deselected, so that nothing was measured"])
+    assert not (pytester.path / "artifacts").exists()
+
+
 def test_points_are_chosen_by_name_also_where_calls_name_them(project, rows):
     """A call that is not wanted skips its test; a pattern that nothing matches is a finding."""
     test = """
