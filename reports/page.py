@@ -18,6 +18,8 @@ from reports.words import EXIT_WORDS, count, rate, unavailable
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
+BETTER = "Better than before: "
+"""What a note begins with that tells of an amount below that of the code it was compared with, beyond tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +200,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
     yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)
-    yield from (f"Better than before: {check.sentence}" for check in judgement.verdict.better)
+    yield from (f"{BETTER}{check.sentence}" for check in judgement.verdict.better)
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
 
 
