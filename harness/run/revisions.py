@@ -195,7 +195,8 @@ def _ask(folder: Path, *arguments: str, what: str, environment: Mapping[str, str
     done = _git(folder, *arguments, environment=environment, text=text)
     if done.returncode != 0:
         said = done.stderr.strip().partition("\n")[0] or f"git {arguments[0]} ended with {done.returncode}"
-        raise UsageError(f"cannot {what} in {folder}: {said}")
+        hint = "; revisions are taken from git, so work in a clone of the repository" if "not a git repository" in said else ""
+        raise UsageError(f"cannot {what} in {folder}: {said}{hint}")
     return done.stdout if "\0" in done.stdout else done.stdout.strip()
 
 
