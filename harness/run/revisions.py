@@ -72,6 +72,7 @@ def resolve(project: Path, asked: str) -> str:
     named = asked.removeprefix(MERGE_BASE)
     if not named or named.startswith("-"):
         raise UsageError(f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main")
+    _ask(project, "rev-parse", "--git-dir", what=f"look for {named}")
     found = _try(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}")
     shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
     if not found:
