@@ -227,13 +227,14 @@ class RunSession:
             asked=plan.asked,
             repeats=self.repeats,
             device=self.device(),
-            command=self._command(),
+            command=self.command,
             root=config.rootpath,
             settings={
                 "host_limit_bytes": config.getoption("memory_host_budget"),
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("memory_device"),
                 "isolation": config.getoption("memory_isolation"),
+                "preload": list(config.getini("memory_preload")),
                 "traces": traces,
                 "judged_by_pytest": plan.judged,
                 "left_out": plan.left_out,
@@ -259,7 +260,7 @@ class RunSession:
         for directory, resumed in zip(self.directories, (self.resumed, self.resumed_then), strict=False):
             if resumed is not None:
                 already = len(resumed.measured)
-                note_resumption(directory, command=self._command(), root=self.config.rootpath, already=already)
+                note_resumption(directory, command=self.command, root=self.config.rootpath, already=already)
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, _stop)
             self.held.callback(signal.signal, signal.SIGTERM, before)
@@ -279,7 +280,9 @@ class RunSession:
                 set_damage_aside(then)
             self.resumed_then = read_resumption(then)
 
-    def _command(self) -> str:
+    @property
+    def command(self) -> str:
+        """What the user typed."""
         return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
 
 
