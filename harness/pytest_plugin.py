@@ -148,7 +148,9 @@ class _Listener:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which findings tests have failed with, so that they are not told twice."""
+        """Remember which findings tests have failed with, so that they are not told twice; a test that caught one has not."""
+        if not (report.failed or hasattr(report, "wasxfail")):
+            return
         told = (str(value) for name, value in report.user_properties if name == POINT_PROPERTY)
         self._config.stash[SESSION].told.update(told)
 

@@ -171,6 +171,21 @@ def test_a_failure_that_is_expected_is_not_told_as_a_finding_of_the_session(proj
     result.stdout.fnmatch_lines(["3 more findings are told by the tests that failed with them"])
 
 
+def test_a_finding_that_a_test_has_caught_fails_the_session(project):
+    """The test passes; what was found is found."""
+    test = """
+@pytest.mark.memory(budgets="1 MiB")
+def test_load(memory_run):
+    with pytest.raises(pytest.fail.Exception):
+        memory_run("bodies:eager", image_count=512)
+"""
+    result = project(test, "--memory-out", "out")
+
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["1 finding, so that this session fails:", "regression: load / image_count=512 / load / *"])
+
+
 def test_a_phase_that_no_body_enters_is_named_with_the_nearest(project):
     """Its limit would hold for ever."""
     test = SWEEP.replace('slopes="1 KiB"', 'budgets={"at_most": "64 MiB", "phases": "epoch_2"}')
