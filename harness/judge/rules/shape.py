@@ -30,11 +30,16 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     # Two sizes cannot tell the shape of a rise, but they can tell that it is one.
     surely_rises = rule.at_most == "flat" and fit.line.slope_low > GrowthLimits().flat_bytes_per_unit
     if found is GrowthClass.UNRESOLVED and not surely_rises:
-        sentence = f"its class of growth over {rule.over} is unresolved; measure more sizes or repeats."
+        interval = f"{format_whole(fit.line.slope_low)} to {format_whole(fit.line.slope_high)} B per {fit.unit}"
+        sentence = (
+            f"the runs do not tell how it grows over {rule.over}: by {interval} with 95 % confidence, from {len(fit.sizes)} sizes. "
+            "To do: measure more sizes or repeats."
+        )
         return subject.check(sentence, finding=FindingKind.INCOMPLETE, may_be_noise=True)
     slope, step = f"{format_whole(fit.line.slope)} B per {fit.unit}", step_in_words(rule.over)
     name = "not flat" if found is GrowthClass.UNRESOLVED else found
-    measured = f"growth over {rule.over} is {name} ({slope}; a parabola bends by {_bend(fit)}), allowed is {rule.at_most}"
+    curve = f"a curve through the runs dips below the straight line by {_bend(fit)}"
+    measured = f"growth over {rule.over} is {name} ({slope}; {curve}), allowed is {rule.at_most}"
     if found in _ORDER[: _ORDER.index(GrowthClass(rule.at_most)) + 1]:
         return subject.check(f"{measured}.", finding=None)
     advice = f"find what {subject.phase} makes for each {step}"
