@@ -81,9 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if WANTED in item.stash and RUNNER not in item.fixturenames:  # type: ignore[attr-defined]
             item.fixturenames.append(RUNNER)  # type: ignore[attr-defined]
     left_out = {item for item in items if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)}
-    # Of a sweep; a test with a marker runs again, on what was measured, so that nothing it says is lost.
-    runs = {item: run for item in items if (run := run_of(item)) is not None}
-    left_out |= {item for item, (point, repeat) in runs.items() if not session.lacks(point.name, repeat)}
+    left_out |= {item for item in items if (run := run_of(item)) is not None and not session.lacks(run[0].name, run[1])}
+    # A test with a marker runs again, on what was measured, so that nothing it says is lost; but no other than was selected.
+    left_out |= {item for item in items if WANTED in item.stash and not session.is_of_run(item.nodeid, point_of(item))}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]

@@ -46,6 +46,8 @@ class Resumption:
     """Repeats of a point by name, those that were announced later included; of one that is not in it, ``repeats``."""
     further: Mapping[str, int]
     """Those of them that were announced because a point offended, by its name."""
+    asked: tuple[str, ...]
+    """Tests that say only when they run what they measure."""
     repeats_given: bool
     """Whether an option had said how often, which goes before what a test says of its own points."""
     traced: tuple[str, ...]
@@ -77,19 +79,20 @@ class Resumption:
     def to_json(self) -> str:
         """As text, for a worker."""
         runs = [sorted(self.measured), sorted(self.void)]
-        owed = [dict(self.owed), dict(self.further), self.repeats_given]
+        owed = [dict(self.owed), dict(self.further), self.asked, self.repeats_given]
         return json.dumps([self.directory, self.repeats, self.planned, *owed, self.traced, *runs])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, planned, owed, further, repeats_given, traced, measured, void = json.loads(text)
+        directory, repeats, planned, owed, further, asked, repeats_given, traced, measured, void = json.loads(text)
         return cls(
             directory=directory,
             repeats=repeats,
             planned=tuple(planned),
             owed=owed,
             further=further,
+            asked=tuple(asked),
             repeats_given=repeats_given,
             traced=tuple(traced),
             measured=frozenset((point, repeat) for point, repeat in measured),
@@ -111,6 +114,7 @@ def read_resumption(path: Path) -> Resumption:
         planned=tuple(point.name for point in rows.points),
         owed={point.name: len(rows.repeats_of(point.name)) for point in rows.points},
         further=rows.further,
+        asked=manifest.asked,
         repeats_given=bool(manifest.settings.get("repeats_given", True)),
         traced=tuple(point.name for point in rows.points if traces and point.traced),
         measured=measured,

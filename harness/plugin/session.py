@@ -158,6 +158,13 @@ class RunSession:
         then = self.resumed_then
         return self.resumed.lacks(point, repeat) or (then is not None and then.lacks(point, repeat))
 
+    def is_of_run(self, test: str, point: Point | None) -> bool:
+        """Whether a test with a marker belongs to the run: to a new one every test does, to a resumed one those it selected."""
+        if self.resumed is None:
+            return True
+        # Where points were chosen by name, run.json does not say which tests would name one when they run.
+        return point.name in self.resumed.planned if point is not None else bool(self.patterns) or test in self.resumed.asked
+
     @property
     def was_whole(self) -> bool:
         """Whether the run that is resumed has nothing left to measure, on either side."""

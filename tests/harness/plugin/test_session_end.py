@@ -77,6 +77,23 @@ def test_two_workers_and_a_resumed_session_come_to_the_same_verdict(project, pyt
     assert len(measured) == len(set(measured)) == 5
 
 
+def test_tests_that_the_run_did_not_select_are_not_measured_when_it_is_resumed(project, pytester, rows):
+    """Neither a marked one nor one that calls; what was selected runs again, on what was measured."""
+    test = f"""{SWEEP}
+@pytest.mark.parametrize("loader", ["eager", "lazy"])
+def test_call(memory_run, loader):
+    memory_run("bodies:lazy")
+"""
+    project(test, "--memory-out", "out", "-k", "256 or eager")
+    (pytester.path / "measured.txt").unlink()
+    result = project(None, "--memory-resume", "out")
+
+    result.assert_outcomes(passed=2, deselected=3)
+    assert result.ret == pytest.ExitCode.OK
+    assert not (pytester.path / "measured.txt").exists()
+    assert len(rows("end")) == 4
+
+
 def test_a_test_that_is_run_again_measures_again_and_the_first_rows_are_void(project, rows):
     """As plug-ins do that repeat failed tests."""
     test = """
