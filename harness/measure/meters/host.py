@@ -8,6 +8,8 @@ kernel can drop: part of host_rss, apart from host_anon.
 Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was swapped out.
 """
 
+import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
 
@@ -19,6 +21,9 @@ from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
 from harness.units import format_bytes
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_THRESHOLD_BYTES = 128 * 1024
+"""What glibc begins with for both (mallopt(3)); importing TensorFlow has it raise them to 64 and 32 MiB."""
 _LONGEST_BLIND_S = 0.001
 """Chosen: half of a window. A reset usually follows its look within 10 us."""
 
@@ -39,6 +44,7 @@ class HostMeter:
 
     def open(self) -> None:
         """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
+        _give_back_what_is_free()
         if self._sampler is not None:
             try:
                 self._tells_anon = bool(self._sampler.ask({"open": "host"})["tells_anon"])
@@ -105,6 +111,19 @@ class HostMeter:
             )
             for name, (start_bytes, end_bytes) in edges.items()
         )
+
+
+def _give_back_what_is_free() -> None:
+    """Have malloc return what is free to the kernel, now and from here on, where it is glibc's.
+
+    Pages that are free and still resident hide as much of whatever is allocated next: after the import of TensorFlow there
+    are several MiB, and each array that was let go would leave up to 32 MiB more.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
+        libc.malloc_trim(0)
 
 
 def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:
