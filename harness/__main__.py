@@ -1,4 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | history | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | accept | annotate | history | report``."""
 
 import argparse
 import contextlib
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     accept.set_defaults(command=_accept)
 
+    _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
+
     history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
@@ -97,14 +99,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_annotate(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--changed-since",
+        metavar="REV",
+        help="put them on the file under test that differs most from this revision; merge-base:REF is where HEAD left REF "
+        "(default: on no file)",
+    )
+    parser.add_argument(
+        "--subject",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a package under test, as a path from here: mypkg, src/mypkg (default: those that the run knows)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("github", "gitlab"),
+        default="github",
+        help="workflow commands for GitHub's log, or GitLab's code quality report as JSON (default: %(default)s)",
+    )
+    parser.set_defaults(command=_annotate)
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest scenarios --memory-out wrote it")
     parser.add_argument(
         "--policy",
         metavar="FILE",
         type=Path,
-        default=Path("scenarios/gate.toml"),
-        help="budgets, slopes and tolerances, each with its reason (default: %(default)s)",
+        help="budgets, slopes and tolerances, each with its reason (default: what the run brings along, as one of marked tests "
+        "does, else scenarios/gate.toml)",
     )
     _add_baselines(parser)
 
@@ -190,6 +216,8 @@ def _gate(options: argparse.Namespace) -> int:
             print(f"  {finding.finding}: {finding.sentence}", flush=True)
         for check in verdict.overruled:
             print(f"  overruled: {check.sentence}", flush=True)
+        if options.policy is None:
+            print(f"judged by {judgement.policy}", flush=True)
     if options.page:
         _write_page(run, judgement)
     return int(verdict.exit_code)
@@ -197,12 +225,29 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _accept(options: argparse.Namespace) -> int:
     from harness.judge.accept import accept
-    from harness.judge.policy import read_policy
+    from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
-    run, policy = load_run(options.run), read_policy(options.policy)
+    run = load_run(options.run)
+    policy = choose_policy(options.policy, run.manifest)
     for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
         print(line)
+    return ExitCode.PASS
+
+
+def _annotate(options: argparse.Namespace) -> int:
+    from reports.annotate import annotate
+
+    lines = annotate(
+        options.run,
+        since=options.changed_since,
+        subjects=options.subject,
+        policy=options.policy,
+        folder=Path.cwd(),
+        form=options.format,
+    )
+    for line in lines:
+        print(line, flush=True)
     return ExitCode.PASS
 
 
@@ -231,11 +276,11 @@ def _write_page(run: "Run", judgement: "Judgement") -> None:
 
 def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":
     from harness.judge.gate import judge
-    from harness.judge.policy import read_policy
+    from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
     run = load_run(options.run)
-    return run, judge(run, read_policy(options.policy), options.baselines, partial=options.partial)
+    return run, judge(run, choose_policy(options.policy, run.manifest), options.baselines, partial=options.partial)
 
 
 if __name__ == "__main__":

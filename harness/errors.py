@@ -29,6 +29,10 @@ class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of t
     """A meter that cannot read here; the message is the reason that the tables show."""
 
 
+class CodeUnavailable(HarnessError, ImportError):  # noqa: N818 - a state of the code, not a mistake of the harness's user alone
+    """Code that a child should run and cannot import; the message says which, where it was looked for, and why."""
+
+
 class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
     """The device that was asked for cannot be used here; the message says why."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.manifest import Manifest, read_manifest
-from harness.judge.rows import Rows, is_measured, read_rows
+from harness.judge.manifest import read_manifest
+from harness.judge.owed import is_measured
+from harness.judge.rows import Rows, read_rows
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.run.devices import Device
 from harness.run.environment import describe_environment
@@ -38,6 +39,9 @@ class Resumption:
     directory: str
     repeats: int
     planned: tuple[str, ...]
+    """Points that run.json plans, and those that were announced since."""
+    further: Mapping[str, int]
+    """Repeats that were announced beyond ``repeats``, by point."""
     traced: tuple[str, ...]
     """Points that are to have a traced run."""
     measured: frozenset[RunKey]
@@ -47,28 +51,32 @@ class Resumption:
 
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether this run is planned, and not measured yet."""
-        planned = self.traced if repeat == TRACED_REPEAT else self.planned
-        return point in planned and (point, repeat) not in self.measured
+        owed = point in self.traced if repeat == TRACED_REPEAT else point in self.planned and repeat in self.repeats_of(point)
+        return owed and (point, repeat) not in self.measured
+
+    def repeats_of(self, point: str) -> range:
+        """The repeats that a point owes, those included that were announced after the run had been planned."""
+        return range(self.repeats + self.further.get(point, 0))
 
     @property
     def run_count(self) -> int:
         """Runs that the whole has, traced ones included."""
-        return len(self.planned) * self.repeats + len(self.traced)
+        return sum(len(self.repeats_of(point)) for point in self.planned) + len(self.traced)
 
     def to_json(self) -> str:
         """As text, for a worker."""
-        return json.dumps(
-            [self.directory, self.repeats, self.planned, self.traced, sorted(self.measured), sorted(self.void)],
-        )
+        runs = [sorted(self.measured), sorted(self.void)]
+        return json.dumps([self.directory, self.repeats, self.planned, dict(self.further), self.traced, *runs])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, planned, traced, measured, void = json.loads(text)
+        directory, repeats, planned, further, traced, measured, void = json.loads(text)
         return cls(
             directory=directory,
             repeats=repeats,
             planned=tuple(planned),
+            further=further,
             traced=tuple(traced),
             measured=frozenset((point, repeat) for point, repeat in measured),
             void=frozenset((point, repeat) for point, repeat in void),
@@ -80,22 +88,22 @@ def read_resumption(path: Path) -> Resumption:
     manifest = read_manifest(path)
     rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
     traces = bool(manifest.settings.get("traces", False))
-    measured = measured_runs(manifest, rows)
+    measured = measured_runs(rows)
     left_rows = {*rows.begun, *rows.declared, *rows.done, *rows.ends, *((point, repeat) for point, repeat, _ in rows.phases)}
     return Resumption(
         directory=str(path),
         repeats=manifest.repeats,
-        planned=tuple(point.name for point in manifest.planned),
-        traced=tuple(point.name for point in manifest.planned if traces and point.traced),
+        planned=tuple(point.name for point in rows.points),
+        further=rows.further,
+        traced=tuple(point.name for point in rows.points if traces and point.traced),
         measured=measured,
         void=frozenset(left_rows - measured),
     )
 
 
-def measured_runs(manifest: Manifest, rows: Rows) -> frozenset[RunKey]:
+def measured_runs(rows: Rows) -> frozenset[RunKey]:
     """The runs that need not be measured again. A trace that ended, with a file or without, is one: it would end so again."""
-    repeats = range(manifest.repeats)
-    found = {(p.name, repeat) for p in manifest.planned for repeat in repeats if is_measured(rows, p, repeat)}
+    found = {(p.name, repeat) for p in rows.points for repeat in rows.repeats_of(p.name) if is_measured(rows, p, repeat)}
     return frozenset(found | {(point, TRACED_REPEAT) for point in rows.traces})
 
 

@@ -1,4 +1,4 @@
-"""summary.md: the verdict, the findings and the key numbers, for the summary of a build; the same words as the page."""
+"""summary.md: the verdict, the findings and what moved, for the reviewer of a pull request; the same words as the page."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -7,18 +7,26 @@ from pathlib import Path
 from harness.judge.files import write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from reports.page import Page, make_page
+from reports.page import OVERRULED, Page, Statement, make_page
 from reports.tables import Table
 from reports.words import count
 
 SUMMARY_FILE = "summary.md"
 
-MAX_FINDINGS = 50
-"""Chosen: a step summary holds 1 MiB and a reader a page; the page has them all."""
+MOST_CHARACTERS = 60_000
+"""A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either; the page has it all."""
+MAX_FINDINGS = 20
+"""Findings that are told in full, each with those that say nearly the same. Chosen: a reader reads no more."""
+_MOST_ALIKE = 6
+"""Findings named beside one that says nearly the same: as many as the default sweep has sizes and stacks."""
+_LONGEST = 2_000
+"""Characters of one sentence. Chosen: five lines; the last words of a child may be longer."""
 
 # Punctuation that Markdown reads as markup anywhere, tables and mathematics included; "&" and "<" become entities, since
-# HTML is let through as it is. The second: what it reads as markup at the start of a line.
+# HTML is let through as it is. What would become a link or call somebody is written as an entity too. The last one: what is
+# markup at the start of a line.
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+_LINKS = re.compile(r"@|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LEADING = re.compile(r"^(\d*)([#=>]|[.)+-](?=[\s-]|$))")
 
 
@@ -33,53 +41,108 @@ def write_summary(run: Run, judgement: Judgement) -> Path:
 
 
 def render(page: Page) -> str:
-    """The summary as GitHub-flavoured Markdown; every text is escaped."""
-    blocks = [
+    """The summary as GitHub-flavoured Markdown, of MOST_CHARACTERS at most; every text is escaped."""
+    first = (
         f"## {escape(page.verdict_word)}",
-        f"**{escape(page.sentence)}**",
+        f"**{_sentence(page.sentence)}**",
         escape(f"Exit code {page.exit_code}. {page.tally} {page.outcomes}"),
-        *_notes(page),
-        *_findings(page),
-        *_numbers(page),
-        *_traces(page),
-        "### How to reproduce",
-        *_reproduce(page),
-    ]
-    return "\n\n".join(blocks) + "\n"
+    )
+    # In the order of what a reviewer can least do without; what there is no room for is left to the page.
+    rest = (*_findings(page), *_overruled(page), *_moves(page), *_notes(page), *_reproduce(page), *_traces(page), *_numbers(page))
+    return "\n\n".join((*first, *_that_fit(rest, MOST_CHARACTERS - sum(len(block) + 2 for block in first)))) + "\n"
+
+
+def _that_fit(blocks: Sequence[str], room: int) -> Iterator[str]:
+    """The blocks that there is room for, and a sentence where there are others."""
+    more = "There is more than fits here: the page of the run, report.html, has all of it."
+    left = room - len(more) - 2
+    whole = True
+    for block in blocks:
+        fits = len(block) + 2 <= left
+        whole = whole and fits
+        if fits:
+            left -= len(block) + 2
+            yield block
+    if not whole:
+        yield more
 
 
 def escape(text: str) -> str:
     """A text as one line of Markdown that shows exactly its characters."""
     line = " ".join(text.split())
-    return _LEADING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line)).replace("&", "&amp;").replace("<", "&lt;")
+    escaped = _LEADING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line)).replace("&", "&amp;").replace("<", "&lt;")
+    return _LINKS.sub(lambda found: f"&#{ord(found.group())};", escaped)
 
 
-def _notes(page: Page) -> Iterator[str]:
-    if page.notes:
-        yield "### What this run cannot show"
-        yield "\n".join(f"- {escape(note)}" for note in page.notes)
+def _sentence(text: str) -> str:
+    return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [...]")
 
 
 def _findings(page: Page) -> Iterator[str]:
+    """A numbered list; findings that say nearly the same of several points are one item."""
     yield "### Findings"
     if not page.findings:
         yield "No finding: every check holds." if page.held else "No check applied, so nothing was found and nothing is promised."
         return
-    rows = [(check.kind, check.rule, check.sentence, check.because) for check in page.findings[:MAX_FINDINGS]]
-    yield _table(("kind", "rule", "what was found", "why this limit"), rows)
-    more = len(page.findings) - MAX_FINDINGS
+    groups: dict[tuple[str, ...], list[Statement]] = {}
+    for statement in page.findings:
+        groups.setdefault(statement.group, []).append(statement)
+    told = list(groups.values())[:MAX_FINDINGS]
+    yield from (_finding(number, alike) for number, alike in enumerate(told, start=1))
+    more = len(page.findings) - sum(map(len, told))
     if more > 0:
         yield f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the page."
 
 
+def _finding(number: int, alike: Sequence[Statement]) -> str:
+    first, *others = alike
+    lines = [f"{number}. **{escape(f'{first.kind}, {first.rule}')}**: {_sentence(first.sentence)}"]
+    if first.because:
+        lines.append(f"   - Why this limit: {_sentence(first.because)}")
+    if others:
+        named = "; ".join(_in_short(other) for other in others[:_MOST_ALIKE])
+        more = len(others) - _MOST_ALIKE
+        lines.append(
+            f"   - And {count(len(others), 'more finding')} like it: {named}{f'; and {more:,} others' if more > 0 else ''}."
+        )
+    return "\n".join(lines)
+
+
+def _in_short(statement: Statement) -> str:
+    amounts = f": {statement.measured}, limit {statement.limit}" if statement.measured and statement.limit else ""
+    return _sentence(f"{statement.subject}{amounts}")
+
+
+def _overruled(page: Page) -> Iterator[str]:
+    overruled = [note.removeprefix(OVERRULED) for note in page.notes if note.startswith(OVERRULED)]
+    if overruled:
+        yield "### Measured again, and not confirmed by most of the runs"
+        yield "\n".join(f"- {_sentence(sentence)}" for sentence in overruled[:MAX_FINDINGS])
+        if len(overruled) > MAX_FINDINGS:
+            yield f"{len(overruled) - MAX_FINDINGS:,} more in the page."
+
+
+def _moves(page: Page) -> Iterator[str]:
+    yield "### What moved"
+    yield escape(page.comparison.sentence)
+    if page.comparison.moves is not None:
+        yield f"{escape(page.comparison.moves.caption)}:\n\n{_of(page.comparison.moves)}"
+
+
+def _notes(page: Page) -> Iterator[str]:
+    notes = [note for note in page.notes if not note.startswith(OVERRULED)]
+    if notes:
+        yield "### What this run cannot show"
+        yield "\n".join(f"- {_sentence(note)}" for note in notes)
+
+
 def _numbers(page: Page) -> Iterator[str]:
-    yield "### Key numbers"
+    """Folded: what each phase takes, which a reviewer looks up rather than reads."""
     compared = [tables.comparison for tables in page.scenarios if tables.comparison is not None]
     if not compared:
         yield "No point was planned, so there are no numbers."
     for table in compared:
-        yield escape(table.caption)
-        yield _of(table)
+        yield f"<details><summary>{escape(table.caption)}</summary>\n\n{_of(table)}\n\n</details>"
     if page.silent_meters:
         yield "\n".join(f"- {escape(sentence)}" for sentence in page.silent_meters)
 
@@ -92,6 +155,7 @@ def _traces(page: Page) -> Iterator[str]:
 
 
 def _reproduce(page: Page) -> Iterator[str]:
+    yield "### How to reproduce"
     yield _code(page.command)
     yield f"Commit {escape(page.commit)}. Judge the same run again, on any machine, from its directory:"
     yield _code("python -m harness gate RUN")

@@ -9,11 +9,15 @@ from harness.judge.table import Run
 from harness.judge.verdict import Check
 from harness.units import format_bytes
 from reports import tables
+from reports.comparison import Comparison, comparison_of
 from reports.frames import SWEPT, describe_points, main_scenario, phase_table
 from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
 from reports.words import EXIT_WORDS, count, rate, unavailable
+
+OVERRULED = "Overruled: "
+"""What a note begins with that tells how a quorum decided against single runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,9 @@ class Statement:
     measured: str
     limit: str
     because: str
+    subject: str
+    group: tuple[str, ...]
+    """What checks that say nearly the same share: kind, rule, scenario, phase and meter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,7 @@ class Page:
     findings: tuple[Statement, ...]
     held: Mapping[str, tuple[Statement, ...]]
     """The checks that hold, by rule."""
+    comparison: Comparison
     scenarios: tuple[ScenarioTables, ...]
     silent_meters: tuple[str, ...]
     outcomes: str
@@ -104,6 +112,7 @@ def make_page(
         pictures=pictures,
         findings=tuple(_statement(check) for check in verdict.findings),
         held={rule: tuple(statements) for rule, statements in held.items()},
+        comparison=comparison_of(verdict.checks),
         scenarios=tuple(
             ScenarioTables(
                 scenario=scenario,
@@ -140,6 +149,8 @@ def _statement(check: Check) -> Statement:
         measured=_with_unit(check.measured, check.unit),
         limit=_with_unit(check.limit, check.unit),
         because=check.because,
+        subject=check.subject,
+        group=(str(check.finding), check.rule, check.scenario, check.phase, check.meter),
     )
 
 
@@ -180,7 +191,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield "No fit: no phase was finished at two sizes."
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
-    yield from (f"Overruled: {check.sentence}" for check in judgement.verdict.overruled)
+    yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.line import Line
-from harness.judge.scaling import Series
+from harness.judge.scaling import Series, size_of
 from harness.judge.traces import Alive, Trace
 from harness.records import Point
 from harness.units import format_bytes
@@ -66,9 +66,9 @@ def alive_at_peak(traces: Mapping[str, Trace], points: Sequence[Point], phase: s
 
 def _units(series: Series, declared: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, float]]:
     """Declared bytes for one image or frame: first arrays that grow with the series, then those that do not."""
-    ends = sorted(series.points, key=lambda point: int(str(point.parameters[series.over])))
+    ends = sorted(series.points, key=lambda point: size_of(point, series.over))
     first, last = declared.get(ends[0].name, {}), declared.get(ends[-1].name, {})
-    step = int(str(ends[-1].parameters[series.over])) - int(str(ends[0].parameters[series.over]))
+    step = size_of(ends[-1], series.over) - size_of(ends[0], series.over)
     both = [name for name in last if name in first]
     yield from ((name, (last[name] - first[name]) / step) for name in both if last[name] > first[name])
     yield from ((name, float(last[name])) for name in both if last[name] == first[name])
@@ -80,7 +80,7 @@ def _alive(traces: Mapping[str, Trace], point: str, phase: str) -> tuple[Alive, 
 
 
 def _phase_before(point: Point, phase: str) -> str:
-    place = point.phases.index(phase)
+    place = point.phases.index(phase) if phase in point.phases else 0
     return point.phases[place - 1] if place else ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.errors import BaselineError
+from harness.judge.naming import natural
 from harness.records import Scalar
 
 _HEADER = """\
@@ -20,7 +21,8 @@ def to_text(document: Mapping[str, Any]) -> str:
     """TOML of a baseline document: ``schema_version``, ``key`` and ``point`` tables, in that order; points by name."""
     lines = [_HEADER, f"schema_version = {document['schema_version']}", "", "[key]"]
     lines += [f"{_key(name)} = {_value(value)}" for name, value in document["key"].items()]
-    for name, point in sorted(document["point"].items(), key=lambda item: _natural(item[0])):
+    # In the order of their names, so that branches which add points add them in the same places.
+    for name, point in sorted(document["point"].items(), key=lambda item: natural(item[0])):
         lines += ["", f"[point.{_key(name)}]"]
         lines += list(_point_lines(point))
     return "\n".join(lines) + "\n"
@@ -32,12 +34,6 @@ def from_text(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BaselineError(f"not TOML: {error}") from error
-
-
-def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """A key that sorts numbers in a name by their value, so that branches which add points add them in the same places."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part)) if part.isdecimal() and part.isascii() else (1, part) for part in parts)
 
 
 def _point_lines(point: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.rows import RunKey, owed_phases
+from harness.judge.owed import owed_phases
+from harness.judge.rows import RunKey
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 
@@ -56,12 +57,21 @@ def take_census(run: Run) -> Census:
 
 
 def missing_from_run(run: Run) -> Iterator[str]:
-    """What the run as a whole lacks: its plan, its end, rows that could be used."""
-    if not run.points:
+    """What the run as a whole lacks: a point, its end, rows that could be used, tests that have measured anything."""
+    silent = [test for test in run.manifest.asked if test not in run.tests]
+    if not run.points and not silent:
         yield "the run planned no point at all; choose points that exist (pytest scenarios --collect-only lists them)"
     if run.manifest.ended is None:
-        yield "the run has no end: it was broken off, or is still going; wait for it, or measure again"
+        yield (
+            "the run has no end: it was broken off, or is still going; wait for it, or measure what is missing with "
+            f"--resume {run.path}"
+        )
     yield from run.problems
+    for test in silent:
+        yield (
+            f"{test} takes memory_run and measured nothing: it was skipped, failed before it called memory_run, or never calls "
+            "it; mend the test, or deselect it"
+        )
     queries = sorted(set(run.phases.loc[run.phases["meter"] == _OF_THE_CARD, "source"].dropna()) - {""})
     if len(queries) > 1:
         yield f"{_OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
@@ -72,13 +82,22 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None:
-        yield "it was planned but has no end row: it was skipped, lost or never started; measure again"
+        yield "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --resume"
+        return
+    if not point.phases and end.outcome is Outcome.OK:
+        yield (
+            "its body ended without having entered a phase, so nothing was measured; put what is to be measured under "
+            'memory.phase, as in: with memory.phase("load"): ...'
+        )
         return
     finished = census.finished.get(run, frozenset())
     absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
     if absent:
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
-        yield f"it {how}, but {', '.join(absent)} was not measured to the end; measure again"
+        yield (
+            f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
+            f"{', '.join(point.phases)}: mend the body, or measure what is missing with --resume"
+        )
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:
         yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,9 @@ FITS_FILE = "fits.csv"
 FINDINGS_FILE = "findings.json"
 JUNIT_FILE = "junit.xml"
 
+LIMITS = frozenset({"slope", "growth_class", "budget", "floor", "leak", "arithmetic", "baseline"})
+"""Rules that hold an amount against a limit; the others ask whether it was measured at all."""
+
 SCHEMA_VERSION = 2
 """Version of findings.json."""
 
@@ -39,6 +42,8 @@ class Judgement:
 
     verdict: Verdict
     fits: pd.DataFrame
+    policy: str = "the policy"
+    """Where the policy came from."""
 
 
 def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = False) -> Judgement:
@@ -62,7 +67,17 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
     )
     table = fits_table(fits)
     checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
-    return Judgement(Verdict(checks), table)
+    return Judgement(Verdict((*checks, *_toothless(checks, policy))), table, policy.source)
+
+
+def _toothless(checks: Sequence[Check], policy: Policy) -> Iterator[Check]:
+    """A run that is whole and was held against nothing: rules that do not apply to what was measured are no pass."""
+    if not any(check.finding or check.rule in LIMITS for check in checks):
+        sentence = (
+            f"no rule of {policy.source} applies to what was measured, so nothing was held against a limit: measure what its rules "
+            "are about (sizes that a rule with only_if_swept needs among it), or give it a rule about this"
+        )
+        yield Check(rule=COVERAGE, subject=policy.source, sentence=f"{sentence}.", finding=FindingKind.INCOMPLETE)
 
 
 def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
@@ -112,6 +127,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "verdict": str(findings[0].finding) if findings else verdict.exit_code.name.lower(),
         "exit_code": int(verdict.exit_code),
         "sentence": verdict.sentence,
+        "policy": judgement.policy,
         "tables": {name: digest(text().encode()) for name, text in derived_tables(run, judgement.fits).items()},
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],

@@ -42,6 +42,12 @@ class Manifest(BaseModel):
     comparability: Mapping[str, StrictStr | StrictInt]
     settings: Mapping[str, Any]
     planned: tuple[Point, ...]
+    policy: Mapping[str, Any] | None = None
+    """What the run is to be judged by, with the keys of a policy file; None where it brings none of its own."""
+    asked: tuple[StrictStr, ...] = ()
+    """Tests that were to measure something, each of which has to have announced a point."""
+    root: StrictStr | None = None
+    """The folder that its children worked in; None where it was not recorded."""
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -9,14 +9,16 @@ from typing import TypeGuard
 import pandas as pd
 
 from harness.judge.line import Line, fit_line
+from harness.judge.naming import columns_of
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Point, Scalar
 
-UNITS: Mapping[str, str] = {"image_count": "image", "stack_size": "frame"}
-"""Parameters that memory is fitted against, and what one step of each is called."""
-
-MINIMUM_SIZES: Mapping[str, int] = {"image_count": 3, "stack_size": 2}
-"""Different sizes that a gated fit needs: three can show a bend; two stack sizes show whether the stack matters at all."""
+_UNITS: Mapping[str, str] = {"image_count": "image", "stack_size": "frame"}
+"""Parameters whose steps have a name of their own."""
+_MINIMUM_SIZES: Mapping[str, int] = {"stack_size": 2}
+"""Two stack sizes show whether the stack matters at all."""
+_USUAL_MINIMUM_SIZES = 3
+"""The fewest that can show a bend."""
 
 FIELDS = ("peak", "growth", "growth_bound", "retained")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its peak."""
@@ -59,7 +61,7 @@ class Series:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The planned values of the swept parameter, ascending."""
-        return tuple(sorted({_size(point, self.over) for point in self.points}))
+        return tuple(sorted({size_of(point, self.over) for point in self.points}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ class Fit:
     @property
     def unit(self) -> str:
         """What one step of the swept parameter is called."""
-        return UNITS[self.series.over]
+        return unit_of(self.series.over)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +98,47 @@ class Forecast:
     """Why there is no size, or how it was found."""
 
 
+def unit_of(over: str) -> str:
+    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's own name."""
+    return _UNITS.get(over, over)
+
+
+def sizes_in_words(over: str, *sizes: int) -> str:
+    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to 64"``."""
+    span = " to ".join(f"{size:,}" for size in sizes)
+    return f"{span} {_UNITS[over]}{'' if sizes[-1] == 1 else 's'}" if over in _UNITS else f"{over} {span}"
+
+
+def step_in_words(over: str) -> str:
+    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of batch_size"``."""
+    return _UNITS.get(over, f"step of {over}")
+
+
+def count_in_words(over: str) -> str:
+    """A swept parameter as what it counts: ``"number of images"``, ``"batch_size"``."""
+    return f"number of {_UNITS[over]}s" if over in _UNITS else over
+
+
+def minimum_sizes(over: str) -> int:
+    """Different sizes that a gated fit over the parameter needs."""
+    return _MINIMUM_SIZES.get(over, _USUAL_MINIMUM_SIZES)
+
+
+def size_parameters(points: Sequence[Point]) -> tuple[str, ...]:
+    """Every parameter that is a whole number in some point: what memory can be fitted against."""
+    names = dict.fromkeys(name for point in points for name, value in point.parameters.items() if is_size(value))
+    return tuple(dict.fromkeys([*(name for name in _UNITS if name in names), *names]))
+
+
 def planned_series(points: Sequence[Point], *swept: str) -> Iterator[Series]:
-    """All series of at least two sizes over the ``swept`` parameters (all of them by default), in the order of the points."""
-    for over in swept or UNITS:
+    """All series of at least two sizes over the ``swept`` parameters, by default over all that are whole numbers.
+
+    In the order of the parameters, and for each in that of the points.
+    """
+    for over in swept or size_parameters(points):
         groups: dict[object, list[Point]] = {}
         for point in points:
-            if _is_size(point.parameters.get(over)):
+            if is_size(point.parameters.get(over)):
                 others = tuple((name, value) for name, value in point.parameters.items() if name != over)
                 key = (point.scenario, others, tuple(sorted(point.fixed.items())), point.device_budget_bytes)
                 groups.setdefault(key, []).append(point)
@@ -121,7 +158,7 @@ def fit_run(run: Run, limits: GrowthLimits | None = None) -> tuple[Fit, ...]:
     fits = (
         fit_series(series, phase, meter, field, amounts, qualities, chosen)
         for series in planned_series(run.points)
-        for phase in series.points[0].phases
+        for phase in dict.fromkeys(phase for point in series.points for phase in point.phases)
         for meter in meters
         for field in FIELDS
     )
@@ -139,7 +176,7 @@ def fit_series(
 ) -> Fit | None:
     """One fit, or None when fewer than two sizes have been read."""
     read = [
-        (_size(point, series.over), amount)
+        (size_of(point, series.over), amount)
         for point in series.points
         for amount in amounts.get((point.name, phase, meter, field), ())
     ]
@@ -189,8 +226,8 @@ def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
         why = {
             GrowthClass.SUPERLINEAR: "it grows faster than the data, so a line would promise too much",
             GrowthClass.UNRESOLVED: "its growth is not resolved; measure more sizes or repeats",
-        }.get(fit.growth_class, f"it does not grow with the number of {fit.unit}s")
-        return Forecast(size=None, low=None, high=None, reason=f"no largest number of {fit.unit}s: {why}")
+        }.get(fit.growth_class, f"it does not grow with the {count_in_words(fit.series.over)}")
+        return Forecast(size=None, low=None, high=None, reason=f"no largest {count_in_words(fit.series.over)}: {why}")
     room_bytes = capacity_bytes - fit.line.at(fit.line.mean_size)
 
     def size_at(slope: float) -> int:
@@ -204,21 +241,19 @@ def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
 
 def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:
     """The fits as fits.csv has them: one row each, with a column for each parameter (empty where it is swept)."""
-    parameters = list(dict.fromkeys(name for fit in fits for name in fit.series.constants))
-    columns = ["scenario", *parameters, *_FIT_COLUMNS]
-    table = pd.DataFrame([_fit_row(fit) for fit in fits], columns=columns)
-    integers = [name for name in parameters if _all_sizes([fit.series.constants.get(name) for fit in fits])]
-    return table.astype(_FIT_COLUMNS | {"scenario": "string"} | dict.fromkeys(integers, "Int64"))
+    slopes = {f"slope_bytes_per_{unit}": "float64" for unit in dict.fromkeys([*_UNITS.values(), *(fit.unit for fit in fits)])}
+    types = {"scenario": "string", **_FIT_PLACE, **slopes, **_FIT_RESULT}
+    parameters = columns_of((name for fit in fits for name in fit.series.constants), types)
+    table = pd.DataFrame(
+        [_fit_row(fit, parameters) for fit in fits],
+        columns=["scenario", *parameters.values(), *_FIT_PLACE, *slopes, *_FIT_RESULT],
+    )
+    integers = [column for name, column in parameters.items() if _all_sizes([fit.series.constants.get(name) for fit in fits])]
+    return table.astype(types | dict.fromkeys(integers, "Int64"))
 
 
-_FIT_COLUMNS = {
-    "over": "string",
-    "phase": "string",
-    "meter": "string",
-    "quality": "string",
-    "field": "string",
-    "slope_bytes_per_image": "float64",
-    "slope_bytes_per_frame": "float64",
+_FIT_PLACE = {"over": "string", "phase": "string", "meter": "string", "quality": "string", "field": "string"}
+_FIT_RESULT = {
     "slope_low": "float64",
     "slope_high": "float64",
     "intercept_bytes": "float64",
@@ -231,10 +266,10 @@ _FIT_COLUMNS = {
 }
 
 
-def _fit_row(fit: Fit) -> dict[str, object]:
+def _fit_row(fit: Fit, parameters: Mapping[str, str]) -> dict[str, object]:
     return {
         "scenario": fit.series.scenario,
-        **fit.series.constants,
+        **{parameters[name]: value for name, value in fit.series.constants.items()},
         "over": fit.series.over,
         "phase": fit.phase,
         "meter": fit.meter,
@@ -255,7 +290,7 @@ def _fit_row(fit: Fit) -> dict[str, object]:
 
 def _all_sizes(values: Sequence[Scalar]) -> bool:
     known = [value for value in values if value is not None]
-    return bool(known) and all(_is_size(value) for value in known)
+    return bool(known) and all(is_size(value) for value in known)
 
 
 def _qualities(phases: pd.DataFrame) -> dict[tuple[str, str, str], str]:
@@ -263,12 +298,14 @@ def _qualities(phases: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return {(row["point"], row["phase"], row["meter"]): row["quality"] for row in finished.to_dict("records")}
 
 
-def _is_size(value: Scalar) -> TypeGuard[int]:
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether memory can be fitted against the value: a whole number that is no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _size(point: Point, over: str) -> int:
+def size_of(point: Point, over: str) -> int:
+    """The value of a swept parameter. Raises TypeError where it is no whole number."""
     size = point.parameters[over]
-    if not _is_size(size):
+    if not is_size(size):
         raise TypeError(f"{point.name}: {over} is {size!r}; a size that memory is fitted against is a whole number")
     return size

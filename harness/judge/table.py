@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.errors import RunDirectoryError
-from harness.judge.files import write_text
 from harness.judge.manifest import Manifest, read_manifest
+from harness.judge.naming import columns_of
 from harness.judge.rows import Rows, read_rows
 from harness.judge.sealed import broken_seal
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
@@ -70,7 +69,7 @@ class Run:
     path: Path
     manifest: Manifest
     points: tuple[Point, ...]
-    """What was planned, in the order of the catalogue."""
+    """What was planned, in the order of the catalogue, and then what was announced; with phases, as far as any are known."""
     phases: pd.DataFrame
     """One row for each point, repeat, phase and meter; amounts are nullable Int64 bytes, missing when unavailable.
 
@@ -82,6 +81,8 @@ class Run:
     """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
     further: Mapping[str, int]
     """Repeats that were announced beyond the plan, by the name of the point."""
+    tests: frozenset[str]
+    """The tests that have announced a point."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
     problems: tuple[str, ...]
@@ -98,16 +99,17 @@ def load_run(path: Path) -> Run:
     Raises RunDirectoryError when it is not a run directory, or its run.json is damaged or of an unknown version.
     """
     manifest = read_manifest(path)
-    points = manifest.planned
-    rows = read_rows(path / ROWS_FILE, points, manifest.repeats)
+    rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
     rows.problems.extend(broken_seal(path))
+    points = rows.points
     return Run(
         path=path,
         manifest=manifest,
         points=points,
-        phases=_phases_table(points, manifest.repeats, rows),
-        ends=_ends_table(points, manifest.repeats, rows),
+        phases=_phases_table(points, rows),
+        ends=_ends_table(points, rows),
         further=rows.further,
+        tests=frozenset(rows.tests),
         traces=rows.traces,
         problems=tuple(rows.problems),
     )
@@ -116,13 +118,6 @@ def load_run(path: Path) -> Run:
 def phases_text(run: Run) -> str:
     """The table of phases as CSV, as phases.csv has it."""
     return run.phases.to_csv(index=False, lineterminator="\n")
-
-
-def write_phases(run: Run, path: Path | None = None) -> Path:
-    """Write the table of phases as CSV, by default into the run directory. Raises RunDirectoryError if it cannot."""
-    target = run.path / PHASES_FILE if path is None else path
-    write_text(target, phases_text(run))
-    return target
 
 
 def setting_columns(points: Sequence[Point]) -> tuple[str, ...]:
@@ -183,22 +178,20 @@ def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
     return {place: tuple(readings.values()) for place, readings in readings_by_place(phases).items()}
 
 
-def _phases_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
+def _phases_table(points: Sequence[Point], rows: Rows) -> pd.DataFrame:
     settings = setting_columns(points)
     names = sorted({name for values in rows.declared.values() for name in values})
     declared = {f"{name}_bytes": "Int64" for name in names}
-    taken = sorted(set(settings) & ({*_BEFORE_PARAMETERS} | {*_AFTER_PARAMETERS} | {*declared}))
-    if taken:
-        raise RunDirectoryError(f"a parameter is called {taken[0]!r}, which is a column of the table; rename the parameter")
-    columns = [*_BEFORE_PARAMETERS, *settings, *_AFTER_PARAMETERS, *declared]
-    found = [row for point, repeat in _runs(points, repeats, rows) for row in _rows_of_run(point, repeat, rows, names)]
-    table = pd.DataFrame(found, columns=columns).astype(_BEFORE_PARAMETERS | _AFTER_PARAMETERS | declared)
-    return table.astype({name: _setting_dtype([row.get(name) for row in found]) for name in settings})
+    own = _BEFORE_PARAMETERS | _AFTER_PARAMETERS | declared
+    columns = columns_of(settings, own)
+    found = [row for point, repeat in _runs(points, rows) for row in _rows_of_run(point, repeat, rows, names, columns)]
+    table = pd.DataFrame(found, columns=[*_BEFORE_PARAMETERS, *columns.values(), *_AFTER_PARAMETERS, *declared]).astype(own)
+    return table.astype({column: _setting_dtype([row.get(column) for row in found]) for column in columns.values()})
 
 
-def _runs(points: Sequence[Point], repeats: int, rows: Rows) -> Iterator[tuple[Point, int]]:
+def _runs(points: Sequence[Point], rows: Rows) -> Iterator[tuple[Point, int]]:
     for point in points:
-        for repeat in range(repeats + rows.further.get(point.name, 0)):
+        for repeat in rows.repeats_of(point.name):
             yield point, repeat
 
 
@@ -209,15 +202,16 @@ def _setting_dtype(values: list[object]) -> str:
     return "object"
 
 
-def _rows_of_run(point: Point, repeat: int, rows: Rows, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows_of_run(
+    point: Point, repeat: int, rows: Rows, names: Sequence[str], columns: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     run = (point.name, repeat)
     end = rows.ends.get(run)
     declared = rows.declared.get(run, {})
     shared: dict[str, Any] = {
         "scenario": point.scenario,
         "point": point.name,
-        **point.fixed,
-        **point.parameters,
+        **{columns[name]: value for name, value in {**point.fixed, **point.parameters}.items()},
         "repeat": repeat,
         "outcome": None if end is None else str(end.outcome),
         "cause": "" if end is None else end.cause,
@@ -265,7 +259,7 @@ def _of_reading(record: PhaseRecord, reading: Reading, end_reason: str) -> dict[
     }
 
 
-def _ends_table(points: Sequence[Point], repeats: int, rows: Rows) -> pd.DataFrame:
-    ends = [rows.ends.get((point.name, repeat)) for point, repeat in _runs(points, repeats, rows)]
+def _ends_table(points: Sequence[Point], rows: Rows) -> pd.DataFrame:
+    ends = [rows.ends.get((point.name, repeat)) for point, repeat in _runs(points, rows)]
     found = [{name: getattr(end, name) for name in _END_COLUMNS} for end in ends if end is not None]
     return pd.DataFrame(found, columns=list(_END_COLUMNS)).astype(_END_COLUMNS)

@@ -75,8 +75,12 @@ class Check:
     meter: str = ""
     measured: float | None = None
     limit: float | None = None
+    earlier: float | None = None
+    """What ``measured`` was before, by the baseline or the other side of the run."""
+    earlier_from: str = ""
+    """Where that comes from: ``"accepted 2026-11-24 from run s2"``."""
     unit: str = ""
-    """Unit of measured and limit: ``"B"`` or ``"B/image"``, ``"B/frame"``."""
+    """Unit of measured, limit and earlier: ``"B"`` or ``"B/image"``, ``"B/frame"``."""
     because: str = ""
     """Where the limit comes from, as the policy gives it."""
     points: tuple[str, ...] = ()

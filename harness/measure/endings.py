@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DeviceUnavailable
+from harness.errors import CodeUnavailable, DeviceUnavailable
 from harness.records import Ending, Outcome
 from harness.units import format_bytes
 
@@ -83,8 +83,9 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
     that this module never imports TensorFlow.
     """
     kind, message = type(error).__name__, _NODE.sub("", str(error))
-    if isinstance(error, DeviceUnavailable):
-        return Ending(Outcome.SKIPPED, "device", message)
+    if isinstance(error, (DeviceUnavailable, CodeUnavailable)):
+        absent = (Outcome.SKIPPED, "device") if isinstance(error, DeviceUnavailable) else (Outcome.ERROR, "import")
+        return Ending(*absent, message)
     if isinstance(error, MemoryError):
         return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {_first_line(message) or 'the limit of host memory was reached'}")
     if kind == "ResourceExhaustedError":

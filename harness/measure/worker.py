@@ -15,13 +15,13 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, MeterUnavailable, UsageError
 from harness.measure.endings import look_for_room, name_exception
+from harness.measure.importing import arrange_imports, load, origins
 from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
 from harness.measure.samplerline import SamplerLine
@@ -44,6 +44,12 @@ class Job:
     rows_path: str
     device: Mapping[str, Any]
     host_limit_bytes: int
+    import_paths: Sequence[str] = ()
+    """Folders from which bodies and what they import are taken before anything else, in this order; then the working directory."""
+    kept_out: Sequence[str] = ()
+    """Packages that come with the harness and may not be imported from beside a copy of it."""
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    """Packages under test, by name, with the one folder that each may be imported from."""
     prepare_device: str = ""
     """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation needs none."""
     meters: Sequence[str] = ()
@@ -133,25 +139,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def load(name: str) -> Callable[..., Any]:
-    """The function that ``"package.module:function"`` names. Raises UsageError when there is none."""
-    module_name, _, function_name = name.partition(":")
-    try:
-        found = getattr(import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{name!r} cannot be loaded: {error}") from error
-    except AttributeError as error:
-        raise UsageError(f"{name!r} cannot be loaded: {module_name} has no {function_name!r}") from error
-    if not callable(found):
-        raise UsageError(f"{name!r} is not a function")
-    loaded: Callable[..., Any] = found
-    return loaded
-
-
 def _prepare(job: Job) -> int:
     if job.prepare is None:
         raise UsageError("the job has neither a body nor a preparation")
     try:
+        _arrange(job)
         load(job.prepare)(Path(job.workspace), job.parameters)
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
         ending = name_exception(error)
@@ -160,9 +152,31 @@ def _prepare(job: Job) -> int:
     return 0
 
 
+def _arrange(job: Job) -> None:
+    arrange_imports(job.import_paths, root=str(Path.cwd()), kept_out=job.kept_out, subjects=job.subjects)
+
+
 def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
+    _arrange(job)
     body = load(job.body)
+    told = _tell_code(job, {}, emit)
+    try:
+        _run_body(job, body, emit)
+    finally:
+        _tell_code(job, told, emit)  # bodies may import in mid-phase
+
+
+def _tell_code(job: Job, told: Mapping[str, str], emit: Callable[[Mapping[str, Any]], None]) -> Mapping[str, str]:
+    """Write down which code this is, where that is more than was told already: a run proves what it has measured."""
+    body_package = str(job.body).partition(":")[0].partition(".")[0]
+    found = origins({body_package, *job.kept_out, *job.subjects})
+    if found != told:
+        emit({"kind": "code", "point": job.point, "repeat": job.repeat, "packages": found})
+    return found
+
+
+def _run_body(job: Job, body: Callable[..., Any], emit: Callable[[Mapping[str, Any]], None]) -> None:
     device_name = load(job.prepare_device)(job.device)
     # The line is opened here and not before: nothing may be open when the zygote forks.
     sampler, without = _call_sampler(job)

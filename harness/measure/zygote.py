@@ -147,7 +147,6 @@ def _become(request: Mapping[str, Any]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.chdir(request["folder"])
-        sys.path[0] = request["folder"]
         os.environ.clear()
         os.environ.update(request["environment"])
         return worker.run(worker.Job(**request["job"]))

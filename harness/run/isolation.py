@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError
+from harness.run.belongings import own_command
 from harness.run.oom_killer import Counters, count_oom_kills, where_it_killed
 from harness.run.waiting import Stop, end_of, wait_for_end
 from harness.run.watchdog import Watchdog
@@ -43,8 +43,8 @@ class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a
 class ChildOrder:
     """One child to run.
 
-    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working directory and first
-    import path, ``inherited`` the descriptors it keeps, such as the lock of its device.
+    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working directory and an import
+    path behind those of the job, ``inherited`` the descriptors it keeps, such as the lock of its device.
     """
 
     job: Mapping[str, Any]
@@ -103,7 +103,7 @@ class SpawnLauncher:
         started_s, kills = time.monotonic(), count_oom_kills()
         with order.log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", _WORKER],
+                own_command(_WORKER),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -146,7 +146,7 @@ class ZygoteLauncher:
     def _start(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-m", _ZYGOTE, *self._preload],
+            own_command(_ZYGOTE, *self._preload),
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

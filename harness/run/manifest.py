@@ -57,11 +57,15 @@ def start_run(
     root: Path,
     settings: Mapping[str, Any],
     swept: Sequence[Point] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    asked: Sequence[str] = (),
 ) -> None:
     """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
 
     Workers that share a run all call this with the same plan; the first one's run.json stays. ``swept`` is the sweep
-    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole.
+    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole. ``policy`` is
+    what the run is to be judged by, with the keys of a policy file (None: whatever the gate is given). ``asked`` names
+    tests that will announce what they measure (``announce_point``): one that never does makes the run incomplete.
     """
     scans = sorted(
         {str(point.fixed["scan"]) for point in (points if swept is None else swept) if point.fixed.get("scan") is not None}
@@ -89,7 +93,10 @@ def start_run(
         },
         "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
         "settings": dict(settings),
+        "root": str(root.resolve()),
         "planned": [to_json(point) for point in points],
+        "policy": None if policy is None else dict(policy),
+        "asked": list(asked),
     }
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, append_row, open_rows, to_json
+from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, to_json
 from harness.run.alone import PAUSES_S, Attempt, measure_alone
+from harness.run.announcing import write_row
+from harness.run.belongings import packages_that_came_along
 from harness.run.child_log import last_words
+from harness.run.code import Code
 from harness.run.devices import Device
 from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
@@ -53,6 +56,8 @@ class Runner:
     """Working directory of the children, from which scenario bodies are imported."""
     workspace: Path
     """Where preparations keep the input files they make."""
+    code: Code = field(default_factory=Code)
+    """The packages under test, where they may not be just those that Python finds."""
     host_limit_bytes: int
     """What a child may hold besides the emulated device."""
     timeout_s: float
@@ -178,9 +183,18 @@ class Runner:
             "meters": self.traced_meters if traced else self.meters,
             "tracer": TRACER if traced else "",
             "trace_path": str(trace_path(self.run_directory, point.name).resolve()) if traced else "",
+            "import_paths": self._import_paths(point),
+            # A body from another folder must not be given what lies beside this harness when its own folder lacks it.
+            "kept_out": list(packages_that_came_along()) if point.path else [],
+            "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
             # The emulated device is host memory too, and is limited by its own allocator.
             "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),
         }
+
+    def _import_paths(self, point: Point) -> list[str]:
+        """The code under test, then the point's own folder; the root follows, as the folder of every child."""
+        folders = [*self.code.import_paths, *([self.root / point.path] if point.path else [])]
+        return [str(folder.resolve()) for folder in folders]
 
     def _log(self, point: Point, repeat: int) -> Path:
         # A parameter may be a text with slashes in it.
@@ -214,25 +228,13 @@ class Runner:
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
             row = {"kind": "traced", **to_json(trace_end(end, own))}
-        _append(self.run_directory, row)
+        write_row(self.run_directory, row)
         return end
 
 
 def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
     """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
-    _append(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
-
-
-def _append(run_directory: Path, row: Mapping[str, Any]) -> None:
-    rows = run_directory / ROWS_FILE
-    try:
-        descriptor = open_rows(rows)
-        try:
-            append_row(descriptor, row)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
+    write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
 
 
 def _why_not_prepared(child: ChildEnd, log: str) -> str:

@@ -5,11 +5,12 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+
+from harness.run.belongings import own_command
 
 _SAMPLER = "harness.measure.sampler"
 _SOCKET = "s"
@@ -17,7 +18,6 @@ _LONGEST_ADDRESS = 100
 """Bytes of a socket's path. Linux takes 107 and macOS 103 (unix(7), unix(4)); chosen below both."""
 _START_S = 30.0  # chosen: a hundred times what an interpreter takes to start on a busy machine
 _END_S = 2.0  # chosen: the sampler has nothing to finish; only a call of the driver can hold it
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Sampling:
@@ -72,12 +72,12 @@ class Sampling:
         environment = dict(os.environ if self._environment is None else self._environment)
         with (self._folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", _SAMPLER, str(self._socket), "--parent", str(os.getpid()), *self._options],
+                [*own_command(_SAMPLER), str(self._socket), "--parent", str(os.getpid()), *self._options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                cwd=_ROOT,
+                cwd=self._folder,
                 start_new_session=True,
             )
         self._process = process

@@ -276,3 +276,9 @@ def verdict_of(policy: Policy, baselines: Path) -> Judge:
 def synthetic_run(tmp_path: Path) -> SyntheticRun:
     """A default sweep in which everything is as it should be; not written yet."""
     return SyntheticRun(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def edges() -> type[Edges]:
+    """Start, peak and end of one reading, for runs whose amounts are all a test's own."""
+    return Edges

@@ -110,6 +110,26 @@ def test_what_is_not_there_is_one_sentence_and_exit_code_2(arguments, sentence, 
     assert re.fullmatch(rf"harness: [^\n]*{sentence}[^\n]*\n", said), said
 
 
+def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(judged, capsys, monkeypatch, tmp_path):
+    """Without a revision they are on no file, and say so; with one that is not there they are printed all the same, exit 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    assert main(judged("annotate")) == 2
+    assert re.fullmatch(r"harness: .* was not judged; judge it first: [^\n]*\n", capsys.readouterr().err)
+    assert main(judged("gate")) == 4
+    capsys.readouterr()
+    assert main(judged("annotate")) == 0
+    (without,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"::warning title=Memory gate%3A no baseline [^:]*::there is no baseline.*%0ANot put on a file, .*", without
+    )
+    assert main(judged("annotate", "--changed-since", "main")) == 2
+    told = capsys.readouterr()
+    assert "%0ANot put on a file: git rev-parse failed" in told.out
+    assert "not a git repository" in told.err
+
+
 def exit_codes_of_the_readme(project_root):
     """The first two cells of each row of the README's table: code and meaning."""
     rows = re.findall(r"^\| (\d) \| ([^|]+) \|", (project_root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)

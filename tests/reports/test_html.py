@@ -32,10 +32,10 @@ def test_the_verdict_comes_first_in_words(whole_run, page, judged, finding, held
 
 
 def test_sections_stand_in_their_order(page):
-    """Pictures, findings, how to read, tables, runs, fits, environment."""
+    """Pictures, findings, what moved, how to read, tables, runs, fits, environment."""
 
     assert [
-        *("Peak memory", "Phase by phase", "A larger stack", "Findings", "How to read this"),
+        *("Peak memory", "Phase by phase", "A larger stack", "Findings", "What moved", "How to read this"),
         *("Phases", "Runs", "Fits", "Environment"),
     ] == [text for tag, text in page.texts if tag == "h2" and text]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.records import Outcome
-from reports.markdown import MAX_FINDINGS, escape, write_summary
+from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, write_summary
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from reports.markdown import MAX_FINDINGS, escape, write_summary
         ("10. item", "10\\. item"),
         ("-3 B", "-3 B"),
         ("1.0 MiB", "1.0 MiB"),
+        ("see https://a.b, www.a.b, @c: d", "see https&#58;//a.b, www&#46;a.b, &#64;c: d"),
         ("[a](b) ~c~ $d$ _e_ *f*", "\\[a\\](b) \\~c\\~ \\$d\\$ \\_e\\_ \\*f\\*"),
     ],
 )
@@ -36,7 +37,8 @@ def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged
 
     assert lines[0] == "## Regression"
     assert f"**{escape(judgement.verdict.sentence)}**" == lines[2]
-    assert f"| regression | slope | {escape(finding.sentence)} | 1/64 of X of one image. |" in lines
+    assert f"1. **regression, slope**: {escape(finding.sentence)}" in lines
+    assert "   - Why this limit: 1/64 of X of one image." in lines
     assert "| construct | device in use | 1.4 GiB | 625.0 MiB | exact | 0 B | 0 B | exact |" in lines
     assert "```\npython -m harness gate --repeats 2\n```" in text
     assert "Commit e559833c0ffee." in text
@@ -58,20 +60,61 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
     sweep.changes = {"command": "run\n```\n<script>"}
     run = sweep.write(tmp_path)
     text = write_summary(run, judged(run, replace(finding, sentence=hostile))).read_text()
-    outside, _, fenced = text.partition("### How to reproduce")
+    fenced = "````\nrun\n```\n<script>\n````"
 
-    assert "<script" not in outside
-    assert "| regression | slope | a\\|b\\`c\\`&lt;script> |" in outside
-    assert "````\nrun\n```\n<script>\n````" in fenced
+    assert fenced in text
+    assert "<script" not in text.replace(fenced, "")
+    assert "1. **regression, slope**: a\\|b\\`c\\`&lt;script>\n" in text
+    assert "| a\\|b\\`c\\`&lt;script> growth |" in text
 
 
 @pytest.mark.parametrize(("number", "more"), [(MAX_FINDINGS, False), (MAX_FINDINGS + 1, True)])
 def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, more):
     """All at the limit, one left to the page one past it."""
-    text = write_summary(whole_run, judged(whole_run, *[finding] * number)).read_text()
+    findings = [replace(finding, phase=f"phase_{index}") for index in range(number)]
+    text = write_summary(whole_run, judged(whole_run, *findings)).read_text()
 
-    assert text.count("| regression | slope |") == MAX_FINDINGS
+    assert text.count("**regression, slope**") == MAX_FINDINGS
     assert more == ("1 more finding is in the page." in text)
+
+
+def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, finding):
+    """Thirty points of one phase and meter: the first in full, six by name and amount, the others counted."""
+    findings = [replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)]
+    text = write_summary(whole_run, judged(whole_run, *findings)).read_text()
+
+    assert text.count("**regression, slope**") == 1
+    assert "   - And 29 more findings like it: point 1: 65,537 B/image, limit 1,024 B/image; point 2: " in text
+    assert "point 6: 65,542 B/image, limit 1,024 B/image; and 23 others.\n" in text
+
+
+def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
+    """Nothing but the verdict, what moved, how to reproduce, and numbers that are folded."""
+    lines = write_summary(whole_run, judged(whole_run, held)).read_text().splitlines()
+    headings = [line for line in lines if line.startswith("#")]
+
+    assert headings == ["## Pass", "### Findings", "### What moved", "### How to reproduce"]
+    assert "No finding: every check holds." in lines
+    assert sum(line.startswith("<details>") for line in lines) == 3
+
+
+def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
+    """Long sentences are cut; the whole stays below a comment of GitHub, and says that there is more."""
+    long = [replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000) for index in range(30)]
+    text = write_summary(whole_run, judged(whole_run, *long)).read_text()
+
+    assert 40_000 < len(text) <= MOST_CHARACTERS
+    assert "There is more than fits here: the page of the run, report.html, has all of it." in text
+    assert "### How to reproduce" in text
+
+
+def test_what_a_quorum_overruled_has_a_heading_of_its_own(whole_run, judged, held):
+    """It is neither a finding nor something that the run cannot show."""
+    decided = replace(held, sentence="epoch: 1 of 5 lies over it.", decision="1 of 5 lies over it")
+    text = write_summary(whole_run, judged(whole_run, decided)).read_text()
+
+    assert "### Measured again, and not confirmed by most of the runs\n\n- epoch: 1 of 5 lies over it.\n" in text
+    assert "Overruled" not in text
 
 
 def test_a_run_without_points_still_has_a_summary(sweep, judged, tmp_path):

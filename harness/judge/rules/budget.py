@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.judge.attribution import alive_at_peak, as_multiple
-from harness.judge.policy import BudgetRule
-from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
+from harness.judge.limits import BudgetRule
+from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
@@ -106,7 +106,14 @@ def _places(evidence: Evidence) -> Iterator[_Place]:
                 for meter in rule.meters:
                     readings = evidence.readings.get((point.name, phase, meter, rule.field))
                     if readings:
-                        yield _Place(name=name, rule=rule, point=point, phase=phase, meter=meter, readings=readings)
+                        yield _Place(
+                            name=limit_place(evidence.policy, name, rule.because),
+                            rule=rule,
+                            point=point,
+                            phase=phase,
+                            meter=meter,
+                            readings=readings,
+                        )
 
 
 def _check_budget(evidence: Evidence, place: _Place) -> Check:
@@ -125,7 +132,7 @@ def _check_budget(evidence: Evidence, place: _Place) -> Check:
             "budget", f"{_told(found, decision)}.", measured=float(worst), limit=limit_bytes, decision=decision.words
         )
     over = f"{found}: {round(worst - limit_bytes):,} B over it"
-    advice = f"{_ADVICE[place.rule.field].format(phase=place.phase)}; the limit is {place.name} of the policy"
+    advice = f"{_ADVICE[place.rule.field].format(phase=place.phase)}; the limit is {place.name}"
     return place.check(
         "budget",
         f"{_told('; '.join([over, *_attribution(evidence, place, worst)]), decision)}. To do: {advice}.",
@@ -150,9 +157,7 @@ def _check_floor(evidence: Evidence, place: _Place) -> Check:
     if not decision.stands:
         return place.check("floor", f"{_told(found, decision)}.", measured=float(worst), limit=limit_bytes, decision=decision.words)
     short = f"{found}: {round(limit_bytes - worst):,} B short of it, so the meter did not see what the phase needs"
-    advice = (
-        f"feed memory that the allocator counts (a copy, not an alias of a numpy array); the limit is {place.name} of the policy"
-    )
+    advice = f"feed memory that the allocator counts (a copy, not an alias of a numpy array); the limit is {place.name}"
     return place.check(
         "floor",
         f"{_told(short, decision)}. To do: {advice}.",

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.judge.completeness import missing_from_point, missing_from_run
-from harness.judge.rules.evidence import Evidence, meter_words, point_place
+from harness.judge.naming import nearest
+from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place
 from harness.judge.verdict import Check, FindingKind
 from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
 
@@ -29,7 +30,8 @@ def _run_checks(evidence: Evidence) -> Iterator[Check]:
         yield Check(rule=RULE, subject="run", sentence=sentence, finding=FindingKind.INCOMPLETE)
     if not missing:
         count = len(evidence.run.points)
-        yield Check(rule=RULE, subject="run", sentence=f"{count} points were planned, the run has an end, and every row is usable.")
+        planned = f"{count} {'point was' if count == 1 else 'points were'} planned"
+        yield Check(rule=RULE, subject="run", sentence=f"{planned}, the run has an end, and every row is usable.")
 
 
 def _point_check(evidence: Evidence, point: Point, repeat: int) -> Check:
@@ -102,13 +104,14 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
             where = "".join(f", {key} {value}" for key, value in rule.where.items())
             planned = {point.scenario for point in evidence.run.points}
             what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
-            yield _unanswered(name, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
+            place = limit_place(evidence.policy, name, rule.because)
+            yield _unanswered(place, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
         known = {phase for point in points for phase in point.phases}
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
         if strangers and not evidence.partial:
-            yield _unanswered(
-                name, f"no point that it is about has a phase {strangers[0]}; its phases are {', '.join(sorted(known))}"
-            )
+            place = limit_place(evidence.policy, name, rule.because)
+            what = f"no point that it is about has a phase {strangers[0]}; {nearest(strangers[0], sorted(known))}"
+            yield _unanswered(place, what)
     if not evidence.partial and evidence.run.points:
         yield from _tolerance_checks(evidence)
 
@@ -126,7 +129,8 @@ def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
                 missing = f"the phase {strangers[0]} in {scenario}" if known else f"point of {scenario}"
                 what = f"this run planned no {missing}"
                 yield _unanswered(
-                    f"tolerance {number}", f"{what}; mend the tolerance, or pass --partial when less was measured on purpose"
+                    f"tolerance {number} of {evidence.policy.source}",
+                    f"{what}; mend the tolerance, or pass --partial when less was measured on purpose",
                 )
 
 
@@ -137,13 +141,13 @@ def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
     return f" (it planned {near}; was the scenario renamed?)" if near else ""
 
 
-def _unanswered(name: str, sentence: str) -> Check:
-    return Check(rule=RULE, subject=name, sentence=f"{name} of the policy: {sentence}", finding=FindingKind.INCOMPLETE)
+def _unanswered(place: str, sentence: str) -> Check:
+    return Check(rule=RULE, subject=place, sentence=f"{place}: {sentence}.", finding=FindingKind.INCOMPLETE)
 
 
 def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
     """What the baseline knows has to be measured again, or a deleted point would pass for a good one."""
-    if evidence.baseline is None or evidence.partial:
+    if evidence.baseline is None or evidence.partial or not evidence.policy.tolerance:
         return
     planned = {point.name: point for point in evidence.run.points}
     strangers = [name for name in planned if name not in evidence.baseline.point]

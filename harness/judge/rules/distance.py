@@ -5,7 +5,7 @@ from statistics import median_high, median_low
 
 from harness.judge.attribution import as_multiple
 from harness.judge.baseline import Acceptance, BaselinePoint, Recorded
-from harness.judge.policy import Tolerance
+from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import decide
@@ -125,6 +125,8 @@ def _check_amount(
         meter=meter,
         measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
+        earlier=float(earlier_bytes),
+        earlier_from=acceptance.in_words,
         unit="B",
         because=tolerance.because,
         points=(point.name,),

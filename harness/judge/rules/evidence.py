@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.judge.baseline import Baseline
 from harness.judge.completeness import Census
-from harness.judge.policy import Policy
+from harness.judge.policy import MARKER, Policy
 from harness.judge.scaling import Fit, Series, planned_series
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
@@ -60,6 +60,11 @@ class Evidence:
 def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, str, str, str, str]:
     """What tells a fit from all others: no two series over one parameter share a point."""
     return series.over, series.points[0].name, phase, meter, field
+
+
+def limit_place(policy: Policy, name: str, because: str) -> str:
+    """Where a limit stands: ``"slope rule 2 of scenarios/gate.toml"``, ``"the marker of tests/test_x.py::test_y"``."""
+    return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
 
 
 def point_place(point: Point, *more: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from harness.judge.attribution import as_multiple
-from harness.judge.policy import LeakRule
-from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
+from harness.judge.limits import LeakRule
+from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import decide
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
@@ -62,11 +62,12 @@ def _check_leak(
         sentence = "; ".join(part for part in (found, words) if part) + "."
         if decision.stands:
             finding = FindingKind.REGRESSION
+            place = limit_place(evidence.policy, name, rule.because)
             like = as_multiple(worst, {each: float(amount) for each, amount in declared.items()})
             parts = [f"{found}: {round(worst - limit_bytes):,} B over it", f"that is {like}" if like else "", words]
             sentence = (
                 f"{'; '.join(part for part in parts if part)}. To do: find what {later} keeps of {earlier} (a list, a cache, a "
-                f"function traced anew); every further one will add as much. The limit is {name} of the policy."
+                f"function traced anew); every further one will add as much. The limit is {place}."
             )
     return Check(
         rule=RULE,

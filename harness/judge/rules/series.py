@@ -1,14 +1,15 @@
 """What rules about growth have in common: the fit that a rule is about, or why there is none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.judge.attribution import alive_at_peak, slope_as_multiple
+from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.line import Line, fit_line
-from harness.judge.policy import ArithmeticRule, GrowthClassRule, SlopeRule
-from harness.judge.rules.evidence import Evidence, fit_key, meter_words, series_place
+from harness.judge.naming import nearest
+from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.scaling import MINIMUM_SIZES, UNITS, Fit, Series, planned_series
+from harness.judge.scaling import Fit, Series, minimum_sizes, planned_series, size_of, size_parameters, unit_of
 from harness.judge.verdict import Check, FindingKind, Seen
 from harness.records import Point
 
@@ -25,7 +26,7 @@ class Subject:
 
     rule: str
     name: str
-    """The rule as the policy has it, such as ``slope rule 2``."""
+    """Where the rule stands, such as ``slope rule 2 of scenarios/gate.toml``."""
     because: str
     series: Series
     place: str
@@ -39,7 +40,7 @@ class Subject:
     @property
     def points(self) -> tuple[Point, ...]:
         """Its points, in ascending size."""
-        return tuple(sorted(self.series.points, key=lambda point: int(str(point.parameters[self.series.over]))))
+        return tuple(sorted(self.series.points, key=lambda point: size_of(point, self.series.over)))
 
     def check(
         self,
@@ -61,7 +62,7 @@ class Subject:
             meter=self.meter,
             measured=measured,
             limit=limit,
-            unit=f"B/{UNITS[self.series.over]}",
+            unit=f"B/{unit_of(self.series.over)}",
             because=self.because,
             points=tuple(point.name for point in self.points),
             readings=self.readings,
@@ -76,12 +77,12 @@ class Subject:
 
 def subjects(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Subject]:
     """Every fit that the rule called ``name`` is about, as far as the sweep planned any."""
-    needed = MINIMUM_SIZES[rule.over]
+    needed = minimum_sizes(rule.over)
     for series in planned_series([point for point in evidence.run.points if rule.matches(point)], rule.over):
         if len(series.sizes) < needed and evidence.partial:
             continue
         gap_is_told = False
-        for phase in rule.phases_of(series.points[0]):
+        for phase in dict.fromkeys(phase for point in series.points for phase in rule.phases_of(point)):
             for meter in rule.meters:
                 subject = _subject(evidence, name, rule, series, phase, meter)
                 if subject.fit is not None or not gap_is_told:
@@ -90,26 +91,56 @@ def subjects(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Subject
 
 
 def unswept(evidence: Evidence, name: str, rule: SweepRule, *, optional: bool) -> Iterator[Check]:
-    """A rule about growth whose points were planned at one size only; where it matches nothing, coverage says so."""
+    """A rule about growth whose points cannot show any; where it matches no point, coverage says so.
+
+    A parameter that none of its points has is a mistake, also where less was measured on purpose.
+    """
+    matched = [point for point in evidence.run.points if rule.matches(point)]
+    whole = {point.scenario for point in matched} == set(rule.scenarios)
+    if matched and (whole or not evidence.partial) and rule.over not in size_parameters(matched):
+        yield _blind(evidence, name, rule, " or ".join(dict.fromkeys(point.scenario for point in matched)), _unknown(rule, matched))
+        return
     if evidence.partial or optional:
         return
     for scenario in rule.scenarios:
-        matched = [point for point in evidence.run.points if rule.matches(point) and point.scenario == scenario]
-        if not matched or any(True for _ in planned_series(matched, rule.over)):
+        own = [point for point in matched if point.scenario == scenario]
+        if not own or any(True for _ in planned_series(own, rule.over)):
             continue
-        subject = " / ".join([scenario, *(str(value) for value in rule.where.values()), rule.over])
-        sentence = (
-            f"{subject}: only one size was planned, but {name} of the policy needs {MINIMUM_SIZES[rule.over]} different ones for a "
-            "slope; plan more, or pass --partial when less was measured on purpose"
+        sizes = sorted({size_of(point, rule.over) for point in own if rule.over in size_parameters([point])})
+        found = f"only {rule.over} {', '.join(map(str, sizes))} was measured" if len(sizes) == 1 else f"no {rule.over} was measured"
+        if len(sizes) > 1:
+            found = f"no two points differ in {rule.over} alone"
+        what = (
+            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more, or pass --partial when "
+            "less was measured on purpose"
         )
-        yield Check(
-            rule=_kind(name),
-            subject=subject,
-            sentence=sentence,
-            finding=FindingKind.INCOMPLETE,
-            scenario=scenario,
-            because=rule.because,
-        )
+        yield _blind(evidence, name, rule, scenario, what)
+
+
+def _unknown(rule: SweepRule, matched: Sequence[Point]) -> str:
+    """That none of the points has the parameter, with the nearest that one has."""
+    values = [point.parameters[rule.over] for point in matched if rule.over in point.parameters]
+    if values:
+        return f"its values are no whole numbers ({values[0]!r}), so there is nothing to draw a line over; name another parameter"
+    fixed = [point for point in matched if rule.over in point.fixed]
+    if fixed:
+        return f"it is a fixed setting of {fixed[0].scenario} and the same in every point; name a parameter that is swept"
+    numbers = size_parameters(matched)
+    known = nearest(rule.over, numbers) if numbers else "none of them has a parameter that is a whole number"
+    return f"no point that the rule is about has such a parameter; {known}"
+
+
+def _blind(evidence: Evidence, name: str, rule: SweepRule, scenario: str, what: str) -> Check:
+    subject = " / ".join([scenario, *(str(value) for value in rule.where.values()), rule.over])
+    place = limit_place(evidence.policy, name, rule.because)
+    return Check(
+        rule=_kind(name),
+        subject=subject,
+        sentence=f"{subject}: {what}. The rule is {place}.",
+        finding=FindingKind.INCOMPLETE,
+        scenario=scenario,
+        because=rule.because,
+    )
 
 
 def attribution(evidence: Evidence, subject: Subject, line: Line) -> str:
@@ -121,11 +152,11 @@ def attribution(evidence: Evidence, subject: Subject, line: Line) -> str:
 
 def vote(evidence: Evidence, subject: Subject, breaks: Callable[[Line], bool], shown: str) -> Decision:
     """What the repeats say one by one about a finding of all of them: a line through each one's own points."""
-    points = {point.name: int(str(point.parameters[subject.series.over])) for point in subject.series.points}
+    points = {point.name: size_of(point, subject.series.over) for point in subject.series.points}
     by_repeat: dict[int, list[tuple[int, int]]] = {}
     for one in subject.readings:
         by_repeat.setdefault(one.repeat, []).append((points[one.point], one.amount_bytes))
-    whole = MINIMUM_SIZES[subject.series.over]
+    whole = minimum_sizes(subject.series.over)
     lines = [
         fit_line([size for size, _ in pairs], [amount for _, amount in pairs])
         for _, pairs in sorted(by_repeat.items())
@@ -135,18 +166,19 @@ def vote(evidence: Evidence, subject: Subject, breaks: Callable[[Line], bool], s
 
 
 def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, phase: str, meter: str) -> Subject:
-    needed = MINIMUM_SIZES[rule.over]
+    needed = minimum_sizes(rule.over)
     fit = evidence.fits.get(fit_key(series, phase, meter, rule.field))
     readings = tuple(
         Seen(point=point.name, repeat=repeat, amount_bytes=amount)
         for point in series.points
         for repeat, amount in evidence.readings.get((point.name, phase, meter, rule.field), {}).items()
     )
-    read = len({one.point for one in readings})
+    read = {one.point for one in readings}
+    sizes_read = len({size_of(point, series.over) for point in series.points if point.name in read})
     swept = () if rule.over == "image_count" else (rule.over,)
     return Subject(
         rule=_kind(name),
-        name=name,
+        name=limit_place(evidence.policy, name, rule.because),
         because=rule.because,
         series=series,
         place=series_place(series, evidence.run.points, *swept, phase, meter_words(meter)),
@@ -155,11 +187,17 @@ def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, pha
         field=rule.field,
         fit=None if fit is None or len(fit.sizes) < needed else fit,
         gap=(
-            f"{read} of {len(series.points)} planned points were read, but a slope needs {needed} sizes; the other findings of "
-            "this run say why: mend that and measure again"
+            f"there is no slope over {rule.over}: it needs {needed} different values, {len(series.sizes)} were planned and "
+            f"{sizes_read} could be read. {_too_few(series, needed)}"
         ),
         readings=readings,
     )
+
+
+def _too_few(series: Series, needed: int) -> str:
+    if len(series.sizes) < needed:
+        return "To do: measure more values, or pass --partial when less was measured on purpose."
+    return "The other findings of this run say why the rest is missing: mend that, and measure again."
 
 
 def _kind(name: str) -> str:

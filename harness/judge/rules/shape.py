@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from harness.judge.policy import ArithmeticRule, GrowthClassRule
+from harness.judge.limits import ArithmeticRule, GrowthClassRule
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
-from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series
+from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series, sizes_in_words, step_in_words
 from harness.judge.table import Place
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_whole
@@ -30,20 +30,20 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     if found is GrowthClass.UNRESOLVED and not surely_rises:
         sentence = f"its class of growth over {rule.over} is unresolved; measure more sizes or repeats."
         return subject.check(sentence, finding=FindingKind.INCOMPLETE)
-    slope = f"{format_whole(fit.line.slope)} B per {fit.unit}"
+    slope, step = f"{format_whole(fit.line.slope)} B per {fit.unit}", step_in_words(rule.over)
     name = "not flat" if found is GrowthClass.UNRESOLVED else found
     measured = f"growth over {rule.over} is {name} ({slope}; a parabola bends by {_bend(fit)}), allowed is {rule.at_most}"
     if found in _ORDER[: _ORDER.index(GrowthClass(rule.at_most)) + 1]:
         return subject.check(f"{measured}.", finding=None)
-    advice = f"find what {subject.phase} makes for each {fit.unit}"
+    advice = f"find what {subject.phase} makes for each {step}"
     if found is GrowthClass.SUPERLINEAR:
-        advice = f"find what {subject.phase} makes for each pair of {fit.unit}s, or for each {fit.unit} anew"
-    sentence = f"{measured}{attribution(evidence, subject, fit.line)}. To do: {advice}; the limit is {subject.name} of the policy."
+        advice = f"find what {subject.phase} makes for each pair of them, or for all of them anew at each {step}"
+    sentence = f"{measured}{attribution(evidence, subject, fit.line)}. To do: {advice}; the limit is {subject.name}."
     return subject.check(sentence, finding=FindingKind.REGRESSION)
 
 
 def _bend(fit: Fit) -> str:
-    return f"{format_bytes(fit.line.bend_bytes)} over {fit.sizes[0]:,} to {fit.sizes[-1]:,} {fit.unit}s"
+    return f"{format_bytes(fit.line.bend_bytes)} over {sizes_in_words(fit.series.over, fit.sizes[0], fit.sizes[-1])}"
 
 
 def check_arithmetic(evidence: Evidence) -> Iterator[Check]:
@@ -92,7 +92,7 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
         return subject.check(sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=expected)
     if finding is not None:
         quorum = f"; {decision.words}" if decision.words else ""
-        sentence = f"{sentence}{quorum}. The rule is {subject.name} of the policy."
+        sentence = f"{sentence}{quorum}. The rule is {subject.name}."
     return subject.check(
         sentence, finding=finding if decision.stands else None, measured=line.slope, limit=expected, decision=decision.words
     )

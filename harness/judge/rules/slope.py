@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
-from harness.judge.policy import SlopeRule
+from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
-from harness.judge.scaling import Fit
+from harness.judge.scaling import Fit, sizes_in_words, step_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
 
@@ -30,7 +30,7 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     if at_most is None or resolve is None:
         missing = rule.at_most if at_most is None else rule.resolve
         return subject.check(f"{missing.gap(declared)}.", finding=FindingKind.INCOMPLETE)
-    line, unit = fit.line, fit.unit
+    line, unit, over = fit.line, fit.unit, fit.series.over
     found = f"{VERBS[rule.field]} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
     interval = (
         f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; {len(fit.sizes)} sizes, {fit.runs} runs"
@@ -45,9 +45,9 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         total = format_bytes(line.slope * fit.sizes[-1])
         quorum = f"; {decision.words}" if decision.words else ""
         sentence = (
-            f"{measured}{attribution(evidence, subject, line)}{quorum}. At {fit.sizes[-1]:,} {unit}s that is {total}, "
-            f"{_fate(evidence, subject)}. To do: find what {subject.phase} makes for each {unit}; the limit is {subject.name} "
-            "of the policy."
+            f"{measured}{attribution(evidence, subject, line)}{quorum}. At {sizes_in_words(over, fit.sizes[-1])} that is {total}, "
+            f"{_fate(evidence, subject)}. To do: find what {subject.phase} makes for each {step_in_words(over)}; the limit is "
+            f"{subject.name}."
         )
     elif not math.isfinite(line.slope_high):
         finding = FindingKind.INCOMPLETE

@@ -103,7 +103,7 @@ def test_missing_rows_and_an_empty_reason_are_refused(synthetic_run):
     """Deleted rows of a run, and a reason of blanks."""
     rows = [row for row in synthetic_run.rows() if row["point"] != synthetic_run.points[0].name]
     run = load_run(synthetic_run.write(rows))
-    with pytest.raises(BaselineError, match="no end row"):
+    with pytest.raises(BaselineError, match="no end of it was recorded"):
         from_run(run, reason="x", accepted="2026-01-02")
     with pytest.raises(BaselineError, match="needs a reason"):
         from_run(run, reason="  ", accepted="2026-01-02")

@@ -162,7 +162,7 @@ def lose_a_point(run):
             3,
             "the run planned no point at all; choose points that exist (pytest scenarios --collect-only",
         ),
-        (skip_all, 3, "it was planned but has no end row: it was skipped, lost or never started; measure again"),
+        (skip_all, 3, "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --resume"),
         (skip_all_with_a_reason, 3, "ended skipped instead of ok: no card. To do: mend what made it skip"),
         (
             rename_the_scenario,
@@ -187,7 +187,7 @@ def lose_a_point(run):
         (edit_the_plan, 3, "run.json was changed after the run had ended (its plan, device or settings)"),
         (use_an_unknown_schema, 2, "has schema_version 99; this program reads version 2"),
         (break_off, 3, "the run has no end: it was broken off, or is still going"),
-        (lose_a_repeat, 3, "repeat 1: it was planned but has no end row"),
+        (lose_a_repeat, 3, "repeat 1: no end of it was recorded"),
         (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run python -m harness doctor."),
         (leave_out_a_meter, 3, "no reading of it at all"),
         (lose_a_point, 3, f"{NAME}: the baseline has this point, but the run did not plan it"),

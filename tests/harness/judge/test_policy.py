@@ -90,7 +90,7 @@ def test_the_minimal_policy_is_read(tmp_path):
         ('"1024 B"', '"2 bathces"', "neither bytes nor a multiple of what bodies declare; did you mean 'batches'?"),
         ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
         ('"16 KiB"', '"1023 B"', "below at_most"),
-        ('"image_count"', '"images"', "'image_count' or 'stack_size'"),
+        ('"image_count"', '""', "[[slope]] number 1: over: "),
         ('["loading"]', "[]", "scenarios"),
         ('over = "image_count"', 'over = "image_count"\nwhere = { image_count = 5 }', "leave it out of where"),
         ("schema_version = 1", "schema_version = 2", "schema_version 2"),

@@ -296,4 +296,4 @@ def test_a_row_of_a_point_that_nobody_planned_is_a_problem(traced_run):
     synthetic_run, rows, _ = traced_run
     (problem,) = load_run(synthetic_run.write([*rows, traced_row("elsewhere", None)])).problems
 
-    assert "which this run did not plan" in problem
+    assert "which this run neither planned nor announced" in problem

@@ -53,7 +53,7 @@ def measure(tmp_path, project_root):
     return measure
 
 
-ONCE = ["begin", "phase", "done", "end"]
+ONCE = ["code", "begin", "phase", "done", "end"]
 
 
 @pytest.mark.parametrize(

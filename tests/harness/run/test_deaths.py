@@ -87,7 +87,7 @@ def test_a_child_whose_rows_cannot_be_written_says_so_and_the_rest_of_the_file_s
 
     assert (end.outcome, end.cause, end.exit_code) == (Outcome.ERROR, "rows", os.EX_IOERR)
     assert end.reason.startswith("what it measured in phase second could not be written; its last words: error: ")
-    assert [json.loads(line)["kind"] for line in [*whole, last]] == ["begin", "phase", "begin", "end"]
+    assert [json.loads(line)["kind"] for line in [*whole, last]] == ["code", "begin", "phase", "begin", "end"]
     assert torn == '{"kind": "'
 
 

@@ -40,7 +40,7 @@ def test_each_repeat_is_compared_with_itself(synthetic_run, verdict_of):
     assert leaks(verdict_of(synthetic_run)) == []
 
 
-def test_the_sentence_says_what_leaks_where_and_by_how_much(synthetic_run, verdict_of):
+def test_the_sentence_says_what_leaks_where_and_by_how_much(synthetic_run, verdict_of, policy):
     """In batches where it is a batch."""
     synthetic_run.plant(
         phase="epoch_1", meter="device_in_use", keep=True, extra=lambda point, repeat: 4 * MIB * (point.name == NAME)
@@ -51,5 +51,5 @@ def test_the_sentence_says_what_leaks_where_and_by_how_much(synthetic_run, verdi
         "loading / lazy / image_count=500 / stack_size=2048 / epoch_0 to epoch_1 / device in use: ends with more by 4.0 MiB, limit "
         "64.0 KiB (worst of 2 runs, all alike): 4,128,768 B over it; that is 1.00 x batch. To do: find what epoch_1 keeps of "
         "epoch_0 (a list, a cache, a function traced anew); every further one will add as much. The limit is leak rule 1 of "
-        "the policy."
+        f"{policy.source}."
     ) in sentences

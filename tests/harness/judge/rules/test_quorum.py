@@ -198,7 +198,7 @@ def test_an_announced_repeat_that_is_missing_is_incomplete(synthetic_run, verdic
     verdict = verdict_of(synthetic_run, rows=announced(synthetic_run.rows()))
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "arrays / lazy / image_count=500 / repeat 4: it was planned but has no end row" in verdict.sentence
+    assert "arrays / lazy / image_count=500 / repeat 4: no end of it was recorded" in verdict.sentence
 
 
 def test_an_announcement_may_stand_after_what_it_announces(synthetic_run):
@@ -220,7 +220,7 @@ def test_an_announcement_may_stand_after_what_it_announces(synthetic_run):
         ({"repeats": 100}, ""),
         ({"repeats": 101}, "announces 101 further repeats"),
         ({"reason": " "}, "without a reason"),
-        ({"point": "elsewhere"}, "did not plan"),
+        ({"point": "elsewhere"}, "neither planned nor announced"),
         ({"repeats": "3"}, "repeats"),
     ],
 )

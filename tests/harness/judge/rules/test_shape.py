@@ -38,7 +38,7 @@ def test_slope_at_the_limit_and_one_byte_past_it(synthetic_run, verdict_of, slop
     assert bool(own(verdict_of(synthetic_run), "slope")) is broken
 
 
-def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, verdict_of):
+def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, verdict_of, policy):
     """Scenario, loader, phase, meter, slope and limit, first of all findings."""
     synthetic_run.plant(
         phase="construct", meter="device_in_use", extra=lambda point, repeat: 65_536 * image_count(point), keep=True
@@ -49,7 +49,7 @@ def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, v
     assert verdict.findings[0].sentence == (
         "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024 (95 % interval 65,536 to "
         "65,536; 4 sizes, 8 runs); that is 1.00 x image. At 2,000 images that is 125.0 MiB, still held when the phase ends. "
-        "To do: find what construct makes for each image; the limit is slope rule 1 of the policy."
+        f"To do: find what construct makes for each image; the limit is slope rule 1 of {policy.source}."
     )
     assert (verdict.findings[0].measured, verdict.findings[0].limit, verdict.findings[0].unit) == (65_536, 1024, "B/image")
 

@@ -1,0 +1,172 @@
+"""What a policy can promise, rule by rule: which points, phases and meters, and the limit with its reason."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    model_validator,
+)
+
+from harness.errors import BytesError
+from harness.judge.amount import Amount
+from harness.judge.rowkinds import MOST_FURTHER_REPEATS
+from harness.records import Point
+
+
+def _bytes_only(text: object) -> int:
+    amount = Amount.parse(text)
+    if amount.of is not None:
+        raise BytesError(f'{amount.text!r} is a multiple; write bytes here, for example "1024 B"')
+    return int(amount.count)
+
+
+AmountText = Annotated[Amount, BeforeValidator(Amount.parse)]
+BytesText = Annotated[StrictInt, BeforeValidator(_bytes_only)]
+Because = Annotated[StrictStr, StringConstraints(strip_whitespace=True, min_length=1)]
+Percent = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1000)]
+Names = Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+Setting = StrictStr | StrictInt | StrictFloat | StrictBool
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    because: Because
+    """Where the limit comes from."""
+
+
+class _Rule(_Section):
+    """What every rule selects: points by scenario and settings, then phases and meters."""
+
+    scenarios: Names
+    where: Mapping[StrictStr, Setting] = Field(default_factory=dict)
+    """Parameters or fixed settings that a point must have."""
+    phases: Names | None = None
+    """None: every phase of the point."""
+    meters: Names
+
+    def matches(self, point: Point) -> bool:
+        """Whether the rule is about this point."""
+        settings = {**point.fixed, **point.parameters}
+        return point.scenario in self.scenarios and all(
+            name in settings and settings[name] == value for name, value in self.where.items()
+        )
+
+    def phases_of(self, point: Point) -> tuple[str, ...]:
+        """The phases of the point that the rule is about, in their order."""
+        return tuple(phase for phase in point.phases if self.phases is None or phase in self.phases)
+
+
+class _SweepRule(_Rule):
+    over: Annotated[StrictStr, StringConstraints(min_length=1)]
+    """Name of a parameter of the points that is a whole number; that some point has it is checked when a run is judged."""
+    field: Literal["peak", "growth", "retained"] = "growth"
+
+    @model_validator(mode="after")
+    def _leave_the_sweep_free(self) -> "_SweepRule":
+        if self.over in self.where:
+            raise ValueError(f"where fixes {self.over}, which the rule sweeps over; leave it out of where")
+        return self
+
+
+class SlopeRule(_SweepRule):
+    """[[slope]]: how much each further image or frame may cost."""
+
+    at_most: AmountText
+    """For each image, frame or step of another parameter; a regression is a slope whose 95 % interval lies above it."""
+    resolve: AmountText
+    """As at_most, what the interval has to exclude; a run too noisy for that is incomplete."""
+    only_if_swept: StrictBool = False
+    """True: no finding where the sweep planned a single size, as with a scan that cannot be enlarged."""
+
+    @model_validator(mode="after")
+    def _resolve_above_limit(self) -> "SlopeRule":
+        if self.resolve.of == self.at_most.of and self.resolve.count < self.at_most.count:
+            raise ValueError(
+                f"resolve ({self.resolve.text}) is below at_most ({self.at_most.text}); it has to be at least as large"
+            )
+        return self
+
+
+class GrowthClassRule(_SweepRule):
+    """[[growth_class]]: the worst shape that growth may have."""
+
+    at_most: Literal["flat", "linear"]
+    only_if_swept: StrictBool = False
+    """As of a slope."""
+
+
+class BudgetRule(_Rule):
+    """[[budget]]: an amount that each run has to stay below, or to reach."""
+
+    field: Literal["start", "peak", "end", "growth", "retained", "net_peak", "net_end"] = "growth"
+    at_most: AmountText | None = None
+    at_least: AmountText | None = None
+    """Below it the meter has missed something: not frugal, but not seen."""
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> "BudgetRule":
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("has neither at_most nor at_least; give one of them, or both")
+        return self
+
+
+class LeakRule(_Rule):
+    """[[leak]]: how much one phase may have more than the one before it that did the same; the phases in their order."""
+
+    field: Literal["peak", "end"]
+    at_most: AmountText
+
+    @model_validator(mode="after")
+    def _has_two_phases(self) -> "LeakRule":
+        if len(self.phases or ()) < 2:
+            raise ValueError('compares phases that do the same one after the other; name two or more, as ["epoch_0", "epoch_1"]')
+        return self
+
+
+class ArithmeticRule(_SweepRule):
+    """[[arithmetic]]: a slope that has to be what the declared arrays add up to."""
+
+    declared: Annotated[StrictStr, StringConstraints(min_length=1)]
+    """A name that the bodies declare an amount by."""
+    within_percent: Percent
+
+
+class Tolerance(_Section):
+    """[[tolerance]]: how far a meter may be from the baseline; beyond percent AND floor it is a finding."""
+
+    meter: StrictStr
+    percent: Percent
+    floor: BytesText
+    scenarios: Names | None = None
+    """Given: it holds in these instead of the meter's general tolerance."""
+    phases: Names | None = None
+    """With ``scenarios``: only in these phases."""
+
+    @model_validator(mode="after")
+    def _phases_have_scenarios(self) -> "Tolerance":
+        if self.phases is not None and self.scenarios is None:
+            raise ValueError("names phases without scenarios; say in which scenarios they are")
+        return self
+
+    def covers(self, scenario: str, phase: str) -> bool:
+        """Whether it is about this phase of this scenario."""
+        return (self.scenarios is None or scenario in self.scenarios) and (self.phases is None or phase in self.phases)
+
+
+class Remeasure(_Section):
+    """[remeasure]: how often the points of a finding that may be noise are measured again."""
+
+    repeats: Annotated[StrictInt, Field(ge=1, le=MOST_FURTHER_REPEATS)]
+
+
+AnyRule = SlopeRule | GrowthClassRule | BudgetRule | LeakRule | ArithmeticRule

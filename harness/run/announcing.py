@@ -1,0 +1,31 @@
+"""Rows that say beforehand what will be measured beyond the plan; without them its rows are refused by the judge."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunDirectoryError
+from harness.records import ROWS_FILE, Point, append_row, open_rows, to_json
+
+
+def announce_point(run_directory: Path, point: Point, *, test: str = "") -> None:
+    """Say that ``point``, which run.json need not plan, will be measured in all its repeats; before its first child.
+
+    ``test`` names the test that measures it, one of those that ``start_run`` was told of. The same point may be announced
+    more than once, as long as it is the same. Raises RunDirectoryError when the row cannot be written.
+    """
+    write_row(run_directory, {"kind": "point", "point": point.name, "record": to_json(point), "test": test})
+
+
+def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
+    """Append one row about a point to rows.jsonl. Raises RunDirectoryError when it cannot be written."""
+    rows = run_directory / ROWS_FILE
+    try:
+        descriptor = open_rows(rows)
+        try:
+            append_row(descriptor, row)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error

@@ -1,0 +1,220 @@
+"""The packages under test as they were at a revision: unpacked from git, kept by commit, and checked before they are used."""
+
+import compileall
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.run.code import Code, Subject, code_in
+
+MERGE_BASE = "merge-base:"
+"""Before a revision: not that itself, but the last commit that it and HEAD have in common."""
+_TIMEOUT_S = 120.0
+"""Chosen: no question to a local repository takes as long; one that waits for a password or a lock does."""
+_SUBMODULE = "160000"  # the mode of a commit in a tree (gitformat-index(5))
+_UNSHALLOW = "fetch the history (git fetch --unshallow; in a workflow: actions/checkout with fetch-depth: 0)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A commit, and the folder in which the packages under test lie as they were then."""
+
+    asked: str
+    """As the user named it."""
+    commit: str
+    """All 40 digits of it."""
+    date: str
+    """Of its author, ISO 8601."""
+    subject: str
+    """First line of its message."""
+    folder: Path
+    """The tree's root for the packages: what was at ``src/mypkg`` of the project is at ``folder/src/mypkg``."""
+
+    def code(self, subjects: Sequence[Subject]) -> Code:
+        """Where the packages are imported from."""
+        return code_in(self.folder, subjects)
+
+
+def unpack_revision(project: Path, asked: str, subjects: Sequence[Subject], keep_in: Path) -> Revision:
+    """Put the packages under test as they were at ``asked`` into ``keep_in/COMMIT``, and compile them.
+
+    ``asked`` is whatever git understands, or ``"merge-base:origin/main"``. ``project`` is a folder of the repository, from
+    which the packages' paths start. A kept copy is used again if not a byte of it has changed. Neither the working tree
+    nor the index is touched, and no hook runs.
+    Raises UsageError, one sentence with what to do, where there is no repository, no such revision or package.
+    """
+    top = Path(_ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")).resolve()
+    commit = resolve(project, asked)
+    inside = project.resolve().relative_to(top)
+    folder = (keep_in / commit).resolve()
+    _claim(keep_in)
+    for subject in subjects:
+        wanted = inside / subject.path
+        files = _files(top, commit, wanted, asked)
+        if not _is_whole(top, files, folder / subject.path, wanted):
+            _unpack(top, commit, wanted, folder / subject.path)
+    date, _, first_line = _ask(project, "log", "-1", "--format=%aI %s", commit, what="describe the revision").partition(" ")
+    return Revision(asked=asked, commit=commit, date=date, subject=first_line, folder=folder)
+
+
+def resolve(project: Path, asked: str) -> str:
+    """The commit that the user means, in 40 digits. Raises UsageError where there is none, with what to do."""
+    named = asked.removeprefix(MERGE_BASE)
+    if not named or named.startswith("-"):
+        raise UsageError(f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main")
+    found = _try(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}")
+    shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
+    if not found:
+        why = (
+            f"this clone is shallow, so it may just be missing: {_UNSHALLOW}"
+            if shallow
+            else "git branch --all and git tag list some"
+        )
+        raise UsageError(f"{project} has no revision {named!r}; {why}")
+    if named == asked:
+        return found
+    common = _try(project, "merge-base", "HEAD", found)
+    if not common:
+        why = (
+            f"this clone is shallow: {_UNSHALLOW}" if shallow else "their histories have nothing in common; name a revision instead"
+        )
+        raise UsageError(f"HEAD and {named} have no merge base here; {why}")
+    return common
+
+
+def commits_between(project: Path, good: str, bad: str, subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """Commits after ``good`` up to ``bad`` that touch the packages, oldest first, along first parents.
+
+    Raises UsageError where ``good`` is not an ancestor of ``bad``.
+    """
+    done = _git(project, "merge-base", "--is-ancestor", good, bad)
+    if done.returncode != 0:
+        raise UsageError(
+            f"{good[:7]} is not an ancestor of {bad[:7]}, so that there is no line of commits between them; "
+            f"start at their last common commit, {MERGE_BASE}{good[:7]}"
+        )
+    paths = [str(subject.path) for subject in subjects]
+    text = _ask(project, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}", "--", *paths, what="list the commits")
+    return tuple(text.split())
+
+
+def tree_of(project: Path, commit: str, subjects: Sequence[Subject]) -> str:
+    """What the packages are at a commit, in one word for each: equal words are equal code."""
+    return " ".join(_try(project, "rev-parse", f"{commit}:./{subject.path}") for subject in subjects)
+
+
+def _files(top: Path, commit: str, wanted: Path, asked: str) -> Mapping[str, str]:
+    """Identity in git's store of every file of a package at a commit, by its path in the repository."""
+    listing = _ask(top, "ls-tree", "-r", "-z", commit, "--", str(wanted), what=f"list {wanted} at {asked}")
+    entries = [entry.partition("\t") for entry in listing.split("\0") if entry]
+    if not entries:
+        raise UsageError(
+            f"{asked} ({commit[:7]}) has no {wanted}, which memory_subject names as a package under test; "
+            "compare with a later revision, or mend memory_subject if the package lay elsewhere"
+        )
+    for attributes, _, path in entries:
+        if attributes.startswith(_SUBMODULE):
+            raise UsageError(
+                f"{asked} ({commit[:7]}) has the submodule {path}, which git cannot unpack; leave it out of memory_subject"
+            )
+    return {path: attributes.split()[2] for attributes, _, path in entries}
+
+
+def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) -> bool:
+    """Whether a kept copy is what git has, file by file; what Python has compiled beside them does not count."""
+    places = {path: there / Path(path).relative_to(wanted) if Path(path) != wanted else there for path in files}
+    if not all(place.is_file() or place.is_symlink() for place in places.values()):
+        return False
+    kept = {path for path in ([there] if there.is_file() else there.rglob("*")) if not path.is_dir()}
+    strangers = {path for path in kept if "__pycache__" not in path.parts} - set(places.values())
+    links = [path for path in places.values() if path.is_symlink()]
+    if strangers or links:  # links are rare, and cheap to make again
+        return False
+    names = "".join(f"{place}\n" for place in places.values())
+    found = _git(top, "hash-object", "--no-filters", "--stdin-paths", text=names)
+    return found.returncode == 0 and found.stdout.split() == list(files.values())
+
+
+def _unpack(top: Path, commit: str, wanted: Path, there: Path) -> None:
+    """Through an index of its own: unlike git archive it knows no export-ignore, which may leave out what is measured."""
+    try:
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=there.parent, prefix=".unpacking-") as made:
+            own = {"GIT_INDEX_FILE": str(Path(made, "index"))}
+            _ask(top, "read-tree", commit, what="read the revision", environment=own)
+            names = _ask(top, "ls-files", "-z", "--", str(wanted), what="list the revision", environment=own)
+            _ask(
+                top,
+                "-c",
+                "core.autocrlf=false",
+                "checkout-index",
+                "-z",
+                "--stdin",
+                f"--prefix={made}/tree/",
+                what="unpack the revision",
+                environment=own,
+                text=names,
+            )
+            whole = Path(made, "tree", wanted)
+            compileall.compile_dir(whole, quiet=2) if whole.is_dir() else compileall.compile_file(whole, quiet=2)
+            if there.exists():
+                there.rename(Path(made, "before"))
+            try:
+                whole.rename(there)
+            except OSError:
+                if not there.exists():
+                    raise  # else somebody has put the same there meanwhile
+    except OSError as error:
+        raise UsageError(
+            f"{wanted} at {commit[:7]} cannot be unpacked to {there} ({error.strerror}); make room there, or make it writable"
+        ) from error
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder of kept revisions: neither git nor pytest is to take what lies there for the project's own."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        (folder / "conftest.py").write_text('collect_ignore_glob = ["*"]\n', encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"revisions cannot be kept in {folder} ({error.strerror}); make it writable") from error
+
+
+def _ask(folder: Path, *arguments: str, what: str, environment: Mapping[str, str] | None = None, text: str = "") -> str:
+    """What git says. Raises UsageError with git's own words where it refuses."""
+    done = _git(folder, *arguments, environment=environment, text=text)
+    if done.returncode != 0:
+        said = done.stderr.strip().partition("\n")[0] or f"git {arguments[0]} ended with {done.returncode}"
+        raise UsageError(f"cannot {what} in {folder}: {said}")
+    return done.stdout if "\0" in done.stdout else done.stdout.strip()
+
+
+def _try(folder: Path, *arguments: str) -> str:
+    """What git says; empty where it refuses."""
+    done = _git(folder, *arguments)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _git(
+    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(
+            f"git cannot be run in {folder} ({type(error).__name__}); revisions are compared by means of it"
+        ) from error
