@@ -29,10 +29,10 @@ def own(verdict, rule):
 # --- slopes ---
 
 
-@pytest.mark.parametrize(("slope", "broken"), [(1024, False), (1025, True)])
+@pytest.mark.parametrize(("slope", "broken"), [(512, False), (513, True)])
 @pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
 def test_slope_at_the_limit_and_one_byte_past_it(synthetic_run, verdict_of, slope, broken, meter):
-    """1,024 B per image hold, 1,025 do not, on the device and in the host's memory."""
+    """512 B per image hold, 513 do not, on the device and in the host's memory."""
     synthetic_run.plant(phase="epoch_1", meter=meter, extra=lambda point, repeat: slope * image_count(point))
 
     assert bool(own(verdict_of(synthetic_run), "slope")) is broken
@@ -47,11 +47,11 @@ def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, v
 
     assert verdict.exit_code is ExitCode.REGRESSION
     assert verdict.findings[0].sentence == (
-        "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024 (95 % interval 65,536 to "
+        "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 512 (95 % interval 65,536 to "
         "65,536; 4 sizes, 8 runs); that is 1.00 x image. At 2,000 images that is 125.0 MiB, still held when the phase ends. "
         f"To do: find what construct makes for each image; the limit is slope rule 1 of {policy.source}."
     )
-    assert (verdict.findings[0].measured, verdict.findings[0].limit, verdict.findings[0].unit) == (65_536, 1024, "B/image")
+    assert (verdict.findings[0].measured, verdict.findings[0].limit, verdict.findings[0].unit) == (65_536, 512, "B/image")
 
 
 @pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
