@@ -1,20 +1,23 @@
 """Composition root for pytest: the hooks of a session that measures. What they call is in ``harness.plugin``."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 
-from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError
-from harness.plugin.fixtures import measure, memory_runner
+from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
+from harness.plugin.ending import end_session
+from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner
+from harness.plugin.junit import tell_junit
+from harness.plugin.marks import HELP, WANTED, read_tests
 from harness.plugin.options import as_typed, declare_options
-from harness.plugin.plan import any_traced, check_patterns, is_left_untraced, is_named, points_of, run_of
+from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
 from harness.plugin.session import SESSION, RunSession, is_worker, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
 from harness.run.manifest import end_run
 from harness.run.traced import repeat_id
 
-__all__ = ["measure", "memory_runner"]  # fixtures, which pytest finds by their names in this module
+__all__ = ["measure", "memory_run", "memory_runner"]  # fixtures, which pytest finds by their names in this module
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
@@ -29,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the run directory and the device; the workers take the controller's."""
+    config.addinivalue_line("markers", HELP)
+    config.pluginmanager.register(_Listener(config))
     if is_worker(config):
         config.stash[SESSION] = RunSession.of_worker(config, config.workerinput)  # type: ignore[attr-defined]
         return
@@ -55,7 +60,7 @@ def pytest_configure_node(node: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat every measured point, and trace it once."""
+    """Repeat every point of a sweep, and trace it once."""
     if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
         repeats = [*range(metafunc.config.getoption("memory_repeats"))]
         if not metafunc.config.getoption("memory_no_trace"):
@@ -65,15 +70,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Remember the whole sweep, before -k and its like choose from it; leave out what is not wanted, or there already."""
+    """Read markers, and remember all tests before -k and its like choose; leave out what is not wanted, or there already."""
     session = config.stash[SESSION]
-    session.collected = points_of(items)
+    mistakes = read_tests(items, config.rootpath)
+    session.mistakes = "\n".join(mistakes or namesakes(items))
+    session.collected = [*items]
     items[:] = [item for item in items if not is_left_untraced(item)]
     yield
-    runs = {item: run for item in items if (run := run_of(item)) is not None}
-    patterns, resumed = config.getoption("memory_points") or (), session.resumed
-    left_out = {item for item, (point, _) in runs.items() if patterns and not is_named(point.name, patterns)}
-    if resumed is not None:
+    for item in items:
+        if WANTED in item.stash and RUNNER not in item.fixturenames:  # type: ignore[attr-defined]
+            item.fixturenames.append(RUNNER)  # type: ignore[attr-defined]
+    left_out = {item for item in items if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)}
+    if (resumed := session.resumed) is not None:
+        # Of a sweep; a test with a marker runs again, on what was measured, so that nothing it says is lost.
+        runs = {item: run for item in items if (run := run_of(item)) is not None}
         left_out |= {item for item, (point, repeat) in runs.items() if not resumed.lacks(point.name, repeat)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
@@ -87,12 +97,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if only_distributes(config):
         return
     try:
-        check_patterns(config.getoption("memory_points") or (), run.collected, as_typed(config, "memory_points"))
-        points = points_of(session.items)
+        if run.mistakes:
+            raise UsageError(run.mistakes)
+        check_patterns(run.patterns, run.collected, as_typed(config, "memory_points"))
+        plan = make_plan(session.items, run.collected, traces=run.traces, patterns=run.patterns)
         asked_for = config.getoption("memory_out") is not None or run.resumed is not None
-        if config.getoption("collectonly") or not (points or asked_for):
+        if config.getoption("collectonly") or (plan.is_empty and not asked_for):
             return  # a test session that measures nothing leaves nothing behind
-        run.plan(points, traces=any_traced(session.items))
+        run.plan(plan)
         if not is_worker(config):
             run.begin()
     except HarnessError as error:
@@ -118,8 +130,29 @@ def pytest_testnodedown(node: object) -> None:
         node.config.stash[SESSION].refused = refused  # type: ignore[attr-defined]
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Measure what the test's marker names, before the test's own function."""
+    if WANTED in item.stash:
+        measure_marked(item)
+    yield
+
+
+class _Listener:
+    """Hears the reports of all tests, those of workers too; the hook itself is not told whose session it is."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember which findings tests have failed with, so that they are not told twice."""
+        told = (str(value) for name, value in report.user_properties if name == POINT_PROPERTY)
+        self._config.stash[SESSION].told.update(told)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-    """Note the end of the run, in the process that the user started; a run that was broken off has none."""
+    """Note the end of the run, in the process that the user started, and judge it; a run that was broken off has none."""
     config, run = session.config, session.config.stash[SESSION]
     if is_worker(config) or exitstatus in _BROKEN_OFF:
         return
@@ -130,15 +163,20 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
         return
     try:
         end_run(run.directory)
+        run.end = end_session(run, stopped=bool(session.shouldfail or session.shouldstop), show=_show(config))
     except RunDirectoryError as error:
         run.broken = str(error)
     resumed = run.resumed
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and resumed is not None and len(resumed.measured) == resumed.run_count:
         session.exitstatus = pytest.ExitCode.OK  # nothing was missing
+    if run.end is not None and run.end.findings:
+        tell_junit(config, run.end.findings)
+        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was measured, where it is, and how to judge it."""
+    """Say what was measured, what was found, where it is, and how to judge it."""
     run = config.stash[SESSION]
     if run.refused:
         terminalreporter.write_line(f"ERROR: {run.refused}", red=True)
@@ -147,7 +185,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("memory")
     try:
-        for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed):
+        for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed, end=run.end):
             terminalreporter.line(line)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
+
+
+def _show(config: pytest.Config) -> Callable[[str], None]:
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.write_line if reporter is not None else _silent
+
+
+def _silent(line: str) -> None:
+    """Where nobody reads a terminal (-p no:terminal)."""

@@ -40,8 +40,12 @@ class Resumption:
     repeats: int
     planned: tuple[str, ...]
     """Points that run.json plans, and those that were announced since."""
+    owed: Mapping[str, int]
+    """Repeats of a point by name, those that were announced later included; of one that is not in it, ``repeats``."""
     further: Mapping[str, int]
-    """Repeats that were announced beyond ``repeats``, by point."""
+    """Those of them that were announced because a point offended, by its name."""
+    repeats_given: bool
+    """Whether an option had said how often, which goes before what a test says of its own points."""
     traced: tuple[str, ...]
     """Points that are to have a traced run."""
     measured: frozenset[RunKey]
@@ -56,7 +60,7 @@ class Resumption:
 
     def repeats_of(self, point: str) -> range:
         """The repeats that a point owes, those included that were announced after the run had been planned."""
-        return range(self.repeats + self.further.get(point, 0))
+        return range(self.owed.get(point, self.repeats))
 
     @property
     def run_count(self) -> int:
@@ -66,17 +70,20 @@ class Resumption:
     def to_json(self) -> str:
         """As text, for a worker."""
         runs = [sorted(self.measured), sorted(self.void)]
-        return json.dumps([self.directory, self.repeats, self.planned, dict(self.further), self.traced, *runs])
+        owed = [dict(self.owed), dict(self.further), self.repeats_given]
+        return json.dumps([self.directory, self.repeats, self.planned, *owed, self.traced, *runs])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, planned, further, traced, measured, void = json.loads(text)
+        directory, repeats, planned, owed, further, repeats_given, traced, measured, void = json.loads(text)
         return cls(
             directory=directory,
             repeats=repeats,
             planned=tuple(planned),
+            owed=owed,
             further=further,
+            repeats_given=repeats_given,
             traced=tuple(traced),
             measured=frozenset((point, repeat) for point, repeat in measured),
             void=frozenset((point, repeat) for point, repeat in void),
@@ -94,7 +101,9 @@ def read_resumption(path: Path) -> Resumption:
         directory=str(path),
         repeats=manifest.repeats,
         planned=tuple(point.name for point in rows.points),
+        owed={point.name: len(rows.repeats_of(point.name)) for point in rows.points},
         further=rows.further,
+        repeats_given=bool(manifest.settings.get("repeats_given", True)),
         traced=tuple(point.name for point in rows.points if traces and point.traced),
         measured=measured,
         void=frozenset(left_rows - measured),

@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge.gate import FINDINGS_FILE
-from harness.records import RUN_FILE
+from harness.judge.policy import DEFAULT_POLICY
+from harness.records import ROWS_FILE, RUN_FILE
 from reports.annotations import Spot, annotations, command, parse_findings, spot
 from reports.changed import changed_files, folder_in_repository
 from reports.code_quality import code_quality_text
@@ -17,16 +18,19 @@ FORMATS = ("github", "gitlab")
 
 
 def annotate(
-    run: Path, *, since: str | None, subjects: Collection[str], policy: Path, folder: Path, form: str = FORMATS[0]
+    run: Path, *, since: str | None, subjects: Collection[str], policy: Path | None, folder: Path, form: str = FORMATS[0]
 ) -> Iterator[str]:
     """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from ``since``.
 
-    ``subjects`` are the packages under test, as paths from ``folder``; none: those that the run knows. Raises
-    RunDirectoryError when the run was not judged; UsageError when git cannot compare, after the last annotation.
+    ``subjects`` are the packages under test, as paths from ``folder``; none: those that the run compared, or imported.
+    Without ``since`` it is the revision that the run was compared with. Raises RunDirectoryError when the run was not
+    judged; UsageError when git cannot compare, after the last annotation.
     """
     text = _read(run / FINDINGS_FILE, f"{run} was not judged; judge it first: python -m harness gate {run}")
     found = parse_findings(text, str(run / FINDINGS_FILE))
     manifest = _manifest(run / RUN_FILE)
+    limits = (policy or DEFAULT_POLICY).as_posix()
+    since = since or _compared_with(manifest)
     refused = None
     place = Spot(why="Not put on a file, because no revision to compare with was given (--changed-since).")
     if since is not None:
@@ -35,13 +39,13 @@ def annotate(
             place = spot(
                 changed_files(folder, since),
                 since=since,
-                subjects=[str(prefix / subject) for subject in subjects or _subjects(manifest)],
-                beside=[policy.as_posix(), *_bodies(manifest)],
+                subjects=[str(prefix / subject) for subject in subjects or _subjects(manifest, run, folder)],
+                beside=[limits, *_bodies(manifest)],
             )
         except UsageError as error:
             refused, place = error, Spot(why=f"Not put on a file: {error}.")
     if form == "gitlab":
-        yield code_quality_text(found, place, otherwise=policy.as_posix())
+        yield code_quality_text(found, place, otherwise=limits)
     else:
         yield from map(command, annotations(found, place))
     if refused is not None:
@@ -64,10 +68,41 @@ def _manifest(path: Path) -> Mapping[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def _subjects(manifest: Mapping[str, Any]) -> list[str]:
-    settings = manifest.get("settings")
-    named = settings.get("subjects") if isinstance(settings, dict) else None
-    return [str(name) for name in named] if isinstance(named, list) else []
+def _compared_with(manifest: Mapping[str, Any]) -> str | None:
+    against = manifest.get("against")
+    commit = against.get("commit") if isinstance(against, dict) else None
+    return commit if isinstance(commit, str) and commit else None
+
+
+def _subjects(manifest: Mapping[str, Any], run: Path, folder: Path) -> list[str]:
+    """The packages whose two versions the run compared; else those below ``folder`` that it imported, bodies aside."""
+    code = manifest.get("code")
+    named = code.get("subjects") if isinstance(code, dict) else None
+    if isinstance(named, list) and named:
+        return [str(name) for name in named]
+    beside = {body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest)}
+    files = {file for name, file in _imported(run / ROWS_FILE) if name.partition(".")[0] not in beside}
+    packages = {file.parent if file.name == "__init__.py" else file for file in files}
+    root = folder.resolve()
+    return sorted(str(package.relative_to(root)) for package in packages if package.is_relative_to(root))
+
+
+def _imported(rows: Path) -> Iterator[tuple[str, Path]]:
+    """Name and file of each package that was measured, as far as the rows say so."""
+    try:
+        lines = rows.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if b'"code"' not in line:
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        packages = row.get("packages") if isinstance(row, dict) and row.get("kind") == "code" else None
+        if isinstance(packages, dict):
+            yield from ((str(name), Path(str(file))) for name, file in packages.items())
 
 
 def _bodies(manifest: Mapping[str, Any]) -> list[str]:

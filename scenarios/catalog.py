@@ -53,6 +53,13 @@ once; with one, between 34.8 and 34.9 MB."""
 MODEL_STACK_SIZE = 256
 """As many frames as the largest count of groups."""
 
+FEED_SOURCES = ("hdf5", "raw_data")
+"""What ``feeds`` reads: a compressed, chunked HDF5 file, and an NPZ by PtychoPINN's names."""
+FEED_COUNTS = (128, 256, 512)
+"""Three sizes are what a slope needs; the smallest has more batches than any feed has on the device at a time."""
+FEED_BATCH_SIZE = 16
+"""1 MiB at N = 64 and C = 4, which the allocator counts without rounding."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -89,6 +96,13 @@ SCENARIOS = (
         phases=("open", "construct", "first_batch", "epoch_0", "epoch_1", "release"),
         device_budget_bytes=OOM_BUDGET_BYTES,
         expected={"eager": Outcome.DEVICE_OOM, "lazy": Outcome.OK},
+    ),
+    Scenario(
+        name="feeds",
+        body="scenarios.bodies.feeds:measure",
+        prepare="scenarios.bodies.feeds:prepare",
+        phases=("open", "construct", "epoch_defaults", "epoch_targets", "epoch_batches", "release"),
+        expected={"lazy": Outcome.OK},
     ),
     Scenario(
         name="training",
@@ -131,16 +145,18 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
     """Every point of the catalogue, in the order of ``SCENARIOS``.
 
     ``image_counts`` replaces the counts of ``loading`` and ``arrays``; ``oom`` takes the largest. Their values must
-    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``. ``training`` and
-    ``inference`` have a small simulated scan and counts of their own, so that they take seconds with every scan.
+    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``. ``feeds``, ``training``
+    and ``inference`` have simulated scans and counts of their own, so that they take seconds with every scan.
     """
     counts = tuple(image_counts or default_image_counts(scan))
-    loading, arrays, oom, *with_model = SCENARIOS
+    loading, arrays, oom, feeds, *with_model = SCENARIOS
     return [
         *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
         *_stack_points(loading, scan, counts),
         *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
         *_oom_points(oom, scan, counts),
+        *(_feed_point(feeds, source, count, STACK_SIZE) for source in FEED_SOURCES for count in FEED_COUNTS),
+        *(_feed_point(feeds, source, FEED_COUNTS[1], STACK_SIZE * STACK_FACTOR) for source in FEED_SOURCES),
         *(
             _model_point(scenario, loader, count)
             for scenario in with_model
@@ -218,6 +234,20 @@ def _array_point(scenario: Scenario, counts: Sequence[int], loader: str, image_c
         parameters={"loader": loader, "image_count": image_count},
         fixed=_fixed(FRAME_SIZE, counts),
         expected=scenario.expected[loader],
+    )
+
+
+def _feed_point(scenario: Scenario, source: str, image_count: int, stack_size: int) -> Point:
+    return Point(
+        scenario=scenario.name,
+        body=scenario.body,
+        prepare=scenario.prepare,
+        phases=scenario.phases,
+        parameters={"loader": "lazy", "source": source, "image_count": image_count, "stack_size": stack_size},
+        fixed={**_fixed(FRAME_SIZE, FEED_COUNTS), "batch_size": FEED_BATCH_SIZE},
+        # The others would show the same batches once more.
+        traced=(image_count, stack_size) == (FEED_COUNTS[0], STACK_SIZE),
+        expected=scenario.expected["lazy"],
     )
 
 

@@ -30,6 +30,8 @@ class Announced:
     record: Point
     test: str = ""
     """The test that measures it, where one does."""
+    repeats: int | None = None
+    """How often it is measured, where that is not what run.json says of all points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Rows:
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
     """How the traced run of each point ended; the last one, where it was traced again."""
+    own_repeats: dict[str, int] = field(default_factory=dict)
+    """Repeats of a point that were announced with it, by point, where they are not ``repeats``."""
     further: dict[str, int] = field(default_factory=dict)
     """Repeats that were announced beyond the plan, by point."""
     tests: set[str] = field(default_factory=set)
@@ -59,7 +61,7 @@ class Rows:
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that a point owes: those that were planned, and those announced later."""
-        return range(self.repeats + self.further.get(point, 0))
+        return range(self.own_repeats.get(point, self.repeats) + self.further.get(point, 0))
 
     def _entered(self, point: Point) -> tuple[str, ...]:
         """The phases that any run of the point's scenario has entered, in order: of each, the latest place it had."""
@@ -144,7 +146,8 @@ def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
     more = rows.further.get(point, 0)
     if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat not in rows.repeats_of(point):
         announced = f" and {more} more announced" if more else ""
-        raise RowError(f"repeat {repeat!r} of {point}, but {rows.repeats} were planned{announced}, numbered from 0")
+        planned = rows.own_repeats.get(point, rows.repeats)
+        raise RowError(f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0")
 
 
 def _store_point(rows: Rows, line: bytes) -> None:
@@ -160,6 +163,8 @@ def _store_point(rows: Rows, line: bytes) -> None:
         )
     if row.test:
         rows.tests.add(row.test)
+    if row.repeats is not None:
+        rows.own_repeats[row.point] = row.repeats
 
 
 def _store_remeasure(rows: Rows, line: bytes) -> None:

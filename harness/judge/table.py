@@ -79,6 +79,8 @@ class Run:
     """
     ends: pd.DataFrame
     """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
+    own_repeats: Mapping[str, int]
+    """Repeats that a point was announced with, by its name, where they are not those of the manifest."""
     further: Mapping[str, int]
     """Repeats that were announced beyond the plan, by the name of the point."""
     tests: frozenset[str]
@@ -90,7 +92,7 @@ class Run:
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that this point owes: those that were planned, and those announced later."""
-        return range(self.manifest.repeats + self.further.get(point, 0))
+        return range(self.own_repeats.get(point, self.manifest.repeats) + self.further.get(point, 0))
 
 
 def load_run(path: Path) -> Run:
@@ -108,6 +110,7 @@ def load_run(path: Path) -> Run:
         points=points,
         phases=_phases_table(points, rows),
         ends=_ends_table(points, rows),
+        own_repeats=rows.own_repeats,
         further=rows.further,
         tests=frozenset(rows.tests),
         traces=rows.traces,

@@ -1,45 +1,46 @@
-"""The fixtures of the plug-in: the runner of the session, and the sweep's ``measure``."""
+"""The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and everybody's ``memory_run``."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, Protocol
 
 import pytest
 
-from harness.errors import RunDirectoryError
+from harness.errors import HarnessError, RunDirectoryError
+from harness.plugin import running
+from harness.plugin.marks import WANTED, make_point
+from harness.plugin.measuring import Measured, NotChosen, measure_point
+from harness.plugin.result import MemoryRun
 from harness.plugin.session import SESSION
+from harness.plugin.settings import read_call
 from harness.records import Point, RunEnd
-from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.runner import Runner, void_run
+
+RUNNER = "memory_runner"
+"""The fixture that every measuring test needs, by a marker too."""
+FINDING_PROPERTY = "memory_finding"
+POINT_PROPERTY = "memory_point"
+"""Names of what a test's report carries of its findings: junit.xml has them as properties of the test."""
+
+_RESULT = pytest.StashKey[MemoryRun]()
+
+
+class MemoryRunFixture(Protocol):
+    """What ``memory_run`` is."""
+
+    def __call__(self, body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
+        """Measure the body, or give what the test's marker has measured."""
 
 
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
     """The runner of this session's run directory."""
-    session = pytestconfig.stash[SESSION]
-    launcher = open_launcher(
-        pytestconfig.getoption("memory_isolation"),
-        environment=os.environ,
-        folder=pytestconfig.rootpath,
-        preload=pytestconfig.getini("memory_preload"),
-    )
-    runner = Runner(
-        run_directory=session.directory,
-        device=session.device(),
-        launcher=launcher,
-        preparer=SpawnLauncher(),
-        root=pytestconfig.rootpath,
-        workspace=pytestconfig.rootpath / "artifacts" / "inputs",
-        host_limit_bytes=pytestconfig.getoption("memory_host_budget"),
-        timeout_s=pytestconfig.getoption("memory_timeout"),
-    )
-    yield runner
-    runner.close()
-    launcher.close()
+    with running.open_runner(pytestconfig.stash[SESSION]) as runner:
+        yield runner
 
 
 @pytest.fixture
 def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd]:
-    """``measure(point, repeat)``: one run in a child of its own; its rows are on disk when it returns.
+    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk when it returns.
 
     ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
     """
@@ -51,8 +52,74 @@ def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[
                 void_run(session.directory, point.name, repeat, "it was broken off, and the run was resumed")
             return memory_runner.measure(point, repeat)
         except RunDirectoryError as error:
-            # Nothing that follows could be written either; what has been written stays.
-            request.session.shouldstop = str(error)
-            pytest.fail(str(error), pytrace=False)
+            _stop(request.node, error)
 
     return measure
+
+
+@pytest.fixture
+def memory_run(memory_runner: Runner, request: pytest.FixtureRequest) -> MemoryRunFixture:
+    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory of a body, phase by phase.
+
+    The body is measured at once, in children of its own: ``run["epoch"].device_in_use.growth_bytes``. The test fails where it
+    ended otherwise than expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget, expected,
+    repeats, prepare, environment, fixed, as of the marker; all others are parameters of the body.
+    ``memory_run()`` gives what the test's marker has measured.
+    """
+    item = request.node
+
+    def memory_run(body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
+        if body is None and not arguments:
+            if _RESULT in item.stash:
+                found: MemoryRun = item.stash[_RESULT]
+                return found
+            pytest.fail(
+                "memory_run() gives what the test's marker has measured, and no marker names a body; write "
+                "memory_run('package.module:function', ...)",
+                pytrace=False,
+            )
+        return _measure(item, memory_runner, call=(body, arguments))
+
+    return memory_run
+
+
+def measure_marked(item: pytest.Item) -> None:
+    """Measure the body that the test's marker names, if one does; the test fails where it breaks a limit."""
+    item.config.stash[SESSION].executions[item.nodeid] += 1
+    if item.stash[WANTED].point is not None:
+        item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
+
+
+def _measure(item: pytest.Item, runner: Runner, *, call: tuple[str | None, Mapping[str, Any]] | None) -> MemoryRun:
+    found: Measured | HarnessError | NotChosen
+    try:
+        found = _measured(item, runner, call)
+    except (HarnessError, NotChosen) as error:
+        found = error  # told below, where it is not shown as what led to another exception
+    if isinstance(found, NotChosen):
+        pytest.skip("none of the points that --memory-points chooses")
+    if isinstance(found, RunDirectoryError):
+        _stop(item, found)
+    if isinstance(found, HarnessError):
+        pytest.fail(str(found), pytrace=False)
+    if found.findings:
+        item.user_properties.append((POINT_PROPERTY, found.run.name))
+        item.user_properties.extend((FINDING_PROPERTY, finding) for finding in found.findings)
+        pytest.fail("\n".join(found.findings), pytrace=False)
+    return found.run
+
+
+def _measured(item: pytest.Item, runner: Runner, call: tuple[str | None, Mapping[str, Any]] | None) -> Measured:
+    wanted, session = item.stash[WANTED], item.config.stash[SESSION]
+    settings, parameters = wanted.settings, wanted.parameters
+    if call is not None:
+        body, arguments = call
+        settings, parameters = read_call(settings, parameters, body, arguments, item.config.rootpath)
+    point = make_point(wanted.scenario, settings, parameters)
+    return measure_point(session, runner, point, repeats=settings.repeats, test=item.nodeid, planned=call is None)
+
+
+def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:
+    # Nothing that follows could be written either; what has been written stays.
+    item.session.shouldstop = str(error)
+    pytest.fail(str(error), pytrace=False)

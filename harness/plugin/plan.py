@@ -1,20 +1,67 @@
-"""What a collected session measures: the runs that its tests stand for, and which of them are wanted."""
+"""What a collected session measures: the runs and points that its tests stand for, which of them are wanted, and the policy."""
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from harness.errors import UsageError
+from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
+from harness.plugin.marks import WANTED, Wanted
 from harness.records import TRACED_REPEAT, Point
 
 Run = tuple[Point, int]
 """A point and the number of the repeat."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What run.json is told of a session."""
+
+    points: tuple[Point, ...]
+    """Those that are known beforehand."""
+    collected: tuple[Point, ...]
+    """Those that were there before -k and its like chose from them."""
+    asked: tuple[str, ...]
+    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker names a body."""
+    policy: Mapping[str, Any] | None
+    """What the markers promise, those of tests that were deselected among them."""
+    traces: bool
+    judged: bool
+    """Whether pytest itself judges the run: some test has a marker, or takes ``memory_run``."""
+    left_out: int
+    """Tests or points that were collected and not selected, so that rules over several points may lack some."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is measured."""
+        return not self.points and not self.asked
+
+
+def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item], *, traces: bool, patterns: Sequence[str]) -> Plan:
+    """The plan of the selected tests among those collected.
+
+    ``traces`` and ``patterns`` are what the options say.
+    """
+    points, asked, whole = points_of(selected), _asked_of(selected), points_of(collected)
+    return Plan(
+        points=tuple(points),
+        collected=tuple(whole),
+        # Where points are chosen by name, those tests may well have none that is wanted.
+        asked=() if patterns else tuple(asked),
+        policy=make_policy(collected),
+        traces=_any_traced(selected, asked_for=traces),
+        judged=any(WANTED in item.stash for item in selected),
+        left_out=len(whole) + len(_asked_of(collected)) - len(points) - len(asked) + (len(asked) if patterns else 0),
+    )
+
+
 def run_of(item: pytest.Item) -> Run | None:
-    """The run that the test measures, if it does: a test of a sweep, with ``point``, ``repeat`` and ``measure``."""
+    """The one run that a test of a sweep measures: a test with ``point``, ``repeat`` and ``measure``."""
     callspec = getattr(item, "callspec", None)
     point = callspec.params.get("point") if callspec is not None else None
     if callspec is None or not isinstance(point, Point) or "measure" not in getattr(item, "fixturenames", ()):
@@ -22,9 +69,22 @@ def run_of(item: pytest.Item) -> Run | None:
     return point, callspec.params["repeat"]
 
 
+def point_of(item: pytest.Item) -> Point | None:
+    """The point that a test is known to measure, in one run of a sweep or in all its runs by a marker."""
+    if (run := run_of(item)) is not None:
+        return run[0]
+    wanted = item.stash.get(WANTED, None)
+    return None if wanted is None else wanted.point
+
+
 def points_of(items: Iterable[pytest.Item]) -> list[Point]:
-    """The points that the tests measure, each once, in order."""
-    return list({run[0].name: run[0] for item in items if (run := run_of(item)) is not None}.values())
+    """The points that the tests are known to measure, each once, in order."""
+    return list({point.name: point for item in items if (point := point_of(item)) is not None}.values())
+
+
+def _asked_of(items: Iterable[pytest.Item]) -> list[str]:
+    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker names a body."""
+    return [item.nodeid for item in items if (wanted := item.stash.get(WANTED, None)) is not None and wanted.point is None]
 
 
 def is_left_untraced(item: pytest.Item) -> bool:
@@ -33,27 +93,87 @@ def is_left_untraced(item: pytest.Item) -> bool:
     return run is not None and run[1] == TRACED_REPEAT and not run[0].traced
 
 
-def any_traced(items: Iterable[pytest.Item]) -> bool:
-    """Whether a traced run is among those that the tests measure."""
-    return any(run is not None and run[1] == TRACED_REPEAT for run in map(run_of, items))
+def _any_traced(items: Iterable[pytest.Item], *, asked_for: bool) -> bool:
+    """Whether a traced run is among those that the tests measure; ``asked_for`` is what the option says."""
+    return any(
+        asked_for if WANTED in item.stash else run is not None and run[1] == TRACED_REPEAT
+        for item, run in ((item, run_of(item)) for item in items)
+    )
+
+
+def namesakes(items: Iterable[pytest.Item]) -> list[str]:
+    """A sentence for each two tests that would measure points of the same name."""
+    first: dict[str, pytest.Item] = {}
+    told: dict[str, None] = {}
+    for item in items:
+        point = point_of(item)
+        if point is None:
+            continue
+        other = first.setdefault(point.name, item)
+        if other is item or (run_of(other) is not None and run_of(item) is not None):
+            continue  # the repeats of a sweep are tests of their own
+        told[
+            f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; give one of them a name of its own "
+            "with scenario='...'"
+        ] = None
+    return list(told)
 
 
 def is_named(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a point's name matches one of the patterns."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    """Whether a point's name matches one of the patterns; without any, every name does."""
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_patterns(patterns: Sequence[str], points: Sequence[Point], option: str) -> None:
-    """Raises UsageError for a pattern that no point's name matches, with the nearest name."""
-    names = [point.name for point in points]
-    for pattern in patterns:
+def check_patterns(patterns: Sequence[str], collected: Sequence[pytest.Item], option: str) -> None:
+    """Raises UsageError for a pattern that no point's name matches, with the nearest name.
+
+    Where tests name their points only when they run, that is looked at in the end (``unmatched``).
+    """
+    names = [point.name for point in points_of(collected)]
+    for pattern in () if _asked_of(collected) else patterns:
         if not any(is_named(name, [pattern]) for name in names):
             raise UsageError(f"{option} {pattern!r} matches no point; {_nearest(pattern, names)}")
 
 
+def unmatched(patterns: Sequence[str], points: Iterable[Point]) -> list[str]:
+    """The patterns that match none of the points."""
+    names = [point.name for point in points]
+    return [pattern for pattern in patterns if not any(is_named(name, [pattern]) for name in names)]
+
+
+def make_policy(items: Iterable[pytest.Item]) -> dict[str, Any] | None:
+    """What the markers of these tests promise, with the keys of a policy file; None where they promise nothing.
+
+    A rule is about the scenario of its test; where other tests share the scenario but not the rule, about its points alone.
+    """
+    wanted = [found for item in items if (found := item.stash.get(WANTED, None)) is not None]
+    holders: dict[tuple[str, str, str], list[Wanted]] = {}
+    for test in wanted:
+        for section, rule in test.rules:
+            holders.setdefault((section, json.dumps(rule, sort_keys=True), test.scenario), []).append(test)
+    if not holders:
+        return None
+    policy: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "remeasure": dict(REMEASURE)}
+    for (section, text, scenario), tests in holders.items():
+        rule = {**json.loads(text), "scenarios": [scenario]}
+        holding = {test.test for test in tests}
+        shared = all(test.test in holding for test in wanted if test.scenario == scenario)
+        policy.setdefault(section, []).extend([rule] if shared else _narrowed(rule, tests))
+    return policy
+
+
+def _narrowed(rule: Mapping[str, Any], tests: Sequence[Wanted]) -> Iterator[dict[str, Any]]:
+    told: dict[str, dict[str, Any]] = {}
+    for test in tests:
+        own = {name: value for name, value in test.parameters.items() if name != rule.get("over")}
+        narrowed = {**rule, "where": {**own, **rule.get("where", {})}}
+        told.setdefault(json.dumps(narrowed, sort_keys=True), narrowed)
+    yield from told.values()
+
+
 def _nearest(pattern: str, names: Sequence[str]) -> str:
     if not names:
-        return "no collected test measures anything"
+        return "no collected test measures one"
     # Cutoff 0: whatever is nearest is the best example of what names look like.
     (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
     return f"the nearest of {len(names)} is {near!r} (* stands for any letters)"

@@ -9,6 +9,7 @@ import json
 import shlex
 import signal
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,22 @@ from harness.run.manifest import (
     note_resumption,
     start_run,
 )
+from harness.run.traced import log_name
 
 if TYPE_CHECKING:
+    from harness.plugin.ending import SessionEnd
+    from harness.plugin.plan import Plan
     from harness.resuming import Resumption
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredBefore:
+    """A point that a test has measured in this process."""
+
+    test: str
+    execution: int
+    """The how manieth execution of the test it was: other plug-ins run tests again."""
+    repeats: int
 
 
 @dataclass
@@ -40,10 +54,22 @@ class RunSession:
 
     config: pytest.Config
     directory: Path
+    repeats_given: bool = False
+    """Whether an option says how often, which then goes before what a test says."""
     resumed: "Resumption | None" = None
     """What was there already of the run that is gone on with; None for a new run."""
-    collected: list[Point] = field(default_factory=list)
-    """The whole sweep, before -k and its like choose from it."""
+    collected: Sequence[pytest.Item] = ()
+    """All tests, before -k and its like choose from them."""
+    mistakes: str = ""
+    """Why what was collected cannot be measured."""
+    measured: dict[str, MeasuredBefore] = field(default_factory=dict)
+    """By name of the point: what tests have measured in this process by a marker or by ``memory_run``."""
+    executions: Counter[str] = field(default_factory=Counter)
+    """How often each test was run in this process."""
+    told: set[str] = field(default_factory=set)
+    """Names of points whose tests have failed with the findings about them."""
+    end: "SessionEnd | None" = None
+    """What was found when all points were there; None where no test has a marker."""
     broken: str = ""
     """Why the run directory could not be written, once it could not: one sentence for the summary."""
     refused: str = ""
@@ -64,8 +90,9 @@ class RunSession:
             raise UsageError(
                 f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; leave --memory-out {asked} out"
             )
+        repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
-        session = cls(config, resume or asked or default_run_directory(config.rootpath))
+        session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
@@ -80,13 +107,16 @@ class RunSession:
     def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
         """What the controller has settled, so that a bad value is told once."""
         vars(config.option).update(json.loads(told["memory_settings"]))
-        return cls(config, Path(told["memory_run_directory"]), _resumption_from(told["memory_resumed"]))
+        session = cls(config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"]))
+        session.resumed = _resumption_from(told["memory_resumed"])
+        return session
 
     def for_worker(self) -> dict[str, str]:
         """What ``of_worker`` needs."""
         return {
             "memory_run_directory": str(self.directory),
             "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
+            "memory_repeats_given": "yes" if self.repeats_given else "",
             "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
         }
 
@@ -102,25 +132,56 @@ class RunSession:
         """Whether a run has been planned in the directory."""
         return (self.directory / RUN_FILE).exists()
 
+    @property
+    def patterns(self) -> Sequence[str]:
+        """The names of points that are wanted; empty: all."""
+        return self.config.getoption("memory_points") or ()
+
+    @property
+    def repeats(self) -> int:
+        """How often a point is measured whose test says nothing of it."""
+        return int(self.config.getoption("memory_repeats"))
+
+    def repeats_of(self, own: int | None) -> int:
+        """How often a point is measured whose test says ``own``."""
+        return self.repeats if own is None or self.repeats_given else own
+
+    @property
+    def traces(self) -> bool:
+        """Whether each point is traced as well."""
+        return not self.config.getoption("memory_no_trace")
+
+    def further_of(self, point: Point) -> int:
+        """How many repeats a resumed run has announced of a point because it offended."""
+        return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
+
     def device(self) -> Device:
         """The device that the options choose. Raises UsageError or DeviceUnavailable."""
         budget_bytes = self.config.getoption("memory_device_budget")
         return choose_device(self.config.getoption("memory_device")).with_budget(budget_bytes)
 
-    def plan(self, points: Sequence[Point], *, traces: bool) -> None:
+    def log_of(self, point: Point, repeat: int) -> str:
+        """The log of a run as the user would type it."""
+        return f"{self.shown}/logs/{log_name(point.name, repeat)}"
+
+    def plan(self, plan: "Plan") -> None:
         """Write run.json, or check that a resumed run's plan is still what is collected. Raises HarnessError."""
         if self.resumed is not None:
             from harness.resuming import check_plan
 
-            check_plan(self.directory, self.collected)
+            check_plan(self.directory, plan.collected)
             return
-        config = self.config
+        config, device = self.config, self.device()
+        for point in plan.points:
+            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
         start_run(
             self.directory,
-            points=points,
-            swept=self.collected,
-            repeats=config.getoption("memory_repeats"),
-            device=self.device(),
+            points=plan.points,
+            swept=plan.collected,
+            policy=plan.policy,
+            asked=plan.asked,
+            repeats=self.repeats,
+            device=device,
             command=self._command(),
             root=config.rootpath,
             settings={
@@ -128,7 +189,10 @@ class RunSession:
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("memory_device"),
                 "isolation": config.getoption("memory_isolation"),
-                "traces": traces,
+                "traces": plan.traces,
+                "judged_by_pytest": plan.judged,
+                "left_out": plan.left_out,
+                "repeats_given": self.repeats_given,
             },
         )
 
@@ -154,6 +218,7 @@ class RunSession:
             self.held.enter_context(hold_run_directory(resume))
             set_damage_aside(resume)
         self.resumed = read_resumption(resume)
+        self.repeats_given = self.resumed.repeats_given
 
     def _command(self) -> str:
         return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])

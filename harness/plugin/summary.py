@@ -10,18 +10,19 @@ from harness.run.manifest import has_ended, plans_anything
 from harness.run.traced import traces_in_words
 
 if TYPE_CHECKING:
+    from harness.plugin.ending import SessionEnd
     from harness.resuming import Resumption
 
 
-def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | None") -> Iterator[str]:
+def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | None", end: "SessionEnd | None") -> Iterator[str]:
     """What was measured, where it is (``shown``), how to go on where it was broken off, and how to judge it.
 
     Raises RunDirectoryError or OSError where the directory cannot be read.
     """
-    if not plans_anything(directory):
+    ends = ends_of(directory)
+    if end is None and not ends and not plans_anything(directory):
         yield f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the points"
         return
-    ends = ends_of(directory)
     outcomes = Counter(str(end.outcome) for end in ends)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     yield f"{len(ends)} runs measured ({counted}) in {shown}"
@@ -31,4 +32,9 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     if broken or not has_ended(directory):
         why = f"broken off ({broken})" if broken else "broken off"
         yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume {shown}"
-    yield f"judge them:  python -m harness gate {shown}"
+    if end is None:
+        yield f"judge them:  python -m harness gate {shown}"
+        return
+    yield from end.lines
+    yield from (found.sentence for found in end.findings)
+    yield f"judge them again, or see the page:  python -m harness gate {shown} --page"

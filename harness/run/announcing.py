@@ -9,13 +9,23 @@ from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, Point, append_row, open_rows, to_json
 
 
-def announce_point(run_directory: Path, point: Point, *, test: str = "") -> None:
+def announce_point(run_directory: Path, point: Point, *, test: str = "", repeats: int | None = None) -> None:
     """Say that ``point``, which run.json need not plan, will be measured in all its repeats; before its first child.
 
-    ``test`` names the test that measures it, one of those that ``start_run`` was told of. The same point may be announced
-    more than once, as long as it is the same. Raises RunDirectoryError when the row cannot be written.
+    ``test`` names the test that measures it, one of those that ``start_run`` was told of; ``repeats`` is how often (None: as
+    often as run.json says of all). The same point may be announced more than once, as long as it is the same.
+    Raises RunDirectoryError when the row cannot be written.
     """
-    write_row(run_directory, {"kind": "point", "point": point.name, "record": to_json(point), "test": test})
+    row = {"kind": "point", "point": point.name, "record": to_json(point), "test": test, "repeats": repeats}
+    write_row(run_directory, row)
+
+
+def announce_repeats(run_directory: Path, point: str, repeats: int, *, reason: str) -> None:
+    """Say that a point is measured ``repeats`` times more, after those it has; before the first of them, and why.
+
+    Raises RunDirectoryError when the row cannot be written.
+    """
+    write_row(run_directory, {"kind": "remeasure", "point": point, "repeats": repeats, "reason": reason})
 
 
 def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:

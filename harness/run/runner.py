@@ -21,7 +21,7 @@ from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
 from harness.run.leases import lease, lease_folder
 from harness.run.sampling import Sampling
-from harness.run.traced import clear_unfinished, new_trace_rows, repeat_id, trace_end, trace_path
+from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -197,8 +197,7 @@ class Runner:
         return [str(folder.resolve()) for folder in folders]
 
     def _log(self, point: Point, repeat: int) -> Path:
-        # A parameter may be a text with slashes in it.
-        log = self.run_directory / "logs" / f"{point.name}-{repeat_id(repeat)}.log".replace("/", "_")
+        log = self.run_directory / "logs" / log_name(point.name, repeat)
         try:
             log.parent.mkdir(exist_ok=True)
             log.touch()

@@ -16,6 +16,11 @@ def repeat_id(repeat: int) -> str:
     return "traced" if repeat == TRACED_REPEAT else f"repeat={repeat}"
 
 
+def log_name(point: str, repeat: int) -> str:
+    """The name of a run's log in the folder of logs."""
+    return f"{_stem(point)}-{repeat_id(repeat)}.log"
+
+
 def trace_path(run_directory: Path, point: str) -> Path:
     """The trace of a point."""
     return run_directory / TRACES_FOLDER / f"{_stem(point)}.json.gz"

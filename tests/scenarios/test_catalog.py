@@ -56,11 +56,26 @@ def test_the_network_is_swept_on_a_small_scan_of_its_own(scenario, counts):
     assert {point.environment["TF_NUM_INTEROP_THREADS"] for point in chosen} == {"1"}
 
 
+def test_the_other_feeds_are_swept_over_three_counts_and_a_second_stack_whatever_the_scan():
+    """More batches than any feed has on the device at a time, and whole ones, so that an epoch's peak is the same at each size."""
+    chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == "feeds"]
+    sizes = [tuple(point.parameters[name] for name in ("source", "image_count", "stack_size")) for point in chosen]
+
+    assert names(points(), "feeds") == [point.name for point in chosen]
+    assert sizes == [
+        *((source, count, 2048) for source in ("hdf5", "raw_data") for count in (128, 256, 512)),
+        ("hdf5", 256, 8192),
+        ("raw_data", 256, 8192),
+    ]
+    assert {point.parameters["image_count"] % point.fixed["batch_size"] for point in chosen} == {0}
+    assert min(point.parameters["image_count"] // point.fixed["batch_size"] for point in chosen) == 8
+
+
 def test_every_point_has_a_name_of_its_own():
     """Rows are told apart by it."""
     planned = points()
 
-    assert len({point.name for point in planned}) == len(planned) == 25
+    assert len({point.name for point in planned}) == len(planned) == 33
 
 
 @pytest.mark.parametrize(

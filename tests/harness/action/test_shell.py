@@ -12,13 +12,13 @@ HOSTILE = '$(touch pwned) `touch pwned` "; touch pwned; echo "'
 
 
 @pytest.fixture
-def policy_file(synthetic_run, tmp_path, project_root):
-    """The project's policy, without the rules of scenarios that the synthetic sweep does not have."""
+def policy_file(synthetic_run, workspace, project_root):
+    """The project's policy where it is looked for, without the rules of scenarios that the synthetic sweep does not have."""
     swept = {point.scenario for point in synthetic_run.points}
     head, *rules = re.split(r"\n(?=\[\[)", (project_root / "scenarios" / "gate.toml").read_text(encoding="utf-8"))
     settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
     kept = [rule for rule, setting in zip(rules, settings, strict=True) if swept & set(setting.get("scenarios", swept))]
-    path = tmp_path / "gate.toml"
+    path = workspace / "scenarios" / "gate.toml"
     path.write_text("\n".join([head, *kept]), encoding="utf-8")
     return path
 
@@ -31,11 +31,12 @@ def lazy_run(synthetic_run):
 
 @pytest.fixture
 def judge_it(fake, job, lazy_run, policy_file, baselines):
-    """Let pytest leave the run, and run the job over it."""
+    """Let pytest leave the run, and run the job over it; limits are where the gate looks for them by itself."""
+    assert policy_file.is_file()
 
     def judge_it(*, code=0, **inputs):
         fake.measures(lazy_run.write(), code=code)
-        return job(policy=str(policy_file), baselines=str(baselines), partial="true", **inputs).run()
+        return job(baselines=str(baselines), partial="true", **inputs).run()
 
     return judge_it
 
@@ -76,12 +77,12 @@ def test_a_regression_is_put_on_the_changed_file_of_the_loader(judge_it, lazy_ru
     assert len(done.uploads) == 1
 
 
-def test_an_incomplete_run_exits_with_3_and_its_words_are_no_commands(judge_it, lazy_run, fake):
+def test_an_incomplete_run_exits_with_3_and_its_words_are_no_commands(judge_it, lazy_run, fake, policy_file):
     """A child's last words with a workflow command in them; and pytest prints some of its own."""
     forged = "died\n::error file=x::forged\r::set-output name=verdict::pass\n::notice::forged"
     lazy_run.ends[lazy_run.points[0].name, 1] = (Outcome.CRASHED, forged, "epoch_0")
     fake.set("says", "::error::forged\n::stop-commands::x\n::x::\n::error::forged")
-    done = judge_it(code=1)
+    done = judge_it(code=1, policy=str(policy_file.rename(policy_file.with_name("other.toml"))))
 
     assert (done.exit_code, done.results["verdict"]) == (3, "incomplete")
     assert done.commands
@@ -105,7 +106,10 @@ def test_a_test_that_failed_for_a_reason_of_its_own_is_no_pass(judge_it):
         (0, 3, "incomplete", "Nothing was measured: what was run exited with 0 and left no run."),
         (5, 3, "incomplete", "Nothing was measured: what was run exited with 5 and left no run."),
         (137, 3, "incomplete", "Nothing was measured: what was run exited with 137 and left no run."),
-        (4, 2, "usage", "pytest cannot use its arguments; nothing was measured."),
+        (
+            *(4, 2, "usage"),
+            "pytest cannot use its arguments or settings; the log of the step Measure says why. Nothing was measured.",
+        ),
     ],
 )
 def test_nothing_measured_is_never_a_pass(job, fake, measured, code, verdict, words):

@@ -1,0 +1,128 @@
+"""The end of a session with markers, in the process that the user started: all points are judged together."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from harness.plugin import running
+from harness.plugin.options import as_typed
+from harness.plugin.plan import unmatched
+from harness.plugin.session import RunSession
+from harness.plugin.text_table import text_table
+from harness.run.announcing import announce_repeats
+from harness.run.manifest import end_run
+
+if TYPE_CHECKING:
+    from harness.judge.gate import Judgement
+    from harness.judge.table import Run
+    from harness.judge.verdict import Check
+
+MOST_ROWS = 40
+"""Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One finding that no test has failed with."""
+
+    subject: str
+    sentence: str
+    """With the kind of the finding before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """What was found when all points were there."""
+
+    findings: tuple[Found, ...] = ()
+    """Not empty means exit code 1."""
+    lines: tuple[str, ...] = ()
+    """What the section "memory" says of the judgement."""
+
+
+def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd | None:
+    """Judge the run directory, measure offenders against rules over several points again, and write what was found.
+
+    None where no test has a marker or takes ``memory_run``: a sweep is judged by ``python -m harness gate``. ``stopped``: the
+    session was ended before its last test (-x), so that nothing more is to be measured.
+    """
+    from harness.judge.manifest import read_manifest
+
+    try:
+        settings = read_manifest(session.directory).settings
+        if not settings.get("judged_by_pytest", False):
+            return None
+        return _judge(session, left_out=int(settings.get("left_out", 0)), stopped=stopped, show=show)
+    except HarnessError as error:
+        return SessionEnd(findings=(Found("run", f"the run could not be judged: {error}"),))
+
+
+def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+    from harness.judge.gate import write_judgement
+    from harness.plugin.judging import judge_session
+
+    partial = left_out > 0
+    run, judgement = judge_session(session.directory, partial=partial)
+    if not stopped and _remeasure(session, run, judgement, show):
+        run, judgement = judge_session(session.directory, partial=partial)
+    write_judgement(run, judgement)
+    strangers = [
+        Found(pattern, f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches no point that was measured")
+        for pattern in unmatched(session.patterns, run.points)
+    ]
+    told = [check for check in judgement.verdict.findings if _was_told(check, session)]
+    findings = [check for check in judgement.verdict.findings if check not in told]
+    lines = [*_table(run), *(f"overruled: {check.sentence}" for check in judgement.verdict.overruled)]
+    if told:
+        lines.append(
+            f"{len(told)} more {'finding is' if len(told) == 1 else 'findings are'} told by the tests that failed with them"
+        )
+    if left_out:
+        lines.append(
+            f"{left_out} {'point was' if left_out == 1 else 'points were'} deselected: rules over several points were judged on "
+            "those that were measured, or not at all"
+        )
+    if not judgement.verdict.findings:
+        lines.append(judgement.verdict.sentence)
+    return SessionEnd(
+        findings=(*strangers, *(Found(check.subject, f"{check.finding}: {check.sentence}") for check in findings)),
+        lines=tuple(lines),
+    )
+
+
+def _was_told(check: "Check", session: RunSession) -> bool:
+    """Whether the test of its only point has failed with what does not hold of it."""
+    points = {check.point} if check.point else set(check.points)
+    return len(points) == 1 and points <= session.told
+
+
+def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Callable[[str], None]) -> bool:
+    """Measure the points of findings again that may be noise; whether there were any."""
+    from harness.judge.remeasure import offenders
+    from harness.plugin.judging import policy_of
+
+    again = offenders(run, policy_of(run), judgement.verdict)
+    if not again:
+        return False
+    names = ", ".join(offender.point for offender in again)
+    show(f"memory: measuring {len(again)} {'point' if len(again) == 1 else 'points'} again, {again[0].repeats} times: {names}")
+    with running.open_runner(session) as runner:
+        for offender in again:
+            point = next(point for point in run.points if point.name == offender.point)
+            first = len(run.repeats_of(point.name))
+            announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
+            for repeat in range(first, first + offender.repeats):
+                runner.measure(point, repeat)
+    end_run(session.directory)
+    return True
+
+
+def _table(run: "Run") -> Iterator[str]:
+    from harness.plugin.judging import POINT_COLUMNS, point_rows
+
+    rows = list(point_rows(run))
+    if rows:
+        yield from text_table(POINT_COLUMNS, rows[:MOST_ROWS], words=3)
+    if len(rows) > MOST_ROWS:
+        yield f"... and {len(rows) - MOST_ROWS} more in {run.path}/phases.csv"

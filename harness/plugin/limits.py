@@ -1,0 +1,106 @@
+"""Arguments of ``@pytest.mark.memory`` that promise something: short forms to rules of a policy, each one checked."""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from harness.errors import PolicyError, UsageError
+
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "budgets": "budget",
+        "slopes": "slope",
+        "leaks": "leak",
+        "growth_class": "growth_class",
+        "arithmetic": "arithmetic",
+    }
+)
+"""Arguments of the marker, and the section of a policy that each becomes."""
+
+SCHEMA_VERSION = 1
+"""Of the policy that is made of them (harness.judge.policy)."""
+DEFAULT_METER = "device_in_use"
+"""What a rule is about that names no meter: the exact one, of what a loader puts on the device."""
+FURTHER_REPEATS = 3
+"""How often an offender is measured again. Chosen: with the two planned that makes five, of which three decide."""
+REMEASURE: Mapping[str, Any] = MappingProxyType(
+    {"repeats": FURTHER_REPEATS, "because": "With the two planned that makes five, of which three decide: no single run does."}
+)
+"""The same, as a policy says it."""
+DEFAULT_OVER = "image_count"
+"""What a slope is over where no test says so and none has a whole-number parameter yet."""
+
+_SWEPT = frozenset({"slope", "growth_class", "arithmetic"})
+_DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})  # of all others it is growth, the policy's own default
+
+
+def read_rules(argument: str, value: object, *, because: str, phases: Sequence[str], over: str) -> list[dict[str, Any]]:
+    """The rules of one argument, whole but for the points that they are about.
+
+    ``because`` says whose marker it is; ``phases`` are those of the test, as far as they are known; ``over`` is the
+    parameter of slopes that name none. Raises UsageError, one sentence for each mistake.
+    """
+    section = SECTIONS[argument]
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if not entries:
+        raise UsageError(f"{argument} is an empty list; leave it out where nothing is promised")
+    return [_read_rule(argument, section, entry, because=because, phases=phases, over=over) for entry in entries]
+
+
+def _read_rule(argument: str, section: str, entry: object, *, because: str, phases: Sequence[str], over: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        rule: dict[str, Any] = {"at_most": entry}
+    elif isinstance(entry, Mapping):
+        rule = {str(name): each for name, each in entry.items()}
+    else:
+        raise UsageError(f"{argument}: {entry!r} is no limit; write an amount, as '16 MiB', or a dict, as {{'at_most': '16 MiB'}}")
+    if "scenarios" in rule:
+        raise UsageError(f"{argument} names scenarios; a marker's limits are about its own tests: leave it out")
+    for name in ("meters", "phases"):
+        if isinstance(rule.get(name), str):
+            rule[name] = [rule[name]]
+    rule.setdefault("meters", [DEFAULT_METER])
+    if section in _DEFAULT_FIELDS:
+        rule.setdefault("field", _DEFAULT_FIELDS[section])
+    if section in _SWEPT:
+        rule.setdefault("over", over)
+    if section == "slope" and "at_most" in rule:
+        # The interval of the slope has to lie below the limit: what cannot be told from more than the limit is no pass.
+        rule.setdefault("resolve", rule["at_most"])
+    if section == "leak" and "phases" not in rule:
+        rule["phases"] = _repeated(argument, phases)
+    own = str(rule.get("because") or "").strip()
+    rule["because"] = f"{because}: {own}" if own else because
+    _check(argument, section, rule, phases)
+    return rule
+
+
+def _repeated(argument: str, phases: Sequence[str]) -> list[str]:
+    """Phases that do the same one after the other, by their names: ``epoch_0``, ``epoch_1``."""
+    families: dict[str, list[str]] = {}
+    for phase in phases:
+        if numbered := re.fullmatch(r"(.*?)\d+", phase):
+            families.setdefault(numbered[1], []).append(phase)
+    found = [family for family in families.values() if len(family) > 1]
+    if len(found) != 1:
+        raise UsageError(
+            f"{argument} compares phases that do the same one after the other; say which, as "
+            f"{argument}={{'at_most': '64 KiB', 'phases': ['epoch_0', 'epoch_1']}}"
+        )
+    return found[0]
+
+
+def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
+    from harness.judge.naming import nearest
+    from harness.judge.policy import parse_policy  # pydantic is loaded where a marker promises something, nowhere else
+
+    try:
+        parse_policy({"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}, argument)
+    except PolicyError as error:
+        raise UsageError(str(error).replace(f": [[{section}]] number 1", "")) from error
+    strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
+    if strangers:
+        raise UsageError(
+            f"{argument} names the phase {strangers[0]!r}, which is none of the test's; {nearest(strangers[0], phases)}"
+        )

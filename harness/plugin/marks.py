@@ -1,0 +1,196 @@
+"""``@pytest.mark.memory`` on a test, its class and its module: one set of settings, and every promise of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.judge.naming import nearest
+from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
+from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
+from harness.records import Point, Scalar
+
+MARK = "memory"
+FIXTURE = "memory_run"
+HELP = (
+    "memory(body, *, path, phases, device_budget, expected, repeats, scenario, prepare, environment, fixed, over, budgets, slopes, "
+    "leaks, growth_class, arithmetic): measure the body ('package.module:function') in children of its own, one point for each "
+    "set of parametrized values, and hold it to the limits; without a body: settings and limits of the tests below"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What one test measures."""
+
+    test: str
+    """Its id."""
+    settings: Settings
+    scenario: str
+    parameters: Mapping[str, Scalar]
+    """What the test is parametrized with."""
+    rules: tuple[tuple[str, dict[str, Any]], ...]
+    """(section of a policy, rule), whole but for the points that it is about."""
+    takes_fixture: bool
+
+    @property
+    def point(self) -> Point | None:
+        """The point that the marker names; None where the test calls ``memory_run`` with bodies of its own."""
+        return None if self.settings.body is None else make_point(self.scenario, self.settings, self.parameters)
+
+
+WANTED = pytest.StashKey[Wanted]()
+"""Where a test keeps it."""
+
+
+def make_point(scenario: str, settings: Settings, parameters: Mapping[str, Scalar]) -> Point:
+    """The point of a body under these settings. Raises UsageError where there is no body."""
+    if settings.body is None:
+        raise UsageError(f"no body is named; write {FIXTURE}('package.module:function', ...)")
+    return Point(
+        scenario=scenario,
+        body=settings.body,
+        parameters=dict(parameters),
+        fixed=dict(settings.fixed),
+        phases=settings.phases,
+        path=settings.path,
+        prepare=settings.prepare,
+        expected=settings.expected,
+        device_budget_bytes=settings.device_budget,
+        environment=dict(settings.environment),
+    )
+
+
+def read_tests(items: Iterable[pytest.Item], root: Path) -> list[str]:
+    """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of many tests is told once."""
+    mistakes: dict[str, None] = {}
+    used: set[int] = set()
+    found: dict[int, tuple[pytest.Mark, str]] = {}
+    for item in items:
+        marks = list(item.iter_markers_with_node(MARK))
+        found.update({id(mark): (mark, node.nodeid or item.nodeid) for node, mark in marks})
+        if not measures(item):
+            if any(node is item for node, _ in marks):
+                mistakes[_idle(item)] = None
+                used.update(id(mark) for _, mark in marks)
+            continue
+        used.update(id(mark) for _, mark in marks)
+        try:
+            item.stash[WANTED] = _read(item, [mark for _, mark in marks], root)
+        except UsageError as error:
+            for sentence in str(error).splitlines():
+                mistakes[f"{function_of(item)}: {sentence}"] = None
+    for key, (_, place) in found.items():
+        if key not in used:
+            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = None
+    return list(mistakes)
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether the test measures anything: a marker names a body, or it takes the fixture."""
+    if not isinstance(item, pytest.Function):
+        return False  # a doctest, say, below a marker of its module
+    return FIXTURE in item.fixturenames or any(mark.args for mark in item.iter_markers(MARK))
+
+
+def function_of(item: pytest.Item) -> str:
+    """The id of the test's function: that of all its parametrized tests."""
+    return item.nodeid.partition("[")[0]
+
+
+def _idle(item: pytest.Item) -> str:
+    return (
+        f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not take {FIXTURE}, so nothing "
+        f"would be measured; write @pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"
+    )
+
+
+def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
+    settings = read_settings(_settings_of(marks), root)
+    parameters = dict(_parameters(item, strict=settings.body is not None))
+    over = settings.over or _only_size(parameters)
+    rules = tuple(
+        (SECTIONS[argument], rule)
+        for mark in marks
+        for argument in SECTIONS
+        if mark.kwargs.get(argument) is not None
+        for rule in read_rules(
+            argument, mark.kwargs[argument], because=f"marker of {function_of(item)}", phases=settings.phases, over=over
+        )
+    )
+    if settings.body is not None:
+        _check_over(rules, parameters)
+    return Wanted(
+        test=item.nodeid,
+        settings=settings,
+        scenario=settings.scenario or _scenario(item),
+        parameters=parameters,
+        rules=rules,
+        takes_fixture=FIXTURE in getattr(item, "fixturenames", ()),
+    )
+
+
+def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
+    """The arguments that are settings; of several markers the nearest one's."""
+    known = {*SETTINGS, *SECTIONS} - {"body"}
+    found: dict[str, Any] = {}
+    for mark in marks:
+        if len(mark.args) > 1:
+            raise UsageError(f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the body alone has none")
+        strangers = [name for name in mark.kwargs if name not in known]
+        if strangers:
+            raise UsageError(
+                f"@pytest.mark.{MARK} has the unknown argument {strangers[0]!r}; {nearest(strangers[0], sorted(known))}"
+            )
+        if mark.args:
+            found.setdefault("body", mark.args[0])
+        for name in SETTINGS:
+            if name in mark.kwargs:
+                found.setdefault(name, mark.kwargs[name])
+    return found
+
+
+def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:
+    """What the test is parametrized with; where a call names its own parameters, without what no child can be told."""
+    callspec = getattr(item, "callspec", None)
+    for name, value in (callspec.params if callspec is not None else {}).items():
+        if name.startswith("_"):
+            continue  # of another plug-in, as the number of a repetition
+        try:
+            yield name, scalar(name, value)
+        except UsageError:
+            if strict:
+                raise
+
+
+def _scenario(item: pytest.Item) -> str:
+    name = str(getattr(item, "originalname", None) or item.name.partition("[")[0])
+    return name.removeprefix("test_") or name
+
+
+def _sizes(parameters: Mapping[str, Scalar]) -> list[str]:
+    return [name for name, value in parameters.items() if isinstance(value, int) and not isinstance(value, bool)]
+
+
+def _only_size(parameters: Mapping[str, Scalar]) -> str:
+    sizes = _sizes(parameters)
+    return sizes[0] if len(sizes) == 1 else DEFAULT_OVER
+
+
+def _check_over(rules: Iterable[tuple[str, dict[str, Any]]], parameters: Mapping[str, Scalar]) -> None:
+    """A slope over something that the test is not parametrized with would never be judged."""
+    sizes = _sizes(parameters)
+    for section, rule in rules:
+        if "over" not in rule or rule["over"] in sizes:
+            continue
+        if not sizes:
+            raise UsageError(
+                f"a {section} needs sizes, and the test is not parametrized with any; "
+                f"write @pytest.mark.parametrize('{DEFAULT_OVER}', [500, 1000, 2000])"
+            )
+        raise UsageError(
+            f"a {section} is over {rule['over']!r}, which is none of the test's whole numbers ({', '.join(sizes)}); say over=..."
+        )

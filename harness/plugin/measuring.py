@@ -1,0 +1,99 @@
+"""One point, measured and judged inside the test that asks for it: its repeats, its trace, and again where it offends."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+from harness.plugin.plan import is_named
+from harness.plugin.result import MemoryRun, read_run
+from harness.plugin.session import MeasuredBefore, RunSession
+from harness.records import ROWS_FILE, TRACED_REPEAT, Point
+from harness.run.announcing import announce_point, announce_repeats
+from harness.run.runner import Runner, void_run
+
+if TYPE_CHECKING:
+    from harness.judge.verdict import Check
+
+
+class NotChosen(Exception):  # noqa: N818 - a choice of the user's, not a mistake
+    """The point is none of those that --memory-points chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was read, and a sentence for everything that does not hold."""
+
+    run: MemoryRun
+    findings: tuple[str, ...]
+
+
+def measure_point(session: RunSession, runner: Runner, point: Point, *, repeats: int | None, test: str, planned: bool) -> Measured:
+    """Measure all repeats of a point, and its trace; judge it alone; measure it again where that could settle a finding.
+
+    ``repeats`` is what the test says itself; an option goes before it. What a resumed run has already is not measured again.
+    Raises UsageError where the test's point has the name of another one, NotChosen where nobody wants it, RunDirectoryError
+    where what is measured cannot be written.
+    """
+    from harness.plugin.judging import judge_point  # pandas is loaded where something was measured, nowhere else
+
+    before = session.measured.get(point.name)
+    if before is not None and (before.test != test or before.execution == session.executions[test]):
+        raise UsageError(_twice(point, before.test, test))
+    if not is_named(point.name, session.patterns):
+        raise NotChosen
+    from_byte = (session.directory / ROWS_FILE).stat().st_size if before is None and session.resumed is None else 0
+    count = session.repeats_of(repeats)
+    if before is None and (not planned or count != session.repeats):
+        announce_point(session.directory, point, test=test, repeats=count)
+    owed = before.repeats if before is not None else count + session.further_of(point)
+    session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed)
+    for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
+        _measure(session, runner, point, repeat, again=before is not None)
+    findings, offender = judge_point(session.directory, point)
+    if offender is not None:
+        announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
+        session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed + offender.repeats)
+        for repeat in range(owed, owed + offender.repeats):
+            _measure(session, runner, point, repeat, again=False)
+        findings, _ = judge_point(session.directory, point)
+    return Measured(read_run(session.directory, point, from_byte=from_byte), tuple(_sentences(session, point, findings)))
+
+
+def _measure(session: RunSession, runner: Runner, point: Point, repeat: int, *, again: bool) -> None:
+    resumed, run = session.resumed, (point.name, repeat)
+    if again and repeat != TRACED_REPEAT:
+        void_run(session.directory, *run, "its test was run again")
+    elif resumed is not None and run in resumed.measured:
+        return
+    elif resumed is not None and run in resumed.void:
+        void_run(session.directory, *run, "it was broken off, and the run was resumed")
+    runner.measure(point, repeat)
+
+
+def _twice(point: Point, other: str, test: str) -> str:
+    if other == test:
+        return (
+            f"{test} has measured the point {point.name} already; tell two calls of memory_run apart by a parameter, as "
+            "memory_run(body, loader='eager')"
+        )
+    return (
+        f"{test} would measure the point {point.name}, which {other} has measured already; give one of them a name of its own "
+        "with @pytest.mark.memory(scenario='...'), or a parameter"
+    )
+
+
+def _sentences(session: RunSession, point: Point, findings: "Sequence[Check]") -> Iterator[str]:
+    """The findings' sentences; what several repeats ended with alike is told once, with the log of the first."""
+    told: set[str] = set()
+    for finding in findings:
+        repeat = finding.subject.rpartition(" / ")[2]
+        said = finding.sentence.removeprefix(f"{finding.subject}: ")
+        if said in told:
+            continue
+        told.add(said)
+        sentence = f"{finding.finding}: {finding.sentence}"
+        if finding.rule == "outcome" and repeat.startswith("repeat "):
+            log = session.log_of(point, int(repeat.removeprefix("repeat ")))
+            sentence = f"{sentence} Its log: {log}"
+        yield sentence

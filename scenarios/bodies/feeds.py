@@ -1,0 +1,120 @@
+"""The ways in and out that ``loading`` does not take: HDF5 and PtychoPINN's names; default settings, targets, ``batches``."""
+
+import gc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptycho.loader import LazyPtychoDataContainer, load
+from ptycho.raw_data import RawData
+from ptycho.scan import Scan
+from scenarios.bodies import scans
+from scenarios.bodies.loading import consume, declare
+from scenarios.bodies.memory import Memory
+
+CHUNK_FRAMES = 4
+"""Frames in a chunk of the HDF5 file: several, as detectors write them; few, because each shuffled frame unpacks a whole chunk."""
+CACHE_BYTES = 4 << 20
+"""Chunk cache of the HDF5 file: an eighth of the smaller scan, so that every run fills it, whatever the size of the stack."""
+
+
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
+    """Phases open, construct, epoch_defaults, epoch_targets, epoch_batches, release.
+
+    ``parameters``: source ("hdf5" | "raw_data"), image_count, stack_size, frame_size, gridsize, batch_size.
+    """
+    open_source, make_container = SOURCES[parameters["source"]]
+    declare(memory, parameters)
+    batch_size = parameters["batch_size"]
+    with memory.phase("open"):
+        source = open_source(memory.workspace, parameters)
+    with memory.phase("construct"):
+        container = make_container(source, parameters)
+    with memory.phase("epoch_defaults"):
+        _all_seen(consume(container.as_dataset(batch_size)), parameters)
+    with memory.phase("epoch_targets"):
+        _all_seen(_consume_targets(container, batch_size), parameters)
+    with memory.phase("epoch_batches"):
+        _all_seen(consume(container.batches(batch_size, shuffle=True)), parameters)
+    with memory.phase("release"):
+        del container, source
+        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+
+
+def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
+    """Make the simulated scan; write it as compressed HDF5, or find its energies, which PtychoPINN's names always keep."""
+    scans.prepare(workspace, parameters)
+    if parameters["source"] == "raw_data":
+        # Or the first run alone would have the pass over the frames in its measurements.
+        Scan.open(scans.scan_path(workspace, parameters), cache_dir=workspace).energies()
+        return
+    path = _hdf5_path(workspace, parameters)
+    if not path.exists():
+        _write_hdf5(path, scans.open_scan(workspace, scans.scan_path(workspace, parameters)))
+
+
+def _write_hdf5(path: Path, scan: Scan) -> None:
+    unfinished = path.with_suffix(".part")
+    with h5py.File(unfinished, "w") as file:
+        shape = scan.frames.shape
+        frames = file.create_dataset("diff3d", shape, np.float32, chunks=(CHUNK_FRAMES, *shape[1:]), compression="lzf")
+        for start, block in scan.frames.chunks():
+            frames[start : start + len(block)] = block
+        for name, array in {"xcoords": scan.x, "ycoords": scan.y, "probeGuess": scan.probe, "objectGuess": scan.object}.items():
+            file[name] = array
+    unfinished.replace(path)
+
+
+def _hdf5_path(workspace: Path, parameters: Mapping[str, Any]) -> Path:
+    path = scans.scan_path(workspace, parameters)
+    return path.with_name(f"{path.stem}-chunks-of-{CHUNK_FRAMES}.h5")
+
+
+def _open_hdf5(workspace: Path, parameters: Mapping[str, Any]) -> Scan:
+    return Scan.open(
+        _hdf5_path(workspace, parameters),
+        frames="/diff3d",
+        positions=("/xcoords", "/ycoords"),
+        probe="/probeGuess",
+        object="/objectGuess",
+        cache_bytes=CACHE_BYTES,
+        keep_energies=False,
+    )
+
+
+def _group_scan(scan: Scan, parameters: Mapping[str, Any]) -> LazyPtychoDataContainer:
+    return LazyPtychoDataContainer.from_scan(scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0)
+
+
+def _open_raw(workspace: Path, parameters: Mapping[str, Any]) -> RawData:
+    return RawData.from_file(scans.scan_path(workspace, parameters), cache_dir=workspace)
+
+
+def _group_raw(raw: RawData, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of two containers
+    size, count, gridsize = parameters["frame_size"], parameters["image_count"], parameters["gridsize"]
+    return load(
+        lambda: raw.generate_grouped_data(N=size, K=7, nsamples=count, seed=0, gridsize=gridsize),
+        raw.probeGuess,
+        which=None,
+        create_split=False,
+    )
+
+
+def _consume_targets(container: LazyPtychoDataContainer, batch_size: int) -> int:
+    batches = container.as_dataset(batch_size, shuffle=True, seed=0, prefetch=0, targets=True)
+    return consume(inputs for inputs, _ in batches)
+
+
+def _all_seen(images: int, parameters: Mapping[str, Any]) -> None:
+    if images != parameters["image_count"]:
+        raise ValueError(f"an epoch fed {images} of {parameters['image_count']} groups")
+
+
+SOURCES: dict[str, tuple[Callable[[Path, Mapping[str, Any]], Any], Callable[[Any, Mapping[str, Any]], Any]]] = {
+    "hdf5": (_open_hdf5, _group_scan),
+    "raw_data": (_open_raw, _group_raw),
+}
+"""How each source is opened, and how a container is made of it."""

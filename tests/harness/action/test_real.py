@@ -1,0 +1,106 @@
+"""The action in a repository of somebody else's, with nothing stood in for: real children, a real finding, a real page."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.action.job import Job, read_action
+
+FILES = {
+    "src/frames/__init__.py": "",
+    "src/frames/loader.py": """
+import numpy as np
+import tensorflow as tf
+
+
+def load(count):
+    return tf.constant(np.ones((1, 1024, 1024), np.float32) * 2.0)
+""",
+    "memory_bodies.py": """
+from frames.loader import load
+
+
+def measure(memory, parameters):
+    with memory.phase("load"):
+        frames = load(parameters["frame_count"])
+    del frames
+""",
+    "tests/test_memory.py": """
+import pytest
+from harness.records import Outcome, Point
+
+POINT = Point(
+    scenario="frames",
+    body="memory_bodies:measure",
+    parameters={"frame_count": 8},
+    fixed={},
+    phases=("load",),
+    path="src",
+)
+
+
+@pytest.mark.parametrize("point", [POINT], ids=["frames"])
+def test_frames(point, repeat, measure):
+    assert measure(point, repeat).outcome is Outcome.OK
+""",
+    "scenarios/gate.toml": """
+schema_version = 1
+
+[[budget]]
+scenarios = ["frames"]
+phases = ["load"]
+meters = ["device_in_use"]
+field = "growth"
+at_most = "8 MiB"
+because = "Two frames of 4 MiB."
+""",
+}
+
+
+@pytest.fixture
+def repository(tmp_path, git_in):
+    """A loader of one frame, and a second commit that loads all eight."""
+    folder = tmp_path / "repository"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    git_in(folder, "init", "-q")
+    git_in(folder, "add", ".")
+    git_in(folder, "commit", "-q", "-m", "one frame")
+    loader = folder / "src" / "frames" / "loader.py"
+    loader.write_text(loader.read_text().replace("np.ones((1,", "np.ones((count,"))
+    git_in(folder, "commit", "-q", "-am", "all frames")
+    return folder
+
+
+def test_a_regression_in_a_foreign_repository_is_found_and_put_on_its_line(repository, tmp_path, project_root):
+    """32 MiB where 8 MiB are allowed: exit code 1, an error on the line that did it, a page in the artifact."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    done = Job(
+        action=read_action(project_root),
+        workspace=repository,
+        temporary=temporary,
+        inputs={"pytest-arguments": "tests -p no:cacheprovider --memory-repeats 1 --memory-no-trace"},
+        environment={
+            "HOME": os.environ.get("HOME", str(tmp_path)),
+            # python3 is the one of this session, whatever else is called so.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(project_root),
+            "GITHUB_RUN_ID": "7",
+            "GITHUB_RUN_ATTEMPT": "1",
+            "GITHUB_ACTION_PATH": str(project_root),
+        },
+    ).run()
+    errors = [(properties["file"], properties["line"], message) for command, properties, message in done.commands]
+
+    assert shutil.which("python3", path=str(Path(sys.executable).parent))
+    assert (done.exit_code, done.results["verdict"]) == (1, "regression"), done.log
+    assert [(file, line) for file, line, _ in errors] == [("src/frames/loader.py", "7")]
+    assert "frames / frame_count=8 / load / device in use: grows by 32.0 MiB, limit 8.0 MiB" in errors[0][2]
+    assert "src/frames/loader.py is the only file of src/frames that differs from HEAD~1." in errors[0][2]
+    assert done.summary.startswith("[Page, plots and tables of this run](")
+    assert {"report.html", "junit.xml", "rows.jsonl"} <= done.uploads[0]

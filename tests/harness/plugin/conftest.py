@@ -1,0 +1,48 @@
+"""A project of somebody else's, whose bodies are faked: their rows are written without a child."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import harness.plugin.judging  # noqa: F401 - pandas must not be imported anew by every session inside this process
+from harness.plugin import running
+
+FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    """``project(TEST, *arguments)``: a session over one test file, in this process; with workers, in processes of its own."""
+    monkeypatch.setattr(running, "open_runner", running.open_runner)  # the faked conftest replaces it; put back afterwards
+    pytester.makeconftest(FAKED)
+
+    def run(test, *arguments, **modules):
+        files = modules | ({} if test is None else {"test_memory": f"import pytest\n{test}"})
+        if files:
+            pytester.makepyfile(**files)
+        pytester.syspathinsert()
+        options = ("-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
+        separate = "-n" in arguments or "TROUBLE" in os.environ
+        return pytester.runpytest_subprocess(*options, timeout=120) if separate else pytester.runpytest_inprocess(*options)
+
+    return run
+
+
+@pytest.fixture
+def run_json(pytester):
+    """run.json of the run in ``out``."""
+    return lambda name="out": json.loads((pytester.path / name / "run.json").read_text())
+
+
+@pytest.fixture
+def rows(pytester):
+    """Rows of the run in ``out``, of one kind."""
+
+    def rows(kind, name="out"):
+        lines = (pytester.path / name / "rows.jsonl").read_text().splitlines()
+        return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+    return rows

@@ -1,0 +1,104 @@
+"""conftest.py of the faked project: what its bodies would have left in rows.jsonl, by their names."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from harness.plugin import running
+from harness.records import (
+    TRACED_REPEAT,
+    Outcome,
+    PhaseRecord,
+    Quality,
+    Reading,
+    RunEnd,
+    TraceEnd,
+    append_row,
+    open_rows,
+    to_json,
+)
+
+MIB = 1024 * 1024
+IMAGE = 16 * 1024
+
+
+def grown_bytes(point, repeat, phase):
+    """What a phase grows by on the device."""
+    name = point.body.partition(":")[2]
+    count = point.parameters.get("image_count", 0)
+    if name == "eager" and phase == "load":
+        return IMAGE * count
+    if name == "noisy" and repeat == 0:
+        return 64 * MIB
+    if name == "leaky" and phase == "epoch_1":
+        return 2 * MIB
+    return MIB
+
+
+class FakedRunner:
+    """Leaves the rows of a child that was never started."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def measure(self, point, repeat):
+        with open("measured.txt", "a") as file:  # noqa: PTH123 - the folder that the session runs in
+            file.write(f"{point.name} {repeat}\n")
+        trouble = os.environ.get("TROUBLE_AT") == f"{point.name} {repeat}" and not Path("troubled").exists()
+        if trouble:
+            Path("troubled").touch()
+            TROUBLES[os.environ["TROUBLE"]]()
+        rows = open_rows(self.directory / "rows.jsonl")
+        try:
+            return self._write(rows, point, repeat)
+        finally:
+            os.close(rows)
+
+    def _write(self, rows, point, repeat):
+        name, run = point.body.partition(":")[2], {"point": point.name, "repeat": repeat}
+        dies = name in ("oom", "missing")
+        outcome = {"oom": Outcome.DEVICE_OOM, "missing": Outcome.ERROR}.get(name, Outcome.OK)
+        cause, reason = ("", "") if outcome is Outcome.OK else ("allocator", f"the faked {name}")
+        ending = {"outcome": outcome, "cause": cause, "reason": reason}
+        end = RunEnd(**run, **ending, phase="load" if name == "oom" else None, exit_code=0, launcher="fake", duration_s=0.0)
+        if repeat == TRACED_REPEAT:
+            traced = TraceEnd(point=point.name, **ending, file="t.json.gz", launcher="fake", duration_s=0.0)
+            append_row(rows, {"kind": "traced", **to_json(traced)})
+            return end
+        append_row(rows, {"kind": "declared", **run, "values": {"image": IMAGE, "batch": MIB}})
+        for index, phase in enumerate(() if name in ("phaseless", "missing") else ("load", "epoch_0", "epoch_1")):
+            append_row(rows, {"kind": "begin", **run, "phase": phase, "index": index})
+            grown = grown_bytes(point, repeat, phase)
+            start, kept = 2 * MIB, grown if phase == "load" or name == "leaky" else 0
+            readings = (
+                Reading(
+                    meter="device_in_use",
+                    quality=Quality.EXACT,
+                    start_bytes=start,
+                    peak_bytes=start + grown,
+                    end_bytes=start + kept,
+                ),
+                Reading.unavailable("nvml_process", "there is no card to ask"),
+            )
+            record = PhaseRecord(**run, phase=phase, index=index, finished=not dies, duration_s=0.1, readings=readings)
+            append_row(rows, {"kind": "phase", **to_json(record)})
+            if dies:
+                break
+        append_row(rows, {"kind": "done", **run, **ending})
+        append_row(rows, {"kind": "end", **to_json(end)})
+        return end
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
+TROUBLES = {"interrupt": _interrupt, "die": lambda: os._exit(1)}
+
+
+@contextlib.contextmanager
+def open_faked_runner(session):
+    yield FakedRunner(session.directory)
+
+
+running.open_runner = open_faked_runner

@@ -1,0 +1,195 @@
+"""The end of a session: all points judged together, the same with workers, resumed or in one go; nothing silent."""
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+
+SWEEP = """
+@pytest.mark.memory("bodies:eager", slopes="1 KiB")
+@pytest.mark.parametrize("image_count", [256, 512, 1024])
+def test_load(image_count):
+    pass
+"""
+SLOPE = "regression: load / load / device in use: grows by 16,384 B per image, limit 1,024 (*"
+
+
+def findings(pytester):
+    return [found["sentence"] for found in json.loads((pytester.path / "out" / "findings.json").read_text())["findings"]]
+
+
+def junit(pytester, element):
+    return ET.parse(pytester.path / "junit.xml").iter(element)  # noqa: S314 - pytest has just written it
+
+
+def test_a_slope_fails_the_session_though_every_test_has_passed(project, pytester, rows):
+    """Its offenders are measured again first, and the table says what was read."""
+    result = project(SWEEP, "--memory-out", "out", "--junitxml", "junit.xml")
+
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["memory: measuring 3 points again, 3 times: load-image_count=256, *", f"{SLOPE}"])
+    result.stdout.fnmatch_lines(["load-image_count=512   load     device_in_use   8.0 MiB     0 B  2.0 MiB  10.0 MiB  10.0 MiB"])
+    assert len(rows("end")) == 15
+    (case,) = [case for case in junit(pytester, "testcase") if case.get("classname") == "memory"]
+    assert case.get("name") == "load / load / device in use"
+    assert case.find("failure").text.startswith("regression: load / load / device in use: grows by 16,384 B per image")
+
+
+def test_findings_of_a_test_are_properties_of_its_entry_in_junit(project, pytester):
+    """Beside its message."""
+    project(SWEEP.replace('slopes="1 KiB"', 'budgets="8 MiB"'), "--junitxml", "junit.xml", "-k", "1024")
+    (finding,) = [found.get("value") for found in junit(pytester, "property") if found.get("name") == "memory_finding"]
+
+    assert finding.startswith("regression: load / image_count=1024 / load / device in use: grows by 16.0 MiB, limit 8.0 MiB")
+
+
+def test_two_workers_and_a_resumed_session_come_to_the_same_verdict(project, pytester, monkeypatch):
+    """To the letter; and what was there is not measured twice."""
+    project(SWEEP, "--memory-out", "out")
+    serial = findings(pytester)
+    (pytester.path / "out").rename(pytester.path / "serial")
+    project(None, "--memory-out", "out", "-n", "2")
+    workers = findings(pytester)
+    (pytester.path / "out").rename(pytester.path / "workers")
+    monkeypatch.setenv("TROUBLE", "interrupt")
+    monkeypatch.setenv("TROUBLE_AT", "load-image_count=512 1")
+    broken = project(None, "--memory-out", "out")
+    (pytester.path / "measured.txt").unlink()
+    resumed = project(None, "--memory-resume", "out")
+    measured = (pytester.path / "measured.txt").read_text().splitlines()
+
+    assert broken.ret == pytest.ExitCode.INTERRUPTED
+    assert resumed.ret == pytest.ExitCode.TESTS_FAILED
+    resumed.assert_outcomes(passed=3)
+    assert serial == workers == findings(pytester)
+    assert [name for name in measured if name.startswith("load-image_count=256") and name[-1] in "01"] == []
+    assert len(measured) == len(set(measured)) == 5 + 9
+
+
+def test_a_test_that_is_run_again_measures_again_and_the_first_rows_are_void(project, rows):
+    """As plug-ins do that repeat failed tests."""
+    test = """
+def pytest_runtest_protocol(item, nextitem):
+    from _pytest.runner import runtestprotocol
+    for _ in range(2):
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+    result = project(SWEEP, "--memory-out", "out", "-k", "256", "-p", "again", again=test)
+
+    result.assert_outcomes(passed=1, deselected=2)
+    assert (len(rows("end")), len(rows("again"))) == (4, 2)
+    assert result.ret == pytest.ExitCode.OK
+
+
+def test_with_some_points_deselected_slopes_are_not_judged_and_that_is_said(project):
+    """-k is the user's own choice."""
+    result = project(SWEEP, "--memory-out", "out", "-k", "256")
+
+    result.assert_outcomes(passed=1, deselected=2)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on those that were measured, *"])
+
+
+def test_points_are_chosen_by_name_also_where_calls_name_them(project, rows):
+    """A call that is not wanted skips its test; a pattern that nothing matches is a finding."""
+    test = """
+@pytest.mark.parametrize("loader", ["eager", "lazy"])
+def test_load(memory_run, loader):
+    memory_run("bodies:lazy", image_count=1)
+"""
+    result = project(test, "--memory-out", "out", "--memory-points", "*lazy*", "--memory-points", "*lasy*")
+
+    result.assert_outcomes(passed=1, skipped=1)
+    assert [row["point"] for row in rows("point")] == ["load-lazy-image_count=1"]
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["incomplete: --memory-points '*lasy*' matches no point that was measured"])
+
+
+def test_a_point_whose_test_was_skipped_makes_the_session_fail(project):
+    """All skipped is no pass."""
+    result = project(SWEEP.replace("@pytest.mark.memory", "@pytest.mark.skip\n@pytest.mark.memory"), "--memory-out", "out")
+
+    result.assert_outcomes(skipped=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["incomplete: load / image_count=256 / repeat 0: no end of it was recorded: it was skipped, *"])
+
+
+def test_a_session_that_stops_at_the_first_failure_measures_nothing_again(project, rows):
+    """-x: what is there is judged."""
+    test = SWEEP.replace('slopes="1 KiB"', 'slopes="1 KiB", budgets="1 MiB"')
+    result = project(test, "--memory-out", "out", "-x")
+
+    result.assert_outcomes(failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert {row["point"] for row in rows("end")} == {"load-image_count=256"}
+
+
+def test_a_worker_that_dies_leaves_a_point_incomplete_and_the_session_is_judged(project, monkeypatch):
+    """What died is named; the others have their verdict."""
+    monkeypatch.setenv("TROUBLE", "die")
+    monkeypatch.setenv("TROUBLE_AT", "load-image_count=512 1")
+    result = project(SWEEP, "--memory-out", "out", "-n", "2")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["incomplete: load / image_count=512 / repeat 1: *", "*test_load?512?*"])
+
+
+def test_a_failure_that_is_expected_is_not_told_as_a_finding_of_the_session(project):
+    """xfail is the user's word for it."""
+    test = SWEEP.replace('slopes="1 KiB"', 'budgets="1 MiB"').replace(
+        "@pytest.mark.memory", "@pytest.mark.xfail\n@pytest.mark.memory"
+    )
+    result = project(test, "--memory-out", "out")
+
+    result.assert_outcomes(xfailed=3)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["3 more findings are told by the tests that failed with them"])
+
+
+def test_a_phase_that_no_body_enters_is_named_with_the_nearest(project):
+    """Its limit would hold for ever."""
+    test = SWEEP.replace('slopes="1 KiB"', 'budgets={"at_most": "64 MiB", "phases": "epoch_2"}')
+    result = project(test, "--memory-out", "out")
+
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["incomplete: the marker of test_memory.py::test_load: * has a phase epoch_2; did you mean 'epoch_1'?*"]
+    )
+
+
+def test_a_session_without_limits_is_judged_by_how_its_runs_ended(project):
+    """Its tests assert for themselves."""
+    result = project("def test_load(memory_run):\n    memory_run('bodies:lazy', image_count=1)", "--memory-out", "out")
+
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["Pass: all * checks hold."])
+
+
+def test_tests_of_other_kinds_below_a_marker_are_left_alone(project, pytester):
+    """A doctest of the module, a test case of unittest."""
+    test = '''
+import unittest
+pytestmark = pytest.mark.memory("bodies:lazy", budgets="4 MiB")
+
+def double(number):
+    """
+    >>> double(2)
+    4
+    """
+    return 2 * number
+
+class TestLoad(unittest.TestCase):
+    def test_load(self):
+        pass
+'''
+    result = project(test, "--memory-out", "out", "--doctest-modules")
+
+    result.assert_outcomes(passed=2)
+    assert (pytester.path / "measured.txt").read_text().splitlines() == ["load 0", "load 1", "load -1"]
