@@ -21,6 +21,8 @@ from scenarios.detector.sweeps import MODES, Detector, DetectorError
 
 RUNNER = "runner"
 """How clean sweeps are measured: as the plug-in does, without pytest around it."""
+ACCEPTED = "not oom and not feeds"
+"""The points that the baseline is made of: all that a plant or a clean sweep is measured at."""
 CLEAN_IN_MODES = 3
 """Chosen: clean sweeps that are run in every mode as well."""
 _EPILOG = f"""\
@@ -89,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         if missing and not detector.baselines.exists():
             console.print("measuring the clean run that becomes the baseline, about two minutes")
             shutil.rmtree(detector.out / "accepted", ignore_errors=True)
-            console.print(detector.accept("not oom", options.workers), markup=False, highlight=False)
+            console.print(detector.accept(ACCEPTED, options.workers), markup=False, highlight=False)
         _measure(detector, ledger, missing, options.workers, console)
     finally:
         detector.close()
@@ -109,8 +111,8 @@ def _code(root: Path) -> str:
 
 
 def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> list[Sweep]:
-    """Every sweep of this run of the detector, in the order in which they are run: the plants first, so that misses show."""
-    planted = [Sweep(kind=plant.name, chosen=plant.points, mode=mode) for mode in modes for plant in plants]
+    """Every sweep of this run of the detector, in the order in which they are run: what shows misses and false alarms first."""
+    first, *more = [[Sweep(kind=plant.name, chosen=plant.points, mode=mode) for plant in plants] for mode in modes]
     both = [Sweep(kind=CLEAN, chosen=LAZY, mode=mode, number=n) for n in range(min(CLEAN_IN_MODES, clean)) for mode in modes]
     lazy = [Sweep(kind=CLEAN, chosen=LAZY, mode=RUNNER, number=n) for n in range(clean)]
     others = [
@@ -118,7 +120,7 @@ def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> li
         for chosen in (EAGER, ARRAYS, TRAINING, INFERENCE)
         for n in range(clean // 10)
     ]
-    return [*planted, *both, *lazy, *others]
+    return [*first, *both, *lazy, *others, *(sweep for of_mode in more for sweep in of_mode)]
 
 
 def _measure(detector: Detector, ledger: Ledger, missing: list[Sweep], workers: int, console: Console) -> None:
