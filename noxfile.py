@@ -106,7 +106,8 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> N
     if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
-    if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *partial):
+    again = ["--remeasure", "--workers", str(_workers())]
+    if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *again, *partial):
         sys.exit(code)
 
 

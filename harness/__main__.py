@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import DeviceUnavailable, HarnessError
+from harness.errors import DeviceUnavailable, HarnessError, UsageError
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from harness.doctor import Examination
-    from harness.judge.gate import Judgement
-    from harness.judge.table import Run
+    from harness.gating import Gate
     from harness.run.devices import Device
+
+DEFAULT_WORKERS = 2
+"""Chosen: as many as the sweeps of the README take."""
+MOST_WORKERS = 64
+"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many ends here."""
 
 _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
@@ -55,6 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(gate)
     _add_partial(gate)
     gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
+    gate.add_argument(
+        "--remeasure",
+        action="store_true",
+        help="measure the points of findings that may be noise again, as often as the policy says, and let most of all runs "
+        "decide; needs the machine, device and code that the run was measured with",
+    )
+    gate.add_argument(
+        "--workers",
+        metavar="N",
+        type=_worker_count,
+        help=f"with --remeasure: children at a time (default: {DEFAULT_WORKERS})",
+    )
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
@@ -145,6 +161,12 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _worker_count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}")
+    return int(text)
+
+
 def _add_partial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
@@ -203,24 +225,12 @@ def _examination_json(device: "Device", found: "Examination") -> dict[str, objec
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from harness.judge.gate import write_judgement
-    from reports.markdown import write_summary
+    from harness.gating import run_gate
 
-    run, judgement = _judged(options)
-    write_judgement(run, judgement)
-    write_summary(run, judgement)
-    verdict = judgement.verdict
-    with contextlib.suppress(BrokenPipeError):  # who reads only the head of it still gets the exit code
-        print(verdict.sentence)
-        for finding in verdict.findings:
-            print(f"  {finding.finding}: {finding.sentence}", flush=True)
-        for check in verdict.overruled:
-            print(f"  overruled: {check.sentence}", flush=True)
-        if options.policy is None:
-            print(f"judged by {judgement.policy}", flush=True)
-    if options.page:
-        _write_page(run, judgement)
-    return int(verdict.exit_code)
+    if options.workers is not None and not options.remeasure:
+        raise UsageError(f"--workers {options.workers} is for measuring again; give it together with --remeasure")
+    workers = (options.workers or DEFAULT_WORKERS) if options.remeasure else None
+    return run_gate(_asked_gate(options), workers=workers, page=options.page, tell=_tell, say=_say)
 
 
 def _accept(options: argparse.Namespace) -> int:
@@ -236,13 +246,14 @@ def _accept(options: argparse.Namespace) -> int:
 
 
 def _annotate(options: argparse.Namespace) -> int:
+    from harness.judge.policy import DEFAULT_POLICY
     from reports.annotate import annotate
 
     lines = annotate(
         options.run,
         since=options.changed_since,
         subjects=options.subject,
-        policy=options.policy,
+        policy=options.policy or DEFAULT_POLICY,
         folder=Path.cwd(),
         form=options.format,
     )
@@ -260,27 +271,28 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from reports.html import write_report
     from reports.markdown import write_summary
 
-    run, judgement = _judged(options)
+    run, _, judgement = _asked_gate(options).judge()
     write_summary(run, judgement)
-    _write_page(run, judgement)
+    print(f"report: {write_report(run, judgement)}")
     return ExitCode.PASS
 
 
-def _write_page(run: "Run", judgement: "Judgement") -> None:
-    from reports.html import write_report
+def _tell(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # who reads only the head of it still gets the exit code
+        print(line, flush=True)
 
-    print(f"report: {write_report(run, judgement)}")
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def _judged(options: argparse.Namespace) -> "tuple[Run, Judgement]":
-    from harness.judge.gate import judge
-    from harness.judge.policy import choose_policy
-    from harness.judge.table import load_run
+def _asked_gate(options: argparse.Namespace) -> "Gate":
+    from harness.gating import Gate
 
-    run = load_run(options.run)
-    return run, judge(run, choose_policy(options.policy, run.manifest), options.baselines, partial=options.partial)
+    return Gate(directory=options.run, policy=options.policy, baselines=options.baselines, partial=options.partial)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def pytest_configure_node(node: object) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat every point of a sweep, and trace it once."""
     if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
-        repeats = [*range(metafunc.config.getoption("memory_repeats"))]
+        resumed = metafunc.config.stash[SESSION].resumed
+        repeats = [*range(metafunc.config.getoption("memory_repeats") if resumed is None else resumed.most_repeats)]
         if not metafunc.config.getoption("memory_no_trace"):
             repeats.append(TRACED_REPEAT)
         metafunc.parametrize("repeat", repeats, ids=[repeat_id(repeat) for repeat in repeats])

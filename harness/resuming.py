@@ -38,8 +38,10 @@ class Resumption:
 
     directory: str
     repeats: int
+    points: tuple[Point, ...] = ()
+    """What is planned and announced; told to no worker, who has collected the same."""
     planned: tuple[str, ...]
-    """Points that run.json plans, and those that were announced since."""
+    """Names of the points that run.json plans, and those that were announced since."""
     owed: Mapping[str, int]
     """Repeats of a point by name, those that were announced later included; of one that is not in it, ``repeats``."""
     further: Mapping[str, int]
@@ -61,6 +63,11 @@ class Resumption:
     def repeats_of(self, point: str) -> range:
         """The repeats that a point owes, those included that were announced after the run had been planned."""
         return range(self.owed.get(point, self.repeats))
+
+    @property
+    def most_repeats(self) -> int:
+        """Repeats of the point that owes most of them."""
+        return max(self.owed.values(), default=self.repeats)
 
     @property
     def run_count(self) -> int:
@@ -100,6 +107,7 @@ def read_resumption(path: Path) -> Resumption:
     return Resumption(
         directory=str(path),
         repeats=manifest.repeats,
+        points=rows.points,
         planned=tuple(point.name for point in rows.points),
         owed={point.name: len(rows.repeats_of(point.name)) for point in rows.points},
         further=rows.further,
@@ -131,22 +139,20 @@ def settings_of(path: Path) -> dict[str, Any]:
     }
 
 
-def check_same_here(path: Path, device: Device, root: Path) -> None:
+def check_same_here(path: Path, device: Device, root: Path, *, what: str = "be resumed") -> None:
     """Refuse to mix two things in one run: raises UsageError when device, versions or code are not what they were."""
     manifest = read_manifest(path)
     now, then = comparability(device), manifest.comparability
     for key, value in now.items():
         if then.get(key) != value:
-            raise UsageError(f"{path} cannot be resumed: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
+            raise UsageError(f"{path} cannot {what}: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
     if manifest.device.uuid not in {device.uuid, *(equal.uuid for equal in device.equals)}:
-        raise UsageError(
-            f"{path} cannot be resumed: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}"
-        )
+        raise UsageError(f"{path} cannot {what}: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}")
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():
         before = manifest.environment.get(key)
         if before is not None and before != here[key]:
-            raise UsageError(f"{path} cannot be resumed: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
+            raise UsageError(f"{path} cannot {what}: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
 
 
 def check_plan(path: Path, collected: Sequence[Point]) -> None:

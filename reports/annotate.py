@@ -40,7 +40,7 @@ def annotate(
                 changed_files(folder, since),
                 since=since,
                 subjects=[str(prefix / subject) for subject in subjects or _subjects(manifest, run, folder)],
-                beside=[limits, *_bodies(manifest)],
+                beside=[limits, *_bodies(manifest, run)],
             )
         except UsageError as error:
             refused, place = error, Spot(why=f"Not put on a file: {error}.")
@@ -80,33 +80,35 @@ def _subjects(manifest: Mapping[str, Any], run: Path, folder: Path) -> list[str]
     named = code.get("subjects") if isinstance(code, dict) else None
     if isinstance(named, list) and named:
         return [str(name) for name in named]
-    beside = {body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest)}
-    files = {file for name, file in _imported(run / ROWS_FILE) if name.partition(".")[0] not in beside}
+    # The harness runs in every child, and is not what it measures.
+    beside = {"harness", *(body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest, run))}
+    found = [packages for row in _rows(run, "code") if isinstance(packages := row.get("packages"), dict)]
+    files = {Path(str(file)) for packages in found for name, file in packages.items() if name.partition(".")[0] not in beside}
     packages = {file.parent if file.name == "__init__.py" else file for file in files}
     root = folder.resolve()
     return sorted(str(package.relative_to(root)) for package in packages if package.is_relative_to(root))
 
 
-def _imported(rows: Path) -> Iterator[tuple[str, Path]]:
-    """Name and file of each package that was measured, as far as the rows say so."""
+def _bodies(manifest: Mapping[str, Any], run: Path) -> list[str]:
+    """The files of the bodies of all points, planned and announced, by the ends of their paths."""
+    planned = manifest.get("planned")
+    points = [*(planned if isinstance(planned, list) else []), *(row.get("record") for row in _rows(run, "point"))]
+    bodies = {str(point.get("body", "")) for point in points if isinstance(point, dict)}
+    return sorted({f"{body.partition(':')[0].replace('.', '/')}.py" for body in bodies if body})
+
+
+def _rows(run: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """The rows of one kind, as far as they can be read."""
     try:
-        lines = rows.read_bytes().splitlines()
+        lines = (run / ROWS_FILE).read_bytes().splitlines()
     except OSError:
         return
     for line in lines:
-        if b'"code"' not in line:
+        if f'"{kind}"'.encode() not in line:
             continue
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        packages = row.get("packages") if isinstance(row, dict) and row.get("kind") == "code" else None
-        if isinstance(packages, dict):
-            yield from ((str(name), Path(str(file))) for name, file in packages.items())
-
-
-def _bodies(manifest: Mapping[str, Any]) -> list[str]:
-    """The files of the scenario bodies, by the ends of their paths."""
-    planned = manifest.get("planned")
-    bodies = {str(point.get("body", "")) for point in planned if isinstance(point, dict)} if isinstance(planned, list) else set()
-    return sorted({f"{body.partition(':')[0].replace('.', '/')}.py" for body in bodies if body})
+        if isinstance(row, dict) and row.get("kind") == kind:
+            yield row

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.line import Line
-from harness.judge.scaling import Series, size_of
+from harness.judge.scaling import Series
+from harness.judge.sizes import size_of
 from harness.judge.traces import Alive, Trace
 from harness.records import Point
 from harness.units import format_bytes

@@ -32,6 +32,8 @@ class End:
 class Census:
     """What each run of a run directory has, by point and repeat."""
 
+    first_repeats: Mapping[str, int]
+    """By point: how many repeats were planned; those beyond were announced because of findings."""
     ends: Mapping[RunKey, End]
     entered: Mapping[RunKey, frozenset[str]]
     finished: Mapping[RunKey, frozenset[str]]
@@ -49,6 +51,7 @@ def take_census(run: Run) -> Census:
     }
     named = run.phases[run.phases["phase"].notna()]
     return Census(
+        first_repeats={point.name: run.first_repeats_of(point.name) for point in run.points},
         ends=ends,
         entered=_by_run(named, "phase"),
         finished=_by_run(named[named["finished"]], "phase"),
@@ -61,10 +64,15 @@ def missing_from_run(run: Run) -> Iterator[str]:
     silent = [test for test in run.manifest.asked if test not in run.tests]
     if not run.points and not silent:
         yield "the run planned no point at all; choose points that exist (pytest scenarios --collect-only lists them)"
-    if run.manifest.ended is None:
+    if run.manifest.ended is None and run.manifest.remeasured:
+        yield (
+            "the run has no end: it was broken off while it was measured again, or still is; wait for it, or go on with: "
+            f"python -m harness gate {run.path} --remeasure"
+        )
+    elif run.manifest.ended is None:
         yield (
             "the run has no end: it was broken off, or is still going; wait for it, or measure what is missing with "
-            f"--resume {run.path}"
+            f"--memory-resume {run.path}"
         )
     yield from run.problems
     for test in silent:
@@ -81,8 +89,11 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
     run = (point.name, repeat)
     end = census.ends.get(run)
+    if end is None and repeat >= census.first_repeats.get(point.name, repeat + 1):
+        yield "it was announced because of a finding and not measured; go on with python -m harness gate RUN --remeasure"
+        return
     if end is None:
-        yield "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --resume"
+        yield "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --memory-resume"
         return
     if not point.phases and end.outcome is Outcome.OK:
         yield (
@@ -96,7 +107,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield (
             f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
-            f"{', '.join(point.phases)}: mend the body, or measure what is missing with --resume"
+            f"{', '.join(point.phases)}: mend the body, or measure what is missing with --memory-resume"
         )
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:

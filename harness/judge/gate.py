@@ -137,7 +137,18 @@ def findings_text(run: Run, judgement: Judgement) -> str:
 
 def _plain(check: Check) -> dict[str, object]:
     # JSON has no infinity; an amount without a limit has none.
-    return {
+    values = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in dataclasses.asdict(check).items()
     }
+    return {**values, "repeats": list(_over_repeats(check))}
+
+
+def _over_repeats(check: Check) -> Iterator[dict[str, object]]:
+    """For each point that the check rests on: how many runs were read, their least and most, and how far those lie apart."""
+    amounts: dict[str, list[int]] = {}
+    for one in check.readings:
+        amounts.setdefault(one.point, []).append(one.amount_bytes)
+    for point, read in amounts.items():
+        least, most = min(read), max(read)
+        yield {"point": point, "runs": len(read), "least_bytes": least, "most_bytes": most, "spread_bytes": most - least}

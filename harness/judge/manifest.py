@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     """What the run is to be judged by, with the keys of a policy file; None where it brings none of its own."""
     asked: tuple[StrictStr, ...] = ()
     """Tests that were to measure something, each of which has to have announced a point."""
+    remeasured: tuple[Mapping[str, Any], ...] = ()
+    """Each time that points were measured again: when, at which commit, and which points."""
     root: StrictStr | None = None
     """The folder that its children worked in; None where it was not recorded."""
 

@@ -4,21 +4,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeGuard
 
 import pandas as pd
 
 from harness.judge.line import Line, fit_line
 from harness.judge.naming import columns_of
+from harness.judge.sizes import NAMED_STEPS, count_in_words, is_size, size_of, size_parameters, unit_of
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Point, Scalar
-
-_UNITS: Mapping[str, str] = {"image_count": "image", "stack_size": "frame"}
-"""Parameters whose steps have a name of their own."""
-_MINIMUM_SIZES: Mapping[str, int] = {"stack_size": 2}
-"""Two stack sizes show whether the stack matters at all."""
-_USUAL_MINIMUM_SIZES = 3
-"""The fewest that can show a bend."""
 
 FIELDS = ("peak", "growth", "growth_bound", "retained")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its peak."""
@@ -96,38 +89,6 @@ class Forecast:
     """If it is as flat as its interval allows; None where that has no limit."""
     reason: str
     """Why there is no size, or how it was found."""
-
-
-def unit_of(over: str) -> str:
-    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's own name."""
-    return _UNITS.get(over, over)
-
-
-def sizes_in_words(over: str, *sizes: int) -> str:
-    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to 64"``."""
-    span = " to ".join(f"{size:,}" for size in sizes)
-    return f"{span} {_UNITS[over]}{'' if sizes[-1] == 1 else 's'}" if over in _UNITS else f"{over} {span}"
-
-
-def step_in_words(over: str) -> str:
-    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of batch_size"``."""
-    return _UNITS.get(over, f"step of {over}")
-
-
-def count_in_words(over: str) -> str:
-    """A swept parameter as what it counts: ``"number of images"``, ``"batch_size"``."""
-    return f"number of {_UNITS[over]}s" if over in _UNITS else over
-
-
-def minimum_sizes(over: str) -> int:
-    """Different sizes that a gated fit over the parameter needs."""
-    return _MINIMUM_SIZES.get(over, _USUAL_MINIMUM_SIZES)
-
-
-def size_parameters(points: Sequence[Point]) -> tuple[str, ...]:
-    """Every parameter that is a whole number in some point: what memory can be fitted against."""
-    names = dict.fromkeys(name for point in points for name, value in point.parameters.items() if is_size(value))
-    return tuple(dict.fromkeys([*(name for name in _UNITS if name in names), *names]))
 
 
 def planned_series(points: Sequence[Point], *swept: str) -> Iterator[Series]:
@@ -210,14 +171,19 @@ def classify(line: Line, sizes: Sequence[int], limits: GrowthLimits) -> GrowthCl
     if rises or falls:
         if len(sizes) < 3:
             return GrowthClass.UNRESOLVED
-        width = max(sizes) - min(sizes)
-        material = line.bend_bytes > max(limits.bend_share * line.slope * width, flat * width / 4)
+        material = line.bend_bytes > material_bend_bytes(line, sizes, limits)
         if rises and material and line.bend_p_value < limits.bend_p_value:
             return GrowthClass.SUPERLINEAR
         return GrowthClass.LINEAR
     if -resolution <= line.slope_low and line.slope_high <= resolution:
         return GrowthClass.FLAT
     return GrowthClass.UNRESOLVED
+
+
+def material_bend_bytes(line: Line, sizes: Sequence[int], limits: GrowthLimits) -> float:
+    """The bulge up to which a line through ``sizes`` counts as straight."""
+    width = max(sizes) - min(sizes)
+    return max(limits.bend_share * line.slope * width, limits.flat_bytes_per_unit * width / 4)
 
 
 def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
@@ -241,7 +207,7 @@ def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
 
 def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:
     """The fits as fits.csv has them: one row each, with a column for each parameter (empty where it is swept)."""
-    slopes = {f"slope_bytes_per_{unit}": "float64" for unit in dict.fromkeys([*_UNITS.values(), *(fit.unit for fit in fits)])}
+    slopes = {f"slope_bytes_per_{unit}": "float64" for unit in dict.fromkeys([*NAMED_STEPS.values(), *(fit.unit for fit in fits)])}
     types = {"scenario": "string", **_FIT_PLACE, **slopes, **_FIT_RESULT}
     parameters = columns_of((name for fit in fits for name in fit.series.constants), types)
     table = pd.DataFrame(
@@ -296,16 +262,3 @@ def _all_sizes(values: Sequence[Scalar]) -> bool:
 def _qualities(phases: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     finished = phases[phases["finished"] & phases["meter"].notna()]
     return {(row["point"], row["phase"], row["meter"]): row["quality"] for row in finished.to_dict("records")}
-
-
-def is_size(value: object) -> TypeGuard[int]:
-    """Whether memory can be fitted against the value: a whole number that is no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def size_of(point: Point, over: str) -> int:
-    """The value of a swept parameter. Raises TypeError where it is no whole number."""
-    size = point.parameters[over]
-    if not is_size(size):
-        raise TypeError(f"{point.name}: {over} is {size!r}; a size that memory is fitted against is a whole number")
-    return size

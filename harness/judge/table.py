@@ -92,7 +92,11 @@ class Run:
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that this point owes: those that were planned, and those announced later."""
-        return range(self.own_repeats.get(point, self.manifest.repeats) + self.further.get(point, 0))
+        return range(self.first_repeats_of(point) + self.further.get(point, 0))
+
+    def first_repeats_of(self, point: str) -> int:
+        """How many of them were planned, before any finding."""
+        return self.own_repeats.get(point, self.manifest.repeats)
 
 
 def load_run(path: Path) -> Run:

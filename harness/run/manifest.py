@@ -117,14 +117,27 @@ def note_resumption(path: Path, *, command: str, root: Path, already: int) -> No
     It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or damaged, or cannot be written.
     """
     manifest = _read_back(path)
+    note = {**_note(command, root), "runs_there_already": already}
+    _put(path / RUN_FILE, {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]}, replace=True)
+
+
+def note_remeasuring(path: Path, *, command: str, root: Path, points: Sequence[str]) -> None:
+    """Note in run.json that ``points`` are measured again because of findings: when, and at which commit.
+
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or damaged, or cannot be written.
+    """
+    manifest = _read_back(path)
+    note = {**_note(command, root), "points": list(points)}
+    _put(path / RUN_FILE, {**manifest, "ended": None, "remeasured": [*manifest.get("remeasured", []), note]}, replace=True)
+
+
+def _note(command: str, root: Path) -> dict[str, Any]:
     environment = describe_environment(root, isolation="")
-    note = {
+    return {
         "time": _now(),
         "command": command,
-        "runs_there_already": already,
         **{key: environment[key] for key in ("git_commit", "git_dirty", "git_changes")},
     }
-    _put(path / RUN_FILE, {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]}, replace=True)
 
 
 @contextlib.contextmanager

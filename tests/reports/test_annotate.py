@@ -56,15 +56,17 @@ def test_the_packages_that_were_compared_are_the_ones_under_test(told):
 
 
 def test_without_a_comparison_it_is_what_the_children_imported(told, project):
-    """A package by its folder, never that of the bodies, and nothing outside of the project."""
+    """A package by its folder, never that of the bodies or the harness itself, and nothing outside of the project."""
     packages = {
         "loader": str(project[0] / "src/loader/__init__.py"),
         "bodies": str(project[0] / "bodies/__init__.py"),
+        "harness": str(project[0] / "src/other/__init__.py"),
         "numpy": "/usr/lib/numpy/__init__.py",
     }
     row = {"kind": "code", "point": "a", "repeat": 0, "packages": packages}
+    announced = {"kind": "point", "point": "b", "record": {"body": "bodies.epoch:measure"}}
 
-    assert told({}, row) == "::error file=src/loader/feed.py,line=2"
+    assert told({}, row) == told({"planned": []}, announced, row) == "::error file=src/loader/feed.py,line=2"
 
 
 def test_what_is_asked_for_comes_before_what_the_run_knows(told):

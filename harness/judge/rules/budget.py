@@ -1,8 +1,9 @@
 """Amounts that every single run has to stay below (budget), or to reach so that anything was seen at all (floor)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judge.amount import Amount
 from harness.judge.attribution import alive_at_peak, as_multiple
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
@@ -33,6 +34,51 @@ TRACED_METER = "device_in_use"
 """The meter whose bytes the traces of a run explain."""
 
 
+_UNDECIDED = Decision(stands=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One direction of a limit: what is beyond it, and in which words."""
+
+    rule: str
+    finding: FindingKind
+    sign: int
+    """1 where more is beyond the limit, -1 where less is."""
+    limit: str
+    which: str
+    shown: str
+    beyond: str
+    advice: str
+    """What to do; empty where that depends on the field."""
+
+    def worst(self, amounts: Sequence[int]) -> int:
+        """The amount that lies furthest beyond the limit."""
+        return max(amounts) if self.sign > 0 else min(amounts)
+
+
+_BUDGET = _Side(
+    rule="budget",
+    finding=FindingKind.REGRESSION,
+    sign=1,
+    limit="limit",
+    which="worst",
+    shown="lie over it",
+    beyond="over it",
+    advice="",
+)
+_FLOOR = _Side(
+    rule="floor",
+    finding=FindingKind.INCOMPLETE,
+    sign=-1,
+    limit="at least",
+    which="least",
+    shown="fall short of it",
+    beyond="short of it, so the meter did not see what the phase needs",
+    advice="feed memory that the allocator counts (a copy, not an alias of a numpy array)",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """One phase of one point that a rule is about, and what was read there."""
@@ -50,18 +96,18 @@ class _Place:
 
     def check(
         self,
-        rule: str,
+        side: _Side,
         sentence: str,
         *,
-        finding: FindingKind | None = None,
+        finding: FindingKind | None,
         measured: float | None = None,
         limit: float | None = None,
-        decision: str = "",
+        decision: Decision = _UNDECIDED,
     ) -> Check:
-        """What a rule concludes about it; a finding that was measured against a limit may be noise."""
+        """What a rule concludes about it."""
         subject = point_place(self.point, self.phase, meter_words(self.meter))
         return Check(
-            rule=rule,
+            rule=side.rule,
             subject=subject,
             sentence=f"{subject}: {sentence}",
             scenario=self.point.scenario,
@@ -75,8 +121,8 @@ class _Place:
             finding=finding,
             measured=measured,
             limit=limit,
-            decision=decision,
-            remeasure=finding is not None and measured is not None,
+            decision=decision.words,
+            remeasure=decision.may_be_noise,
         )
 
 
@@ -87,14 +133,14 @@ def check_budgets(evidence: Evidence) -> Iterator[Check]:
     """
     for place in _places(evidence):
         if place.rule.at_most is not None:
-            yield _check_budget(evidence, place)
+            yield _check(evidence, place, place.rule.at_most, _BUDGET)
 
 
 def check_floors(evidence: Evidence) -> Iterator[Check]:
     """A phase that stays below what it cannot do without was not seen by its meter: incomplete, never frugal."""
     for place in _places(evidence):
         if place.rule.at_least is not None:
-            yield _check_floor(evidence, place)
+            yield _check(evidence, place, place.rule.at_least, _FLOOR)
 
 
 def _places(evidence: Evidence) -> Iterator[_Place]:
@@ -116,64 +162,30 @@ def _places(evidence: Evidence) -> Iterator[_Place]:
                         )
 
 
-def _check_budget(evidence: Evidence, place: _Place) -> Check:
-    limit, declared = place.rule.at_most, evidence.declared_by(place.point)
-    assert limit is not None  # noqa: S101 - the caller has looked
-    limit_bytes, worst = limit.in_bytes(declared), max(place.amounts)
+def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Check:
+    declared = evidence.declared_by(place.point)
+    limit_bytes, worst = limit.in_bytes(declared), side.worst(place.amounts)
     if limit_bytes is None:
-        return place.check("budget", f"{limit.gap(declared)}.", finding=FindingKind.INCOMPLETE)
+        return place.check(side, f"{limit.gap(declared)}.", finding=FindingKind.INCOMPLETE)
     found = (
-        f"{_NOUNS[place.rule.field]} {format_bytes(worst)}, limit {limit.in_words(declared)} "
-        f"(worst of {runs_in_words(place.amounts)})"
+        f"{_NOUNS[place.rule.field]} {format_bytes(worst)}, {side.limit} {limit.in_words(declared)} "
+        f"({side.which} of {runs_in_words(place.amounts)})"
     )
-    decision = _decide(evidence, place, [amount > limit_bytes for amount in place.amounts], "lie over it")
-    if not decision.stands:
-        return place.check(
-            "budget", f"{_told(found, decision)}.", measured=float(worst), limit=limit_bytes, decision=decision.words
-        )
-    over = f"{found}: {round(worst - limit_bytes):,} B over it"
-    advice = f"{_ADVICE[place.rule.field].format(phase=place.phase)}; the limit is {place.name}"
-    return place.check(
-        "budget",
-        f"{_told('; '.join([over, *_attribution(evidence, place, worst)]), decision)}. To do: {advice}.",
-        finding=FindingKind.REGRESSION,
-        measured=float(worst),
-        limit=limit_bytes,
-        decision=decision.words,
-    )
+    excess = [side.sign * (amount - limit_bytes) for amount in place.amounts]
+    decision = decide(excess, first=max(excess) > 0, remeasured=evidence.was_remeasured(place.point.name), shown=side.shown)
+    finding = None
+    sentence = f"{_joined([found, decision.words])}."
+    if decision.stands:
+        finding = side.finding
+        beyond = f"{found}: {round(max(excess)):,} B {side.beyond}"
+        grown = [] if side is _FLOOR else list(_attribution(evidence, place, worst))
+        advice = side.advice or _ADVICE[place.rule.field].format(phase=place.phase)
+        sentence = f"{_joined([beyond, *grown, decision.words])}. To do: {advice}; the limit is {place.name}."
+    return place.check(side, sentence, finding=finding, measured=float(worst), limit=limit_bytes, decision=decision)
 
 
-def _check_floor(evidence: Evidence, place: _Place) -> Check:
-    limit, declared = place.rule.at_least, evidence.declared_by(place.point)
-    assert limit is not None  # noqa: S101 - the caller has looked
-    limit_bytes, worst = limit.in_bytes(declared), min(place.amounts)
-    if limit_bytes is None:
-        return place.check("floor", f"{limit.gap(declared)}.", finding=FindingKind.INCOMPLETE)
-    found = (
-        f"{_NOUNS[place.rule.field]} {format_bytes(worst)}, at least {limit.in_words(declared)} "
-        f"(least of {runs_in_words(place.amounts)})"
-    )
-    decision = _decide(evidence, place, [amount < limit_bytes for amount in place.amounts], "fall short of it")
-    if not decision.stands:
-        return place.check("floor", f"{_told(found, decision)}.", measured=float(worst), limit=limit_bytes, decision=decision.words)
-    short = f"{found}: {round(limit_bytes - worst):,} B short of it, so the meter did not see what the phase needs"
-    advice = f"feed memory that the allocator counts (a copy, not an alias of a numpy array); the limit is {place.name}"
-    return place.check(
-        "floor",
-        f"{_told(short, decision)}. To do: {advice}.",
-        finding=FindingKind.INCOMPLETE,
-        measured=float(worst),
-        limit=limit_bytes,
-        decision=decision.words,
-    )
-
-
-def _decide(evidence: Evidence, place: _Place, votes: list[bool], shown: str) -> Decision:
-    return decide(votes, first=any(votes), remeasured=evidence.was_remeasured(place.point.name), shown=shown)
-
-
-def _told(found: str, decision: Decision) -> str:
-    return "; ".join(part for part in (found, decision.words) if part)
+def _joined(parts: Sequence[str]) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _attribution(evidence: Evidence, place: _Place, worst: int) -> Iterator[str]:

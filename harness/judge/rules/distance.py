@@ -82,11 +82,11 @@ def _check_amount(
     amounts = tuple(taken.values())
     earlier_bytes = max(getattr(recorded, f"{field}_bytes"), 0)
     allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
-    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.manifest.repeats] or amounts)
+    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.first_repeats_of(point.name)] or amounts)
     worse = least_bytes >= earlier_bytes
     distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
     decision = decide(
-        [bytes_away > allowed_bytes for bytes_away in distance],
+        [bytes_away - allowed_bytes for bytes_away in distance],
         first=abs(least_bytes - earlier_bytes) > allowed_bytes,
         remeasured=evidence.was_remeasured(point.name),
         shown=f"have {'more' if worse else 'less'} than the tolerance allows",
@@ -132,5 +132,5 @@ def _check_amount(
         points=(point.name,),
         readings=seen(point, readings),
         decision=decision.words,
-        remeasure=finding is not None,
+        remeasure=decision.may_be_noise,
     )

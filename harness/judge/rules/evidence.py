@@ -53,8 +53,12 @@ class Evidence:
         return self.fits.get(fit_key(series, phase, meter, field))
 
     def was_remeasured(self, *points: str) -> bool:
-        """Whether further repeats of any of these points were announced."""
-        return any(self.run.further.get(point) for point in points)
+        """Whether any of these points was measured again, and all further repeats of all of them have ended.
+
+        Until then no quorum can decide, and whatever the rule itself says stands.
+        """
+        owed = [(point, repeat) for point in points for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]]
+        return bool(owed) and all(run in self.census.ends for run in owed)
 
 
 def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, str, str, str, str]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from harness.judge.attribution import as_multiple
 from harness.judge.limits import LeakRule
 from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
-from harness.judge.rules.quorum import decide
+from harness.judge.rules.quorum import Decision, decide
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
@@ -48,7 +48,7 @@ def _check_leak(
     earlier, later = phases
     subject = point_place(point, f"{earlier} to {later}", meter_words(meter))
     finding: FindingKind | None = None
-    words = ""
+    decision = Decision(stands=False)
     if limit_bytes is None:
         finding, sentence = FindingKind.INCOMPLETE, f"{rule.at_most.gap(declared)}."
     else:
@@ -56,15 +56,14 @@ def _check_leak(
             f"{_NOUNS[rule.field]} {format_bytes(worst)}, limit {rule.at_most.in_words(declared)} "
             f"(worst of {runs_in_words(amounts)})"
         )
-        votes = [amount > limit_bytes for amount in amounts]
-        decision = decide(votes, first=any(votes), remeasured=evidence.was_remeasured(point.name), shown="rise by more")
-        words = decision.words
-        sentence = "; ".join(part for part in (found, words) if part) + "."
+        excess = [amount - limit_bytes for amount in amounts]
+        decision = decide(excess, first=max(excess) > 0, remeasured=evidence.was_remeasured(point.name), shown="rise by more")
+        sentence = "; ".join(part for part in (found, decision.words) if part) + "."
         if decision.stands:
             finding = FindingKind.REGRESSION
             place = limit_place(evidence.policy, name, rule.because)
             like = as_multiple(worst, {each: float(amount) for each, amount in declared.items()})
-            parts = [f"{found}: {round(worst - limit_bytes):,} B over it", f"that is {like}" if like else "", words]
+            parts = [f"{found}: {round(worst - limit_bytes):,} B over it", f"that is {like}" if like else "", decision.words]
             sentence = (
                 f"{'; '.join(part for part in parts if part)}. To do: find what {later} keeps of {earlier} (a list, a cache, a "
                 f"function traced anew); every further one will add as much. The limit is {place}."
@@ -84,6 +83,6 @@ def _check_leak(
         because=rule.because,
         points=(point.name,),
         readings=seen(point, rises),
-        decision=words,
-        remeasure=finding is FindingKind.REGRESSION,
+        decision=decision.words,
+        remeasure=decision.may_be_noise,
     )

@@ -29,9 +29,13 @@ def check_outcomes(evidence: Evidence) -> Iterator[Check]:
     for point in evidence.run.points:
         own = {repeat: evidence.census.ends.get((point.name, repeat)) for repeat in evidence.run.repeats_of(point.name)}
         ends = {repeat: end for repeat, end in own.items() if end is not None}
-        votes = [end.outcome is not point.expected for end in ends.values()]
+        # Each run votes with all its weight: where all of them end otherwise, there is no doubt.
+        excess = [-1.0 if end.outcome is point.expected else 1.0 for end in ends.values()]
         decision = decide(
-            votes, first=any(votes), remeasured=evidence.was_remeasured(point.name), shown=f"ended other than {point.expected}"
+            excess,
+            first=any(one > 0 for one in excess),
+            remeasured=evidence.was_remeasured(point.name),
+            shown=f"ended other than {point.expected}",
         )
         for repeat, end in ends.items():
             yield _check_end(evidence, point, repeat, end, decision)
@@ -64,7 +68,7 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         phase=phase or "",
         points=(point.name,),
         decision=words,
-        remeasure=finding is not None and outcome not in _SETTLED,
+        remeasure=finding is not None and outcome not in _SETTLED and decision.may_be_noise,
     )
 
 

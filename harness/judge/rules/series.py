@@ -9,7 +9,8 @@ from harness.judge.line import Line, fit_line
 from harness.judge.naming import nearest
 from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.scaling import Fit, Series, minimum_sizes, planned_series, size_of, size_parameters, unit_of
+from harness.judge.scaling import Fit, Series, planned_series
+from harness.judge.sizes import minimum_sizes, size_of, size_parameters, unit_of
 from harness.judge.verdict import Check, FindingKind, Seen
 from harness.records import Point
 
@@ -50,8 +51,9 @@ class Subject:
         measured: float | None = None,
         limit: float | None = None,
         decision: str = "",
+        may_be_noise: bool = False,
     ) -> Check:
-        """What a rule concludes about this fit; a finding that rests on a fit may be noise."""
+        """What a rule concludes about this fit; more repeats could change what may be noise."""
         return Check(
             rule=self.rule,
             subject=self.place,
@@ -67,7 +69,7 @@ class Subject:
             points=tuple(point.name for point in self.points),
             readings=self.readings,
             decision=decision,
-            remeasure=finding is not None and self.fit is not None and bool(self.readings),
+            remeasure=finding is not None and may_be_noise,
         )
 
     def incomplete(self) -> Check:
@@ -150,8 +152,11 @@ def attribution(evidence: Evidence, subject: Subject, line: Line) -> str:
     return "".join(f"; {part}" for part in (f"that is {multiple}" if multiple else "", alive) if part)
 
 
-def vote(evidence: Evidence, subject: Subject, breaks: Callable[[Line], bool], shown: str) -> Decision:
-    """What the repeats say one by one about a finding of all of them: a line through each one's own points."""
+def vote(evidence: Evidence, subject: Subject, excess: Callable[[Line], float], shown: str) -> Decision:
+    """What the repeats say one by one about a finding of all of them: a line through each one's own points.
+
+    ``excess`` is how far a line lies beyond the limit.
+    """
     points = {point.name: size_of(point, subject.series.over) for point in subject.series.points}
     by_repeat: dict[int, list[tuple[int, int]]] = {}
     for one in subject.readings:
@@ -162,7 +167,7 @@ def vote(evidence: Evidence, subject: Subject, breaks: Callable[[Line], bool], s
         for _, pairs in sorted(by_repeat.items())
         if len({size for size, _ in pairs}) >= whole
     ]
-    return decide([breaks(line) for line in lines], first=True, remeasured=evidence.was_remeasured(*points), shown=shown)
+    return decide([excess(line) for line in lines], first=True, remeasured=evidence.was_remeasured(*points), shown=shown)
 
 
 def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, phase: str, meter: str) -> Subject:

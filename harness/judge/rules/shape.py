@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 from harness.judge.limits import ArithmeticRule, GrowthClassRule
+from harness.judge.line import Line
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
-from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series, sizes_in_words, step_in_words
+from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series, material_bend_bytes
+from harness.judge.sizes import sizes_in_words, step_in_words
 from harness.judge.table import Place
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_whole
@@ -29,7 +31,7 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     surely_rises = rule.at_most == "flat" and fit.line.slope_low > GrowthLimits().flat_bytes_per_unit
     if found is GrowthClass.UNRESOLVED and not surely_rises:
         sentence = f"its class of growth over {rule.over} is unresolved; measure more sizes or repeats."
-        return subject.check(sentence, finding=FindingKind.INCOMPLETE)
+        return subject.check(sentence, finding=FindingKind.INCOMPLETE, may_be_noise=True)
     slope, step = f"{format_whole(fit.line.slope)} B per {fit.unit}", step_in_words(rule.over)
     name = "not flat" if found is GrowthClass.UNRESOLVED else found
     measured = f"growth over {rule.over} is {name} ({slope}; a parabola bends by {_bend(fit)}), allowed is {rule.at_most}"
@@ -38,8 +40,24 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     advice = f"find what {subject.phase} makes for each {step}"
     if found is GrowthClass.SUPERLINEAR:
         advice = f"find what {subject.phase} makes for each pair of them, or for all of them anew at each {step}"
-    sentence = f"{measured}{attribution(evidence, subject, fit.line)}. To do: {advice}; the limit is {subject.name}."
-    return subject.check(sentence, finding=FindingKind.REGRESSION)
+    decision = vote(evidence, subject, lambda own: _excess(own, fit, rule), "grow so")
+    if not decision.stands:
+        return subject.check(f"{measured}; {decision.words}.", finding=None, decision=decision.words)
+    why = f"{measured}{attribution(evidence, subject, fit.line)}{f'; {decision.words}' if decision.words else ''}"
+    return subject.check(
+        f"{why}. To do: {advice}; the limit is {subject.name}.",
+        finding=FindingKind.REGRESSION,
+        decision=decision.words,
+        may_be_noise=decision.may_be_noise,
+    )
+
+
+def _excess(own: Line, fit: Fit, rule: GrowthClassRule) -> float:
+    """How far the line of one repeat rises, or bends, beyond what the allowed shape has; that it does so surely is for all."""
+    limits = GrowthLimits()
+    if rule.at_most == "flat":
+        return own.slope - limits.flat_bytes_per_unit
+    return own.bend_bytes - material_bend_bytes(own, fit.sizes, limits)
 
 
 def _bend(fit: Fit) -> str:
@@ -79,20 +97,25 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
     )
     finding, sentence, decision = None, f"{found}.", Decision(stands=False)
     if line.slope > expected + allowed:
-        decision = vote(evidence, subject, lambda own: own.slope > expected + allowed, "rise by more")
+        decision = vote(evidence, subject, lambda own: own.slope - (expected + allowed), "rise by more")
         more = f"something beyond the {rule.declared} is held: find what {subject.phase} makes beside them"
         finding, sentence = FindingKind.REGRESSION, f"{found} was expected{attribution(evidence, subject, line)}; {more}"
     elif line.slope < expected - allowed:
-        decision = vote(evidence, subject, lambda own: own.slope < expected - allowed, "rise by less")
+        decision = vote(evidence, subject, lambda own: expected - allowed - own.slope, "rise by less")
         less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run python -m harness doctor"
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected; {less}"
     elif line.half_width > allowed:
         half_width = format_whole(line.half_width)
         sentence = f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats."
-        return subject.check(sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=expected)
+        return subject.check(sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=expected, may_be_noise=True)
     if finding is not None:
         quorum = f"; {decision.words}" if decision.words else ""
         sentence = f"{sentence}{quorum}. The rule is {subject.name}."
     return subject.check(
-        sentence, finding=finding if decision.stands else None, measured=line.slope, limit=expected, decision=decision.words
+        sentence,
+        finding=finding if decision.stands else None,
+        measured=line.slope,
+        limit=expected,
+        decision=decision.words,
+        may_be_noise=decision.may_be_noise,
     )

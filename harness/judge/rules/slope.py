@@ -7,7 +7,8 @@ from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
-from harness.judge.scaling import Fit, sizes_in_words, step_in_words
+from harness.judge.scaling import Fit
+from harness.judge.sizes import sizes_in_words, step_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
 
@@ -38,8 +39,8 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     measured = f"{found} ({interval}{_bound_in_words(evidence, subject, rule)})"
     decision = Decision(stands=False)
     if line.slope_low > at_most:
-        decision = vote(evidence, subject, lambda own: own.slope > at_most, "rise by more than the limit")
-    finding = None
+        decision = vote(evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit")
+    finding, may_be_noise = None, decision.may_be_noise
     if decision.stands:
         finding = FindingKind.REGRESSION
         total = format_bytes(line.slope * fit.sizes[-1])
@@ -50,17 +51,19 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
             f"{subject.name}."
         )
     elif not math.isfinite(line.slope_high):
-        finding = FindingKind.INCOMPLETE
+        finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --memory-repeats 2 or more."
     elif line.slope_high > resolve and not decision.words:
-        finding = FindingKind.INCOMPLETE
+        finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = (
             f"unresolved: {found}, but the runs differ too much to tell ({interval}): {format_rate(resolve, unit)} "
             "has to be excluded. Measure again with more repeats or on a quieter machine."
         )
     else:
         sentence = f"{measured}{f'; {decision.words}' if decision.words else ''}."
-    return subject.check(sentence, finding=finding, measured=line.slope, limit=at_most, decision=decision.words)
+    return subject.check(
+        sentence, finding=finding, measured=line.slope, limit=at_most, decision=decision.words, may_be_noise=may_be_noise
+    )
 
 
 def _fate(evidence: Evidence, subject: Subject) -> str:

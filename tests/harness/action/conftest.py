@@ -20,6 +20,7 @@ case "$*" in
   printf '%s\\n' "$@" > "$FAKE/pytest"
   env > "$FAKE/environment"
   cat "$FAKE/says"
+  cat "$FAKE/complains" >&2
   for argument in "$@"; do
     case "$argument" in --memory-out=*) [ ! -d "$FAKE/run" ] || cp -R "$FAKE/run" "${argument#*=}" ;; esac
   done
@@ -34,7 +35,7 @@ class Fake:
 
     def __init__(self, folder):
         self.folder = folder
-        for name, text in {"pip-code": "0", "harness-is-missing": "0", "pytest-code": "0", "says": ""}.items():
+        for name, text in {"pip-code": "0", "harness-is-missing": "0", "pytest-code": "0", "says": "", "complains": ""}.items():
             self.set(name, text)
 
     def set(self, name, text):

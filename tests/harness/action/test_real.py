@@ -49,6 +49,10 @@ def test_frames(point, repeat, measure):
     "scenarios/gate.toml": """
 schema_version = 1
 
+[remeasure]
+repeats = 2
+because = "With the one planned that makes three, of which two decide."
+
 [[budget]]
 scenarios = ["frames"]
 phases = ["load"]

@@ -13,13 +13,16 @@ HOSTILE = '$(touch pwned) `touch pwned` "; touch pwned; echo "'
 
 @pytest.fixture
 def policy_file(synthetic_run, workspace, project_root):
-    """The project's policy where it is looked for, without the rules of scenarios that the synthetic sweep does not have."""
+    """The project's policy where it is looked for, without the rules of scenarios that the synthetic sweep does not have.
+
+    Nor does it ask for offenders to be measured again: nothing is there that could be.
+    """
     swept = {point.scenario for point in synthetic_run.points}
     head, *rules = re.split(r"\n(?=\[\[)", (project_root / "scenarios" / "gate.toml").read_text(encoding="utf-8"))
     settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
     kept = [rule for rule, setting in zip(rules, settings, strict=True) if swept & set(setting.get("scenarios", swept))]
     path = workspace / "scenarios" / "gate.toml"
-    path.write_text("\n".join([head, *kept]), encoding="utf-8")
+    path.write_text("\n".join([head.partition("\n[remeasure]\n")[0], *kept]), encoding="utf-8")
     return path
 
 
@@ -123,6 +126,27 @@ def test_nothing_measured_is_never_a_pass(job, fake, measured, code, verdict, wo
     assert done.uploads == []
 
 
+def test_the_summary_repeats_why_pytest_refused(job, fake):
+    """As lines of code, whatever is in them, and without the characters that terminals obey."""
+    fake.set("pytest-code", "4")
+    fake.set("complains", "ERROR: memory_subject names \x1b[31m```\n<b>::error::x\n")
+    done = job().run()
+
+    assert "Exit code 2.\n\n    ERROR: memory_subject names [31m```\n    <b>::error::x\n" in done.summary
+    assert [message for _, _, message in done.commands] == [
+        "pytest cannot use its arguments or settings; the log of the step Measure says why. Nothing was measured."
+    ]
+
+
+def test_the_summary_repeats_why_the_gate_refused(job, fake, lazy_run):
+    """A policy that is not there."""
+    fake.measures(lazy_run.write())
+    done = job(policy="nowhere.toml").run()
+
+    assert (done.exit_code, done.results["verdict"]) == (2, "usage")
+    assert re.search(r"^    harness: the policy nowhere.toml cannot be read", done.summary, re.MULTILINE)
+
+
 def test_an_installation_that_fails_is_incomplete(job, fake):
     """Nothing is measured after it."""
     fake.set("pip-code", "1")
@@ -181,6 +205,15 @@ def test_what_a_run_is_compared_with(job, fake, workspace, git_in, against, targ
     asked = [word for word in fake.asked("pytest") if word.startswith("--memory-against")]
 
     assert asked == ([] if expected is None else [f"--memory-against={expected}"])
+
+
+def test_baselines_that_git_does_not_know_are_refused(job, fake, workspace, git_in):
+    """They would pass for baselines that the pull request has changed."""
+    git_in(workspace, "update-ref", "refs/remotes/origin/main", "HEAD")
+    done = job(target="main", baselines="/somewhere/else").run()
+
+    assert (done.exit_code, fake.asked("pytest")) == (2, None)
+    assert "git cannot tell whether the input baselines changed; name a folder of this repository." in done.log
 
 
 def test_a_command_is_told_where_to_measure_and_against_what(job, fake, workspace):

@@ -162,7 +162,11 @@ def lose_a_point(run):
             3,
             "the run planned no point at all; choose points that exist (pytest scenarios --collect-only",
         ),
-        (skip_all, 3, "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --resume"),
+        (
+            skip_all,
+            3,
+            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --memory-",
+        ),
         (skip_all_with_a_reason, 3, "ended skipped instead of ok: no card. To do: mend what made it skip"),
         (
             rename_the_scenario,

@@ -28,6 +28,8 @@ def grown_bytes(point, repeat, phase):
     count = point.parameters.get("image_count", 0)
     if name == "eager" and phase == "load":
         return IMAGE * count
+    if name == "wavering" and phase == "load":
+        return (IMAGE + 4096 * (repeat % 2)) * count
     if name == "noisy" and repeat == 0:
         return 64 * MIB
     if name == "leaky" and phase == "epoch_1":

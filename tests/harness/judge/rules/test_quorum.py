@@ -1,15 +1,16 @@
 """Noise: what single repeats show is measured again, and half of all runs decide; every decision is told."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from harness.judge.gate import findings_text, judge
-from harness.judge.remeasure import offenders
+from harness.judge.remeasure import find_offenders, offenders
 from harness.judge.rules.quorum import decide
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
-from harness.records import Outcome
+from harness.records import Outcome, TraceEnd, to_json
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"
@@ -27,6 +28,11 @@ def plant_in(run, repeats, *, phase="release", extra=2 * MIB, meter="device_in_u
     )
 
 
+def again(run, policy, baselines, **options):
+    """What would be measured again."""
+    return offenders(run, policy, judge(run, policy, baselines, **options).verdict)
+
+
 @pytest.mark.parametrize(
     ("votes", "stands"),
     [([True, True, True, False, False], True), ([True, True, False, False, False], False), ([True, True, False, False], True)],
@@ -34,7 +40,7 @@ def plant_in(run, repeats, *, phase="release", extra=2 * MIB, meter="device_in_u
 )
 def test_half_of_the_runs_decide(votes, stands):
     """With their number, and how many were needed."""
-    decision = decide(votes, first=True, remeasured=True, shown="lie over it")
+    decision = decide([1.0 if vote else -1.0 for vote in votes], first=True, remeasured=True, shown="lie over it")
 
     assert decision.stands is stands
     assert decision.words.startswith(f"measured again, {sum(votes)} of {len(votes)} runs lie over it, and ")
@@ -44,8 +50,28 @@ def test_half_of_the_runs_decide(votes, stands):
 @pytest.mark.parametrize("first", [True, False])
 def test_without_further_repeats_the_rule_itself_decides(first):
     """And a quorum makes no finding where the rule made none."""
-    assert decide([True, False], first=first, remeasured=False, shown="x").stands is first
-    assert decide([True, True], first=False, remeasured=True, shown="x").stands is False
+    assert decide([1, -1], first=first, remeasured=False, shown="x").stands is first
+    assert decide([1, 1], first=False, remeasured=True, shown="x").stands is False
+
+
+@pytest.mark.parametrize(
+    ("excess", "noise"),
+    [
+        ([5, 5], False),
+        ([5], True),
+        ([160, 170], False),
+        ([159, 169], True),
+        ([1, -1], True),
+        ([0, 0], True),
+        ([1600, 1610, 1605], False),
+    ],
+    ids=["alike", "one run", "16 spreads", "less", "one of two", "at the limit", "three runs"],
+)
+def test_what_all_repeats_show_clearly_is_not_measured_again(excess, noise):
+    """Alike to the byte, or 16 times further beyond the limit than they lie apart; one run alone shows nothing clearly."""
+    assert decide(excess, first=True, remeasured=False, shown="x").may_be_noise is noise
+    assert decide(excess, first=False, remeasured=False, shown="x").may_be_noise is False
+    assert decide(excess, first=True, remeasured=True, shown="x").may_be_noise is False
 
 
 @pytest.mark.parametrize(("over", "broken"), [({1}, False), ({1, 3}, False), ({1, 3, 4}, True)])
@@ -130,39 +156,66 @@ def test_an_error_of_the_body_is_never_noise(synthetic_run, verdict_of, outcome)
 
 def test_only_the_points_of_findings_are_measured_again_and_once(synthetic_run, policy, baselines):
     """In the order of the plan, with the first sentence as the reason; after that a quorum has decided."""
-    plant_in(synthetic_run, {0, 1})
+    plant_in(synthetic_run, {1})
     run = load_run(synthetic_run.write())
-    (found,) = offenders(run, policy, judge(run, policy, baselines).verdict)
+    (found,) = again(run, policy, baselines)
     synthetic_run.further = {NAME: found.repeats}
-    again = load_run(synthetic_run.write())
+    more = load_run(synthetic_run.write())
 
     assert (found.point, found.repeats) == (NAME, 3)
     assert found.row() == {"kind": "remeasure", "point": NAME, "repeats": 3, "reason": found.reason}
     assert "with 2.0 MiB, limit 1.0 MiB" in found.reason
-    assert offenders(again, policy, judge(again, policy, baselines).verdict) == ()
+    assert again(more, policy, baselines) == ()
+
+
+def test_what_is_alike_in_all_repeats_is_not_measured_again(synthetic_run, policy, baselines):
+    """To the byte: that is no noise, and the finding stands."""
+    plant_in(synthetic_run, {0, 1})
+    run = load_run(synthetic_run.write())
+
+    assert judge(run, policy, baselines).verdict.exit_code is ExitCode.REGRESSION
+    assert again(run, policy, baselines) == ()
+
+
+@pytest.mark.parametrize(("traced_s", "measured"), [(5.0, 6), (4.9, 5)])
+def test_measuring_again_takes_no_longer_than_the_run_has(synthetic_run, policy, baselines, traced_s, measured):
+    """Six points that take 5 s, three times more each, against twice each and a trace: just as long, and a little too long."""
+    synthetic_run.keep_points(lambda point: point.scenario == "arrays")
+    for loader in ("eager", "lazy"):
+        synthetic_run.plant(
+            phase="release", meter="device_in_use", loader=loader, keep=True, extra=lambda point, repeat: 2 * MIB * repeat
+        )
+    trace = TraceEnd(point="", outcome=Outcome.OK, cause="", reason="none", file=None, launcher="spawn", duration_s=traced_s)
+    ends = [{"kind": "traced", **to_json(replace(trace, point=point.name))} for point in synthetic_run.points]
+    run = load_run(synthetic_run.write([*synthetic_run.rows(), *ends]))
+    found = find_offenders(run, policy, judge(run, policy, baselines, partial=True).verdict)
+
+    assert len(found.points) == measured
+    assert [check.point for check in found.left] == ["arrays-eager-image_count=1000"] * (6 - measured)
 
 
 def test_a_slope_has_all_its_points_measured_again(synthetic_run, policy, baselines):
     """And a policy without [remeasure] has none."""
-    synthetic_run.plant(phase="construct", meter="host_anon", extra=lambda point, repeat: 2048 * point.parameters["image_count"])
+    synthetic_run.plant(
+        phase="construct", meter="host_anon", extra=lambda point, repeat: (2048 + 512 * repeat) * point.parameters["image_count"]
+    )
     synthetic_run.keep_points(lambda point: point.scenario == "arrays")
     run = load_run(synthetic_run.write())
-    verdict = judge(run, policy, baselines, partial=True).verdict
 
-    assert [one.point for one in offenders(run, policy, verdict)] == LAZY_ARRAYS
-    assert offenders(run, policy.model_copy(update={"remeasure": None}), verdict) == ()
+    assert [one.point for one in again(run, policy, baselines, partial=True)] == LAZY_ARRAYS
+    assert again(run, policy.model_copy(update={"remeasure": None}), baselines, partial=True) == ()
 
 
 @pytest.mark.parametrize(
-    ("outcome", "again"),
+    ("outcome", "noise"),
     [(Outcome.DEVICE_OOM, True), (Outcome.CRASHED, True), (Outcome.ERROR, False), (Outcome.SKIPPED, False)],
 )
-def test_ends_that_would_be_the_same_again_are_not_measured_again(synthetic_run, policy, baselines, outcome, again):
+def test_ends_that_would_be_the_same_again_are_not_measured_again(synthetic_run, policy, baselines, outcome, noise):
     """An exception of the body is no noise."""
     synthetic_run.ends[NAME, 0] = (outcome, "for a reason", "epoch_0")
     run = load_run(synthetic_run.write())
 
-    assert [one.point for one in offenders(run, policy, judge(run, policy, baselines).verdict)] == ([NAME] if again else [])
+    assert [one.point for one in again(run, policy, baselines)] == ([NAME] if noise else [])
 
 
 def test_what_is_missing_is_not_noise(synthetic_run, policy, baselines):
@@ -198,7 +251,7 @@ def test_an_announced_repeat_that_is_missing_is_incomplete(synthetic_run, verdic
     verdict = verdict_of(synthetic_run, rows=announced(synthetic_run.rows()))
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "arrays / lazy / image_count=500 / repeat 4: no end of it was recorded" in verdict.sentence
+    assert "arrays / lazy / image_count=500 / repeat 4: it was announced because of a finding and not measured" in verdict.sentence
 
 
 def test_an_announcement_may_stand_after_what_it_announces(synthetic_run):
