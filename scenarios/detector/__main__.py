@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(f"{root} has no scenarios/gate.toml; start the detector in the project's root")
     environment = describe_environment(root, isolation="auto")
     about = {"code": _code(root), **{name: environment[name] for name in ("python", "tensorflow", "numpy", "cpu_count")}}
-    detector = Detector(options.out.resolve(), root, remeasure=False)
+    detector = Detector(options.out.resolve(), root)
     ledger = Ledger(detector.out, about)
     plants = PLANTS if options.only is None else tuple(plant_named(name) for name in options.only)
     wanted = _wanted(plants, options.modes, options.clean)

@@ -147,6 +147,7 @@ PLANTS = (
     _plant(_C, "variable_kept", "the images as a tf.Variable", IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _DEVICE)),
     _plant(_C, "truth_kept", "Y, complex64, at construction", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _DEVICE)),
     _plant(_C, "shared_memory_kept", "a copy in shared memory, for workers", IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _HOST)),
+    _plant(_C, "copy_in_another_process", "a helper process that holds all images", IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _HOST)),
     _plant(_C, "records_of_groups", "a dictionary for every group", BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "construct", _HOST)),
     _plant(
         _C, "coordinates_above_the_bar", "sixteen copies of the coordinates, float64, on the device",
@@ -154,7 +155,7 @@ PLANTS = (
     ),
     _plant(
         _C, "coordinates_on_the_host", "sixteen copies of the coordinates, float64, in numpy",
-        BAR_BYTES_PER_IMAGE, Per.IMAGE, ("baseline", "construct", _HOST),
+        BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "release", _HOST),
     ),
     _plant(_C, "distances_of_all_pairs", "a matrix of all distances, to find neighbours", 8, Per.PAIR, ("slope", "construct", _HOST)),
     # --- at construction, whatever the number of images ---
@@ -231,7 +232,6 @@ PLANTS = (
     # --- outside: memory that no meter of the child reads ---
     _plant(_C, "copy_in_a_mapped_file", "all images in a temporary file, mapped", IMAGE_BYTES, Per.IMAGE, None, is_outside=True),
     _plant(_C, "copy_in_a_memory_file", "all images in a file in memory that nobody maps", IMAGE_BYTES, Per.IMAGE, None, is_outside=True),
-    _plant(_C, "copy_in_another_process", "a helper process that holds all images", IMAGE_BYTES, Per.IMAGE, None, is_outside=True),
     _plant(_C, "array_of_the_module", "a table of a module, in numpy, before the first phase", 16 * BATCH_BYTES, Per.ONCE, None, is_outside=True),
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.judge.verdict import ExitCode
 from harness.plugin.options import DEFAULT_HOST_LIMIT_BYTES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S
 from harness.records import ROWS_FILE, RUN_FILE, Point
 from harness.run.devices import choose_device
@@ -26,6 +27,9 @@ MODES = ("serial", "workers", "resumed")
 """In one process; under pytest-xdist with two; killed half-way (SIGKILL) and resumed."""
 _JUDGEABLE = (0, 1)
 """What pytest exits with when all tests passed, or some failed: a planted bug may end its run another way than is expected."""
+_VERDICTS = frozenset(ExitCode) - {ExitCode.USAGE}
+_PRELOAD = "scipy.spatial"
+"""As pyproject.toml has it for the zygotes of pytest (memory_preload)."""
 _POLL_S = 0.02  # chosen: a child takes 0.5 s
 _SESSION_S = 1800.0
 """Chosen: thirty times the longest sweep; one that hangs ends the detector, not the day."""
@@ -41,7 +45,6 @@ class Detector:
 
     out: Path
     root: Path
-    remeasure: bool = True
     _own: threading.local = field(default_factory=threading.local)
     _opened: list[Launcher] = field(default_factory=list)
 
@@ -92,6 +95,7 @@ class Detector:
                 "timeout_s": DEFAULT_TIMEOUT_S,
                 "device": "auto",
                 "isolation": "auto",
+                "preload": [_PRELOAD],
                 "traces": False,
             },
         )
@@ -115,10 +119,10 @@ class Detector:
         return self.judge(run)
 
     def judge(self, run: Path) -> Seen:
-        """``python -m harness gate``, with the baseline of the start; raises DetectorError where it could not judge."""
-        again = ["--remeasure"] if self.remeasure else []
-        done = self._python("-m", "harness", "gate", str(run), "--partial", "--baselines", str(self.baselines), *again)
-        if done.stderr.strip() or done.returncode not in (0, 1, 3, 4, 5):
+        """The gate's command, with the baseline of the start and a quorum; raises DetectorError where it could not judge."""
+        options = ("--partial", "--remeasure", "--workers", "1", "--baselines", str(self.baselines))
+        done = self._python("-m", "harness", "gate", str(run), *options)
+        if done.returncode not in _VERDICTS:
             raise DetectorError(f"{run} cannot be judged: {_last(done)}")
         return seen_in(run, done.returncode)
 
@@ -130,7 +134,7 @@ class Detector:
     def _launcher(self) -> Launcher:
         """One for each thread: a launcher runs one child at a time."""
         if not hasattr(self._own, "launcher"):
-            self._own.launcher = open_launcher("auto", environment=os.environ, folder=self.root, preload=["scipy.spatial"])
+            self._own.launcher = open_launcher("auto", environment=os.environ, folder=self.root, preload=[_PRELOAD])
             self._opened.append(self._own.launcher)
         launcher: Launcher = self._own.launcher
         return launcher

@@ -1,9 +1,10 @@
 """Host memory of this process, from the kernel's own counters: looked at by the sampler, or, without it, at the edges.
 
-``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory: the
-number to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is
-the resident set with its peak, VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the
-kernel can drop: part of host_rss, apart from host_anon.
+``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory, and what
+processes hold that it has started (``harness.measure.family``): the number to gate. Its peak is bracketed
+(``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is the resident set with its peak,
+VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the kernel can drop: part of host_rss,
+apart from host_anon.
 
 Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was swapped out.
 """
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from harness.errors import MeterUnavailable
+from harness.measure.family import Family, family_of_this, with_family
 from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
 from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meters.base import MeterContext, polled, read_at_edges
@@ -41,6 +43,7 @@ class HostMeter:
         self._tells_anon = True
         self._watch: HostWatch | None = None
         self._start: HostState | None = None
+        self._family = Family(0, 0)
 
     def open(self) -> None:
         """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
@@ -60,7 +63,7 @@ class HostMeter:
 
     def begin(self) -> None:
         """Set VmHWM to what is resident now."""
-        self._watch = None
+        self._watch, self._family = None, family_of_this()
         if self._sampler is not None:
             try:
                 self._start = HostState(**self._sampler.ask({"begin": "host"}))
@@ -70,7 +73,11 @@ class HostMeter:
             self._watch = begin_host(self._counters)
 
     def end(self) -> tuple[Reading, ...]:
-        """The readings of the phase."""
+        """The readings of the phase; the first is that of this process and of those it has started."""
+        anon, *others = self._end_own()
+        return with_family(anon, self._family, family_of_this()), *others
+
+    def _end_own(self) -> tuple[Reading, ...]:
         if self._sampler is not None:
             try:
                 span = HostSpan(**self._sampler.ask({"end": "host"}))
