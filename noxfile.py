@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import nox
 
@@ -23,8 +24,10 @@ NO_DEVICE = 3
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, and --partial."""
+    """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, --partial, --bisect GOOD."""
     session.install("-e", ".")
+    if _option(session.posargs, "--bisect") is not None:
+        _bisect(session)
     _measure_and_judge(session, "gate", [])
 
 
@@ -100,15 +103,35 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> N
     if directory is None:
         directory = f"artifacts/{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         arguments += ["--memory-out", directory]
-    if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
-        arguments += ["-n", str(_workers())]
-    measured = _code(session, "pytest", "scenarios", *options, *arguments)
+    measured = _code(session, "pytest", "scenarios", *options, *_with_workers(arguments))
     if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
     again = ["--remeasure", "--workers", str(_workers())]
     if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *again, *partial):
         sys.exit(code)
+
+
+def _bisect(session: nox.Session) -> NoReturn:
+    """Find the commit that made memory worse since a good one; takes the options of the sweep."""
+    good, options = _without(session.posargs, "--bisect")
+    arguments = ["-m", "harness", "bisect", good, "--", "scenarios", *_with_workers(options)]
+    sys.exit(_code(session, "python", "-P", *arguments))
+
+
+def _with_workers(arguments: list[str]) -> list[str]:
+    given = any(argument.startswith(("-n", "--numprocesses")) for argument in arguments)
+    return arguments if given else [*arguments, "-n", str(_workers())]
+
+
+def _without(arguments: list[str], name: str) -> tuple[str, list[str]]:
+    """The value of an option that is there, and all other arguments."""
+    for place, argument in enumerate(arguments):
+        if argument == name:
+            return arguments[place + 1], [*arguments[:place], *arguments[place + 2 :]]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2], [*arguments[:place], *arguments[place + 1 :]]
+    raise KeyError(name)
 
 
 def _workers() -> int:

@@ -1,10 +1,11 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | accept | annotate | history | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``."""
 
 import argparse
 import contextlib
 import dataclasses
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for co
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one sentence on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    own, for_pytest = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
+    options.pytest = for_pytest
     try:
         return int(options.command(options))
     except DeviceUnavailable as error:
@@ -38,6 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.USAGE
     except BrokenPipeError:
         return ExitCode.USAGE
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What is for the command itself, and what follows ``--``; argparse would hand the first of those to an absent BAD."""
+    if arguments[:1] != ["bisect"] or "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
     _add_partial(gate)
+    _add_against(gate)
     gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
     gate.add_argument(
         "--remeasure",
@@ -101,6 +113,21 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
 
+    bisect = commands.add_parser(
+        "bisect",
+        help="find the commit that made memory worse, measuring each beside a good one",
+        usage="%(prog)s [-h] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]",
+        epilog="After --: what pytest is to measure, and how (default: scenarios). Exit codes: 0 no regression, 1 found, "
+        "2 an argument cannot be used, 3 could not measure.",
+    )
+    bisect.add_argument("good", metavar="GOOD", help="a revision that was good, or merge-base:REV")
+    bisect.add_argument("bad", metavar="BAD", nargs="?", default="HEAD", help="a revision that is bad (default: %(default)s)")
+    bisect.add_argument(
+        "--out", metavar="DIR", type=Path, help="where the runs of its steps are kept (default: artifacts/bisect-TIME)"
+    )
+    bisect.add_argument("--policy", metavar="FILE", type=Path, help="as of gate")
+    bisect.set_defaults(command=_bisect)
+
     history = commands.add_parser("history", help="how the accepted amounts of a point moved, as far as git remembers")
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
@@ -110,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
     _add_run(report)
+    _add_against(report)
     _add_partial(report)
     report.set_defaults(command=_report)
     return parser
@@ -158,6 +186,15 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("scenarios/baselines"),
         help="folder of committed baselines (default: %(default)s)",
+    )
+
+
+def _add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        metavar="DIR",
+        type=Path,
+        help="compare with this run instead of a baseline (default: RUN/then, where pytest --memory-against has measured it)",
     )
 
 
@@ -262,6 +299,21 @@ def _annotate(options: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
+def _bisect(options: argparse.Namespace) -> int:
+    from harness.bisecting import bisect
+
+    folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    return bisect(
+        Path.cwd(),
+        options.good,
+        options.bad,
+        folder,
+        pytest_options=options.pytest or ["scenarios"],
+        policy=options.policy,
+        show=lambda line: print(line, flush=True),
+    )
+
+
 def _history(options: argparse.Namespace) -> int:
     from harness.judge.history import histories
 
@@ -292,7 +344,9 @@ def _say(line: str) -> None:
 def _asked_gate(options: argparse.Namespace) -> "Gate":
     from harness.gating import Gate
 
-    return Gate(directory=options.run, policy=options.policy, baselines=options.baselines, partial=options.partial)
+    return Gate(
+        directory=options.run, policy=options.policy, baselines=options.baselines, partial=options.partial, against=options.against
+    )
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.judge.against import THEN_FOLDER, load_against
 from harness.judge.gate import Judgement, judge, write_judgement
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import ExitCode
+from harness.records import RUN_FILE
 
 if TYPE_CHECKING:
     from harness.remeasuring import Show, Step
@@ -30,12 +32,22 @@ class Gate:
     """None: what the run brings along, else the project's own."""
     baselines: Path
     partial: bool
+    against: Path | None = None
+    """The run to compare with; None: the one that was measured beside this one, or else a baseline."""
 
     def judge(self) -> tuple[Run, Policy, Judgement]:
         """Read the directory and apply every rule. Raises HarnessError where run, policy or baseline cannot be used."""
         run = load_run(self.directory)
         policy = choose_policy(self.policy, run.manifest)
-        return run, policy, judge(run, policy, self.baselines, partial=self.partial)
+        against = load_against(run, self.against)
+        return run, policy, judge(run, policy, self.baselines, partial=self.partial, against=against)
+
+    @property
+    def measured(self) -> tuple[Path, ...]:
+        """The run directories that measuring again has to add to: where two codes are compared, both."""
+        beside = self.directory / THEN_FOLDER
+        compared = self.against is None and (beside / RUN_FILE).exists()
+        return (self.directory, beside) if compared else (self.directory,)
 
 
 def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) -> tuple[Run, Judgement]:
@@ -49,10 +61,11 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
 
     run, policy, judgement = gate.judge()
     with hold_run_directory(gate.directory):
-        if was_broken_off(gate.directory):
+        if any(was_broken_off(directory) for directory in gate.measured):
             # First what is owed already: the verdict on half of it would announce still more.
-            with _progress(gate.directory, say) as show:
-                remeasure(gate.directory, Offenders(points=()), command=command, show=show, workers=workers)
+            for directory in gate.measured:
+                with _progress(directory, say) as show:
+                    remeasure(directory, Offenders(points=()), command=command, show=show, workers=workers)
             run, policy, judgement = gate.judge()
         found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
@@ -62,8 +75,10 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
                 f"{len(found.left)} findings are not measured again, because that would take longer than the run itself has "
                 f"taken: they stand as they are; the first is {found.left[0].subject}"
             )
-        with _progress(gate.directory, say) as show:
-            count = remeasure(gate.directory, found, command=command, show=show, workers=workers)
+        count = 0
+        for directory in gate.measured:
+            with _progress(directory, say) as show:
+                count += remeasure(directory, found, command=command, show=show, workers=workers)
     if count:
         run, policy, judgement = gate.judge()
     return run, judgement
@@ -96,8 +111,12 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
         tell(f"  {finding.finding}: {finding.sentence}")
     for check in verdict.overruled:
         tell(f"  overruled: {check.sentence}")
+    for check in verdict.better:
+        tell(f"  better: {check.sentence}")
     if gate.policy is None:
         tell(f"judged by {judgement.policy}")
+    if judgement.against:
+        tell(judgement.against)
     if page:
         from reports.html import write_report
 
@@ -109,7 +128,10 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
 def _progress(directory: Path, say: Tell) -> "Iterator[Show]":
     """A bar on a terminal, a line for each run elsewhere; nothing until the first run has ended."""
     if not sys.stderr.isatty():
-        yield lambda step: say(f"measured again {step.done} of {step.total}: {step.point}, repeat {step.repeat}: {step.outcome}")
+        side = " with the earlier code" if directory.name == THEN_FOLDER else ""
+        yield lambda step: say(
+            f"measured again{side} {step.done} of {step.total}: {step.point}, repeat {step.repeat}: {step.outcome}"
+        )
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

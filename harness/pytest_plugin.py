@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
 from harness.plugin.ending import end_session
-from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner
+from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
 from harness.plugin.junit import tell_junit
 from harness.plugin.marks import HELP, WANTED, read_tests
 from harness.plugin.options import as_typed, declare_options
@@ -14,10 +14,9 @@ from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make
 from harness.plugin.session import SESSION, RunSession, is_worker, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
-from harness.run.manifest import end_run
 from harness.run.traced import repeat_id
 
-__all__ = ["measure", "memory_run", "memory_runner"]  # fixtures, which pytest finds by their names in this module
+__all__ = ["measure", "memory_run", "memory_runner", "memory_turns"]  # fixtures, which pytest finds by their names in this module
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
@@ -82,10 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if WANTED in item.stash and RUNNER not in item.fixturenames:  # type: ignore[attr-defined]
             item.fixturenames.append(RUNNER)  # type: ignore[attr-defined]
     left_out = {item for item in items if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)}
-    if (resumed := session.resumed) is not None:
-        # Of a sweep; a test with a marker runs again, on what was measured, so that nothing it says is lost.
-        runs = {item: run for item in items if (run := run_of(item)) is not None}
-        left_out |= {item for item, (point, repeat) in runs.items() if not resumed.lacks(point.name, repeat)}
+    # Of a sweep; a test with a marker runs again, on what was measured, so that nothing it says is lost.
+    runs = {item: run for item in items if (run := run_of(item)) is not None}
+    left_out |= {item for item, (point, repeat) in runs.items() if not session.lacks(point.name, repeat)}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
@@ -163,12 +161,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
     if not run.is_there or config.getoption("collectonly"):
         return
     try:
-        end_run(run.directory)
+        run.finish()
         run.end = end_session(run, stopped=bool(session.shouldfail or session.shouldstop), show=_show(config))
     except RunDirectoryError as error:
         run.broken = str(error)
-    resumed = run.resumed
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and resumed is not None and len(resumed.measured) == resumed.run_count:
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and run.was_whole:
         session.exitstatus = pytest.ExitCode.OK  # nothing was missing
     if run.end is not None and run.end.findings:
         tell_junit(config, run.end.findings)
@@ -185,9 +182,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not run.is_there:
         return
     terminalreporter.section("memory")
+    alarming = {found.sentence for found in run.end.findings} if run.end is not None else set()
     try:
         for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed, end=run.end):
-            terminalreporter.line(line)
+            terminalreporter.line(line, red=line in alarming)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
 

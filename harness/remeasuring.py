@@ -20,10 +20,12 @@ from harness.judge.remeasure import Offenders
 from harness.records import Point, RunEnd
 from harness.resuming import Resumption, check_same_here, read_resumption
 from harness.run.announcing import write_row
+from harness.run.code import Code, read_subjects
 from harness.run.devices import Device, choose_device
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import end_run, note_remeasuring
 from harness.run.runner import Runner, void_run
+from harness.run.sides import revision_side, working_tree
 
 Measure = Callable[[Point, int], RunEnd]
 """Measures one repeat of one point; what it read is on disk when it returns."""
@@ -119,7 +121,7 @@ def device_of(manifest: Manifest) -> Device:
 def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasure:
     """What opens a runner with the settings that the run was started with; a launcher and a sampler for each thread."""
     settings: Mapping[str, Any] = manifest.settings
-    device = device_of(manifest)
+    device, code = device_of(manifest), _code_of(manifest, root)
 
     @contextlib.contextmanager
     def opened() -> Iterator[Measure]:
@@ -133,6 +135,7 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
             preparer=SpawnLauncher(),
             root=root,
             workspace=Path(settings.get("workspace", root / "artifacts" / "inputs")),
+            code=code,
             host_limit_bytes=settings["host_limit_bytes"],
             timeout_s=settings["timeout_s"],
         )
@@ -143,6 +146,21 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
             launcher.close()
 
     return opened
+
+
+def _code_of(manifest: Manifest, root: Path) -> Code:
+    """The code that a run measured, where it was one of two; a revision is unpacked again where its copy is not whole.
+
+    Raises UsageError where the code is not what it was.
+    """
+    was = manifest.code
+    if was is None:
+        return Code()
+    subjects = read_subjects(was.subjects)
+    side = revision_side(root, was.commit, subjects) if was.commit else working_tree(root, subjects)
+    if dict(side.content) != dict(was.content):
+        raise UsageError(f"{was.asked or 'the working tree'} is not what it was when the run was measured; measure it anew")
+    return side.code
 
 
 def _missing(resumption: Resumption) -> list[tuple[str, int]]:

@@ -136,6 +136,8 @@ def settings_of(path: Path) -> dict[str, Any]:
         "memory_host_budget": settings.get("host_limit_bytes"),
         "memory_timeout": settings.get("timeout_s"),
         "memory_no_trace": not settings.get("traces", False),
+        "memory_against": settings.get("against"),
+        "memory_revision": settings.get("revision"),
     }
 
 

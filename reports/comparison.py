@@ -30,7 +30,7 @@ def comparison_of(checks: Iterable[Check]) -> Comparison:
     origins = sorted({check.earlier_from for check in compared})
     origin = origins[0] if len(origins) == 1 else f"{origins[0]}, and {count(len(origins) - 1, 'other origin')}"
     moved = [check for check in compared if _change(check)]
-    beyond = sum(check.finding is not None for check in moved)
+    beyond = sum(check.finding is not None or check.better for check in moved)
     sentence = (
         f"{count(len(compared), 'amount')} compared with those {origin}: {beyond:,} moved beyond tolerance, "
         f"{len(moved) - beyond:,} within it, {len(compared) - len(moved):,} not by a byte."
@@ -66,7 +66,7 @@ def _row(check: Check, points: int) -> tuple[str, ...]:
         f"{100 * change / earlier:+,.1f} %" if earlier else "from 0 B",
         format_bytes(round(_tolerance(check))),
         f"{points:,}",
-        "" if check.finding is None else str(check.finding).replace("_", " "),
+        "better" if check.better else str(check.finding or "").replace("_", " "),
     )
 
 

@@ -1,13 +1,13 @@
 """summary.md: the verdict, the findings and what moved, for the reviewer of a pull request; the same words as the page."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.judge.files import write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from reports.page import OVERRULED, Page, Statement, make_page
+from reports.page import BETTER, OVERRULED, Page, Statement, make_page
 from reports.tables import Table
 from reports.words import count
 
@@ -21,6 +21,12 @@ _MOST_ALIKE = 6
 """Findings named beside one that says nearly the same: as many as the default sweep has sizes and stacks."""
 _LONGEST = 2_000
 """Characters of one sentence. Chosen: five lines; the last words of a child may be longer."""
+
+_HEADINGS: Mapping[str, str] = {
+    OVERRULED: "Measured again, and not confirmed by most of the runs",
+    BETTER: "Better than before, beyond tolerance",
+}
+"""What notes that begin so stand under."""
 
 # Punctuation that Markdown reads as markup anywhere, tables and mathematics included; "&" and "<" become entities, since
 # HTML is let through as it is. What would become a link or call somebody is written as an entity too. The last one: what is
@@ -48,7 +54,7 @@ def render(page: Page) -> str:
         escape(f"Exit code {page.exit_code}. {page.tally} {page.outcomes}"),
     )
     # In the order of what a reviewer can least do without; what there is no room for is left to the page.
-    rest = (*_findings(page), *_overruled(page), *_moves(page), *_notes(page), *_reproduce(page), *_traces(page), *_numbers(page))
+    rest = (*_findings(page), *_decided(page), *_moves(page), *_notes(page), *_reproduce(page), *_traces(page), *_numbers(page))
     return "\n\n".join((*first, *_that_fit(rest, MOST_CHARACTERS - sum(len(block) + 2 for block in first)))) + "\n"
 
 
@@ -113,13 +119,15 @@ def _in_short(statement: Statement) -> str:
     return _sentence(f"{statement.subject}{amounts}")
 
 
-def _overruled(page: Page) -> Iterator[str]:
-    overruled = [note.removeprefix(OVERRULED) for note in page.notes if note.startswith(OVERRULED)]
-    if overruled:
-        yield "### Measured again, and not confirmed by most of the runs"
-        yield "\n".join(f"- {_sentence(sentence)}" for sentence in overruled[:MAX_FINDINGS])
-        if len(overruled) > MAX_FINDINGS:
-            yield f"{len(overruled) - MAX_FINDINGS:,} more in the page."
+def _decided(page: Page) -> Iterator[str]:
+    """What is neither a finding nor something that the run cannot show, each kind below a heading of its own."""
+    for prefix, heading in _HEADINGS.items():
+        told = [note.removeprefix(prefix) for note in page.notes if note.startswith(prefix)]
+        if told:
+            yield f"### {heading}"
+            yield "\n".join(f"- {_sentence(sentence)}" for sentence in told[:MAX_FINDINGS])
+        if len(told) > MAX_FINDINGS:
+            yield f"{len(told) - MAX_FINDINGS:,} more in the page."
 
 
 def _moves(page: Page) -> Iterator[str]:
@@ -130,7 +138,7 @@ def _moves(page: Page) -> Iterator[str]:
 
 
 def _notes(page: Page) -> Iterator[str]:
-    notes = [note for note in page.notes if not note.startswith(OVERRULED)]
+    notes = [note for note in page.notes if not note.startswith(tuple(_HEADINGS))]
     if notes:
         yield "### What this run cannot show"
         yield "\n".join(f"- {_sentence(note)}" for note in notes)

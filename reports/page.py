@@ -18,6 +18,8 @@ from reports.words import EXIT_WORDS, count, rate, unavailable
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
+BETTER = "Better than before: "
+"""What a note begins with that tells of an amount below that of the code it was compared with, beyond tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ def make_page(
         verdict_word=EXIT_WORDS[verdict.exit_code],
         tone=verdict.exit_code.name.lower(),
         exit_code=int(verdict.exit_code),
-        sentence=verdict.sentence,
+        sentence=_sentence(judgement),
         tally=_tally(len(verdict.checks), len(verdict.findings)),
         notes=(*_notes(run, judgement), *traced.notes),
         pictures=pictures,
@@ -132,6 +134,12 @@ def make_page(
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
         provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run).items()},
     )
+
+
+def _sentence(judgement: Judgement) -> str:
+    """That of the verdict, and which two codes it compares, where it compares two."""
+    against = judgement.against
+    return f"{judgement.verdict.sentence} {against[0].upper()}{against[1:]}." if against else judgement.verdict.sentence
 
 
 def _commit(environment: Mapping[str, object]) -> str:
@@ -192,6 +200,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
     yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)
+    yield from (f"{BETTER}{check.sentence}" for check in judgement.verdict.better)
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
 
 
@@ -206,6 +215,8 @@ def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
             "points": len(run.points),
             "repeats": manifest.repeats,
         },
+        **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
+        **({"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}),
         "Device": manifest.device.model_dump(),
         "Environment": manifest.environment,
         "A baseline has to share": manifest.comparability,

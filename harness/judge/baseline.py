@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,13 +197,33 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
     if gaps:
         more = f" ({len(gaps) - 1} more)" if len(gaps) > 1 else ""
         raise BaselineError(f"{run.path} cannot become a baseline: {gaps[0]}{more}")
-    by = _acceptance(run, reason.strip(), accepted)
-    amounts, sources = amounts_by_place(run.phases), sources_of(run.phases)
-    points = {point.name: _accepted_point(point, amounts, sources, meters, _for(point, by, run)) for point in run.points}
+    points = recorded_points(run, reason=reason, accepted=accepted, meters=meters)
     empty = next((point.name for point in run.points if point.expected is Outcome.OK and not points[point.name].phase), None)
     if empty is not None:
         raise BaselineError(f"{run.path} cannot become a baseline: {empty} has no reading of {' or '.join(meters)}")
     return Baseline(key=dict(sorted(run.manifest.comparability.items())), point=points)
+
+
+def recorded_points(
+    run: Run,
+    *,
+    reason: str,
+    accepted: str,
+    meters: Collection[str] = LOADER_METERS,
+    settled: Callable[[Sequence[int]], int] = min,
+) -> dict[str, BaselinePoint]:
+    """What every point of a run took, by name, as far as it was measured; as ``from_run``, of an incomplete run too.
+
+    Of several repeats the smallest counts; of a point that was measured again, the one that ``settled`` chooses.
+    """
+    by = _acceptance(run, reason.strip(), accepted)
+    amounts, sources = amounts_by_place(run.phases), sources_of(run.phases)
+    return {
+        point.name: _accepted_point(
+            point, amounts, sources, meters, _for(point, by, run), typical=settled if run.further.get(point.name) else min
+        )
+        for point in run.points
+    }
 
 
 def launchers_of(run: Run) -> str:
@@ -234,7 +254,9 @@ def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:
 
 
 def _acceptance(run: Run, reason: str, date: str) -> Acceptance:
-    environment = run.manifest.environment
+    environment, code = run.manifest.environment, run.manifest.code
+    if code is not None and code.commit:  # not what lay in the folder, but a revision taken from git
+        environment = {**environment, "git_commit": code.commit, "git_dirty": False}
     return Acceptance(
         date=date,
         run=run.manifest.run_id,
@@ -263,6 +285,8 @@ def _accepted_point(
     sources: Mapping[tuple[str, str], tuple[str, ...]],
     meters: Collection[str],
     accepted: Acceptance,
+    *,
+    typical: Callable[[Sequence[int]], int] = min,
 ) -> BaselinePoint:
     phases: dict[str, dict[str, Recorded]] = {}
     for phase in point.phases:
@@ -271,9 +295,9 @@ def _accepted_point(
             retained = amounts.get((point.name, phase, meter, "retained"))
             if growth and retained:
                 phases.setdefault(phase, {})[meter] = Recorded(
-                    growth_bytes=min(growth),
+                    growth_bytes=typical(growth),
                     growth_spread_bytes=max(growth) - min(growth),
-                    retained_bytes=min(retained),
+                    retained_bytes=typical(retained),
                     retained_spread_bytes=max(retained) - min(retained),
                     source=", ".join(sources.get((point.name, meter), ())) or None,
                 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.judge.against import Against, with_tolerances
 from harness.judge.baseline import find
 from harness.judge.completeness import take_census
 from harness.judge.files import write_text
@@ -44,14 +45,19 @@ class Judgement:
     fits: pd.DataFrame
     policy: str = "the policy"
     """Where the policy came from."""
+    against: str = ""
+    """Which two codes were compared, in a sentence; empty where it was a baseline."""
 
 
-def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = False) -> Judgement:
+def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = False, against: Against | None = None) -> Judgement:
     """Apply every rule. The order of the run's rows changes nothing; what points were measured again, a quorum decides.
 
     With ``partial`` only what the run planned is asked for: points of the baseline and rules without a point in it do
-    not count as missing. Raises BaselineError when the baseline's file is damaged.
+    not count as missing. With ``against`` the run is compared with what was measured beside it, instead of a baseline from the
+    folder. Raises BaselineError when the baseline's file is damaged.
     """
+    if against is not None:
+        policy = with_tolerances(policy)
     fits = fit_run(run)
     evidence = Evidence(
         run=run,
@@ -60,14 +66,16 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
         readings=readings_by_place(run.phases),
         declared=declared_by_point(run.phases),
         census=take_census(run),
-        baseline=find(baselines_folder, run.manifest.comparability),
+        baseline=find(baselines_folder, run.manifest.comparability) if against is None else against.baseline,
+        against=against,
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),
         partial=partial,
     )
     table = fits_table(fits)
     checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
-    return Judgement(Verdict((*checks, *_toothless(checks, policy))), table, policy.source)
+    compared = "" if against is None else against.sentence
+    return Judgement(Verdict((*checks, *_toothless(checks, policy))), table, policy.source, compared)
 
 
 def _toothless(checks: Sequence[Check], policy: Policy) -> Iterator[Check]:
@@ -128,6 +136,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "exit_code": int(verdict.exit_code),
         "sentence": verdict.sentence,
         "policy": judgement.policy,
+        **({"against": judgement.against} if judgement.against else {}),
         "tables": {name: digest(text().encode()) for name, text in derived_tables(run, judgement.fits).items()},
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],

@@ -25,6 +25,25 @@ class Device(BaseModel):
     driver: StrictStr
 
 
+class CodeSide(BaseModel):
+    """One of two codes that a run compares (``harness.run.sides``)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    asked: StrictStr
+    """The revision as the user named it; empty for the working tree."""
+    commit: StrictStr
+    date: StrictStr
+    title: StrictStr
+    """First line of the commit's message."""
+    subjects: tuple[StrictStr, ...] = Field(min_length=1)
+    """The packages under test, by their paths in the repository."""
+    packages: Mapping[StrictStr, StrictStr] = Field(min_length=1)
+    """The folder that each package was to be imported from, by its name."""
+    content: Mapping[StrictStr, StrictStr]
+    """A checksum of the files of each; equal ones are equal code."""
+
+
 class Manifest(BaseModel):
     """The contents of run.json; amounts in bytes, times in ISO 8601."""
 
@@ -46,6 +65,10 @@ class Manifest(BaseModel):
     """What the run is to be judged by, with the keys of a policy file; None where it brings none of its own."""
     asked: tuple[StrictStr, ...] = ()
     """Tests that were to measure something, each of which has to have announced a point."""
+    code: CodeSide | None = None
+    """Which code was measured, where two are compared."""
+    against: CodeSide | None = None
+    """Which code it is compared with; its run is in the folder ``then``."""
     remeasured: tuple[Mapping[str, Any], ...] = ()
     """Each time that points were measured again: when, at which commit, and which points."""
     root: StrictStr | None = None

@@ -86,12 +86,15 @@ class Policy(BaseModel):
 def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
     """The policy to judge a run by: the file that is named, else what the run brings along, else the project's own.
 
+    A run that compares two codes needs none: there are tolerances for that (``judge.against``).
     Raises PolicyError as ``read_policy`` does.
     """
     if path is not None:
         return read_policy(path)
     if manifest.policy is not None:
         return parse_policy(manifest.policy, RUNS_OWN)
+    if not DEFAULT_POLICY.exists() and manifest.code is not None:
+        return Policy(schema_version=SCHEMA_VERSION).called("the default tolerances of a comparison")
     if not DEFAULT_POLICY.exists():
         raise PolicyError(f"the run brings no policy of its own, and there is no {DEFAULT_POLICY} here; name one with --policy")
     return read_policy(DEFAULT_POLICY)

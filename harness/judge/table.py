@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.naming import columns_of
-from harness.judge.rows import Rows, read_rows
+from harness.judge.rows import Rows, RunKey, read_rows
 from harness.judge.sealed import broken_seal
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
 
@@ -85,6 +85,8 @@ class Run:
     """Repeats that were announced beyond the plan, by the name of the point."""
     tests: frozenset[str]
     """The tests that have announced a point."""
+    code: Mapping[RunKey, Mapping[str, str]]
+    """The file that each package of the user's was imported from, by run; a run that was killed early may be absent."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
     problems: tuple[str, ...]
@@ -117,6 +119,7 @@ def load_run(path: Path) -> Run:
         own_repeats=rows.own_repeats,
         further=rows.further,
         tests=frozenset(rows.tests),
+        code=rows.code,
         traces=rows.traces,
         problems=tuple(rows.problems),
     )

@@ -89,6 +89,8 @@ class Check:
     """These readings, all repeats of them."""
     decision: str = ""
     """How a quorum decided, where points were measured again; also where the check holds because of it."""
+    better: bool = False
+    """Holds, and takes less than what it is compared with, beyond tolerance: good news that nobody has to act on."""
     remeasure: bool = False
     """True for a finding that measuring its points again could settle: one that may be noise."""
 
@@ -111,6 +113,11 @@ class Verdict:
         return tuple(check for check in self.checks if check.decision and not check.finding)
 
     @property
+    def better(self) -> tuple[Check, ...]:
+        """The checks that hold, and take less than the code that they are compared with."""
+        return tuple(check for check in self.checks if check.better)
+
+    @property
     def exit_code(self) -> ExitCode:
         """The gravest finding decides; a verdict without a single check is incomplete, never a pass."""
         if not self.checks:
@@ -127,7 +134,8 @@ class Verdict:
         if not findings:
             overruled = len(self.overruled)
             after = f", {overruled} of them after a quorum of repeats overruled single ones" if overruled else ""
-            return f"Pass: all {len(self.checks)} checks hold{after}."
+            less = f"; {len(self.better)} take less than before, beyond tolerance" if self.better else ""
+            return f"Pass: all {len(self.checks)} checks hold{after}{less}."
         first, others = findings[0], len(findings) - 1
         more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"

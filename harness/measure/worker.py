@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import dataclasses
 import faulthandler
+import importlib
 import json
 import os
 import resource
@@ -156,8 +157,17 @@ def _arrange(job: Job) -> None:
     arrange_imports(job.import_paths, root=str(Path.cwd()), kept_out=job.kept_out, subjects=job.subjects)
 
 
+def _import_ours(job: Job) -> None:
+    """Before the user's folders come first: one of them may hold a file called like a module that our instruments import."""
+    for name in filter(None, (job.prepare_device, *job.meters, job.tracer)):
+        module = name.partition(":")[0]
+        if module.partition(".")[0] == __name__.partition(".")[0]:
+            importlib.import_module(module)
+
+
 def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
+    _import_ours(job)
     _arrange(job)
     body = load(job.body)
     told = _tell_code(job, {}, emit)

@@ -1,5 +1,6 @@
 """The end of a session with markers, in the process that the user started: all points are judged together."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ from harness.plugin.options import as_typed
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession
 from harness.plugin.text_table import text_table
+from harness.records import Point, RunEnd
 from harness.run.announcing import announce_repeats
-from harness.run.manifest import end_run
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
     from harness.judge.verdict import Check
+    from harness.remeasuring import Measure, Step
 
 MOST_ROWS = 40
 """Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all of them."""
@@ -98,24 +100,40 @@ def _was_told(check: "Check", session: RunSession) -> bool:
 
 
 def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Callable[[str], None]) -> bool:
-    """Measure the points of findings again that may be noise; whether there were any."""
-    from harness.judge.remeasure import offenders
+    """Measure the points of findings again that may be noise, and what a resumed run still owes; whether there were any."""
+    from harness.judge.remeasure import find_offenders
     from harness.plugin.judging import policy_of
+    from harness.remeasuring import remeasure
 
-    again = offenders(run, policy_of(run), judgement.verdict)
-    if not again:
-        return False
-    names = ", ".join(offender.point for offender in again)
-    show(f"memory: measuring {len(again)} {'point' if len(again) == 1 else 'points'} again, {again[0].repeats} times: {names}")
-    with running.open_runner(session) as runner:
-        for offender in again:
-            point = next(point for point in run.points if point.name == offender.point)
-            first = len(run.repeats_of(point.name))
-            announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
-            for repeat in range(first, first + offender.repeats):
-                runner.measure(point, repeat)
-    end_run(session.directory)
-    return True
+    found = find_offenders(run, policy_of(run), judgement.verdict)
+    if found.points:
+        number, names = len(found.points), ", ".join(offender.point for offender in found.points)
+        show(f"memory: measuring {number} {'point' if number == 1 else 'points'} again, {found.points[0].repeats} times: {names}")
+    for directory in session.directories[1:]:
+        for offender in found.points:
+            announce_repeats(directory, offender.point, offender.repeats, reason=offender.reason)
+
+    @contextlib.contextmanager
+    def opened() -> "Iterator[Measure]":
+        with running.open_runner(session) as runner:
+            turns = running.turns_of(session, runner)
+
+            def measure(point: Point, repeat: int) -> RunEnd:
+                end = turns.measure(point, repeat)
+                assert end is not None  # noqa: S101 - nobody has measured what was announced just now
+                return end
+
+            yield measure
+
+    workers = int(getattr(session.config.option, "numprocesses", None) or 1)
+    count = remeasure(session.directory, found, command=session.command, show=_untold, workers=workers, open_measure=opened)
+    if count:
+        session.finish()
+    return count > 0
+
+
+def _untold(step: "Step") -> None:
+    """The line before them says which they are."""
 
 
 def _table(run: "Run") -> Iterator[str]:

@@ -12,10 +12,11 @@ from harness.plugin.measuring import Measured, NotChosen, measure_point
 from harness.plugin.result import MemoryRun
 from harness.plugin.session import SESSION
 from harness.plugin.settings import read_call
+from harness.plugin.sides import Turns
 from harness.records import Point, RunEnd
-from harness.run.runner import Runner, void_run
+from harness.run.runner import Runner
 
-RUNNER = "memory_runner"
+RUNNER = "memory_turns"
 """The fixture that every measuring test needs, by a marker too."""
 FINDING_PROPERTY = "memory_finding"
 POINT_PROPERTY = "memory_point"
@@ -38,19 +39,23 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
         yield runner
 
 
+@pytest.fixture(scope="session")
+def memory_turns(memory_runner: Runner, pytestconfig: pytest.Config) -> Turns:
+    """What measures a run: the runner, in turns with one of the code that it is compared with, where there is one."""
+    return running.turns_of(pytestconfig.stash[SESSION], memory_runner)
+
+
 @pytest.fixture
-def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd]:
+def measure(memory_turns: Turns, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd | None]:
     """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk when it returns.
 
     ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
+    Where two codes are compared, both are measured, and the end is that of the later.
     """
-    session = request.config.stash[SESSION]
 
-    def measure(point: Point, repeat: int) -> RunEnd:
+    def measure(point: Point, repeat: int) -> RunEnd | None:
         try:
-            if session.resumed is not None and (point.name, repeat) in session.resumed.void:
-                void_run(session.directory, point.name, repeat, "it was broken off, and the run was resumed")
-            return memory_runner.measure(point, repeat)
+            return memory_turns.measure(point, repeat)
         except RunDirectoryError as error:
             _stop(request.node, error)
 
@@ -58,7 +63,7 @@ def measure(memory_runner: Runner, request: pytest.FixtureRequest) -> Callable[[
 
 
 @pytest.fixture
-def memory_run(memory_runner: Runner, request: pytest.FixtureRequest) -> MemoryRunFixture:
+def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRunFixture:
     """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory of a body, phase by phase.
 
     The body is measured at once, in children of its own: ``run["epoch"].device_in_use.growth_bytes``. The test fails where it
@@ -78,7 +83,7 @@ def memory_run(memory_runner: Runner, request: pytest.FixtureRequest) -> MemoryR
                 "memory_run('package.module:function', ...)",
                 pytrace=False,
             )
-        return _measure(item, memory_runner, call=(body, arguments))
+        return _measure(item, memory_turns, call=(body, arguments))
 
     return memory_run
 
@@ -90,10 +95,10 @@ def measure_marked(item: pytest.Item) -> None:
         item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
 
 
-def _measure(item: pytest.Item, runner: Runner, *, call: tuple[str | None, Mapping[str, Any]] | None) -> MemoryRun:
+def _measure(item: pytest.Item, turns: Turns, *, call: tuple[str | None, Mapping[str, Any]] | None) -> MemoryRun:
     found: Measured | HarnessError | NotChosen
     try:
-        found = _measured(item, runner, call)
+        found = _measured(item, turns, call)
     except (HarnessError, NotChosen) as error:
         found = error  # told below, where it is not shown as what led to another exception
     if isinstance(found, NotChosen):
@@ -109,14 +114,14 @@ def _measure(item: pytest.Item, runner: Runner, *, call: tuple[str | None, Mappi
     return found.run
 
 
-def _measured(item: pytest.Item, runner: Runner, call: tuple[str | None, Mapping[str, Any]] | None) -> Measured:
+def _measured(item: pytest.Item, turns: Turns, call: tuple[str | None, Mapping[str, Any]] | None) -> Measured:
     wanted, session = item.stash[WANTED], item.config.stash[SESSION]
     settings, parameters = wanted.settings, wanted.parameters
     if call is not None:
         body, arguments = call
         settings, parameters = read_call(settings, parameters, body, arguments, item.config.rootpath)
     point = make_point(wanted.scenario, settings, parameters)
-    return measure_point(session, runner, point, repeats=settings.repeats, test=item.nodeid, planned=call is None)
+    return measure_point(session, turns, point, repeats=settings.repeats, test=item.nodeid, planned=call is None)
 
 
 def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.judge.against import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
@@ -49,7 +50,7 @@ def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
     """The whole run directory, by what the markers promise. ``partial``: the user has left points out on purpose."""
     run = load_run(directory)
     policy = policy_of(run)
-    judgement = judge(run, policy, NO_BASELINES, partial=partial)
+    judgement = judge(run, policy, NO_BASELINES, partial=partial, against=load_against(run, None))
     if partial or run.manifest.policy is None:
         # That no limit applies to what was measured is no accident then: tests assert, or were deselected with their limits.
         checks = tuple(check for check in judgement.verdict.checks if check.subject != policy.source)

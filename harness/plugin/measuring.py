@@ -8,9 +8,9 @@ from harness.errors import UsageError
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import MeasuredBefore, RunSession
+from harness.plugin.sides import Turns
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.run.announcing import announce_point, announce_repeats
-from harness.run.runner import Runner, void_run
 
 if TYPE_CHECKING:
     from harness.judge.verdict import Check
@@ -28,7 +28,7 @@ class Measured:
     findings: tuple[str, ...]
 
 
-def measure_point(session: RunSession, runner: Runner, point: Point, *, repeats: int | None, test: str, planned: bool) -> Measured:
+def measure_point(session: RunSession, turns: Turns, point: Point, *, repeats: int | None, test: str, planned: bool) -> Measured:
     """Measure all repeats of a point, and its trace; judge it alone; measure it again where that could settle a finding.
 
     ``repeats`` is what the test says itself; an option goes before it. What a resumed run has already is not measured again.
@@ -45,30 +45,21 @@ def measure_point(session: RunSession, runner: Runner, point: Point, *, repeats:
     from_byte = (session.directory / ROWS_FILE).stat().st_size if before is None and session.resumed is None else 0
     count = session.repeats_of(repeats)
     if before is None and (not planned or count != session.repeats):
-        announce_point(session.directory, point, test=test, repeats=count)
+        for directory in session.directories:
+            announce_point(directory, point, test=test, repeats=count)
     owed = before.repeats if before is not None else count + session.further_of(point)
     session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed)
     for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
-        _measure(session, runner, point, repeat, again=before is not None)
+        turns.measure(point, repeat, again="its test was run again" if before is not None else "")
     findings, offender = judge_point(session.directory, point)
     if offender is not None:
-        announce_repeats(session.directory, point.name, offender.repeats, reason=offender.reason)
+        for directory in session.directories:
+            announce_repeats(directory, point.name, offender.repeats, reason=offender.reason)
         session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed + offender.repeats)
         for repeat in range(owed, owed + offender.repeats):
-            _measure(session, runner, point, repeat, again=False)
+            turns.measure(point, repeat)
         findings, _ = judge_point(session.directory, point)
     return Measured(read_run(session.directory, point, from_byte=from_byte), tuple(_sentences(session, point, findings)))
-
-
-def _measure(session: RunSession, runner: Runner, point: Point, repeat: int, *, again: bool) -> None:
-    resumed, run = session.resumed, (point.name, repeat)
-    if again and repeat != TRACED_REPEAT:
-        void_run(session.directory, *run, "its test was run again")
-    elif resumed is not None and run in resumed.measured:
-        return
-    elif resumed is not None and run in resumed.void:
-        void_run(session.directory, *run, "it was broken off, and the run was resumed")
-    runner.measure(point, repeat)
 
 
 def _twice(point: Point, other: str, test: str) -> str:

@@ -28,6 +28,8 @@ DEFAULTS: Mapping[str, Any] = {
     "memory_host_budget": DEFAULT_HOST_LIMIT_BYTES,
     "memory_timeout": DEFAULT_TIMEOUT_S,
     "memory_no_trace": False,
+    "memory_against": None,
+    "memory_revision": None,
 }
 """Settings of a run where no option is given, by their names in pytest's configuration. The options themselves have no
 defaults, so that a resumed run can tell those that were given from those that it knows."""
@@ -50,6 +52,15 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "action": "append",
         "help": "measure only points whose names match, as 'loading-lazy-*' (* ? [abc]; may be given several times); tests that "
         "measure nothing run as ever",
+    },
+    "against": {
+        "metavar": "REV",
+        "help": "measure the packages that memory_subject names at this git revision as well (a commit, branch, tag, or "
+        "merge-base:origin/main), in turns with the working tree, so that the gate compares the two instead of asking a baseline",
+    },
+    "revision": {
+        "metavar": "REV",
+        "help": "with against: measure this git revision instead of the working tree",
     },
     "repeats": {
         "metavar": "N",
@@ -97,6 +108,12 @@ def declare_options(parser: pytest.Parser) -> None:
     )
     for name, settings in _OPTIONS.items():
         group.addoption(f"{_PREFIX}{name}", default=None, **settings)
+    parser.addini(
+        "memory_subject",
+        "packages under test, by their paths from the project's root (mypkg, src/mypkg): what two revisions are compared in",
+        type="args",
+        default=[],
+    )
     parser.addini(
         "memory_preload",
         "libraries that scenario bodies import and that the zygote may import for all of them, before it forks; never the code "

@@ -1,10 +1,13 @@
 """What measures the points of a session: a runner on the session's device, with the launcher that its options choose."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.plugin.session import RunSession
+from harness.plugin.sides import NOW, THEN, Turns
+from harness.run.code import Code
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
 
@@ -26,6 +29,7 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
         preparer=SpawnLauncher(),
         root=config.rootpath,
         workspace=config.rootpath / "artifacts" / "inputs",
+        code=Code() if session.sides is None else session.sides.now.code,
         host_limit_bytes=config.getoption("memory_host_budget"),
         timeout_s=config.getoption("memory_timeout"),
     )
@@ -34,3 +38,15 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
     finally:
         runner.close()
         launcher.close()
+
+
+def turns_of(session: RunSession, runner: Runner) -> Turns:
+    """What measures a run with the code of the session, and in turns with that which it is compared with."""
+    if session.sides is None:
+        return Turns(runners={NOW: runner}, directories={NOW: session.directory}, resumed={NOW: session.resumed})
+    then = dataclasses.replace(runner, run_directory=session.then_directory, code=session.sides.then.code)
+    return Turns(
+        runners={NOW: runner, THEN: then},
+        directories={NOW: session.directory, THEN: session.then_directory},
+        resumed={NOW: session.resumed, THEN: session.resumed_then},
+    )

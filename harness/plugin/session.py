@@ -14,22 +14,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from harness.errors import UsageError
 from harness.plugin.options import DEFAULTS, as_typed, settle_options
+from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
 from harness.run.devices import Device, choose_device
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
+    end_run,
     hold_run_directory,
     make_run_directory,
     note_resumption,
     start_run,
 )
+from harness.run.sides import THEN_FOLDER, Sides
 from harness.run.traced import log_name
 
 if TYPE_CHECKING:
@@ -58,6 +61,10 @@ class RunSession:
     """Whether an option says how often, which then goes before what a test says."""
     resumed: "Resumption | None" = None
     """What was there already of the run that is gone on with; None for a new run."""
+    sides: Sides | None = None
+    """The two codes that are measured; None where it is whatever Python finds."""
+    resumed_then: "Resumption | None" = None
+    """As ``resumed``, of the run of the earlier code."""
     collected: Sequence[pytest.Item] = ()
     """All tests, before -k and its like choose from them."""
     mistakes: str = ""
@@ -99,6 +106,7 @@ class RunSession:
             session._resume(resume)
         elif config.getoption("memory_device") == "gpu" or config.getoption("memory_device_budget") is not None:
             session.device()
+        session.sides = settle_sides(config, resume)
         if asked is not None and not config.getoption("collectonly"):
             make_run_directory(asked)
         return session
@@ -109,6 +117,8 @@ class RunSession:
         vars(config.option).update(json.loads(told["memory_settings"]))
         session = cls(config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"]))
         session.resumed = _resumption_from(told["memory_resumed"])
+        session.resumed_then = _resumption_from(told["memory_resumed_then"])
+        session.sides = Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None
         return session
 
     def for_worker(self) -> dict[str, str]:
@@ -116,6 +126,8 @@ class RunSession:
         return {
             "memory_run_directory": str(self.directory),
             "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
+            "memory_resumed_then": "" if self.resumed_then is None else self.resumed_then.to_json(),
+            "memory_sides": "" if self.sides is None else json.dumps(self.sides.to_json()),
             "memory_repeats_given": "yes" if self.repeats_given else "",
             "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
         }
@@ -126,6 +138,29 @@ class RunSession:
         here = self.config.invocation_params.dir
         inside = self.directory.is_absolute() and self.directory.is_relative_to(here)
         return str(self.directory.relative_to(here) if inside else self.directory)
+
+    @property
+    def then_directory(self) -> Path:
+        """The run directory of the earlier code, where two are compared."""
+        return self.directory / THEN_FOLDER
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The run directory, and that of the earlier code where two are compared."""
+        return (self.directory,) if self.sides is None else (self.directory, self.then_directory)
+
+    def lacks(self, point: str, repeat: int) -> bool:
+        """Whether a run has to be measured, on either side; in a new run every one has to."""
+        if self.resumed is None:
+            return True
+        then = self.resumed_then
+        return self.resumed.lacks(point, repeat) or (then is not None and then.lacks(point, repeat))
+
+    @property
+    def was_whole(self) -> bool:
+        """Whether the run that is resumed has nothing left to measure, on either side."""
+        resumed = [one for one in (self.resumed, self.resumed_then) if one is not None]
+        return bool(resumed) and all(len(one.measured) == one.run_count for one in resumed)
 
     @property
     def is_there(self) -> bool:
@@ -171,30 +206,49 @@ class RunSession:
 
             check_plan(self.directory, plan.collected)
             return
-        config, device = self.config, self.device()
+        device = self.device()
         for point in plan.points:
             device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
+        if self.sides is None:
+            self._start(self.directory, plan, traces=plan.traces, sides={})
+            return
+        now, then = self.sides.now.to_json(), self.sides.then.to_json()
+        self._start(self.directory, plan, traces=plan.traces, sides={"code": now, "against": then})
+        # What was alive at a peak is asked of the code that is judged; of the other one the amounts are enough.
+        self._start(self.then_directory, plan, traces=False, sides={"code": then})
+
+    def _start(self, directory: Path, plan: "Plan", *, traces: bool, sides: Mapping[str, Any]) -> None:
+        config = self.config
         start_run(
-            self.directory,
+            directory,
             points=plan.points,
             swept=plan.collected,
             policy=plan.policy,
             asked=plan.asked,
             repeats=self.repeats,
-            device=device,
-            command=self._command(),
+            device=self.device(),
+            command=self.command,
             root=config.rootpath,
             settings={
                 "host_limit_bytes": config.getoption("memory_host_budget"),
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("memory_device"),
                 "isolation": config.getoption("memory_isolation"),
-                "traces": plan.traces,
+                "preload": list(config.getini("memory_preload")),
+                "traces": traces,
                 "judged_by_pytest": plan.judged,
                 "left_out": plan.left_out,
                 "repeats_given": self.repeats_given,
+                "against": config.getoption("memory_against"),
+                "revision": config.getoption("memory_revision"),
             },
+            sides=sides,
         )
+
+    def finish(self) -> None:
+        """Note the end of the run, and that of the code it is compared with. Raises RunDirectoryError."""
+        for directory in self.directories[::-1]:
+            end_run(directory)
 
     def begin(self) -> None:
         """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
@@ -203,9 +257,10 @@ class RunSession:
         self.begun = True
         if self.resumed is None:
             self.held.enter_context(hold_run_directory(self.directory))
-        else:
-            already = len(self.resumed.measured)
-            note_resumption(self.directory, command=self._command(), root=self.config.rootpath, already=already)
+        for directory, resumed in zip(self.directories, (self.resumed, self.resumed_then), strict=False):
+            if resumed is not None:
+                already = len(resumed.measured)
+                note_resumption(directory, command=self.command, root=self.config.rootpath, already=already)
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, _stop)
             self.held.callback(signal.signal, signal.SIGTERM, before)
@@ -219,8 +274,15 @@ class RunSession:
             set_damage_aside(resume)
         self.resumed = read_resumption(resume)
         self.repeats_given = self.resumed.repeats_given
+        if (then := resume / THEN_FOLDER).exists():
+            check_same_here(then, self.device(), self.config.rootpath)
+            if not self.config.getoption("collectonly"):
+                set_damage_aside(then)
+            self.resumed_then = read_resumption(then)
 
-    def _command(self) -> str:
+    @property
+    def command(self) -> str:
+        """What the user typed."""
         return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
 
 

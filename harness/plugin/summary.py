@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.run.ends import ends_of
-from harness.run.manifest import has_ended, plans_anything
+from harness.run.manifest import has_ended, plans_anything, sides_of
+from harness.run.sides import THEN_FOLDER
 from harness.run.traced import traces_in_words
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     outcomes = Counter(str(end.outcome) for end in ends)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     yield f"{len(ends)} runs measured ({counted}) in {shown}"
+    if (then := directory / THEN_FOLDER).exists():
+        asked = sides_of(directory)["against"]["asked"]
+        yield f"{len(ends_of(then))} runs of {asked} beside them in {shown}/{THEN_FOLDER}"
     yield from traces_in_words(directory)
     if resumed is not None:
         yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
@@ -36,5 +40,8 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"judge them:  python -m harness gate {shown}"
         return
     yield from end.lines
+    if end.findings:
+        number = len(end.findings)
+        yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
     yield f"judge them again, or see the page:  python -m harness gate {shown} --page"

@@ -59,6 +59,7 @@ def start_run(
     swept: Sequence[Point] | None = None,
     policy: Mapping[str, Any] | None = None,
     asked: Sequence[str] = (),
+    sides: Mapping[str, Any] | None = None,
 ) -> None:
     """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
 
@@ -66,6 +67,7 @@ def start_run(
     that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole. ``policy`` is
     what the run is to be judged by, with the keys of a policy file (None: whatever the gate is given). ``asked`` names
     tests that will announce what they measure (``announce_point``): one that never does makes the run incomplete.
+    ``sides`` is what a comparison of two codes says of itself: ``code``, and in the later one's run also ``against``.
     """
     scans = sorted(
         {str(point.fixed["scan"]) for point in (points if swept is None else swept) if point.fixed.get("scan") is not None}
@@ -93,6 +95,7 @@ def start_run(
         },
         "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
         "settings": dict(settings),
+        **(sides or {}),
         "root": str(root.resolve()),
         "planned": [to_json(point) for point in points],
         "policy": None if policy is None else dict(policy),
@@ -169,6 +172,11 @@ def end_run(path: Path) -> None:
     except OSError as error:
         raise RunDirectoryError(f"{path / ROWS_FILE} cannot be read back: {error}") from error
     _put(path / RUN_FILE, {**ended, SEAL: seal_of(ended, rows)}, replace=True)
+
+
+def sides_of(path: Path) -> dict[str, Any]:
+    """What ``start_run`` was told of the codes that the run compares. Raises RunDirectoryError when run.json is damaged."""
+    return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
 
 
 def plans_anything(path: Path) -> bool:

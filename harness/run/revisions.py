@@ -57,8 +57,14 @@ def unpack_revision(project: Path, asked: str, subjects: Sequence[Subject], keep
         files = _files(top, commit, wanted, asked)
         if not _is_whole(top, files, folder / subject.path, wanted):
             _unpack(top, commit, wanted, folder / subject.path)
-    date, _, first_line = _ask(project, "log", "-1", "--format=%aI %s", commit, what="describe the revision").partition(" ")
+    date, first_line = describe(project, commit)
     return Revision(asked=asked, commit=commit, date=date, subject=first_line, folder=folder)
+
+
+def describe(project: Path, commit: str) -> tuple[str, str]:
+    """Date of the author, ISO 8601, and first line of the message of a commit. Raises UsageError where there is none."""
+    date, _, first_line = _ask(project, "log", "-1", "--format=%aI %s", commit, what="describe the revision").partition(" ")
+    return date, first_line
 
 
 def resolve(project: Path, asked: str) -> str:

@@ -124,6 +124,9 @@ def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(ju
     assert re.fullmatch(
         r"::warning title=Memory gate%3A no baseline [^:]*::there is no baseline.*%0ANot put on a file, .*", without
     )
+    assert main(judged("annotate", "--format", "gitlab")) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["check_name"], entry["severity"]) == ("memory gate: comparability", "minor")
     assert main(judged("annotate", "--changed-since", "main")) == 2
     told = capsys.readouterr()
     assert "%0ANot put on a file: git rev-parse failed" in told.out

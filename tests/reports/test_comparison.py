@@ -1,5 +1,7 @@
 """What moved, beside what it was: now, then, in bytes, in percent, and in parts of the tolerance."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.judge.verdict import Check, FindingKind
@@ -42,6 +44,16 @@ def test_amounts_are_counted_and_the_largest_moves_come_first():
         ("b / x", "growth", "6.0 MiB", "8.0 MiB", "-2,097,152 B", "-25.0 %", "1.0 MiB", "1", "improvement"),
         ("c / x", "growth", "4.0 MiB", "4.0 MiB", "+1 B", "+0.0 %", "1.0 MiB", "1", ""),
     )
+
+
+def test_what_is_better_than_other_code_is_beyond_tolerance_and_no_finding():
+    """The next comparison starts from there, so nobody has to accept it."""
+    found = comparison_of([replace(amount("a / x", 8 * MIB, 4 * MIB, origin="at main (abc1234)"), better=True)])
+
+    assert found.sentence == (
+        "1 amount compared with those at main (abc1234): 1 moved beyond tolerance, 0 within it, 0 not by a byte."
+    )
+    assert found.moves.rows[0][-1] == "better"
 
 
 def test_the_points_of_one_series_are_one_row():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from harness.judge.rules.against import check_against
 from harness.judge.rules.budget import check_budgets, check_floors
 from harness.judge.rules.comparability import check_comparability
 from harness.judge.rules.coverage import check_coverage
@@ -18,6 +19,7 @@ Rule = Callable[[Evidence], Iterable[Check]]
 RULES: tuple[Rule, ...] = (
     check_outcomes,
     check_coverage,
+    check_against,
     check_comparability,
     check_slopes,
     check_growth_classes,

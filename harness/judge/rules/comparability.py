@@ -20,7 +20,7 @@ def check_comparability(evidence: Evidence) -> Iterator[Check]:
         return
     if evidence.baseline is None:
         yield _no_baseline(evidence)
-    else:
+    elif evidence.against is None:
         key = key_in_words(evidence.baseline.key)
         yield Check(rule=RULE, subject="baseline", sentence=f"baseline: it is for the same {key}.")
     yield from _sources(evidence)
@@ -28,7 +28,9 @@ def check_comparability(evidence: Evidence) -> Iterator[Check]:
 
 
 def accept_command(evidence: Evidence) -> str:
-    """What to type once a run has been looked at."""
+    """What to do once a run has been looked at."""
+    if evidence.against is not None:
+        return "measure both codes again, in one run"
     return f'accept it with: python -m harness accept {evidence.run.path} --reason "..."'
 
 

@@ -147,7 +147,7 @@ def _unanswered(place: str, sentence: str) -> Check:
 
 def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
     """What the baseline knows has to be measured again, or a deleted point would pass for a good one."""
-    if evidence.baseline is None or evidence.partial or not evidence.policy.tolerance:
+    if evidence.baseline is None or evidence.against is not None or evidence.partial or not evidence.policy.tolerance:
         return
     planned = {point.name: point for point in evidence.run.points}
     strangers = [name for name in planned if name not in evidence.baseline.point]

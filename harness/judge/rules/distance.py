@@ -1,5 +1,6 @@
 """How far is the run from the accepted baseline? Two-sided: headroom must not grow unseen either."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from statistics import median_high, median_low
 
@@ -30,6 +31,8 @@ def check_baseline(evidence: Evidence) -> Iterator[Check]:
     for point in evidence.run.points:
         accepted = evidence.baseline.point.get(point.name)
         different = "" if accepted is None else accepted.differs_from(point)
+        if accepted is None and evidence.against is not None:
+            continue  # the rule about the other side says why it has none
         if accepted is None:
             yield _not_comparable(point, f"the baseline does not have it; {accept_command(evidence)}")
         elif different:
@@ -62,8 +65,14 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
                     yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted.accepted)
             measured = (point.name, phase, tolerance.meter, "growth") in evidence.readings
             if measured and recorded is None:
-                gap = f"the baseline has no amount for it; {accept_command(evidence)}"
-                yield _not_comparable(point, gap, phase, tolerance.meter)
+                yield _no_amount(evidence, point, phase, tolerance.meter)
+
+
+def _no_amount(evidence: Evidence, point: Point, phase: str, meter: str) -> Check:
+    if evidence.against is None:
+        return _not_comparable(point, f"the baseline has no amount for it; {accept_command(evidence)}", phase, meter)
+    absent = _not_comparable(point, f"{evidence.against.words} it was not read; {accept_command(evidence)}", phase, meter)
+    return dataclasses.replace(absent, finding=FindingKind.INCOMPLETE)
 
 
 def _check_amount(
@@ -97,8 +106,12 @@ def _check_amount(
         which, shown_bytes = "median", (median_high if worse else median_low)(amounts)
     change_bytes = shown_bytes - earlier_bytes
     place = point_place(point, phase, meter_words(meter))
+    against = evidence.against
+    earlier = f"baseline {format_bytes(earlier_bytes)} ({acceptance.in_words})"
+    if against is not None:
+        earlier = f"{against.words} {format_bytes(earlier_bytes)}"
     found = (
-        f"{_NOUNS[field]} {format_bytes(shown_bytes)}, baseline {format_bytes(earlier_bytes)} ({acceptance.in_words}), "
+        f"{_NOUNS[field]} {format_bytes(shown_bytes)}, {earlier}, "
         f"tolerance {format_bytes(allowed_bytes)} ({which} of {runs_in_words(amounts)})"
     )
     words = f"; {decision.words}" if decision.words else ""
@@ -106,10 +119,13 @@ def _check_amount(
     if decision.stands and worse:
         like = as_multiple(change_bytes, {name: float(amount) for name, amount in evidence.declared_by(point).items()})
         finding = FindingKind.REGRESSION
-        sentence = (
-            f"{found}: {format_bytes(change_bytes)} more{f', that is {like}' if like else ''}{words}. To do: find what changed in "
-            f"{phase} since then; if it is meant, {accept_command(evidence)}."
-        )
+        to_do = f"find what changed in {phase} since then; if it is meant, {accept_command(evidence)}"
+        if against is not None:
+            to_do = f"{against.to_do} for what {phase} does now; if it is meant, say so where the change is reviewed"
+        sentence = f"{found}: {format_bytes(change_bytes)} more{f', that is {like}' if like else ''}{words}. To do: {to_do}."
+    elif decision.stands and against is not None:
+        # The next comparison starts from here whatever anybody does, so that no headroom grows unseen.
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}."
     elif decision.stands:
         finding = FindingKind.IMPROVEMENT
         kept = "if that is real, accept it, so that it is kept"
@@ -126,11 +142,12 @@ def _check_amount(
         measured=float(shown_bytes),
         limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
         earlier=float(earlier_bytes),
-        earlier_from=acceptance.in_words,
+        earlier_from=acceptance.in_words if against is None else against.words,
         unit="B",
         because=tolerance.because,
         points=(point.name,),
         readings=seen(point, readings),
         decision=decision.words,
-        remeasure=decision.may_be_noise,
+        better=decision.stands and finding is None,
+        remeasure=finding is not None and decision.may_be_noise,
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.judge.against import Against
 from harness.judge.baseline import Baseline
 from harness.judge.completeness import Census
 from harness.judge.policy import MARKER, Policy
@@ -38,6 +39,8 @@ class Evidence:
     """By point: what its body said its arrays add up to; a point whose body said nothing may be absent."""
     census: Census
     baseline: Baseline | None
+    against: Against | None
+    """What was measured beside the run to be compared with; then the baseline is made of it."""
     baselines_folder: Path
     traces: Callable[[], Mapping[str, Trace]]
     """The traces of the run by point, read when they are first asked for."""

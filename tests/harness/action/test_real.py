@@ -1,6 +1,7 @@
 """The action in a repository of somebody else's, with nothing stood in for: real children, a real finding, a real page."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,14 +11,17 @@ import pytest
 from tests.harness.action.job import Job, read_action
 
 FILES = {
+    "pyproject.toml": """
+[tool.pytest.ini_options]
+memory_subject = ["src/frames"]
+""",
     "src/frames/__init__.py": "",
     "src/frames/loader.py": """
-import numpy as np
 import tensorflow as tf
 
 
 def load(count):
-    return tf.constant(np.ones((1, 1024, 1024), np.float32) * 2.0)
+    return tf.fill([1, 1024, 1024], 2.0)
 """,
     "memory_bodies.py": """
 from frames.loader import load
@@ -49,10 +53,6 @@ def test_frames(point, repeat, measure):
     "scenarios/gate.toml": """
 schema_version = 1
 
-[remeasure]
-repeats = 2
-because = "With the one planned that makes three, of which two decide."
-
 [[budget]]
 scenarios = ["frames"]
 phases = ["load"]
@@ -66,7 +66,7 @@ because = "Two frames of 4 MiB."
 
 @pytest.fixture
 def repository(tmp_path, git_in):
-    """A loader of one frame, and a second commit that loads all eight."""
+    """A loader of one frame on origin/main, and a commit on top of it that loads all eight."""
     folder = tmp_path / "repository"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,14 +74,15 @@ def repository(tmp_path, git_in):
     git_in(folder, "init", "-q")
     git_in(folder, "add", ".")
     git_in(folder, "commit", "-q", "-m", "one frame")
+    git_in(folder, "update-ref", "refs/remotes/origin/main", "HEAD")
     loader = folder / "src" / "frames" / "loader.py"
-    loader.write_text(loader.read_text().replace("np.ones((1,", "np.ones((count,"))
+    loader.write_text(loader.read_text().replace("[1, ", "[count, "))
     git_in(folder, "commit", "-q", "-am", "all frames")
     return folder
 
 
-def test_a_regression_in_a_foreign_repository_is_found_and_put_on_its_line(repository, tmp_path, project_root):
-    """32 MiB where 8 MiB are allowed: exit code 1, an error on the line that did it, a page in the artifact."""
+def test_a_pull_request_of_a_foreign_repository_is_measured_beside_its_target(repository, tmp_path, project_root):
+    """32 MiB where 8 MiB are allowed and 4 MiB were before: exit code 1, errors on the line that did it, a page."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     done = Job(
@@ -94,17 +95,23 @@ def test_a_regression_in_a_foreign_repository_is_found_and_put_on_its_line(repos
             # python3 is the one of this session, whatever else is called so.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(project_root),
+            "GITHUB_BASE_REF": "main",
             "GITHUB_RUN_ID": "7",
             "GITHUB_RUN_ATTEMPT": "1",
             "GITHUB_ACTION_PATH": str(project_root),
         },
     ).run()
-    errors = [(properties["file"], properties["line"], message) for command, properties, message in done.commands]
+    errors = [(properties["file"], properties["line"], message) for _, properties, message in done.commands]
+    budget, *distances = [message for _, _, message in errors]
 
     assert shutil.which("python3", path=str(Path(sys.executable).parent))
     assert (done.exit_code, done.results["verdict"]) == (1, "regression"), done.log
-    assert [(file, line) for file, line, _ in errors] == [("src/frames/loader.py", "7")]
-    assert "frames / frame_count=8 / load / device in use: grows by 32.0 MiB, limit 8.0 MiB" in errors[0][2]
-    assert "src/frames/loader.py is the only file of src/frames that differs from HEAD~1." in errors[0][2]
+    assert {(file, line) for file, line, _ in errors} == {("src/frames/loader.py", "6")}
+    assert "frames / frame_count=8 / load / device in use: grows by 32.0 MiB, limit 8.0 MiB" in budget
+    assert any("device in use: grows by 32.0 MiB, at the merge base with origin/main" in message for message in distances)
+    assert "src/frames/loader.py is the only file of src/frames that differs from the merge base with origin/main." in budget
     assert done.summary.startswith("[Page, plots and tables of this run](")
-    assert {"report.html", "junit.xml", "rows.jsonl"} <= done.uploads[0]
+    assert re.search(
+        r"device in use \| growth \| 32\.0 MiB \| 4\.0 MiB \| \+29,360,\d{3} B \| \+(699|700)\.\d % \|", done.summary
+    ), done.summary
+    assert {"report.html", "junit.xml", "rows.jsonl", "then"} <= done.uploads[0]

@@ -100,6 +100,19 @@ def test_a_foreign_package_called_harness_does_not_take_the_place_of_ours(measur
     assert end.outcome is Outcome.OK, end.reason
 
 
+def test_files_called_like_modules_of_python_do_not_get_in_the_way_of_ours(make_runner, checkout, tmp_path, project_root):
+    """TensorFlow, and the instruments, are there before the body's folder comes first; its own modules get what lies there."""
+    spoilt = {"random.py": "raise RuntimeError('not this one')\n", "gzip.py": "raise RuntimeError('nor this')\n"}
+    folder = checkout(**spoilt, **{"ptycho.py": "MARK = 1\n"})
+    point = Point(scenario="foreign", body="bodies:measure", parameters={}, phases=("look",), path=str(folder))
+    runner = make_runner(root=tmp_path)
+    start_run(runner.run_directory, points=[point], repeats=1, device=runner.device, command="test", root=project_root, settings={})
+    end = runner.measure(point, 0)
+    runner.close()
+
+    assert end.outcome is Outcome.OK, end.reason
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

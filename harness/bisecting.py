@@ -1,0 +1,277 @@
+"""``python -m harness bisect GOOD``: which commit made memory worse. Every step measures a commit and GOOD in turns, in one run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from harness.errors import RunDirectoryError, UsageError
+from harness.judge.against import load_against
+from harness.judge.files import write_text
+from harness.judge.gate import judge
+from harness.judge.policy import choose_policy
+from harness.judge.table import Run, load_run
+from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
+from harness.run.code import Subject, read_subjects
+from harness.run.revisions import commits_between, describe, resolve
+
+RECORD_FILE = "bisect.json"
+_OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
+"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points that offend are measured."""
+_NOT_MEASURED: Mapping[int, ExitCode] = {2: ExitCode.INCOMPLETE, 3: ExitCode.INCOMPLETE, 4: ExitCode.USAGE}
+"""What bisecting ends with where pytest ended so: interrupted, no device or broken itself, options that cannot be used."""
+
+Offence = tuple[str, str]
+"""Rule and subject of a finding: the same one at another commit."""
+Measure = Callable[[str, str, Path, Sequence[str]], int]
+"""(good, commit, run directory, points) -> pytest's exit code. No points: whatever is selected."""
+
+
+class BrokenOffError(Exception):
+    """No further step can be made; the message says why."""
+
+    def __init__(self, message: str, code: ExitCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One commit, and what was found of it."""
+
+    commit: str
+    date: str
+    title: str
+    state: str
+    """``"good"``, ``"bad"``, or ``"skipped"``: it could not be measured."""
+    sentence: str
+    """The finding, or why it was skipped; empty where it is good."""
+
+
+@dataclass(slots=True)
+class Search:
+    """First-parent commits after GOOD that touch the code under test, oldest first; the last of them is as bad as BAD."""
+
+    commits: Sequence[str]
+    good: int = -1
+    """Place of the last commit known to be good; -1 is GOOD itself."""
+    bad: int = field(init=False)
+    """Place of the first commit known to be bad."""
+    skipped: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.bad = len(self.commits) - 1
+
+    def next(self) -> int | None:
+        """The place to measure next: the one nearest to the middle that was not skipped; None when none is left."""
+        left = [place for place in range(self.good + 1, self.bad) if place not in self.skipped]
+        middle = (self.good + self.bad) / 2
+        return min(left, key=lambda place: abs(place - middle), default=None)
+
+    def note(self, place: int, state: str) -> None:
+        """What was found of the commit there."""
+        if state == "good":
+            self.good = place
+        elif state == "bad":
+            self.bad = place
+        else:
+            self.skipped.add(place)
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """The commits that may be the first bad one; one, unless commits beside it could not be measured."""
+        return tuple(self.commits[self.good + 1 : self.bad + 1])
+
+
+class Judge(Protocol):
+    """How a run directory with both sides is judged."""
+
+    def __call__(self, path: Path, /) -> tuple[Run, Verdict]:
+        """The run, and its verdict."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bisection:
+    """Everything that one search needs."""
+
+    project: Path
+    good: str
+    bad: str
+    folder: Path
+    """Where the runs of its steps and its record are kept."""
+    measure: Measure
+    judge: Judge
+    show: Callable[[str], None]
+    steps: list[Step] = field(default_factory=list)
+
+    def run(self) -> int:
+        """Search; the exit code: 0 for no regression, 1 for one that was found.
+
+        Raises UsageError for revisions that cannot be searched between, BrokenOffError where nothing further can be measured.
+        """
+        good, bad = resolve(self.project, self.good), resolve(self.project, self.bad)
+        if good == bad:
+            raise UsageError(f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an earlier one as the good one")
+        count = len(commits_between(self.project, good, bad, ()))
+        self.show(f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them")
+        run, found = self._first(good, bad)
+        if not found:
+            self._conclude(f"No regression: {self.bad} ({bad[:7]}) takes no more than {self.good} ({good[:7]}).", ())
+            return ExitCode.PASS
+        commits = commits_between(self.project, good, bad, _subjects(run))
+        offences = {_offence(check) for check in found}
+        points = list(dict.fromkeys(name for check in found for name in check.points or ((check.point,) if check.point else ())))
+        self.show(f"{bad[:7]} is bad: {found[0].sentence}")
+        self.show(f"{len(commits)} commits touch the code under test; measuring {', '.join(points) or 'everything selected'}")
+        search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
+        while (place := search.next()) is not None:
+            step = self._step(good, commits[place], points, offences)
+            search.note(place, step.state)
+            sentences[place] = step.sentence
+            left = search.bad - search.good - 1
+            self.show(
+                f"{step.commit[:7]} is {step.state} ({step.title}); {left} left" + (f": {step.sentence}" if step.sentence else "")
+            )
+        self._conclude(self._answer(search, sentences), search.suspects)
+        return ExitCode.REGRESSION
+
+    def _first(self, good: str, bad: str) -> tuple[Run, tuple[Check, ...]]:
+        """The whole selection at both ends, and what is worse at the later one."""
+        folder = self.folder / f"0-{bad[:7]}"
+        self._measured(good, bad, folder, ())
+        run, verdict = self.judge(folder)
+        _, before = self.judge(folder / "then")
+        known = {_offence(check) for check in before.findings}
+        found = tuple(check for check in _regressions(verdict) if _offence(check) not in known)
+        gaps = [check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN]
+        if not found and gaps:
+            raise BrokenOffError(f"{bad[:7]} could not be compared with {good[:7]}: {gaps[0].sentence}", ExitCode.INCOMPLETE)
+        return run, found
+
+    def _step(self, good: str, commit: str, points: Sequence[str], offences: set[Offence]) -> Step:
+        folder = self.folder / f"{len(self.steps) + 1}-{commit[:7]}"
+        date, title = describe(self.project, commit)
+        state, sentence = "skipped", ""
+        try:
+            self._measured(good, commit, folder, points)
+            _, verdict = self.judge(folder)
+        except UsageError as error:  # a package that is not there at that commit, for one
+            sentence = str(error)
+        else:
+            state, sentence = _state(verdict, offences)
+        step = Step(commit=commit, date=date, title=title, state=state, sentence=sentence)
+        self.steps.append(step)
+        return step
+
+    def _measured(self, good: str, commit: str, folder: Path, points: Sequence[str]) -> None:
+        code = self.measure(good, commit, folder, points)
+        if (folder / "run.json").exists() and code not in _NOT_MEASURED:
+            return
+        if code in _NOT_MEASURED and points and code == 4:
+            raise UsageError(f"pytest refused to measure {commit[:7]}; it says why above")
+        if code in _NOT_MEASURED:
+            raise BrokenOffError(f"pytest ended with {code} at {commit[:7]}; it says why above", _NOT_MEASURED[code])
+        raise BrokenOffError(
+            "nothing was measured: name what to measure after --, as in: python -m harness bisect GOOD -- scenarios -n 2",
+            ExitCode.INCOMPLETE,
+        )
+
+    def _answer(self, search: Search, sentences: Mapping[int, str]) -> str:
+        suspects = search.suspects
+        if len(suspects) > 1:
+            first, last = suspects[0], suspects[-1]
+            return (
+                f"The regression came with one of {len(suspects)} commits, {first[:7]} to {last[:7]}: all but the last could not "
+                f"be measured. At {last[:7]}: {sentences[search.bad]}"
+            )
+        date, title = describe(self.project, suspects[0])
+        return f"{suspects[0]} is the first bad commit, of {date}: {title}\n{sentences[search.bad]}"
+
+    def _conclude(self, answer: str, suspects: Sequence[str]) -> None:
+        record = {
+            "good": self.good,
+            "bad": self.bad,
+            "answer": answer,
+            "suspects": [{"commit": commit, "title": describe(self.project, commit)[1]} for commit in suspects],
+            "steps": [{name: getattr(step, name) for name in Step.__slots__} for step in self.steps],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / RECORD_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        self.show(answer)
+        self.show(f"record: {self.folder / RECORD_FILE}")
+
+
+def bisect(
+    project: Path,
+    good: str,
+    bad: str,
+    folder: Path,
+    *,
+    pytest_options: Sequence[str],
+    policy: Path | None,
+    show: Callable[[str], None],
+) -> int:
+    """Search with pytest as the measurer; the exit code. Raises UsageError as ``Bisection.run`` does."""
+    if (folder / RECORD_FILE).exists():
+        raise UsageError(f"{folder} already holds a search; name another folder, or delete this one first")
+    search = Bisection(
+        project=project,
+        good=good,
+        bad=bad,
+        folder=folder,
+        measure=lambda *what: _with_pytest(project, pytest_options, *what),
+        judge=lambda path: _judged(path, policy),
+        show=show,
+    )
+    try:
+        return search.run()
+    except BrokenOffError as error:
+        show(f"bisect: {error}")
+        return error.code
+
+
+def _with_pytest(project: Path, options: Sequence[str], good: str, commit: str, folder: Path, points: Sequence[str]) -> int:
+    named = [argument for name in points for argument in ("--memory-points", _literally(name))]
+    comparison = ["--memory-against", good, "--memory-revision", commit, "--memory-out", str(folder), "--memory-no-trace"]
+    # As the command pytest: -m alone would put the working directory first, and whatever lies there.
+    command = [sys.executable, "-P", "-m", "pytest", "-q", *options, *comparison, *named]
+    return subprocess.run(command, cwd=project, check=False).returncode
+
+
+def _literally(name: str) -> str:
+    """A pattern that only this name matches."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:
+    run = load_run(path)
+    against = load_against(run, None)
+    chosen = choose_policy(policy, run.manifest)
+    return run, judge(run, chosen, Path("no baselines"), partial=True, against=against).verdict
+
+
+def _subjects(run: Run) -> tuple[Subject, ...]:
+    if run.manifest.code is None:
+        raise RunDirectoryError(f"{run.path} does not say which code it measured; measure again")
+    return read_subjects(run.manifest.code.subjects)
+
+
+def _offence(check: Check) -> Offence:
+    return check.rule, check.subject
+
+
+def _regressions(verdict: Verdict) -> Iterable[Check]:
+    return (check for check in verdict.findings if check.finding is FindingKind.REGRESSION)
+
+
+def _state(verdict: Verdict, offences: set[Offence]) -> tuple[str, str]:
+    """Is a commit bad in the way that is searched for, good, or could it not be measured; and the sentence that says so."""
+    for check in _regressions(verdict):
+        if _offence(check) in offences:
+            return "bad", check.sentence
+    rules = _OF_THE_RUN | {rule for rule, _ in offences}
+    gap = next((check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in rules), None)
+    return ("good", "") if gap is None else ("skipped", gap.sentence)

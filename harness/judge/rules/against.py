@@ -1,0 +1,134 @@
+"""Was the earlier code measured beside the run, and was it other code: two sides that are one would agree about everything."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.judge.against import Against
+from harness.judge.baseline import key_in_words
+from harness.judge.completeness import missing_from_point, missing_from_run, take_census
+from harness.judge.manifest import CodeSide
+from harness.judge.rules.evidence import Evidence
+from harness.judge.table import Run
+from harness.judge.verdict import Check, FindingKind
+
+RULE = "against"
+
+
+def check_against(evidence: Evidence) -> Iterator[Check]:
+    """The other side is whole and comparable, and each side has measured its own code; nothing where nothing is compared."""
+    against = evidence.against
+    if against is None:
+        return
+    if against.run is None:
+        yield _incomplete(against.words, f"the run of the earlier code cannot be read: {against.problem}")
+        return
+    yield from _comparability(evidence, against, against.run)
+    yield from _unmeasured_checks(against, against.run)
+    yield from (_incomplete(against.words, gap) for gap in _gaps(against, against.run))
+    strays = [*_strays(against.words, against.run, against.then), *_strays(against.now_words, evidence.run, against.now)]
+    yield from (_incomplete("code", sentence) for sentence in strays)
+    if not strays and against.then is not None and against.now is not None:
+        yield _code_check(against, against.then, against.now)
+
+
+def _incomplete(subject: str, sentence: str) -> Check:
+    said = sentence if sentence.startswith(subject) or subject == "code" else f"{subject}: {sentence}"
+    return Check(rule=RULE, subject=subject, sentence=f"{said.rstrip('.')}.", finding=FindingKind.INCOMPLETE)
+
+
+def _comparability(evidence: Evidence, against: Against, run: Run) -> Iterator[Check]:
+    then, now = run.manifest.comparability, evidence.run.manifest.comparability
+    if dict(then) != dict(now):
+        sentence = (
+            f"it was measured on {key_in_words(then)}, and this run on {key_in_words(now)}; measure both on one machine, "
+            "with pytest ... --memory-against REV"
+        )
+        yield _incomplete(against.words, sentence)
+    absent = [point.name for point in evidence.run.points if point.name not in {other.name for other in run.points}]
+    if absent:
+        yield _incomplete(against.words, f"{_count(absent)} of this run {_were(absent)} not measured there, first {absent[0]}")
+
+
+def _unmeasured_checks(against: Against, run: Run) -> Iterator[Check]:
+    """One finding for each reason: a name that did not exist yet is missing at every point."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in against.unmeasured.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        sentence = (
+            f"{_count(names)} of {len(run.points)} could not be measured there, first {names[0]}: {reason}. To do: if that code "
+            "lacks what today's bodies use, compare with a later revision, or let the bodies do without it; else see "
+            f"{run.path / 'logs'}"
+        )
+        yield Check(
+            rule=RULE,
+            subject=against.words,
+            sentence=f"{against.words}: {sentence}.",
+            finding=FindingKind.INCOMPLETE,
+            point=names[0] if len(names) == 1 else "",
+        )
+
+
+def _gaps(against: Against, run: Run) -> Iterator[str]:
+    yield from missing_from_run(run)
+    census = take_census(run)
+    for point in run.points:
+        if point.name in against.unmeasured:
+            continue
+        for repeat in run.repeats_of(point.name):
+            yield from (f"{point.name}, repeat {repeat}: {gap}" for gap in missing_from_point(census, point, repeat))
+
+
+def _strays(words: str, run: Run, side: CodeSide | None) -> Iterator[str]:
+    """Where a side has not measured the code that it stands for; nothing where no code was named."""
+    if side is None:
+        return
+    ended_well = _ended_well(run)
+    for (name, repeat), packages in run.code.items():
+        where = {package: packages[package] for package in side.packages if package in packages}
+        wrong = next((package for package, file in where.items() if not Path(file).is_relative_to(side.packages[package])), None)
+        if wrong is not None:
+            yield (
+                f"{name}, repeat {repeat}, {words}: it took {wrong} from {where[wrong]} instead of {side.packages[wrong]}, "
+                "so that other code was measured than was asked for"
+            )
+            return
+        if not where and (name, repeat) in ended_well:
+            packages_words = " or ".join(side.packages)
+            yield (
+                f"{name}, {words}: its body does not import {packages_words}, so that both sides are the same for it; leave the "
+                "point out with --memory-points, or name what it measures in memory_subject"
+            )
+            return
+    if run.points and not run.code:
+        yield f"no run {words} says where its packages came from; measure again"
+
+
+def _ended_well(run: Run) -> frozenset[tuple[str, int]]:
+    ends = run.ends[run.ends["outcome"] == "ok"]
+    return frozenset(zip(ends["point"], ends["repeat"].astype(int), strict=True))
+
+
+def _code_check(against: Against, then: CodeSide, now: CodeSide) -> Check:
+    packages = ", ".join(now.packages)
+    if dict(then.packages) == dict(now.packages):
+        return _incomplete("code", f"both sides took {packages} from {_first(now.packages)}, so that it was compared with itself")
+    if dict(then.content) == dict(now.content):
+        sentence = (
+            f"code: {packages} is the same {against.words} and {against.now_words}, file by file; nothing under test has changed."
+        )
+    else:
+        sentence = f"code: {packages} was measured {against.now_words} and {against.words} in turns, each from its own folder."
+    return Check(rule=RULE, subject="code", sentence=sentence)
+
+
+def _first(packages: Mapping[str, str]) -> str:
+    return next(iter(packages.values()))
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} {'point' if len(names) == 1 else 'points'}"
+
+
+def _were(names: list[str]) -> str:
+    return "was" if len(names) == 1 else "were"
