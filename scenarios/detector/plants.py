@@ -26,8 +26,8 @@ BATCH_BYTES = BATCH_SIZE * IMAGE_BYTES
 """X of one batch."""
 BAR_BYTES_PER_IMAGE = 1024
 """What costs as much for each image has to be found, as has what costs a batch."""
-BAR_BYTES_PER_FRAME = 64
-"""What the policy promises for each further frame of the stack."""
+BAR_BYTES_PER_FRAME = 256
+"""As has what costs 1/64 of a frame for each further frame of the stack: the policy promises an eightieth."""
 
 LAZY, EAGER, ARRAYS = "loading and lazy", "loading and eager", "arrays and lazy"
 TRAINING, INFERENCE = "training and lazy", "inference and lazy"
@@ -47,7 +47,7 @@ class Reach(StrEnum):
     """Whether a plant is one that the gate promises to find."""
 
     ABOVE = "above the bar"
-    """It costs a batch, 1,024 B for each image, or 64 B for each frame of the stack, or more: all of these have to be found."""
+    """It costs a batch, 1,024 B for each image, or 256 B for each frame of the stack, or more: all of these have to be found."""
     BELOW = "below the bar"
     """Less, or nothing at all: found or not, it is told."""
     OUTSIDE = "outside"
@@ -174,7 +174,7 @@ PLANTS = (
     _plant(_C, "stack_read_whole", "np.load instead of a memory map", FRAME_BYTES, Per.FRAME, ("slope", "open", _HOST)),
     _plant(_C, "stack_as_halves", "all frames of the scan as float16", FRAME_BYTES // 2, Per.FRAME, ("slope", "open", _HOST)),
     _plant(_C, "private_mapping_kept", "the file mapped copy-on-write and scaled in place", FRAME_BYTES, Per.FRAME, ("slope", "open", _HOST)),
-    _plant(_C, "positions_kept_often", "five more copies of x and y", 80, Per.FRAME, ("slope", "open", _HOST)),
+    _plant(_C, "positions_kept_often", "sixteen more copies of x and y", 256, Per.FRAME, ("slope", "open", _HOST)),
     # --- in the batches ---
     _plant(_S, "dataset_cached", "dataset.cache()", IMAGE_BYTES, Per.IMAGE, ("slope", "epoch_0", _DEVICE)),
     _plant(_S, "prefetch_by_one", "dataset.prefetch(1)", BATCH_BYTES, Per.ONCE, ("baseline", "epoch_0", _DEVICE)),

@@ -64,8 +64,8 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
         (Per.ONCE, (4 << 20) - 1, Reach.BELOW),
         (Per.IMAGE, 1024, Reach.ABOVE),
         (Per.IMAGE, 1023, Reach.BELOW),
-        (Per.FRAME, 64, Reach.ABOVE),
-        (Per.FRAME, 63, Reach.BELOW),
+        (Per.FRAME, 256, Reach.ABOVE),
+        (Per.FRAME, 255, Reach.BELOW),
     ],
 )
 def test_the_bar_is_a_batch_or_what_an_image_or_a_frame_may_cost(per, cost_bytes, reach):

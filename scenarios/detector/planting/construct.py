@@ -269,9 +269,9 @@ def stack_as_halves() -> None:
 
 
 def positions_kept_often() -> None:
-    """Five more copies of x and y: 80 B for each frame of the stack."""
+    """Sixteen more copies of x and y: 256 B for each frame of the stack."""
     kept: Kept = []
-    after_opening(lambda scan: kept.extend(axis.copy() for axis in (scan.x, scan.y) * 5))
+    after_opening(lambda scan: kept.extend(axis.copy() for axis in (scan.x, scan.y) * 16))
 
 
 def tensor_of_the_module() -> None:

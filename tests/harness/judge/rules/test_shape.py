@@ -64,7 +64,7 @@ def test_a_temporary_that_is_freed_again_is_seen(synthetic_run, verdict_of, mete
     assert "given back before the phase ends" in own(verdict, "slope")[0].sentence
 
 
-@pytest.mark.parametrize(("slope", "broken"), [(40, False), (41, True)])
+@pytest.mark.parametrize(("slope", "broken"), [(204, False), (205, True)])
 def test_slope_over_the_stack(synthetic_run, verdict_of, slope, broken):
     """A stack read whole has no slope in images; it shows between the two stack sizes."""
     synthetic_run.plant(
