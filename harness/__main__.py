@@ -117,8 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         "bisect",
         help="find the commit that made memory worse, measuring each beside a good one",
         usage="%(prog)s [-h] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]",
-        epilog="After --: what pytest is to measure, and how (default: scenarios). Exit codes: 0 no regression, 1 found, "
-        "2 an argument cannot be used, 3 could not measure.",
+        epilog="After --: what pytest is to measure, and how (default: scenarios, or what its settings select). "
+        "Exit codes: 0 no regression, 1 found, 2 an argument cannot be used, 3 could not measure.",
     )
     bisect.add_argument("good", metavar="GOOD", help="a revision that was good, or merge-base:REV")
     bisect.add_argument("bad", metavar="BAD", nargs="?", default="HEAD", help="a revision that is bad (default: %(default)s)")
@@ -308,7 +308,7 @@ def _bisect(options: argparse.Namespace) -> int:
         options.good,
         options.bad,
         folder,
-        pytest_options=options.pytest or ["scenarios"],
+        pytest_options=options.pytest or (["scenarios"] if Path("scenarios").is_dir() else []),
         policy=options.policy,
         show=lambda line: print(line, flush=True),
     )

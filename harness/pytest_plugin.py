@@ -101,8 +101,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         check_patterns(run.patterns, run.collected, as_typed(config, "memory_points"))
         plan = make_plan(session.items, run.collected, traces=run.traces, patterns=run.patterns)
         asked_for = config.getoption("memory_out") is not None or run.resumed is not None
-        if config.getoption("collectonly") or (plan.is_empty and not asked_for):
+        if plan.is_empty and not asked_for:
+            _note_deselected(config, sum(WANTED in item.stash for item in run.collected))
             return  # a test session that measures nothing leaves nothing behind
+        if config.getoption("collectonly"):
+            return
         run.plan(plan)
         if not is_worker(config):
             run.begin()
@@ -124,9 +127,10 @@ def pytest_xdist_node_collection_finished(node: object, ids: list[str]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    """Hear why a worker refused to measure."""
-    if refused := getattr(node, "workeroutput", {}).get("memory_refused"):
-        node.config.stash[SESSION].refused = refused  # type: ignore[attr-defined]
+    """Hear why a worker refused to measure, or that it had nothing to."""
+    told, run = getattr(node, "workeroutput", {}), node.config.stash[SESSION]  # type: ignore[attr-defined]
+    run.refused = told.get("memory_refused", run.refused)
+    run.deselected = told.get("memory_deselected", run.deselected)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -144,7 +148,9 @@ class _Listener:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which findings tests have failed with, so that they are not told twice."""
+        """Remember which findings tests have failed with, so that they are not told twice; a test that caught one has not."""
+        if not (report.failed or hasattr(report, "wasxfail")):
+            return
         told = (str(value) for name, value in report.user_properties if name == POINT_PROPERTY)
         self._config.stash[SESSION].told.update(told)
 
@@ -179,6 +185,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run.refused:
         terminalreporter.write_line(f"ERROR: {run.refused}", red=True)
         return
+    if run.deselected:
+        tests = "1 test that measures was" if run.deselected == 1 else f"{run.deselected} tests that measure were"
+        terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
     if not run.is_there:
         return
     terminalreporter.section("memory")
@@ -188,6 +197,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(line, red=line in alarming)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
+
+
+def _note_deselected(config: pytest.Config, number: int) -> None:
+    """How many tests with markers were there, none of which was selected; the controller hears it of its workers."""
+    config.stash[SESSION].deselected = number
+    if is_worker(config):
+        config.workeroutput["memory_deselected"] = number  # type: ignore[attr-defined]
 
 
 def _show(config: pytest.Config) -> Callable[[str], None]:

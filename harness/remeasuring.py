@@ -69,7 +69,8 @@ def remeasure(
 ) -> int:
     """Measure the points in ``found`` again, and what earlier announcements still lack; how many runs that were.
 
-    Whoever calls holds the run directory (``hold_run_directory``). With nothing to measure the directory stays untouched.
+    Whoever calls holds the run directory (``hold_run_directory``). With nothing to measure the directory stays untouched,
+    but for the end that an attempt before this one may have failed to note.
     ``open_measure`` is by default a runner with the settings of run.json.
 
     Raises UsageError where the run was never measured to its end, or where device, versions or code are not what they were
@@ -78,6 +79,8 @@ def remeasure(
     """
     manifest, before = read_manifest(directory), read_resumption(directory)
     if not found.points and not _missing(before):
+        if was_broken_off(directory):
+            end_run(directory)  # it was stopped between its last row and its seal
         return 0
     if manifest.ended is None and not manifest.remeasured:
         raise UsageError(

@@ -1,21 +1,25 @@
 """Small tables for people, out of the phases of a run: peaks per series, phases over repeats, runs and how they ended."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from harness.judge.line import Line, fit_line
+from harness.judge.sizes import is_size, size_parameters
 from harness.records import Outcome, Point
 
 DEVICE_METER = "device_in_use"
 HOST_METER = "host_anon"
-SWEPT = "image_count"
+SWEPT = "size"
+"""The column of what a scenario is swept over: its numbers of images, or the values of another parameter."""
+IMAGES = "image_count"
+"""The parameter that goes before all others as what a scenario is swept over."""
 STACK = "stack_size"
 LOADER = "loader"
 
-_POINT_COLUMNS = ["point", "scenario", "series", SWEPT, STACK, "device_budget_bytes", "expected"]
+_POINT_COLUMNS = ["point", "scenario", "series", "over", SWEPT, STACK, "device_budget_bytes", "expected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +27,15 @@ class PeakPicture:
     """What the main picture shows: one scenario at one stack size, and every point that had a device of its own size."""
 
     scenario: str
+    over: str
+    """The parameter that it is swept over."""
     stack_size: int | None
     peaks: pd.DataFrame
-    """One row per series and image count: series, image_count, peak_bytes, spread_bytes, runs; whole runs only."""
+    """One row per series and size: series, size, peak_bytes, spread_bytes, runs; whole runs only."""
     capped: pd.DataFrame
     """The same for points with a device budget of their own, with device_budget_bytes."""
     out_of_memory: pd.DataFrame
-    """Where the device ran out: series, image_count, device_budget_bytes (the device's size where the point has none)."""
+    """Where the device ran out: series, size, device_budget_bytes (the device's size where the point has none)."""
     device_bytes: int | None
 
     @property
@@ -42,14 +48,17 @@ def describe_points(points: Sequence[Point]) -> pd.DataFrame:
     """One row per planned point, in the order of the plan.
 
     Columns: point, scenario, series (the loader, or the scenario where it has none, and any parameters besides the
-    sizes), image_count and stack_size (Int64, NA where the point has none), device_budget_bytes (Int64), expected.
+    sizes), over (the parameter that the scenario is swept over, empty where there is none), size (its value) and stack_size
+    (Int64, NA where the point has none), device_budget_bytes (Int64), expected.
     """
+    swept = swept_parameters(points)
     rows = [
         {
             "point": point.name,
             "scenario": point.scenario,
-            "series": _series(point),
-            SWEPT: point.parameters.get(SWEPT),
+            "series": _series(point, swept[point.scenario]),
+            "over": swept[point.scenario],
+            SWEPT: _size(point, swept[point.scenario]),
             STACK: point.parameters.get(STACK),
             "device_budget_bytes": point.device_budget_bytes,
             "expected": str(point.expected),
@@ -58,6 +67,17 @@ def describe_points(points: Sequence[Point]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=_POINT_COLUMNS)
     return table.astype({SWEPT: "Int64", STACK: "Int64", "device_budget_bytes": "Int64"})
+
+
+def swept_parameters(points: Sequence[Point]) -> Mapping[str, str]:
+    """What each scenario is swept over: image_count, else the whole number with the most values; empty where none varies."""
+    found: dict[str, str] = {}
+    for scenario in dict.fromkeys(point.scenario for point in points):
+        own = [point for point in points if point.scenario == scenario]
+        values = {name: {_size(point, name) for point in own} - {None} for name in size_parameters(own) if name != STACK}
+        varied = {name: len(each) for name, each in values.items() if len(each) > 1 or name == IMAGES}
+        found[scenario] = IMAGES if IMAGES in varied else max(varied, key=lambda name: varied[name], default="")
+    return found
 
 
 def phase_table(phases: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
@@ -123,8 +143,10 @@ def main_scenario(points: Sequence[Point]) -> str:
 
 def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Point], device_bytes: int | None) -> PeakPicture:
     """What the main picture shows: the scenario and stack size with the most image counts, the first of equals."""
-    described = describe_points(points).dropna(subset=[SWEPT])
-    scenario = main_scenario(points)
+    described, scenario = describe_points(points).dropna(subset=[SWEPT]), main_scenario(points)
+    # Where every point has a device of its own, no scenario is the main one.
+    over = swept_parameters(points).get(scenario, "") or str(next(iter(described["over"]), ""))
+    described = described[described["over"] == over]  # sizes of another parameter are on no axis of this picture
     chosen = described[described["device_budget_bytes"].isna() & (described["scenario"] == scenario)]
     stack = _richest(chosen.dropna(subset=[STACK]), STACK)
     if stack is not None:
@@ -139,9 +161,10 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
     dead["device_budget_bytes"] = dead["device_budget_bytes"].fillna(device_bytes) if device_bytes else dead["device_budget_bytes"]
     return PeakPicture(
         scenario=scenario,
+        over=over,
         stack_size=None if stack is None else int(str(stack)),
         peaks=peaks[peaks["point"].isin(chosen["point"])].sort_values(["series", SWEPT]).reset_index(drop=True),
-        capped=peaks[peaks["device_budget_bytes"].notna() & peaks[SWEPT].notna()].reset_index(drop=True),
+        capped=peaks[peaks["device_budget_bytes"].notna() & peaks["point"].isin(described["point"])].reset_index(drop=True),
         out_of_memory=dead.dropna(subset=["device_budget_bytes"]).reset_index(drop=True),
         device_bytes=device_bytes,
     )
@@ -180,14 +203,19 @@ def ends_table(ends: pd.DataFrame, points: Sequence[Point], repeats_of: Callable
 
 
 def peak_line(table: pd.DataFrame, value: str = "peak_bytes") -> Line | None:
-    """The line of bytes against image_count through the rows of a table; None with fewer than two sizes."""
+    """The line of bytes against the size through the rows of a table; None with fewer than two sizes."""
     if table[SWEPT].nunique() < 2:
         return None
     return fit_line([int(size) for size in table[SWEPT]], [int(amount) for amount in table[value]])
 
 
-def _series(point: Point) -> str:
-    others = [f"{name}={value}" for name, value in point.parameters.items() if name not in {LOADER, SWEPT, STACK}]
+def _size(point: Point, name: str) -> int | None:
+    value = point.parameters.get(name)
+    return value if is_size(value) else None
+
+
+def _series(point: Point, over: str) -> str:
+    others = [f"{name}={value}" for name, value in point.parameters.items() if name not in {LOADER, over, STACK}]
     return ", ".join([str(point.parameters.get(LOADER, point.scenario)), *others])
 
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.judge.gate import Judgement
+from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
 from harness.judge.verdict import Check
 from harness.units import format_bytes
 from reports import tables
 from reports.comparison import Comparison, comparison_of
-from reports.frames import SWEPT, describe_points, main_scenario, phase_table
+from reports.frames import SWEPT, describe_points, main_scenario, phase_table, swept_parameters
 from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
@@ -97,6 +98,8 @@ def make_page(
     verdict, table = judgement.verdict, phase_table(run.phases, run.points)
     odd_runs, all_runs = tables.runs(run)
     swept = main_scenario(run.points)
+    over = swept_parameters(run.points).get(swept, "")
+    counted = count_in_words(over) or "size"
     held: dict[str, list[Statement]] = {}
     for check in verdict.checks:
         if check.finding is None:
@@ -128,7 +131,7 @@ def make_page(
         outcomes=tables.outcomes(run),
         odd_runs=odd_runs,
         runs=all_runs,
-        main_fits=tables.fits(tables.main_fits(judgement.fits, swept), f"Growth over the number of images, {swept}"),
+        main_fits=tables.fits(tables.main_fits(judgement.fits, swept, over), f"Growth over the {counted}, {swept}"),
         fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
@@ -193,8 +196,10 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
             yield f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
     swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
     sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
+    over = swept_parameters(run.points)
     for scenario, name in sizes[sizes == 1].index:
-        yield f"Scenario {scenario}, {name}: one number of images was planned, so there is no slope and no class of growth."
+        counted = count_in_words(over[scenario])
+        yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
     if run.manifest.ended is None:

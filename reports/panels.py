@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.judge.sizes import count_in_words, sizes_in_words
 from harness.units import format_bytes
 from reports.axes import height_of, in_mib, memory_axis, size_axis
 from reports.drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
@@ -32,6 +33,7 @@ def phase_figure(table: pd.DataFrame, phases: Sequence[str], *, narrow: bool = F
     ``table`` holds rows of ``frames.phase_table`` of one scenario at one stack size.
     """
     swept = table.dropna(subset=[SWEPT])
+    axis = "" if swept.empty else f"{count_in_words(str(swept['over'].iloc[0]))}".removeprefix("number of ")
     if swept.empty or not phases:
         return None
     read = swept[swept["finished"] & swept["growth_bytes"].notna()]
@@ -47,7 +49,7 @@ def phase_figure(table: pd.DataFrame, phases: Sequence[str], *, narrow: bool = F
                 _draw_phase(axes, swept[(swept["phase"] == phase) & (swept["meter"] == meter)], look)
                 axes.set_title(f"{plain(phase)}: {word}" if narrow else plain(phase))
         _name_edges(
-            panels, "images", ["growth (MiB)"] * len(phases) if narrow else [f"{word} growth (MiB)" for word in _METERS.values()]
+            panels, axis, ["growth (MiB)"] * len(phases) if narrow else [f"{word} growth (MiB)" for word in _METERS.values()]
         )
         write_title(figure, "Growth in each phase", "")
         _write_key(figure, look)
@@ -74,7 +76,8 @@ def stack_figure(table: pd.DataFrame, *, narrow: bool = False) -> Figure | None:
             axes.set_title(word)
         _name_edges(panels, "frames in the stack", ["rise (MiB)"] * len(_METERS))
         images = int(shown[SWEPT].iloc[0])
-        write_title(figure, "A larger stack" if narrow else f"The same {images:,} images out of a larger stack", "")
+        counted = sizes_in_words(str(shown["over"].iloc[0]), images)
+        write_title(figure, "A larger stack" if narrow else f"The same {counted} out of a larger stack", "")
         _write_key(figure, look)
     return figure
 
@@ -99,7 +102,7 @@ def _draw_phase(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Non
     read = rows[rows["finished"] & rows["growth_bytes"].notna()]
     if read.empty:
         reasons = [str(reason) for reason in rows["reason"] if reason]
-        text = unavailable(reasons[0]) if reasons else "no run finished this phase"
+        text = unavailable(reasons[0]) if reasons else "no run finished this phase with a reading of this meter"
         axes.text(0.5, 0.5, fill(text, 20), transform=axes.transAxes, ha="center", va="center", color=QUIET, fontsize=7.5)
         return
     _draw_lines(axes, read.rename(columns={SWEPT: "_size", "growth_bytes": "_bytes"}), look)

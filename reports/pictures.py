@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.judge.sizes import NAMED_STEPS, count_in_words, sizes_in_words, unit_of
 from harness.judge.table import Run
 from harness.records import Outcome
 from harness.units import format_bytes
@@ -75,15 +76,15 @@ def _phases(run: Run, picture: PeakPicture) -> Picture:
     )
     wide, narrow = phase_figure(table, phases), phase_figure(table, phases, narrow=True)
     if wide is None:
-        caption = "No picture of the phases: no phase of a point with a number of images was recorded."
+        caption = "No picture of the phases: no phase of a point with a number of images, or another size, was recorded."
     return _picture("phases", "Phase by phase", caption, wide, narrow)
 
 
 def _stacks(table: pd.DataFrame) -> Picture:
     scenario, sizes = str(table["scenario"].iloc[0]), sorted({int(size) for size in table[STACK]})
-    images = int(table[SWEPT].iloc[0])
+    images = sizes_in_words(str(table["over"].iloc[0]), int(table[SWEPT].iloc[0]))
     caption = (
-        f"The highest reading of a run of {scenario} over where it started, at {images:,} images, out of stacks of "
+        f"The highest reading of a run of {scenario} over where it started, at {images}, out of stacks of "
         f"{' and '.join(f'{size:,}' for size in sizes)} frames. A loader that keeps the whole stack would rise with it."
     )
     return _picture("stack", "A larger stack", caption, stack_figure(table), stack_figure(table, narrow=True))
@@ -103,7 +104,7 @@ def _peak_caption(picture: PeakPicture) -> str:
     """What the main picture shows, in sentences that can be read without it."""
     if picture.empty:
         return (
-            "No picture of peak memory: no whole run of a point with a number of images has a reading of "
+            "No picture of peak memory: no whole run of a point with a number of images, or another size, has a reading of "
             f"{meter_name(DEVICE_METER)}, and none ran out of device memory."
         )
     sentences = []
@@ -122,26 +123,31 @@ def _peak_caption(picture: PeakPicture) -> str:
     deaths = picture.out_of_memory.groupby(["device_budget_bytes", "series", "expected"], sort=False)
     sentences += [_death_sentence(rows) for _, rows in deaths]
     sentences += [
-        f"{_on_device(row)}, {row['series']} peaked at {format_bytes(int(row['peak_bytes']))} at {int(row[SWEPT]):,} images."
+        f"{_on_device(row)}, {row['series']} peaked at {format_bytes(int(row['peak_bytes']))} at {_at(row)}."
         for _, row in picture.capped.iterrows()
     ]
     return " ".join(sentences)
 
 
 def _series_sentence(name: str, rows: pd.DataFrame) -> str:
-    last = rows.iloc[-1]
-    reached = f"{name[:1].upper()}{name[1:]} reaches {format_bytes(int(last['peak_bytes']))} at {int(last[SWEPT]):,} images"
+    last, over = rows.iloc[-1], str(rows["over"].iloc[-1])
+    reached = f"{name[:1].upper()}{name[1:]} reaches {format_bytes(int(last['peak_bytes']))} at {_at(last)}"
     line = peak_line(rows)
     if line is None:
-        return f"{reached}; with one number of images there is no slope."
-    return f"{reached}, {rate(line.slope, 'image')} by a straight line through {rows[SWEPT].nunique()} sizes."
+        return f"{reached}; with one {count_in_words(over)} there is no slope."
+    return f"{reached}, {rate(line.slope, unit_of(over))} by a straight line through {rows[SWEPT].nunique()} sizes."
 
 
 def _death_sentence(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     planned = "as the plan expects" if first["expected"] == Outcome.DEVICE_OOM else "which the plan does not expect"
-    sizes = ", ".join(f"{size:,}" for size in sorted({int(size) for size in rows[SWEPT]}))
-    return f"{_on_device(first)}, {first['series']} ran out of memory at {sizes} images, {planned}."
+    listed, over = ", ".join(f"{size:,}" for size in sorted({int(size) for size in rows[SWEPT]})), str(first["over"])
+    sizes = f"{listed} {unit_of(over)}s" if over in NAMED_STEPS else f"{over} {listed}"
+    return f"{_on_device(first)}, {first['series']} ran out of memory at {sizes}, {planned}."
+
+
+def _at(row: "pd.Series[str]") -> str:
+    return sizes_in_words(str(row["over"]), int(row[SWEPT]))
 
 
 def _on_device(row: "pd.Series[str]") -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.judge.sizes import count_in_words, unit_of
 from harness.units import format_bytes
 from reports.axes import height_of, in_mib, memory_axis, size_axis, spread_apart
 from reports.drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
@@ -40,15 +41,17 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
         size_axis(axes, drawn[SWEPT], tick_room=0.3 if narrow else 0.15)
         limits = _limits(picture)
         memory_axis(axes, [*in_mib(drawn["peak_bytes"].dropna()), *in_mib(limits)])
-        labels = [_draw_series(axes, str(name), rows, look) for name, rows in picture.peaks.groupby("series", sort=False)]
+        labels = [
+            _draw_series(axes, str(name), rows, look, picture.over) for name, rows in picture.peaks.groupby("series", sort=False)
+        ]
         labels += [_draw_limit(axes, limit, picture, look) for limit in limits]
         for name, rows in picture.capped.groupby("series", sort=False):
             colour = look[str(name)].colour
             axes.plot(rows[SWEPT], in_mib(rows["peak_bytes"]), "o", ms=13, mfc="none", mec=colour, mew=1.6, zorder=5)
         _write_labels(axes, labels)
-        axes.set_xlabel("number of images")
+        axes.set_xlabel(count_in_words(picture.over))
         axes.set_ylabel("peak device memory (MiB)")
-        title = "Peak device memory" if narrow else "Peak device memory against number of images"
+        title = "Peak device memory" if narrow else f"Peak device memory against {count_in_words(picture.over)}"
         write_title(figure, title, _key(picture, ",\n" if narrow else ", "))
     return figure
 
@@ -69,7 +72,7 @@ def _limits(picture: PeakPicture) -> list[int]:
     return sorted({int(budget) for budget in [*budgets, *([picture.device_bytes] if picture.device_bytes else [])]})
 
 
-def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, Look]) -> _Label:
+def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, Look], over: str) -> _Label:
     sizes, peaks, drawn = rows[SWEPT].to_numpy(float), in_mib(rows["peak_bytes"]), look[name]
     axes.plot(sizes, peaks, drawn.marker, color=drawn.colour, markersize=7, zorder=4)
     text = f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}"
@@ -77,7 +80,7 @@ def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, L
     if line is not None:
         along = np.geomspace(sizes.min(), sizes.max(), 64)
         axes.plot(along, in_mib(line.at(size) for size in along), color=drawn.colour, linewidth=1.8, zorder=3)
-        text += f"\n{rate(line.slope, 'image')}"
+        text += f"\n{rate(line.slope, unit_of(over))}"
     return _Label(float(peaks[-1]), text, drawn.ink)
 
 

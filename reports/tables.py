@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.judge.sizes import count_in_words, sizes_in_words, unit_of
 from harness.judge.table import Run
 from harness.records import Outcome, Point, Quality
 from harness.units import format_bytes
@@ -50,7 +51,7 @@ def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> T
         for phase in phases
         for meter in _COMPARED
     ]
-    at = f" at {int(largest):,} images" if largest is not None else ""
+    at = f" at {sizes_in_words(str(cells['over'].iloc[0]), int(largest))}" if largest is not None else ""
     headings = tuple(f"{name} {word}" for name in cells["series"] for word in ("growth", "retained", "kind"))
     return Table(
         caption=f"Growth and retained bytes of each phase, {scenario}{at}: the repeat that grew least",
@@ -63,7 +64,8 @@ def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> T
 def phases_at_largest(table: pd.DataFrame, scenario: str) -> Table:
     """Every phase of each series of a scenario at its largest image count, without meters that could not read at all."""
     mine = at_largest(_readable(table[table["scenario"] == scenario]))
-    return _phases(f"Phases of {scenario}, each series at its largest number of images", mine)
+    over = str(mine["over"].iloc[0]) if len(mine) else ""
+    return _phases(f"Phases of {scenario}{f', each series at its largest {count_in_words(over)}' if over else ''}", mine)
 
 
 def phases_of_points(table: pd.DataFrame, scenario: str) -> Table:
@@ -125,9 +127,9 @@ def fits(fits_frame: pd.DataFrame, caption: str) -> Table:
     )
 
 
-def main_fits(fits_frame: pd.DataFrame, scenario: str) -> pd.DataFrame:
-    """The fits behind the pictures: growth over image count of one scenario, by the meters that the gate judges."""
-    chosen = (fits_frame["scenario"] == scenario) & (fits_frame["over"] == SWEPT) & (fits_frame["field"] == "growth")
+def main_fits(fits_frame: pd.DataFrame, scenario: str, over: str) -> pd.DataFrame:
+    """The fits behind the pictures: growth over one parameter of one scenario, by the meters that the gate judges."""
+    chosen = (fits_frame["scenario"] == scenario) & (fits_frame["over"] == over) & (fits_frame["field"] == "growth")
     return fits_frame[chosen & fits_frame["meter"].isin(_COMPARED)]
 
 
@@ -146,10 +148,12 @@ def _outcome(row: "pd.Series[str]") -> str:
 
 
 def _phases(caption: str, table: pd.DataFrame) -> Table:
-    amounts = ("images", "stack", "start", "peak", "growth", "retained", "spread", "runs")
+    overs = {str(over) for over in table["over"] if over}
+    size = count_in_words(overs.pop()).removeprefix("number of ") if len(overs) == 1 else "size"
+    amounts = (size, "stack", "start", "peak", "growth", "retained", "spread", "runs")
     return Table(
         caption=caption,
-        columns=("series", "images", "stack", "phase", "meter", *amounts[2:], "kind of number"),
+        columns=("series", size, "stack", "phase", "meter", *amounts[2:], "kind of number"),
         rows=tuple(_phase_row(row) for _, row in table.iterrows()),
         amounts=frozenset(amounts),
     )
@@ -213,8 +217,8 @@ def _run_row(row: Mapping[Hashable, object]) -> tuple[str, ...]:
 
 def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple[str, ...]:
     settings = (f"{name}={value}" if isinstance(value, int) else str(value) for name in parameters if known(value := row[name]))
-    slope = row["slope_bytes_per_image"] if row["over"] == SWEPT else row["slope_bytes_per_frame"]
-    unit = "image" if row["over"] == SWEPT else "frame"
+    unit = unit_of(str(row["over"]))
+    slope = row[f"slope_bytes_per_{unit}"]
     low, high = (float(str(row[name])) for name in ("slope_low", "slope_high"))
     bounded = abs(low) < float("inf") and abs(high) < float("inf")
     return (

@@ -117,6 +117,8 @@ def file_name(key: Mapping[str, str | int]) -> str:
 def find(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
     """The baseline for a key, or None where the folder has none. Raises BaselineError when its file is damaged."""
     path = folder / file_name(key)
+    if folder.exists() and not folder.is_dir():
+        raise BaselineError(f"{folder} is a file; name the folder that holds the baselines (--baselines)")
     if not path.exists():
         return None
     baseline = read(path)

@@ -14,7 +14,7 @@ UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.
 """Outcomes that say nothing about memory: the run could not be measured."""
 
 
-_OF_THE_CARD = "nvml_device_used"
+OF_THE_CARD = "nvml_device_used"
 """Read by one of two queries of the driver, of which the older counts what the driver keeps for itself."""
 
 
@@ -35,7 +35,8 @@ class Census:
     first_repeats: Mapping[str, int]
     """By point: how many repeats were planned; those beyond were announced because of findings."""
     ends: Mapping[RunKey, End]
-    entered: Mapping[RunKey, frozenset[str]]
+    entered: Mapping[RunKey, tuple[str, ...]]
+    """In their order."""
     finished: Mapping[RunKey, frozenset[str]]
     contended: Mapping[RunKey, frozenset[str]]
     """Who else used the device during the run, by what its readings say; only runs that were not alone."""
@@ -53,7 +54,7 @@ def take_census(run: Run) -> Census:
     return Census(
         first_repeats={point.name: run.first_repeats_of(point.name) for point in run.points},
         ends=ends,
-        entered=_by_run(named, "phase"),
+        entered=_in_order(named),
         finished=_by_run(named[named["finished"]], "phase"),
         contended=_by_run(named[named["contended"].fillna("") != ""], "contended"),
     )
@@ -80,9 +81,9 @@ def missing_from_run(run: Run) -> Iterator[str]:
             f"{test} takes memory_run and measured nothing: it was skipped, failed before it called memory_run, or never calls "
             "it; mend the test, or deselect it"
         )
-    queries = sorted(set(run.phases.loc[run.phases["meter"] == _OF_THE_CARD, "source"].dropna()) - {""})
+    queries = sorted(set(run.phases.loc[run.phases["meter"] == OF_THE_CARD, "source"].dropna()) - {""})
     if len(queries) > 1:
-        yield f"{_OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
+        yield f"{OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
 
 
 def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
@@ -112,9 +113,23 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:
         yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"
-    strangers = sorted(census.entered.get(run, frozenset()) - set(point.phases))
+    entered = census.entered.get(run, ())
+    strangers = sorted(set(entered) - set(point.phases))
     if strangers:
         yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
+    elif list(entered) != [phase for phase in point.phases if phase in entered]:
+        yield (
+            f"it went through its phases in the order {', '.join(entered)}, but {point.scenario} has {', '.join(point.phases)}; "
+            "amounts over what there was before the first phase would mean something else"
+        )
+
+
+def _in_order(named: pd.DataFrame) -> dict[RunKey, tuple[str, ...]]:
+    ordered = named.sort_values("phase_index", kind="stable")
+    found: dict[RunKey, dict[str, None]] = {}
+    for point, repeat, phase in zip(ordered["point"], ordered["repeat"], ordered["phase"], strict=True):
+        found.setdefault((point, repeat), {})[phase] = None
+    return {run: tuple(phases) for run, phases in found.items()}
 
 
 def _by_run(phases: pd.DataFrame, column: str) -> dict[RunKey, frozenset[str]]:

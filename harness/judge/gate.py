@@ -119,7 +119,7 @@ def recorded_tables(folder: Path) -> dict[str, str]:
     """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it has not, or cannot tell."""
     try:
         found = json.loads((folder / FINDINGS_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     tables = found.get("tables") if isinstance(found, dict) else None
     return {str(name): str(value) for name, value in tables.items()} if isinstance(tables, dict) else {}

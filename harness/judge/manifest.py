@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from harness.errors import RunDirectoryError
 from harness.records import RUN_FILE, SCHEMA_VERSION, Point
 
+MOST_REPEATS = 1000
+"""Of one point. What the options of a run take at most; a damaged number must not fill the memory."""
+
 
 class Device(BaseModel):
     """What the points ran on."""
@@ -55,7 +58,7 @@ class Manifest(BaseModel):
     ended: StrictStr | None
     """None while the run is still going, or when it was broken off."""
     command: StrictStr
-    repeats: StrictInt = Field(ge=1)
+    repeats: StrictInt = Field(ge=1, le=MOST_REPEATS)
     environment: Mapping[str, Any]
     device: Device
     comparability: Mapping[str, StrictStr | StrictInt]
@@ -114,7 +117,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}; name the folder of a run") from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is damaged, not JSON: {error}; measure again") from error
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object; measure again")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from harness.judge.manifest import MOST_REPEATS
 from harness.records import TRACES_FOLDER, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, TraceEnd
 
 # More than any machine has, and far inside the 64 bits of the table's columns and their differences.
@@ -108,6 +109,8 @@ def announced(line: bytes) -> Announced:
     row = ANNOUNCED.validate_json(line, strict=True)
     if row.record.name != row.point:
         raise RowError(f"announces {row.point!r}, but the point in it is called {row.record.name!r}")
+    if row.repeats is not None and not 1 <= row.repeats <= MOST_REPEATS:
+        raise RowError(f"announces {row.point} with {row.repeats} repeats; 1 to {MOST_REPEATS} can be measured")
     return row
 
 

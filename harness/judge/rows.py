@@ -233,6 +233,8 @@ def _contradictions(rows: Rows) -> Iterator[str]:
         if end.outcome is Outcome.OK and said is not Outcome.OK:
             word = "never said that it was done" if said is None else f"said {said}"
             yield f"{point}, repeat {repeat}, is recorded as ok, but its child {word}"
+        if end.outcome is Outcome.OK and end.exit_code not in (0, None):
+            yield f"{point}, repeat {repeat}, is recorded as ok, but its child exited with code {end.exit_code}"
 
 
 _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.seal import SEAL, digest, seal_of
+
+_CLOCKS_APART = timedelta(days=1)
+"""Chosen: machines that are a day apart have a clock that somebody should look at."""
 
 
 def broken_seal(folder: Path) -> Iterator[str]:
@@ -38,9 +42,34 @@ def edited_tables(folder: Path, derived: Mapping[str, Callable[[], str]], record
     which decide where there are any: a later version of this program may derive another text.
     """
     there = [name for name in derived if (folder / name).exists()]
-    return tuple(
-        name for name in there if digest((folder / name).read_bytes()) != (recorded.get(name) or digest(derived[name]().encode()))
-    )
+    return tuple(name for name in there if _digest_of(folder / name) != (recorded.get(name) or digest(derived[name]().encode())))
+
+
+def odd_times(started: str, ended: str | None, now: datetime) -> Iterator[str]:
+    """A sentence where the times of run.json cannot be: an end before the start, or after ``now``."""
+    if ended is None:
+        return
+    try:
+        start, end = datetime.fromisoformat(started), datetime.fromisoformat(ended)
+        backwards, ahead = end < start, end > now + _CLOCKS_APART
+    except (ValueError, TypeError):
+        yield f"{RUN_FILE} has times that are none ({started!r} to {ended!r}): it was edited; restore it, or measure again"
+        return
+    if backwards:
+        yield f"{RUN_FILE} says that the run ended ({ended}) before it started ({started}); restore it, or measure again"
+    if ahead:
+        yield (
+            f"{RUN_FILE} says that the run ended at {ended}, which is still to come: it was edited, or the clock of the machine "
+            "that measured is wrong; set it, and measure again"
+        )
+
+
+def _digest_of(path: Path) -> str:
+    """The checksum of a file, or nothing's where it cannot be read: then it is not what the gate wrote."""
+    try:
+        return digest(path.read_bytes())
+    except OSError:
+        return ""
 
 
 def edited_in_words(name: str) -> str:

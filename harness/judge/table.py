@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.naming import columns_of
 from harness.judge.rows import Rows, RunKey, read_rows
-from harness.judge.sealed import broken_seal
+from harness.judge.sealed import broken_seal, odd_times
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
 
 PHASES_FILE = "phases.csv"
@@ -109,6 +110,7 @@ def load_run(path: Path) -> Run:
     manifest = read_manifest(path)
     rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
     rows.problems.extend(broken_seal(path))
+    rows.problems.extend(odd_times(manifest.started, manifest.ended, datetime.now(UTC)))
     points = rows.points
     return Run(
         path=path,

@@ -75,6 +75,8 @@ class RunSession:
     """How often each test was run in this process."""
     told: set[str] = field(default_factory=set)
     """Names of points whose tests have failed with the findings about them."""
+    deselected: int = 0
+    """How many tests with markers there were, where none of them was selected."""
     end: "SessionEnd | None" = None
     """What was found when all points were there; None where no test has a marker."""
     broken: str = ""

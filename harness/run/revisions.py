@@ -72,6 +72,7 @@ def resolve(project: Path, asked: str) -> str:
     named = asked.removeprefix(MERGE_BASE)
     if not named or named.startswith("-"):
         raise UsageError(f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main")
+    _ask(project, "rev-parse", "--git-dir", what=f"look for {named}")
     found = _try(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}")
     shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
     if not found:
@@ -195,7 +196,8 @@ def _ask(folder: Path, *arguments: str, what: str, environment: Mapping[str, str
     done = _git(folder, *arguments, environment=environment, text=text)
     if done.returncode != 0:
         said = done.stderr.strip().partition("\n")[0] or f"git {arguments[0]} ended with {done.returncode}"
-        raise UsageError(f"cannot {what} in {folder}: {said}")
+        hint = "; revisions are taken from git, so work in a clone of the repository" if "not a git repository" in said else ""
+        raise UsageError(f"cannot {what} in {folder}: {said}{hint}")
     return done.stdout if "\0" in done.stdout else done.stdout.strip()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
 from harness.bisecting import Bisection, BrokenOffError, Search
 from harness.errors import UsageError
 from harness.judge.against import load_against
@@ -176,3 +177,13 @@ def test_of_commits_not_skipped_the_nearest_to_the_middle_is_next():
     search.note(3, "bad")
     assert search.next() is None
     assert search.suspects == ("b", "c", "d")
+
+
+def test_what_follows_two_dashes_is_for_pytest_and_not_the_bad_revision(repository, monkeypatch, capsys):
+    """BAD is HEAD where it is left out; a revision that there is not is one sentence, and exit code 2."""
+    monkeypatch.chdir(repository[0])
+
+    assert main(["bisect", "c7", "--", "scenarios", "-n", "2"]) == 2
+    assert "c7 and HEAD are the same commit" in capsys.readouterr().err
+    assert main(["bisect", "v9", "c1", "--", "scenarios"]) == 2
+    assert "has no revision 'v9'; git branch --all" in capsys.readouterr().err

@@ -61,8 +61,8 @@ def test_the_main_picture_takes_the_scenario_and_stack_with_the_most_sizes(whole
 
     assert (picture.scenario, picture.stack_size) == ("loading", 2048)
     assert [images * 735_000 for images in (100, 500, 1000, 2000)] == list(eager["peak_bytes"])
-    assert list(zip(picture.capped["image_count"], picture.capped["peak_bytes"], strict=True)) == [(2000, 12 * MIB)]
-    assert [(row.series, row.image_count, row.device_budget_bytes) for row in picture.out_of_memory.itertuples()] == [
+    assert list(zip(picture.capped["size"], picture.capped["peak_bytes"], strict=True)) == [(2000, 12 * MIB)]
+    assert [(row.series, row.size, row.device_budget_bytes) for row in picture.out_of_memory.itertuples()] == [
         ("eager", 2000, 256 * MIB)
     ]
 
@@ -75,7 +75,7 @@ def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep,
     picture = frames.peak_picture(run.phases, run.ends, run.points, 4 * GIB)
 
     assert list(picture.out_of_memory["device_budget_bytes"]) == [4 * GIB]
-    assert 2000 not in list(picture.peaks.loc[picture.peaks["series"] == "eager", "image_count"])
+    assert 2000 not in list(picture.peaks.loc[picture.peaks["series"] == "eager", "size"])
 
 
 def test_the_line_of_the_peaks_is_exact_for_exact_numbers(whole_run):
@@ -94,7 +94,7 @@ def test_stacks_are_compared_at_one_image_count_alone(whole_run, only, tmp_path)
     table = frames.stack_table(whole_run.phases, whole_run.points)
     one_stack = only(lambda cell: cell.parameters.get("stack_size") != 8192).write(tmp_path / "one")
 
-    assert {500} == set(table["image_count"])
+    assert {500} == set(table["size"])
     assert {2048, 8192} == set(table["stack_size"])
     assert frames.stack_table(one_stack.phases, one_stack.points).empty
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from harness.judge.baseline import Baseline, counter_of, file_name, key_in_words, launchers_of, sources_of
+from harness.judge.completeness import OF_THE_CARD
 from harness.judge.nearest import Nearest, nearest_baselines
 from harness.judge.rules.evidence import Evidence, meter_words
 from harness.judge.verdict import Check, FindingKind
@@ -71,7 +72,7 @@ def _sources(evidence: Evidence) -> Iterator[Check]:
                 )
                 yield _not_comparable(point, meter, f"{words}. To do: {accept_command(evidence)}", FindingKind.NO_BASELINE)
     for meter, all_sources in by_meter.items():
-        if len(all_sources) > 1:
+        if len(all_sources) > 1 and meter != OF_THE_CARD:  # of that one completeness says so, gated or not
             words = f"{meter_words(meter)} was read from {' and '.join(sorted(all_sources))}, which count differently"
             yield _not_comparable("", meter, f"{words}. To do: measure again with one driver", FindingKind.INCOMPLETE)
 

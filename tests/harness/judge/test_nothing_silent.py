@@ -150,6 +150,92 @@ def leave_out_a_meter(run):
     run.write(rows)
 
 
+def end_before_the_start(run):
+    run.manifest["ended"] = "2025-12-31T00:00:00+00:00"
+    run.write()
+
+
+def end_in_the_future(run):
+    run.manifest["ended"] = "2999-01-01T00:00:00+00:00"
+    run.write()
+
+
+def end_at_no_time(run):
+    run.manifest["ended"] = "soon"
+    run.write()
+
+
+def plan_a_billion_repeats(run):
+    run.manifest["repeats"] = 10**9
+    run.write()
+
+
+def nest_the_plan(run):
+    (run.path / "run.json").write_text("[" * 100_000)
+
+
+def nest_a_row(run):
+    (run.path / "rows.jsonl").write_text("[" * 100_000 + "\n")
+
+
+def put_a_folder_in_place_of_the_table(run):
+    (run.path / "phases.csv").unlink()
+    (run.path / "phases.csv").mkdir()
+
+
+def exit_with_a_code(run):
+    run.write([row | {"exit_code": 9} if row["kind"] == "end" else row for row in run.rows()])
+
+
+def turn_the_phases_around(run):
+    run.write([row | {"index": 9 - row["index"]} if "index" in row else row for row in run.rows()])
+
+
+def rename_a_meter(run):
+    rows = run.rows()
+    for row in rows:
+        for reading in row.get("readings", ()):
+            reading["meter"] = reading["meter"].replace("device_in_use", "device_inuse")
+    run.write(rows)
+
+
+def void_a_run(run):
+    run.write([*run.rows(), {"kind": "again", "point": NAME, "repeat": 1, "reason": "chosen"}])
+
+
+def duplicate_the_rows(run):
+    run.write(run.rows() * 2)
+
+
+def rename_points_in_the_rows(run):
+    run.write([row | {"point": row["point"].replace("=500", "=501")} for row in run.rows()])
+
+
+def take_the_rows_of_another_run(run):
+    rows = [row for row in run.rows() if row["point"] != NAME]
+    (run.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def promise_something_else_afterwards(run):
+    manifest = json.loads((run.path / "run.json").read_text())
+    manifest["policy"] = {"schema_version": 1}
+    (run.path / "run.json").write_text(json.dumps(manifest))
+
+
+def announce_what_is_never_measured(run):
+    run.write([*run.rows(), {"kind": "remeasure", "point": NAME, "repeats": 1, "reason": "chosen"}])
+
+
+def ask_a_test_that_is_silent(run):
+    run.manifest["asked"] = ["tests/test_x.py::test_y"]
+    run.write()
+
+
+def break_off_while_measuring_again(run):
+    run.manifest |= {"ended": None, "remeasured": [{"points": [NAME]}]}
+    run.write()
+
+
 def lose_a_point(run):
     run.keep_points(lambda point: point.name != NAME).write()
 
@@ -194,6 +280,28 @@ def lose_a_point(run):
         (lose_a_repeat, 3, "repeat 1: no end of it was recorded"),
         (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run python -m harness doctor."),
         (leave_out_a_meter, 3, "no reading of it at all"),
+        (end_before_the_start, 3, "says that the run ended (2025-12-31T00:00:00+00:00) before it started"),
+        (end_in_the_future, 3, "ended at 2999-01-01T00:00:00+00:00, which is still to come"),
+        (end_at_no_time, 3, "run.json has times that are none"),
+        (plan_a_billion_repeats, 2, "run.json is damaged: repeats: Input should be less than or equal to 1000"),
+        (nest_the_plan, 2, "run.json is damaged, not JSON"),
+        (nest_a_row, 3, "rows.jsonl, line 1: damaged or cut short, not JSON"),
+        (put_a_folder_in_place_of_the_table, 3, "phases.csv is not what the gate derived from rows.jsonl"),
+        (exit_with_a_code, 3, "is recorded as ok, but its child exited with code 9"),
+        (turn_the_phases_around, 3, "it went through its phases in the order release, epoch_1"),
+        (rename_a_meter, 3, "no reading of it at all"),
+        (void_a_run, 3, "repeat 1: no end of it was recorded"),
+        (duplicate_the_rows, 3, "enters phase construct a second time"),
+        (rename_points_in_the_rows, 3, "which this run neither planned nor announced"),
+        (take_the_rows_of_another_run, 3, "it was cut short; restore it, or measure again"),
+        (promise_something_else_afterwards, 3, "run.json was changed after the run had ended"),
+        (
+            announce_what_is_never_measured,
+            3,
+            "it was announced because of a finding and not measured; go on with python",
+        ),
+        (ask_a_test_that_is_silent, 3, "tests/test_x.py::test_y takes memory_run and measured nothing"),
+        (break_off_while_measuring_again, 3, "it was broken off while it was measured again"),
         (lose_a_point, 3, f"{NAME}: the baseline has this point, but the run did not plan it"),
     ],
 )
@@ -211,3 +319,25 @@ def test_measuring_less_on_purpose_excuses_nothing_else(gate, spoil):
     code, _ = gate(spoil, "--partial")
 
     assert code in (3, 4)
+
+
+def test_a_file_in_place_of_the_baselines_is_a_mistake(synthetic_run, tmp_path, capsys):
+    """Nothing could be found in it, and that would look like a first run."""
+    (tmp_path / "gate.toml").write_text(POLICY)
+    (tmp_path / "baselines").write_text("")
+    synthetic_run.keep_points(lambda point: point.scenario == "arrays")
+    run = str(synthetic_run.write())
+
+    assert main(["gate", run, "--policy", str(tmp_path / "gate.toml"), "--baselines", str(tmp_path / "baselines")]) == 2
+    assert "is a file; name the folder that holds the baselines" in capsys.readouterr().err
+
+
+def test_a_link_to_a_run_is_the_run(gate):
+    """Where it lies is no part of what was measured."""
+
+    def link(run):
+        real = run.path.with_name("real")
+        run.path.rename(real)
+        run.path.symlink_to(real)
+
+    assert gate(link)[0] == 0

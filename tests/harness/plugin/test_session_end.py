@@ -105,6 +105,16 @@ def test_with_some_points_deselected_slopes_are_not_judged_and_that_is_said(proj
     result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on those that were measured, *"])
 
 
+def test_with_all_points_deselected_nothing_is_measured_and_that_is_said(project, pytester):
+    """No run directory, and no failure of the tests that were selected."""
+    result = project(f"{SWEEP}\ndef test_other():\n    pass", "-k", "other")
+
+    result.assert_outcomes(passed=1, deselected=3)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["memory: 3 tests that measure were deselected, so that nothing was measured"])
+    assert not (pytester.path / "artifacts").exists()
+
+
 def test_points_are_chosen_by_name_also_where_calls_name_them(project, rows):
     """A call that is not wanted skips its test; a pattern that nothing matches is a finding."""
     test = """
@@ -159,6 +169,21 @@ def test_a_failure_that_is_expected_is_not_told_as_a_finding_of_the_session(proj
     result.assert_outcomes(xfailed=3)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["3 more findings are told by the tests that failed with them"])
+
+
+def test_a_finding_that_a_test_has_caught_fails_the_session(project):
+    """The test passes; what was found is found."""
+    test = """
+@pytest.mark.memory(budgets="1 MiB")
+def test_load(memory_run):
+    with pytest.raises(pytest.fail.Exception):
+        memory_run("bodies:eager", image_count=512)
+"""
+    result = project(test, "--memory-out", "out")
+
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["1 finding, so that this session fails:", "regression: load / image_count=512 / load / *"])
 
 
 def test_a_phase_that_no_body_enters_is_named_with_the_nearest(project):

@@ -164,9 +164,14 @@ def test_a_shallow_clone_says_how_to_fetch_the_rest(repository, tmp_path, asked)
 
 
 def test_without_a_repository_git_itself_says_so(tmp_path):
-    """In one line."""
-    with pytest.raises(UsageError, match=r"cannot compare with main in .*: fatal: not a git repository"):
+    """In one line, with what to do."""
+    with pytest.raises(
+        UsageError,
+        match=r"cannot compare with main in .*: fatal: not a git repository.*; revisions are taken from git, so work in a clone",
+    ):
         unpack_revision(tmp_path, "main", read_subjects(["pkg"]), tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"cannot look for main in .*: fatal: not a git repository"):
+        resolve(tmp_path, "main")
 
 
 def test_a_submodule_is_refused_by_name(repository, unpack):
