@@ -93,13 +93,15 @@ def _run(options: argparse.Namespace) -> int:
             shutil.rmtree(detector.out / "accepted", ignore_errors=True)
             console.print(detector.accept(ACCEPTED, options.workers), markup=False, highlight=False)
         _measure(detector, ledger, missing, options.workers, console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; what is there so far follows, and the same command with --out {options.out} goes on")
     finally:
         detector.close()
-    result = Result(tuple(ledger.sweeps[sweep.key] for sweep in wanted), plants)
+    result = Result(tuple(ledger.sweeps[sweep.key] for sweep in wanted if sweep.key in ledger.sweeps), plants)
     _keep(detector.out, result, about)
     _show(Console(width=None if sys.stdout.isatty() else 140), result)
     print(f"kept as {options.out / 'detector.json'} and {options.out / 'detector.md'}")
-    return 0 if result.holds else 1
+    return 0 if result.holds and len(result.sweeps) == len(wanted) else 1
 
 
 def _code(root: Path) -> str:
