@@ -7,6 +7,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
@@ -122,7 +123,11 @@ def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> li
         for chosen in (EAGER, ARRAYS, TRAINING, INFERENCE)
         for n in range(clean // 10)
     ]
-    return [*first, *both, *lazy, *others, *(sweep for of_mode in more for sweep in of_mode)]
+    # In turns, so that whenever it is broken off there is something of each.
+    in_turns = [
+        sweep for pair in zip_longest(lazy, [sweep for of_both in zip(*more, strict=True) for sweep in of_both]) for sweep in pair
+    ]
+    return [*first, *both, *filter(None, in_turns), *others]
 
 
 def _measure(detector: Detector, ledger: Ledger, missing: list[Sweep], workers: int, console: Console) -> None:
