@@ -24,9 +24,13 @@ _POINT_COLUMNS = ["point", "scenario", "series", "over", SWEPT, STACK, "device_b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakPicture:
-    """What the main picture shows: one scenario at one stack size, and every point that had a device of its own size."""
+    """What the main picture shows: one scenario at one stack size, and every point that had a device of its own size.
 
-    scenario: str
+    Scenarios without loaders are beside each other.
+    """
+
+    scenarios: tuple[str, ...]
+    """The main one first; none where every point has a device of its own."""
     over: str
     """The parameter that it is swept over."""
     stack_size: int | None
@@ -49,9 +53,10 @@ def describe_points(points: Sequence[Point]) -> pd.DataFrame:
 
     Columns: point, scenario, series (the loader, or the scenario where it has none, and any parameters besides the
     sizes), over (the parameter that the scenario is swept over, empty where there is none), size (its value) and stack_size
-    (Int64, NA where the point has none), device_budget_bytes (Int64), expected.
+    (Int64, NA where the point has none), device_budget_bytes (Int64, NA also where all points share one: see
+    ``common_budget_bytes``), expected.
     """
-    swept = swept_parameters(points)
+    swept, is_shared = swept_parameters(points), common_budget_bytes(points) is not None
     rows = [
         {
             "point": point.name,
@@ -60,13 +65,27 @@ def describe_points(points: Sequence[Point]) -> pd.DataFrame:
             "over": swept[point.scenario],
             SWEPT: _size(point, swept[point.scenario]),
             STACK: point.parameters.get(STACK),
-            "device_budget_bytes": point.device_budget_bytes,
+            "device_budget_bytes": None if is_shared else point.device_budget_bytes,
             "expected": str(point.expected),
         }
         for point in points
     ]
     table = pd.DataFrame(rows, columns=_POINT_COLUMNS)
     return table.astype({SWEPT: "Int64", STACK: "Int64", "device_budget_bytes": "Int64"})
+
+
+def common_budget_bytes(points: Sequence[Point]) -> int | None:
+    """The device's size that every point asks for, which is then that of the run; None where they differ, or ask for none."""
+    budgets = {point.device_budget_bytes for point in points}
+    return budgets.pop() if len(budgets) == 1 else None
+
+
+def scenarios_beside(points: Sequence[Point], scenario: str) -> tuple[str, ...]:
+    """The scenario, and where it has no loaders to compare, all others without any that are swept over the same parameter."""
+    swept = swept_parameters(points)
+    with_loaders = {point.scenario for point in points if LOADER in point.parameters}
+    others = [name for name in swept if name not in with_loaders and swept[name] == swept.get(scenario)]
+    return tuple(dict.fromkeys([scenario, *others])) if scenario in others else (scenario,)
 
 
 def swept_parameters(points: Sequence[Point]) -> Mapping[str, str]:
@@ -147,7 +166,8 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
     # Where every point has a device of its own, no scenario is the main one.
     over = swept_parameters(points).get(scenario, "") or str(next(iter(described["over"]), ""))
     described = described[described["over"] == over]  # sizes of another parameter are on no axis of this picture
-    chosen = described[described["device_budget_bytes"].isna() & (described["scenario"] == scenario)]
+    shown_scenarios = scenarios_beside(points, scenario) if scenario else ()
+    chosen = described[described["device_budget_bytes"].isna() & described["scenario"].isin(shown_scenarios)]
     stack = _richest(chosen.dropna(subset=[STACK]), STACK)
     if stack is not None:
         chosen = chosen[chosen[STACK] == stack]
@@ -160,7 +180,7 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
     dead = described[shown].merge(died, on="point", how="inner")
     dead["device_budget_bytes"] = dead["device_budget_bytes"].fillna(device_bytes) if device_bytes else dead["device_budget_bytes"]
     return PeakPicture(
-        scenario=scenario,
+        scenarios=shown_scenarios,
         over=over,
         stack_size=None if stack is None else int(str(stack)),
         peaks=peaks[peaks["point"].isin(chosen["point"])].sort_values(["series", SWEPT]).reset_index(drop=True),

@@ -11,7 +11,7 @@ from harness.judge.verdict import Check
 from harness.units import format_bytes
 from reports import tables
 from reports.comparison import Comparison, comparison_of
-from reports.frames import SWEPT, describe_points, main_scenario, phase_table, swept_parameters
+from reports.frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
 from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
@@ -190,9 +190,10 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield "The run holds no reading: no phase of any run was finished."
     if not (run.ends["outcome"] == "ok").any():
         yield "No run ended ok, so there is no peak of a whole run."
-    for scenario, mine in points.groupby("scenario", sort=False):
+    with_loaders = {point.scenario for point in run.points if LOADER in point.parameters}
+    for scenario, mine in points.groupby(points["scenario"].astype(str), sort=False):
         series = sorted(set(mine["series"]))
-        if len(series) == 1:
+        if len(series) == 1 and str(scenario) in with_loaders:
             yield f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
     swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
     sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
@@ -210,7 +211,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
 
 
 def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
-    manifest = run.manifest
+    manifest, shared = run.manifest, common_budget_bytes(run.points)
     return {
         "Run": {
             "run": manifest.run_id,
@@ -222,7 +223,7 @@ def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
         **({"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}),
-        "Device": manifest.device.model_dump(),
+        "Device": {**manifest.device.model_dump(), **({"asked_for_by_every_point_bytes": shared} if shared else {})},
         "Environment": manifest.environment,
         "A baseline has to share": manifest.comparability,
         "Settings": manifest.settings,

@@ -11,7 +11,17 @@ from harness.judge.table import Run
 from harness.records import Outcome
 from harness.units import format_bytes
 from reports.drawing import Drawing, finish
-from reports.frames import DEVICE_METER, STACK, SWEPT, PeakPicture, peak_line, peak_picture, phase_table, stack_table
+from reports.frames import (
+    DEVICE_METER,
+    STACK,
+    SWEPT,
+    PeakPicture,
+    common_budget_bytes,
+    peak_line,
+    peak_picture,
+    phase_table,
+    stack_table,
+)
 from reports.panels import phase_figure, stack_figure
 from reports.plots import peak_figure
 from reports.timeline import timeline_figure
@@ -37,7 +47,8 @@ class Picture:
 
 def draw(run: Run) -> tuple[Picture, ...]:
     """The main picture, the small multiples, and the stack's where the run has several stack sizes at one image count."""
-    peaks = peak_picture(run.phases, run.ends, run.points, run.manifest.device.memory_bytes)
+    device_bytes = common_budget_bytes(run.points) or run.manifest.device.memory_bytes
+    peaks = peak_picture(run.phases, run.ends, run.points, device_bytes)
     stacks = stack_table(run.phases, run.points)
     pictures = [_peaks(peaks), _phases(run, peaks)]
     return (*pictures, _stacks(stacks)) if len(stacks) else tuple(pictures)
@@ -65,12 +76,12 @@ def _peaks(picture: PeakPicture) -> Picture:
 
 def _phases(run: Run, picture: PeakPicture) -> Picture:
     table = phase_table(run.phases, run.points)
-    table = table[(table["scenario"] == picture.scenario) & table["device_budget_bytes"].isna()]
+    table = table[table["scenario"].isin(picture.scenarios) & table["device_budget_bytes"].isna()]
     if picture.stack_size is not None:
         table = table[table[STACK] == picture.stack_size]
-    phases = next((point.phases for point in run.points if point.scenario == picture.scenario), ())
+    phases = tuple(dict.fromkeys(phase for point in run.points if point.scenario in picture.scenarios for phase in point.phases))
     caption = (
-        f"How far memory rises above where each phase of {picture.scenario} started. Above: live tensors on the device; below: "
+        f"How far memory rises above where each phase of {_listed(picture)} started. Above: live tensors on the device; below: "
         "private memory of the process on the host. All panels have the same axes, linear below 1 MiB and logarithmic above; "
         "a whisker is as long as the repeats lie apart."
     )
@@ -114,7 +125,7 @@ def _peak_caption(picture: PeakPicture) -> str:
         repeats = int(picture.peaks["runs"].max())
         least = f"the least of {repeats:,} repeats" if repeats > 1 else "one run for each point"
         sentences.append(
-            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {picture.scenario}{stack}, "
+            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {_listed(picture)}{stack}, "
             f"less what there was before the first of them: {least}."
         )
     sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
@@ -127,6 +138,10 @@ def _peak_caption(picture: PeakPicture) -> str:
         for _, row in picture.capped.iterrows()
     ]
     return " ".join(sentences)
+
+
+def _listed(picture: PeakPicture) -> str:
+    return " and ".join(filter(None, [", ".join(picture.scenarios[:-1]), *picture.scenarios[-1:]]))
 
 
 def _series_sentence(name: str, rows: pd.DataFrame) -> str:

@@ -59,12 +59,37 @@ def test_the_main_picture_takes_the_scenario_and_stack_with_the_most_sizes(whole
     picture = frames.peak_picture(whole_run.phases, whole_run.ends, whole_run.points, 4 * GIB)
     eager = picture.peaks[picture.peaks["series"] == "eager"]
 
-    assert (picture.scenario, picture.stack_size) == ("loading", 2048)
+    assert (picture.scenarios, picture.stack_size) == (("loading",), 2048)
     assert [images * 735_000 for images in (100, 500, 1000, 2000)] == list(eager["peak_bytes"])
     assert list(zip(picture.capped["size"], picture.capped["peak_bytes"], strict=True)) == [(2000, 12 * MIB)]
     assert [(row.series, row.size, row.device_budget_bytes) for row in picture.out_of_memory.itertuples()] == [
         ("eager", 2000, 256 * MIB)
     ]
+
+
+def test_a_budget_that_all_points_share_is_the_device_of_the_picture(whole_run):
+    """As where every test of a module asks for 256 MiB; one point without, and it is the device of the others alone."""
+    shared = [replace(cell, device_budget_bytes=256 * MIB) for cell in whole_run.points]
+    picture = frames.peak_picture(whole_run.phases, whole_run.ends, shared, 256 * MIB)
+
+    assert frames.common_budget_bytes(shared) == 256 * MIB
+    assert (picture.scenarios, picture.capped.empty, picture.out_of_memory.empty) == (("loading",), True, True)
+    assert frames.common_budget_bytes([*shared[1:], whole_run.points[0]]) is None
+
+
+def test_scenarios_without_loaders_are_shown_beside_each_other(sweep):
+    """Each is what another one's loaders would be: tests of one module, over the same parameter."""
+    first = sweep.points[0]
+    names = ["streamed", "cached", "other"]
+    cells = [
+        replace(first, scenario=name, parameters={"batch_size" if name == "other" else "image_count": size})
+        for name in names
+        for size in (100, 500)
+    ]
+
+    assert frames.scenarios_beside(cells, "cached") == ("cached", "streamed")
+    assert frames.scenarios_beside(cells, "other") == ("other",)
+    assert frames.scenarios_beside(sweep.points, "arrays") == ("arrays",)
 
 
 def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep, tmp_path):

@@ -100,7 +100,7 @@ def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
         chosen="training and lazy",
     )
     found = re.search(
-        r"training / lazy / construct / device in use: grows by (?P<slope>[\d,]+) B per image, limit 512 .*still held", said
+        r"training / lazy / construct / device in use: keeps (?P<slope>[\d,]+) B per image, limit 512 .*still held", said
     )
 
     assert code == 1, said
