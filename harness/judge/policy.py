@@ -87,17 +87,36 @@ def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
     """The policy to judge a run by: the file that is named, else what the run brings along, else the project's own.
 
     A run that compares two codes needs none: there are tolerances for that (``judge.against``).
-    Raises PolicyError as ``read_policy`` does.
+    Raises PolicyError as ``read_policy`` does, and where the run's own would excuse points that the project's is about.
     """
     if path is not None:
         return read_policy(path)
     if manifest.policy is not None:
-        return parse_policy(manifest.policy, RUNS_OWN)
+        return _unless_it_excuses(parse_policy(manifest.policy, RUNS_OWN), manifest)
     if not DEFAULT_POLICY.exists() and manifest.code is not None:
         return Policy(schema_version=SCHEMA_VERSION).called("the default tolerances of a comparison")
     if not DEFAULT_POLICY.exists():
         raise PolicyError(f"the run brings no policy of its own, and there is no {DEFAULT_POLICY} here; name one with --policy")
     return read_policy(DEFAULT_POLICY)
+
+
+def _unless_it_excuses(own: Policy, manifest: Manifest) -> Policy:
+    """The run's own policy; one marked test among the project's sweep must not put all of its limits out of force."""
+    if not DEFAULT_POLICY.exists():
+        return own
+    ruled = [rule for _, rule in read_policy(DEFAULT_POLICY).rules()]
+    promised = [rule for _, rule in own.rules()]
+    excused = [
+        point.name
+        for point in manifest.planned
+        if any(rule.matches(point) for rule in ruled) and not any(rule.matches(point) for rule in promised)
+    ]
+    if excused:
+        raise PolicyError(
+            f"{RUNS_OWN} comes from tests with markers and says nothing about {len(excused)} points that {DEFAULT_POLICY} has "
+            f"rules for, first {excused[0]}; name the one to judge by with --policy, or measure marked tests in a run of their own"
+        )
+    return own
 
 
 def read_policy(path: Path) -> Policy:

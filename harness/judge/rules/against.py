@@ -1,5 +1,6 @@
 """Was the earlier code measured beside the run, and was it other code: two sides that are one would agree about everything."""
 
+import filecmp
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from harness.judge.manifest import CodeSide
 from harness.judge.rules.evidence import Evidence
 from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind
+from harness.records import ROWS_FILE
 
 RULE = "against"
 
@@ -22,6 +24,12 @@ def check_against(evidence: Evidence) -> Iterator[Check]:
     if against.run is None:
         yield _incomplete(against.words, f"the run of the earlier code cannot be read: {against.problem}")
         return
+    if _is_one_run(evidence.run, against.run):
+        sentence = (
+            f"it has the very rows of this run ({against.run.path}), so that the run was compared with itself; name the run of "
+            "the earlier code"
+        )
+        yield _incomplete(against.words, sentence)
     yield from _comparability(evidence, against, against.run)
     yield from _unmeasured_checks(against, against.run)
     yield from (_incomplete(against.words, gap) for gap in _gaps(against, against.run))
@@ -29,6 +37,11 @@ def check_against(evidence: Evidence) -> Iterator[Check]:
     yield from (_incomplete("code", sentence) for sentence in strays)
     if not strays and against.then is not None and against.now is not None:
         yield _code_check(against, against.then, against.now)
+
+
+def _is_one_run(now: Run, then: Run) -> bool:
+    """Whether both are one measurement, or a copy of it: no two runs take the same time in every phase."""
+    return filecmp.cmp(now.path / ROWS_FILE, then.path / ROWS_FILE, shallow=False)
 
 
 def _incomplete(subject: str, sentence: str) -> Check:

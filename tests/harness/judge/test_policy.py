@@ -1,13 +1,16 @@
 """The policy file: the project's own is valid, and every mistake is a sentence that says what to write."""
 
+import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BytesError, PolicyError
 from harness.judge.amount import Amount
-from harness.judge.policy import read_policy
+from harness.judge.manifest import read_manifest
+from harness.judge.policy import RUNS_OWN, choose_policy, read_policy
 from scenarios.catalog import SCENARIOS
 
 SLOPE = """
@@ -217,3 +220,17 @@ def test_long_reasons_stay_out_of_the_way():
     text = (Path(__file__).parents[3] / "scenarios" / "gate.toml").read_text(encoding="utf-8")
 
     assert not re.search(r"\d\s*[KMG]B\b", text)
+
+
+def test_a_marked_test_does_not_put_the_rules_of_the_project_out_of_force(synthetic_run, tmp_path, monkeypatch):
+    """Its own rules are all that a run with markers brings along; the sweep beside it would be held against nothing."""
+    own = tomllib.loads(SLOPE.replace('["loading"]', '["test_own.py::test_own"]'))
+    manifest = read_manifest(dataclasses.replace(synthetic_run, manifest={"policy": own}).write())
+    monkeypatch.chdir(tmp_path)
+    assert choose_policy(None, manifest).source == RUNS_OWN  # a project without a policy of its own
+
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "gate.toml").write_text(SLOPE)
+    with pytest.raises(PolicyError, match=r"says nothing about \d+ points that scenarios/gate.toml has rules for, first loading-"):
+        choose_policy(None, manifest)
+    assert choose_policy(tmp_path / "scenarios" / "gate.toml", manifest).slope

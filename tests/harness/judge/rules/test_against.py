@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,15 @@ def _edit(run, **changes):
 def _cut(run):
     rows = run / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-200])
+
+
+def test_a_run_compared_with_itself_or_its_copy_is_incomplete(synthetic_run, policy, tmp_path):
+    """No change at all would agree with itself, for ever."""
+    synthetic_run.write()
+    run, copy = load_run(synthetic_run.path), tmp_path / "copy"
+    shutil.copytree(synthetic_run.path, copy)
+
+    for folder in (synthetic_run.path, copy):
+        verdict = judge(run, policy, tmp_path, partial=True, against=load_against(run, folder)).verdict
+        assert verdict.exit_code is ExitCode.INCOMPLETE
+        assert "it has the very rows of this run" in verdict.sentence

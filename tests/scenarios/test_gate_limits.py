@@ -1,0 +1,43 @@
+"""The project's limits on what the other ways in and out, and single frames, may cost on the host for each image."""
+
+import pytest
+
+from harness.judge.gate import judge
+from harness.judge.policy import read_policy
+from harness.judge.table import load_run
+from scenarios.catalog import points
+from tests.harness.conftest import KIB, MIB, Edges, SyntheticRun
+
+
+def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
+    """Sentences of the slope rules on a run that takes ``each`` bytes per image more in one phase, and nothing else."""
+
+    def amounts(point, repeat, name):
+        more = each * point.parameters["image_count"] * (name == phase)
+        return {one: Edges(200 * MIB, 200 * MIB + more * (one == meter), 200 * MIB) for one in ("device_in_use", "host_anon")}
+
+    chosen = [point for point in points() if point.scenario == scenario and point.parameters["loader"] == "lazy"]
+    run = load_run(SyntheticRun(tmp_path / f"{each} B", points=chosen, amounts=amounts).write())
+    verdict = judge(run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True).verdict
+    return [check.sentence for check in verdict.findings if check.rule == "slope"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "phase", "meter", "limit"),
+    [
+        ("feeds", "construct", "host_anon", 1 * KIB),
+        ("feeds", "epoch_defaults", "host_anon", 2 * KIB),
+        ("feeds", "epoch_defaults", "device_in_use", 2 * KIB),
+        ("feeds", "epoch_targets", "host_anon", 2 * KIB),
+        ("training", "construct", "host_anon", 1 * KIB),
+        ("inference", "open", "host_anon", 1 * KIB),
+    ],
+)
+def test_a_byte_more_than_the_limit_for_each_image_is_found(project_root, tmp_path, scenario, phase, meter, limit):
+    """At the limit nothing is said; a byte beyond it, the phase and the amount are."""
+    where = {"scenario": scenario, "phase": phase, "meter": meter}
+
+    assert findings_of(project_root, tmp_path, **where, each=limit) == []
+    found = findings_of(project_root, tmp_path, **where, each=limit + 1)
+    assert found
+    assert all(f"/ {phase} /" in said and f"grows by {limit + 1:,} B per image, limit {limit:,}" in said for said in found)
