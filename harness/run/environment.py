@@ -11,6 +11,9 @@ from typing import Any
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "pandas", "scipy", "nvidia-ml-py", "ptycho-memory")
 
+_NO_LOCKS = ("--no-optional-locks",)
+"""git refreshes its index while it is asked for changes; a measurement that is killed then would leave a lock behind."""
+
 
 def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
     """Versions, machine and git commit of ``folder``; what cannot be told is "unavailable: why"."""
@@ -54,7 +57,7 @@ def _fingerprint(folder: Path) -> str:
     Files that git does not track are left out: the run directory itself may be one.
     """
     try:
-        done = subprocess.run(["git", "diff", "HEAD"], cwd=folder, capture_output=True, check=True, timeout=30)
+        done = subprocess.run(["git", *_NO_LOCKS, "diff", "HEAD"], cwd=folder, capture_output=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
         return f"unavailable: git diff failed ({type(error).__name__})"
     return hashlib.sha256(done.stdout).hexdigest()[:16] if done.stdout else "none"
@@ -62,7 +65,7 @@ def _fingerprint(folder: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(["git", *_NO_LOCKS, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
         return f"unavailable: git {arguments[0]} failed ({type(error).__name__})"
     return done.stdout.strip()
