@@ -1,5 +1,6 @@
 """A policy, checked: budgets, slopes and tolerances, each with its reason. A misspelt key is refused, never ignored."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -163,6 +164,9 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"{place} lacks {key!r}" + ("; say where the limit comes from" if key == "because" else "")
     if key == "because":
         return f"{place} has an empty 'because'; say where the limit comes from"
+    if detail["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return f"{place}: {key}: {detail['input']!r} cannot be chosen; {nearest(str(detail['input']), choices)}"
     what = detail["msg"].removeprefix("Value error, ")
     whole_section = isinstance(location[-1], int) and len(location) == 2
     return f"{place} {what}" if whole_section else f"{place}: {key}: {what}"
