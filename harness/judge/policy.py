@@ -97,7 +97,10 @@ def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
     if not DEFAULT_POLICY.exists() and manifest.code is not None:
         return Policy(schema_version=SCHEMA_VERSION).called("the default tolerances of a comparison")
     if not DEFAULT_POLICY.exists():
-        raise PolicyError(f"the run brings no policy of its own, and there is no {DEFAULT_POLICY} here; name one with --policy")
+        raise PolicyError(
+            f"nothing says what this run may cost: its tests' markers promise nothing, and there is no {DEFAULT_POLICY} here; give "
+            "a marker a limit (budgets=..., slopes=...), name a file with --policy, or compare with a revision (--memory-against)"
+        )
     return read_policy(DEFAULT_POLICY)
 
 
