@@ -79,6 +79,14 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def detector(session: nox.Session) -> None:
+    """Planted regressions and clean runs: what the gate finds, what it refuses; 80 minutes. `nox -s detector -- --help`."""
+    session.install("-e", ".")
+    if code := _code(session, "python", "-m", "scenarios.detector", *session.posargs):
+        sys.exit(code)
+
+
+@nox.session
 def report(session: nox.Session) -> None:
     """Write the page of a run again: nox -s report -- RUN (default: the newest run under artifacts)."""
     session.install("-e", ".")

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import sys
 from datetime import UTC, datetime
@@ -11,12 +10,9 @@ from typing import TYPE_CHECKING
 
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
-from harness.units import format_bytes
 
 if TYPE_CHECKING:
-    from harness.doctor import Examination
     from harness.gating import Gate
-    from harness.run.devices import Device
 
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
@@ -213,52 +209,21 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from harness.doctor import GATED, examine
     from harness.run.devices import choose_device
 
     device = choose_device(options.device)
     if options.find:
         print(f"{device.name} ({device.kind})")
         return ExitCode.PASS
+    from harness.doctor import examine
+    from harness.doctor_words import examination_json, show_examination
+
     found = examine(device, Path.cwd())
     if options.json:
-        print(json.dumps(_examination_json(device, found), indent=1))
-        return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
-    table = Table("meter", "phase", *(Column(name, justify="right") for name in ("asked", "read", "error")), "quality", "finding")
-    readable = [check for check in found.checks if check.read_bytes is not None]
-    for check in readable:
-        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
-        read, error = f"{format_bytes(check.read_bytes or 0)}{bound}", f"{check.error_bytes:+,} B"
-        table.add_row(check.meter, check.phase, format_bytes(check.asked_bytes), read, error, check.quality, check.finding)
-    console.print(table)
-    for check in found.checks:
-        if check not in readable:
-            console.print(f"{check.meter}: {check.finding}", markup=False)
-    for end in found.ends:
-        if end.reason:
-            console.print(f"{end.outcome}: {end.reason}", markup=False)
-    console.print(
-        "The meters that a gate needs have found all that was allocated."
-        if found.usable
-        else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was allocated."
-    )
+        print(json.dumps(examination_json(device, found), indent=1))
+    else:
+        show_examination(device, found)
     return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
-
-
-def _examination_json(device: "Device", found: "Examination") -> dict[str, object]:
-    return {
-        "device": dataclasses.asdict(device),
-        "usable": found.usable,
-        "ends": [{"outcome": end.outcome, "cause": end.cause, "reason": end.reason} for end in found.ends],
-        "checks": [
-            {**dataclasses.asdict(check), "error_bytes": check.error_bytes, "finding": check.finding} for check in found.checks
-        ],
-    }
 
 
 def _gate(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.plugin.options import declare_short_names
 from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
+from scenarios.detector.plants import PLANTS, plant_named, planted
 
 _SCAN = pytest.StashKey[ScanChoice]()
 
@@ -33,6 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_counts,
         help="numbers of image groups to sweep (default: 100,500,1000,2000, or what fits the scan)",
     )
+    group.addoption(
+        "--plant",
+        metavar="KIND",
+        choices=[plant.name for plant in PLANTS],
+        help="put a known bug into the loader of every point, to see what the gate says about it; the kinds are in "
+        "scenarios/detector/plants.py, each with the points (-k) that it is meant for",
+    )
     declare_short_names(parser, "scenarios", _SHORT_NAMES)
 
 
@@ -53,6 +61,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "point" not in metafunc.fixturenames:
         return
     planned = points(metafunc.config.stash[_SCAN], metafunc.config.getoption("image_counts", None))
+    if (plant := metafunc.config.getoption("plant", None)) is not None:
+        planned = [planted(point, plant_named(plant)) for point in planned]
     metafunc.parametrize("point", planned, ids=[point.name for point in planned])
 
 

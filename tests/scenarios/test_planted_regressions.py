@@ -69,7 +69,7 @@ def test_the_loader_as_it_is_passes(verdict_with):
 def test_a_full_copy_of_the_images_turns_the_gate_red(verdict_with, line, meter, slope, fate):
     """One sentence with scenario, loader, phase, meter, slope and limit; exit code 1."""
     code, said = verdict_with(line)
-    found = re.search(rf"loading / lazy / construct / {meter}: grows by (?P<slope>[\d,]+) B per image, limit 1,024 .*{fate}", said)
+    found = re.search(rf"loading / lazy / construct / {meter}: grows by (?P<slope>[\d,]+) B per image, limit 512 .*{fate}", said)
 
     assert code == 1, said
     assert found is not None, said

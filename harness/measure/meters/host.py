@@ -1,17 +1,21 @@
 """Host memory of this process, from the kernel's own counters: looked at by the sampler, or, without it, at the edges.
 
-``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory: the
-number to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is
-the resident set with its peak, VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the
-kernel can drop: part of host_rss, apart from host_anon.
+``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory, and what
+processes hold that it has started (``harness.measure.family``): the number to gate. Its peak is bracketed
+(``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is the resident set with its peak,
+VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the kernel can drop: part of host_rss,
+apart from host_anon.
 
 Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was swapped out.
 """
 
+import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
 
 from harness.errors import MeterUnavailable
+from harness.measure.family import Family, family_of_this, with_family
 from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
 from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meters.base import MeterContext, polled, read_at_edges
@@ -19,6 +23,9 @@ from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
 from harness.units import format_bytes
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_THRESHOLD_BYTES = 128 * 1024
+"""What glibc begins with for both (mallopt(3)); importing TensorFlow has it raise them to 64 and 32 MiB."""
 _LONGEST_BLIND_S = 0.001
 """Chosen: half of a window. A reset usually follows its look within 10 us."""
 
@@ -36,9 +43,11 @@ class HostMeter:
         self._tells_anon = True
         self._watch: HostWatch | None = None
         self._start: HostState | None = None
+        self._family = Family(0, 0)
 
     def open(self) -> None:
         """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
+        _give_back_what_is_free()
         if self._sampler is not None:
             try:
                 self._tells_anon = bool(self._sampler.ask({"open": "host"})["tells_anon"])
@@ -54,7 +63,7 @@ class HostMeter:
 
     def begin(self) -> None:
         """Set VmHWM to what is resident now."""
-        self._watch = None
+        self._watch, self._family = None, family_of_this()
         if self._sampler is not None:
             try:
                 self._start = HostState(**self._sampler.ask({"begin": "host"}))
@@ -64,7 +73,11 @@ class HostMeter:
             self._watch = begin_host(self._counters)
 
     def end(self) -> tuple[Reading, ...]:
-        """The readings of the phase."""
+        """The readings of the phase; the first is that of this process and of those it has started."""
+        anon, *others = self._end_own()
+        return with_family(anon, self._family, family_of_this()), *others
+
+    def _end_own(self) -> tuple[Reading, ...]:
         if self._sampler is not None:
             try:
                 span = HostSpan(**self._sampler.ask({"end": "host"}))
@@ -105,6 +118,19 @@ class HostMeter:
             )
             for name, (start_bytes, end_bytes) in edges.items()
         )
+
+
+def _give_back_what_is_free() -> None:
+    """Have malloc return what is free to the kernel, now and from here on, where it is glibc's.
+
+    Pages that are free and still resident hide as much of whatever is allocated next: after the import of TensorFlow there
+    are several MiB, and each array that was let go would leave up to 32 MiB more.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
+        libc.malloc_trim(0)
 
 
 def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:

@@ -2,6 +2,7 @@
 
 import functools
 import mmap
+import subprocess
 import sys
 
 import pytest
@@ -47,6 +48,43 @@ def test_a_reading_says_that_there_was_no_sampler_and_how_exact_the_counters_are
     assert (anon.quality, rss.quality, mapped.quality) == (Quality.BOUNDED, Quality.EXACT, Quality.UNRESOLVED)
     assert anon.source.startswith("VmHWM and faults at the edges, without the sampler: a test; the kernel's counters to ")
     assert mapped.reason.startswith("sampled too coarsely to judge (2 samples")
+
+
+@LINUX
+def test_what_a_started_process_holds_is_counted_while_it_lives():
+    """32 MiB in a helper: kept from its start to its end, and not the pages of the interpreter that all share."""
+    helper = "import sys; held = bytearray(b'1') * (32 << 20); print(flush=True); sys.stdin.read()"
+    meter = HostMeter(EMULATED)
+    meter.open()
+    meter.begin()
+    with subprocess.Popen([sys.executable, "-c", helper], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        started.stdout.readline()
+        kept, *_ = meter.end()
+        meter.begin()
+        still, *_ = meter.end()
+        meter.begin()
+    gone, *_ = meter.end()
+
+    assert 32 * MIB <= kept.retained_bytes < 48 * MIB
+    assert kept.growth_bytes >= kept.retained_bytes
+    assert kept.peak_bound_bytes >= kept.peak_bytes
+    assert kept.reason.endswith("with 1 process that the body has started, as at the edges of the phase")
+    assert abs(still.growth_bytes) < MIB
+    assert gone.retained_bytes < -31 * MIB
+
+
+@LINUX
+def test_what_malloc_has_free_hides_nothing():
+    """64 MiB in pieces are let go before the phase; 16 MiB that are asked for in it show, and leave with their pieces."""
+    pieces = [bytearray(100_000) for _ in range(671)]
+    del pieces
+    meter = HostMeter(EMULATED)
+    meter.open()
+    meter.begin()
+    kept = [bytearray(b"1") * 100_000 for _ in range(168)]
+    anon, *_ = meter.end()
+
+    assert len(kept) * 100_000 - MIB < anon.retained_bytes < len(kept) * 100_000 + 2 * MIB
 
 
 def test_a_machine_without_proc_says_so(tmp_path):

@@ -99,7 +99,7 @@ def test_a_slope_that_single_repeats_have(synthetic_run, verdict_of, over, broke
         extra=lambda point, repeat: 20_480 * point.parameters["image_count"] if point.name in LAZY_ARRAYS and repeat in over else 0,
     )
     checks = [one for one in verdict_of(synthetic_run).checks if one.rule == "slope" and one.scenario == "arrays"]
-    (check,) = [one for one in checks if one.phase == "epoch_1" and one.meter == "device_in_use"]
+    (check,) = [one for one in checks if one.subject == "arrays / lazy / epoch_1 / device in use"]
 
     assert (check.finding is FindingKind.REGRESSION) is broken
     assert len(check.readings) == 15

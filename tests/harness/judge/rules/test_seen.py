@@ -246,7 +246,7 @@ def test_a_rule_without_a_point_is_incomplete(synthetic_run, verdict_of, policy)
     synthetic_run.keep_points(lambda point: point.parameters["loader"] == "lazy")
     sentences = [check.sentence for check in own(verdict_of(synthetic_run), "coverage")]
 
-    told = f"arithmetic rule 1 of {policy.source}: this run planned no point of loading, loader eager"
+    told = f"arithmetic rule 1 of {policy.source}: this run planned no point of loading or arrays, loader eager"
 
     assert any(text.startswith(told) for text in sentences)
     assert verdict_of(synthetic_run, partial=True).exit_code is ExitCode.PASS
@@ -264,7 +264,7 @@ def test_a_tolerance_for_what_is_not_there_is_incomplete(policy, baselines, synt
     whole, partial = (judge(run, changed, baselines, partial=partial).verdict for partial in (False, True))
 
     assert whole.exit_code == 3
-    assert f"tolerance 3 of {policy.source}: this run planned no {missing}" in whole.findings[0].sentence
+    assert f"tolerance {len(changed.tolerance)} of {policy.source}: this run planned no {missing}" in whole.findings[0].sentence
     assert partial.exit_code == 0
 
 
