@@ -164,7 +164,7 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest scenarios --memory-out wrote it")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it")
     parser.add_argument(
         "--policy",
         metavar="FILE",

@@ -69,7 +69,7 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
             run, policy, judgement = gate.judge()
         found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
-            say(f"{policy.source} has no [remeasure], which says how often: nothing is measured again, every finding stands")
+            say(f"there is no [remeasure] in {policy.source}, to say how often: nothing is measured again, every finding stands")
         if found.left:
             say(
                 f"{len(found.left)} findings are not measured again, because that would take longer than the run itself has "

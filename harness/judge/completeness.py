@@ -64,7 +64,7 @@ def missing_from_run(run: Run) -> Iterator[str]:
     """What the run as a whole lacks: a point, its end, rows that could be used, tests that have measured anything."""
     silent = [test for test in run.manifest.asked if test not in run.tests]
     if not run.points and not silent:
-        yield "the run planned no point at all; choose points that exist (pytest scenarios --collect-only lists them)"
+        yield "the run planned no point at all; choose points that exist (pytest --collect-only lists them)"
     if run.manifest.ended is None and run.manifest.remeasured:
         yield (
             "the run has no end: it was broken off while it was measured again, or still is; wait for it, or go on with: "
@@ -78,8 +78,8 @@ def missing_from_run(run: Run) -> Iterator[str]:
     yield from run.problems
     for test in silent:
         yield (
-            f"{test} takes memory_run and measured nothing: it was skipped, failed before it called memory_run, or never calls "
-            "it; mend the test, or deselect it"
+            f"{test} takes memory_run and measured nothing: it was skipped or never started, failed before its body was, or never "
+            "calls memory_run; mend the test, or deselect it"
         )
     queries = sorted(set(run.phases.loc[run.phases["meter"] == OF_THE_CARD, "source"].dropna()) - {""})
     if len(queries) > 1:

@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / RUN_FILE
     if not folder.is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest scenarios --memory-out wrote")
+        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest --memory-out wrote")
     found = _read_object(path)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:

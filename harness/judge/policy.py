@@ -1,5 +1,6 @@
 """A policy, checked: budgets, slopes and tolerances, each with its reason. A misspelt key is refused, never ignored."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,7 +97,10 @@ def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
     if not DEFAULT_POLICY.exists() and manifest.code is not None:
         return Policy(schema_version=SCHEMA_VERSION).called("the default tolerances of a comparison")
     if not DEFAULT_POLICY.exists():
-        raise PolicyError(f"the run brings no policy of its own, and there is no {DEFAULT_POLICY} here; name one with --policy")
+        raise PolicyError(
+            f"nothing says what this run may cost: its tests' markers promise nothing, and there is no {DEFAULT_POLICY} here; give "
+            "a marker a limit (budgets=..., slopes=...), name a file with --policy, or compare with a revision (--memory-against)"
+        )
     return read_policy(DEFAULT_POLICY)
 
 
@@ -182,6 +186,9 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"{place} lacks {key!r}" + ("; say where the limit comes from" if key == "because" else "")
     if key == "because":
         return f"{place} has an empty 'because'; say where the limit comes from"
+    if detail["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return f"{place}: {key}: {detail['input']!r} cannot be chosen; {nearest(str(detail['input']), choices)}"
     what = detail["msg"].removeprefix("Value error, ")
     whole_section = isinstance(location[-1], int) and len(location) == 2
     return f"{place} {what}" if whole_section else f"{place}: {key}: {what}"

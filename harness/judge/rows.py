@@ -64,8 +64,9 @@ class Rows:
         return range(self.own_repeats.get(point, self.repeats) + self.further.get(point, 0))
 
     def _entered(self, point: Point) -> tuple[str, ...]:
-        """The phases that any run of the point's scenario has entered, in order: of each, the latest place it had."""
-        open_ended = {name for name, other in self.known.items() if other.scenario == point.scenario and not other.phases}
+        """The phases that any run of the point's scenario and body has entered, in order: of each, the latest place it had."""
+        kind = (point.scenario, point.body)
+        open_ended = {name for name, other in self.known.items() if (other.scenario, other.body) == kind and not other.phases}
         latest: dict[str, int] = {}
         for (name, _), entered in sorted(self.begun.items()):
             for phase, index in entered.items() if name in open_ended else ():

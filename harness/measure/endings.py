@@ -94,7 +94,8 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
         return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
     if (inner := _python_error(message)) is not None:
         return Ending(Outcome.ERROR, inner.partition(":")[0], inner)
-    return Ending(Outcome.ERROR, kind, f"{kind}: {_first_line(message)}")
+    said = _first_line(message)  # nothing, of a bare KeyboardInterrupt or a bare assert
+    return Ending(Outcome.ERROR, kind, f"{kind}: {said}" if said else kind)
 
 
 def _name_refusal(message: str, room: Room | None) -> Ending:

@@ -49,12 +49,7 @@ def read_rules(argument: str, value: object, *, because: str, phases: Sequence[s
 
 
 def _read_rule(argument: str, section: str, entry: object, *, because: str, phases: Sequence[str], over: str) -> dict[str, Any]:
-    if isinstance(entry, str):
-        rule: dict[str, Any] = {"at_most": entry}
-    elif isinstance(entry, Mapping):
-        rule = {str(name): each for name, each in entry.items()}
-    else:
-        raise UsageError(f"{argument}: {entry!r} is no limit; write an amount, as '16 MiB', or a dict, as {{'at_most': '16 MiB'}}")
+    rule = _keys(argument, section, entry)
     if "scenarios" in rule:
         raise UsageError(f"{argument} names scenarios; a marker's limits are about its own tests: leave it out")
     for name in ("meters", "phases"):
@@ -74,6 +69,16 @@ def _read_rule(argument: str, section: str, entry: object, *, because: str, phas
     rule["because"] = f"{because}: {own}" if own else because
     _check(argument, section, rule, phases)
     return rule
+
+
+def _keys(argument: str, section: str, entry: object) -> dict[str, Any]:
+    if isinstance(entry, Mapping):
+        return {str(name): each for name, each in entry.items()}
+    if section == "arithmetic":
+        raise UsageError(f"{argument}: {entry!r} is no dict; write {{'declared': 'image', 'within_percent': 2}}")
+    if isinstance(entry, str):
+        return {"at_most": entry}
+    raise UsageError(f"{argument}: {entry!r} is no limit; write an amount, as '16 MiB', or a dict, as {{'at_most': '16 MiB'}}")
 
 
 def _repeated(argument: str, phases: Sequence[str]) -> list[str]:
@@ -98,7 +103,9 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
     try:
         parse_policy({"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}, argument)
     except PolicyError as error:
-        raise UsageError(str(error).replace(f": [[{section}]] number 1", "")) from error
+        # Which tests a rule is about is no key of a marker's.
+        said = str(error).replace(f": [[{section}]] number 1", "").replace("because, scenarios, where", "because, where")
+        raise UsageError(said) from error
     strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
     if strangers:
         raise UsageError(

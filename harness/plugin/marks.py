@@ -102,6 +102,8 @@ def function_of(item: pytest.Item) -> str:
 
 
 def _idle(item: pytest.Item) -> str:
+    if (body := next((mark.kwargs["body"] for mark in item.iter_markers(MARK) if "body" in mark.kwargs), None)) is not None:
+        return f"{function_of(item)}: the body is the argument without a name; write @pytest.mark.{MARK}({body!r}, ...)"
     return (
         f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not take {FIXTURE}, so nothing "
         f"would be measured; write @pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ def read_settings(arguments: Mapping[str, Any], root: Path) -> Settings:
 
 def scalar(name: str, value: object) -> Scalar:
     """A parameter that a child can be told. Raises UsageError, with what to pass instead, for anything else."""
+    value = _unboxed(value)
     if isinstance(value, int) and not _LEAST_INT <= value <= _LARGEST_INT:
         raise UsageError(f"the parameter {name} is {value}, which is beyond 64 bits; pass it as a text")
     if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -74,6 +76,15 @@ def scalar(name: str, value: object) -> Scalar:
     )
 
 
+def _unboxed(value: object) -> object:
+    """The plain number of one of numpy's, which are registered as numbers without being int; all else as it is."""
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
 def _plain(value: str | float) -> Scalar:
     return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
 
@@ -81,7 +92,9 @@ def _plain(value: str | float) -> Scalar:
 def _shown(value: object) -> str:
     number = value if isinstance(value, float) else None
     return (
-        repr(value) if number is not None or value is None else f"of the type {type(value).__module__}.{type(value).__qualname__}"
+        repr(value)
+        if number is not None or value is None
+        else f"of the type {f'{type(value).__module__}.{type(value).__qualname__}'.removeprefix('builtins.')}"
     )
 
 

@@ -26,7 +26,7 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         return
     outcomes = Counter(str(end.outcome) for end in ends)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
-    yield f"{len(ends)} runs measured ({counted}) in {shown}"
+    yield f"{len(ends)} {'run' if len(ends) == 1 else 'runs'} measured ({counted}) in {shown}"
     if (then := directory / THEN_FOLDER).exists():
         asked = sides_of(directory)["against"]["asked"]
         yield f"{len(ends_of(then))} runs of {asked} beside them in {shown}/{THEN_FOLDER}"

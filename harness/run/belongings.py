@@ -40,6 +40,21 @@ def packages_that_came_along() -> tuple[str, ...]:
     return tuple(names)
 
 
+def packages_that_would_shadow(root: Path) -> tuple[str, ...]:
+    """Those that came along and that Python would take instead of a folder of ``root``, of the same name.
+
+    That is so where the folder has no __init__.py: such a package stands behind every one that has it, wherever that lies.
+    """
+    if root.resolve() == HOME:
+        return ()
+    names = sorted(set(_of_installation() or _of_checkout()) - {_PACKAGE})
+    return tuple(name for name in names if not (root / name / "__init__.py").exists() and _has_code(root / name))
+
+
+def _has_code(folder: Path) -> bool:
+    return any(True for pattern in ("*.py", "*/*.py") for _ in folder.glob(pattern))
+
+
 def _of_installation() -> set[str]:
     """Packages of the distribution whose files these are; none in an editable installation, whose files lie elsewhere."""
     try:

@@ -76,11 +76,11 @@ def resolve(project: Path, asked: str) -> str:
     found = _try(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}")
     shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
     if not found:
-        why = (
-            f"this clone is shallow, so it may just be missing: {_UNSHALLOW}"
-            if shallow
-            else "git branch --all and git tag list some"
-        )
+        why = "git branch --all and git tag list some"
+        if shallow:
+            why = f"this clone is shallow, so it may just be missing: {_UNSHALLOW}"
+        elif not _try(project, "rev-list", "--all", "--max-count=1"):
+            why = "nothing was ever committed here: commit the packages under test first"
         raise UsageError(f"{project} has no revision {named!r}; {why}")
     if named == asked:
         return found

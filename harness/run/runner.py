@@ -13,7 +13,7 @@ from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, to_json
 from harness.run.alone import PAUSES_S, Attempt, measure_alone
 from harness.run.announcing import write_row
-from harness.run.belongings import packages_that_came_along
+from harness.run.belongings import packages_that_came_along, packages_that_would_shadow
 from harness.run.child_log import last_words
 from harness.run.code import Code
 from harness.run.devices import Device
@@ -184,8 +184,9 @@ class Runner:
             "tracer": TRACER if traced else "",
             "trace_path": str(trace_path(self.run_directory, point.name).resolve()) if traced else "",
             "import_paths": self._import_paths(point),
-            # A body from another folder must not be given what lies beside this harness when its own folder lacks it.
-            "kept_out": list(packages_that_came_along()) if point.path else [],
+            # A body from another folder must not be given what lies beside this harness when its own folder lacks it, nor one
+            # from the root what would hide the root's own.
+            "kept_out": list(packages_that_came_along() if point.path else packages_that_would_shadow(self.root)),
             "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
             # The emulated device is host memory too, and is limited by its own allocator.
             "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),

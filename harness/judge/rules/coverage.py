@@ -1,7 +1,7 @@
 """Was everything seen that was planned: a gate that saw nothing fails."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.judge.completeness import missing_from_point, missing_from_run
@@ -67,7 +67,7 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
         reasons = [(point, phase, _unreadable(rows.get((point.name, repeat, phase, meter)))) for point, repeat, phase in seen]
         gaps = [f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason]
         if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
-            yield _meter_check(scenario, meter, len(seen), gaps)
+            yield _meter_check(scenario, meter, len(seen), gaps, known=sorted(finished["meter"].dropna().unique()))
 
 
 def _unreadable(row: Mapping[Any, Any] | None) -> str:
@@ -87,11 +87,15 @@ def _unreadable(row: Mapping[Any, Any] | None) -> str:
     return ""
 
 
-def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str]) -> Check:
+def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str], *, known: Sequence[str]) -> Check:
     subject = f"{scenario} / {meter_words(meter)}"
     sentence = f"it was read in all {seen} phases."
     if gaps:
-        sentence = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}. To do: run python -m harness doctor."
+        missing = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}"
+        # Either the name is misspelt, or the meter of that name could not read.
+        sentence = f"{missing}. To do: run python -m harness doctor."
+        if known and meter not in known:
+            sentence = f"{missing}. To do: name a meter that reads here: {nearest(meter, known)}"
     finding = FindingKind.INCOMPLETE if gaps else None
     return Check(rule=RULE, subject=subject, sentence=f"{subject}: {sentence}", finding=finding, scenario=scenario, meter=meter)
 
@@ -110,7 +114,8 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
         if strangers and not evidence.partial:
             place = limit_place(evidence.policy, name, rule.because)
-            what = f"no point that it is about has a phase {strangers[0]}; {nearest(strangers[0], sorted(known))}"
+            near = nearest(strangers[0], sorted(known)) if known else "their runs entered none at all"
+            what = f"no point that it is about has a phase {strangers[0]}; {near}"
             yield _unanswered(place, what)
     if not evidence.partial and evidence.run.points:
         yield from _tolerance_checks(evidence)
@@ -142,7 +147,8 @@ def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
 
 
 def _unanswered(place: str, sentence: str) -> Check:
-    return Check(rule=RULE, subject=place, sentence=f"{place}: {sentence}.", finding=FindingKind.INCOMPLETE)
+    said = sentence if sentence.endswith("?") else f"{sentence}."
+    return Check(rule=RULE, subject=place, sentence=f"{place}: {said}", finding=FindingKind.INCOMPLETE)
 
 
 def _baseline_checks(evidence: Evidence) -> Iterator[Check]:

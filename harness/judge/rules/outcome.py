@@ -57,7 +57,7 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         sentence = f"{sentence.rstrip('.')}. To do: {_ADVICE[outcome]}."
     words = decision.words if unexpected and outcome not in _SETTLED else ""
     if words:
-        sentence = f"{sentence} Of this point, {words}."
+        sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
     return Check(
         rule=RULE,
         subject=subject,

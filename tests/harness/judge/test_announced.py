@@ -92,6 +92,17 @@ def test_a_run_that_lacks_a_phase_of_the_others_is_incomplete(announced, baselin
     assert "repeat 1: it ended ok, but epoch_1 was not measured to the end; a run of arrays has to go through" in verdict.sentence
 
 
+def test_bodies_of_one_scenario_owe_their_own_phases(announced, baselines):
+    """A test that is parametrized with bodies measures several under one name; what one enters is not asked of another."""
+    run, rows = announced
+    other = run.points[2]
+    kept = [row for row in without(rows, other, phase="epoch_1") if row["kind"] != "point" or row["point"] != other.name]
+    kept.append(row_of(replace(other, body="feed:another"), phases=()))
+
+    verdict = judged(run, kept, baselines)
+    assert "epoch_1 was not measured" not in verdict.sentence
+
+
 def test_phases_keep_their_order_where_runs_differ(announced):
     """Of each the latest place that it had, so that one which only some runs have does not push the others around."""
     run, rows = announced

@@ -246,7 +246,7 @@ def lose_a_point(run):
         (
             select_no_points,
             3,
-            "the run planned no point at all; choose points that exist (pytest scenarios --collect-only",
+            "the run planned no point at all; choose points that exist (pytest --collect-only",
         ),
         (
             skip_all,

@@ -177,7 +177,7 @@ because = "chosen"
     [
         ('"epoch_0", "epoch_1"', '"epoch_0"', "[[leak]] number 1 compares phases that do the same one after the other; name two"),
         ('phases = ["epoch_0", "epoch_1"]', "", "[[leak]] number 1 compares phases"),
-        ('"end"', '"growth"', "field: Input should be 'peak' or 'end'"),
+        ('"end"', '"growth"', "field: 'growth' cannot be chosen; known are peak, end"),
         ("at_most", "at_mots", "unknown key 'at_mots'; did you mean 'at_most'?"),
     ],
 )

@@ -52,6 +52,11 @@ def test_every_exception_has_a_named_outcome(error, outcome):
     assert name_exception(error).outcome is outcome
 
 
+def test_an_exception_without_words_is_its_name():
+    """No colon with nothing behind it."""
+    assert name_exception(KeyboardInterrupt()).reason == "KeyboardInterrupt"
+
+
 def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
     """Shape, type, device and allocator, in one line."""
     reason = name_exception(refused("bfc_cpu_allocator_for_gpu")).reason

@@ -198,13 +198,26 @@ MISTAKES = {
         "@pytest.mark.memory(budgets='1 MiB')\ndef test_load():\n    pass",
         "@pytest.mark.memory names no body, and the test does not take memory_run, so nothing would be measured; *",
     ),
+    "a body by name": (
+        "@pytest.mark.memory(body='bodies:lazy')\ndef test_load():\n    pass",
+        "the body is the argument without a name; write @pytest.mark.memory('bodies:lazy', ...)",
+    ),
+    "a field that there is not": (
+        sweep(budgets={"at_most": "1 MiB", "field": "grow"}),
+        "budgets: field: 'grow' cannot be chosen; did you mean 'growth'?",
+    ),
+    "an unknown key": (
+        sweep(budgets={"at_most": "1 MiB", "x": 1}),
+        "budgets has the unknown key 'x'; known are because, where, phases, meters, field, at_most, at_least",
+    ),
+    "arithmetic as a text": (sweep(arithmetic="1 KiB"), "arithmetic: '1 KiB' is no dict; write {'declared': 'image', *"),
     "no sizes": (
         "@pytest.mark.memory('bodies:lazy', slopes='1 KiB')\ndef test_load():\n    pass",
         "a slope needs sizes, and the test is not parametrized with any; *",
     ),
     "an object": (
         "@pytest.mark.memory('bodies:lazy')\n@pytest.mark.parametrize('loader', [object()])\ndef test_load(loader):\n    pass",
-        "the parameter loader is of the type builtins.object, which cannot be handed to another process; pass a number, *",
+        "the parameter loader is of the type object, which cannot be handed to another process; pass a number, *",
     ),
 }
 

@@ -62,10 +62,23 @@ def test_slopes_of_the_marker_are_judged_over_all_calls(project, limit, code):
     assert result.ret == code
 
 
+def test_numbers_of_numpy_are_numbers(project, run_json, rows):
+    """Sizes often come out of numpy; a child is told the plain number."""
+    test = """
+import numpy as np
+
+def test_load(memory_run):
+    memory_run("bodies:lazy", image_count=np.int64(256), ratio=np.float32(0.5))
+"""
+    project(test, "--memory-out", "out", "--memory-repeats", "1").assert_outcomes(passed=1)
+    (row,) = rows("point")
+    assert row["record"]["parameters"] == {"image_count": 256, "ratio": 0.5}
+
+
 MISTAKES = {
     "no body": ("memory_run()", "memory_run() gives what the test's marker has measured, and no marker names a body; *"),
     "parameters alone": ("memory_run(image_count=1)", "no body is named; write memory_run('package.module:function', ...)"),
-    "an object": ("memory_run('bodies:lazy', loader=len)", "the parameter loader is of the type builtins.builtin_function*"),
+    "an object": ("memory_run('bodies:lazy', loader=len)", "the parameter loader is of the type builtin_function*"),
     "no number": ("memory_run('bodies:lazy', ratio=float('nan'))", "the parameter ratio is nan, which cannot be handed to *"),
     "no amount": ("memory_run('bodies:lazy', device_budget='much')", "device_budget: 'much' is not an amount of bytes; *"),
     "no folder": ("memory_run('bodies:lazy', path='nowhere')", "path: there is no folder */nowhere; *"),

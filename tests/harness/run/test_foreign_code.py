@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import Outcome, Point
-from harness.run.belongings import HOME, packages_that_came_along
+from harness.run.belongings import HOME, packages_that_came_along, packages_that_would_shadow
 from harness.run.code import Code
 from harness.run.manifest import start_run
 
@@ -70,6 +70,29 @@ def test_a_foreign_package_of_our_name_is_the_one_that_is_measured(measure, chec
     assert rows["declared"]["values"] == {"mark": MARK}
     assert Path(rows["code"]["packages"]["ptycho"]).is_relative_to(folder)
     assert Path(rows["code"]["packages"]["harness"]).parents[1] == HOME
+
+
+@pytest.mark.parametrize("nested", ["ptycho/nested.py", "ptycho/deep/nested.py"])
+def test_a_foreign_root_is_not_hidden_by_ours_without_a_path_either(measure, checkout, nested):
+    """A folder without __init__.py stands behind every package that has one, so that ours would be measured in its place."""
+    module = nested.removesuffix(".py").replace("/", ".")
+    folder = checkout(**{nested: f"MARK = {MARK}\n", "bodies.py": BODY.replace("import ptycho\n", f"import {module} as ptycho\n")})
+    end, rows = measure(root=folder)
+
+    assert end.outcome is Outcome.OK, end.reason
+    assert rows["declared"]["values"] == {"mark": MARK}
+    assert Path(rows["code"]["packages"]["ptycho"]).is_relative_to(folder)
+
+
+def test_a_folder_of_data_hides_nothing(tmp_path):
+    """Whoever uses the container of this project may have a folder of that name with scans in it."""
+    (tmp_path / "ptycho" / "scans").mkdir(parents=True)
+    (tmp_path / "ptycho" / "scans" / "one.npz").touch()
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "make.py").touch()
+
+    assert packages_that_would_shadow(tmp_path) == ("reports",)
+    assert packages_that_would_shadow(HOME) == ()
 
 
 def test_ours_stays_out_where_the_foreign_checkout_lacks_it(measure, checkout):

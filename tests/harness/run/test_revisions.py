@@ -53,6 +53,12 @@ PACKAGE = {
 }
 
 
+def test_a_repository_without_a_commit_has_no_revision(unpack):
+    """There is no list of branches to look at."""
+    with pytest.raises(UsageError, match="has no revision 'HEAD'; nothing was ever committed here: commit the packages"):
+        unpack("HEAD")
+
+
 def test_a_revision_has_what_was_committed_and_nothing_of_the_working_tree(repository, unpack):
     """Data files too; the working tree, the index and what is not under test stay out and untouched."""
     first = repository.commit("one", **PACKAGE)

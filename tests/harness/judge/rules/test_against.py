@@ -1,6 +1,7 @@
 """Two codes in one run: what was measured beside it takes the place of a baseline, and has to be whole and another code."""
 
 import dataclasses
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -237,7 +238,8 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
         asked.append((directory, [one.point for one in found.points]))
         return 0
 
-    monkeypatch.setattr("harness.remeasuring.remeasure", remeasure)
+    # The module that is imported now: sessions of pytest inside others may have left an older one as the package's attribute.
+    monkeypatch.setattr(importlib.import_module("harness.remeasuring"), "remeasure", remeasure)
     monkeypatch.chdir(PROJECT)
     gate = Gate(directory=tmp_path / "run", policy=None, baselines=tmp_path, partial=True)
     judge_and_remeasure(gate, workers=1, command="gate", say=print)
