@@ -37,11 +37,17 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         why = f"broken off ({broken})" if broken else "broken off"
         yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume {shown}"
     if end is None:
-        yield f"judge them:  python -m harness gate {shown}"
+        yield f"judge them:  {_harness(Path.cwd())} gate {shown}"
         return
     yield from end.lines
     if end.findings:
         number = len(end.findings)
         yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
-    yield f"judge them again, or see the page:  python -m harness gate {shown} --page"
+    yield f"judge them again, or see the page:  {_harness(Path.cwd())} gate {shown} --page"
+
+
+def _harness(root: Path) -> str:
+    """How to start the command line here: -P keeps another package called harness out of its way."""
+    other = root / "harness"
+    return "python -P -m harness" if other.is_dir() and not (other / "measure" / "worker.py").exists() else "python -m harness"
