@@ -208,7 +208,8 @@ def _note_deselected(config: pytest.Config, number: int) -> None:
 
 def _show(config: pytest.Config) -> Callable[[str], None]:
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
-    return reporter.write_line if reporter is not None else _silent
+    # The line of progress has no end yet, and nothing public tells whether the terminal is in the midst of one.
+    return (lambda line: reporter.write_line(f"\n{line}")) if reporter is not None else _silent
 
 
 def _silent(line: str) -> None:
