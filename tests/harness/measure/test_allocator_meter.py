@@ -46,12 +46,27 @@ from harness.measure.meters.base import MeterContext
 from harness.measure.meters.tensorflow import AllocatorMeter
 
 try:
-    AllocatorMeter(MeterContext(device_name="GPU:0", device={})).open()
+    meter = AllocatorMeter(MeterContext(device_name="GPU:0", device={}))
+    meter.open()
+    %(then)s
     print(json.dumps("open"))
 except MeterUnavailable as reason:
     print(json.dumps(str(reason)))
 """
-GOOD = {"counts": True, "forgets": True, "silent": False, "stuck": False}
+GOOD = {"counts": True, "forgets": True, "silent": False, "stuck": False, "then": "pass"}
+RESET_IN_MID_PHASE = """
+    tensorflow.test = SimpleNamespace(experimental=SimpleNamespace(sync_devices=lambda: None))
+    meter.begin()
+    large = Tensor(5000)
+    del large
+    tensorflow.config.experimental.reset_memory_stats("GPU:0")
+    small = Tensor(300)
+    (first,) = meter.end()
+    meter.begin()
+    (second,) = meter.end()
+    print(json.dumps([first.peak_bytes, first.end_bytes, second.peak_bytes]))
+    sys.exit()
+"""
 
 
 @pytest.mark.parametrize(
@@ -76,3 +91,17 @@ def test_an_allocator_is_probed_before_it_is_trusted(project_root, allocator, sa
     )
 
     assert json.loads(done.stdout).startswith(said)
+
+
+def test_a_body_that_has_the_peak_forgotten_hides_nothing(project_root):
+    """5,000 B came and went before its own reset: they are the phase's peak, and not that of the next one."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM % {**GOOD, "then": RESET_IN_MID_PHASE}],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert json.loads(done.stdout) == [5000, 300, 300]
