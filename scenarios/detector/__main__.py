@@ -7,7 +7,6 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
@@ -123,11 +122,9 @@ def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> li
         for chosen in (EAGER, ARRAYS, TRAINING, INFERENCE)
         for n in range(clean // 10)
     ]
-    # In turns, so that whenever it is broken off there is something of each.
-    in_turns = [
-        sweep for pair in zip_longest(lazy, [sweep for of_both in zip(*more, strict=True) for sweep in of_both]) for sweep in pair
-    ]
-    return [*first, *both, *filter(None, in_turns), *others]
+    # By kind, so that a broken-off run has both ways of some.
+    modes_of_kinds = [sweep for of_both in zip(*more, strict=True) for sweep in of_both]
+    return [*first, *both, *lazy, *modes_of_kinds, *others]
 
 
 def _measure(detector: Detector, ledger: Ledger, missing: list[Sweep], workers: int, console: Console) -> None:
