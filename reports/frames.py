@@ -193,7 +193,7 @@ def peak_picture(phases: pd.DataFrame, ends: pd.DataFrame, points: Sequence[Poin
 def stack_table(phases: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
     """The run's rise at each stack size, where a series has several at one image count; empty where none has.
 
-    Columns: meter, then those of ``run_peaks``. Only the largest such image count of each scenario is kept.
+    Columns: meter, then those of ``run_peaks``; scenarios as they are planned. Only the largest such image count of each is kept.
     """
     tables = [run_peaks(phases, points, meter).assign(meter=meter) for meter in (DEVICE_METER, HOST_METER)]
     table = pd.concat(tables).dropna(subset=[STACK, SWEPT])
@@ -201,7 +201,9 @@ def stack_table(phases: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
     sizes = table.groupby(["scenario", "series", SWEPT, "meter"])[STACK].transform("nunique")
     several = table[sizes > 1]
     largest = several.groupby("scenario")[SWEPT].transform("max")
-    return several[several[SWEPT] == largest].sort_values(["scenario", "meter", "series", STACK]).reset_index(drop=True)
+    planned = {name: place for place, name in enumerate(dict.fromkeys(point.scenario for point in points))}
+    shown = several[several[SWEPT] == largest].assign(_planned=several["scenario"].map(planned))
+    return shown.sort_values(["_planned", "meter", "series", STACK]).drop(columns="_planned").reset_index(drop=True)
 
 
 def at_largest(table: pd.DataFrame) -> pd.DataFrame:

@@ -133,3 +133,16 @@ def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, t
 
     assert 2 * len(run.points) == len(table)
     assert pd.isna(table.loc[table["point"] == lost, "outcome"]).all()
+
+
+def test_the_first_scenario_of_the_plan_is_the_first_of_the_stacks(whole_run):
+    """Not the first of the alphabet, which would take the place of the main one in the picture."""
+    others = {cell.name: replace(cell, scenario="a" + cell.scenario) for cell in whole_run.points}
+    table = frames.stack_table(whole_run.phases, whole_run.points)
+    more = frames.stack_table(
+        pd.concat([whole_run.phases, whole_run.phases.replace({"point": {name: cell.name for name, cell in others.items()}})]),
+        [*whole_run.points, *others.values()],
+    )
+
+    assert set(table["scenario"]) == {"loading"}
+    assert list(dict.fromkeys(more["scenario"])) == ["loading", "aloading"]
