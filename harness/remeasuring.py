@@ -6,7 +6,6 @@ what was announced and is missing is measured by the next attempt.
 
 import contextlib
 import ctypes
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +21,8 @@ from harness.resuming import Resumption, check_same_here, read_resumption
 from harness.run.announcing import write_row
 from harness.run.code import Code, read_subjects
 from harness.run.devices import Device, choose_device
-from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import end_run, note_remeasuring
-from harness.run.runner import Runner, void_run
+from harness.run.runner import opened_runner, void_run
 from harness.run.sides import revision_side, working_tree
 
 Measure = Callable[[Point, int], RunEnd]
@@ -128,25 +126,18 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
 
     @contextlib.contextmanager
     def opened() -> Iterator[Measure]:
-        launcher = open_launcher(
-            settings.get("isolation", "auto"), environment=os.environ, folder=root, preload=settings.get("preload", ())
-        )
-        runner = Runner(
+        with opened_runner(
             run_directory=directory,
             device=device,
-            launcher=launcher,
-            preparer=SpawnLauncher(),
+            isolation=settings.get("isolation", "auto"),
+            preload=settings.get("preload", ()),
             root=root,
             workspace=Path(settings.get("workspace", root / "artifacts" / "inputs")),
             code=code,
             host_limit_bytes=settings["host_limit_bytes"],
             timeout_s=settings["timeout_s"],
-        )
-        try:
+        ) as runner:
             yield runner.measure
-        finally:
-            runner.close()
-            launcher.close()
 
     return opened
 

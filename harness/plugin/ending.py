@@ -12,7 +12,7 @@ from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession
 from harness.plugin.text_table import text_table
 from harness.records import Point, RunEnd
-from harness.run.announcing import announce_repeats
+from harness.run.announcing import write_row
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
@@ -111,7 +111,7 @@ def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Ca
         show(f"memory: measuring {number} {'point' if number == 1 else 'points'} again, {found.points[0].repeats} times: {names}")
     for directory in session.directories[1:]:
         for offender in found.points:
-            announce_repeats(directory, offender.point, offender.repeats, reason=offender.reason)
+            write_row(directory, offender.row())
 
     @contextlib.contextmanager
     def opened() -> "Iterator[Measure]":

@@ -10,7 +10,7 @@ from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import MeasuredBefore, RunSession
 from harness.plugin.sides import Turns
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point
-from harness.run.announcing import announce_point, announce_repeats
+from harness.run.announcing import announce_point, write_row
 
 if TYPE_CHECKING:
     from harness.judge.verdict import Check
@@ -54,7 +54,7 @@ def measure_point(session: RunSession, turns: Turns, point: Point, *, repeats: i
     findings, offender = judge_point(session.directory, point)
     if offender is not None:
         for directory in session.directories:
-            announce_repeats(directory, point.name, offender.repeats, reason=offender.reason)
+            write_row(directory, offender.row())
         session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed + offender.repeats)
         for repeat in range(owed, owed + offender.repeats):
             turns.measure(point, repeat)

@@ -1,43 +1,31 @@
 """What measures the points of a session: a runner on the session's device, with the launcher that its options choose."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.plugin.session import RunSession
 from harness.plugin.sides import NOW, THEN, Turns
 from harness.run.code import Code
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.runner import Runner
+from harness.run.runner import Runner, opened_runner
 
 
 @contextmanager
 def open_runner(session: RunSession) -> Iterator[Runner]:
     """A runner for the session's run directory; what it keeps running ends with the block."""
     config = session.config
-    launcher = open_launcher(
-        config.getoption("memory_isolation"),
-        environment=os.environ,
-        folder=config.rootpath,
-        preload=config.getini("memory_preload"),
-    )
-    runner = Runner(
+    with opened_runner(
         run_directory=session.directory,
         device=session.device(),
-        launcher=launcher,
-        preparer=SpawnLauncher(),
+        isolation=config.getoption("memory_isolation"),
+        preload=config.getini("memory_preload"),
         root=config.rootpath,
         workspace=config.rootpath / "artifacts" / "inputs",
         code=Code() if session.sides is None else session.sides.now.code,
         host_limit_bytes=config.getoption("memory_host_budget"),
         timeout_s=config.getoption("memory_timeout"),
-    )
-    try:
+    ) as runner:
         yield runner
-    finally:
-        runner.close()
-        launcher.close()
 
 
 def turns_of(session: RunSession, runner: Runner) -> Turns:

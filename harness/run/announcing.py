@@ -20,14 +20,6 @@ def announce_point(run_directory: Path, point: Point, *, test: str = "", repeats
     write_row(run_directory, row)
 
 
-def announce_repeats(run_directory: Path, point: str, repeats: int, *, reason: str) -> None:
-    """Say that a point is measured ``repeats`` times more, after those it has; before the first of them, and why.
-
-    Raises RunDirectoryError when the row cannot be written.
-    """
-    write_row(run_directory, {"kind": "remeasure", "point": point, "repeats": repeats, "reason": reason})
-
-
 def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
     """Append one row about a point to rows.jsonl. Raises RunDirectoryError when it cannot be written."""
     rows = run_directory / ROWS_FILE

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from harness.run.child_log import last_words
 from harness.run.code import Code
 from harness.run.devices import Device
 from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
-from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Launcher
+from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
 from harness.run.leases import lease, lease_folder
 from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
@@ -230,6 +230,39 @@ class Runner:
             row = {"kind": "traced", **to_json(trace_end(end, own))}
         write_row(self.run_directory, row)
         return end
+
+
+@contextlib.contextmanager
+def opened_runner(
+    *,
+    run_directory: Path,
+    device: Device,
+    root: Path,
+    workspace: Path,
+    code: Code,
+    isolation: Isolation,
+    preload: Sequence[str],
+    host_limit_bytes: int,
+    timeout_s: float,
+) -> Iterator[Runner]:
+    """A runner with a launcher of its own, as ``isolation`` means it here; what both keep running ends with the block."""
+    launcher = open_launcher(isolation, environment=os.environ, folder=root, preload=preload)
+    runner = Runner(
+        run_directory=run_directory,
+        device=device,
+        launcher=launcher,
+        preparer=SpawnLauncher(),
+        root=root,
+        workspace=workspace,
+        code=code,
+        host_limit_bytes=host_limit_bytes,
+        timeout_s=timeout_s,
+    )
+    try:
+        yield runner
+    finally:
+        runner.close()
+        launcher.close()
 
 
 def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
