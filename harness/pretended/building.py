@@ -8,9 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.nvml_stub.control import c_declarations
+from harness.pretended.control import c_declarations
 
-SOURCE = Path(__file__).with_name("nvml_stub.c")
+SOURCE = Path(__file__).with_name("nvml.c")
 LIBRARY = "libnvidia-ml.so.1"
 # What a driver before R510 does not have (the changes to the interface that nvml.h's own versions follow).
 _OLD_LIBRARY_LACKS = re.compile(r"nvmlDeviceGet(MemoryInfo_v2|\w*RunningProcesses_v3|RunningProcessDetailList|TemperatureV)")
@@ -70,7 +70,7 @@ def load(folder: Path, nvml_h: Path, *, old_library: bool = False) -> Stub:
 
 
 def _functions(nvml_h: Path, *, old_library: bool) -> tuple[tuple[str, ...], int]:
-    """All functions of the header, those of nvml_stub.c first, and how many these are."""
+    """All functions of the header, those of nvml.c first, and how many these are."""
     own = re.findall(r"^(?:EXPORT(?:_EARLY)?|LIST_FUNCTION)\((nvml\w+),", SOURCE.read_text(), re.MULTILINE)
     declared = re.findall(r"^nvmlReturn_t\s+DECLDIR\s+(nvml\w+)\s*\(", nvml_h.read_text(), re.MULTILINE)
     names = [name for name in dict.fromkeys([*own, *declared]) if not (old_library and _OLD_LIBRARY_LACKS.fullmatch(name))]

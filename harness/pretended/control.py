@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 MAGIC = 0x4E564D4C_53545542
 MOST_DEVICES = 8
@@ -139,7 +140,8 @@ def c_declarations() -> str:
     lines += [f"#define {name} {value}" for name, value in globals().items() if name.startswith("MOST_")]
     for structure in (Process, Instance, Spike, Device, Function, Call, Control):
         lines.append("typedef struct {")
-        for name, kind in structure._fields_:
+        fields: Sequence[tuple[str, Any]] = structure._fields_
+        for name, kind in fields:
             length = f"[{kind._length_}]" if issubclass(kind, ctypes.Array) else ""
             element = kind._type_ if issubclass(kind, ctypes.Array) else kind
             word = {_U64: "uint64_t", ctypes.c_char: "char"}.get(element, element.__name__.lower() + "_state")
@@ -182,7 +184,7 @@ class StubControl:
     def add_device(self, uuid: str = "", *, name: str = "NVIDIA Stub A100", total_bytes: int, **fields: int) -> Device:
         """One more card; ``fields`` are those of ``Device``. Setting fields of what is returned changes the answers."""
         index = self.state.device_count
-        device = self.state.devices[index]
+        device: Device = self.state.devices[index]
         device.uuid = (uuid or f"GPU-{index:08x}-0000-4000-8000-000000000000").encode()
         device.name = name.encode()
         device.bus_id = f"00000000:{index + 1:02X}:00.0".encode()
@@ -196,7 +198,7 @@ class StubControl:
     def add_instance(self, device: Device, uuid: str = "", *, name: str = "", total_bytes: int, used_bytes: int = 0) -> Instance:
         """One more MIG device of a card, which is in MIG mode from now on."""
         index = device.instance_count
-        instance = device.instances[index]
+        instance: Instance = device.instances[index]
         instance.uuid = (uuid or f"MIG-{index:08x}-0000-5000-8000-{device.uuid.decode()[4:12]:0>12}").encode()
         instance.name = (name or f"{device.name.decode()} MIG 1g.5gb").encode()
         instance.gpu_instance, instance.compute_instance = 7 + index, 0
@@ -208,7 +210,7 @@ class StubControl:
     def add_process(self, device: Device, pid: int, used_bytes: int, *, name: str = "", **fields: int) -> Process:
         """One more process on the card; ``fields`` are those of ``Process`` (kind, instance, running, accounted_bytes)."""
         index = device.process_count
-        process = device.processes[index]
+        process: Process = device.processes[index]
         process.pid, process.used_bytes, process.running, process.kind, process.instance = pid, used_bytes, 1, COMPUTE, 0
         process.name = name.encode()
         for field, value in fields.items():
@@ -250,11 +252,11 @@ class StubControl:
 
     def calls(self, function: str) -> int:
         """How often ``function`` was called, by all processes together."""
-        return self._function(function).calls
+        return int(self._function(function).calls)
 
     def busy_ns(self, function: str) -> int:
         """Time spent in ``function``, by all processes together."""
-        return self._function(function).busy_ns
+        return int(self._function(function).busy_ns)
 
     def call_times_ns(self, function: str) -> list[int]:
         """When it was called, CLOCK_MONOTONIC; the first ``MOST_CALLS`` calls of all functions together are kept."""
@@ -283,4 +285,5 @@ class StubControl:
             self._memory.close()
 
     def _function(self, name: str) -> Function:
-        return self.state.functions[self.functions[name]]
+        function: Function = self.state.functions[self.functions[name]]
+        return function

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml_stub.building import LIBRARY, Stub, StubUnavailableError, build, header, load
-from tests.nvml_stub.control import StubControl
+from harness.pretended.building import LIBRARY, Stub, StubUnavailableError, build, header, load
+from harness.pretended.control import StubControl
 
 
 @pytest.fixture(scope="session")
