@@ -63,6 +63,7 @@ class OnHostAsync : public tf::AsyncOpKernel {
   std::unique_ptr<tf::OpKernel> inner_;
 };
 
+// Where the CPU has no kernel either: a sentence, instead of a launch that computes nothing.
 class Refused : public tf::OpKernel {
  public:
   explicit Refused(tf::OpKernelConstruction* context) : tf::OpKernel(context) {}
@@ -75,27 +76,28 @@ class Factory : public tf::kernel_factory::OpKernelFactory {
  public:
   tf::OpKernel* Create(tf::OpKernelConstruction* context) override {
     auto inner = InnerOf(context);
-    if (inner == nullptr) return new Refused(context);
+    if (inner == nullptr) {
+      context->SetStatus(tf::errors::Unimplemented("the pretended card has no kernel for ", context->def().op(), ": ",
+                                                   context->status().message()));
+      return new Refused(context);
+    }
     if (inner->AsAsync() != nullptr) return new OnHostAsync(context, std::move(inner));
     return new OnHost(context, std::move(inner));
   }
 };
 
-std::string Constraints(const tf::KernelDef& def) {
-  tf::KernelDef bare = def;
-  bare.clear_device_type();
-  bare.clear_host_memory_arg();
-  bare.clear_priority();
-  return bare.SerializeAsString();
-}
-
-// Where the kernel of "GPU" runs no code of a GPU, although it is not registered for all devices alike.
+// Where the kernel of "GPU" only hands on, names or allocates: TensorFlow's own stays.
 const std::set<std::string>& Kept() {
   static const auto* kept = new std::set<std::string>{
-      "_Send", "_Recv", "_HostSend", "_HostRecv", "_Arg", "_Retval", "_DeviceArg", "_DeviceRetval", "Const", "Switch", "RefSwitch",
-      "_SwitchN", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond",
-      "PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase",
-      "For", "RemoteCall", "SymbolicGradient", "FakeParam", "ToBool", "NoOp", "ControlTrigger", "VarHandleOp", "DeviceIndex"};
+      "_Send", "_Recv", "_HostSend", "_HostRecv", "_Arg", "_Retval", "_DeviceArg", "_DeviceRetval", "Const", "_EagerConst",
+      "Switch", "RefSwitch", "_SwitchN", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit", "NextIteration",
+      "RefNextIteration", "LoopCond", "PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "While",
+      "StatelessWhile", "Case", "StatelessCase", "For", "RemoteCall", "SymbolicGradient", "FakeParam", "ToBool", "NoOp",
+      "ControlTrigger", "VarHandleOp", "DeviceIndex", "BatchFunction", "Identity", "RefIdentity", "StopGradient",
+      "PreventGradient", "PlaceholderWithDefault", "Reshape", "ExpandDims", "Squeeze", "Shape", "ShapeN", "Size", "Rank",
+      "IsVariableInitialized", "TemporaryVariable", "DestroyTemporaryVariable", "Variable", "VariableV2", "SyncDevice",
+      "_ScopedAllocator", "_ScopedAllocatorConcat", "_ScopedAllocatorSplit", "_XlaCompile", "_XlaMerge", "_XlaRun",
+      "_CopyFromGpuToHost", "_CopyFromHostToGpu", "ExperimentalMapDataset"};
   return *kept;
 }
 
@@ -104,15 +106,8 @@ constexpr int kPriority = 100;
 
 void TakeOverKernels() {
   const tf::KernelList all = tf::GetAllRegisteredKernels();
-  std::set<std::string> on_cpu, for_all;
   for (const tf::KernelDef& def : all.kernel()) {
-    if (def.device_type() == tf::DEVICE_CPU) on_cpu.insert(def.op());
-    if (def.device_type() == tf::DEVICE_DEFAULT) for_all.insert(Constraints(def));
-  }
-  for (const tf::KernelDef& def : all.kernel()) {
-    if (def.device_type() != tf::DEVICE_GPU || !def.label().empty() || on_cpu.count(def.op()) == 0 ||
-        Kept().count(def.op()) != 0 || for_all.count(Constraints(def)) != 0)
-      continue;
+    if (def.device_type() != tf::DEVICE_GPU || !def.label().empty() || Kept().count(def.op()) != 0) continue;
     auto* copy = new tf::KernelDef(def);  // the registry keeps it
     copy->set_priority(def.priority() + kPriority);
     tf::kernel_factory::OpKernelRegistrar registrar(copy, "PretendedCard", std::make_unique<Factory>());
