@@ -46,6 +46,8 @@ class DeviceMemory:
 
     total_bytes: int
     used_bytes: int
+    free_bytes: int
+    """What nobody has taken, neither a process nor the driver for itself."""
 
 
 @contextlib.contextmanager
@@ -60,7 +62,13 @@ def library() -> Iterator[None]:
 
 def start() -> None:
     """Initialise NVML, which counts its users. Raises DriverRefused where there is none."""
-    ask(pynvml.nvmlInit)
+    try:
+        ask(pynvml.nvmlInit)
+    except DriverRefused as refusal:
+        if refusal.code != pynvml.NVML_ERROR_NOT_FOUND:
+            raise
+        # Here it is about no name: nothing was asked for by one yet.
+        raise DriverRefused("the NVIDIA driver found no card here (NVML: Not Found)", code=refusal.code) from refusal
 
 
 def stop() -> None:
@@ -124,10 +132,10 @@ def memory(handle: Any, source: str) -> DeviceMemory:  # noqa: ANN401 - pynvml i
                 code=refusal.code,
             ) from refusal
         raise
-    total_bytes, used_bytes = int(found.total), int(found.used)
-    if ALL_ONES in (total_bytes, used_bytes):
+    total_bytes, used_bytes, free_bytes = int(found.total), int(found.used), int(found.free)
+    if ALL_ONES in (total_bytes, used_bytes, free_bytes):
         _not_available("the memory in use")
-    return DeviceMemory(total_bytes, used_bytes)
+    return DeviceMemory(total_bytes, used_bytes, free_bytes)
 
 
 def _not_available(what: str) -> NoReturn:
@@ -164,3 +172,10 @@ def instances(card: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
 def uuid_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
     """The UUID of a card (GPU-...) or MIG device (MIG-...). Raises DriverRefused."""
     return str(ask(pynvml.nvmlDeviceGetUUID, handle))
+
+
+def name_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
+    """The name of a card or MIG device; bytes that are no UTF-8 are shown as U+FFFD. Raises DriverRefused."""
+    # pynvml decodes it strictly; what it wraps (functools.wraps) gives the bytes.
+    name = ask(pynvml.nvmlDeviceGetName.__wrapped__, handle)
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

@@ -90,7 +90,7 @@ def _place(handle: Any, card_uuid: str) -> Place:  # noqa: ANN401 - pynvml is un
         memory_bytes = host_memory_bytes()  # where card and host share one memory (the DGX Spark, Jetson)
     return Place(
         uuid=uuid,
-        name=str(driver.ask(pynvml.nvmlDeviceGetName, handle)),
+        name=driver.name_of(handle),
         memory_bytes=memory_bytes,
         card_uuid=card_uuid,
         gpu_instance=None if uuid == card_uuid else int(driver.ask(pynvml.nvmlDeviceGetGpuInstanceId, handle)),

@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.run.cards import CardFound, Place, visible_places
 from harness.run.devices import Device, check_budget, choose_device, emulated_device
 from harness.units import GIB, MIB
-from tests.nvml_stub.control import LIB_RM_VERSION_MISMATCH, ON, StubControl
+from tests.nvml_stub.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, StubControl
 
 
 def card(uuid="GPU-aaaa"):
@@ -144,6 +144,20 @@ def test_a_card_that_shares_the_hosts_memory_has_as_much_as_the_host(driver, cho
     driver.add_device(total_bytes=GIB, unified=1)
 
     assert chosen()[3] == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_name_that_is_no_utf8_is_shown_all_the_same(driver, chosen):
+    """With the replacement character where a byte cannot be read."""
+    driver.add_device("GPU-0", total_bytes=GIB).name = b"\xff card"
+
+    assert chosen()[:3] == ["gpu", "\N{REPLACEMENT CHARACTER} card", "GPU-0"]
+
+
+def test_a_driver_that_finds_nothing_at_its_start_has_found_no_card(driver, chosen):
+    """No name was asked for yet, so none is spoken of."""
+    driver.fail("nvmlInitWithFlags", NOT_FOUND)
+
+    assert chosen()[4] == "unavailable: the NVIDIA driver found no card here (NVML: Not Found)"
 
 
 def test_an_old_driver_has_cards_too(old_nvml_stub, tmp_path, chosen):
