@@ -177,6 +177,14 @@ def instances(card: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
                 raise
 
 
+def capability_major(card: Any) -> int | None:  # noqa: ANN401 - pynvml is untyped
+    """Major number of the compute capability of a card; None where the driver does not tell."""
+    try:
+        return int(ask(pynvml.nvmlDeviceGetCudaComputeCapability, card)[0])
+    except DriverRefused:
+        return None
+
+
 def uuid_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
     """The UUID of a card (GPU-...) or MIG device (MIG-...). Raises DriverRefused."""
     return str(ask(pynvml.nvmlDeviceGetUUID, handle))

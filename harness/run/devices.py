@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
+from harness.records import PoolKind
 from harness.run.environment import host_memory_bytes
+from harness.run.pool import table_bytes
 from harness.units import GIB, MIB, format_bytes
 
 DeviceChoice = Literal["auto", "cpu", "gpu"]
@@ -20,7 +22,11 @@ SMALLEST_BYTES = 16 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device to measure on. ``limit_bytes`` is None for a card that is not capped."""
+    """One device to measure on.
+
+    ``limit_bytes`` is None for a card without a budget: a pool that is reserved gets its limit when the card is held
+    (``harness.run.room``), any other has none.
+    """
 
     kind: Literal["emulated", "gpu"]
     name: str
@@ -29,6 +35,9 @@ class Device:
     memory_bytes: int
     limit_bytes: int | None
     driver: str
+    pool: PoolKind = PoolKind.RESERVED
+    shares_host_memory: bool = False
+    """A card without a memory of its own, of which the driver tells nothing."""
     card_uuid: str | None = None
     """The card that it is, or is an instance of."""
     gpu_instance: int | None = None
@@ -57,13 +66,30 @@ class Device:
                 f"memory, which has {format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes
-        equals = tuple(dataclasses.replace(equal, limit_bytes=budget_bytes) for equal in self.equals)
-        return dataclasses.replace(self, memory_bytes=memory_bytes, limit_bytes=budget_bytes, equals=equals)
+        return self._replaced(memory_bytes=memory_bytes, limit_bytes=budget_bytes, pool=PoolKind.RESERVED)
+
+    def with_growth(self) -> "Device":
+        """The same card with a pool that grows on demand. Raises UsageError for a device that has no such pool."""
+        if self.kind == "emulated":
+            raise UsageError(
+                "a pool that grows on demand (--memory-growth) was asked for, but the device is emulated, and its pool is always "
+                f"reserved (the card: {self.driver}); leave the option out"
+            )
+        return self._replaced(pool=PoolKind.GROWN)
+
+    def _replaced(self, *, pool: PoolKind, limit_bytes: int | None = None, memory_bytes: int | None = None) -> "Device":
+        """With these on every equal, too; None is what a card without a budget has."""
+        equals = tuple(dataclasses.replace(equal, pool=pool, limit_bytes=limit_bytes) for equal in self.equals)
+        return dataclasses.replace(
+            self, pool=pool, limit_bytes=limit_bytes, memory_bytes=memory_bytes or self.memory_bytes, equals=equals
+        )
 
     @property
-    def growth(self) -> str:
-        """How the allocator takes its pool: of a card without a limit ``"on demand"``, else ``"all at once"``."""
-        return "on demand" if self.kind == "gpu" and self.limit_bytes is None else "all at once"
+    def table_bytes(self) -> int:
+        """Host memory that BFC's table of the pool takes at most, before the first phase of a reserved pool."""
+        if self.pool is PoolKind.ASYNC:
+            return 0
+        return table_bytes(self.limit_bytes or self.memory_bytes)
 
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""
@@ -75,7 +101,7 @@ class Device:
                 "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_bytes // MIB),
             }
         # It overrides what the program asks for (TensorFlow's GPU guide), so that no variable of the caller's does.
-        growth = "true" if self.growth == "on demand" else "false"
+        growth = "false" if self.pool is PoolKind.RESERVED else "true"
         return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": growth}
 
     def for_child(self) -> dict[str, Any]:
@@ -148,6 +174,9 @@ def _first_card(environment: Mapping[str, str]) -> Device:
             memory_bytes=place.memory_bytes,
             limit_bytes=None,
             driver=found.driver_version,
+            # Where card and host share one memory, a pool that takes all that is free would take the host's.
+            pool=PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED,
+            shares_host_memory=place.shares_host_memory,
             card_uuid=place.card_uuid,
             gpu_instance=place.gpu_instance,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, to_json
+from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind, to_json
 from harness.run.devices import Device
 from harness.run.environment import describe_environment, tensorflow_minor
 from harness.seal import SEAL, seal_of
@@ -87,7 +87,7 @@ def start_run(
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
             "allocator": _allocator(device),
-            "growth": device.growth,
+            "pool": device.pool,
             "driver": device.driver,
             # Any of these may have measured a point; they are of one name and size.
             "equals": [equal.uuid for equal in device.equals],
@@ -201,7 +201,8 @@ def _device_in_words(device: Device) -> str:
     if device.kind == "emulated":
         return f"emulated, {format_bytes(device.memory_bytes)}"
     limit = "" if device.limit_bytes is None else f", limited to {format_bytes(device.limit_bytes)}"
-    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}"
+    growing = ", growing on demand" if device.pool is PoolKind.GROWN else ""
+    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}{growing}"
 
 
 def _allocator(device: Device) -> str:
