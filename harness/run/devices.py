@@ -85,11 +85,16 @@ class Device:
         )
 
     @property
-    def table_bytes(self) -> int:
-        """Host memory that BFC's table of the pool takes at most, before the first phase of a reserved pool."""
-        if self.pool is PoolKind.ASYNC:
-            return 0
-        return table_bytes(self.limit_bytes or self.memory_bytes)
+    def host_bytes(self) -> int:
+        """Host memory that a child needs for the device alone, beside what it may hold: it is inside its data segment.
+
+        The emulated device is host memory, limited by its own allocator. BFC's table of any pool is host memory, too: of a
+        card's pool that is reserved it is written at once, before the first phase; of one that grows, region by region, up
+        to that of the whole card.
+        """
+        pool_bytes = self.limit_bytes or self.memory_bytes
+        table = 0 if self.pool is PoolKind.ASYNC else table_bytes(pool_bytes)
+        return table + (pool_bytes if self.kind == "emulated" else 0)
 
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""

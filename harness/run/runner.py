@@ -61,7 +61,7 @@ class Runner:
     code: Code = field(default_factory=Code)
     """The packages under test, where they may not be just those that Python finds."""
     host_limit_bytes: int
-    """What a child may hold besides the emulated device."""
+    """What a child may hold besides the device's own share of host memory (``Device.host_bytes``)."""
     timeout_s: float
     meters: tuple[str, ...] = METERS
     traced_meters: tuple[str, ...] = TRACED_METERS
@@ -191,8 +191,7 @@ class Runner:
             # from the root what would hide the root's own.
             "kept_out": list(packages_that_came_along() if point.path else packages_that_would_shadow(self.root)),
             "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
-            # The emulated device is host memory too, and is limited by its own allocator.
-            "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),
+            "host_limit_bytes": self.host_limit_bytes + device.host_bytes,
         }
 
     def _import_paths(self, point: Point) -> list[str]:

@@ -80,6 +80,20 @@ def test_growth_holds_for_every_card_of_the_set():
     assert [equal.pool for equal in device.equals] == [PoolKind.GROWN]
 
 
+@pytest.mark.parametrize(
+    ("device", "host_bytes"),
+    [
+        (card().with_budget(32 * GIB), GIB),
+        (card().with_growth(), 40 * GIB // 32),
+        (dataclasses.replace(card(), pool=PoolKind.ASYNC), 0),
+        (emulated_device("no driver").with_budget(512 * MIB), 512 * MIB + 16 * MIB),
+    ],
+)
+def test_a_child_gets_host_memory_for_the_table_of_its_pool(device, host_bytes):
+    """A thirty-second: of the budget, or of the whole card where the pool grows; none where the allocator is not BFC."""
+    assert device.host_bytes == host_bytes
+
+
 def test_an_emulated_device_does_not_grow():
     """The sentence has the reason why it is no card."""
     with pytest.raises(UsageError, match=r"always reserved \(the card: unavailable: no driver\); leave the option out"):

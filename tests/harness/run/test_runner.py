@@ -7,10 +7,11 @@ import pytest
 
 from harness.errors import DeviceUnavailable
 from harness.records import Outcome, Point, phase_from_json
-from harness.run.devices import emulated_device
+from harness.run.devices import Device, emulated_device
 from harness.run.ends import ends_of, rows_since
+from harness.run.isolation import ChildEnd
 from harness.run.manifest import start_run
-from harness.units import MIB
+from harness.units import GIB, MIB
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
 
@@ -122,3 +123,27 @@ def test_the_limit_that_a_run_had_is_in_its_end(make_runner, project_root):
 
     assert (end.outcome, end.device_limit_bytes) == (Outcome.OK, 256 * MIB)
     assert ends_of(runner.run_directory) == [end]
+
+
+class _Order:
+    """A launcher that keeps the order for a child, and starts none."""
+
+    name = "none"
+
+    def run(self, order):
+        self.order = order
+        return ChildEnd(exit_code=0, timed_out=False, duration_s=0.0)
+
+    def close(self):
+        pass
+
+
+def test_a_capped_card_leaves_the_whole_host_budget_to_the_child(make_runner, project_root, tmp_path):
+    """56 GiB of the card and 2 GiB of the host: the table of the pool is 1.75 GiB; the watchdog has the same limit."""
+    card = Device(kind="gpu", name="H100", uuid="GPU-0", memory_bytes=80 * GIB, limit_bytes=56 * GIB, driver="stub")
+    launcher = _Order()
+    settings = {"device": card, "launcher": launcher, "host_limit_bytes": 2 * GIB, "lease_folder": tmp_path}
+    planned_for(make_runner(with_room=lambda held: held, **settings), project_root).measure(LOOK, 0)
+
+    assert launcher.order.job["host_limit_bytes"] == 2 * GIB + 56 * GIB // 32
+    assert launcher.order.watchdog(1)._limit_bytes == 2 * GIB + 56 * GIB // 32
