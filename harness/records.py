@@ -68,8 +68,8 @@ class PoolKind(StrEnum):
     """In one region of a known size, out of which every request is cut to 256 B."""
     GROWN = "grown"
     """Region by region, on demand: a chunk is handed out whole unless it is twice the request, or 128 MiB larger."""
-    ASYNC = "cuda_malloc_async"
-    """Not BFC's but the CUDA driver's own, which enforces no limit."""
+    DRIVER = "driver"
+    """Not BFC's but the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), which enforces no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

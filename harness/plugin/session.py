@@ -225,7 +225,7 @@ class RunSession:
             return
         device = self.device()
         for point in plan.points:
-            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
+            device.for_point(point)  # a budget that it cannot have is told before a child is started
         if self.sides is None:
             self._start(self.directory, plan, traces=plan.traces, sides={})
             return

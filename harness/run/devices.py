@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
-from harness.records import PoolKind
+from harness.records import Point, PoolKind
 from harness.run.environment import host_memory_bytes
 from harness.run.pool import table_bytes
 from harness.units import GIB, MIB, format_bytes
@@ -18,6 +18,12 @@ DEFAULT_EMULATED_BYTES = 3 * GIB
 """Size of the emulated device: twice the peak of the eager loader at 2,000 groups (1.4 GiB), and harmless on a laptop."""
 SMALLEST_BYTES = 16 * MIB
 """Smallest budget taken: TensorFlow's own start-up needs some of it, and the limit is set in whole MiB."""
+
+BFC = "bfc"
+_ALLOCATOR = "TF_GPU_ALLOCATOR"
+_WITHOUT_LIMIT = ("cuda_malloc_async", "cuda_malloc")
+"""Allocators that let a tensor through beyond TensorFlow's limit. Of the first, memory_limit is but the size from which on memory
+is given back (cudaMemPoolAttrReleaseThreshold): 80 MiB went through a limit of 64 (measured)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,8 @@ class Device:
     memory_bytes: int
     limit_bytes: int | None
     driver: str
+    allocator: str = BFC
+    """BFC, or of a card what TF_GPU_ALLOCATOR says instead."""
     pool: PoolKind = PoolKind.RESERVED
     shares_host_memory: bool = False
     """A card without a memory of its own, of which the driver tells nothing."""
@@ -50,11 +58,17 @@ class Device:
     def with_budget(self, budget_bytes: int | None) -> "Device":
         """The same device under another budget; the same one when there is none to set.
 
-        Raises UsageError for a budget that the card, or the machine that emulates one, does not have.
+        Raises UsageError for a budget that the card, or the machine that emulates one, does not have, and for one that the
+        allocator would not keep.
         """
         if budget_bytes is None:
             return self
         check_budget(budget_bytes)
+        if self.pool is PoolKind.DRIVER:
+            raise UsageError(
+                f"a device budget of {format_bytes(budget_bytes)} was asked for, but {_ALLOCATOR}={self.allocator} is set, and "
+                "that allocator enforces no limit: what does not fit would pass; unset the variable, or leave the budget out"
+            )
         if self.kind == "gpu" and budget_bytes > self.memory_bytes:
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, "
@@ -75,7 +89,26 @@ class Device:
                 "a pool that grows on demand (--memory-growth) was asked for, but the device is emulated, and its pool is always "
                 f"reserved (the card: {self.driver}); leave the option out"
             )
+        if self.pool is PoolKind.DRIVER:
+            raise UsageError(
+                f"a pool that grows on demand (--memory-growth) was asked for, but {_ALLOCATOR}={self.allocator} is set, which has "
+                "a pool of its own; unset the variable, or leave the option out"
+            )
         return self._replaced(pool=PoolKind.GROWN)
+
+    def with_allocator(self, allocator: str) -> "Device":
+        """The same card under another allocator of TensorFlow's. Raises UsageError where that would not keep the card's budget."""
+        if self.kind == "emulated" or allocator == self.allocator:
+            return self
+        limit_bytes, kept = self.limit_bytes, PoolKind.RESERVED if self.pool is PoolKind.DRIVER else self.pool
+        pool = PoolKind.DRIVER if allocator in _WITHOUT_LIMIT else kept
+        equals = tuple(equal.with_allocator(allocator) for equal in self.equals)
+        other = dataclasses.replace(self, allocator=allocator, pool=pool, limit_bytes=None, equals=equals)
+        return other.with_budget(limit_bytes)
+
+    def for_point(self, point: Point) -> "Device":
+        """As the children of a point get it. Raises UsageError for a budget that they cannot have."""
+        return self.with_allocator(point.environment.get(_ALLOCATOR, self.allocator)).with_budget(point.device_budget_bytes)
 
     def _replaced(self, *, pool: PoolKind, limit_bytes: int | None = None, memory_bytes: int | None = None) -> "Device":
         """With these on every equal, too; None is what a card without a budget has."""
@@ -93,7 +126,7 @@ class Device:
         to that of the whole card.
         """
         pool_bytes = self.limit_bytes or self.memory_bytes
-        table = 0 if self.pool is PoolKind.ASYNC else table_bytes(pool_bytes)
+        table = 0 if self.pool is PoolKind.DRIVER else table_bytes(pool_bytes)
         return table + (pool_bytes if self.kind == "emulated" else 0)
 
     def environment(self) -> dict[str, str]:
@@ -171,6 +204,7 @@ def _first_card(environment: Mapping[str, str]) -> Device:
         for place in places
         if place not in equals
     ]
+    allocator = environment.get(_ALLOCATOR) or BFC
     devices = [
         Device(
             kind="gpu",
@@ -187,4 +221,5 @@ def _first_card(environment: Mapping[str, str]) -> Device:
         )
         for place in equals
     ]
-    return dataclasses.replace(devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal))
+    device = dataclasses.replace(devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal))
+    return device.with_allocator(allocator)

@@ -86,7 +86,7 @@ def start_run(
             "uuid": device.uuid,
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
-            "allocator": _allocator(device),
+            "allocator": device.allocator,
             "pool": device.pool,
             "driver": device.driver,
             # Any of these may have measured a point; they are of one name and size.
@@ -111,7 +111,7 @@ def start_run(
 
 def comparability(device: Device) -> dict[str, str]:
     """What two runs must share for their bytes to be compared, beside the scan."""
-    return {"device": _device_in_words(device), "allocator": _allocator(device), "tensorflow": tensorflow_minor()}
+    return {"device": _device_in_words(device), "allocator": device.allocator, "tensorflow": tensorflow_minor()}
 
 
 def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
@@ -203,10 +203,6 @@ def _device_in_words(device: Device) -> str:
     limit = "" if device.limit_bytes is None else f", limited to {format_bytes(device.limit_bytes)}"
     growing = ", growing on demand" if device.pool is PoolKind.GROWN else ""
     return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}{growing}"
-
-
-def _allocator(device: Device) -> str:
-    return "bfc" if device.kind == "emulated" else os.environ.get("TF_GPU_ALLOCATOR", "bfc")
 
 
 def _now() -> str:

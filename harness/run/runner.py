@@ -96,7 +96,7 @@ class Runner:
         return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
 
     def _measure_once(self, point: Point, repeat: int) -> Attempt:
-        device = self.device.with_budget(point.device_budget_bytes)
+        device = self.device.for_point(point)
         failed = self._prepare(point, repeat)
         if failed is not None:
             return self._close(failed, []), []

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.errors import UsageError
-from harness.records import PoolKind
+from harness.records import Point, PoolKind
 from harness.run.cards import CardFound, Place, visible_places
 from harness.run.devices import Device, check_budget, choose_device, emulated_device
 from harness.units import GIB, MIB
@@ -80,12 +80,51 @@ def test_growth_holds_for_every_card_of_the_set():
     assert [equal.pool for equal in device.equals] == [PoolKind.GROWN]
 
 
+@pytest.mark.parametrize("allocator", ["cuda_malloc_async", "cuda_malloc"])
+def test_a_budget_and_an_allocator_that_keeps_none_do_not_go_together(allocator):
+    """Whether the run has it, or a point that brings its own variable or its own budget."""
+    refused = rf"TF_GPU_ALLOCATOR={allocator} is set, and that allocator enforces no limit"
+    own_pool = card().with_allocator(allocator)
+    point = Point(scenario="s", body="b:b", parameters={}, phases=())
+
+    assert (own_pool.allocator, own_pool.pool, own_pool.limit_bytes) == (allocator, PoolKind.DRIVER, None)
+    assert own_pool.for_point(point) == own_pool
+    for refuse in (
+        lambda: own_pool.with_budget(GIB),
+        lambda: card().with_budget(GIB).with_allocator(allocator),
+        lambda: own_pool.for_point(dataclasses.replace(point, device_budget_bytes=GIB)),
+        lambda: card().with_budget(GIB).for_point(dataclasses.replace(point, environment={"TF_GPU_ALLOCATOR": allocator})),
+    ):
+        with pytest.raises(UsageError, match=refused):
+            refuse()
+    with pytest.raises(UsageError, match="has a pool of its own; unset the variable"):
+        own_pool.with_growth()
+
+
+def test_a_point_may_bring_bfc_back():
+    """Then it has a pool that can be reserved, and capped."""
+    point = Point(
+        scenario="s", body="b:b", parameters={}, phases=(), environment={"TF_GPU_ALLOCATOR": "bfc"}, device_budget_bytes=GIB
+    )
+
+    device = card().with_allocator("cuda_malloc_async").for_point(point)
+
+    assert (device.allocator, device.pool, device.limit_bytes) == ("bfc", PoolKind.RESERVED, GIB)
+
+
+def test_the_emulated_device_is_bfc_whatever_the_variable_says():
+    """It is about cards alone."""
+    device = emulated_device("no driver")
+
+    assert device.with_allocator("cuda_malloc_async") == device
+
+
 @pytest.mark.parametrize(
     ("device", "host_bytes"),
     [
         (card().with_budget(32 * GIB), GIB),
         (card().with_growth(), 40 * GIB // 32),
-        (dataclasses.replace(card(), pool=PoolKind.ASYNC), 0),
+        (dataclasses.replace(card(), pool=PoolKind.DRIVER), 0),
         (emulated_device("no driver").with_budget(512 * MIB), 512 * MIB + 16 * MIB),
     ],
 )
@@ -133,13 +172,13 @@ import json
 from harness.run.devices import choose_device
 device = choose_device("auto").with_budget(None)
 print(json.dumps([device.kind, device.name, device.uuid, device.memory_bytes, device.driver,
-                  [equal.uuid for equal in device.equals], list(device.left_out), device.pool]))
+                  [equal.uuid for equal in device.equals], list(device.left_out), device.pool, device.allocator]))
 """
 
 
 @pytest.fixture
 def chosen(driver_environment, project_root):
-    """What a fresh process with the stub driver chooses: kind, name, UUID, memory, driver, equals, what was left out, pool."""
+    """What a fresh process with the stub driver chooses: what ``FIND`` prints, in its order."""
 
     def chosen(**variables):
         environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")} | variables
@@ -159,7 +198,7 @@ def test_the_first_card_is_chosen_with_its_equals_and_the_rest_is_named(driver, 
         driver.add_device(f"GPU-{number}", name=name, total_bytes=size_bytes)
     driver.add_device("GPU-4", name="A100", total_bytes=40 * GIB, lost=1)
     driver.state.devices[1].bus_id = b"00000000:00:00.0"
-    kind, name, uuid, memory_bytes, version, equals, left_out, _ = chosen()
+    kind, name, uuid, memory_bytes, version, equals, left_out, *_ = chosen()
 
     assert (kind, name, uuid, memory_bytes, version) == ("gpu", "A100", "GPU-1", 40 * GIB, "575.57.08")
     assert equals == ["GPU-0"]
@@ -173,7 +212,7 @@ def test_the_instances_of_a_divided_card_are_devices(driver, chosen):
     card = driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB, unprivileged=1)
     for number, size_bytes in enumerate((5 * GIB, 5 * GIB, 10 * GIB)):
         driver.add_instance(card, f"MIG-{number}", name="A100 MIG", total_bytes=size_bytes)
-    _, name, uuid, memory_bytes, _, equals, left_out, _ = chosen()
+    _, name, uuid, memory_bytes, _, equals, left_out, *_ = chosen()
 
     assert (name, uuid, memory_bytes, equals) == ("A100 MIG", "MIG-0", 5 * GIB, ["MIG-1"])
     assert [sentence.split(" ")[0] for sentence in left_out] == ["MIG-2"]
@@ -200,6 +239,14 @@ def test_a_driver_that_finds_nothing_at_its_start_has_found_no_card(driver, chos
     driver.fail("nvmlInitWithFlags", NOT_FOUND)
 
     assert chosen()[4] == "unavailable: the NVIDIA driver found no card here (NVML: Not Found)"
+
+
+def test_the_allocator_is_that_of_the_environment(driver, chosen):
+    """Every card of the set has it; an empty variable is none."""
+    driver.add_device("GPU-0", total_bytes=GIB)
+
+    assert chosen(TF_GPU_ALLOCATOR="cuda_malloc_async")[7:] == [PoolKind.DRIVER, "cuda_malloc_async"]
+    assert chosen(TF_GPU_ALLOCATOR="")[7:] == [PoolKind.RESERVED, "bfc"]
 
 
 def test_an_old_driver_has_cards_too(old_nvml_stub, tmp_path, chosen):

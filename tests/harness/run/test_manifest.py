@@ -118,6 +118,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         (CARD, "H100, 80.0 GiB", "reserved"),
         (CARD.with_budget(3 * GIB), "H100, 80.0 GiB, limited to 3.0 GiB", "reserved"),
         (CARD.with_growth(), "H100, 80.0 GiB, growing on demand", "grown"),
+        (CARD.with_allocator("cuda_malloc_async"), "H100, 80.0 GiB", "driver"),  # told apart by the key's allocator
         (emulated_device("no driver"), "emulated, 3.0 GiB", "reserved"),
     ],
 )
@@ -127,3 +128,4 @@ def test_runs_with_another_pool_are_not_comparable(tmp_path, device, words, pool
     written = json.loads((tmp_path / "run" / "run.json").read_text())
 
     assert (written["comparability"]["device"], written["device"]["pool"]) == (words, pool)
+    assert written["comparability"]["allocator"] == device.allocator
