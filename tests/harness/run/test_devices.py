@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from harness.errors import UsageError
+from harness.pretended.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, StubControl
 from harness.records import Point, PoolKind
 from harness.run.cards import CardFound, Place, visible_places
 from harness.run.devices import Device, check_budget, choose_device, emulated_device
 from harness.units import GIB, MIB
-from tests.nvml_stub.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, StubControl
 
 
 def card(uuid="GPU-aaaa"):
