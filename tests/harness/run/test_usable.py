@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from harness.errors import DeviceUnavailable
+from harness.pretended.control import FUNCTION_NOT_FOUND
 from harness.run import usable
 from harness.run.devices import Device
 from harness.run.usable import check_tensorflow, cuda_major_of_tensorflow
 from harness.units import GIB
-from tests.nvml_stub.control import FUNCTION_NOT_FOUND
 
 FIND = """
 import json, sys
