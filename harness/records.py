@@ -25,6 +25,15 @@ TRACE_SCHEMA_VERSION = 1
 TRACED_REPEAT = -1
 """Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
 
+PRETENDED = "Pretended"
+"""First word of the names of pretended cards (harness.pretended), as the driver tells them."""
+
+
+def is_pretended(device_name: str) -> bool:
+    """Whether a device of this name is a pretended card."""
+    return device_name.split(" ", 1)[0] == PRETENDED
+
+
 Scalar = str | int | float | bool | None
 
 # A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at

@@ -86,8 +86,10 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "count as up to twice its bytes, and rules with pool = 'grown' apply; not together with a device budget",
     },
     "device": {
-        "choices": ("auto", "cpu", "gpu"),
-        "help": "auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: auto)",
+        "choices": ("auto", "cpu", "gpu", "pretended"),
+        "help": "auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU; pretended "
+        "(experimental, needs cc, c++ and the extra [pretended]): TensorFlow's own GPU device over a stub of the driver, which "
+        "tells apart what is on the card and what on the host; networks run CPU algorithms there (default: auto)",
     },
     "isolation": {
         "choices": ("auto", "zygote", "spawn"),
