@@ -1,6 +1,6 @@
 """A machine with pretended cards: a control file for a built card, and the environment that brings a process onto it."""
 
-import os
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +66,19 @@ def make_machine(
     control = StubControl.create(folder.resolve() / "control", card.functions)
     devices = [
         control.add_device(
-            _uuid(index), name=name, total_bytes=size, reserved_bytes=reserved_bytes, context_bytes=context_bytes, accounting=ON
+            _uuid(control.path.parent, index),
+            name=name,
+            total_bytes=size,
+            reserved_bytes=reserved_bytes,
+            context_bytes=context_bytes,
+            accounting=ON,
         )
         for index, size in enumerate(sizes)
     ]
     return Machine(card=card, control=control, devices=tuple(devices))
 
 
-def _uuid(index: int) -> str:
-    """Another one for each index and for each process that makes machines, so that leases of two do not meet."""
-    return f"GPU-{index:08x}-{os.getpid() >> 16 & 0xFFFF:04x}-4{os.getpid() & 0xFFF:03x}-8000-{os.getpid():012x}"
+def _uuid(folder: Path, index: int) -> str:
+    """Of the machine and of the card: the same again where a folder is made again, another one elsewhere, for leases' sake."""
+    digest = hashlib.sha256(bytes(folder)).hexdigest()
+    return f"GPU-{index:08x}-{digest[:4]}-4{digest[4:7]}-8000-{digest[7:19]}"
