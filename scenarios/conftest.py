@@ -16,7 +16,18 @@ from scenarios.detector.plants import PLANTS, plant_named, planted
 _SCAN = pytest.StashKey[ScanChoice]()
 
 
-_SHORT_NAMES = ("against", "device", "device-budget", "host-budget", "isolation", "no-trace", "repeats", "resume", "revision")
+_SHORT_NAMES = (
+    "against",
+    "device",
+    "device-budget",
+    "growth",
+    "host-budget",
+    "isolation",
+    "no-trace",
+    "repeats",
+    "resume",
+    "revision",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,6 +34,7 @@ from harness.run.manifest import (
 )
 from harness.run.sides import THEN_FOLDER, Sides
 from harness.run.traced import log_name
+from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from harness.plugin.ending import SessionEnd
@@ -101,12 +102,17 @@ class RunSession:
             )
         repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
+        _check_one_pool(config)
         session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
             session._resume(resume)
-        elif config.getoption("memory_device") == "gpu" or config.getoption("memory_device_budget") is not None:
+        elif (
+            config.getoption("memory_device") == "gpu"
+            or config.getoption("memory_device_budget")
+            or config.getoption("memory_growth")
+        ):
             session.device()
         session.sides = settle_sides(config, resume)
         if asked is not None and not config.getoption("collectonly"):
@@ -201,8 +207,10 @@ class RunSession:
 
     def device(self) -> Device:
         """The device that the options choose. Raises UsageError or DeviceUnavailable."""
-        budget_bytes = self.config.getoption("memory_device_budget")
-        return choose_device(self.config.getoption("memory_device")).with_budget(budget_bytes)
+        device = choose_device(self.config.getoption("memory_device"))
+        if self.config.getoption("memory_growth"):
+            return device.with_growth()
+        return device.with_budget(self.config.getoption("memory_device_budget"))
 
     def log_of(self, point: Point, repeat: int) -> str:
         """The log of a run as the user would type it."""
@@ -217,7 +225,7 @@ class RunSession:
             return
         device = self.device()
         for point in plan.points:
-            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
+            device.for_point(point)  # a budget that it cannot have is told before a child is started
         if self.sides is None:
             self._start(self.directory, plan, traces=plan.traces, sides={})
             return
@@ -242,6 +250,7 @@ class RunSession:
                 "host_limit_bytes": config.getoption("memory_host_budget"),
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("memory_device"),
+                "growth": config.getoption("memory_growth"),
                 "isolation": config.getoption("memory_isolation"),
                 "preload": list(config.getini("memory_preload")),
                 "traces": traces,
@@ -315,6 +324,15 @@ def _resumption_from(text: str) -> "Resumption | None":
     from harness.resuming import Resumption
 
     return Resumption.from_json(text)
+
+
+def _check_one_pool(config: pytest.Config) -> None:
+    budget_bytes = config.getoption("memory_device_budget")
+    if config.getoption("memory_growth") and budget_bytes is not None:
+        raise UsageError(
+            f"{as_typed(config, 'memory_growth')} was given together with {as_typed(config, 'memory_device_budget')} "
+            f"{format_bytes(budget_bytes)}, but a pool with a limit is reserved at once, and does not grow; leave one of them out"
+        )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

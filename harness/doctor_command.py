@@ -1,0 +1,55 @@
+"""``python -m harness doctor``: its options, and what it does."""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.judge.verdict import ExitCode
+from harness.run.options import device_budget
+from harness.units import format_bytes
+
+
+def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> None:
+    """Declare the options, and the command, which prints with ``tell``."""
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device-budget",
+        metavar="SIZE",
+        type=device_budget,
+        help="limit of the device's memory, as 512MiB (default: 3GiB of the emulated device; of a card all that there is room for)",
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="on a card: have TensorFlow's pool grow on demand instead of reserving it; not together with a budget",
+    )
+    parser.add_argument("--find", action="store_true", help="only look for the device; measure nothing")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(command=functools.partial(_doctor, tell))
+
+
+def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
+    from harness.run.devices import choose_device
+
+    if options.growth and options.device_budget is not None:
+        raise UsageError(
+            f"--growth was given together with --device-budget {format_bytes(options.device_budget)}, but a pool with a limit is "
+            "reserved at once, and does not grow; leave one of them out"
+        )
+    device = choose_device(options.device)
+    device = device.with_growth() if options.growth else device.with_budget(options.device_budget)
+    if options.find:
+        tell(f"{device.name} ({device.kind})")
+        return ExitCode.PASS
+    from harness.doctor import examine
+    from harness.doctor_words import examination_json, show_examination
+
+    found = examine(device, Path.cwd())
+    if options.json:
+        tell(json.dumps(examination_json(device, found), indent=1))
+    else:
+        show_examination(device, found)
+    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
