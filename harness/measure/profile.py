@@ -27,6 +27,8 @@ _PIECE_BYTES = 1 << 20
 """Chosen: what is unpacked at a time, some 5,000 events; larger pieces are not faster."""
 _NUMBERS = ("addr", "requested_bytes", "allocation_bytes", "bytes_allocated", "data_type", EDGE_NUMBER)
 _TEXTS = ("allocator_name", "tf_op", "shape", "region_type")
+_NO_TEXT = "(null)"
+"""What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no string."""
 
 
 @dataclass(slots=True)
@@ -100,7 +102,8 @@ def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, w
                 # Of the fields of a oneof all but one are 0.
                 numbers[number] = stat.int64_value or stat.uint64_value
             elif (text := words.texts.get(stat.metadata_id)) is not None:
-                texts[text] = words.names[stat.ref_value] if stat.ref_value else stat.str_value
+                said = words.names[stat.ref_value] if stat.ref_value else stat.str_value
+                texts[text] = "" if said == _NO_TEXT else said
         if name == EDGE_EVENT:
             profile.edges[numbers[EDGE_NUMBER]] = (time_ns, time_ns + event.duration_ps // _PICOSECONDS)
         elif texts["allocator_name"] == allocator:

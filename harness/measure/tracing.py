@@ -24,10 +24,15 @@ from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, 
 from harness.measure.endings import look_for_room, name_exception, refused_tensor
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
 from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
+from harness.units import format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
-_OPTIONS = {"host_tracer_level": 1, "python_tracer_level": 0, "device_tracer_level": 0}
-"""The least that tells of allocations: seen with TensorFlow 2.21."""
+_OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_level": 0}
+"""Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1 report none. 2.20.0 and 2.21.0
+report them at any level, because they read none of these options ("host_tracer_level expects an i value") and record at the
+default (seen with each)."""
+_GROWTH_METER = "device_in_use"
+"""The meter that sees whether the device's allocator handed out anything, recorded or not."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -39,6 +44,8 @@ class _Heard:
     phases: list[str] = field(default_factory=list)
     finished: set[str] = field(default_factory=set)
     declared: dict[str, int] = field(default_factory=dict)
+    grown_bytes: dict[str, int] = field(default_factory=dict)
+    """By phase: how much the device's memory in use grew in it, where the meter saw that."""
 
 
 class Tracer:
@@ -68,8 +75,10 @@ class Tracer:
         self._emit(row)
         if row["kind"] == "begin":
             self._heard.phases.append(row["phase"])
-        elif row["kind"] == "phase" and row["finished"]:
-            self._heard.finished.add(row["phase"])
+        elif row["kind"] == "phase":
+            if row["finished"]:
+                self._heard.finished.add(row["phase"])
+            self._heard.grown_bytes.update(_growth(row))
         elif row["kind"] == "declared":
             self._heard.declared.update(row["values"])
 
@@ -132,10 +141,9 @@ class Tracer:
         if len(found) != 1:
             raise MeterUnavailable(f"the profiler left {len(found)} recordings instead of one")
         profile = read_profile(found[0], device_allocator(self._device_name), xplane)
-        if not profile.events and profile.others:
-            raise MeterUnavailable(
-                f"the profiler tells nothing of {device_allocator(self._device_name)}, only of {', '.join(sorted(profile.others))}"
-            )
+        reason = why_empty(profile, device_allocator(self._device_name), self._heard.grown_bytes, tf.__version__)
+        if reason:
+            raise MeterUnavailable(reason)
         return profile
 
     def _write(self, profile: Profile, error: BaseException | None) -> None:
@@ -171,6 +179,22 @@ class Tracer:
             "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._device),
         }
         write_compact(self._path, document)
+
+
+def why_empty(profile: Profile, allocator: str, grown_bytes: Mapping[str, int], version: str) -> str:
+    """Why a recording without an allocation of ``allocator`` is none; empty where it is complete.
+
+    ``grown_bytes`` is by how much the device's memory in use grew, by phase. A body in whose phases it never grew has an
+    empty recording that is right.
+    """
+    if not grown_bytes or any(event.allocated for event in profile.events):
+        return ""
+    phase = max(grown_bytes, key=lambda name: grown_bytes[name])
+    others = f", only events of {', '.join(sorted(profile.others))}" if profile.others else ""
+    return (
+        f"the profiler of TensorFlow {version} reported no allocation of {allocator}{others}, "
+        f"though {_GROWTH_METER} grew by {format_bytes(grown_bytes[phase])} in {phase}"
+    )
 
 
 def profile_folder(path: Path) -> Path:
@@ -211,6 +235,14 @@ def _sentence(error: Exception) -> str:
     """One line: our own errors are sentences already."""
     text = str(error).strip().partition("\n")[0][:500]
     return text if isinstance(error, MeterUnavailable) else f"{type(error).__name__}: {text}"
+
+
+def _growth(row: Mapping[str, Any]) -> dict[str, int]:
+    """What the device's meter saw the phase grow by, at its peak or at its end; nothing where it saw none or cannot read."""
+    read = [reading for reading in row["readings"] if reading["meter"] == _GROWTH_METER and reading["start_bytes"] is not None]
+    grown = [reading[edge] - reading["start_bytes"] for reading in read for edge in ("peak_bytes", "end_bytes") if reading[edge]]
+    most_bytes = max(grown, default=0)
+    return {row["phase"]: most_bytes} if most_bytes > 0 else {}
 
 
 def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:

@@ -103,6 +103,15 @@ def test_a_type_that_tensorflow_does_not_know_is_not_told(recording, read):
     assert read(recording.space.SerializeToString()).events[1].dtype == ""
 
 
+def test_texts_that_tensorflow_2_19_calls_null_are_empty(recording, read):
+    """A conversion of an array, which no operation makes."""
+    named = {"tf_op": "(null)", "shape": "", "region_type": "(null)", "data_type": 0}
+    recording.event(recording.plane.lines[0], "MemoryAllocation", 50, **amounts(8, 1, 256), **named)
+    event = read(recording.space.SerializeToString()).events[1]
+
+    assert (event.op, event.region, event.shape, event.dtype) == ("", "", "", "")
+
+
 def test_planes_without_such_events_give_nothing(read):
     """As that of the environment."""
     made = Recording()
