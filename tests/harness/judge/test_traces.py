@@ -7,16 +7,8 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
-from harness.judge.traces import (
-    Alive,
-    OutOfMemory,
-    Trace,
-    agreement,
-    read_trace,
-    read_traces,
-    recording_in_words,
-    refusal_in_words,
-)
+from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
+from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
 from harness.records import Outcome, TraceEnd, to_json
 
 MIB = 1024 * 1024

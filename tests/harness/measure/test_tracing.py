@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import agreement, read_traces
+from harness.judge.traces import read_traces
+from harness.judge.tracewords import agreement
 from harness.measure.ordering import Event
 from harness.measure.profile import Profile
 from harness.measure.tracing import why_empty
