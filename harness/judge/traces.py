@@ -15,6 +15,7 @@ from harness.errors import RunDirectoryError
 from harness.judge.manifest import first_error
 from harness.judge.table import Run
 from harness.records import TRACE_SCHEMA_VERSION, TRACES_FOLDER
+from harness.tensors import COPY_TO_CARD, tensors_in_words
 from harness.units import format_bytes
 
 _MOST_BYTES = 512 * 1024 * 1024
@@ -51,7 +52,16 @@ class Alive(_Strict):
     def what(self) -> str:
         """``"float32 [64,64,64,4] by Empty"``."""
         tensor = f"{self.dtype} {self.shape}" if self.shape else self.dtype or "memory"
+        if self.op == COPY_TO_CARD:
+            return f"{COPY_TO_CARD} of {tensor}" if self.shape else COPY_TO_CARD
         return f"{tensor} by {self.op}" if self.op else f"{tensor} by no operation (an array of numpy that became a tensor)"
+
+    @property
+    def short(self) -> str:
+        """``"Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"``, for a list inside a sentence."""
+        return tensors_in_words(
+            op=self.op, shape=self.shape, dtype=self.dtype, count=self.count, total_bytes=self.total_bytes, like=self.like
+        )
 
     @property
     def sentence(self) -> str:

@@ -10,6 +10,7 @@ from harness.judge.table import load_run
 from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
 from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
 from harness.records import Outcome, TraceEnd, to_json
+from harness.tensors import COPY_TO_CARD
 
 MIB = 1024 * 1024
 COUNTS = dict.fromkeys(("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized"), 0)
@@ -152,6 +153,8 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
             "4.0 MiB: 1 x memory by no operation (an array of numpy that became a tensor), 2.00 x batch",
         ),
         ({"shape": "", "dtype": ""}, "4.0 MiB: 1 x memory by Empty, 1.00 x batch"),
+        ({"op": COPY_TO_CARD, "shape": "", "dtype": ""}, "4.0 MiB: 1 x copy to the card, 1.00 x batch"),
+        ({"op": COPY_TO_CARD}, "4.0 MiB: 1 x copy to the card of float32 [64,64,64,4], 1.00 x batch"),
     ],
 )
 def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
@@ -159,6 +162,23 @@ def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
     batch = alive(shape="[64,64,64,4]", each_bytes=4 * MIB, like="1.00 x batch")
 
     assert Alive(**batch | changes).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"),
+        ({"op": "model/block/Conv2D", "count": 3}, "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each"),
+        ({"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"}, "copy to the card, 4.0 MiB, 1.00 x X"),
+        ({"op": "", "shape": "", "dtype": "", "like": ""}, "an array of numpy, 4.0 MiB"),
+        ({"shape": "[]", "like": ""}, "Empty float32, 4.0 MiB"),
+    ],
+)
+def test_in_a_list_it_is_told_in_short(changes, words):
+    """Operation, shape, type, how much together, and what one is as large as."""
+    batch = alive(shape="[64,64,64,4]", each_bytes=4 * MIB, like="1.00 x batch")
+
+    assert Alive(**batch | changes).short == words
 
 
 def untraced(synthetic_run, peaks):
