@@ -21,8 +21,9 @@ import tensorflow as tf
 
 from harness.errors import MeterUnavailable
 from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, multiple_of, refusal_place, replay
-from harness.measure.endings import look_for_room, name_exception, refused_tensor
+from harness.measure.endings import name_exception, refused_tensor
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
+from harness.measure.room import look_for_room
 from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
 from harness.units import format_bytes
 

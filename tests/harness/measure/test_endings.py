@@ -3,7 +3,8 @@
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.measure.endings import Room, name_exception
+from harness.measure.endings import name_exception
+from harness.measure.room import Room
 from harness.records import Ending, Outcome
 from harness.units import GIB, MIB
 
