@@ -5,6 +5,7 @@ import re
 import resource
 
 from harness.errors import CodeUnavailable, DeviceUnavailable
+from harness.measure.messages import python_error, substance
 from harness.measure.room import Room
 from harness.records import Ending, Outcome
 from harness.units import format_bytes
@@ -16,11 +17,6 @@ _REFUSED = re.compile(
 )
 # The allocators that stand for the device: a card's, and the one that the CPU borrows from it.
 _DEVICE_ALLOCATORS = ("GPU_", "bfc_cpu_allocator_for_gpu", "cuda_malloc_async")
-# Nodes of TensorFlow's graphs, which mean nothing to the reader: {{function_node __wrapped__IteratorGetNext_...}}.
-_NODE = re.compile(r"\{\{[^{}]*\}\}\s*")
-# An error of Python inside a tf.data function: TensorFlow puts words before it and the traceback after it (py_func.cc).
-_PYTHON_ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
-_TRACEBACK = "Traceback (most recent call last)"
 # What TensorFlow says when a copy to the card found no room there.
 _COPY_REFUSED = "Dst tensor is not initialized"
 # Names of TensorFlow's types in its messages (DataTypeString, types.cc) with the size of one value.
@@ -40,28 +36,28 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
     names the allocator, and ``room`` tells whether the device could have had the memory. It is recognised by name, so
     that this module never imports TensorFlow.
     """
-    kind, message = type(error).__name__, _NODE.sub("", str(error))
+    kind, message = type(error).__name__, str(error)
     if isinstance(error, (DeviceUnavailable, CodeUnavailable)):
         absent = (Outcome.SKIPPED, "device") if isinstance(error, DeviceUnavailable) else (Outcome.ERROR, "import")
         return Ending(*absent, message)
     if isinstance(error, MemoryError):
-        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {_first_line(message) or 'the limit of host memory was reached'}")
+        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {substance(message) or 'the limit of host memory was reached'}")
     if kind == "ResourceExhaustedError":
         return _name_refusal(message, room)
     if _COPY_REFUSED in message:
-        return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
-    if (inner := _python_error(message)) is not None:
+        return Ending(Outcome.DEVICE_OOM, "allocator", substance(message))
+    if (inner := python_error(message)) is not None:
         return Ending(Outcome.ERROR, inner.partition(":")[0], inner)
-    said = _first_line(message)  # nothing, of a bare KeyboardInterrupt or a bare assert
+    said = substance(message).removeprefix(f"{kind}: ")  # nothing, of a bare KeyboardInterrupt or a bare assert
     return Ending(Outcome.ERROR, kind, f"{kind}: {said}" if said else kind)
 
 
 def _name_refusal(message: str, room: Room | None) -> Ending:
     refused = _REFUSED.search(message)
     if refused is None:
-        inner = _python_error(message)
+        inner = python_error(message)
         if inner is None:
-            return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
+            return Ending(Outcome.DEVICE_OOM, "allocator", substance(message))
         return Ending(Outcome.HOST_OOM, "limit", inner)
     reason = (
         f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
@@ -95,16 +91,6 @@ def _size(shape: str, type_name: str) -> int | None:
     """Bytes of a tensor as TensorFlow's message has it; None for types without a fixed size."""
     value_bytes = _VALUE_BYTES.get(type_name)
     return None if value_bytes is None else math.prod(int(size) for size in re.findall(r"\d+", shape)) * value_bytes
-
-
-def _python_error(message: str) -> str | None:
-    """The ``XError: message`` that a function of tf.data died of, where TensorFlow's message carries its traceback."""
-    found = _PYTHON_ERROR.search(_first_line(message)) if _TRACEBACK in message else None
-    return None if found is None else found[0]
-
-
-def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0][:500]
 
 
 def refused_tensor(error: BaseException) -> tuple[str, str] | None:
