@@ -6,6 +6,10 @@ COPY_TO_CARD = "copy to the card"
 """Stands where an operation is named: TensorFlow names a copy by whatever operation wanted the tensor on the card."""
 _NO_OPERATION = "an array of numpy"
 """What is allocated by no operation: TensorFlow converts an array."""
+MOST_NAMED = 3
+"""Chosen: what a sentence says of what was alive; the trace has all of it."""
+_SMALL_SHARE = 0.01
+"""Chosen: who asks for less than a hundredth of the device is not why it is full."""
 
 
 def tensors_in_words(*, op: str, shape: str, dtype: str, count: int, total_bytes: int, like: str) -> str:
@@ -19,3 +23,14 @@ def tensors_in_words(*, op: str, shape: str, dtype: str, count: int, total_bytes
     what = " ".join(part for part in (operation, f"({sizes})" if sizes else "", dtype) if part)
     times, each = (f"{count:,} x ", " each") if count > 1 else ("", "")
     return f"{times}{what}, {format_bytes(total_bytes)}{f', {like}{each}' if like else ''}"
+
+
+def handed_out(asked_bytes: int, limit_bytes: int | None) -> str:
+    """What explains that little was refused to a device that is full, to go on a sentence; empty where much was asked for.
+
+    TensorFlow's BFC allocator hands a piece of its pool out whole unless it is twice as large as the request, or 128 MiB
+    larger (bfc_allocator.cc): then a scalar is refused, though it took no part in filling the device.
+    """
+    if limit_bytes is None or asked_bytes >= limit_bytes * _SMALL_SHARE:
+        return ""
+    return ": the pool had been handed out (a large tensor may be given the rest of it, where that is less than its own size)"

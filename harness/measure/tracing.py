@@ -6,7 +6,6 @@ the file.
 
 import gzip
 import json
-import math
 import os
 import shutil
 from array import array
@@ -20,11 +19,10 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, multiple_of, refusal_place, replay
-from harness.measure.endings import name_exception, refused_tensor
+from harness.measure.allocations import PhaseReplay, Span, replay
+from harness.measure.exhausted import largest_alive, out_of_memory
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
-from harness.measure.room import look_for_room
-from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
+from harness.records import TRACE_SCHEMA_VERSION, Reading
 from harness.units import format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
@@ -161,6 +159,9 @@ class Tracer:
         ]
         done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
         origin_ns = min([start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0)
+        refused = None if error is None else out_of_memory(done, spans, error, heard.declared, self._device)
+        if error is not None and refused is not None and refused["alive"]:
+            error.add_note(largest_alive(refused["alive"]))
         document = {
             "schema_version": TRACE_SCHEMA_VERSION,
             "point": self._point,
@@ -177,7 +178,7 @@ class Tracer:
                 "allocator_bytes": _steps(done.timeline.allocator_bytes),
             },
             "counts": {**asdict(done.counts), "other_allocators": dict(sorted(profile.others.items()))},
-            "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._device),
+            "out_of_memory": refused,
         }
         write_compact(self._path, document)
 
@@ -264,36 +265,3 @@ def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
 def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
     """The differences from each to the next, the first from ``before``."""
     return [after - earlier for earlier, after in zip([before, *amounts], amounts, strict=False)]
-
-
-def _out_of_memory(
-    done: Replay, spans: list[Span], error: BaseException, declared: Mapping[str, int], device: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """What was asked for and what was live, where the error says that the device's memory ran out."""
-    if name_exception(error, look_for_room(device)).outcome is not Outcome.DEVICE_OOM:
-        return None
-    shape, dtype, asked_bytes = _asked(error)
-    unfinished = spans[-1] if spans and not spans[-1].finished else None
-    from_ns = unfinished.start_ns if unfinished else spans[-1].end_ns if spans else 0
-    place = refusal_place(done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=device["limit_bytes"])
-    return {
-        "phase": unfinished.phase if unfinished else None,
-        "shape": shape,
-        "dtype": dtype,
-        "asked_bytes": asked_bytes,
-        "like": multiple_of(asked_bytes or 0, declared),
-        "requested_bytes": done.timeline.requested_bytes[place] if place >= 0 else 0,
-        "allocator_bytes": done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
-        "alive": [asdict(alive) for alive in alive_after(done, place, declared)],
-    }
-
-
-def _asked(error: BaseException) -> tuple[str, str, int | None]:
-    """Shape, type and bytes of the tensor that was refused; empty and None where the message does not tell."""
-    refused = refused_tensor(error)
-    if refused is None:
-        return "", "", None
-    shape, type_name = refused
-    dtype = tf.as_dtype(type_name)  # the message has the short names of types.cc, which as_dtype knows
-    numbers = [int(number) for number in shape.strip("[]").split(",") if number]
-    return shape, str(dtype.name), math.prod(numbers) * dtype.size or None
