@@ -6,6 +6,8 @@ COPY_TO_CARD = "copy to the card"
 """Stands where an operation is named: TensorFlow names a copy by whatever operation wanted the tensor on the card."""
 _NO_OPERATION = "an array of numpy"
 """What is allocated by no operation: TensorFlow converts an array."""
+ALIVE = "the largest that were alive: "
+"""How a clause begins that names what was alive when the device's memory was refused."""
 MOST_NAMED = 3
 """Chosen: what a sentence says of what was alive; the trace has all of it."""
 _SMALL_SHARE = 0.01
@@ -25,12 +27,12 @@ def tensors_in_words(*, op: str, shape: str, dtype: str, count: int, total_bytes
     return f"{times}{what}, {format_bytes(total_bytes)}{f', {like}{each}' if like else ''}"
 
 
-def handed_out(asked_bytes: int, limit_bytes: int | None) -> str:
-    """What explains that little was refused to a device that is full, to go on a sentence; empty where much was asked for.
+def handed_out(asked_bytes: int, in_use_bytes: int, limit_bytes: int | None) -> str:
+    """Why a full device refused even a little, to go on a sentence; empty where it is not full, or much was asked for.
 
     TensorFlow's BFC allocator hands a piece of its pool out whole unless it is twice as large as the request, or 128 MiB
     larger (bfc_allocator.cc): then a scalar is refused, though it took no part in filling the device.
     """
-    if limit_bytes is None or asked_bytes >= limit_bytes * _SMALL_SHARE:
+    if limit_bytes is None or asked_bytes >= limit_bytes * _SMALL_SHARE or in_use_bytes + asked_bytes <= limit_bytes:
         return ""
     return ": the pool had been handed out (a large tensor may be given the rest of it, where that is less than its own size)"

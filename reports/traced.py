@@ -91,7 +91,7 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         trace=trace,
         headline=_headline(trace),
         sentences=(agreement(trace, run.phases), recording_in_words(trace)),
-        refusal="" if refused is None else refusal_in_words(refused),
+        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes),
         refused=None if refused is None else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
         peaks=_table(
             "What was alive at the peak of each phase",

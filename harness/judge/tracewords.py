@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.judge.traces import OutOfMemory, Trace
+from harness.tensors import ALIVE, MOST_NAMED, handed_out
 from harness.units import format_bytes
 
 ALLOCATOR_METER = "device_in_use"
@@ -55,14 +56,31 @@ def recording_in_words(trace: Trace) -> str:
     )
 
 
-def refusal_in_words(refused: OutOfMemory) -> str:
-    """What was asked for when memory ran out, and what there was, in one sentence."""
+def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None) -> str:
+    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size."""
     where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
     asked = "an amount that the error does not tell"
     if refused.asked_bytes is not None:
         like = f" ({refused.like})" if refused.like else ""
         asked = f"{format_bytes(refused.asked_bytes)}{like} for {refused.dtype} {refused.shape}"
-    return f"Memory ran out{where}: {asked} was asked for with {format_bytes(refused.allocator_bytes)} in use."
+    full = "" if refused.asked_bytes is None else handed_out(refused.asked_bytes, refused.allocator_bytes, limit_bytes)
+    alive = f"; {largest_alive(refused)}" if refused.alive else ""
+    return f"Memory ran out{where}: {asked} was asked for with {format_bytes(refused.allocator_bytes)} in use{full}{alive}."
+
+
+def largest_alive(refused: OutOfMemory) -> str:
+    """``"the largest that were alive: A; B; C"``, of what was live when memory ran out."""
+    return f"{ALIVE}{'; '.join(one.short for one in refused.alive[:MOST_NAMED])}"
+
+
+def alive_when_refused(trace: Trace | None) -> str:
+    """What the traced run of a point adds to the reason of a run that ran out of the device's memory, as a clause."""
+    if trace is None:
+        return "what was alive is unknown, as there is no trace of this point"
+    refused = trace.out_of_memory
+    if refused is None:
+        return "what was alive is unknown, as the traced run did not run out of memory"
+    return f"in the traced run {largest_alive(refused)}" if refused.alive else "in the traced run nothing was alive then"
 
 
 def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:

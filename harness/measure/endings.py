@@ -8,11 +8,8 @@ from harness.measure.messages import python_error, substance
 from harness.measure.refusals import Refused, refused_memory
 from harness.measure.room import Room
 from harness.records import Ending, Outcome
-from harness.tensors import handed_out
+from harness.tensors import ALIVE, handed_out
 from harness.units import format_bytes
-
-ALIVE = "the largest that were alive: "
-"""How a note begins that says what was alive when the device's memory was refused; who knows it adds it to the exception."""
 
 
 def name_exception(error: BaseException, room: Room | None = None) -> Ending:
@@ -44,7 +41,7 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
 
 
 def _with_what_was_alive(ending: Ending, error: BaseException) -> Ending:
-    """The ending with the notes on what was alive, where it is the device whose memory ran out."""
+    """The ending with what was alive, where the device's memory ran out and the recording of the run has left a note of it."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(ALIVE)]
     return replace(ending, reason="; ".join([ending.reason, *notes])) if ending.outcome is Outcome.DEVICE_OOM else ending
 
@@ -66,7 +63,9 @@ def _name_by_room(reason: str, asked_bytes: int, room: Room) -> Ending:
     """Was it the device that had no room? Only where even its peak leaves enough can it have been something else."""
     if room.peak_bytes + asked_bytes > room.limit_bytes:
         in_use = _in_use(room, apart=room.in_use_bytes + asked_bytes <= room.limit_bytes)
-        return Ending(Outcome.DEVICE_OOM, "allocator", f"{reason}; {in_use}{handed_out(asked_bytes, room.limit_bytes)}")
+        return Ending(
+            Outcome.DEVICE_OOM, "allocator", f"{reason}; {in_use}{handed_out(asked_bytes, room.peak_bytes, room.limit_bytes)}"
+        )
     reason = f"{reason} though at most {format_bytes(room.peak_bytes)} of {format_bytes(room.limit_bytes)} were in use"
     limited = room.data_limit_bytes != resource.RLIM_INFINITY
     if limited and room.data_bytes is not None and room.data_bytes + asked_bytes > room.data_limit_bytes:

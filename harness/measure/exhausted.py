@@ -8,11 +8,11 @@ from typing import Any
 import tensorflow as tf
 
 from harness.measure.allocations import Replay, Span, alive_after, multiple_of, refusal_place
-from harness.measure.endings import ALIVE, name_exception
+from harness.measure.endings import name_exception
 from harness.measure.refusals import refused_memory
 from harness.measure.room import look_for_room
 from harness.records import Outcome
-from harness.tensors import MOST_NAMED, tensors_in_words
+from harness.tensors import ALIVE, MOST_NAMED, tensors_in_words
 
 
 def out_of_memory(
