@@ -177,6 +177,20 @@ def instances(card: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
                 raise
 
 
+def version() -> str:
+    """The driver's own version, as ``"575.57.08"``. Raises DriverRefused."""
+    return str(ask(pynvml.nvmlSystemGetDriverVersion))
+
+
+def cuda_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver supports, as (12, 9); None where it does not tell."""
+    try:
+        found = int(ask(pynvml.nvmlSystemGetCudaDriverVersion))
+    except DriverRefused:
+        return None
+    return found // 1000, found % 1000 // 10  # nvml.h, NVML_CUDA_DRIVER_VERSION_MAJOR
+
+
 def capability_major(card: Any) -> int | None:  # noqa: ANN401 - pynvml is untyped
     """Major number of the compute capability of a card; None where the driver does not tell."""
     try:

@@ -115,7 +115,8 @@ def root_of(manifest: Manifest, directory: Path) -> Path:
 
 def device_of(manifest: Manifest) -> Device:
     """The device that the settings of a run mean here. Raises DeviceUnavailable or UsageError."""
-    device = choose_device(manifest.settings.get("device") or "auto")
+    # Not what "auto" would mean now, but what it meant.
+    device = choose_device("cpu" if manifest.device.kind == "emulated" else "gpu")
     if manifest.settings.get("growth"):
         return device.with_growth()
     return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))

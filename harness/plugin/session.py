@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from harness.errors import UsageError
+from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
 from harness.plugin.options import DEFAULTS, as_typed, settle_options
 from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
-from harness.run.devices import Device, choose_device
+from harness.run.devices import Device
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
@@ -34,7 +35,6 @@ from harness.run.manifest import (
 )
 from harness.run.sides import THEN_FOLDER, Sides
 from harness.run.traced import log_name
-from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from harness.plugin.ending import SessionEnd
@@ -84,6 +84,8 @@ class RunSession:
     """Why the run directory could not be written, once it could not: one sentence for the summary."""
     refused: str = ""
     """Why the workers measured nothing: one sentence, which is an error of usage."""
+    chosen: Device | None = None
+    """The device, once it is known."""
     begun: bool = False
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """The lock of the run directory, and SIGTERM."""
@@ -102,17 +104,13 @@ class RunSession:
             )
         repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
-        _check_one_pool(config)
+        check_one_pool(config)
         session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
             session._resume(resume)
-        elif (
-            config.getoption("memory_device") == "gpu"
-            or config.getoption("memory_device_budget")
-            or config.getoption("memory_growth")
-        ):
+        elif can_be_checked(config):
             session.device()
         session.sides = settle_sides(config, resume)
         if asked is not None and not config.getoption("collectonly"):
@@ -206,11 +204,10 @@ class RunSession:
         return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
 
     def device(self) -> Device:
-        """The device that the options choose. Raises UsageError or DeviceUnavailable."""
-        device = choose_device(self.config.getoption("memory_device"))
-        if self.config.getoption("memory_growth"):
-            return device.with_growth()
-        return device.with_budget(self.config.getoption("memory_device_budget"))
+        """The device that the options choose, found out once. Raises UsageError or DeviceUnavailable."""
+        if self.chosen is None:
+            self.chosen = choose_for(self.config, self.directory)
+        return self.chosen
 
     def log_of(self, point: Point, repeat: int) -> str:
         """The log of a run as the user would type it."""
@@ -223,6 +220,10 @@ class RunSession:
 
             check_plan(self.directory, plan.collected)
             return
+        with one_decides(self.config):
+            self._plan(plan)
+
+    def _plan(self, plan: "Plan") -> None:
         device = self.device()
         for point in plan.points:
             device.for_point(point)  # a budget that it cannot have is told before a child is started
@@ -308,11 +309,6 @@ SESSION = pytest.StashKey[RunSession]()
 """Where the configuration of a session keeps it."""
 
 
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is one of xdist's workers."""
-    return hasattr(config, "workerinput")
-
-
 def only_distributes(config: pytest.Config) -> bool:
     """Whether this process is the controller of a distributed session, which collects nothing itself."""
     return not is_worker(config) and bool(getattr(config.option, "numprocesses", None))
@@ -324,15 +320,6 @@ def _resumption_from(text: str) -> "Resumption | None":
     from harness.resuming import Resumption
 
     return Resumption.from_json(text)
-
-
-def _check_one_pool(config: pytest.Config) -> None:
-    budget_bytes = config.getoption("memory_device_budget")
-    if config.getoption("memory_growth") and budget_bytes is not None:
-        raise UsageError(
-            f"{as_typed(config, 'memory_growth')} was given together with {as_typed(config, 'memory_device_budget')} "
-            f"{format_bytes(budget_bytes)}, but a pool with a limit is reserved at once, and does not grow; leave one of them out"
-        )
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -60,7 +60,7 @@ def find_cards() -> Found:
 
 
 def _found() -> Found:
-    version = str(driver.ask(pynvml.nvmlSystemGetDriverVersion))
+    version = driver.version()
     cards, left_out = [], []
     for index in range(int(driver.ask(pynvml.nvmlDeviceGetCount))):
         try:

@@ -129,6 +129,11 @@ class Device:
         table = 0 if self.pool is PoolKind.DRIVER else table_bytes(pool_bytes)
         return table + (pool_bytes if self.kind == "emulated" else 0)
 
+    def without(self, place: "Device") -> "Device | None":
+        """The set without one of its devices; None where nothing is left."""
+        left = [each for each in (dataclasses.replace(self, equals=()), *self.equals) if each.uuid != place.uuid]
+        return dataclasses.replace(left[0], equals=tuple(left[1:])) if left else None
+
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""
         if self.kind == "emulated":

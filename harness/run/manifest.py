@@ -179,6 +179,11 @@ def sides_of(path: Path) -> dict[str, Any]:
     return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
 
 
+def device_kind(path: Path) -> str:
+    """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when run.json is damaged."""
+    return str(_read_back(path)["device"]["kind"])
+
+
 def plans_anything(path: Path) -> bool:
     """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
     return bool(_read_back(path)["planned"])

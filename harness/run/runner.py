@@ -104,25 +104,19 @@ class Runner:
         rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
-        with lease(device, self.lease_folder) as (held, inherited):
-            try:
-                device = self.with_room(held)  # from here on the one that is held, and what it has room for
-            except DeviceUnavailable as reason:
-                # No child is started: the loader would be blamed for what somebody else holds.
-                absent = Ending(Outcome.SKIPPED, "device", str(reason))
-                return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=held.uuid), []), []
-            sampler, note = self.sampling.address()
-            job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
-            order = ChildOrder(
-                job={**job, "sampler": sampler, "sampler_note": note},
-                environment={**self.environment, **point.environment, **device.environment(), **QUIET},
-                folder=self.root,
-                log=log,
-                timeout_s=self.timeout_s,
-                allocator_wait_s=ALLOCATOR_WAIT_S,
-                inherited=inherited,
-            )
-            child = self.launcher.run(order)
+        left: Device | None = device
+        while left is not None:
+            with lease(left, self.lease_folder) as (held, inherited):
+                try:
+                    device = self.with_room(held)  # from here on the one that is held, and what it has room for
+                except DeviceUnavailable as reason:
+                    full, left = (held, str(reason)), left.without(held)
+                    continue
+                child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
+                break
+        else:  # no child is started: the loader would be blamed for what somebody else holds
+            absent = Ending(Outcome.SKIPPED, "device", full[1])
+            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full[0].uuid), []), []
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
@@ -140,6 +134,19 @@ class Runner:
             device_limit_bytes=device.limit_bytes,
         )
         return self._close(end, own), own
+
+    def _order(self, point: Point, repeat: int, device: Device, rows: Path, log: Path, inherited: tuple[int, ...]) -> ChildOrder:
+        sampler, note = self.sampling.address()
+        job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
+        return ChildOrder(
+            job={**job, "sampler": sampler, "sampler_note": note},
+            environment={**self.environment, **point.environment, **device.environment(), **QUIET},
+            folder=self.root,
+            log=log,
+            timeout_s=self.timeout_s,
+            allocator_wait_s=ALLOCATOR_WAIT_S,
+            inherited=inherited,
+        )
 
     def close(self) -> None:
         """End the sampler. Children are gone already, and the launchers are their opener's."""

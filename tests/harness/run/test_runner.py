@@ -147,3 +147,23 @@ def test_a_capped_card_leaves_the_whole_host_budget_to_the_child(make_runner, pr
 
     assert launcher.order.job["host_limit_bytes"] == 2 * GIB + 56 * GIB // 32
     assert launcher.order.watchdog(1)._limit_bytes == 2 * GIB + 56 * GIB // 32
+
+
+def test_a_run_goes_to_a_card_that_has_room(make_runner, project_root, tmp_path):
+    """The first of two is full; where both are, the run is skipped."""
+    other = Device(kind="gpu", name="H100", uuid="GPU-1", memory_bytes=80 * GIB, limit_bytes=None, driver="stub")
+    card = replace(other, uuid="GPU-0", equals=(other,))
+    full = {"GPU-0"}
+
+    def room(device):
+        if device.uuid in full:
+            raise DeviceUnavailable(f"{device.uuid} is full")
+        return device
+
+    settings = {"device": card, "launcher": _Order(), "lease_folder": tmp_path, "with_room": room}
+    runner = planned_for(make_runner(**settings), project_root)
+    assert (runner.measure(LOOK, 0).device, runner.launcher.order.environment["CUDA_VISIBLE_DEVICES"]) == ("GPU-1", "GPU-1")
+    full.add("GPU-1")
+    end = runner.measure(LOOK, 0)
+
+    assert (end.outcome, end.reason) == (Outcome.SKIPPED, "GPU-1 is full")
