@@ -78,7 +78,7 @@ def _asked(options: argparse.Namespace) -> tuple[list[Path], Path]:
 
 def _measure(folder: Path) -> None:
     """Measure the selection on the emulated device. Raises UsageError where pytest could not."""
-    options = ["--device", "cpu", "-k", SELECTION, "--repeats", "1", "--memory-out", str(folder), "-q"]
+    options = ["--device", "cpu", "-k", SELECTION, "--repeats", "2", "--memory-out", str(folder), "-q"]
     code = subprocess.run([sys.executable, "-m", "pytest", "scenarios", *options], check=False).returncode
     if not folder.exists():
         raise UsageError(f"the emulated device could not be measured: pytest ended with code {code}, and says why above")

@@ -9,7 +9,7 @@ from harness.judge.manifest import Manifest
 from harness.judge.table import Run, amounts_by_place, declared_by_point
 from harness.judge.traces import ALLOCATOR_METER, Trace, read_traces
 from harness.records import Point
-from scenarios.fidelity.explain import Part, Traced, explain
+from scenarios.fidelity.explain import Amounts, Part, explain
 
 FIELDS = ("growth", "retained")
 _PRETENDED = "Pretended"
@@ -48,11 +48,15 @@ class Side:
         found = self.amounts.get((point, phase, ALLOCATOR_METER, field))
         return min(found) if found else None
 
-    def traced(self, point: str, phase: str) -> Traced | None:
-        """The phase in the point's trace, where there is one."""
+    def amounts_of(self, point: str, phase: str, field: str, before: Sequence[str]) -> Amounts | None:
+        """What is compared, and what explains it; ``before`` are the phases before this one. None without an amount."""
+        repeats_bytes = self.amounts.get((point, phase, ALLOCATOR_METER, field))
+        if not repeats_bytes:
+            return None
         trace = self.traces.get(point)
-        found = next((found for found in trace.phases if found.phase == phase), None) if trace else None
-        return Traced(found, trace.base_bytes) if trace and found else None
+        traced = next((found for found in trace.phases if found.phase == phase), None) if trace else None
+        kept_bytes = sum(self.least(point, earlier, "retained") or 0 for earlier in before)
+        return Amounts(repeats_bytes, kept_bytes, trace, traced)
 
     def ended(self, point: str) -> str:
         """Why there is no amount: how the point ended, or that it was not measured."""
@@ -122,30 +126,25 @@ def rows_of(sides: Mapping[Kind, Side]) -> tuple[Row, ...]:
 
 
 def _of_point(point: Point, sides: Mapping[Kind, Side]) -> Iterator[Row]:
-    for phase in point.phases:
+    for number, phase in enumerate(point.phases):
         for field in FIELDS:
-            amounts = {kind: side.least(point.name, phase, field) for kind, side in sides.items()}
+            found = {kind: side.amounts_of(point.name, phase, field, point.phases[:number]) for kind, side in sides.items()}
             yield Row(
                 scenario=point.scenario,
                 point=point.name,
                 phase=phase,
                 field=field,
-                amounts=amounts,
-                reasons={kind: sides[kind].ended(point.name) for kind, amount in amounts.items() if amount is None},
-                differences=_differences(point.name, phase, field, sides, amounts),
+                amounts={kind: amounts.least_bytes if amounts else None for kind, amounts in found.items()},
+                reasons={kind: sides[kind].ended(point.name) for kind, amounts in found.items() if amounts is None},
+                differences=_differences(field, sides[Kind.EMULATED].declared.get(point.name, {}), found),
             )
 
 
-def _differences(
-    point: str, phase: str, field: str, sides: Mapping[Kind, Side], amounts: Mapping[Kind, int | None]
-) -> dict[Kind, Difference]:
-    emulated, found = amounts[Kind.EMULATED], {}
+def _differences(field: str, declared: Mapping[str, int], found: Mapping[Kind, Amounts | None]) -> dict[Kind, Difference]:
+    emulated, differences = found[Kind.EMULATED], {}
     for kind in CARDS:
-        amount = amounts.get(kind)
-        if amount is None or emulated is None:
-            continue
-        declared = sides[kind].declared.get(point, {})
-        here, there = sides[Kind.EMULATED].traced(point, phase), sides[kind].traced(point, phase)
-        parts = explain(amount - emulated, field, declared, here, there)
-        found[kind] = Difference(amount_bytes=amount - emulated, parts=parts)
-    return found
+        card = found.get(kind)
+        if card is not None and emulated is not None:
+            parts = explain(field, declared, emulated, card)
+            differences[kind] = Difference(amount_bytes=card.least_bytes - emulated.least_bytes, parts=parts)
+    return differences

@@ -5,12 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scenarios.fidelity.compare import CARDS, Difference, Kind, Row, Side
+from scenarios.fidelity.explain import ON_HOST, WORKSPACE
 
 _HEAD = {Kind.EMULATED: "emulated", Kind.PRETENDED: "pretended", Kind.REAL: "real"}
 _HOW = {
     Kind.PRETENDED: "No run on a pretended card was given. Measure one: `nox -s card`.",
     Kind.REAL: "No run on a real card was given. On a machine that has one: `nox -s gpu`, which writes this table too.",
 }
+_NOTES = f"""\
+What differences are: *{ON_HOST}*: shapes, scalars and int32, and the arguments of tf.data, which TensorFlow keeps there; on the
+emulated device host and device share one allocator. *{WORKSPACE} ...*: memory that an operation takes for itself while it runs; on
+a pretended card that of an algorithm for the CPU, on a real one cuDNN's. Where both runs have a trace, sizes are those alive at
+the two peaks, which need not be at the same operation."""
 
 
 def page(sides: Mapping[Kind, Side], rows: Sequence[Row]) -> str:
@@ -26,6 +32,7 @@ def _lines(sides: Mapping[Kind, Side], rows: Sequence[Row]) -> Iterator[str]:
     for kind in Kind:
         yield f"- {_HEAD[kind]}: {_measured(sides[kind])}" if kind in sides else f"- {_HEAD[kind]}: {_HOW[kind]}"
     yield f"- {summary(rows)}"
+    yield from ("", _NOTES)
     for scenario in dict.fromkeys(row.scenario for row in rows):
         mine = [row for row in rows if row.scenario == scenario]
         yield from ("", f"## {scenario}", "")
@@ -57,7 +64,8 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
-    shown = [row for row in rows if any(row.amounts.values()) or row.reasons]
+    ended = [row for row in rows if all(amount is None for amount in row.amounts.values())]
+    shown = [row for row in rows if row not in ended and (any(row.amounts.values()) or row.reasons)]
     if shown:
         columns = ["point", "phase", "", *_columns()]
         yield f"| {' | '.join(columns)} |"
@@ -67,8 +75,13 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         for kind in CARDS:
             cells += [_amount(row, kind), f"{row.differences[kind].amount_bytes:+,}" if kind in row.differences else ""]
         yield f"| {' | '.join([*cells, _explained(row)])} |"
-    if nothing := len(rows) - len(shown):
+    if nothing := len(rows) - len(shown) - len(ended):
         yield from ("", f"{nothing} further amounts are 0 B on every device.")
+    for point in dict.fromkeys(row.point for row in ended):
+        row = next(row for row in ended if row.point == point)
+        phases = ", ".join(dict.fromkeys(row.phase for row in ended if row.point == point))
+        how = ", ".join(f"{_HEAD[kind]} {reason}" for kind, reason in row.reasons.items())
+        yield from ("", f"{point} has no amount in {phases}: {how}.")
 
 
 def _columns() -> Iterator[str]:

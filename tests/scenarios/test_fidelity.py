@@ -5,13 +5,13 @@ import json
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import Alive, Edges, TracedPhase
+from harness.judge.traces import Alive, Counts, Edges, Timeline, Trace, TracedPhase
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.seal import SEAL, seal_of
 from harness.units import GIB, MIB
 from scenarios.fidelity.__main__ import EMULATED, main
 from scenarios.fidelity.compare import Kind, rows_of, sides_of
-from scenarios.fidelity.explain import SMALL_SUM_BYTES, Part, Traced, explain
+from scenarios.fidelity.explain import LEAST_BATCH_BYTES, SMALL_SUM_BYTES, Amounts, Part, Traced, explain
 from scenarios.fidelity.words import in_words, page, summary
 
 POINT = Point(scenario="loading", body="a:b", parameters={"loader": "lazy", "image_count": 100}, phases=("construct", "epoch_0"))
@@ -180,6 +180,12 @@ def test_the_emulated_run_beside_a_card_is_measured_once(emulated, real):
     assert "12,345,600 B unexplained" in (real / "fidelity.md").read_text()
 
 
+def parts_of(amount_bytes, field="growth", declared=BATCH, kept_bytes=0):
+    """The bytes of the parts of a difference without traces."""
+    parts = explain(field, declared, Amounts((1_000_000,)), Amounts((1_000_000 + amount_bytes,), kept_bytes=kept_bytes))
+    return [part.amount_bytes for part in parts]
+
+
 @pytest.mark.parametrize(
     ("amount_bytes", "parts"),
     [
@@ -189,53 +195,118 @@ def test_the_emulated_run_beside_a_card_is_measured_once(emulated, real):
         (SMALL_SUM_BYTES + 256, []),
         (100, []),
         (-8 * MIB - 512, [-8 * MIB, -512]),
+        (-12 * MIB, []),
         (-4 * MIB + SMALL_SUM_BYTES + 256, []),
     ],
 )
 def test_without_traces_batches_and_small_tensors_are_told(amount_bytes, parts):
-    """Up to their limits; one chunk past them, or no whole chunk, is unexplained."""
-    assert [part.amount_bytes for part in explain(amount_bytes, "growth", BATCH, None, None)] == parts
+    """Up to their limits; one chunk past them, a third batch, or no whole chunk, is unexplained."""
+    assert parts_of(amount_bytes) == parts
 
 
-def traced(*alive, start_bytes=0, base_bytes=0, whole_bytes=0):
-    """A phase whose peak is what is alive, rounded up, and what the allocator handed out whole."""
+@pytest.mark.parametrize(("batch_bytes", "parts"), [(LEAST_BATCH_BYTES, [-LEAST_BATCH_BYTES]), (LEAST_BATCH_BYTES - 256, [])])
+def test_small_batches_explain_nothing(batch_bytes, parts):
+    """Any amount would be a multiple of one by chance."""
+    assert parts_of(-batch_bytes, declared={"batch": batch_bytes}) == parts
+
+
+@pytest.mark.parametrize(("amount_bytes", "parts"), [(40_960, [40_960]), (40_960 + 8192, [40_960, 8192]), (40_960 + 8448, [])])
+def test_what_was_kept_otherwise_is_given_back(amount_bytes, parts):
+    """A release that frees 40,960 B less, as so much less was kept, give or take the small tensors."""
+    assert parts_of(amount_bytes, field="retained", kept_bytes=-40_960) == parts
+
+
+def test_repeats_that_overlap_are_told_as_such():
+    """The same point differs from repeat to repeat by more than from device to device; one repeat apart does not overlap."""
+    [part] = explain("retained", {}, Amounts((10_000, 90_000)), Amounts((50_000, 95_000)))
+
+    assert part == Part(40_000, "from repeat to repeat: 10,000 to 90,000 emulated, 50,000 to 95,000 on the card")
+    assert explain("retained", {}, Amounts((10_000, 49_999)), Amounts((50_000, 95_000))) == ()
+
+
+def traced(*alive, base_bytes=0, kept_bytes=0, whole_bytes=0, repeat_bytes=None):
+    """A phase whose peak is what is alive, rounded up, and what the allocator handed out whole; it ends empty."""
     asked = sum(-(-group.each_bytes // 256) * 256 * group.count for group in alive)
-    allocator = Edges(start_bytes=base_bytes + start_bytes, peak_bytes=base_bytes + asked + whole_bytes, end_bytes=base_bytes)
-    requested = Edges(start_bytes=0, peak_bytes=asked, end_bytes=0)
+    peak_bytes = base_bytes + asked + whole_bytes
     phase = TracedPhase(
         phase="epoch_0",
         index=0,
         finished=True,
         start_ns=0,
-        peak_ns=1,
-        end_ns=2,
-        requested=requested,
-        allocator=allocator,
+        peak_ns=5,
+        end_ns=9,
+        requested=Edges(start_bytes=0, peak_bytes=asked, end_bytes=0),
+        allocator=Edges(start_bytes=base_bytes + kept_bytes, peak_bytes=peak_bytes, end_bytes=base_bytes),
         alive=alive,
     )
-    return Traced(phase, base_bytes)
+    columns = {"time_ns": (5, 2), "requested_bytes": (asked, -asked), "allocator_bytes": (peak_bytes, -peak_bytes)}
+    names = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
+    trace = Trace(
+        schema_version=1,
+        point=POINT.name,
+        device="GPU:0",
+        allocator="GPU_0_bfc",
+        tensorflow="2.21.0",
+        limit_bytes=None,
+        base_bytes=base_bytes,
+        declared=BATCH,
+        phases=(phase,),
+        timeline=Timeline(**columns),
+        counts=Counts(**dict.fromkeys(names, 0), other_allocators={}),
+        out_of_memory=None,
+    )
+    growth_bytes = peak_bytes - base_bytes - kept_bytes
+    return Amounts((growth_bytes if repeat_bytes is None else repeat_bytes,), kept_bytes, trace, phase)
 
 
 def group(op, each_bytes, count=1, region="output", like=""):
-    return Alive(op=op, shape="[]", dtype="float32", region=region, each_bytes=each_bytes, count=count, like=like)
+    return Alive(op=op, shape="[4]", dtype="float32", region=region, each_bytes=each_bytes, count=count, like=like)
 
 
 def test_traces_tell_what_was_alive_on_one_device_alone():
     """By size, whatever the operation is called; workspace by its region; the parts add up to the difference."""
-    emulated = traced(group("GetNext", 4 * MIB, 2, like="1.00 x batch"), group("Shape", 4, 3), start_bytes=512, base_bytes=256)
-    card = traced(group("_EagerConst", 4 * MIB), group("Conv2D", 9 * MIB + 1, region="temp"), group("Mul", 8), whole_bytes=2048)
-    difference = card.growth_bytes - emulated.growth_bytes
+    emulated = traced(group("GetNext", 4 * MIB, 2, like="1.00 x batch"), group("Shape", 4, 3), base_bytes=256, kept_bytes=512)
+    card = traced(
+        group("_EagerConst", 4 * MIB), group("step/a/b/Conv2D", 9 * MIB + 1, region="temp"), group("Mul", 8), whole_bytes=2048
+    )
 
-    parts = explain(difference, "growth", BATCH, emulated, card)
+    parts = explain("growth", BATCH, emulated, card)
 
     assert parts == (
-        Part(9 * MIB + 256, "9.0 MiB: workspace of Conv2D"),
-        Part(-4 * MIB, "4.0 MiB, 1.00 x batch: on the host of a card (float32 [] by GetNext)"),
-        Part(-512, parts[2].words),
-        Part(2048, "chunks that the allocator hands out whole, or that peaked at another moment"),
-        Part(512, "512 B fewer from the phases before"),
+        Part(9 * MIB + 256, "workspace of a/b/Conv2D (card alone)"),
+        Part(-4 * MIB, "float32 [4], 1.00 x batch by GetNext, on the host of a card, or freed before"),
+        Part(-512, "small tensors on the host of a card"),
+        Part(2048, "chunks that the allocator hands out whole"),
+        Part(512, "the phases before kept 512 B fewer"),
     )
-    assert sum(part.amount_bytes for part in parts) == difference
+    assert sum(part.amount_bytes for part in parts) == card.least_bytes - emulated.least_bytes
+
+
+def test_what_traced_runs_differ_by_otherwise_is_from_run_to_run():
+    """The untraced repeat of the card grew by 1 MiB more than its traced run."""
+    emulated = traced(group("GetNext", 4 * MIB))
+    card = traced(group("GetNext", 4 * MIB), repeat_bytes=5 * MIB)
+
+    assert explain("growth", BATCH, emulated, card) == (Part(MIB, "from run to run: the traced runs differ otherwise"),)
+
+
+def test_the_rest_of_many_sizes_is_one_part():
+    """The three largest sizes are told, the others together."""
+    sizes = [64 * 1024 * number for number in range(1, 7)]
+    parts = explain("growth", {}, traced(), traced(*(group(f"op{size}", size) for size in sizes)))
+
+    assert [part.amount_bytes for part in parts] == [*sizes[:2:-1], sum(sizes[:3])]
+    assert parts[-1].words == "tensors of 3 other sizes, alive at one of the peaks alone"
+
+
+def test_the_allocators_peak_at_another_moment_is_unexplained():
+    """Then it is not known what was alive; the amount is left over."""
+    card = traced(group("GetNext", 4 * MIB))
+    later = card.phase.model_copy(update={"allocator": Edges(start_bytes=0, peak_bytes=6 * MIB, end_bytes=0)})
+    card = Amounts((6 * MIB,), 0, card.trace, later)
+
+    assert sum(part.amount_bytes for part in explain("growth", BATCH, traced(group("GetNext", 4 * MIB)), card)) == 0
+    assert Traced.of(card).at_peak_bytes == 4 * MIB
 
 
 def test_a_summary_counts_what_is_left_over(emulated, pretended):
