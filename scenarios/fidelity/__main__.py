@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError, UsageError
 from harness.judge.table import load_run
+from harness.records import RUN_FILE
 from scenarios.fidelity.compare import Row, rows_of, sides_of
 from scenarios.fidelity.words import as_json, page, summary
 
@@ -71,16 +72,17 @@ def _asked(options: argparse.Namespace) -> tuple[list[Path], Path]:
         raise UsageError("--beside measures the emulated device itself; name no other run with it")
     load_run(options.beside)  # before minutes are spent
     emulated = options.beside / EMULATED
-    if not emulated.exists():
+    if not (emulated / RUN_FILE).exists() or load_run(emulated).manifest.ended is None:
         _measure(emulated)
     return [emulated, options.beside], options.out or options.beside / PAGE
 
 
 def _measure(folder: Path) -> None:
-    """Measure the selection on the emulated device. Raises UsageError where pytest could not."""
-    options = ["--device", "cpu", "-k", SELECTION, "--repeats", "2", "--memory-out", str(folder), "-q"]
-    code = subprocess.run([sys.executable, "-m", "pytest", "scenarios", *options], check=False).returncode
-    if not folder.exists():
+    """Measure the selection on the emulated device, or what a run that was broken off lacks. Raises UsageError."""
+    begun = (folder / RUN_FILE).exists()
+    run = ["--resume", str(folder)] if begun else ["--device", "cpu", "--repeats", "2", "--memory-out", str(folder)]
+    code = subprocess.run([sys.executable, "-m", "pytest", "scenarios", "-q", "-k", SELECTION, *run], check=False).returncode
+    if not (folder / RUN_FILE).exists():
         raise UsageError(f"the emulated device could not be measured: pytest ended with code {code}, and says why above")
 
 

@@ -13,7 +13,7 @@ import pynvml
 
 from harness.errors import DeviceUnavailable, DriverRefused, HarnessError, MeterUnavailable
 from harness.run.devices import choose_device
-from scenarios.first_card import driver_steps, memory_steps, sharing_steps
+from scenarios.first_card import driver_steps, memory_steps, runner_step, sharing_steps
 from scenarios.first_card.bench import Bench, open_bench
 from scenarios.first_card.rows import Kind, Row, exit_code, failed, unavailable
 
@@ -28,6 +28,7 @@ STEPS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "accounting": memory_steps.accounting,
     "neighbour": sharing_steps.neighbour,
     "leases": sharing_steps.leases,
+    "runner": runner_step.runner,
     "cost": driver_steps.cost,
     "spikes": memory_steps.spikes,
     "frameworks": sharing_steps.frameworks,

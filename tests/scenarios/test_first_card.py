@@ -10,7 +10,7 @@ import pytest
 from harness.units import GIB, MIB
 from scenarios.first_card.rows import Kind, amount, exit_code, expect, fact, failed, unavailable
 
-STEADY = ("queries", "context", "lists", "allocations", "refused", "killed", "neighbour", "leases")
+STEADY = ("queries", "context", "lists", "allocations", "refused", "killed", "neighbour", "leases", "runner")
 """The steps whose expectations do not depend on how busy this machine is."""
 
 
@@ -45,6 +45,8 @@ def test_a_pretended_card_holds_what_is_expected(project_root, tmp_path, card, p
     assert rows["free by CUDA beside NVML's v2"]["error_bytes"] == 0
     assert rows["a lease that is held"]["read"] == "it waits"
     assert "256.0 MiB" in rows["a neighbour"]["read"]
+    assert rows["a point under a host limit of 2.0 GiB"]["read"] == "ok"
+    assert rows["take under 2.0 GiB, nvml_process"]["error_bytes"] == 0
 
 
 def test_spikes_are_counted(project_root, tmp_path, card, pretended_card):
