@@ -42,8 +42,8 @@ def neighbour(bench: Bench) -> Iterator[Row]:
     """Another process on the card is named, with what it holds."""
     with bench.holder() as own, bench.holder() as other:
         own.ask(OPEN)
-        alone = readings_of(own.ask(phase()))[_DEVICE]
-        yield fact("neighbours before", alone.contended or "none", alone.reason)
+        before = bench.card.neighbours({own.pid})
+        yield fact("neighbours before", str(before) or "none", before.unknown)
         other.ask(OPEN)
         context_bytes = _held(bench, other.pid)
         other.ask(taking(_NEIGHBOUR_BYTES))

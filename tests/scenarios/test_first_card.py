@@ -10,7 +10,8 @@ import pytest
 from harness.units import GIB, MIB
 from scenarios.first_card.rows import Kind, amount, exit_code, expect, fact, failed, unavailable
 
-STEADY = ("queries", "context", "lists", "allocations", "refused", "killed", "neighbour", "leases", "runner")
+CONTEXT_BYTES = 300 * MIB
+STEADY = ("queries", "context", "lists", "allocations", "refused", "killed", "accounting", "neighbour", "leases", "runner")
 """The steps whose expectations do not depend on how busy this machine is."""
 
 
@@ -25,16 +26,20 @@ def first_card(project_root, out, environment, *options):
 
 
 @pytest.fixture
+def pretended(machine):
+    """One pretended card, of which the driver keeps 500 MiB and each context takes 300 MiB."""
+    return machine(reserved_bytes=500 * MIB, context_bytes=CONTEXT_BYTES)
+
+
+@pytest.fixture
 def card(driver):
-    """The first card of the driver, of 8 GiB."""
-    if not driver.state.device_count:
-        driver.add_device(total_bytes=8 * GIB, reserved_bytes=500 * MIB)
-    return driver.state.devices[0]
+    """A card that NVML has and CUDA has not."""
+    return driver.add_device(total_bytes=8 * GIB, reserved_bytes=500 * MIB)
 
 
-def test_a_pretended_card_holds_what_is_expected(project_root, tmp_path, card, pretended_card):
+def test_a_pretended_card_holds_what_is_expected(project_root, tmp_path, pretended):
     """All steps that a busy machine does not disturb: exit 0, and every amount to the byte."""
-    code, said, rows = first_card(project_root, tmp_path / "card.json", pretended_card.environment, "--only", *STEADY)
+    code, said, rows = first_card(project_root, tmp_path / "card.json", pretended.environment, "--only", *STEADY)
 
     assert code == 0, said
     for taken_bytes in (MIB, 32 * MIB, GIB):
@@ -42,29 +47,31 @@ def test_a_pretended_card_holds_what_is_expected(project_root, tmp_path, card, p
         assert (row["kind"], row["error_bytes"]) == ("holds", 0)
     assert rows["all of it given back, nvml_process"]["read_bytes"] == -(MIB + 32 * MIB + GIB)
     assert rows["used after SIGKILL"]["error_bytes"] == 0
+    assert rows["a context, of the card"]["read_bytes"] == rows["a context, of the process"]["read_bytes"] == CONTEXT_BYTES
+    assert rows["the driver's own peak of the process"]["read_bytes"] == CONTEXT_BYTES + 32 * MIB
     assert rows["free by CUDA beside NVML's v2"]["error_bytes"] == 0
     assert rows["a lease that is held"]["read"] == "it waits"
-    assert "256.0 MiB" in rows["a neighbour"]["read"]
+    assert "556.0 MiB" in rows["a neighbour"]["read"]
     assert rows["a point under a host limit of 2.0 GiB"]["read"] == "ok"
     assert rows["take under 2.0 GiB, nvml_process"]["error_bytes"] == 0
 
 
-def test_spikes_are_counted(project_root, tmp_path, card, pretended_card):
+def test_spikes_are_counted(project_root, tmp_path, pretended):
     """Three spikes of each length; how many are seen depends on this machine."""
     options = ("--only", "spikes", "--spikes", "3")
 
-    _, said, rows = first_card(project_root, tmp_path / "card.json", pretended_card.environment, *options)
+    _, said, rows = first_card(project_root, tmp_path / "card.json", pretended.environment, *options)
 
     assert len(rows) == 3, said
     assert all(row["read"] in {f"{seen} of 3" for seen in range(4)} for row in rows.values())
 
 
-def test_a_card_that_lists_no_processes_is_no_failure(project_root, tmp_path, driver, card, pretended_card):
+def test_a_card_that_lists_no_processes_is_no_failure(project_root, tmp_path, pretended):
     """What this driver does not tell is unavailable, with the reason; the rest holds: exit 0."""
     for version in ("", "_v2", "_v3"):
-        driver.fail(f"nvmlDeviceGetComputeRunningProcesses{version}", 3)  # NVML_ERROR_NOT_SUPPORTED
+        pretended.control.fail(f"nvmlDeviceGetComputeRunningProcesses{version}", 3)  # NVML_ERROR_NOT_SUPPORTED
 
-    code, said, rows = first_card(project_root, tmp_path / "card.json", pretended_card.environment, "--only", "allocations")
+    code, said, rows = first_card(project_root, tmp_path / "card.json", pretended.environment, "--only", "allocations")
 
     assert code == 0, said
     assert rows["1.0 GiB taken, nvml_device_used"]["error_bytes"] == 0
