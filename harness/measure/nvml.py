@@ -1,8 +1,7 @@
 """One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and what accounting knows.
 
 Whatever the driver does not tell is MeterUnavailable with the reason in words, never 0. Exercised against a library
-built from NVML's header, beside pynvml, gpustat and nvitop, and by ``scenarios.first_card`` on an H100 and an H200
-(driver 580.159.04): memory and processes. Accounting, MIG and MPS have met no real card.
+built from NVML's header (tests/nvml_stub), beside pynvml, gpustat and nvitop; never on a real card.
 """
 
 import ctypes

@@ -1,6 +1,9 @@
 """The table of devices: which run is which, what a difference is made of, and that nothing of it is hidden."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +12,7 @@ from harness.judge.traces import Alive, Counts, Edges, Timeline, Trace, TracedPh
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.seal import SEAL, seal_of
 from harness.units import GIB, MIB
-from scenarios.fidelity.__main__ import EMULATED, main
+from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
 from scenarios.fidelity.compare import Kind, rows_of, sides_of
 from scenarios.fidelity.explain import LEAST_BATCH_BYTES, SMALL_SUM_BYTES, Amounts, Part, Traced, explain
 from scenarios.fidelity.words import in_words, page, summary
@@ -19,7 +22,7 @@ NAMES = {"emulated": "TensorFlow's BFC allocator on the CPU", "pretended": "Pret
 BATCH = {"batch": 4 * MIB}
 
 
-def write_run(folder, kind, amounts, *, outcome=Outcome.OK, repeats=1):
+def write_run(folder, kind, amounts, *, outcome=Outcome.OK, ended="2026-11-27T13:01:00+00:00"):
     """A run of one point; ``amounts`` are (start, peak, end) of each phase, None for a phase in which it died."""
     key = {"point": POINT.name, "repeat": 0}
     rows = [{"kind": "declared", **key, "values": BATCH}]
@@ -47,9 +50,9 @@ def write_run(folder, kind, amounts, *, outcome=Outcome.OK, repeats=1):
         "schema_version": SCHEMA_VERSION,
         "run_id": "a",
         "started": "2026-11-27T13:00:00+00:00",
-        "ended": "2026-11-27T13:01:00+00:00",
+        "ended": ended,
         "command": "pytest scenarios",
-        "repeats": repeats,
+        "repeats": 1,
         "environment": {"tensorflow": "2.21.0", "git_commit": "e559833c0ffee"},
         "device": device,
         "comparability": {"device": NAMES[kind]},
@@ -148,6 +151,56 @@ def test_nothing_to_compare_is_no_success(emulated, tmp_path, capsys):
     """One run alone: the page is written, the exit code is 3."""
     assert main([str(emulated), "--out", str(tmp_path / "fidelity.md")]) == 3
     assert "Nothing could be compared" in capsys.readouterr().out
+
+
+def test_the_emulated_device_is_measured_beside_a_card(real, monkeypatch, capsys):
+    """The smallest points, without a card, into the card's run directory; a run that was broken off is gone on with."""
+    commands = []
+
+    def measured(command, *, check):
+        assert not check
+        commands.append(command)
+        ended = None if len(commands) == 1 else "2026-11-27T13:01:00+00:00"
+        shutil.rmtree(real / EMULATED, ignore_errors=True)
+        write_run(real / EMULATED, "emulated", [(0, 0, 0), (256, 8 * MIB + 1280, 256)], ended=ended)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", measured)
+    codes = [main(["--beside", str(real)]) for _ in range(3)]
+
+    assert codes == [0, 0, 0]
+    assert [command[1:6] for command in commands] == [["-m", "pytest", "scenarios", "-q", "-k"]] * 2
+    assert commands[0][7:] == ["--device", "cpu", "--repeats", "2", "--memory-out", str(real / EMULATED)]
+    assert commands[1][7:] == ["--resume", str(real / EMULATED)]
+    assert "12,345,600 B" in capsys.readouterr().out
+
+
+def test_an_emulated_device_that_cannot_be_measured_is_said(real, monkeypatch, capsys):
+    """pytest wrote no run: exit 2, with its code."""
+    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 4))
+
+    assert main(["--beside", str(real)]) == 2
+    assert "the emulated device could not be measured: pytest ended with code 4" in capsys.readouterr().err
+
+
+def test_the_selection_has_points_of_every_scenario(project_root):
+    """As pytest chooses them: the smallest of each scenario and loader, and those of the budget."""
+    command = [sys.executable, "-m", "pytest", "scenarios", "--collect-only", "-q", "-k", SELECTION, "--repeats", "1", "--device"]
+    done = subprocess.run([*command, "cpu", "--memory-no-trace"], cwd=project_root, capture_output=True, text=True, check=True)
+
+    assert [line.partition("[")[2].removesuffix("-repeat=0]") for line in done.stdout.splitlines() if "::" in line] == [
+        "loading-eager-image_count=100-stack_size=2048",
+        "loading-lazy-image_count=100-stack_size=2048",
+        "arrays-eager-image_count=100",
+        "arrays-lazy-image_count=100",
+        "oom-eager-image_count=2000-stack_size=2048",
+        "oom-lazy-image_count=2000-stack_size=2048",
+        "feeds-lazy-hdf5-image_count=128-stack_size=2048",
+        "feeds-lazy-raw_data-image_count=128-stack_size=2048",
+        "training-eager-image_count=64",
+        "training-lazy-image_count=64",
+        "inference-lazy-image_count=16",
+    ]
 
 
 @pytest.mark.parametrize(
