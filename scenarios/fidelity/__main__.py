@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ EMULATED = "emulated"
 """The folder in a card's run directory for the run beside it."""
 PAGE = "fidelity.md"
 NOTHING = 3
+_MOST_WORKERS = 4
+"""Chosen: each holds an emulated device of up to 3 GiB of this machine's memory."""
 _EPILOG = """\
 By hand, three runs, of which the emulated one is needed; in any order:
   python -m scenarios.fidelity RUNS/emulated RUNS/pretended RUNS/real --out fidelity.md
@@ -81,7 +84,9 @@ def _measure(folder: Path) -> None:
     """Measure the selection on the emulated device, or what a run that was broken off lacks. Raises UsageError."""
     begun = (folder / RUN_FILE).exists()
     run = ["--resume", str(folder)] if begun else ["--device", "cpu", "--repeats", "2", "--memory-out", str(folder)]
-    code = subprocess.run([sys.executable, "-m", "pytest", "scenarios", "-q", "-k", SELECTION, *run], check=False).returncode
+    workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
+    command = [sys.executable, "-m", "pytest", "scenarios", "-q", "-n", workers, "-k", SELECTION, *run]
+    code = subprocess.run(command, check=False).returncode
     if not (folder / RUN_FILE).exists():
         raise UsageError(f"the emulated device could not be measured: pytest ended with code {code}, and says why above")
 

@@ -145,18 +145,26 @@ def spikes(bench: Bench) -> Iterator[Row]:
 
 
 def _spikes_of(bench: Bench, holder: Holding, length_ms: int) -> Row:
-    seen, held_ms = 0, []
+    """One row; a spike may be missed only where the reading tells of a gap as long between two looks (a busy machine)."""
     what = f"spikes of {length_ms} ms and {format_bytes(_SPIKE_BYTES)} seen"
+    seen, held_s, gaps_s = 0, [], []
     for number in range(bench.spike_count):
         offset_s = (1 + number * _GOLDEN % 1) * _LOOK_S
         answer = holder.ask({"spike": _SPIKE_BYTES, "offset_s": offset_s, "length_s": length_ms / 1e3})
         reading = readings_of(answer)[_DEVICE]
         if reading.growth_bytes is None:
             return unavailable(what, reading.reason)
-        seen += reading.growth_bytes >= _SPIKE_BYTES
-        held_ms.append(1e3 * answer["held_s"])
+        held_s.append(answer["held_s"])
+        if reading.growth_bytes >= _SPIKE_BYTES:
+            seen += 1
+        elif (reading.largest_gap_s or 0.0) >= answer["held_s"]:
+            gaps_s.append(reading.largest_gap_s or 0.0)
     read = f"{seen} of {bench.spike_count}"
-    finding = f"held for {median(held_ms):.2f} ms (median)"
+    finding = f"held for {1e3 * median(held_s):.2f} ms (median)"
     if length_ms < _MUST_SEE_MS:
         return fact(what, read, finding)
-    return expect(what, "all", read, holds=seen == bench.spike_count > 0, finding=finding)
+    if gaps_s:
+        finding += f"; {len(gaps_s)} missed in gaps of up to {1e3 * max(gaps_s):.1f} ms, which the readings tell: a busy machine"
+    return expect(
+        what, "all, but for gaps that are told", read, holds=seen > 0 and seen + len(gaps_s) == bench.spike_count, finding=finding
+    )

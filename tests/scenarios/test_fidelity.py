@@ -169,9 +169,10 @@ def test_the_emulated_device_is_measured_beside_a_card(real, monkeypatch, capsys
     codes = [main(["--beside", str(real)]) for _ in range(3)]
 
     assert codes == [0, 0, 0]
-    assert [command[1:6] for command in commands] == [["-m", "pytest", "scenarios", "-q", "-k"]] * 2
-    assert commands[0][7:] == ["--device", "cpu", "--repeats", "2", "--memory-out", str(real / EMULATED)]
-    assert commands[1][7:] == ["--resume", str(real / EMULATED)]
+    assert [command[1:6] for command in commands] == [["-m", "pytest", "scenarios", "-q", "-n"]] * 2
+    assert [command[7:9] for command in commands] == [["-k", SELECTION]] * 2
+    assert commands[0][9:] == ["--device", "cpu", "--repeats", "2", "--memory-out", str(real / EMULATED)]
+    assert commands[1][9:] == ["--resume", str(real / EMULATED)]
     assert "12,345,600 B" in capsys.readouterr().out
 
 
