@@ -77,7 +77,7 @@ class Difference:
     @property
     def unexplained_bytes(self) -> int:
         """What no part explains."""
-        return self.amount_bytes - sum(part.amount_bytes for part in self.parts)
+        return self.amount_bytes - sum(part.amount_bytes for part in self.parts if part.explains)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

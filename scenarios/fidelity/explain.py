@@ -25,6 +25,7 @@ MORE_SMALL = "small tensors more on the card"
 WORKSPACE = "workspace of"
 _WORKSPACE_REGION = "temp"
 """The region that TensorFlow names for memory that an operation takes for itself."""
+_ELSEWHERE = "the allocator's peak is at another moment than that of the bytes asked for, and what was alive then is not recorded"
 _MOST_PARTS = 3
 """Chosen: the largest sizes are what matters; the rest is one part together."""
 
@@ -35,6 +36,8 @@ class Part:
 
     amount_bytes: int
     words: str
+    explains: bool = True
+    """False where it is known where the bytes come from, but not what they are: they stay unexplained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,11 @@ class Traced:
         return self.at_peak_bytes - self.base_bytes - asked
 
     @property
+    def elsewhere_bytes(self) -> int:
+        """By how much the allocator's own peak, at another moment, is above its count where most was asked for."""
+        return self.phase.allocator.peak_bytes - self.at_peak_bytes
+
+    @property
     def ends_at_its_peak(self) -> bool:
         """Whether what was alive at the peak is what the phase has kept."""
         return self.phase.requested.peak_bytes == self.phase.requested.end_bytes
@@ -128,6 +136,8 @@ def _from_traces(emulated: Traced, card: Traced) -> Iterator[Part]:
     yield from _alive_parts(emulated.phase.alive, card.phase.alive)
     if whole_bytes := card.whole_bytes - emulated.whole_bytes:
         yield Part(whole_bytes, "chunks that the allocator hands out whole")
+    if elsewhere_bytes := card.elsewhere_bytes - emulated.elsewhere_bytes:
+        yield Part(elsewhere_bytes, _ELSEWHERE, explains=False)
     if kept_bytes := card.kept_bytes - emulated.kept_bytes:
         yield Part(-kept_bytes, f"the phases before kept {format_bytes(abs(kept_bytes))} {_way(kept_bytes)}")
 

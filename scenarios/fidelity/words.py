@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from scenarios.fidelity.compare import CARDS, Difference, Kind, Row, Side
@@ -107,9 +108,10 @@ def _explained(row: Row) -> str:
 
 def in_words(difference: Difference) -> str:
     """What a difference is made of, and what of it is not explained."""
-    parts = [f"{part.amount_bytes:+,} B {part.words}" for part in difference.parts]
+    parts = [f"{part.amount_bytes:+,} B {part.words}" for part in difference.parts if part.explains]
     if difference.unexplained_bytes:
-        parts.append(f"**{difference.unexplained_bytes:+,} B unexplained**")
+        where = "; ".join(f"{part.amount_bytes:+,} B: {part.words}" for part in difference.parts if not part.explains)
+        parts.append(f"**{difference.unexplained_bytes:+,} B unexplained**{f' ({where})' if where else ''}")
     return "; ".join(parts)
 
 
@@ -133,7 +135,7 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "differences": {
             str(kind): {
                 "bytes": difference.amount_bytes,
-                "parts": [{"bytes": part.amount_bytes, "words": part.words} for part in difference.parts],
+                "parts": [asdict(part) for part in difference.parts],
                 "unexplained_bytes": difference.unexplained_bytes,
             }
             for kind, difference in row.differences.items()

@@ -13,7 +13,7 @@ from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality
 from harness.seal import SEAL, seal_of
 from harness.units import GIB, MIB
 from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
-from scenarios.fidelity.compare import Kind, rows_of, sides_of
+from scenarios.fidelity.compare import Difference, Kind, rows_of, sides_of
 from scenarios.fidelity.explain import LEAST_BATCH_BYTES, SMALL_SUM_BYTES, Amounts, Part, Traced, explain
 from scenarios.fidelity.words import in_words, page, summary
 
@@ -359,7 +359,12 @@ def test_the_allocators_peak_at_another_moment_is_unexplained():
     later = card.phase.model_copy(update={"allocator": Edges(start_bytes=0, peak_bytes=6 * MIB, end_bytes=0)})
     card = Amounts((6 * MIB,), 0, card.trace, later)
 
-    assert sum(part.amount_bytes for part in explain("growth", BATCH, traced(group("GetNext", 4 * MIB)), card)) == 0
+    [part] = explain("growth", BATCH, traced(group("GetNext", 4 * MIB)), card)
+    difference = Difference(amount_bytes=2 * MIB, parts=(part,))
+
+    assert (part.amount_bytes, part.explains) == (2 * MIB, False)
+    assert difference.unexplained_bytes == 2 * MIB
+    assert in_words(difference).startswith("**+2,097,152 B unexplained** (+2,097,152 B: the allocator's peak is at another moment")
     assert Traced.of(card).at_peak_bytes == 4 * MIB
 
 
