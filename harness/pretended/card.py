@@ -186,7 +186,7 @@ def _build_kernels(compiler: str, work: Path, tensorflow: TensorFlowFound) -> No
             f"-L{tensorflow.folder}",
             f"-l:{_FRAMEWORK}",
         ),
-        strict=False,  # the headers of TensorFlow warn
+        warn=False,  # the headers of TensorFlow do
     )
 
 

@@ -82,6 +82,14 @@ def test_sources_that_do_not_compile_are_told_apart_from_a_missing_compiler(tmp_
         compile_library(find_compiler("C"), tmp_path / "libwrong.so", (tmp_path / "wrong.c",))
 
 
+def test_the_sources_compile_without_a_warning(pretended_card, nvml_stub):
+    """With -Wall and -Wextra, both the card's and those of NVML alone."""
+    for library in (pretended_card.nvml, nvml_stub.library):
+        warned = library.parent / compiling.WARNED
+
+        assert not warned.exists(), warned.read_text()
+
+
 def test_a_card_is_built_once_for_each_version_of_tensorflow(pretended_card, monkeypatch):
     """The second time it is found; another version, or another source, is another card."""
     monkeypatch.setattr(building, "_build", lambda *_: pytest.fail("built again"))
