@@ -33,12 +33,15 @@ def gate(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The same sweep on a real card; exits 3 where there is none."""
+    """The same sweep on a real card; exits 3 where there is none, or none that TensorFlow can use. Takes the options of gate."""
     session.install("-e", ".")
-    if code := _code(session, "python", "-m", "harness", "doctor", "--find", "--device", "gpu"):
+    asked = ["python", "-m", "harness", "doctor", "--device", "gpu", *_pool_options(session.posargs)]
+    if code := _code(session, *asked, "--find", "driver"):
         sys.exit(code)  # before gigabytes of CUDA are installed for nothing
-    session.install("-e", ".[gpu]")
-    if code := _code(session, "python", "-m", "harness", "doctor", "--device", "gpu"):
+    if _code(session, *asked, "--find", "tensorflow"):
+        session.log("CUDA's libraries are installed now, for TensorFlow to see the card")
+        session.install("-e", ".[gpu]")
+    if code := _code(session, *asked):
         sys.exit(code)
     _measure_and_judge(session, "gpu", ["--device", "gpu"])
 
@@ -117,6 +120,13 @@ def _bisect(session: nox.Session) -> NoReturn:
     good, options = _without(session.posargs, "--bisect")
     arguments = ["-m", "harness", "bisect", good, "--", "scenarios", *_with_workers(options)]
     sys.exit(_code(session, "python", "-P", *arguments))
+
+
+def _pool_options(arguments: list[str]) -> list[str]:
+    """Of the sweep's options those that the doctor has too, so that it examines the pool that is measured on."""
+    budget = _option(arguments, "--device-budget") or _option(arguments, "--memory-device-budget")
+    growth = {"--growth", "--memory-growth"} & set(arguments)
+    return [*(["--device-budget", budget] if budget else []), *(["--growth"] if growth else [])]
 
 
 def _with_workers(arguments: list[str]) -> list[str]:

@@ -2,12 +2,12 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.doctor_command import add_doctor
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 
@@ -56,11 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    doctor = commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not")
-    doctor.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: %(default)s")
-    doctor.add_argument("--find", action="store_true", help="only look for the device; measure nothing")
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    doctor.set_defaults(command=_doctor)
+    add_doctor(commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not"), _tell)
 
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
     _add_run(gate)
@@ -206,24 +202,6 @@ def _add_partial(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="judge only what was measured, although the baseline holds more points (after -k, --image-counts, ...)",
     )
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from harness.run.devices import choose_device
-
-    device = choose_device(options.device)
-    if options.find:
-        print(f"{device.name} ({device.kind})")
-        return ExitCode.PASS
-    from harness.doctor import examine
-    from harness.doctor_words import examination_json, show_examination
-
-    found = examine(device, Path.cwd())
-    if options.json:
-        print(json.dumps(examination_json(device, found), indent=1))
-    else:
-        show_examination(device, found)
-    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
 
 
 def _gate(options: argparse.Namespace) -> int:

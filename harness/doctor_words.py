@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from harness.doctor import GATED, Examination
+from harness.records import PoolKind
 from harness.run.devices import Device
 from harness.units import format_bytes
 
@@ -17,7 +18,9 @@ _PIPED_WIDTH = 120
 def show_examination(device: Device, found: Examination) -> None:
     """Print what each meter read of what was allocated, and whether a gate can be trusted here."""
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-    console.print(f"device: {device.name} ({device.kind})\ndriver: {device.driver}", markup=False)
+    console.print(
+        f"device: {device.name} ({device.kind})\ndriver: {device.driver}\npool: {pool_in_words(device, found)}", markup=False
+    )
     table = Table("meter", "phase", *(Column(name, justify="right") for name in ("asked", "read", "error")), "quality", "finding")
     readable = [check for check in found.checks if check.read_bytes is not None]
     for check in readable:
@@ -35,6 +38,18 @@ def show_examination(device: Device, found: Examination) -> None:
         "The meters that a gate needs have found all that was allocated."
         if found.usable
         else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was allocated."
+    )
+
+
+def pool_in_words(device: Device, found: Examination) -> str:
+    """How TensorFlow's pool was taken, and what that means for the readings."""
+    if device.pool is PoolKind.GROWN:
+        return "grows on demand, so that a tensor may count as up to twice its bytes (without --growth it is reserved)"
+    if device.pool is PoolKind.DRIVER:
+        return f"the CUDA driver's own (TF_GPU_ALLOCATOR={device.allocator}), without a limit"
+    limit_bytes = next((end.device_limit_bytes for end in found.ends if end.device_limit_bytes is not None), None)
+    return (
+        "reserved" if limit_bytes is None else f"reserved, {format_bytes(limit_bytes)}, out of which every tensor is cut to 256 B"
     )
 
 

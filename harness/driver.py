@@ -5,8 +5,9 @@ Exercised against a library built from NVML's header; never on a real card.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pynvml
@@ -46,6 +47,8 @@ class DeviceMemory:
 
     total_bytes: int
     used_bytes: int
+    free_bytes: int
+    """What nobody has taken, neither a process nor the driver for itself."""
 
 
 @contextlib.contextmanager
@@ -60,7 +63,13 @@ def library() -> Iterator[None]:
 
 def start() -> None:
     """Initialise NVML, which counts its users. Raises DriverRefused where there is none."""
-    ask(pynvml.nvmlInit)
+    try:
+        ask(pynvml.nvmlInit)
+    except DriverRefused as refusal:
+        if refusal.code != pynvml.NVML_ERROR_NOT_FOUND:
+            raise
+        # Here it is about no name: nothing was asked for by one yet.
+        raise DriverRefused("the NVIDIA driver found no card here (NVML: Not Found)", code=refusal.code) from refusal
 
 
 def stop() -> None:
@@ -101,6 +110,13 @@ def newest(*functions: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+_COMPUTE_LISTS = (
+    # A client of MPS is in a list of its own (nvml.h).
+    newest(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2),
+    newest(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
+)
+
+
 def memory_source(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
     """``MEMORY_V2``, or ``MEMORY_V1`` where the driver has no second version of the query. Raises DriverRefused."""
     try:
@@ -124,10 +140,10 @@ def memory(handle: Any, source: str) -> DeviceMemory:  # noqa: ANN401 - pynvml i
                 code=refusal.code,
             ) from refusal
         raise
-    total_bytes, used_bytes = int(found.total), int(found.used)
-    if ALL_ONES in (total_bytes, used_bytes):
+    total_bytes, used_bytes, free_bytes = int(found.total), int(found.used), int(found.free)
+    if ALL_ONES in (total_bytes, used_bytes, free_bytes):
         _not_available("the memory in use")
-    return DeviceMemory(total_bytes, used_bytes)
+    return DeviceMemory(total_bytes, used_bytes, free_bytes)
 
 
 def _not_available(what: str) -> NoReturn:
@@ -161,6 +177,83 @@ def instances(card: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
                 raise
 
 
+def version() -> str:
+    """The driver's own version, as ``"575.57.08"``. Raises DriverRefused."""
+    return str(ask(pynvml.nvmlSystemGetDriverVersion))
+
+
+def cuda_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver supports, as (12, 9); None where it does not tell."""
+    try:
+        found = int(ask(pynvml.nvmlSystemGetCudaDriverVersion))
+    except DriverRefused:
+        return None
+    return found // 1000, found % 1000 // 10  # nvml.h, NVML_CUDA_DRIVER_VERSION_MAJOR
+
+
+def capability_major(card: Any) -> int | None:  # noqa: ANN401 - pynvml is untyped
+    """Major number of the compute capability of a card; None where the driver does not tell."""
+    try:
+        return int(ask(pynvml.nvmlDeviceGetCudaComputeCapability, card)[0])
+    except DriverRefused:
+        return None
+
+
 def uuid_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
     """The UUID of a card (GPU-...) or MIG device (MIG-...). Raises DriverRefused."""
     return str(ask(pynvml.nvmlDeviceGetUUID, handle))
+
+
+def name_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
+    """The name of a card or MIG device; bytes that are no UTF-8 are shown as U+FFFD. Raises DriverRefused."""
+    # pynvml decodes it strictly; what it wraps (functools.wraps) gives the bytes.
+    name = ask(pynvml.nvmlDeviceGetName.__wrapped__, handle)
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def find(uuid: str) -> tuple[Any, Any]:
+    """Handle of the card or instance, and that of the instance's card (None of a card's). Raises DriverRefused."""
+    if not uuid.startswith("MIG-"):
+        return ask(pynvml.nvmlDeviceGetHandleByUUID, uuid), None
+    for card in cards():
+        for instance in instances(card) if in_mig_mode(card) else ():
+            if uuid_of(instance) == uuid:
+                return instance, card
+    raise DriverRefused(f"no card here has a MIG instance {uuid}; nvidia-smi -L lists them", code=pynvml.NVML_ERROR_NOT_FOUND)
+
+
+def compute_processes(handle: Any, parent: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
+    """NVML's records of the processes that compute on the device, those of MPS too, each maybe twice. Raises DriverRefused."""
+    for answer in _COMPUTE_LISTS:
+        try:
+            yield from answer(handle)
+        except DriverRefused as refusal:
+            if refusal.code not in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+                raise
+            if answer is not _COMPUTE_LISTS[0]:
+                continue  # no MPS here
+            if parent is None:
+                raise
+            # Under vGPU the list of an instance is not supported (nvml.h); that of the card says whose is whose.
+            yield from _of_instance(handle, answer(parent))
+
+
+def _of_instance(instance: Any, listed: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
+    own = (ask(pynvml.nvmlDeviceGetGpuInstanceId, instance), ask(pynvml.nvmlDeviceGetComputeInstanceId, instance))
+    return (process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own)
+
+
+def amount(value: int | None) -> int | None:
+    """An amount of NVML's; None for its "not available"."""
+    return None if value is None or int(value) == ALL_ONES else int(value)
+
+
+def process_name(pid: int) -> str:
+    """What a process of this machine calls itself, as far as anyone tells."""
+    try:
+        return str(ask(pynvml.nvmlSystemGetProcessName, pid))
+    except (DriverRefused, UnicodeDecodeError):  # pynvml decodes whatever bytes a process calls itself by
+        try:
+            return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        except OSError:
+            return "name unknown"

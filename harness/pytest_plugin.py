@@ -5,13 +5,14 @@ from collections.abc import Callable, Generator
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
+from harness.plugin.device import is_worker
 from harness.plugin.ending import end_session
 from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
 from harness.plugin.junit import tell_junit
 from harness.plugin.marks import HELP, WANTED, read_tests
 from harness.plugin.options import as_typed, declare_options
 from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
-from harness.plugin.session import SESSION, RunSession, is_worker, only_distributes
+from harness.plugin.session import SESSION, RunSession, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
 from harness.run.traced import repeat_id

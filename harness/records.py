@@ -61,6 +61,17 @@ class Quality(StrEnum):
     """Nothing could be read; the reason says why. Never zero."""
 
 
+class PoolKind(StrEnum):
+    """How TensorFlow's allocator takes its pool of a device, which decides what a reading of it can tell."""
+
+    RESERVED = "reserved"
+    """In one region of a known size, out of which every request is cut to 256 B."""
+    GROWN = "grown"
+    """Region by region, on demand: a chunk is handed out whole unless it is twice the request, or 128 MiB larger."""
+    DRIVER = "driver"
+    """Not BFC's but the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), which enforces no limit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What one meter read over one phase. All amounts are bytes; None only when unavailable."""
@@ -171,6 +182,8 @@ class RunEnd:
     duration_s: float
     device: str = ""
     """UUID of the card that it was measured on, one of those of the run; empty on the emulated device."""
+    device_limit_bytes: int | None = None
+    """Size of the pool that it had; None where the pool had no limit, or no child was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,8 +115,11 @@ def root_of(manifest: Manifest, directory: Path) -> Path:
 
 def device_of(manifest: Manifest) -> Device:
     """The device that the settings of a run mean here. Raises DeviceUnavailable or UsageError."""
-    limit_bytes = (manifest.device.model_extra or {}).get("limit_bytes")
-    return choose_device(manifest.settings.get("device") or "auto").with_budget(limit_bytes)
+    # Not what "auto" would mean now, but what it meant.
+    device = choose_device("cpu" if manifest.device.kind == "emulated" else "gpu")
+    if manifest.settings.get("growth"):
+        return device.with_growth()
+    return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))
 
 
 def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasure:

@@ -136,6 +136,7 @@ def settings_of(path: Path) -> dict[str, Any]:
         "memory_repeats": manifest.repeats,
         "memory_device": settings.get("device"),
         "memory_device_budget": (manifest.device.model_extra or {}).get("limit_bytes"),
+        "memory_growth": bool(settings.get("growth", False)),
         "memory_isolation": settings.get("isolation"),
         "memory_host_budget": settings.get("host_limit_bytes"),
         "memory_timeout": settings.get("timeout_s"),

@@ -3,7 +3,7 @@
 What a dataset reads is tied to a tensor that its epochs are made of; see ``ptycho.lifetime``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ptycho.device import current_device, imported, placed
 from ptycho.feed import Feed
 from ptycho.lifetime import tie, weakly
 from ptycho.order import BatchOrder
+from ptycho.slicer import Slicer, is_on_card
 from ptycho.sources import GroupSource, Scaled
 from ptycho.targets import inputs_and_targets
 
@@ -46,19 +47,8 @@ def stream(
     source.check()
     first = None if scale is None or amplitude is None else amplitude.first_channel()
     feed = Feed(source if scale is None else Scaled(source, scale), coords, order, amplitude=first)
-    # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read`` alone, weakly.
-    read = weakly(feed.numbered)
     shapes = [source.shape, coords.shape, *([] if first is None else [first.shape])]
-    specs = [tf.TensorSpec((order.static_size, *shape[1:]), tf.float32) for shape in shapes]
-
-    def gather(number: tf.Tensor) -> Batch:
-        arrays = tf.numpy_function(read, [number], [tf.float32] * len(specs))
-        arrays = [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)]
-        return tuple(arrays) if len(arrays) == 2 else inputs_and_targets(*arrays)
-
-    images, places, *amplitudes = specs
-    structure = ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
-    return _finish(_mapped(_steps(tie(feed), weakly(feed.begin), order, repeat), gather, structure), prefetch)
+    return _fed(feed, weakly(feed.begin), shapes, order=order, prefetch=prefetch, repeat=repeat)
 
 
 def batches(
@@ -93,9 +83,14 @@ def slice_batches(
 ) -> tf.data.Dataset:
     """Batches as ``stream`` makes them, of tensors that are already on the device.
 
-    The slicing is a function of tf.data, which runs on the host. On a GPU the tensors are captured by it and each batch
-    goes through the host: that has not been measured on a card yet.
+    On a GPU they are gathered there, and a batch at a time comes to the host, where functions of tf.data run: see
+    ``ptycho.slicer``. Elsewhere the slicing is such a function itself.
     """
+    targets = scale is not None and amplitude is not None
+    tensors = (images, coords, amplitude) if targets else (images, coords)
+    if any(map(is_on_card, tensors)):
+        slicer = Slicer(order, *tensors)
+        return _fed(slicer, weakly(order.next_epoch), slicer.shapes, order=order, prefetch=prefetch, repeat=repeat, scale=scale)
     read = weakly(order.numbered)
     batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
     # No larger than it needs to be: TensorFlow counts in int64.
@@ -111,11 +106,42 @@ def slice_batches(
         def chosen(tensor: tf.Tensor) -> tf.Tensor:
             return tf.ensure_shape(tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:]))
 
-        if scale is None or amplitude is None:
+        if not targets:
             return chosen(images), chosen(coords)
         return inputs_and_targets(chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1])
 
     return _finish(_steps(tie(order), weakly(order.next_epoch), order, repeat).map(gather), prefetch)
+
+
+def _fed(
+    feed: Feed | Slicer,
+    begin: Callable[[], np.int64],
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    order: BatchOrder,
+    prefetch: int,
+    repeat: Repeat,
+    scale: float | None = None,
+) -> tf.data.Dataset:
+    """Batches that ``feed`` gathers in Python: two arrays, or with Y_I of channel 0 as a third one inputs and targets.
+
+    ``shapes`` are those of all groups; images are multiplied by ``scale`` where it is given.
+    """
+    # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read`` alone, weakly.
+    read = weakly(feed.numbered)
+    specs = [tf.TensorSpec((order.static_size, *shape[1:]), tf.float32) for shape in shapes]
+
+    def gather(number: tf.Tensor) -> Batch:
+        arrays = tf.numpy_function(read, [number], [tf.float32] * len(specs))
+        arrays = [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)]
+        if len(arrays) == 2:
+            return tuple(arrays)
+        images, places, amplitude = arrays
+        return inputs_and_targets(images if scale is None else images * scale, places, amplitude)
+
+    images, places, *amplitudes = specs
+    structure = ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
+    return _finish(_mapped(_steps(tie(feed), begin, order, repeat), gather, structure), prefetch)
 
 
 def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat) -> tf.data.Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.nvml_stub.fixtures"]
+pytest_plugins = ["pytester", "tests.driver_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED_SCANS = ROOT.parent / "shared" / "data"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from harness.records import Outcome, Point, phase_from_json
-from harness.run.devices import choose_device
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import start_run
 from harness.run.runner import Runner
+from harness.run.usable import usable_device
 from harness.units import GIB, MIB
 from scenarios.catalog import points
 
@@ -36,7 +36,7 @@ def measure(launcher, tmp_path):
     """Run one point of the catalogue: how it ended, and what the device's allocator read in each phase."""
 
     def run(point):
-        device = choose_device("auto")
+        device = usable_device("auto", ROOT)
         runner = Runner(
             run_directory=tmp_path / "run",
             device=device,

@@ -24,6 +24,7 @@ from harness.judge.sealed import edited_in_words, edited_tables
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
 from harness.judge.verdict import Check, FindingKind, Verdict
+from harness.records import PoolKind
 from harness.seal import digest
 
 FITS_FILE = "fits.csv"
@@ -58,6 +59,8 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
     """
     if against is not None:
         policy = with_tolerances(policy)
+    grows = run.manifest.device.pool is PoolKind.GROWN
+    policy = policy.for_run(run.points, grows=grows)
     fits = fit_run(run)
     evidence = Evidence(
         run=run,
@@ -74,8 +77,18 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
     )
     table = fits_table(fits)
     checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
+    if grows:
+        checks = tuple(map(_with_quantum, checks))
     compared = "" if against is None else against.sentence
     return Judgement(Verdict((*checks, *_toothless(checks, policy))), table, policy.source, compared)
+
+
+def _with_quantum(check: Check) -> Check:
+    """A finding about live tensors in a pool that grew: who reads it must know how coarse its readings are."""
+    if check.finding is None or check.rule not in LIMITS or check.meter != "device_in_use":
+        return check
+    quantum = "The pool grew on demand, where a tensor may count as up to twice its bytes; without --memory-growth it is exact."
+    return dataclasses.replace(check, sentence=f"{check.sentence} {quantum}")
 
 
 def _toothless(checks: Sequence[Check], policy: Policy) -> Iterator[Check]:

@@ -1,13 +1,14 @@
 """What a policy can promise, rule by rule: which points, phases and meters, and the limit with its reason."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -53,13 +54,30 @@ class _Rule(_Section):
     phases: Names | None = None
     """None: every phase of the point."""
     meters: Names
+    pool: Literal["reserved", "grown"] | None = None
+    """Only where TensorFlow's pool was taken so (``PoolKind``); None: in either."""
+
+    _grows: bool = PrivateAttr(default=False)
+    """Whether the pool of the run that is judged grew on demand."""
+
+    def for_run(self, *, grows: bool) -> Self:
+        """The same rule, for a run whose pool grew on demand, or was reserved."""
+        rule = self.model_copy()
+        rule._grows = grows
+        return rule
 
     def matches(self, point: Point) -> bool:
         """Whether the rule is about this point."""
         settings = {**point.fixed, **point.parameters}
-        return point.scenario in self.scenarios and all(
-            name in settings and settings[name] == value for name, value in self.where.items()
+        return (
+            point.scenario in self.scenarios
+            and all(name in settings and settings[name] == value for name, value in self.where.items())
+            and self.pool in (None, self._pool_of(point))
         )
+
+    def _pool_of(self, point: Point) -> str:
+        # A point with a device of its own has a limit, and a pool with a limit is reserved.
+        return "grown" if self._grows and point.device_budget_bytes is None else "reserved"
 
     def phases_of(self, point: Point) -> tuple[str, ...]:
         """The phases of the point that the rule is about, in their order."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from harness.errors import RunDirectoryError
-from harness.records import RUN_FILE, SCHEMA_VERSION, Point
+from harness.records import RUN_FILE, SCHEMA_VERSION, Point, PoolKind
 
 MOST_REPEATS = 1000
 """Of one point. What the options of a run take at most; a damaged number must not fill the memory."""
@@ -25,6 +25,8 @@ class Device(BaseModel):
     uuid: StrictStr | None
     memory_bytes: StrictInt = Field(gt=0)
     allocator: StrictStr
+    pool: PoolKind = PoolKind.RESERVED
+    """How TensorFlow took its pool."""
     driver: StrictStr
 
 

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +34,8 @@ RUNS_OWN = "the run's own policy (in run.json)"
 MARKER = "marker of "
 """How the reason of a rule begins that a test's marker has given; the test's name follows."""
 
+_SECTIONS = ("slope", "growth_class", "budget", "leak", "arithmetic")
+
 
 class Policy(BaseModel):
     """The whole file."""
@@ -51,6 +53,8 @@ class Policy(BaseModel):
     """None: nothing is measured again, and every finding stands as it is."""
 
     _source: str = PrivateAttr("the policy")
+    _judged: tuple[bool, tuple[Point, ...]] | None = PrivateAttr(None)
+    """Whether the pool of the run that is judged grew, and its points; None before that is known."""
 
     @property
     def source(self) -> str:
@@ -63,11 +67,25 @@ class Policy(BaseModel):
         policy._source = source
         return policy
 
+    def for_run(self, points: Iterable[Point], *, grows: bool) -> "Policy":
+        """The same policy for a run with these points: rules about another pool than it has, or any of them has, fall away."""
+        own = {section: tuple(rule.for_run(grows=grows) for rule in getattr(self, section)) for section in _SECTIONS}
+        policy = self.model_copy(update=own)
+        policy._judged = grows, tuple(points)
+        return policy
+
     def rules(self) -> Iterator[tuple[str, AnyRule]]:
         """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of the file."""
-        for section in ("slope", "growth_class", "budget", "leak", "arithmetic"):
+        for section in _SECTIONS:
             for number, rule in enumerate(getattr(self, section), start=1):
-                yield f"{section} rule {number}", rule
+                if self._applies(rule):
+                    yield f"{section} rule {number}", rule
+
+    def _applies(self, rule: AnyRule) -> bool:
+        if self._judged is None or rule.pool is None:
+            return True
+        grows, points = self._judged
+        return rule.pool == ("grown" if grows else "reserved") or any(rule.matches(point) for point in points)
 
     def gated_meters(self, point: Point, phase: str) -> tuple[str, ...]:
         """The meters that some rule or tolerance needs in this phase of this point."""

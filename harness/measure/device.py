@@ -19,7 +19,7 @@ def prepare_device(device: dict[str, Any]) -> str:
     """Configure the leased device and start TensorFlow's runtime; gives its name, as ``"CPU:0"``.
 
     The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the environment. A card is
-    capped with a logical device of ``limit_bytes``, or grows on demand when there is no limit (``configure``). Raises
+    capped with a logical device of ``limit_bytes``, or its pool grows when there is no limit (``configure``). Raises
     DeviceUnavailable when TensorFlow does not see the card that the driver has, or not it alone, cannot be told how to
     use it, or when the emulated one has no room here.
 
@@ -55,9 +55,10 @@ def _only(kind: str, named: str) -> Any:  # noqa: ANN401 - tf.config.PhysicalDev
 def configure(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.config.PhysicalDevice has no type stubs
     """Cap a card, or have its pool grow on demand where there is no limit. Raises DeviceUnavailable with TensorFlow's words.
 
-    With a limit the pool is one region of that size from the first tensor on, as on the emulated device: BFC cuts every
-    request out of it to 256 B, and the driver sees the whole pool. Without one the pool grows in steps, which the driver
-    sees too, and a tensor that fills more than half of a step counts as all of it. Device.growth says which it is.
+    With a limit, which a pool that is reserved has too, the pool is one region of that size from the first tensor on, as on
+    the emulated device: BFC cuts every request out of it to 256 B, and the driver sees the whole pool. Its table, 1/32 of the
+    limit, is written into the host's memory then, before the first phase. Without a limit the pool grows in steps, which the
+    driver sees too, and a tensor that fills more than half of a step counts as all of it. PoolKind says which it is.
     """
     try:
         if limit_bytes is None:

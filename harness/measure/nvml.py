@@ -1,12 +1,12 @@
 """One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and what accounting knows.
 
 Whatever the driver does not tell is MeterUnavailable with the reason in words, never 0. Exercised against a library
-built from NVML's header (tests/nvml_stub), beside pynvml, gpustat and nvitop; never on a real card.
+built from NVML's header (harness/pretended), beside pynvml, gpustat and nvitop; never on a real card.
 """
 
 import ctypes
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -17,11 +17,6 @@ from harness import driver
 from harness.errors import DriverRefused, MeterUnavailable
 from harness.units import format_bytes
 
-_COMPUTE_LISTS = (
-    # A client of MPS is in a list of its own (nvml.h).
-    driver.newest(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2),
-    driver.newest(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
-)
 # What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5); learn.microsoft.com, WSL).
 _KERNEL = Path("/proc/sys/kernel/osrelease")
 _WSL = "microsoft"
@@ -75,7 +70,7 @@ class Card:
         except DriverRefused as refusal:
             raise MeterUnavailable(str(refusal)) from refusal
         try:
-            handle, parent = _find(uuid)
+            handle, parent = driver.find(uuid)
             card = cls(handle, parent, driver.memory_source(handle))
             card.used_bytes()
         except (DriverRefused, MeterUnavailable) as refusal:
@@ -117,7 +112,10 @@ class Card:
         """
         try:
             # In both lists a process holds the same memory; it is not counted twice.
-            found = {process.pid: CardProcess(process.pid, _amount(process.usedGpuMemory)) for process in self._listed()}
+            found = {
+                process.pid: CardProcess(process.pid, driver.amount(process.usedGpuMemory))
+                for process in driver.compute_processes(self._handle, self._parent)
+            }
         except DriverRefused as refusal:
             raise MeterUnavailable(f"its processes: {refusal}") from refusal
         return [found[pid] for pid in sorted(found)]
@@ -157,27 +155,13 @@ class Card:
         """Let go of the library."""
         driver.stop()
 
-    def _listed(self) -> Iterator[Any]:
-        for answer in _COMPUTE_LISTS:
-            try:
-                yield from answer(self._handle)
-            except DriverRefused as refusal:
-                if refusal.code not in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                    raise
-                if answer is not _COMPUTE_LISTS[0]:
-                    continue  # no MPS here
-                if self._parent is None:
-                    raise
-                # Under vGPU the list of an instance is not supported (nvml.h); that of the card says whose is whose.
-                yield from _of_instance(self._handle, answer(self._parent))
-
 
 def neighbours_among(found: Sequence[CardProcess], ours: Collection[int]) -> Neighbours:
     """``Card.neighbours``, of a list that was asked for already."""
     if not any(process.pid in ours for process in found):
         return Neighbours(unknown=_why_not_listed(found))
     others = tuple(process for process in found if process.pid not in ours and not _is_started_by(process.pid, ours))
-    return Neighbours(others=others, names=tuple(_name_of(process.pid) for process in others))
+    return Neighbours(others=others, names=tuple(driver.process_name(process.pid) for process in others))
 
 
 def process_bytes(found: Iterable[CardProcess], pid: int) -> int:
@@ -209,43 +193,9 @@ def _under_wsl() -> bool:
         return False
 
 
-def _find(uuid: str) -> tuple[Any, Any]:
-    """Handle of the card or instance, and that of the instance's card."""
-    if not uuid.startswith("MIG-"):
-        return driver.ask(pynvml.nvmlDeviceGetHandleByUUID, uuid), None
-    for card in driver.cards():
-        for instance in driver.instances(card) if driver.in_mig_mode(card) else ():
-            if driver.uuid_of(instance) == uuid:
-                return instance, card
-    raise MeterUnavailable(f"no card here has a MIG instance {uuid}; nvidia-smi -L lists them")
-
-
-def _of_instance(instance: Any, listed: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
-    own = (
-        driver.ask(pynvml.nvmlDeviceGetGpuInstanceId, instance),
-        driver.ask(pynvml.nvmlDeviceGetComputeInstanceId, instance),
-    )
-    return (process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own)
-
-
 def _is_started_by(pid: int, ours: Collection[int]) -> bool:
     """Whether it is in the session of one of ours: each measured child leads one (setsid(2))."""
     try:
         return os.getsid(pid) in ours
     except OSError:  # gone, or not for this user to ask
         return False
-
-
-def _amount(value: int | None) -> int | None:
-    return None if value is None or int(value) == driver.ALL_ONES else int(value)
-
-
-def _name_of(pid: int) -> str:
-    """What a process of this machine calls itself, as far as anyone tells."""
-    try:
-        return str(driver.ask(pynvml.nvmlSystemGetProcessName, pid))
-    except (DriverRefused, UnicodeDecodeError):  # pynvml decodes whatever bytes a process calls itself by
-        try:
-            return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-        except OSError:
-            return "name unknown"

@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "memory_repeats": DEFAULT_REPEATS,
     "memory_device": "auto",
     "memory_device_budget": None,
+    "memory_growth": False,
     "memory_isolation": "auto",
     "memory_host_budget": DEFAULT_HOST_LIMIT_BYTES,
     "memory_timeout": DEFAULT_TIMEOUT_S,
@@ -76,7 +77,13 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "device-budget": {
         "metavar": "SIZE",
         "type": options.device_budget,
-        "help": "limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device, none for a card)",
+        "help": "limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device; of a card what the driver "
+        "says is free, less what CUDA's context and libraries need, reserved at once so that readings are exact)",
+    },
+    "growth": {
+        "action": "store_true",
+        "help": "on a card: have TensorFlow's pool grow on demand instead of reserving it, as most programs do; a tensor may then "
+        "count as up to twice its bytes, and rules with pool = 'grown' apply; not together with a device budget",
     },
     "device": {
         "choices": ("auto", "cpu", "gpu"),

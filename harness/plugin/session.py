@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from harness.errors import UsageError
+from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
 from harness.plugin.options import DEFAULTS, as_typed, settle_options
 from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
-from harness.run.devices import Device, choose_device
+from harness.run.devices import Device
 from harness.run.manifest import (
     claim_run_directory,
     default_run_directory,
@@ -83,6 +84,8 @@ class RunSession:
     """Why the run directory could not be written, once it could not: one sentence for the summary."""
     refused: str = ""
     """Why the workers measured nothing: one sentence, which is an error of usage."""
+    chosen: Device | None = None
+    """The device, once it is known."""
     begun: bool = False
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """The lock of the run directory, and SIGTERM."""
@@ -101,12 +104,13 @@ class RunSession:
             )
         repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
+        check_one_pool(config)
         session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
             session._resume(resume)
-        elif config.getoption("memory_device") == "gpu" or config.getoption("memory_device_budget") is not None:
+        elif can_be_checked(config):
             session.device()
         session.sides = settle_sides(config, resume)
         if asked is not None and not config.getoption("collectonly"):
@@ -200,9 +204,10 @@ class RunSession:
         return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
 
     def device(self) -> Device:
-        """The device that the options choose. Raises UsageError or DeviceUnavailable."""
-        budget_bytes = self.config.getoption("memory_device_budget")
-        return choose_device(self.config.getoption("memory_device")).with_budget(budget_bytes)
+        """The device that the options choose, found out once. Raises UsageError or DeviceUnavailable."""
+        if self.chosen is None:
+            self.chosen = choose_for(self.config, self.directory)
+        return self.chosen
 
     def log_of(self, point: Point, repeat: int) -> str:
         """The log of a run as the user would type it."""
@@ -215,9 +220,13 @@ class RunSession:
 
             check_plan(self.directory, plan.collected)
             return
+        with one_decides(self.config):
+            self._plan(plan)
+
+    def _plan(self, plan: "Plan") -> None:
         device = self.device()
         for point in plan.points:
-            device.with_budget(point.device_budget_bytes)  # one that it cannot have is told before a child is started
+            device.for_point(point)  # a budget that it cannot have is told before a child is started
         if self.sides is None:
             self._start(self.directory, plan, traces=plan.traces, sides={})
             return
@@ -242,6 +251,7 @@ class RunSession:
                 "host_limit_bytes": config.getoption("memory_host_budget"),
                 "timeout_s": config.getoption("memory_timeout"),
                 "device": config.getoption("memory_device"),
+                "growth": config.getoption("memory_growth"),
                 "isolation": config.getoption("memory_isolation"),
                 "preload": list(config.getini("memory_preload")),
                 "traces": traces,
@@ -297,11 +307,6 @@ class RunSession:
 
 SESSION = pytest.StashKey[RunSession]()
 """Where the configuration of a session keeps it."""
-
-
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is one of xdist's workers."""
-    return hasattr(config, "workerinput")
 
 
 def only_distributes(config: pytest.Config) -> bool:

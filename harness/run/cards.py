@@ -20,6 +20,8 @@ class Place:
     memory_bytes: int
     card_uuid: str
     """The card that it is, or is part of."""
+    shares_host_memory: bool = False
+    """It has no memory of its own (the DGX Spark, Jetson)."""
     gpu_instance: int | None = None
     """Number of the GPU instance, on its card; compute instances of one GPU instance share its memory."""
 
@@ -58,7 +60,7 @@ def find_cards() -> Found:
 
 
 def _found() -> Found:
-    version = str(driver.ask(pynvml.nvmlSystemGetDriverVersion))
+    version = driver.version()
     cards, left_out = [], []
     for index in range(int(driver.ask(pynvml.nvmlDeviceGetCount))):
         try:
@@ -82,16 +84,18 @@ def _card(handle: Any) -> CardFound:  # noqa: ANN401 - pynvml is untyped
 
 def _place(handle: Any, card_uuid: str) -> Place:  # noqa: ANN401 - pynvml is untyped
     uuid = driver.uuid_of(handle)
+    shares_host_memory = False
     try:
         memory_bytes = driver.memory(handle, driver.memory_source(handle)).total_bytes
     except DriverRefused as refusal:
         if refusal.code != pynvml.NVML_ERROR_NOT_SUPPORTED:
             raise
-        memory_bytes = host_memory_bytes()  # where card and host share one memory (the DGX Spark, Jetson)
+        memory_bytes, shares_host_memory = host_memory_bytes(), True
     return Place(
         uuid=uuid,
-        name=str(driver.ask(pynvml.nvmlDeviceGetName, handle)),
+        name=driver.name_of(handle),
         memory_bytes=memory_bytes,
+        shares_host_memory=shares_host_memory,
         card_uuid=card_uuid,
         gpu_instance=None if uuid == card_uuid else int(driver.ask(pynvml.nvmlDeviceGetGpuInstanceId, handle)),
     )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
+from harness.records import Point, PoolKind
 from harness.run.environment import host_memory_bytes
+from harness.run.pool import table_bytes
 from harness.units import GIB, MIB, format_bytes
 
 DeviceChoice = Literal["auto", "cpu", "gpu"]
@@ -17,10 +19,20 @@ DEFAULT_EMULATED_BYTES = 3 * GIB
 SMALLEST_BYTES = 16 * MIB
 """Smallest budget taken: TensorFlow's own start-up needs some of it, and the limit is set in whole MiB."""
 
+BFC = "bfc"
+_ALLOCATOR = "TF_GPU_ALLOCATOR"
+_WITHOUT_LIMIT = ("cuda_malloc_async", "cuda_malloc")
+"""Allocators that let a tensor through beyond TensorFlow's limit. Of the first, memory_limit is but the size from which on memory
+is given back (cudaMemPoolAttrReleaseThreshold): 80 MiB went through a limit of 64 (measured)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device to measure on. ``limit_bytes`` is None for a card that is not capped."""
+    """One device to measure on.
+
+    ``limit_bytes`` is None for a card without a budget: a pool that is reserved gets its limit when the card is held
+    (``harness.run.room``), any other has none.
+    """
 
     kind: Literal["emulated", "gpu"]
     name: str
@@ -29,6 +41,11 @@ class Device:
     memory_bytes: int
     limit_bytes: int | None
     driver: str
+    allocator: str = BFC
+    """BFC, or of a card what TF_GPU_ALLOCATOR says instead."""
+    pool: PoolKind = PoolKind.RESERVED
+    shares_host_memory: bool = False
+    """A card without a memory of its own, of which the driver tells nothing."""
     card_uuid: str | None = None
     """The card that it is, or is an instance of."""
     gpu_instance: int | None = None
@@ -41,11 +58,17 @@ class Device:
     def with_budget(self, budget_bytes: int | None) -> "Device":
         """The same device under another budget; the same one when there is none to set.
 
-        Raises UsageError for a budget that the card, or the machine that emulates one, does not have.
+        Raises UsageError for a budget that the card, or the machine that emulates one, does not have, and for one that the
+        allocator would not keep.
         """
         if budget_bytes is None:
             return self
         check_budget(budget_bytes)
+        if self.pool is PoolKind.DRIVER:
+            raise UsageError(
+                f"a device budget of {format_bytes(budget_bytes)} was asked for, but {_ALLOCATOR}={self.allocator} is set, and "
+                "that allocator enforces no limit: what does not fit would pass; unset the variable, or leave the budget out"
+            )
         if self.kind == "gpu" and budget_bytes > self.memory_bytes:
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, "
@@ -57,13 +80,59 @@ class Device:
                 f"memory, which has {format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes
-        equals = tuple(dataclasses.replace(equal, limit_bytes=budget_bytes) for equal in self.equals)
-        return dataclasses.replace(self, memory_bytes=memory_bytes, limit_bytes=budget_bytes, equals=equals)
+        return self._replaced(memory_bytes=memory_bytes, limit_bytes=budget_bytes, pool=PoolKind.RESERVED)
+
+    def with_growth(self) -> "Device":
+        """The same card with a pool that grows on demand. Raises UsageError for a device that has no such pool."""
+        if self.kind == "emulated":
+            raise UsageError(
+                "a pool that grows on demand (--memory-growth) was asked for, but the device is emulated, and its pool is always "
+                f"reserved (the card: {self.driver}); leave the option out"
+            )
+        if self.pool is PoolKind.DRIVER:
+            raise UsageError(
+                f"a pool that grows on demand (--memory-growth) was asked for, but {_ALLOCATOR}={self.allocator} is set, which has "
+                "a pool of its own; unset the variable, or leave the option out"
+            )
+        return self._replaced(pool=PoolKind.GROWN)
+
+    def with_allocator(self, allocator: str) -> "Device":
+        """The same card under another allocator of TensorFlow's. Raises UsageError where that would not keep the card's budget."""
+        if self.kind == "emulated" or allocator == self.allocator:
+            return self
+        limit_bytes, kept = self.limit_bytes, PoolKind.RESERVED if self.pool is PoolKind.DRIVER else self.pool
+        pool = PoolKind.DRIVER if allocator in _WITHOUT_LIMIT else kept
+        equals = tuple(equal.with_allocator(allocator) for equal in self.equals)
+        other = dataclasses.replace(self, allocator=allocator, pool=pool, limit_bytes=None, equals=equals)
+        return other.with_budget(limit_bytes)
+
+    def for_point(self, point: Point) -> "Device":
+        """As the children of a point get it. Raises UsageError for a budget that they cannot have."""
+        return self.with_allocator(point.environment.get(_ALLOCATOR, self.allocator)).with_budget(point.device_budget_bytes)
+
+    def _replaced(self, *, pool: PoolKind, limit_bytes: int | None = None, memory_bytes: int | None = None) -> "Device":
+        """With these on every equal, too; None is what a card without a budget has."""
+        equals = tuple(dataclasses.replace(equal, pool=pool, limit_bytes=limit_bytes) for equal in self.equals)
+        return dataclasses.replace(
+            self, pool=pool, limit_bytes=limit_bytes, memory_bytes=memory_bytes or self.memory_bytes, equals=equals
+        )
 
     @property
-    def growth(self) -> str:
-        """How the allocator takes its pool: of a card without a limit ``"on demand"``, else ``"all at once"``."""
-        return "on demand" if self.kind == "gpu" and self.limit_bytes is None else "all at once"
+    def host_bytes(self) -> int:
+        """Host memory that a child needs for the device alone, beside what it may hold: it is inside its data segment.
+
+        The emulated device is host memory, limited by its own allocator. BFC's table of any pool is host memory, too: of a
+        card's pool that is reserved it is written at once, before the first phase; of one that grows, region by region, up
+        to that of the whole card.
+        """
+        pool_bytes = self.limit_bytes or self.memory_bytes
+        table = 0 if self.pool is PoolKind.DRIVER else table_bytes(pool_bytes)
+        return table + (pool_bytes if self.kind == "emulated" else 0)
+
+    def without(self, place: "Device") -> "Device | None":
+        """The set without one of its devices; None where nothing is left."""
+        left = [each for each in (dataclasses.replace(self, equals=()), *self.equals) if each.uuid != place.uuid]
+        return dataclasses.replace(left[0], equals=tuple(left[1:])) if left else None
 
     def environment(self) -> dict[str, str]:
         """The variables that make TensorFlow use this device and no other."""
@@ -75,7 +144,7 @@ class Device:
                 "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_bytes // MIB),
             }
         # It overrides what the program asks for (TensorFlow's GPU guide), so that no variable of the caller's does.
-        growth = "true" if self.growth == "on demand" else "false"
+        growth = "false" if self.pool is PoolKind.RESERVED else "true"
         return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": growth}
 
     def for_child(self) -> dict[str, Any]:
@@ -140,6 +209,7 @@ def _first_card(environment: Mapping[str, str]) -> Device:
         for place in places
         if place not in equals
     ]
+    allocator = environment.get(_ALLOCATOR) or BFC
     devices = [
         Device(
             kind="gpu",
@@ -148,9 +218,13 @@ def _first_card(environment: Mapping[str, str]) -> Device:
             memory_bytes=place.memory_bytes,
             limit_bytes=None,
             driver=found.driver_version,
+            # Where card and host share one memory, a pool that takes all that is free would take the host's.
+            pool=PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED,
+            shares_host_memory=place.shares_host_memory,
             card_uuid=place.card_uuid,
             gpu_instance=place.gpu_instance,
         )
         for place in equals
     ]
-    return dataclasses.replace(devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal))
+    device = dataclasses.replace(devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal))
+    return device.with_allocator(allocator)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.records import ROWS_FILE, Ending, Outcome, RunEnd, end_from_json
+from harness.records import ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
 from harness.run.child_log import crash_site, last_words, unreported_refusal
 from harness.run.isolation import ChildEnd
 
@@ -26,6 +26,22 @@ def classify(child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_byt
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
     return _name_death(child, where, log, limit_bytes)
+
+
+def end_without_child(point: Point, repeat: int, ending: Ending, *, launcher: str, device: str | None = None) -> RunEnd:
+    """The end of a run whose body was never started."""
+    return RunEnd(
+        point=point.name,
+        repeat=repeat,
+        outcome=ending.outcome,
+        cause=ending.cause,
+        reason=ending.reason,
+        phase=None,
+        exit_code=None,
+        launcher=launcher,
+        duration_s=0.0,
+        device=device or "",
+    )
 
 
 def _name_death(child: ChildEnd, where: str, log: str, limit_bytes: int | None) -> Ending:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, to_json
+from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind, to_json
 from harness.run.devices import Device
 from harness.run.environment import describe_environment, tensorflow_minor
 from harness.seal import SEAL, seal_of
@@ -86,8 +86,8 @@ def start_run(
             "uuid": device.uuid,
             "memory_bytes": device.memory_bytes,
             "limit_bytes": device.limit_bytes,
-            "allocator": _allocator(device),
-            "growth": device.growth,
+            "allocator": device.allocator,
+            "pool": device.pool,
             "driver": device.driver,
             # Any of these may have measured a point; they are of one name and size.
             "equals": [equal.uuid for equal in device.equals],
@@ -111,7 +111,7 @@ def start_run(
 
 def comparability(device: Device) -> dict[str, str]:
     """What two runs must share for their bytes to be compared, beside the scan."""
-    return {"device": _device_in_words(device), "allocator": _allocator(device), "tensorflow": tensorflow_minor()}
+    return {"device": _device_in_words(device), "allocator": device.allocator, "tensorflow": tensorflow_minor()}
 
 
 def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
@@ -179,6 +179,11 @@ def sides_of(path: Path) -> dict[str, Any]:
     return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
 
 
+def device_kind(path: Path) -> str:
+    """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when run.json is damaged."""
+    return str(_read_back(path)["device"]["kind"])
+
+
 def plans_anything(path: Path) -> bool:
     """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
     return bool(_read_back(path)["planned"])
@@ -201,11 +206,8 @@ def _device_in_words(device: Device) -> str:
     if device.kind == "emulated":
         return f"emulated, {format_bytes(device.memory_bytes)}"
     limit = "" if device.limit_bytes is None else f", limited to {format_bytes(device.limit_bytes)}"
-    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}"
-
-
-def _allocator(device: Device) -> str:
-    return "bfc" if device.kind == "emulated" else os.environ.get("TF_GPU_ALLOCATOR", "bfc")
+    growing = ", growing on demand" if device.pool is PoolKind.GROWN else ""
+    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}{growing}"
 
 
 def _now() -> str:

@@ -1,25 +1,27 @@
 """Point -> leased device -> child -> rows. Whatever happens to the child, the point has an end, with a reason."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunDirectoryError
-from harness.records import ROWS_FILE, TRACED_REPEAT, Outcome, Point, RunEnd, to_json
+from harness.errors import DeviceUnavailable, RunDirectoryError
+from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point, RunEnd, to_json
 from harness.run.alone import PAUSES_S, Attempt, measure_alone
 from harness.run.announcing import write_row
 from harness.run.belongings import packages_that_came_along, packages_that_would_shadow
 from harness.run.child_log import last_words
 from harness.run.code import Code
 from harness.run.devices import Device
-from harness.run.ends import classify, exit_in_words, phase_at_death, rows_since
+from harness.run.ends import classify, end_without_child, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
 from harness.run.leases import lease, lease_folder
+from harness.run.room import with_room
 from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 
@@ -59,7 +61,7 @@ class Runner:
     code: Code = field(default_factory=Code)
     """The packages under test, where they may not be just those that Python finds."""
     host_limit_bytes: int
-    """What a child may hold besides the emulated device."""
+    """What a child may hold besides the device's own share of host memory (``Device.host_bytes``)."""
     timeout_s: float
     meters: tuple[str, ...] = METERS
     traced_meters: tuple[str, ...] = TRACED_METERS
@@ -67,6 +69,8 @@ class Runner:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     lease_folder: Path = field(default_factory=lease_folder)
     """Where the devices' locks are; all runs of the machine share it."""
+    with_room: Callable[[Device], Device] = with_room
+    """What gives the held card its limit, by what the driver says is free on it."""
     pauses_s: tuple[float, ...] = PAUSES_S
     """Before each further attempt at a run that was not alone on the device."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -92,7 +96,7 @@ class Runner:
         return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
 
     def _measure_once(self, point: Point, repeat: int) -> Attempt:
-        device = self.device.with_budget(point.device_budget_bytes)
+        device = self.device.for_point(point)
         failed = self._prepare(point, repeat)
         if failed is not None:
             return self._close(failed, []), []
@@ -100,19 +104,19 @@ class Runner:
         rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
-        with lease(device, self.lease_folder) as (device, inherited):  # from here on the one that is held
-            sampler, note = self.sampling.address()
-            job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
-            order = ChildOrder(
-                job={**job, "sampler": sampler, "sampler_note": note},
-                environment={**self.environment, **point.environment, **device.environment(), **QUIET},
-                folder=self.root,
-                log=log,
-                timeout_s=self.timeout_s,
-                allocator_wait_s=ALLOCATOR_WAIT_S,
-                inherited=inherited,
-            )
-            child = self.launcher.run(order)
+        left: Device | None = device
+        while left is not None:
+            with lease(left, self.lease_folder) as (held, inherited):
+                try:
+                    device = self.with_room(held)  # from here on the one that is held, and what it has room for
+                except DeviceUnavailable as reason:
+                    full, left = (held, str(reason)), left.without(held)
+                    continue
+                child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
+                break
+        else:  # no child is started: the loader would be blamed for what somebody else holds
+            absent = Ending(Outcome.SKIPPED, "device", full[1])
+            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full[0].uuid), []), []
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
@@ -127,8 +131,22 @@ class Runner:
             launcher=self.launcher.name,
             duration_s=child.duration_s,
             device=device.uuid or "",
+            device_limit_bytes=device.limit_bytes,
         )
         return self._close(end, own), own
+
+    def _order(self, point: Point, repeat: int, device: Device, rows: Path, log: Path, inherited: tuple[int, ...]) -> ChildOrder:
+        sampler, note = self.sampling.address()
+        job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
+        return ChildOrder(
+            job={**job, "sampler": sampler, "sampler_note": note},
+            environment={**self.environment, **point.environment, **device.environment(), **QUIET},
+            folder=self.root,
+            log=log,
+            timeout_s=self.timeout_s,
+            allocator_wait_s=ALLOCATOR_WAIT_S,
+            inherited=inherited,
+        )
 
     def close(self) -> None:
         """End the sampler. Children are gone already, and the launchers are their opener's."""
@@ -154,17 +172,9 @@ class Runner:
         if child.exit_code == 0 and not child.timed_out:
             self._prepared.add(what)
             return None
-        return RunEnd(
-            point=point.name,
-            repeat=repeat,
-            outcome=Outcome.ERROR,
-            cause="preparation",
-            reason=f"its input could not be prepared: {_why_not_prepared(child, _read_log(log, logged_bytes))}",
-            phase=None,
-            exit_code=child.exit_code,
-            launcher=self.preparer.name,
-            duration_s=child.duration_s,
-        )
+        why = f"its input could not be prepared: {_why_not_prepared(child, _read_log(log, logged_bytes))}"
+        failed = end_without_child(point, repeat, Ending(Outcome.ERROR, "preparation", why), launcher=self.preparer.name)
+        return dataclasses.replace(failed, exit_code=child.exit_code, duration_s=child.duration_s)
 
     def _job(
         self, point: Point, repeat: int, device: Device, rows: Path, *, body: str | None, prepare: str | None
@@ -188,8 +198,7 @@ class Runner:
             # from the root what would hide the root's own.
             "kept_out": list(packages_that_came_along() if point.path else packages_that_would_shadow(self.root)),
             "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
-            # The emulated device is host memory too, and is limited by its own allocator.
-            "host_limit_bytes": self.host_limit_bytes + (device.limit_bytes or 0 if device.kind == "emulated" else 0),
+            "host_limit_bytes": self.host_limit_bytes + device.host_bytes,
         }
 
     def _import_paths(self, point: Point) -> list[str]:

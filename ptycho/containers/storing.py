@@ -11,6 +11,7 @@ import tensorflow as tf
 from ptycho.arguments import photons
 from ptycho.containers.inputs import Arguments
 from ptycho.formats.container import OPTIONAL_KEYS, SCALE_KEY, read_container
+from ptycho.slicer import gathered
 from ptycho.sources import GroupedArray, GroupSource, Images, Indices
 from ptycho.writing import npz_path, write_stacks
 
@@ -32,7 +33,7 @@ class DeviceImages(GroupSource):
 
     def read(self, groups: Indices, out: Images) -> None:
         """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
-        out[:] = tf.gather(self._tensor, groups).numpy()
+        out[:] = gathered(self._tensor, groups)
 
 
 def save_container(path: str | PathLike[str], stacks: Mapping[str, GroupSource], given: Mapping[str, Any]) -> None:

@@ -53,8 +53,8 @@ def figures(repeats: int, workspace: Path) -> dict[str, float]:
 
 def detection(folder: Path) -> dict[str, float]:
     """Percent of spikes of 20, 5 and 1 ms in which the driver was asked, by the driver's own log, and the sampler's CPU share."""
-    building: Any = importlib.import_module("tests.nvml_stub.building")
-    control: Any = importlib.import_module("tests.nvml_stub.control")
+    building: Any = importlib.import_module("harness.pretended.building")
+    control: Any = importlib.import_module("harness.pretended.control")
     stub = building.build(folder / "stub", building.header())
     driver = control.StubControl.create(folder / "driver", stub.functions)
     card = driver.add_device("GPU-aaaa", total_bytes=40 * GIB, used_bytes=MIB)

@@ -12,7 +12,7 @@ from ptycho.loader import LazyPtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from scenarios.bodies import scans
-from scenarios.bodies.loading import consume, declare
+from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
 
 CHUNK_FRAMES = 4
@@ -105,7 +105,13 @@ def _group_raw(raw: RawData, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN
 
 def _consume_targets(container: LazyPtychoDataContainer, batch_size: int) -> int:
     batches = container.as_dataset(batch_size, shuffle=True, seed=0, prefetch=0, targets=True)
-    return consume(inputs for inputs, _ in batches)
+    return consume(_taken_inputs(batch) for batch in batches)
+
+
+def _taken_inputs(batch: Any) -> Any:  # noqa: ANN401 - nested tensors; TensorFlow ships no types
+    """The inputs of a batch whose targets were on the device, too."""
+    inputs, _ = taken(batch)
+    return inputs
 
 
 def _all_seen(images: int, parameters: Mapping[str, Any]) -> None:

@@ -15,10 +15,10 @@ from harness.errors import HarnessError
 from harness.judge.verdict import ExitCode
 from harness.plugin.options import DEFAULT_HOST_LIMIT_BYTES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S
 from harness.records import ROWS_FILE, RUN_FILE, Point
-from harness.run.devices import choose_device
 from harness.run.isolation import Launcher, SpawnLauncher, open_launcher
 from harness.run.manifest import end_run, start_run
 from harness.run.runner import Runner
+from harness.run.usable import usable_device
 from scenarios.catalog import points
 from scenarios.detector.plants import Plant
 from scenarios.detector.seen import Seen, seen_in
@@ -80,7 +80,7 @@ class Detector:
     def clean(self, chosen: str, name: str) -> Seen:
         """Measure what ``chosen`` names by a runner, as the plug-in does, and judge it."""
         run = self.out / "runs" / name
-        device, own = choose_device("auto"), _chosen(chosen)
+        device, own = usable_device("auto", self.root), _chosen(chosen)
         run.mkdir(parents=True, exist_ok=True)
         start_run(
             run,

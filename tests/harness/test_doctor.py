@@ -8,7 +8,8 @@ import pytest
 from harness import doctor
 from harness.__main__ import main
 from harness.doctor import GATED, TRACE, Examination, MeterCheck, examine
-from harness.run.devices import emulated_device
+from harness.doctor_words import pool_in_words
+from harness.run.devices import Device, emulated_device
 
 MIB = 1024 * 1024
 
@@ -75,6 +76,60 @@ def test_the_table_shows_what_was_asked_and_what_was_read(examination, monkeypat
     said = capsys.readouterr().out
     assert "32.0 MiB" in said
     assert "have found all that was allocated" in said
+
+
+CARD = Device(kind="gpu", name="A100", uuid="GPU-0", memory_bytes=40 * 1024 * MIB, limit_bytes=None, driver="560.1")
+
+
+def expected(device, meter, phase, limit_bytes=None):
+    (found,) = [one for one in doctor.expectations(device, limit_bytes) if (one.meter, one.phase) == (meter, phase)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("device", "error_bytes", "is_found"),
+    [
+        (CARD, 1024, True),
+        (CARD, 1025, False),
+        (CARD, -1025, False),
+        (CARD.with_growth(), MIB - 256 + 1024, True),
+        (CARD.with_growth(), MIB - 256 + 1025, False),
+        (CARD.with_growth(), -1024, True),
+        (CARD.with_growth(), -1025, False),
+    ],
+)
+def test_only_a_pool_that_grows_may_read_up_to_twice_the_amount(device, error_bytes, is_found):
+    """1 MiB: 1 KiB to either side where it is reserved; where it grows, a chunk of less than 2 MiB is handed out whole."""
+    assert expected(device, "device_in_use", "device_small").allows(error_bytes) is is_found
+
+
+def test_of_a_reserved_pool_the_driver_sees_the_whole_and_no_tensor_in_it():
+    """So that is asked for: its limit, which is there before the first phase. Of one that grows, what is taken for a tensor."""
+    whole = expected(CARD, "nvml_process", "device_large", 3 * 1024 * MIB)
+    grown = expected(CARD.with_growth(), "nvml_process", "device_large")
+
+    assert (whole.asked_bytes, whole.level, whole.allows(-2 * MIB), whole.allows(-2 * MIB - 1)) == (
+        3 * 1024 * MIB,
+        True,
+        True,
+        False,
+    )
+    assert (grown.asked_bytes, grown.level, grown.allows(400 * MIB)) == (32 * MIB, False, True)
+
+
+def test_the_table_says_how_the_pool_was_taken(examination):
+    """With its size, where it has one."""
+    assert pool_in_words(emulated_device("a test"), examination) == ("reserved, 3.0 GiB, out of which every tensor is cut to 256 B")
+    assert pool_in_words(CARD.with_growth(), examination).startswith("grows on demand, so that a tensor may count as up to twice")
+    assert pool_in_words(CARD.with_allocator("cuda_malloc_async"), examination) == (
+        "the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), without a limit"
+    )
+
+
+def test_growth_and_a_budget_do_not_go_together(capsys):
+    """A mistake of usage, before anything is looked for."""
+    assert main(["doctor", "--growth", "--device-budget", "1GiB"]) == 2
+    assert capsys.readouterr().err.startswith("harness: --growth was given together with --device-budget 1.0 GiB, but a pool")
 
 
 def blind(check: MeterCheck) -> MeterCheck:

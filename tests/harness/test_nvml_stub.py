@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.nvml_stub import control as stub
-from tests.nvml_stub.control import StubControl
+from harness.pretended import control as stub
+from harness.pretended.control import StubControl
 
 MIB, GIB = 1024**2, 1024**3
 
@@ -160,7 +160,7 @@ def test_spikes_are_seen_exactly_while_they_last(driver, pynvml_says):
     driver.script_spikes(card, spikes)
     looks = pynvml_says(
         "import time, sys; sys.path.insert(0, '')\n"
-        "from tests.nvml_stub.control import StubControl\n"
+        "from harness.pretended.control import StubControl\n"
         "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\n"
         "c = StubControl.open(); origin = c.start_spikes(c.state.devices[0]); answer = []\n"
         "while time.monotonic_ns() < origin + 200_000_000:\n"

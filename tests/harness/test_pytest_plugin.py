@@ -330,6 +330,7 @@ def test_every_option_is_explained_by_help(sweep):
         "--memory-repeats=N",
         "--memory-no-trace",
         "--memory-device-budget=SIZE",
+        "--memory-growth",
         "--memory-device={auto,cpu,gpu}",
         "--memory-timeout=SECONDS",
     ):
@@ -344,3 +345,87 @@ def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, 
     assert result.ret == 3
     result.stderr.fnmatch_lines(["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"])
     assert not (pytester.path / "out").exists()
+
+
+ASKED = """
+from pathlib import Path
+import harness.run.usable
+from harness.errors import DeviceUnavailable
+
+def ask(device, folder):
+    with Path(folder, "asked").open("a") as file:
+        file.write("x")
+    raise DeviceUnavailable(f"TensorFlow sees no GPU although the driver has {device.name}")
+
+harness.run.usable.check_tensorflow = ask
+harness.run.usable.cuda_major_of_tensorflow = lambda: None
+"""
+
+
+@pytest.fixture
+def blind_sweep(sweep, pytester, driver, nvml_stub, monkeypatch):
+    """The sweep where the driver has a card that TensorFlow does not see; each time that it is asked is noted."""
+    driver.add_device("GPU-0", name="A100", total_bytes=40 * 1024**3)
+    for name, value in driver.environment(nvml_stub.library).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makeconftest(FAKE_RUNNER + ASKED)
+    return sweep
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_auto_takes_the_emulated_device_where_tensorflow_does_not_see_the_card(blind_sweep, pytester, workers):
+    """It is found out once, whoever finds it out, and run.json says why; the run goes on with the same device."""
+    blind_sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace", *workers)
+    device = manifest(pytester)["device"]
+
+    assert device["kind"] == "emulated"
+    assert device["driver"] == "unavailable: TensorFlow sees no GPU although the driver has A100"
+    assert len(ends(pytester)) == 4
+    assert (pytester.path / "asked").read_text() == "x"
+
+
+def test_a_session_that_measures_nothing_does_not_ask_tensorflow(blind_sweep, pytester):
+    """It takes seconds, and the plug-in is active in everybody's sessions."""
+    blind_sweep("-k", "something_else").assert_outcomes(passed=1, deselected=12)
+
+    assert not (pytester.path / "asked").exists()
+
+
+def test_a_card_that_is_insisted_on_and_not_seen_measures_nothing_and_exits_with_3(blind_sweep, pytester):
+    """Before anything is collected."""
+    result = blind_sweep("--memory-device", "gpu", "--memory-out", "out", "-n", "2")
+
+    assert result.ret == 3
+    result.stderr.fnmatch_lines(["*--memory-device gpu: TensorFlow sees no GPU although the driver has A100; nothing*"])
+    assert not (pytester.path / "out").exists()
+
+
+def test_growth_and_a_budget_are_a_mistake_of_usage(sweep):
+    """Named as they were typed."""
+    result = sweep("--memory-growth", "--memory-device-budget", "1GiB")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--memory-growth was given together with --memory-device-budget 1.0 GiB, but a pool*"])
+
+
+def test_growth_without_a_card_is_a_mistake_of_usage(sweep):
+    """The emulated device has no such pool."""
+    result = sweep("--memory-growth", "--memory-device", "cpu")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*but the device is emulated, and its pool is always reserved*"])
+
+
+def test_an_allocator_that_keeps_no_limit_is_refused_with_a_budget(sweep, pytester, driver, nvml_stub, monkeypatch):
+    """Before anything is measured, or TensorFlow is asked."""
+    driver.add_device("GPU-0", name="A100", total_bytes=40 * 1024**3)
+    for name, value in {**driver.environment(nvml_stub.library), "TF_GPU_ALLOCATOR": "cuda_malloc_async"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makeconftest(FAKE_RUNNER + ASKED)
+    result = sweep("--memory-device", "gpu", "--memory-device-budget", "1GiB")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*TF_GPU_ALLOCATOR=cuda_malloc_async is set, and that allocator enforces no limit*"])
+    assert not (pytester.path / "asked").exists()

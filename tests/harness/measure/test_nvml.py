@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml_stub import control as stub
-from tests.nvml_stub.control import StubControl
+from harness.pretended import control as stub
+from harness.pretended.control import StubControl
 
 MIB, GIB = 1024**2, 1024**3
 GPU = "GPU-00000000-0000-4000-8000-000000000000"
@@ -20,7 +20,7 @@ from pathlib import Path
 from harness.errors import MeterUnavailable
 from harness.measure import nvml
 from harness.measure.nvml import Card, process_bytes
-from tests.nvml_stub.control import StubControl
+from harness.pretended.control import StubControl
 driver = StubControl.open()
 def said(function, *arguments):
     try:

@@ -12,9 +12,9 @@ from harness.measure.cardspan import CardPhase, CardSpan, Edge
 from harness.measure.meters.base import MeterContext
 from harness.measure.meters.nvml import NvmlMeter, card_readings
 from harness.measure.samplerline import SamplerLine
+from harness.pretended.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 from harness.records import Quality
 from harness.run.sampling import Sampling
-from tests.nvml_stub.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 
 MIB = 1024 * 1024
 USED = "nvmlDeviceGetMemoryInfo_v2"

@@ -78,7 +78,7 @@ class NeighbourMeter:
 
 def appear_on_the_card(device):
     """Become the first process that the stub driver lists on its only card; leave the others as they are."""
-    from tests.nvml_stub.control import StubControl
+    from harness.pretended.control import StubControl
 
     card = StubControl.open().state.devices[0]
     card.processes[0].pid, card.processes[0].used_bytes, card.processes[0].running = os.getpid(), 40 << 20, 1
@@ -88,7 +88,7 @@ def appear_on_the_card(device):
 
 def see_the_neighbour_off(memory, parameters):
     """One phase; the neighbour's process, the second on the card, ends after it."""
-    from tests.nvml_stub.control import StubControl
+    from harness.pretended.control import StubControl
 
     with memory.phase("look"):
         pass

@@ -107,6 +107,7 @@ def test_a_neighbour_that_the_driver_lists_disturbs(
         prepare_device=f"{CHILDREN}:appear_on_the_card",
         environment=driver_environment,
         lease_folder=tmp_path,
+        with_room=lambda device: device,  # the driver is in the children's environment alone
         pauses_s=(0.0, 0.0),
         sampling=Sampling(environment=driver_environment),
     )

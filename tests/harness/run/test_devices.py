@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from harness.errors import UsageError
+from harness.pretended.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, StubControl
+from harness.records import Point, PoolKind
 from harness.run.cards import CardFound, Place, visible_places
 from harness.run.devices import Device, check_budget, choose_device, emulated_device
 from harness.units import GIB, MIB
-from tests.nvml_stub.control import LIB_RM_VERSION_MISMATCH, ON, StubControl
 
 
 def card(uuid="GPU-aaaa"):
@@ -52,12 +53,90 @@ def test_a_card_is_selected_by_uuid_and_keeps_its_size_under_a_budget():
     assert (device.memory_bytes, device.limit_bytes) == (40 * GIB, 1 * GIB)
 
 
-@pytest.mark.parametrize(("budget_bytes", "growth", "forced"), [(None, "on demand", "true"), (GIB, "all at once", "false")])
-def test_a_card_without_a_budget_grows_and_one_with_a_budget_is_taken_at_once(budget_bytes, growth, forced):
-    """Set in the child's environment, where it overrides whatever the caller has there."""
-    device = card().with_budget(budget_bytes)
+@pytest.mark.parametrize(
+    ("device", "pool", "forced"),
+    [
+        (card(), PoolKind.RESERVED, "false"),
+        (card().with_budget(GIB), PoolKind.RESERVED, "false"),
+        (card().with_growth(), PoolKind.GROWN, "true"),
+        (card().with_growth().with_budget(GIB), PoolKind.RESERVED, "false"),  # a point's own budget
+    ],
+)
+def test_a_pool_is_reserved_unless_it_was_asked_to_grow(device, pool, forced):
+    """Set in the child's environment, where it overrides whatever the caller has there; a budget is always reserved."""
+    assert (device.pool, device.environment()["TF_FORCE_GPU_ALLOW_GROWTH"]) == (pool, forced)
 
-    assert (device.growth, device.environment()["TF_FORCE_GPU_ALLOW_GROWTH"]) == (growth, forced)
+
+def test_the_plan_knows_no_limit_of_a_pool_that_is_reserved():
+    """What is free differs from card to card and from child to child; it is asked for when a card is held."""
+    assert card().limit_bytes is None
+    assert card().with_growth().limit_bytes is None
+
+
+def test_growth_holds_for_every_card_of_the_set():
+    """Whichever is leased."""
+    device = dataclasses.replace(card(), equals=(card("GPU-bbbb"),)).with_growth()
+
+    assert [equal.pool for equal in device.equals] == [PoolKind.GROWN]
+
+
+@pytest.mark.parametrize("allocator", ["cuda_malloc_async", "cuda_malloc"])
+def test_a_budget_and_an_allocator_that_keeps_none_do_not_go_together(allocator):
+    """Whether the run has it, or a point that brings its own variable or its own budget."""
+    refused = rf"TF_GPU_ALLOCATOR={allocator} is set, and that allocator enforces no limit"
+    own_pool = card().with_allocator(allocator)
+    point = Point(scenario="s", body="b:b", parameters={}, phases=())
+
+    assert (own_pool.allocator, own_pool.pool, own_pool.limit_bytes) == (allocator, PoolKind.DRIVER, None)
+    assert own_pool.for_point(point) == own_pool
+    for refuse in (
+        lambda: own_pool.with_budget(GIB),
+        lambda: card().with_budget(GIB).with_allocator(allocator),
+        lambda: own_pool.for_point(dataclasses.replace(point, device_budget_bytes=GIB)),
+        lambda: card().with_budget(GIB).for_point(dataclasses.replace(point, environment={"TF_GPU_ALLOCATOR": allocator})),
+    ):
+        with pytest.raises(UsageError, match=refused):
+            refuse()
+    with pytest.raises(UsageError, match="has a pool of its own; unset the variable"):
+        own_pool.with_growth()
+
+
+def test_a_point_may_bring_bfc_back():
+    """Then it has a pool that can be reserved, and capped."""
+    point = Point(
+        scenario="s", body="b:b", parameters={}, phases=(), environment={"TF_GPU_ALLOCATOR": "bfc"}, device_budget_bytes=GIB
+    )
+
+    device = card().with_allocator("cuda_malloc_async").for_point(point)
+
+    assert (device.allocator, device.pool, device.limit_bytes) == ("bfc", PoolKind.RESERVED, GIB)
+
+
+def test_the_emulated_device_is_bfc_whatever_the_variable_says():
+    """It is about cards alone."""
+    device = emulated_device("no driver")
+
+    assert device.with_allocator("cuda_malloc_async") == device
+
+
+@pytest.mark.parametrize(
+    ("device", "host_bytes"),
+    [
+        (card().with_budget(32 * GIB), GIB),
+        (card().with_growth(), 40 * GIB // 32),
+        (dataclasses.replace(card(), pool=PoolKind.DRIVER), 0),
+        (emulated_device("no driver").with_budget(512 * MIB), 512 * MIB + 16 * MIB),
+    ],
+)
+def test_a_child_gets_host_memory_for_the_table_of_its_pool(device, host_bytes):
+    """A thirty-second: of the budget, or of the whole card where the pool grows; none where the allocator is not BFC."""
+    assert device.host_bytes == host_bytes
+
+
+def test_an_emulated_device_does_not_grow():
+    """The sentence has the reason why it is no card."""
+    with pytest.raises(UsageError, match=r"always reserved \(the card: unavailable: no driver\); leave the option out"):
+        emulated_device("no driver").with_growth()
 
 
 def test_a_budget_holds_for_every_card_of_the_set():
@@ -93,13 +172,13 @@ import json
 from harness.run.devices import choose_device
 device = choose_device("auto").with_budget(None)
 print(json.dumps([device.kind, device.name, device.uuid, device.memory_bytes, device.driver,
-                  [equal.uuid for equal in device.equals], list(device.left_out)]))
+                  [equal.uuid for equal in device.equals], list(device.left_out), device.pool, device.allocator]))
 """
 
 
 @pytest.fixture
 def chosen(driver_environment, project_root):
-    """What a fresh process with the stub driver chooses: kind, name, UUID, memory, driver, equals, what was left out."""
+    """What a fresh process with the stub driver chooses: what ``FIND`` prints, in its order."""
 
     def chosen(**variables):
         environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")} | variables
@@ -119,7 +198,7 @@ def test_the_first_card_is_chosen_with_its_equals_and_the_rest_is_named(driver, 
         driver.add_device(f"GPU-{number}", name=name, total_bytes=size_bytes)
     driver.add_device("GPU-4", name="A100", total_bytes=40 * GIB, lost=1)
     driver.state.devices[1].bus_id = b"00000000:00:00.0"
-    kind, name, uuid, memory_bytes, version, equals, left_out = chosen()
+    kind, name, uuid, memory_bytes, version, equals, left_out, *_ = chosen()
 
     assert (kind, name, uuid, memory_bytes, version) == ("gpu", "A100", "GPU-1", 40 * GIB, "575.57.08")
     assert equals == ["GPU-0"]
@@ -133,17 +212,41 @@ def test_the_instances_of_a_divided_card_are_devices(driver, chosen):
     card = driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB, unprivileged=1)
     for number, size_bytes in enumerate((5 * GIB, 5 * GIB, 10 * GIB)):
         driver.add_instance(card, f"MIG-{number}", name="A100 MIG", total_bytes=size_bytes)
-    _, name, uuid, memory_bytes, _, equals, left_out = chosen()
+    _, name, uuid, memory_bytes, _, equals, left_out, *_ = chosen()
 
     assert (name, uuid, memory_bytes, equals) == ("A100 MIG", "MIG-0", 5 * GIB, ["MIG-1"])
     assert [sentence.split(" ")[0] for sentence in left_out] == ["MIG-2"]
 
 
 def test_a_card_that_shares_the_hosts_memory_has_as_much_as_the_host(driver, chosen):
-    """Its driver supports no memory query."""
+    """Its driver supports no memory query. Its pool grows: one that takes all that is free would take the host's."""
     driver.add_device(total_bytes=GIB, unified=1)
+    found = chosen()
 
-    assert chosen()[3] == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert found[3] == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert found[7] == PoolKind.GROWN
+
+
+def test_a_name_that_is_no_utf8_is_shown_all_the_same(driver, chosen):
+    """With the replacement character where a byte cannot be read."""
+    driver.add_device("GPU-0", total_bytes=GIB).name = b"\xff card"
+
+    assert chosen()[:3] == ["gpu", "\N{REPLACEMENT CHARACTER} card", "GPU-0"]
+
+
+def test_a_driver_that_finds_nothing_at_its_start_has_found_no_card(driver, chosen):
+    """No name was asked for yet, so none is spoken of."""
+    driver.fail("nvmlInitWithFlags", NOT_FOUND)
+
+    assert chosen()[4] == "unavailable: the NVIDIA driver found no card here (NVML: Not Found)"
+
+
+def test_the_allocator_is_that_of_the_environment(driver, chosen):
+    """Every card of the set has it; an empty variable is none."""
+    driver.add_device("GPU-0", total_bytes=GIB)
+
+    assert chosen(TF_GPU_ALLOCATOR="cuda_malloc_async")[7:] == [PoolKind.DRIVER, "cuda_malloc_async"]
+    assert chosen(TF_GPU_ALLOCATOR="")[7:] == [PoolKind.RESERVED, "bfc"]
 
 
 def test_an_old_driver_has_cards_too(old_nvml_stub, tmp_path, chosen):

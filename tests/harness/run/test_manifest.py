@@ -8,9 +8,10 @@ import pytest
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
-from harness.run.devices import emulated_device
+from harness.run.devices import Device, emulated_device
 from harness.run.manifest import claim_run_directory, end_run, make_run_directory, plans_anything, start_run
 from harness.seal import seal_of
+from harness.units import GIB
 
 POINT = Point(
     scenario="loading",
@@ -20,6 +21,8 @@ POINT = Point(
     phases=("open",),
     expected=Outcome.DEVICE_OOM,
 )
+
+CARD = Device(kind="gpu", name="H100", uuid="GPU-0", memory_bytes=80 * GIB, limit_bytes=None, driver="575.57")
 
 
 def start(path, points=(POINT,), swept=None):
@@ -107,3 +110,22 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunDirectoryError, match="cannot be made"):
         start(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("device", "words", "pool"),
+    [
+        (CARD, "H100, 80.0 GiB", "reserved"),
+        (CARD.with_budget(3 * GIB), "H100, 80.0 GiB, limited to 3.0 GiB", "reserved"),
+        (CARD.with_growth(), "H100, 80.0 GiB, growing on demand", "grown"),
+        (CARD.with_allocator("cuda_malloc_async"), "H100, 80.0 GiB", "driver"),  # told apart by the key's allocator
+        (emulated_device("no driver"), "emulated, 3.0 GiB", "reserved"),
+    ],
+)
+def test_runs_with_another_pool_are_not_comparable(tmp_path, device, words, pool):
+    """The key has the card's size, its budget, and whether it grows; run.json says how the pool is taken."""
+    start_run(tmp_path / "run", points=[POINT], repeats=2, device=device, command="c", root=Path(), settings={})
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+
+    assert (written["comparability"]["device"], written["device"]["pool"]) == (words, pool)
+    assert written["comparability"]["allocator"] == device.allocator

@@ -1,12 +1,17 @@
 """The runner with real children: known bytes are found, deaths are rows, the sweep goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from harness.records import Outcome, phase_from_json
-from harness.run.ends import ends_of
-from harness.units import MIB
+from harness.errors import DeviceUnavailable
+from harness.records import Outcome, Point, phase_from_json
+from harness.run.devices import Device, emulated_device
+from harness.run.ends import ends_of, rows_since
+from harness.run.isolation import ChildEnd
+from harness.run.manifest import start_run
+from harness.units import GIB, MIB
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
 
@@ -84,3 +89,81 @@ def test_a_point_has_variables_of_its_own_but_not_the_devices(runner, measure):
 
     assert end.outcome is Outcome.OK, end.reason
     assert found == {"TF_NUM_INTEROP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+LOOK = Point(scenario="look", body="tests.harness.run.children:nothing_at_all", parameters={}, phases=())
+
+
+def planned_for(runner, project_root):
+    start_run(runner.run_directory, points=[LOOK], repeats=1, device=runner.device, command="t", root=project_root, settings={})
+    return runner
+
+
+def test_a_held_device_without_room_is_a_skipped_run_with_the_reason(make_runner, project_root):
+    """No child is started, and the sweep goes on; the sentence is that of whoever looked."""
+
+    def full(device):
+        raise DeviceUnavailable("A100 is full")
+
+    runner = planned_for(make_runner(with_room=full), project_root)
+    end = runner.measure(LOOK, 0)
+
+    assert (end.outcome, end.cause, end.reason, end.exit_code) == (Outcome.SKIPPED, "device", "A100 is full", None)
+    assert [row["kind"] for row in rows_since(runner.run_directory / "rows.jsonl", 0)] == ["end"]
+
+
+def test_the_limit_that_a_run_had_is_in_its_end(make_runner, project_root):
+    """It is the one that was found when the device was held, not that of the plan."""
+    held = replace(emulated_device("a test"), limit_bytes=256 * MIB)
+    runner = planned_for(
+        make_runner(with_room=lambda _: held, meters=(), prepare_device="tests.harness.run.children:use_device_as_it_is"),
+        project_root,
+    )
+    end = runner.measure(LOOK, 0)
+
+    assert (end.outcome, end.device_limit_bytes) == (Outcome.OK, 256 * MIB)
+    assert ends_of(runner.run_directory) == [end]
+
+
+class _Order:
+    """A launcher that keeps the order for a child, and starts none."""
+
+    name = "none"
+
+    def run(self, order):
+        self.order = order
+        return ChildEnd(exit_code=0, timed_out=False, duration_s=0.0)
+
+    def close(self):
+        pass
+
+
+def test_a_capped_card_leaves_the_whole_host_budget_to_the_child(make_runner, project_root, tmp_path):
+    """56 GiB of the card and 2 GiB of the host: the table of the pool is 1.75 GiB; the watchdog has the same limit."""
+    card = Device(kind="gpu", name="H100", uuid="GPU-0", memory_bytes=80 * GIB, limit_bytes=56 * GIB, driver="stub")
+    launcher = _Order()
+    settings = {"device": card, "launcher": launcher, "host_limit_bytes": 2 * GIB, "lease_folder": tmp_path}
+    planned_for(make_runner(with_room=lambda held: held, **settings), project_root).measure(LOOK, 0)
+
+    assert launcher.order.job["host_limit_bytes"] == 2 * GIB + 56 * GIB // 32
+    assert launcher.order.watchdog(1)._limit_bytes == 2 * GIB + 56 * GIB // 32
+
+
+def test_a_run_goes_to_a_card_that_has_room(make_runner, project_root, tmp_path):
+    """The first of two is full; where both are, the run is skipped."""
+    other = Device(kind="gpu", name="H100", uuid="GPU-1", memory_bytes=80 * GIB, limit_bytes=None, driver="stub")
+    card = replace(other, uuid="GPU-0", equals=(other,))
+    full = {"GPU-0"}
+
+    def room(device):
+        if device.uuid in full:
+            raise DeviceUnavailable(f"{device.uuid} is full")
+        return device
+
+    settings = {"device": card, "launcher": _Order(), "lease_folder": tmp_path, "with_room": room}
+    runner = planned_for(make_runner(**settings), project_root)
+    assert (runner.measure(LOOK, 0).device, runner.launcher.order.environment["CUDA_VISIBLE_DEVICES"]) == ("GPU-1", "GPU-1")
+    full.add("GPU-1")
+    end = runner.measure(LOOK, 0)
+
+    assert (end.outcome, end.reason) == (Outcome.SKIPPED, "GPU-1 is full")

@@ -1,14 +1,18 @@
-"""Fixtures: the stub driver, built once for the whole session, and a control file for each test."""
+"""Fixtures: the stub driver and the pretended card, built once for the session, and a control file for each test."""
 
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.nvml_stub.building import LIBRARY, Stub, StubUnavailableError, build, header, load
-from tests.nvml_stub.control import StubControl
+from harness.pretended.building import LIBRARY, Stub, build, header, load
+from harness.pretended.card import Card, cached_card
+from harness.pretended.compiling import DoesNotCompileError, StubUnavailableError
+from harness.pretended.control import StubControl
+from harness.pretended.machine import Machine, make_machine
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +30,8 @@ def build_stub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stub]:
                 if (folder / LIBRARY).exists():
                     return load(folder, nvml_h, old_library=old_library)
                 return build(folder, nvml_h, old_library=old_library)
+        except DoesNotCompileError:
+            raise
         except StubUnavailableError as reason:
             pytest.skip(str(reason))
 
@@ -56,3 +62,29 @@ def driver(nvml_stub: Stub, tmp_path: Path) -> Iterator[StubControl]:
 def driver_environment(driver: StubControl, nvml_stub: Stub) -> dict[str, str]:
     """The whole environment of a child that has this driver."""
     return {**os.environ, **driver.environment(nvml_stub.library)}
+
+
+@pytest.fixture(scope="session")
+def pretended_card(tmp_path_factory: pytest.TempPathFactory) -> Card:
+    """The libraries of a pretended card, built once; the workers of xdist share them. Skips where they cannot be built."""
+    base = tmp_path_factory.getbasetemp()
+    try:
+        return cached_card(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    except DoesNotCompileError:
+        raise
+    except StubUnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def machine(pretended_card: Card, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """``machine(cards=1, total_bytes=...)``: pretended cards of this test's own."""
+    made: list[Machine] = []
+
+    def make(**settings: Any) -> Machine:
+        made.append(make_machine(tmp_path / f"machine{len(made)}", pretended_card, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.control.close()

@@ -4,17 +4,10 @@
 #define NVML_NO_UNVERSIONED_FUNC_DEFS /* both names of a function with versions are exported */
 #include <nvml.h>
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <strings.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "control.h"
+#include "driver.h"
 #include "functions.h"
 
 static control_state *control;
@@ -27,18 +20,8 @@ static uint64_t now_ns(void) {
 }
 
 static nvmlReturn_t map_control(void) {
-    if (control) return NVML_SUCCESS;
-    const char *path = getenv("NVML_STUB_CONTROL");
-    int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (file < 0) return NVML_ERROR_DRIVER_NOT_LOADED;
-    struct stat status;
-    void *memory = MAP_FAILED;
-    if (fstat(file, &status) == 0 && (size_t)status.st_size == sizeof(control_state))
-        memory = mmap(NULL, sizeof(control_state), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    close(file);
-    if (memory == MAP_FAILED || ((control_state *)memory)->magic != STUB_MAGIC) return NVML_ERROR_DRIVER_NOT_LOADED;
-    control = memory;
-    return NVML_SUCCESS;
+    if (!control) control = map_control_file(NULL);
+    return control ? NVML_SUCCESS : NVML_ERROR_DRIVER_NOT_LOADED;
 }
 
 /* Count the call, take its time, and say whether it fails before it has begun. */
@@ -232,6 +215,13 @@ EXPORT(nvmlDeviceGetUUID, (nvmlDevice_t device, char *uuid, unsigned int length)
     FIND(device);
     return give(uuid, length, at.instance ? at.instance->uuid : at.card->uuid);
 }
+EXPORT(nvmlDeviceGetCudaComputeCapability, (nvmlDevice_t device, int *major, int *minor), (device, major, minor)) {
+    FIND(device);
+    if (!major || !minor) return NVML_ERROR_INVALID_ARGUMENT;
+    *major = (int)at.card->compute_capability / 10;
+    *minor = (int)at.card->compute_capability % 10;
+    return NVML_SUCCESS;
+}
 EXPORT(nvmlDeviceGetPciInfo_v3, (nvmlDevice_t device, nvmlPciInfo_t *pci), (device, pci)) {
     FIND(device);
     if (!pci) return NVML_ERROR_INVALID_ARGUMENT;
@@ -265,7 +255,8 @@ static nvmlReturn_t look(nvmlDevice_t device, uint64_t *total, uint64_t *reserve
     *total = at.instance ? at.instance->total_bytes : at.card->total_bytes;
     *reserved = at.instance ? at.instance->reserved_bytes : at.card->reserved_bytes;
     *used = at.instance ? at.instance->used_bytes : at.card->used_bytes;
-    if (*used != UINT64_MAX) *used += spike_bytes(at.card);
+    if (*used == UINT64_MAX) return NVML_SUCCESS;
+    *used += spike_bytes(at.card) + arena_bytes(at.card, at.instance ? (uint64_t)(at.instance - at.card->instances) + 1 : 0);
     return NVML_SUCCESS;
 }
 
@@ -291,6 +282,7 @@ EXPORT(nvmlDeviceGetMemoryInfo, (nvmlDevice_t device, nvmlMemory_t *memory), (de
     for (uint64_t i = 0; i < at.card->process_count; i++) {                                               \
         const process_state *process = &at.card->processes[i];                                            \
         if (!process->running || process->kind != wanted || (own && process->instance != own)) continue;  \
+        if (ended(process)) continue;                                                                     \
         if (seen < room && infos) {                                                                       \
             infos[seen].pid = (unsigned int)process->pid;                                                 \
             infos[seen].usedGpuMemory = process->used_bytes;                                              \
@@ -406,7 +398,7 @@ EXPORT(nvmlDeviceGetAccountingStats, (nvmlDevice_t device, unsigned int pid, nvm
         if (process->pid != pid || !process->accounted_bytes) continue;
         memset(stats, 0, sizeof *stats);
         stats->maxMemoryUsage = process->accounted_bytes;
-        stats->isRunning = (unsigned int)process->running;
+        stats->isRunning = process->running && !ended(process);
         return NVML_SUCCESS;
     }
     return NVML_ERROR_NOT_FOUND;

@@ -1,27 +1,20 @@
 """The control file of the stub driver: what it answers, what it refuses, and what it was asked.
 
-The file is one ``Control`` structure, mapped by the test, by every child and by the library at once; a value that is
-set here is the library's next answer. The structures below are the only description of its layout: the C declarations
-are printed from them (``c_declarations``) when the library is built.
+The file is one ``Control`` structure (layout.py), mapped by the test, by every child and by the library at once; a value
+that is set here is the library's next answer.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import mmap
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-MAGIC = 0x4E564D4C_53545542
-MOST_DEVICES = 8
-MOST_PROCESSES = 64
-MOST_INSTANCES = 8
-MOST_SPIKES = 2048
-MOST_FUNCTIONS = 640
-MOST_CALLS = 1 << 16
-"""Of all functions together: so many calls are kept with their time, the rest is only counted."""
+from harness.pretended.layout import MAGIC, MOST_CALLS, MOST_SPIKES, Control, Device, Function, Instance, Process, Spike
 
 VARIABLE = "NVML_STUB_CONTROL"
 """Names the control file to the library; without it there is no driver."""
@@ -35,118 +28,6 @@ OFF, ON, ABSENT = 0, 1, 2
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE = 3, 4, 6, 7
 DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, LIB_RM_VERSION_MISMATCH, UNKNOWN = 9, 13, 15, 18, 999
 """nvmlReturn_t, nvml.h."""
-
-_U64 = ctypes.c_uint64
-
-
-class Process(ctypes.Structure):
-    """One process with a context on the device."""
-
-    _fields_ = (
-        ("pid", _U64),
-        ("used_bytes", _U64),
-        ("kind", _U64),
-        ("instance", _U64),  # 0: none, else 1 + its index
-        ("running", _U64),
-        ("accounted_bytes", _U64),  # maxMemoryUsage; 0: not accounted
-        ("name", ctypes.c_char * 128),
-    )
-
-
-class Instance(ctypes.Structure):
-    """One MIG device: a compute instance in a GPU instance of its own."""
-
-    _fields_ = (
-        ("uuid", ctypes.c_char * 96),
-        ("name", ctypes.c_char * 96),
-        ("gpu_instance", _U64),
-        ("compute_instance", _U64),
-        ("total_bytes", _U64),
-        ("reserved_bytes", _U64),
-        ("used_bytes", _U64),
-    )
-
-
-class Spike(ctypes.Structure):
-    """So many bytes more in use, from ``start_ns`` after the origin, for ``length_ns``."""
-
-    _fields_ = (("start_ns", _U64), ("length_ns", _U64), ("extra_bytes", _U64))
-
-
-class Device(ctypes.Structure):
-    """One card. Version 2 of the memory query tells ``used_bytes``, version 1 ``used_bytes + reserved_bytes``."""
-
-    _fields_ = (
-        ("uuid", ctypes.c_char * 96),
-        ("name", ctypes.c_char * 96),
-        ("bus_id", ctypes.c_char * 32),
-        ("total_bytes", _U64),
-        ("reserved_bytes", _U64),
-        ("used_bytes", _U64),
-        ("lost", _U64),  # every call about the device answers GPU_IS_LOST
-        ("unified", _U64),  # no memory of its own: memory queries answer NOT_SUPPORTED
-        ("mig", _U64),
-        ("unprivileged", _U64),  # the whole of a card in MIG mode answers NO_PERMISSION
-        ("accounting", _U64),
-        ("instance_count", _U64),
-        ("process_count", _U64),
-        ("spike_origin_ns", _U64),  # of CLOCK_MONOTONIC; 0: no spikes yet
-        ("spike_count", _U64),
-        ("instances", Instance * MOST_INSTANCES),
-        ("processes", Process * MOST_PROCESSES),
-        ("spikes", Spike * MOST_SPIKES),
-    )
-
-
-class Function(ctypes.Structure):
-    """One function of the library: how it fails, and how often it was called."""
-
-    _fields_ = (
-        ("fault", _U64),  # nvmlReturn_t; 0: none
-        ("faults_left", _U64),
-        ("delay_us", _U64),
-        ("calls", _U64),
-        ("busy_ns", _U64),
-        ("last_ns", _U64),
-    )
-
-
-class Call(ctypes.Structure):
-    """One call, at ``at_ns`` of CLOCK_MONOTONIC; a row that nobody wrote has ``at_ns`` 0."""
-
-    _fields_ = (("at_ns", _U64), ("function", _U64))
-
-
-class Control(ctypes.Structure):
-    """The whole file."""
-
-    _fields_ = (
-        ("magic", _U64),
-        ("driver_version", ctypes.c_char * 80),
-        ("library_version", ctypes.c_char * 80),
-        ("cuda_version", _U64),
-        ("device_count", _U64),
-        ("call_count", _U64),
-        ("devices", Device * MOST_DEVICES),
-        ("functions", Function * MOST_FUNCTIONS),
-        ("calls", Call * MOST_CALLS),
-    )
-
-
-def c_declarations() -> str:
-    """The structures as C; every field is 8 bytes wide or a multiple of it, so that both sides agree without padding."""
-    lines = ["#include <stdint.h>", f"#define STUB_MAGIC {MAGIC:#x}ull"]
-    lines += [f"#define {name} {value}" for name, value in globals().items() if name.startswith("MOST_")]
-    for structure in (Process, Instance, Spike, Device, Function, Call, Control):
-        lines.append("typedef struct {")
-        for name, kind in structure._fields_:
-            length = f"[{kind._length_}]" if issubclass(kind, ctypes.Array) else ""
-            element = kind._type_ if issubclass(kind, ctypes.Array) else kind
-            word = {_U64: "uint64_t", ctypes.c_char: "char"}.get(element, element.__name__.lower() + "_state")
-            lines.append(f"    {word} {name}{length};")
-        lines.append(f"}} {structure.__name__.lower()}_state;")
-        lines.append(f'_Static_assert(sizeof({structure.__name__.lower()}_state) == {ctypes.sizeof(structure)}, "layout");')
-    return "\n".join(lines) + "\n"
 
 
 class StubControl:
@@ -182,12 +63,13 @@ class StubControl:
     def add_device(self, uuid: str = "", *, name: str = "NVIDIA Stub A100", total_bytes: int, **fields: int) -> Device:
         """One more card; ``fields`` are those of ``Device``. Setting fields of what is returned changes the answers."""
         index = self.state.device_count
-        device = self.state.devices[index]
+        device: Device = self.state.devices[index]
         device.uuid = (uuid or f"GPU-{index:08x}-0000-4000-8000-000000000000").encode()
         device.name = name.encode()
         device.bus_id = f"00000000:{index + 1:02X}:00.0".encode()
         device.total_bytes = total_bytes
         device.mig = ABSENT
+        device.compute_capability = 80
         for field, value in fields.items():
             setattr(device, field, value)
         self.state.device_count = index + 1
@@ -196,7 +78,7 @@ class StubControl:
     def add_instance(self, device: Device, uuid: str = "", *, name: str = "", total_bytes: int, used_bytes: int = 0) -> Instance:
         """One more MIG device of a card, which is in MIG mode from now on."""
         index = device.instance_count
-        instance = device.instances[index]
+        instance: Instance = device.instances[index]
         instance.uuid = (uuid or f"MIG-{index:08x}-0000-5000-8000-{device.uuid.decode()[4:12]:0>12}").encode()
         instance.name = (name or f"{device.name.decode()} MIG 1g.5gb").encode()
         instance.gpu_instance, instance.compute_instance = 7 + index, 0
@@ -207,13 +89,14 @@ class StubControl:
 
     def add_process(self, device: Device, pid: int, used_bytes: int, *, name: str = "", **fields: int) -> Process:
         """One more process on the card; ``fields`` are those of ``Process`` (kind, instance, running, accounted_bytes)."""
-        index = device.process_count
-        process = device.processes[index]
-        process.pid, process.used_bytes, process.running, process.kind, process.instance = pid, used_bytes, 1, COMPUTE, 0
-        process.name = name.encode()
-        for field, value in fields.items():
-            setattr(process, field, value)
-        device.process_count = index + 1
+        with self._alone():
+            index = device.process_count
+            process: Process = device.processes[index]
+            process.pid, process.used_bytes, process.running, process.kind, process.instance = pid, used_bytes, 1, COMPUTE, 0
+            process.name = name.encode()
+            for field, value in fields.items():
+                setattr(process, field, value)
+            device.process_count = index + 1
         return process
 
     def script_spikes(self, device: Device, spikes: Iterable[tuple[int, int, int]], *, origin_ns: int = 0) -> None:
@@ -250,11 +133,11 @@ class StubControl:
 
     def calls(self, function: str) -> int:
         """How often ``function`` was called, by all processes together."""
-        return self._function(function).calls
+        return int(self._function(function).calls)
 
     def busy_ns(self, function: str) -> int:
         """Time spent in ``function``, by all processes together."""
-        return self._function(function).busy_ns
+        return int(self._function(function).busy_ns)
 
     def call_times_ns(self, function: str) -> list[int]:
         """When it was called, CLOCK_MONOTONIC; the first ``MOST_CALLS`` calls of all functions together are kept."""
@@ -282,5 +165,13 @@ class StubControl:
         with contextlib.suppress(BufferError):  # a test still holds a structure: its end will unmap it
             self._memory.close()
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no process of the pretended CUDA driver takes a place in the list."""
+        with self.path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _function(self, name: str) -> Function:
-        return self.state.functions[self.functions[name]]
+        function: Function = self.state.functions[self.functions[name]]
+        return function

@@ -1,0 +1,84 @@
+"""A machine with pretended cards: a control file for a built card, and the environment that brings a process onto it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.pretended.card import Card
+from harness.pretended.control import ON, StubControl
+from harness.pretended.layout import MOST_DEVICES, Device
+from harness.units import GIB, format_bytes
+
+DEFAULT_BYTES = 8 * GIB
+"""Size of a pretended card; chosen: a small card of today, twice what the largest point of the catalogue takes."""
+SMALLEST_BYTES = GIB
+"""Smallest card; chosen: below it TensorFlow leaves so little for its pool that it refuses to start."""
+ARENA = "PRETENDED_CARD_ARENA"
+"""Names the folder of the unlinked files that hold the memory of cards; without it, the control file's own."""
+NAME = "Pretended A100"
+"""Names of pretended cards begin with its first word, by which runs on them are told apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Pretended cards that the processes of ``environment`` share."""
+
+    card: Card
+    control: StubControl
+    devices: tuple[Device, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a process needs when it is started."""
+        folder = str(self.control.path.parent)
+        return {**self.control.environment(self.card.nvml), ARENA: folder}
+
+
+def make_machine(
+    folder: Path,
+    card: Card,
+    *,
+    cards: int = 1,
+    total_bytes: int | Sequence[int] = DEFAULT_BYTES,
+    name: str = NAME,
+    reserved_bytes: int = 0,
+    context_bytes: int = 0,
+) -> Machine:
+    """``cards`` pretended cards whose control file is ``folder/control``; ``folder`` is made where it is not there.
+
+    ``total_bytes`` is the size of each, or a size for each. ``reserved_bytes`` is what the driver keeps of each card,
+    ``context_bytes`` what every process takes of it beside its allocations. Accounting is on. The folder must be on a
+    disk: in tmpfs, memory of the cards counts as the host's. Raises UsageError for cards that cannot be had.
+    """
+    sizes = [total_bytes] * cards if isinstance(total_bytes, int) else list(total_bytes)
+    if not 1 <= cards <= MOST_DEVICES or len(sizes) != cards:
+        raise UsageError(
+            f"{cards} pretended cards with {len(sizes)} sizes were asked for; write 1 to {MOST_DEVICES}, one size each"
+        )
+    too_small = [size for size in sizes if size < SMALLEST_BYTES]
+    if too_small:
+        raise UsageError(
+            f"a pretended card of {format_bytes(too_small[0])} was asked for; the smallest is {format_bytes(SMALLEST_BYTES)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    control = StubControl.create(folder.resolve() / "control", card.functions)
+    devices = [
+        control.add_device(
+            _uuid(control.path.parent, index),
+            name=name,
+            total_bytes=size,
+            reserved_bytes=reserved_bytes,
+            context_bytes=context_bytes,
+            accounting=ON,
+        )
+        for index, size in enumerate(sizes)
+    ]
+    return Machine(card=card, control=control, devices=tuple(devices))
+
+
+def _uuid(folder: Path, index: int) -> str:
+    """Of the machine and of the card: the same again where a folder is made again, another one elsewhere, for leases' sake."""
+    digest = hashlib.sha256(bytes(folder)).hexdigest()
+    return f"GPU-{index:08x}-{digest[:4]}-4{digest[4:7]}-8000-{digest[7:19]}"

@@ -1,0 +1,108 @@
+"""What a held card has room for, as the stub driver tells it to a fresh process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.pretended.control import GPU_IS_LOST, NOT_SUPPORTED
+from harness.run.pool import CONTEXT_BYTES
+from harness.units import GIB, MIB
+
+LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
+"""Of a card of compute capability 8.0, as the stub's."""
+
+ASK = """
+import json, sys
+from harness.errors import DeviceUnavailable
+from harness.run.devices import choose_device
+from harness.run.room import with_room
+device = choose_device("gpu")
+growth, budget_bytes = json.loads(sys.argv[1])
+device = device.with_growth() if growth else device.with_budget(budget_bytes)
+try:
+    found = with_room(device)
+    print(json.dumps([found.pool, found.limit_bytes]))
+except DeviceUnavailable as reason:
+    print(json.dumps(str(reason)))
+"""
+
+
+@pytest.fixture
+def room(driver_environment, project_root):
+    """Pool and limit of the first card, or the reason why it has no room."""
+
+    def room(*, growth=False, budget_bytes=None):
+        environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")}
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, json.dumps([growth, budget_bytes])],
+            env=environment,
+            cwd=project_root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return room
+
+
+def test_a_reserved_pool_is_what_is_free_less_what_is_left(driver, room):
+    """What the driver keeps for itself is not free."""
+    driver.add_device("GPU-0", total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=GIB)
+
+    assert room() == ["reserved", 39 * GIB - 500 * MIB - LEFT_BYTES]
+
+
+def test_a_card_whose_capability_is_unknown_gets_the_smallest_pool(driver, room):
+    """The most that any capability leaves."""
+    driver.add_device("GPU-0", total_bytes=40 * GIB)
+    driver.fail("nvmlDeviceGetCudaComputeCapability", NOT_SUPPORTED)
+
+    assert room() == ["reserved", 40 * GIB - CONTEXT_BYTES - 1800 * MIB]
+
+
+def test_a_budget_and_a_pool_that_grows_keep_what_they_have(driver, room):
+    """A budget is its own limit, and a pool that grows has none."""
+    driver.add_device("GPU-0", total_bytes=40 * GIB)
+
+    assert room(budget_bytes=GIB) == ["reserved", GIB]
+    assert room(growth=True) == ["grown", None]
+
+
+@pytest.mark.parametrize(
+    ("budget_bytes", "needed_bytes", "asked"),
+    [(None, 16 * MIB, "the smallest pool needs 16.0 MiB"), (4 * GIB, 4 * GIB, "the device budget needs 4.0 GiB")],
+)
+def test_a_card_is_full_one_byte_below_what_is_needed(driver, room, budget_bytes, needed_bytes, asked):
+    """The sentence has what is free, what is needed, and who is on the card with how much."""
+    card = driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB)
+    left_bytes = LEFT_BYTES if needed_bytes > 2 * GIB else CONTEXT_BYTES + 225 * MIB
+    driver.add_process(card, 4711, 3 * GIB, name="python3")
+    card.used_bytes = 40 * GIB - left_bytes - needed_bytes
+    assert room(budget_bytes=budget_bytes) == ["reserved", needed_bytes]
+    card.used_bytes += 1
+    said = room(budget_bytes=budget_bytes)
+
+    assert said.startswith("A100 (GPU-0) has ")
+    assert f"; {asked}, and " in said
+    assert "On the card: process 4711 (python3, 3.0 GiB). End what fills it" in said
+
+
+def test_a_full_card_without_a_list_says_that_nobody_is_listed(driver, room):
+    """As in a container."""
+    driver.add_device("GPU-0", total_bytes=GIB, used_bytes=GIB)
+
+    assert "the driver lists no process on it" in room()
+
+
+def test_a_card_that_tells_nothing_has_no_room(driver, room):
+    """Unknown is not free: a card that is lost between the plan and its lease."""
+    driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB)
+    driver.fail("nvmlDeviceGetHandleByUUID", GPU_IS_LOST)
+
+    assert room().startswith("what is free on A100 (GPU-0) cannot be told: the card has fallen off the bus")
