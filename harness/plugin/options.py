@@ -87,7 +87,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "device": {
         "choices": ("auto", "cpu", "gpu"),
-        "help": "auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU (default: auto)",
+        "help": "auto: the first NVIDIA card that has room and that TensorFlow can use, or without one TensorFlow's GPU allocator "
+        "emulated on the CPU, saying why; gpu insists on a card, and exits with 3 where there is none to use (default: auto)",
     },
     "isolation": {
         "choices": ("auto", "zygote", "spawn"),
