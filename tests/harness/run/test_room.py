@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from tests.nvml_stub.control import GPU_IS_LOST
 
 from harness.run.pool import CONTEXT_BYTES
 from harness.units import GIB, MIB
-from tests.nvml_stub.control import GPU_IS_LOST
 
 LEFT_BYTES = CONTEXT_BYTES + 1800 * MIB
 """Of a card whose compute capability nobody tells, as the stub's."""
