@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.pretended.card import Card
+from harness.pretended.card import Card, cached_card, locked
 from harness.pretended.control import ON, StubControl
 from harness.pretended.layout import MOST_DEVICES, Device
+from harness.records import PRETENDED
 from harness.units import GIB, format_bytes
 
 DEFAULT_BYTES = 8 * GIB
@@ -17,7 +18,7 @@ SMALLEST_BYTES = GIB
 """Smallest card; chosen: below it TensorFlow leaves so little for its pool that it refuses to start."""
 ARENA = "PRETENDED_CARD_ARENA"
 """Names the folder of the unlinked files that hold the memory of cards; without it, the control file's own."""
-NAME = "Pretended A100"
+NAME = f"{PRETENDED} A100"
 """Names of pretended cards begin with its first word, by which runs on them are told apart."""
 
 
@@ -76,6 +77,20 @@ def make_machine(
         for index, size in enumerate(sizes)
     ]
     return Machine(card=card, control=control, devices=tuple(devices))
+
+
+def cached_machine(base: Path | None = None) -> Machine:
+    """The user's own machine: as many cards as there can be, all alike, on the card of the cache (``base``), made once.
+
+    All sessions of the user share it, as they would share true cards: a session takes a lease of each card it measures on.
+    """
+    card = cached_card(base)
+    folder = card.folder.with_name(f"{card.folder.name}.machine")
+    with locked(folder.parent):
+        if not (folder / "control").exists():
+            return make_machine(folder, card, cards=MOST_DEVICES)
+        control = StubControl.open(folder / "control")
+    return Machine(card=card, control=control, devices=tuple(control.state.devices[: control.state.device_count]))
 
 
 def _uuid(folder: Path, index: int) -> str:

@@ -105,11 +105,13 @@ class Runner:
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
         left: Device | None = device
+        left_out: list[str] = []
         while left is not None:
             with lease(left, self.lease_folder) as (held, inherited):
                 try:
                     device = self.with_room(held)  # from here on the one that is held, and what it has room for
                 except DeviceUnavailable as reason:
+                    left_out.append(str(reason))
                     full, left = (held, str(reason)), left.without(held)
                     continue
                 child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
@@ -132,6 +134,7 @@ class Runner:
             duration_s=child.duration_s,
             device=device.uuid or "",
             device_limit_bytes=device.limit_bytes,
+            left_out=tuple(left_out),
         )
         return self._close(end, own), own
 
