@@ -112,13 +112,13 @@ class Runner:
                     device = self.with_room(held)  # from here on the one that is held, and what it has room for
                 except DeviceUnavailable as reason:
                     left_out.append(str(reason))
-                    full, left = (held, str(reason)), left.without(held)
+                    full, left = held, left.without(held)
                     continue
                 child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
                 break
         else:  # no child is started: the loader would be blamed for what somebody else holds
-            absent = Ending(Outcome.SKIPPED, "device", full[1])
-            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full[0].uuid), []), []
+            absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
+            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full.uuid), []), []
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
