@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from tests.nvml_stub.control import GPU_IS_LOST
 
 from harness.pretended.control import GPU_IS_LOST, NOT_SUPPORTED
 from harness.run.pool import CONTEXT_BYTES
