@@ -52,7 +52,10 @@ def gathered(tensor: tf.Tensor, groups: npt.NDArray[np.int64], *, channel_count:
     Of the last extent only the first ``channel_count``, or all.
     """
     batch = _gather_on(tensor.device, channel_count)(tf.convert_to_tensor(tensor), tf.constant(groups, tf.int64))
-    return np.asarray(memoryview(batch))
+    # Copied before the operation runs, without a rendezvous, into memory as that of any other batch on the host; what a function
+    # gives back on the host is in pinned memory, whose pool grows by regions.
+    with tf.device("CPU:0"):
+        return np.asarray(memoryview(tf.identity(batch)))
 
 
 @functools.cache
@@ -69,9 +72,7 @@ def _gather_on(device: str, channel_count: int | None) -> Callable[..., tf.Tenso
         # Without a device operations run on the first card, and a complete tensor of another card is taken there.
         with tf.device(device):
             batch = tf.gather(tensor, groups)
-            batch = batch if channel_count is None else batch[..., :channel_count]
-        with tf.device("CPU:0"):
-            return tf.identity(batch)
+            return batch if channel_count is None else batch[..., :channel_count]
 
     signature = [tf.TensorSpec(None, tf.float32), tf.TensorSpec([None], tf.int64)]
     concrete: Callable[..., tf.Tensor] = tf.function(gather, input_signature=signature).get_concrete_function()
