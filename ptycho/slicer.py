@@ -1,8 +1,9 @@
 """Batches of tensors that lie on a card: gathered there, so that the host never has more of them than a batch.
 
 A function of tf.data runs on the host. A tensor on a card that it captures is copied to the host as a complete stack when the
-dataset is made and again by its iterator, and every batch is then gathered out of that copy. Measured on TensorFlow 2.21,
-where 65.5 MB of images took 131 MB of host memory.
+dataset is made and again by its iterator, and every batch is then gathered out of that copy: 65.5 MB of images took 131 MB.
+Gathered here, an epoch takes a batch of the card and a batch of the host, and 35 B of the host at most for each image (100 to
+2,000 of them). Both measured with TensorFlow 2.21 on a pretended card.
 """
 
 import functools
