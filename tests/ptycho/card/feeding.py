@@ -4,7 +4,6 @@ import functools
 import gc
 import weakref
 
-import numpy as np
 import tensorflow as tf
 
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
@@ -64,6 +63,22 @@ def traced_over(container):
     return [float(total()) for _ in range(2)]
 
 
+def beside(container):
+    """A thread gathers 320 batches ahead while this one slices and copies others: the numbers of groups that both saw."""
+    stack = container.X
+    wrong = 0
+    seen = set()
+    dataset = container.as_dataset(BATCH, shuffle=True, seed=3, prefetch=4, repeat=20)
+    for step, (images, _) in enumerate(dataset):
+        first = step % (GROUPS - BATCH)
+        numbers = stack[first : first + BATCH, 0, 0, 0].numpy()
+        with tf.device("CPU:0"):
+            copied = tf.identity(tf.gather(stack, [first, first + 1], axis=0)[:, 0, 0, 0]).numpy()
+        wrong += list(numbers) != list(range(first, first + BATCH)) or list(copied) != [first, first + 1]
+        seen |= {int(number) for number in images[:, 0, 0, 0].numpy()}
+    return {"wrong": wrong, "steps": step + 1, "are_all_seen": seen == set(range(GROUPS))}
+
+
 def lives():
     """Bytes on the card while a dataset, its iterator and nobody holds a container that has been let go."""
     gc.collect()
@@ -108,7 +123,6 @@ if __name__ == "__main__":
     lazy = LazyPtychoDataContainer(*given)
     dataset = functools.partial(on_card.as_dataset, BATCH, shuffle=True, seed=3, prefetch=0)
     values(dataset())
-    stored = np.empty_like(given[0])
     result = {
         "placed": [device_of(on_card.X), device_of(on_host.X)],
         "same": {name: same_as_on_the_host(on_card, on_host, **settings) for name, settings in SETTINGS.items()},
@@ -118,6 +132,7 @@ if __name__ == "__main__":
         "streamed": made_and_consumed(functools.partial(lazy.as_dataset, BATCH, prefetch=0)),
         "traced": traced_over(on_card),
         "ahead": {count: ahead(lazy, count) for count in (1, 3)},
+        "beside": beside(on_card),
         "lives": lives(),
     }
     report(result)
