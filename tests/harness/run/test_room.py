@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from harness.pretended.control import GPU_IS_LOST
+from harness.pretended.control import FUNCTION_NOT_FOUND, GPU_IS_LOST
 from harness.run.pool import CONTEXT_BYTES
 from harness.units import GIB, MIB
 
-LEFT_BYTES = CONTEXT_BYTES + 1800 * MIB
-"""Of a card whose compute capability nobody tells, as the stub's."""
+LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
+"""Of a card of compute capability 8.0, as the stub's are."""
 
 ASK = """
 import json, sys
@@ -56,6 +56,14 @@ def test_a_reserved_pool_is_what_is_free_less_what_is_left(driver, room):
     driver.add_device("GPU-0", total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=GIB)
 
     assert room() == ["reserved", 39 * GIB - 500 * MIB - LEFT_BYTES]
+
+
+def test_most_is_left_where_the_compute_capability_is_unknown(driver, room):
+    """As by a driver that is too old to be asked."""
+    driver.add_device("GPU-0", total_bytes=40 * GIB)
+    driver.fail("nvmlDeviceGetCudaComputeCapability", FUNCTION_NOT_FOUND)
+
+    assert room() == ["reserved", 40 * GIB - CONTEXT_BYTES - 1800 * MIB]
 
 
 def test_a_budget_and_a_pool_that_grows_keep_what_they_have(driver, room):
