@@ -16,7 +16,12 @@ DRIVER_ALONE, WITH_TENSORFLOW = "driver", "tensorflow"
 
 def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> None:
     """Declare the options, and the command, which prints with ``tell``."""
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu", "pretended"),
+        default="auto",
+        help="default: %(default)s; pretended (experimental): TensorFlow's own GPU device over a stub of the driver",
+    )
     parser.add_argument(
         "--device-budget",
         metavar="SIZE",

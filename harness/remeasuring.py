@@ -116,7 +116,8 @@ def root_of(manifest: Manifest, directory: Path) -> Path:
 def device_of(manifest: Manifest) -> Device:
     """The device that the settings of a run mean here. Raises DeviceUnavailable or UsageError."""
     # Not what "auto" would mean now, but what it meant.
-    device = choose_device("cpu" if manifest.device.kind == "emulated" else "gpu")
+    pretended = manifest.settings.get("device") == "pretended"
+    device = choose_device("cpu" if manifest.device.kind == "emulated" else "pretended" if pretended else "gpu")
     if manifest.settings.get("growth"):
         return device.with_growth()
     return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))

@@ -5,6 +5,8 @@ dataset is made and again by its iterator, and every batch is then gathered out 
 where 65.5 MB of images took 131 MB of host memory.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,9 +49,30 @@ class Slicer:
 def gathered(tensor: tf.Tensor, groups: npt.NDArray[np.int64], *, channel_count: int | None = None) -> npt.NDArray[np.float32]:
     """The rows ``groups`` (b,) of ``tensor`` (B, ..., C), gathered where it lies; memory of TensorFlow's on the host.
 
-    Without a device of its own an operation runs on the first card, and takes a complete tensor of another one there.
+    Of the last extent only the first ``channel_count``, or all.
     """
-    with tf.device(tensor.device):
-        batch = tf.gather(tensor, groups)[..., :channel_count]
-    with tf.device("CPU:0"):
-        return np.asarray(memoryview(tf.identity(batch)))
+    batch = _gather_on(tensor.device, channel_count)(tf.convert_to_tensor(tensor), tf.constant(groups, tf.int64))
+    return np.asarray(memoryview(batch))
+
+
+@functools.cache
+def _gather_on(device: str, channel_count: int | None) -> Callable[..., tf.Tensor]:
+    """A function of a tensor on ``device`` and group numbers; it is traced once and holds no tensor.
+
+    A function, because each of its calls has a rendezvous of its own. Single operations that run eagerly on a GPU share one,
+    in which an argument from the host can reach the same operation of another thread (tensorflow/tensorflow issue 62778).
+    Batches are gathered in threads of tf.data: seen with TensorFlow 2.21 beside a user's loop were a slice with arguments of
+    the other thread, a crash, and a thread that waited for ever.
+    """
+
+    def gather(tensor: tf.Tensor, groups: tf.Tensor) -> tf.Tensor:
+        # Without a device operations run on the first card, and a complete tensor of another card is taken there.
+        with tf.device(device):
+            batch = tf.gather(tensor, groups)
+            batch = batch if channel_count is None else batch[..., :channel_count]
+        with tf.device("CPU:0"):
+            return tf.identity(batch)
+
+    signature = [tf.TensorSpec(None, tf.float32), tf.TensorSpec([None], tf.int64)]
+    concrete: Callable[..., tf.Tensor] = tf.function(gather, input_signature=signature).get_concrete_function()
+    return concrete

@@ -8,6 +8,7 @@ from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
 from harness.judge.verdict import Check
+from harness.records import is_pretended
 from harness.units import format_bytes
 from reports import tables
 from reports.comparison import Comparison, comparison_of
@@ -16,6 +17,11 @@ from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
 from reports.words import EXIT_WORDS, count, rate, unavailable
+
+PRETENDED_NOTE = (
+    "On a pretended card: TensorFlow's GPU device over a stub of the driver; networks run CPU algorithms, so their peaks "
+    "(training, inference) are not those of a card."
+)
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
@@ -203,6 +209,8 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
+    if is_pretended(run.manifest.device.name):
+        yield PRETENDED_NOTE
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
     yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)

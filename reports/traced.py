@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from harness.judge.traces import Alive, Trace, TracedPhase, agreement, read_traces, recording_in_words, refusal_in_words
+from harness.judge.traces import Alive, Trace, TracedPhase, read_traces
+from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
 from harness.records import Point
 from harness.units import format_bytes
 from reports.frames import SWEPT, describe_points
@@ -90,7 +91,7 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         trace=trace,
         headline=_headline(trace),
         sentences=(agreement(trace, run.phases), recording_in_words(trace)),
-        refusal="" if refused is None else refusal_in_words(refused),
+        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes),
         refused=None if refused is None else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
         peaks=_table(
             "What was alive at the peak of each phase",

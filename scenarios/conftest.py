@@ -11,7 +11,7 @@ import pytest
 
 from harness.plugin.options import declare_short_names
 from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
-from scenarios.detector.plants import PLANTS, plant_named, planted
+from scenarios.detector.plants import CARD_PLANTS, PLANTS, plant_named, planted
 
 _SCAN = pytest.StashKey[ScanChoice]()
 
@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--plant",
         metavar="KIND",
-        choices=[plant.name for plant in PLANTS],
+        choices=[plant.name for plant in (*PLANTS, *CARD_PLANTS)],
         help="put a known bug into the loader of every point, to see what the gate says about it; the kinds are in "
         "scenarios/detector/plants.py, each with the points (-k) that it is meant for",
     )

@@ -7,7 +7,6 @@ from harness.judge.scaling import Series
 from harness.judge.sizes import size_of
 from harness.judge.traces import Alive, Trace
 from harness.records import Point
-from harness.units import format_bytes
 
 MATCH_SHARE = 0.01
 """Chosen: as for allocations of a trace; arrays of a scenario differ by far more, and an allocator rounds by far less."""
@@ -61,7 +60,7 @@ def alive_at_peak(traces: Mapping[str, Trace], points: Sequence[Point], phase: s
     growth = {kind: total - smaller.get(kind, 0) for kind, total in _by_kind(most).items()}
     earlier = set(_alive(traces, point.name, _phase_before(point, phase)) or ())
     grown = sorted((one for one in most if growth[_kind(one)] > 0), key=lambda one: (one in earlier, -growth[_kind(one)]))
-    told = "; ".join(_in_words(one) for one in grown[:_MOST_ALIVE])
+    told = "; ".join(one.short for one in grown[:_MOST_ALIVE])
     return f"alive at the peak of {point.name}: {told}" if told else ""
 
 
@@ -94,12 +93,3 @@ def _by_kind(alive: Sequence[Alive]) -> dict[tuple[str, str], int]:
     for one in alive:
         totals[_kind(one)] = totals.get(_kind(one), 0) + one.total_bytes
     return totals
-
-
-def _in_words(alive: Alive) -> str:
-    """``"Cast (500, 64, 64, 4) float32, 31.2 MiB"``; of an operation inside a function, the end of its path."""
-    sizes = alive.shape.strip("[]").replace(",", ", ")
-    operation = "/".join(alive.op.split("/")[-2:]) or "an array of numpy"
-    what = " ".join(part for part in (operation, f"({sizes})" if sizes else "", alive.dtype) if part)
-    times = f"{alive.count:,} x " if alive.count > 1 else ""
-    return f"{times}{what}, {format_bytes(alive.total_bytes)}"

@@ -1,27 +1,23 @@
-"""The traces of a run: read and checked, compared with the allocator's own peaks, and told in the user's words."""
+"""The traces of a run: read and checked."""
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Self
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import RunDirectoryError
 from harness.judge.manifest import first_error
 from harness.judge.table import Run
 from harness.records import TRACE_SCHEMA_VERSION, TRACES_FOLDER
+from harness.tensors import COPY_TO_CARD, tensors_in_words
 from harness.units import format_bytes
 
-ALLOCATOR_METER = "device_in_use"
-ROUNDING_BYTES = 1024
-"""Chosen: four of BFC's smallest chunks (256 B, kMinAllocationSize in bfc_allocator.h). Whether the shape argument of an
-operation is still kept when a phase begins differs from process to process by one or two of them."""
 _MOST_BYTES = 512 * 1024 * 1024
 """Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a small one can unpack to anything."""
 
@@ -56,7 +52,16 @@ class Alive(_Strict):
     def what(self) -> str:
         """``"float32 [64,64,64,4] by Empty"``."""
         tensor = f"{self.dtype} {self.shape}" if self.shape else self.dtype or "memory"
+        if self.op == COPY_TO_CARD:
+            return f"{COPY_TO_CARD} of {tensor}" if self.shape else COPY_TO_CARD
         return f"{tensor} by {self.op}" if self.op else f"{tensor} by no operation (an array of numpy that became a tensor)"
+
+    @property
+    def short(self) -> str:
+        """``"Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"``, for a list inside a sentence."""
+        return tensors_in_words(
+            op=self.op, shape=self.shape, dtype=self.dtype, count=self.count, total_bytes=self.total_bytes, like=self.like
+        )
 
     @property
     def sentence(self) -> str:
@@ -209,78 +214,6 @@ def read_trace(path: Path, point: str) -> Trace:
     if trace.point != point:
         raise RunDirectoryError(f"{path} is the trace of {trace.point}, not of {point}; measure again")
     return trace
-
-
-def agreement(trace: Trace, phases: pd.DataFrame) -> str:
-    """Whether the trace and the allocator's own peaks of the untraced repeats tell the same, in one sentence.
-
-    ``phases`` is the table of a run. A peak agrees within the repeats' own spread and ``ROUNDING_BYTES``.
-    """
-    peaks = _untraced_peaks(phases, trace.point)
-    compared = [phase for phase in trace.phases if phase.finished and phase.phase in peaks]
-    if not compared:
-        return "No untraced repeat read the allocator's peak in a phase of this trace, so the two cannot be compared."
-    apart = [phase for phase in compared if not _agrees(phase.allocator.peak_bytes, peaks[phase.phase])]
-    if not apart:
-        largest_bytes = max(_distance(phase.allocator.peak_bytes, peaks[phase.phase]) for phase in compared)
-        return (
-            f"The trace and the allocator's own peak in the untraced repeats agree in all {len(compared)} phases"
-            f"{f' within {largest_bytes:,} B' if largest_bytes else ' to the byte'}."
-        )
-    told = [
-        f"{phase.phase.replace('_', ' ')} peaked at {format_bytes(phase.allocator.peak_bytes)} when traced, "
-        f"at {_range(peaks[phase.phase])} when not"
-        for phase in apart
-    ]
-    return f"The traced run was another one in {len(apart)} of {len(compared)} phases: {'; '.join(told)}."
-
-
-def recording_in_words(trace: Trace) -> str:
-    """How much was recorded, and everything in it that did not fit, in one sentence."""
-    counts = trace.counts
-    odd = {
-        "deallocations of what was there before (left out of the requested bytes)": counts.from_before,
-        "events put in order by the allocator's own count": counts.reordered,
-        "gaps in the allocator's count (something was not recorded)": counts.jumps,
-        "allocations where something lay still": counts.overwritten,
-        "deallocations of another size than was allocated": counts.resized,
-        **{f"events of {name} (left out)": number for name, number in counts.other_allocators.items()},
-    }
-    told = [f"{number:,} {words}" for words, number in odd.items() if number]
-    return (
-        f"{counts.allocations:,} allocations and {counts.deallocations:,} deallocations of {trace.allocator} on {trace.device}, "
-        f"on top of {format_bytes(trace.base_bytes)} from before; {', '.join(told) or 'every one of them fits'}."
-    )
-
-
-def refusal_in_words(refused: OutOfMemory) -> str:
-    """What was asked for when memory ran out, and what there was, in one sentence."""
-    where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
-    asked = "an amount that the error does not tell"
-    if refused.asked_bytes is not None:
-        like = f" ({refused.like})" if refused.like else ""
-        asked = f"{format_bytes(refused.asked_bytes)}{like} for {refused.dtype} {refused.shape}"
-    return f"Memory ran out{where}: {asked} was asked for with {format_bytes(refused.allocator_bytes)} in use."
-
-
-def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:
-    rows = phases[(phases["point"] == point) & (phases["meter"] == ALLOCATOR_METER) & phases["finished"]]
-    rows = rows[rows["peak_bytes"].notna()]
-    return {str(phase): [int(amount) for amount in mine["peak_bytes"]] for phase, mine in rows.groupby("phase", sort=False)}
-
-
-def _distance(peak_bytes: int, others: Sequence[int]) -> int:
-    """How far outside the range of the others it lies."""
-    return max(min(others) - peak_bytes, peak_bytes - max(others), 0)
-
-
-def _agrees(peak_bytes: int, others: Sequence[int]) -> bool:
-    return _distance(peak_bytes, others) <= ROUNDING_BYTES
-
-
-def _range(amounts: Sequence[int]) -> str:
-    low, high = format_bytes(min(amounts)), format_bytes(max(amounts))
-    return low if low == high else f"{low} to {high}"
 
 
 def _unpack(path: Path) -> bytes:

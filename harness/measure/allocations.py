@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.measure.ordering import Event, Ordering
+from harness.tensors import COPY_TO_CARD
 
 MOST_MULTIPLES = 8
 """Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within 1 % lie so dense that
 any amount would soon be near one."""
 MATCH_PERCENT = 1
 """Chosen: an amount within 1 % of a multiple of a declared array is told as that multiple."""
+
+_UNSHAPED = frozenset({"", COPY_TO_CARD})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,8 @@ class Alive:
     each_bytes: int
     count: int
     like: str
-    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty; where no operation is
-    named, small multiples of it are told too."""
+    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty; small multiples of it
+    where it became a tensor or was copied to the card, by no operation that would say what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,7 @@ def group(live: Iterable[Event], declared: Mapping[str, int]) -> tuple[Alive, ..
             region=region,
             each_bytes=each_bytes,
             count=count,
-            like=multiple_of(each_bytes, declared, most=1 if op else MOST_MULTIPLES),
+            like=multiple_of(each_bytes, declared, most=MOST_MULTIPLES if op in _UNSHAPED else 1),
         )
         for (op, shape, dtype, region, each_bytes), count in ranked
     )

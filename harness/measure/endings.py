@@ -1,78 +1,15 @@
 """Name the exception that ended a body: which memory ran out, or what else went wrong."""
 
-import math
-import re
 import resource
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from harness.errors import CodeUnavailable, DeviceUnavailable
+from harness.measure.messages import python_error, substance
+from harness.measure.refusals import Refused, refused_memory
+from harness.measure.room import Room
 from harness.records import Ending, Outcome
+from harness.tensors import ALIVE, handed_out
 from harness.units import format_bytes
-
-# The sentence of TensorFlow's Allocator errors (op_kernel.cc), with the parts that decide.
-_REFUSED = re.compile(
-    r"OOM when allocating tensor with shape(?P<shape>\[[^\]]*\]) and type (?P<type>\w+)"
-    r" on (?P<device>\S+) by allocator (?P<allocator>\S+)"
-)
-# The allocators that stand for the device: a card's, and the one that the CPU borrows from it.
-_DEVICE_ALLOCATORS = ("GPU_", "bfc_cpu_allocator_for_gpu", "cuda_malloc_async")
-# Nodes of TensorFlow's graphs, which mean nothing to the reader: {{function_node __wrapped__IteratorGetNext_...}}.
-_NODE = re.compile(r"\{\{[^{}]*\}\}\s*")
-# An error of Python inside a tf.data function: TensorFlow puts words before it and the traceback after it (py_func.cc).
-_PYTHON_ERROR = re.compile(r"\b\w*(?:Error|Exception): .*")
-_TRACEBACK = "Traceback (most recent call last)"
-# What TensorFlow says when a copy to the card found no room there.
-_COPY_REFUSED = "Dst tensor is not initialized"
-# Names of TensorFlow's types in its messages (DataTypeString, types.cc) with the size of one value.
-_VALUE_BYTES = {
-    **dict.fromkeys(("bool", "int8", "uint8", "qint8", "quint8"), 1),
-    **dict.fromkeys(("half", "bfloat16", "int16", "uint16"), 2),
-    **dict.fromkeys(("float", "int32", "uint32"), 4),
-    **dict.fromkeys(("double", "int64", "uint64", "complex64"), 8),
-    "complex128": 16,
-}
-_DATA_SEGMENT = re.compile(r"^VmData:\s+(\d+) kB$", re.MULTILINE)
-_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What was left when a body was refused memory."""
-
-    limit_bytes: int
-    """Size of the device."""
-    in_use_bytes: int
-    """Held on the device after the error: no more than at the refusal."""
-    peak_bytes: int
-    """Most held on the device since the phase began: no less than at the refusal."""
-    data_bytes: int | None
-    """Data segment of this process; None where the kernel does not tell."""
-    data_limit_bytes: int
-    """Its RLIMIT_DATA."""
-
-
-def look_for_room(device: Mapping[str, Any]) -> Room | None:
-    """What is left on the leased device and in this process; None where TensorFlow does not tell, or there is no limit."""
-    tensorflow, limit_bytes = sys.modules.get("tensorflow"), device["limit_bytes"]
-    if tensorflow is None or limit_bytes is None:
-        return None
-    try:
-        held = tensorflow.config.experimental.get_memory_info("CPU:0" if device["kind"] == "emulated" else "GPU:0")
-        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-    except (ValueError, OSError):
-        return None
-    data = _DATA_SEGMENT.search(status)
-    return Room(
-        limit_bytes=limit_bytes,
-        in_use_bytes=int(held["current"]),
-        peak_bytes=int(held["peak"]),
-        data_bytes=None if data is None else int(data[1]) * _KIB,
-        data_limit_bytes=resource.getrlimit(resource.RLIMIT_DATA)[0],
-    )
 
 
 def name_exception(error: BaseException, room: Room | None = None) -> Ending:
@@ -82,50 +19,54 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
     names the allocator, and ``room`` tells whether the device could have had the memory. It is recognised by name, so
     that this module never imports TensorFlow.
     """
-    kind, message = type(error).__name__, _NODE.sub("", str(error))
+    kind, message = type(error).__name__, str(error)
     if isinstance(error, (DeviceUnavailable, CodeUnavailable)):
         absent = (Outcome.SKIPPED, "device") if isinstance(error, DeviceUnavailable) else (Outcome.ERROR, "import")
         return Ending(*absent, message)
     if isinstance(error, MemoryError):
-        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {_first_line(message) or 'the limit of host memory was reached'}")
+        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {substance(message) or 'the limit of host memory was reached'}")
+    if (refused := refused_memory(message)) is not None:
+        return _with_what_was_alive(_name_refusal(refused, room), error)
+    inner = python_error(message)
     if kind == "ResourceExhaustedError":
-        return _name_refusal(message, room)
-    if _COPY_REFUSED in message:
-        return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
-    if (inner := _python_error(message)) is not None:
+        return (
+            Ending(Outcome.DEVICE_OOM, "allocator", substance(message))
+            if inner is None
+            else Ending(Outcome.HOST_OOM, "limit", inner)
+        )
+    if inner is not None:
         return Ending(Outcome.ERROR, inner.partition(":")[0], inner)
-    said = _first_line(message)  # nothing, of a bare KeyboardInterrupt or a bare assert
+    said = substance(message).removeprefix(f"{kind}: ")  # nothing, of a bare KeyboardInterrupt or a bare assert
     return Ending(Outcome.ERROR, kind, f"{kind}: {said}" if said else kind)
 
 
-def _name_refusal(message: str, room: Room | None) -> Ending:
-    refused = _REFUSED.search(message)
-    if refused is None:
-        inner = _python_error(message)
-        if inner is None:
-            return Ending(Outcome.DEVICE_OOM, "allocator", _first_line(message))
-        return Ending(Outcome.HOST_OOM, "limit", inner)
-    reason = (
-        f"the allocator {refused['allocator']} refused a tensor of shape {refused['shape']} and type {refused['type']}"
-        f" on {refused['device'].rpartition('/')[2]}"
-    )
-    if not refused["allocator"].startswith(_DEVICE_ALLOCATORS):
-        return Ending(Outcome.HOST_OOM, "limit", reason)
-    asked_bytes = _size(refused["shape"], refused["type"])
-    if room is None or asked_bytes is None:
-        return Ending(Outcome.DEVICE_OOM, "allocator", reason)
-    return _name_by_room(f"{reason} ({format_bytes(asked_bytes)})", asked_bytes, room)
+def _with_what_was_alive(ending: Ending, error: BaseException) -> Ending:
+    """The ending with what was alive, where the device's memory ran out and the recording of the run has left a note of it."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(ALIVE)]
+    return replace(ending, reason="; ".join([ending.reason, *notes])) if ending.outcome is Outcome.DEVICE_OOM else ending
+
+
+def _name_refusal(refused: Refused, room: Room | None) -> Ending:
+    if refused.on_host:
+        return Ending(Outcome.HOST_OOM, "limit", refused.sentence)
+    if room is None:
+        return Ending(Outcome.DEVICE_OOM, "allocator", refused.sentence)
+    asked_bytes = refused.asked_bytes
+    if asked_bytes is None:
+        return Ending(
+            Outcome.DEVICE_OOM, "allocator", f"{refused.sentence}; {_in_use(room, apart=room.in_use_bytes < room.peak_bytes)}"
+        )
+    return _name_by_room(f"{refused.sentence} ({format_bytes(asked_bytes)})", asked_bytes, room)
 
 
 def _name_by_room(reason: str, asked_bytes: int, room: Room) -> Ending:
     """Was it the device that had no room? Only where even its peak leaves enough can it have been something else."""
-    of_limit = f" of {format_bytes(room.limit_bytes)}"
     if room.peak_bytes + asked_bytes > room.limit_bytes:
-        in_use = format_bytes(room.in_use_bytes)
-        if room.in_use_bytes + asked_bytes <= room.limit_bytes:
-            in_use = f"between {in_use} and {format_bytes(room.peak_bytes)}"  # the error let go of some
-        return Ending(Outcome.DEVICE_OOM, "allocator", f"{reason}; {in_use}{of_limit} were in use")
-    reason = f"{reason} though at most {format_bytes(room.peak_bytes)}{of_limit} were in use"
+        in_use = _in_use(room, apart=room.in_use_bytes + asked_bytes <= room.limit_bytes)
+        return Ending(
+            Outcome.DEVICE_OOM, "allocator", f"{reason}; {in_use}{handed_out(asked_bytes, room.peak_bytes, room.limit_bytes)}"
+        )
+    reason = f"{reason} though at most {format_bytes(room.peak_bytes)} of {format_bytes(room.limit_bytes)} were in use"
     limited = room.data_limit_bytes != resource.RLIM_INFINITY
     if limited and room.data_bytes is not None and room.data_bytes + asked_bytes > room.data_limit_bytes:
         of_host = f"{format_bytes(room.data_bytes)} of {format_bytes(room.data_limit_bytes)}"
@@ -133,23 +74,9 @@ def _name_by_room(reason: str, asked_bytes: int, room: Room) -> Ending:
     return Ending(Outcome.DEVICE_OOM, "fragmentation", f"{reason}: no free piece of the device was large enough")
 
 
-def _size(shape: str, type_name: str) -> int | None:
-    """Bytes of a tensor as TensorFlow's message has it; None for types without a fixed size."""
-    value_bytes = _VALUE_BYTES.get(type_name)
-    return None if value_bytes is None else math.prod(int(size) for size in re.findall(r"\d+", shape)) * value_bytes
-
-
-def _python_error(message: str) -> str | None:
-    """The ``XError: message`` that a function of tf.data died of, where TensorFlow's message carries its traceback."""
-    found = _PYTHON_ERROR.search(_first_line(message)) if _TRACEBACK in message else None
-    return None if found is None else found[0]
-
-
-def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0][:500]
-
-
-def refused_tensor(error: BaseException) -> tuple[str, str] | None:
-    """Shape and type of the tensor for which memory was refused, as the message has them; None where it has none."""
-    refused = _REFUSED.search(str(error))
-    return None if refused is None else (refused["shape"], refused["type"])
+def _in_use(room: Room, *, apart: bool) -> str:
+    """How much was in use of how much; a range where the error let go of some before anybody could look (``apart``)."""
+    in_use = format_bytes(room.in_use_bytes)
+    if apart:
+        in_use = f"between {in_use} and {format_bytes(room.peak_bytes)}"
+    return f"{in_use} of {format_bytes(room.limit_bytes)} were in use"

@@ -1,6 +1,7 @@
 """The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no second copy in memory."""
 
 import mmap
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from harness.measure.ordering import Event
+from harness.tensors import COPY_TO_CARD
 
 EDGE_EVENT = "memory_phase_edge"
 """Name of the marks between the profiler's events; their one statistic is ``edge``."""
@@ -23,10 +25,18 @@ _PICOSECONDS = 1000  # in a nanosecond; XEvent counts the former, XLine the latt
 # Wire types of protocol buffers (protobuf.dev/programming-guides/encoding).
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
+# How TensorFlow 2.19 to 2.21 describe copies to a card. An eager one has the operation that wants the tensor there, and shape
+# and type of the tensor before it got its memory: [0] and float, whatever is copied. One inside a function has its own shape.
+_COPY_REGION = "dynamic"
+_NO_ELEMENTS = re.compile(r"\b0\b")
+_RECEIVED = "SameWorkerRecvDone"
+
 _PIECE_BYTES = 1 << 20
 """Chosen: what is unpacked at a time, some 5,000 events; larger pieces are not faster."""
 _NUMBERS = ("addr", "requested_bytes", "allocation_bytes", "bytes_allocated", "data_type", EDGE_NUMBER)
 _TEXTS = ("allocator_name", "tf_op", "shape", "region_type")
+_NO_TEXT = "(null)"
+"""What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no string."""
 
 
 @dataclass(slots=True)
@@ -100,7 +110,8 @@ def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, w
                 # Of the fields of a oneof all but one are 0.
                 numbers[number] = stat.int64_value or stat.uint64_value
             elif (text := words.texts.get(stat.metadata_id)) is not None:
-                texts[text] = words.names[stat.ref_value] if stat.ref_value else stat.str_value
+                said = words.names[stat.ref_value] if stat.ref_value else stat.str_value
+                texts[text] = "" if said == _NO_TEXT else said
         if name == EDGE_EVENT:
             profile.edges[numbers[EDGE_NUMBER]] = (time_ns, time_ns + event.duration_ps // _PICOSECONDS)
         elif texts["allocator_name"] == allocator:
@@ -110,6 +121,7 @@ def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, w
 
 
 def _event(time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *, allocated: bool) -> Event:
+    op, shape, dtype = _named(numbers, texts)
     return Event(
         time_ns=time_ns,
         allocated=allocated,
@@ -117,11 +129,19 @@ def _event(time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *
         requested_bytes=numbers["requested_bytes"],
         allocation_bytes=numbers["allocation_bytes"],
         in_use_bytes=numbers["bytes_allocated"],
-        op=texts.get("tf_op", ""),
-        shape=texts.get("shape", ""),
-        dtype=_dtype(numbers.get("data_type", 0)),
+        op=op,
+        shape=shape,
+        dtype=_dtype(dtype),
         region=texts.get("region_type", ""),
     )
+
+
+def _named(numbers: Mapping[str, int], texts: Mapping[str, str]) -> tuple[str, str, int]:
+    """Operation, shape and number of the type, as far as they are those of the tensor that got the memory."""
+    op, shape, dtype = texts.get("tf_op", ""), texts.get("shape", ""), numbers.get("data_type", 0)
+    if texts.get("region_type") == _COPY_REGION and _NO_ELEMENTS.search(shape) and numbers["requested_bytes"]:
+        return COPY_TO_CARD, "", 0
+    return COPY_TO_CARD if op == _RECEIVED else op, shape, dtype
 
 
 @cache

@@ -6,7 +6,6 @@ the file.
 
 import gzip
 import json
-import math
 import os
 import shutil
 from array import array
@@ -20,14 +19,19 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.allocations import PhaseReplay, Replay, Span, alive_after, multiple_of, refusal_place, replay
-from harness.measure.endings import look_for_room, name_exception, refused_tensor
+from harness.measure.allocations import PhaseReplay, Span, replay
+from harness.measure.exhausted import largest_alive, out_of_memory
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
-from harness.records import TRACE_SCHEMA_VERSION, Outcome, Reading
+from harness.records import TRACE_SCHEMA_VERSION, Reading
+from harness.units import format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
-_OPTIONS = {"host_tracer_level": 1, "python_tracer_level": 0, "device_tracer_level": 0}
-"""The least that tells of allocations: seen with TensorFlow 2.21."""
+_OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_level": 0}
+"""Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1 report none. 2.20.0 and 2.21.0
+report them at any level, because they read none of these options ("host_tracer_level expects an i value") and record at the
+default (seen with each)."""
+_GROWTH_METER = "device_in_use"
+"""The meter that sees whether the device's allocator handed out anything, recorded or not."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -39,6 +43,8 @@ class _Heard:
     phases: list[str] = field(default_factory=list)
     finished: set[str] = field(default_factory=set)
     declared: dict[str, int] = field(default_factory=dict)
+    grown_bytes: dict[str, int] = field(default_factory=dict)
+    """By phase: how much the device's memory in use grew in it, where the meter saw that."""
 
 
 class Tracer:
@@ -68,8 +74,10 @@ class Tracer:
         self._emit(row)
         if row["kind"] == "begin":
             self._heard.phases.append(row["phase"])
-        elif row["kind"] == "phase" and row["finished"]:
-            self._heard.finished.add(row["phase"])
+        elif row["kind"] == "phase":
+            if row["finished"]:
+                self._heard.finished.add(row["phase"])
+            self._heard.grown_bytes.update(_growth(row))
         elif row["kind"] == "declared":
             self._heard.declared.update(row["values"])
 
@@ -132,10 +140,9 @@ class Tracer:
         if len(found) != 1:
             raise MeterUnavailable(f"the profiler left {len(found)} recordings instead of one")
         profile = read_profile(found[0], device_allocator(self._device_name), xplane)
-        if not profile.events and profile.others:
-            raise MeterUnavailable(
-                f"the profiler tells nothing of {device_allocator(self._device_name)}, only of {', '.join(sorted(profile.others))}"
-            )
+        reason = why_empty(profile, device_allocator(self._device_name), self._heard.grown_bytes, tf.__version__)
+        if reason:
+            raise MeterUnavailable(reason)
         return profile
 
     def _write(self, profile: Profile, error: BaseException | None) -> None:
@@ -152,6 +159,9 @@ class Tracer:
         ]
         done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
         origin_ns = min([start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0)
+        refused = None if error is None else out_of_memory(done, spans, error, heard.declared, self._device)
+        if error is not None and refused is not None and refused["alive"]:
+            error.add_note(largest_alive(refused["alive"]))
         document = {
             "schema_version": TRACE_SCHEMA_VERSION,
             "point": self._point,
@@ -168,9 +178,25 @@ class Tracer:
                 "allocator_bytes": _steps(done.timeline.allocator_bytes),
             },
             "counts": {**asdict(done.counts), "other_allocators": dict(sorted(profile.others.items()))},
-            "out_of_memory": None if error is None else _out_of_memory(done, spans, error, heard.declared, self._device),
+            "out_of_memory": refused,
         }
         write_compact(self._path, document)
+
+
+def why_empty(profile: Profile, allocator: str, grown_bytes: Mapping[str, int], version: str) -> str:
+    """Why a recording without an allocation of ``allocator`` is none; empty where it is complete.
+
+    ``grown_bytes`` is by how much the device's memory in use grew, by phase. A body in whose phases it never grew has an
+    empty recording that is right.
+    """
+    if not grown_bytes or any(event.allocated for event in profile.events):
+        return ""
+    phase = max(grown_bytes, key=lambda name: grown_bytes[name])
+    others = f", only events of {', '.join(sorted(profile.others))}" if profile.others else ""
+    return (
+        f"the profiler of TensorFlow {version} reported no allocation of {allocator}{others}, "
+        f"though {_GROWTH_METER} grew by {format_bytes(grown_bytes[phase])} in {phase}"
+    )
 
 
 def profile_folder(path: Path) -> Path:
@@ -213,6 +239,14 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, MeterUnavailable) else f"{type(error).__name__}: {text}"
 
 
+def _growth(row: Mapping[str, Any]) -> dict[str, int]:
+    """What the device's meter saw the phase grow by, at its peak or at its end; nothing where it saw none or cannot read."""
+    read = [reading for reading in row["readings"] if reading["meter"] == _GROWTH_METER and reading["start_bytes"] is not None]
+    grown = [reading[edge] - reading["start_bytes"] for reading in read for edge in ("peak_bytes", "end_bytes") if reading[edge]]
+    most_bytes = max(grown, default=0)
+    return {row["phase"]: most_bytes} if most_bytes > 0 else {}
+
+
 def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
     span = phase.span
     return {
@@ -231,36 +265,3 @@ def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
 def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
     """The differences from each to the next, the first from ``before``."""
     return [after - earlier for earlier, after in zip([before, *amounts], amounts, strict=False)]
-
-
-def _out_of_memory(
-    done: Replay, spans: list[Span], error: BaseException, declared: Mapping[str, int], device: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """What was asked for and what was live, where the error says that the device's memory ran out."""
-    if name_exception(error, look_for_room(device)).outcome is not Outcome.DEVICE_OOM:
-        return None
-    shape, dtype, asked_bytes = _asked(error)
-    unfinished = spans[-1] if spans and not spans[-1].finished else None
-    from_ns = unfinished.start_ns if unfinished else spans[-1].end_ns if spans else 0
-    place = refusal_place(done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=device["limit_bytes"])
-    return {
-        "phase": unfinished.phase if unfinished else None,
-        "shape": shape,
-        "dtype": dtype,
-        "asked_bytes": asked_bytes,
-        "like": multiple_of(asked_bytes or 0, declared),
-        "requested_bytes": done.timeline.requested_bytes[place] if place >= 0 else 0,
-        "allocator_bytes": done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
-        "alive": [asdict(alive) for alive in alive_after(done, place, declared)],
-    }
-
-
-def _asked(error: BaseException) -> tuple[str, str, int | None]:
-    """Shape, type and bytes of the tensor that was refused; empty and None where the message does not tell."""
-    refused = refused_tensor(error)
-    if refused is None:
-        return "", "", None
-    shape, type_name = refused
-    dtype = tf.as_dtype(type_name)  # the message has the short names of types.cc, which as_dtype knows
-    numbers = [int(number) for number in shape.strip("[]").split(",") if number]
-    return shape, str(dtype.name), math.prod(numbers) * dtype.size or None

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, MeterUnavailable, UsageError
-from harness.measure.endings import look_for_room, name_exception
+from harness.measure.endings import name_exception
 from harness.measure.importing import arrange_imports, load, origins
 from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
+from harness.measure.room import look_for_room
 from harness.measure.samplerline import SamplerLine
 from harness.records import Ending, Outcome, append_row, open_rows
 

@@ -38,7 +38,7 @@ def can_be_checked(config: pytest.Config) -> bool:
     Whether ``auto`` can use a card takes seconds to find out, and a session may measure nothing.
     """
     choice = config.getoption("memory_device")
-    if choice == "gpu":
+    if choice in {"gpu", "pretended"}:
         return True
     about_the_pool = config.getoption("memory_device_budget") is not None or config.getoption("memory_growth")
     return about_the_pool and choose_device(choice).kind == "emulated"
@@ -54,7 +54,7 @@ def choose_for(config: pytest.Config, directory: Path) -> Device:
     if choice == "auto" and (directory / RUN_FILE).exists():
         choice, is_settled = "cpu" if device_kind(directory) == "emulated" else "gpu", True
     growth, budget_bytes = config.getoption("memory_growth"), config.getoption("memory_device_budget")
-    if choice == "cpu" or (choice == "gpu" and is_settled):
+    if choice == "cpu" or (choice != "auto" and is_settled):
         device = choose_device(choice)
         return device.with_growth() if growth else device.with_budget(budget_bytes)
     return usable_device(choice, config.rootpath, budget_bytes=budget_bytes, growth=growth)

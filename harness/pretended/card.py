@@ -4,6 +4,7 @@ Everything is compiled here, with the system's compilers, against headers of PyP
 shipped. What it is, and what stays an artefact, is in README.md.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
@@ -12,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,10 +121,17 @@ def build_card(folder: Path, python: str = sys.executable) -> Card:
 def cached_card(base: Path | None = None, python: str = sys.executable) -> Card:
     """The card from the user's cache (``base``), built if this version of TensorFlow has none from these sources yet."""
     folder = (base or _user_cache()) / card_key(find_tensorflow(python))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder.parent):
         return build_card(folder, python)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time builds in ``folder``, which is made where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _user_cache() -> Path:

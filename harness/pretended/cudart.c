@@ -32,23 +32,35 @@ int pretended_not_supported(const char *name) {
     return last = cudaErrorNotSupported;
 }
 
-static cudaError_t start(void) {
-    int (*init)(unsigned) = driver("cuInit"), (*version)(int *) = driver("cuDriverGetVersion"), found = 0;
-    if (!init || !version || version(&found)) return cudaErrorNoDevice;
-    if (found < OLDEST_DRIVER) return cudaErrorInsufficientDriver;
-    return (cudaError_t)init(0); /* below 1000 the numbers are the driver's (driver_types.h) */
+/* Why nothing of the runtime works; asked until it does. */
+static cudaError_t refusal(void) {
+    static int works;
+    if (__atomic_load_n(&works, __ATOMIC_ACQUIRE)) return cudaSuccess;
+    cudaError_t found;
+    int (*init)(unsigned) = driver("cuInit"), (*ask)(int *) = driver("cuDriverGetVersion"), version = 0;
+    if (!init || !ask || ask(&version)) found = cudaErrorNoDevice;
+    else if (version < OLDEST_DRIVER) found = cudaErrorInsufficientDriver;
+    else found = (cudaError_t)init(0); /* below 1000 the numbers are the driver's (driver_types.h) */
+    __atomic_store_n(&works, found == cudaSuccess, __ATOMIC_RELEASE);
+    return last = found;
 }
+#define START                                   \
+    cudaError_t refused = refusal();            \
+    if (refused != cudaSuccess) return refused
+
 API cudaGetDeviceCount(int *count) {
-    int (*ask)(int *) = driver("cuDeviceGetCount");
     *count = 0;
-    last = start();
-    return last == cudaSuccess ? (cudaError_t)ask(count) : last;
+    START;
+    int (*ask)(int *) = driver("cuDeviceGetCount");
+    return (cudaError_t)ask(count);
 }
 API cudaGetDevice(int *d) {
+    START;
     *d = device;
     return cudaSuccess;
 }
 API cudaSetDevice(int d) {
+    START;
     device = d;
     return cudaSuccess;
 }
@@ -68,33 +80,40 @@ API cudaDriverGetVersion(int *version) {
     if (ask) ask(version);
     return cudaSuccess;
 }
-API cudaDeviceSynchronize(void) { return cudaSuccess; }
+API cudaDeviceSynchronize(void) { return refusal(); }
 API cudaStreamSynchronize(cudaStream_t stream) {
     (void)stream;
-    return cudaSuccess;
+    return refusal();
 }
 API cudaStreamQuery(cudaStream_t stream) {
     (void)stream;
-    return cudaSuccess;
+    return refusal();
 }
 API cudaDeviceGetStreamPriorityRange(int *least, int *most) {
+    START;
     *least = 0, *most = -5;
     return cudaSuccess;
 }
 API cudaMemcpyAsync(void *to, const void *from, size_t size, enum cudaMemcpyKind kind, cudaStream_t stream) {
     (void)kind, (void)stream;
+    START;
     memmove(to, from, size);
     return cudaSuccess;
 }
 API cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t stream) {
     (void)stream;
+    START;
     memset(to, value, size);
     return cudaSuccess;
 }
-API cudaFree(void *pointer) { return pointer ? (cudaError_t)pretended_not_supported("cudaFree") : cudaSuccess; }
+API cudaFree(void *pointer) {
+    START;
+    return pointer ? (cudaError_t)pretended_not_supported("cudaFree") : cudaSuccess;
+}
 API cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr which, int d) {
+    START;
     int (*ask)(int *, int, int) = driver("cuDeviceGetAttribute"); /* the numbers are the driver's */
-    return ask && !ask(value, (int)which, d) ? cudaSuccess : cudaErrorInvalidValue;
+    return (cudaError_t)ask(value, (int)which, d);
 }
 
 static int attribute(enum cudaDeviceAttr which, int d) {
@@ -103,9 +122,10 @@ static int attribute(enum cudaDeviceAttr which, int d) {
     return value;
 }
 API cudaGetDeviceProperties_v2(struct cudaDeviceProp *of, int d) {
+    START;
     int (*name)(char *, int, int) = driver("cuDeviceGetName"), (*total)(size_t *, int) = driver("cuDeviceTotalMem_v2");
     memset(of, 0, sizeof *of);
-    if (!name || name(of->name, sizeof of->name, d) || !total || total(&of->totalGlobalMem, d)) return cudaErrorInvalidDevice;
+    if (name(of->name, sizeof of->name, d) || total(&of->totalGlobalMem, d)) return last = cudaErrorInvalidDevice;
     of->major = attribute(cudaDevAttrComputeCapabilityMajor, d);
     of->minor = attribute(cudaDevAttrComputeCapabilityMinor, d);
     of->multiProcessorCount = attribute(cudaDevAttrMultiProcessorCount, d);

@@ -1,14 +1,15 @@
 """A machine with pretended cards: a control file for a built card, and the environment that brings a process onto it."""
 
-import os
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.pretended.card import Card
+from harness.pretended.card import Card, cached_card, locked
 from harness.pretended.control import ON, StubControl
 from harness.pretended.layout import MOST_DEVICES, Device
+from harness.records import PRETENDED
 from harness.units import GIB, format_bytes
 
 DEFAULT_BYTES = 8 * GIB
@@ -17,7 +18,7 @@ SMALLEST_BYTES = GIB
 """Smallest card; chosen: below it TensorFlow leaves so little for its pool that it refuses to start."""
 ARENA = "PRETENDED_CARD_ARENA"
 """Names the folder of the unlinked files that hold the memory of cards; without it, the control file's own."""
-NAME = "Pretended A100"
+NAME = f"{PRETENDED} A100"
 """Names of pretended cards begin with its first word, by which runs on them are told apart."""
 
 
@@ -66,13 +67,33 @@ def make_machine(
     control = StubControl.create(folder.resolve() / "control", card.functions)
     devices = [
         control.add_device(
-            _uuid(index), name=name, total_bytes=size, reserved_bytes=reserved_bytes, context_bytes=context_bytes, accounting=ON
+            _uuid(control.path.parent, index),
+            name=name,
+            total_bytes=size,
+            reserved_bytes=reserved_bytes,
+            context_bytes=context_bytes,
+            accounting=ON,
         )
         for index, size in enumerate(sizes)
     ]
     return Machine(card=card, control=control, devices=tuple(devices))
 
 
-def _uuid(index: int) -> str:
-    """Another one for each index and for each process that makes machines, so that leases of two do not meet."""
-    return f"GPU-{index:08x}-{os.getpid() >> 16 & 0xFFFF:04x}-4{os.getpid() & 0xFFF:03x}-8000-{os.getpid():012x}"
+def cached_machine(base: Path | None = None) -> Machine:
+    """The user's own machine: as many cards as there can be, all alike, on the card of the cache (``base``), made once.
+
+    All sessions of the user share it, as they would share true cards: a session takes a lease of each card it measures on.
+    """
+    card = cached_card(base)
+    folder = card.folder.with_name(f"{card.folder.name}.machine")
+    with locked(folder.parent):
+        if not (folder / "control").exists():
+            return make_machine(folder, card, cards=MOST_DEVICES)
+        control = StubControl.open(folder / "control")
+    return Machine(card=card, control=control, devices=tuple(control.state.devices[: control.state.device_count]))
+
+
+def _uuid(folder: Path, index: int) -> str:
+    """Of the machine and of the card: the same again where a folder is made again, another one elsewhere, for leases' sake."""
+    digest = hashlib.sha256(bytes(folder)).hexdigest()
+    return f"GPU-{index:08x}-{digest[:4]}-4{digest[4:7]}-8000-{digest[7:19]}"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
-from harness.records import Point, PoolKind
+from harness.records import Point, PoolKind, is_pretended
 from harness.run.environment import host_memory_bytes
 from harness.run.pool import table_bytes
 from harness.units import GIB, MIB, format_bytes
 
-DeviceChoice = Literal["auto", "cpu", "gpu"]
+DeviceChoice = Literal["auto", "cpu", "gpu", "pretended"]
 
 DEFAULT_EMULATED_BYTES = 3 * GIB
 """Size of the emulated device: twice the peak of the eager loader at 2,000 groups (1.4 GiB), and harmless on a laptop."""
@@ -120,6 +120,11 @@ class Device:
         )
 
     @property
+    def pretended(self) -> bool:
+        """Whether it is a stub of a card: TensorFlow's own GPU device, on which networks run the CPU's algorithms."""
+        return self.kind == "gpu" and is_pretended(self.name)
+
+    @property
     def host_bytes(self) -> int:
         """Host memory that a child needs for the device alone, beside what it may hold: it is inside its data segment.
 
@@ -168,14 +173,19 @@ def check_budget(budget_bytes: int) -> int:
 def choose_device(choice: DeviceChoice) -> Device:
     """The device that ``choice`` means here: the first visible card with its equals, else the emulated device.
 
-    ``"gpu"`` insists on a card and raises DeviceUnavailable, with the driver's own reason, when there is none.
+    ``"gpu"`` insists on a card and raises DeviceUnavailable, with the driver's own reason, when there is none;
+    ``"pretended"`` first brings this process onto the user's pretended cards, which are built where they are not there yet.
     """
     if choice == "cpu":
         return emulated_device("not asked: the emulated device was chosen")
+    if choice == "pretended":
+        from harness.pretended.joining import join_machine  # what compiles is not loaded by sessions without such cards
+
+        join_machine()
     try:
         return _first_card(os.environ)
     except DeviceUnavailable as reason:
-        if choice == "gpu":
+        if choice != "auto":
             raise
         return emulated_device(str(reason))
 

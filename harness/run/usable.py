@@ -33,9 +33,9 @@ def usable_device(
 ) -> Device:
     """The device that ``choice`` means here, with its budget or its growth, and with the equals that have room.
 
-    ``"auto"`` takes the emulated device where the card cannot be used; ``driver`` says why. ``"gpu"`` raises DeviceUnavailable
-    with that reason. TensorFlow is asked in a process of its own, in ``folder``, for 3 to 5 s; only where there is a card, and not
-    with ``ask_tensorflow=False``. Raises UsageError for a budget or for growth that the device cannot have.
+    ``"auto"`` takes the emulated device where the card cannot be used; ``driver`` says why. ``"gpu"`` and ``"pretended"`` raise
+    DeviceUnavailable with that reason. TensorFlow is asked in a process of its own, in ``folder``, for 3 to 5 s; only where there
+    is a card, and not with ``ask_tensorflow=False``. Raises UsageError for a budget or for growth that the device cannot have.
     """
     device = choose_device(choice)
     if device.kind == "emulated":
@@ -46,7 +46,7 @@ def usable_device(
         if ask_tensorflow:
             check_tensorflow(found, folder)
     except DeviceUnavailable as reason:
-        if choice == "gpu":
+        if choice != "auto":
             raise
         return _sized(emulated_device(str(reason), passed_over=str(reason)), budget_bytes, growth=growth)
     return found

@@ -235,10 +235,19 @@ PLANTS = (
     _plant(_C, "array_of_the_module", "a table of a module, in numpy, before the first phase", 16 * BATCH_BYTES, Per.ONCE, None, is_outside=True),
 )  # fmt: skip
 
+_G = "card"
+
+CARD_PLANTS = (
+    _plant(_G, "prefetched_to_the_card", "prefetch_to_device with a buffer of 4", BATCH_BYTES, Per.ONCE, ("baseline", "epoch_0", _DEVICE)),
+    _plant(_G, "slices_on_the_card", "from_tensor_slices of everything, on the card", IMAGE_BYTES, Per.IMAGE, ("slope", "first_batch", _DEVICE)),
+    _plant(_G, "batches_stay_on_the_host", "no batch is taken to the card", BATCH_BYTES, Per.ONCE, ("floor", "epoch_0", _DEVICE)),
+)  # fmt: skip
+"""What only a card can show, beside ``PLANTS``: on the emulated device all of it is host memory."""
+
 
 def plant_named(name: str) -> Plant:
     """The plant of that name; KeyError where there is none."""
-    return {plant.name: plant for plant in PLANTS}[name]
+    return {plant.name: plant for plant in (*PLANTS, *CARD_PLANTS)}[name]
 
 
 def planted(point: Point, plant: Plant) -> Point:

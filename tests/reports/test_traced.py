@@ -201,9 +201,10 @@ def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(write_traced, ju
     run = write_traced(lambda point: document(point.name, 12 * MIB, [alive("Empty", 12 * MIB)], refused=refused))
     page = read_text(write_report(run, judged(run, held)).read_text(encoding="utf-8"))
 
-    assert "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [999] was asked for with 12.0 MiB in use." in page.text(
-        "p"
-    )
+    assert (
+        "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [999] was asked for with 12.0 MiB in use; "
+        "the largest that were alive: Cast (8) float32, 12.0 MiB."
+    ) in page.text("p")
     assert ["Cast", "[8]", "float32", "1", "12.0 MiB", "12.0 MiB", ""] in page.rows
     assert "What was alive when memory ran out" in page.text("caption")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
+from harness.judge.tracewords import alive_when_refused
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Outcome, Point
 from harness.units import format_bytes
@@ -13,7 +14,7 @@ RULE = "outcome"
 _SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
 """Ends that would be the same again: an exception of the body, and what was never started."""
 _ADVICE: Mapping[Outcome, str] = {
-    Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has it), or change what the scenario expects",
+    Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has all of it), or change what the scenario expects",
     Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose",
     Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
     Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
@@ -54,7 +55,8 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else FindingKind.REGRESSION
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
-        sentence = f"{sentence.rstrip('.')}. To do: {_ADVICE[outcome]}."
+        alive = f"; {_what_was_alive(evidence, point)}" if outcome is Outcome.DEVICE_OOM else ""
+        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_ADVICE[outcome]}."
     words = decision.words if unexpected and outcome not in _SETTLED else ""
     if words:
         sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
@@ -70,6 +72,13 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         decision=words,
         remeasure=finding is not None and outcome not in _SETTLED and decision.may_be_noise,
     )
+
+
+def _what_was_alive(evidence: Evidence, point: Point) -> str:
+    """What the traced run of the point has seen when memory ran out, or that there is none to see it in."""
+    if not evidence.run.manifest.settings.get("traces"):
+        return "what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
+    return alive_when_refused(evidence.traces().get(point.name))
 
 
 def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKind, str]:

@@ -7,17 +7,10 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
-from harness.judge.traces import (
-    Alive,
-    OutOfMemory,
-    Trace,
-    agreement,
-    read_trace,
-    read_traces,
-    recording_in_words,
-    refusal_in_words,
-)
+from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
+from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words
 from harness.records import Outcome, TraceEnd, to_json
+from harness.tensors import COPY_TO_CARD
 
 MIB = 1024 * 1024
 COUNTS = dict.fromkeys(("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized"), 0)
@@ -160,6 +153,8 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
             "4.0 MiB: 1 x memory by no operation (an array of numpy that became a tensor), 2.00 x batch",
         ),
         ({"shape": "", "dtype": ""}, "4.0 MiB: 1 x memory by Empty, 1.00 x batch"),
+        ({"op": COPY_TO_CARD, "shape": "", "dtype": ""}, "4.0 MiB: 1 x copy to the card, 1.00 x batch"),
+        ({"op": COPY_TO_CARD}, "4.0 MiB: 1 x copy to the card of float32 [64,64,64,4], 1.00 x batch"),
     ],
 )
 def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
@@ -167,6 +162,23 @@ def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
     batch = alive(shape="[64,64,64,4]", each_bytes=4 * MIB, like="1.00 x batch")
 
     assert Alive(**batch | changes).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"),
+        ({"op": "model/block/Conv2D", "count": 3}, "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each"),
+        ({"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"}, "copy to the card, 4.0 MiB, 1.00 x X"),
+        ({"op": "", "shape": "", "dtype": "", "like": ""}, "an array of numpy, 4.0 MiB"),
+        ({"shape": "[]", "like": ""}, "Empty float32, 4.0 MiB"),
+    ],
+)
+def test_in_a_list_it_is_told_in_short(changes, words):
+    """Operation, shape, type, how much together, and what one is as large as."""
+    batch = alive(shape="[64,64,64,4]", each_bytes=4 * MIB, like="1.00 x batch")
+
+    assert Alive(**batch | changes).short == words
 
 
 def untraced(synthetic_run, peaks):
@@ -230,12 +242,59 @@ def test_a_refusal_says_what_was_asked_for_and_what_was_there():
         "alive": (),
     }
 
-    assert refusal_in_words(OutOfMemory(**values)) == (
+    assert refusal_in_words(OutOfMemory(**values), 64 * MIB) == (
         "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [4] was asked for with 60.0 MiB in use."
     )
-    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None, "phase": None})) == (
+    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None, "phase": None}), 64 * MIB) == (
         "Memory ran out: an amount that the error does not tell was asked for with 60.0 MiB in use."
     )
+
+
+FULL = {"phase": "epoch_0", "shape": "[]", "dtype": "float32", "asked_bytes": 4, "like": "", "requested_bytes": 40 * MIB}
+LIVE = [
+    alive(op="Cast", shape="[5,8]", each_bytes=25 * MIB, like="1.00 x Y"),
+    alive(op=COPY_TO_CARD, shape="", dtype="", each_bytes=5 * MIB, count=3, like="1.00 x X"),
+    alive(op="", shape="", dtype="", each_bytes=2 * MIB),
+    alive(each_bytes=4),
+]
+THREE = (
+    "the largest that were alive: Cast (5, 8) float32, 25.0 MiB, 1.00 x Y; 3 x copy to the card, 15.0 MiB, 1.00 x X each; "
+    "an array of numpy, 2.0 MiB"
+)
+
+
+def exhausted(**changes):
+    values = {**FULL, "allocator_bytes": 64 * MIB, "alive": tuple(Alive(**one) for one in LIVE)}
+    return OutOfMemory(**values | changes)
+
+
+@pytest.mark.parametrize(("asked_bytes", "explained"), [(64 * MIB // 100, True), (64 * MIB // 100 + 1, False)])
+def test_a_refusal_of_little_says_that_the_pool_had_been_handed_out(asked_bytes, explained):
+    """Less than a hundredth of the device, and one byte past it; the three largest are named."""
+    sentence = refusal_in_words(exhausted(asked_bytes=asked_bytes), 64 * MIB)
+
+    assert (": the pool had been handed out (a large tensor may be given the rest of it" in sentence) == explained
+    assert sentence.endswith(f"; {THREE}.")
+
+
+def test_a_device_that_is_not_full_had_not_been_handed_out():
+    """There was room for what was asked for, and one byte less."""
+    for in_use_bytes, explained in ((64 * MIB - 4, False), (64 * MIB - 3, True)):
+        assert ("handed out" in refusal_in_words(exhausted(allocator_bytes=in_use_bytes), 64 * MIB)) == explained
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "what was alive is unknown, as there is no trace of this point"),
+        ({"out_of_memory": None}, "what was alive is unknown, as the traced run did not run out of memory"),
+        ({"out_of_memory": exhausted(alive=())}, "in the traced run nothing was alive then"),
+        ({"out_of_memory": exhausted()}, f"in the traced run {THREE}"),
+    ],
+)
+def test_what_was_alive_comes_from_the_traced_run_or_is_unknown(found, words):
+    """With the reason; never left out."""
+    assert alive_when_refused(None if found is None else trace().model_copy(update=found)) == words
 
 
 def traced_row(point, file, outcome=Outcome.OK, reason=""):

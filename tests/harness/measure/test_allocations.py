@@ -17,6 +17,7 @@ from harness.measure.allocations import (
     replay,
 )
 from harness.measure.ordering import WINDOW, Event
+from harness.tensors import COPY_TO_CARD
 
 CHUNK_BYTES = 256
 
@@ -250,7 +251,7 @@ def test_the_smallest_multiple_is_told_then_the_nearest_then_the_first_declared(
     assert multiple_of(4000, {"first": 4000, "second": 4000}) == "1.00 x first"
 
 
-@pytest.mark.parametrize(("op", "expected"), [("", "2.00 x batch"), ("Relu", "")])
+@pytest.mark.parametrize(("op", "expected"), [("", "2.00 x batch"), (COPY_TO_CARD, "2.00 x batch"), ("Relu", "")])
 def test_where_an_operation_is_named_only_the_whole_array_is_told(allocator, op, expected):
     """A layer of a network is often some multiple of its input."""
     allocator.take(1, 2000, op=op)

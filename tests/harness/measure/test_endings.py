@@ -3,8 +3,10 @@
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.measure.endings import Room, name_exception
+from harness.measure.endings import name_exception
+from harness.measure.room import Room
 from harness.records import Ending, Outcome
+from harness.tensors import ALIVE
 from harness.units import GIB, MIB
 
 
@@ -104,6 +106,36 @@ def test_the_reason_says_how_much_was_in_use_of_how_much():
     reason = name_exception(refused("bfc_cpu_allocator_for_gpu"), room(in_use=10 * MIB, peak=GIB)).reason
 
     assert reason.endswith("type float on device:CPU:0 (125.0 MiB); between 10.0 MiB and 1.0 GiB of 1.0 GiB were in use")
+
+
+HANDED_OUT = (
+    "were in use: the pool had been handed out (a large tensor may be given the rest of it, where that is less than its own size)"
+)
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "end"),
+    [(100 * ASKED_BYTES, "were in use"), (100 * ASKED_BYTES + 1, HANDED_OUT)],
+)
+def test_where_little_was_asked_the_pool_had_been_handed_out(limit_bytes, end):
+    """A hundredth of the device, and one byte less than that."""
+    ending = name_exception(refused("GPU_0_bfc"), room(in_use=limit_bytes, limit=limit_bytes))
+
+    assert ending.reason.endswith(end)
+    assert (ending.outcome, ending.cause) == (Outcome.DEVICE_OOM, "allocator")
+
+
+@pytest.mark.parametrize(
+    ("allocator", "end"), [("GPU_0_bfc", f"on device:GPU:0; {ALIVE}Cast (8) float32, 32 B"), ("mklcpu", "on device:CPU:0")]
+)
+def test_what_was_alive_on_the_device_is_told_with_the_reason(allocator, end):
+    """From the note that the recording left; other notes, and a host that ran out, leave it out."""
+    error = refused(allocator)
+    error.args = (error.args[0].replace("CPU:0", "GPU:0" if allocator == "GPU_0_bfc" else "CPU:0"),)
+    error.add_note(f"{ALIVE}Cast (8) float32, 32 B")
+    error.add_note("for somebody else")
+
+    assert name_exception(error).reason.endswith(end)
 
 
 def test_a_long_message_is_cut_to_its_first_line():

@@ -103,6 +103,45 @@ def test_a_type_that_tensorflow_does_not_know_is_not_told(recording, read):
     assert read(recording.space.SerializeToString()).events[1].dtype == ""
 
 
+def test_texts_that_tensorflow_2_19_calls_null_are_empty(recording, read):
+    """A conversion of an array, which no operation makes."""
+    named = {"tf_op": "(null)", "shape": "", "region_type": "(null)", "data_type": 0}
+    recording.event(recording.plane.lines[0], "MemoryAllocation", 50, **amounts(8, 1, 256), **named)
+    event = read(recording.space.SerializeToString()).events[1]
+
+    assert (event.op, event.region, event.shape, event.dtype) == ("", "", "", "")
+
+
+# Allocations of GPU_0_bfc as the profiler of TensorFlow 2.19.1, 2.20.0 and 2.21.0 has them: how an array of 24,000 B of complex64
+# was converted, how a tensor of the host was taken to the card by tf.identity, for a gather's indices, by prefetch_to_device.
+COPIED = ("copy to the card", "", "")
+
+
+@pytest.mark.parametrize(
+    ("op", "region", "shape", "dtype", "size", "named"),
+    [
+        ("_EagerConst", "dynamic", "[0]", 1, 24_000, COPIED),
+        ("Identity", "dynamic", "[0]", 1, 20_000, COPIED),
+        ("GatherV2", "dynamic", "[0]", 1, 12, COPIED),
+        ("Identity", "dynamic", "[4,0]", 1, 1, COPIED),
+        ("SameWorkerRecvDone", "dynamic", "[4,1000]", 1, 16_000, ("copy to the card", "[4,1000]", "float32")),
+        ("Identity", "dynamic", "[0]", 1, 0, ("Identity", "[0]", "float32")),
+        ("Empty", "output", "[0]", 1, 256, ("Empty", "[0]", "float32")),
+        ("ones", "dynamic", "[3,3,10,4]", 1, 1440, ("ones", "[3,3,10,4]", "float32")),
+        ("mul/y", "dynamic", "[]", 1, 4, ("mul/y", "[]", "float32")),
+    ],
+)
+def test_copies_to_the_card_are_called_so_and_lose_what_the_tensor_was_before(
+    recording, read, op, region, shape, dtype, size, named
+):
+    """Shape and type are those of the tensor while it was empty; what has elements, or no bytes, keeps both."""
+    stats = {**amounts(8, size, 256), "tf_op": op, "shape": shape, "region_type": region, "data_type": dtype}
+    recording.event(recording.plane.lines[0], "MemoryAllocation", 50, **stats)
+    event = read(recording.space.SerializeToString()).events[1]
+
+    assert (event.op, event.shape, event.dtype) == named
+
+
 def test_planes_without_such_events_give_nothing(read):
     """As that of the environment."""
     made = Recording()

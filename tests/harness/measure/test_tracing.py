@@ -2,19 +2,25 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import agreement, read_traces
+from harness.judge.traces import read_traces
+from harness.judge.tracewords import agreement
+from harness.measure.ordering import Event
+from harness.measure.profile import Profile
+from harness.measure.tracing import why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.isolation import SpawnLauncher, open_launcher
 from harness.run.manifest import start_run
 from harness.run.runner import Runner
-from harness.run.traced import traces_of
+from harness.run.traced import traces_in_words, traces_of
 from harness.units import GIB, MIB
 
 BODIES = "tests.harness.measure.traced_bodies"
@@ -149,6 +155,9 @@ def test_where_memory_ran_out_there_is_what_was_alive_and_what_was_asked_for(tra
         ("Empty", "[20971520]", 20 * MIB),
         ("Empty", "[10485760]", 10 * MIB),
     ]
+    assert end.reason.endswith(
+        "of 64.0 MiB were in use; the largest that were alive: Empty (20971520) uint8, 20.0 MiB; Empty (10485760) uint8, 10.0 MiB"
+    )
     assert refused.requested_bytes == 30 * MIB + sum(one.each_bytes * one.count for one in refused.alive[2:])
     assert [phase.finished for phase in only(traces).phases] == [True, False]
 
@@ -174,6 +183,57 @@ def test_without_the_profilers_description_the_run_goes_on_and_says_so(traced, r
     assert end.outcome is Outcome.OK
     assert "has no tensorflow.tsl.profiler.protobuf.xplane_pb2 to read the profiler's file with" in reason
     assert [end.file for end in traces_of(runner.run_directory)] == [None]
+
+
+ALLOCATED = Event(time_ns=1, allocated=True, address=1, requested_bytes=8, allocation_bytes=256, in_use_bytes=256)
+FREED = replace(ALLOCATED, allocated=False, in_use_bytes=0)
+REPORTED_NONE = "the profiler of TensorFlow 2.19.1 reported no allocation of GPU_0_bfc"
+
+
+@pytest.mark.parametrize(
+    ("events", "others", "grown_bytes", "reason"),
+    [
+        ([], {}, {}, ""),
+        ([], {"mklcpu": 3}, {}, ""),
+        ([FREED], {}, {}, ""),
+        ([ALLOCATED], {}, {"construct": 2 * MIB}, ""),
+        ([], {}, {"first": 1, "construct": 2 * MIB}, f"{REPORTED_NONE}, though device_in_use grew by 2.0 MiB in construct"),
+        ([FREED], {}, {"first": 1}, f"{REPORTED_NONE}, though device_in_use grew by 1 B in first"),
+        ([], {"mklcpu": 3}, {"first": 1}, f"{REPORTED_NONE}, only events of mklcpu, though device_in_use grew by 1 B in first"),
+    ],
+)
+def test_a_recording_without_allocations_is_none_where_the_meter_saw_growth(events, others, grown_bytes, reason):
+    """A body that allocates nothing keeps its empty trace; one byte of growth is enough."""
+    profile = Profile(events=events, others=Counter(others))
+
+    assert why_empty(profile, "GPU_0_bfc", grown_bytes, "2.19.1") == reason
+
+
+def test_a_profiler_that_reports_no_allocation_leaves_a_reason_and_no_trace(traced, runner):
+    """The amount that the meter saw, and the version; the summary of the session says it too."""
+    phases = ("first", "second", "third", "fourth")
+    end, traces, run = traced("known_sequence", phases, changes={"prepare_device": f"{BODIES}:unheard_prepare"})
+    name = run.points[0].name
+    (reason,) = traces.absent.values()
+
+    assert end.outcome is Outcome.OK
+    assert reason == (
+        f"the profiler of TensorFlow {version('tensorflow')} reported no allocation of bfc_cpu_allocator_for_gpu, "
+        "though device_in_use grew by 8.5 KiB in first"
+    )
+    assert traces_in_words(runner.run_directory) == [
+        "0 of 1 traced points have a trace in traces/",
+        f"no trace of {name}, because {reason}",
+    ]
+    assert list(traces.notes) == [f"No trace of {name}, because {reason}"]
+    assert [path.suffix for path in (run.path / "traces").iterdir()] == [".jsonl"]
+
+
+def test_a_body_that_allocates_nothing_keeps_its_empty_trace(traced):
+    """Nothing was asked for, and the meter saw nothing grow."""
+    _, traces, _ = traced("allocate_nothing", ("idle",))
+
+    assert (only(traces).counts.allocations, only(traces).phases[0].requested.peak_bytes) == (0, 0)
 
 
 def test_threads_that_allocate_at_the_same_time_are_followed(traced):

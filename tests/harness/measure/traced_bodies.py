@@ -92,3 +92,25 @@ def without_xplane_prepare(device):
 
     sys.modules["tensorflow.tsl.profiler.protobuf.xplane_pb2"] = None
     return prepare_device(device)
+
+
+def unheard_prepare(device):
+    """Prepare the device, and have the profiler's file hold no allocation, as that of TensorFlow 2.19 at level 1."""
+    from harness.measure import tracing
+    from harness.measure.device import prepare_device
+
+    read = tracing.read_profile
+
+    def read_without_events(*arguments):
+        profile = read(*arguments)
+        profile.events.clear()
+        return profile
+
+    tracing.read_profile = read_without_events
+    return prepare_device(device)
+
+
+def allocate_nothing(memory, parameters):
+    """A phase in which the device is left alone."""
+    with memory.phase("idle"):
+        sum(range(1000))

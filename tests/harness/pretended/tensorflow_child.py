@@ -54,11 +54,11 @@ def host_meters(**_: Any) -> dict[str, Any]:
     """What a tensor of 256 MiB that is made on the card adds to each of the host's meters."""
     _limit(512)
     with tf.device("GPU:0"):
-        tf.fill([MIB], 1.0)
+        warm = tf.fill([MIB], 1.0)
         before = meters()
         kept = tf.fill([64 * MIB], 1.0)
     after = meters()
-    return {"device": kept.device[-5:], **{name: after[name] - before[name] for name in after}}
+    return {"device": kept.device[-5:], "warm": warm.device[-5:], **{name: after[name] - before[name] for name in after}}
 
 
 def moved(**_: Any) -> dict[str, Any]:

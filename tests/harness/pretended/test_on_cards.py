@@ -50,7 +50,7 @@ def test_memory_of_the_card_is_not_the_hosts(machine, on_cards):
     found = on_cards(machine(), "host_meters")
 
     assert found["device"] == "GPU:0"
-    assert found["RssFile"] >= 256 * MIB
+    assert abs(found["RssFile"] - 256 * MIB) < 4 * MIB  # pages of libraries count in it too
     assert found["RssAnon"] < 16 * MIB
     assert found["RssShmem"] == 0
 

@@ -95,10 +95,12 @@ def test_an_unexpected_end_is_named_with_phase_and_reason(synthetic_run, verdict
     synthetic_run.ends[point.name, 0] = (outcome, "for a reason", "epoch_0")
     (finding,) = own(verdict_of(synthetic_run), "outcome")
 
+    untraced = "; what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
+
     assert finding.finding is kind
     assert finding.sentence.startswith(
         "loading / lazy / image_count=500 / stack_size=2048 / repeat 0: "
-        f"ended {outcome} in phase epoch_0 instead of ok: for a reason. To do: "
+        f"ended {outcome} in phase epoch_0 instead of ok: for a reason{untraced if outcome is Outcome.DEVICE_OOM else ''}. To do: "
     )
 
 
