@@ -69,7 +69,7 @@ def pretended_card(tmp_path_factory: pytest.TempPathFactory) -> Card:
     """The libraries of a pretended card, built once; the workers of xdist share them. Skips where they cannot be built."""
     base = tmp_path_factory.getbasetemp()
     try:
-        return cached_card(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+        return cached_card((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ptycho-memory" / "pretended")
     except DoesNotCompileError:
         raise
     except StubUnavailableError as reason:
