@@ -193,6 +193,8 @@ class RunEnd:
     """UUID of the card that it was measured on, one of those of the run; empty on the emulated device."""
     device_limit_bytes: int | None = None
     """Size of the pool that it had; None where the pool had no limit, or no child was started."""
+    left_out: tuple[str, ...] = ()
+    """A sentence for each equal card that could not be used this time: lost, or filled by somebody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +254,7 @@ def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
 def end_from_json(row: Mapping[str, Any]) -> RunEnd:
     """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
     values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
-    return RunEnd(**{**values, "outcome": Outcome(values["outcome"])})
+    return RunEnd(**{**values, "outcome": Outcome(values["outcome"]), "left_out": tuple(values.get("left_out", ()))})
 
 
 def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:

@@ -1,5 +1,7 @@
 """Allocated tensors in words, the same in a child's reason and in what the gate says of a trace."""
 
+from collections.abc import Sequence
+
 from harness.units import format_bytes
 
 COPY_TO_CARD = "copy to the card"
@@ -8,10 +10,11 @@ _NO_OPERATION = "an array of numpy"
 """What is allocated by no operation: TensorFlow converts an array."""
 ALIVE = "the largest that were alive: "
 """How a clause begins that names what was alive when the device's memory was refused."""
-MOST_NAMED = 3
+_MOST_NAMED = 3
 """Chosen: what a sentence says of what was alive; the trace has all of it."""
 _SMALL_SHARE = 0.01
-"""Chosen: who asks for less than a hundredth of the device is not why it is full."""
+"""Chosen: what is less than a hundredth of all that is alive is not named, and who asks for less than a hundredth of the device
+is not why it is full."""
 
 
 def tensors_in_words(*, op: str, shape: str, dtype: str, count: int, total_bytes: int, like: str) -> str:
@@ -25,6 +28,12 @@ def tensors_in_words(*, op: str, shape: str, dtype: str, count: int, total_bytes
     what = " ".join(part for part in (operation, f"({sizes})" if sizes else "", dtype) if part)
     times, each = (f"{count:,} x ", " each") if count > 1 else ("", "")
     return f"{times}{what}, {format_bytes(total_bytes)}{f', {like}{each}' if like else ''}"
+
+
+def number_named(totals_bytes: Sequence[int]) -> int:
+    """How many of these totals, which descend, a sentence names: the first, and up to two more that are a hundredth of all."""
+    least_bytes = sum(totals_bytes) * _SMALL_SHARE
+    return len([total for total in totals_bytes[1:_MOST_NAMED] if total >= least_bytes]) + len(totals_bytes[:1])
 
 
 def handed_out(asked_bytes: int, in_use_bytes: int, limit_bytes: int | None) -> str:

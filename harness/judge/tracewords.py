@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.judge.traces import OutOfMemory, Trace
-from harness.tensors import ALIVE, MOST_NAMED, handed_out
+from harness.tensors import ALIVE, handed_out, number_named
 from harness.units import format_bytes
 
 ALLOCATOR_METER = "device_in_use"
@@ -70,7 +70,8 @@ def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None) -> str:
 
 def largest_alive(refused: OutOfMemory) -> str:
     """``"the largest that were alive: A; B; C"``, of what was live when memory ran out."""
-    return f"{ALIVE}{'; '.join(one.short for one in refused.alive[:MOST_NAMED])}"
+    named = refused.alive[: number_named([one.total_bytes for one in refused.alive])]
+    return f"{ALIVE}{'; '.join(one.short for one in named)}"
 
 
 def alive_when_refused(trace: Trace | None) -> str:

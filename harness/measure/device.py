@@ -23,7 +23,7 @@ def prepare_device(device: dict[str, Any]) -> str:
     DeviceUnavailable when TensorFlow does not see the card that the driver has, or not it alone, cannot be told how to
     use it, or when the emulated one has no room here.
 
-    The card's branch has never met a card; ``configure`` has met TensorFlow's own checks on a CPU.
+    The card's branch has met TensorFlow's GPU device on a pretended card, and never a real one.
     """
     if device["kind"] == "emulated":
         name = "CPU:0"

@@ -12,7 +12,7 @@ from harness.measure.endings import name_exception
 from harness.measure.refusals import refused_memory
 from harness.measure.room import look_for_room
 from harness.records import Outcome
-from harness.tensors import ALIVE, MOST_NAMED, tensors_in_words
+from harness.tensors import ALIVE, number_named, tensors_in_words
 
 
 def out_of_memory(
@@ -48,7 +48,7 @@ def largest_alive(alive: Sequence[Mapping[str, Any]]) -> str:
             total_bytes=one["each_bytes"] * one["count"],
             like=one["like"],
         )
-        for one in alive[:MOST_NAMED]
+        for one in alive[: number_named([one["each_bytes"] * one["count"] for one in alive])]
     ]
     return f"{ALIVE}{'; '.join(named)}"
 

@@ -87,7 +87,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "device": {
         "choices": ("auto", "cpu", "gpu", "pretended"),
-        "help": "auto: the first NVIDIA card, or without one TensorFlow's GPU allocator emulated on the CPU; pretended "
+        "help": "auto: the first NVIDIA card that has room and that TensorFlow can use, or without one TensorFlow's GPU allocator "
+        "emulated on the CPU, saying why; gpu insists on a card, and exits with 3 where there is none to use; pretended "
         "(experimental, needs cc, c++ and the extra [pretended]): TensorFlow's own GPU device over a stub of the driver, which "
         "tells apart what is on the card and what on the host; networks run CPU algorithms there (default: auto)",
     },

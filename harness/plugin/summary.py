@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.run.ends import ends_of
-from harness.run.manifest import has_ended, plans_anything, sides_of
+from harness.run.manifest import has_ended, passed_over, plans_anything, sides_of
 from harness.run.sides import THEN_FOLDER
 from harness.run.traced import traces_in_words
 
@@ -27,6 +27,10 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     outcomes = Counter(str(end.outcome) for end in ends)
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     yield f"{len(ends)} {'run' if len(ends) == 1 else 'runs'} measured ({counted}) in {shown}"
+    if why := passed_over(directory):
+        yield f"the emulated device was measured on, and the card was passed over: {why}"
+    for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
+        yield f"{number} {'run was' if number == 1 else 'runs were'} on another card than it would have been: {reason}"
     if (then := directory / THEN_FOLDER).exists():
         asked = sides_of(directory)["against"]["asked"]
         yield f"{len(ends_of(then))} runs of {asked} beside them in {shown}/{THEN_FOLDER}"

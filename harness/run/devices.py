@@ -52,6 +52,8 @@ class Device:
     """Of a MIG instance, the number of its GPU instance on that card."""
     equals: tuple["Device", ...] = ()
     """Further visible devices of the same name and size: a point may be measured on any of them."""
+    passed_over: str = ""
+    """Of the emulated device: why it is used although the driver has a card."""
     left_out: tuple[str, ...] = ()
     """A sentence for each device of the machine that is not among them."""
 
@@ -188,7 +190,7 @@ def choose_device(choice: DeviceChoice) -> Device:
         return emulated_device(str(reason))
 
 
-def emulated_device(driver: str) -> Device:
+def emulated_device(driver: str, *, passed_over: str = "") -> Device:
     """TensorFlow's BFC allocator, the one that cards use, with a limit, on the CPU. ``driver`` says why it is used."""
     return Device(
         kind="emulated",
@@ -197,6 +199,7 @@ def emulated_device(driver: str) -> Device:
         memory_bytes=DEFAULT_EMULATED_BYTES,
         limit_bytes=DEFAULT_EMULATED_BYTES,
         driver=f"unavailable: {driver}",
+        passed_over=passed_over,
     )
 
 

@@ -89,6 +89,7 @@ def start_run(
             "allocator": device.allocator,
             "pool": device.pool,
             "driver": device.driver,
+            "passed_over": device.passed_over,
             # Any of these may have measured a point; they are of one name and size.
             "equals": [equal.uuid for equal in device.equals],
             "left_out": list(device.left_out),
@@ -182,6 +183,11 @@ def sides_of(path: Path) -> dict[str, Any]:
 def device_kind(path: Path) -> str:
     """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when run.json is damaged."""
     return str(_read_back(path)["device"]["kind"])
+
+
+def passed_over(path: Path) -> str:
+    """Why a card that the driver has was passed over; empty where none was. Raises RunDirectoryError as ``device_kind``."""
+    return str(_read_back(path)["device"].get("passed_over", ""))
 
 
 def plans_anything(path: Path) -> bool:

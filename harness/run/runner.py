@@ -105,18 +105,20 @@ class Runner:
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
         left: Device | None = device
+        left_out: list[str] = []
         while left is not None:
             with lease(left, self.lease_folder) as (held, inherited):
                 try:
                     device = self.with_room(held)  # from here on the one that is held, and what it has room for
                 except DeviceUnavailable as reason:
-                    full, left = (held, str(reason)), left.without(held)
+                    left_out.append(str(reason))
+                    full, left = held, left.without(held)
                     continue
                 child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
                 break
         else:  # no child is started: the loader would be blamed for what somebody else holds
-            absent = Ending(Outcome.SKIPPED, "device", full[1])
-            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full[0].uuid), []), []
+            absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
+            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full.uuid), []), []
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
         phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
@@ -132,6 +134,7 @@ class Runner:
             duration_s=child.duration_s,
             device=device.uuid or "",
             device_limit_bytes=device.limit_bytes,
+            left_out=tuple(left_out),
         )
         return self._close(end, own), own
 

@@ -48,7 +48,7 @@ def usable_device(
     except DeviceUnavailable as reason:
         if choice != "auto":
             raise
-        return _sized(emulated_device(str(reason)), budget_bytes, growth=growth)
+        return _sized(emulated_device(str(reason), passed_over=str(reason)), budget_bytes, growth=growth)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Try everything that only a card reaches: exit code 0 when all of it is as it should be, 1 when not, 3 where it cannot be tried."""
+"""Try everything that only a card reaches: exit code 0 when all is as it should be, 1 when not, 3 where it cannot be tried."""
 
 import argparse
 import sys

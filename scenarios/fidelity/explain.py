@@ -184,7 +184,8 @@ def _large_in_words(size: int, count: int, alive: Sequence[Alive]) -> str:
     op = "/".join(group.op.split("/")[-3:])  # the layer and the operation; what is before them is of the training step
     if group.region == _WORKSPACE_REGION:
         return f"{WORKSPACE} {op} ({'card' if count > 0 else 'emulated'} alone)"
-    tensor = f"{each}{group.dtype} {group.shape}{like}{f' by {op}' if op else ''}"
+    named = f"{group.dtype} {group.shape}".strip()  # a copy to the card has neither
+    tensor = f"{each}{named}{like}{f' by {op}' if op else ''}" if named else f"{each}{op or 'memory'}{like}"
     return f"{tensor}, {'on the card alone' if count > 0 else 'on the host of a card, or freed before'}"
 
 

@@ -376,11 +376,12 @@ def blind_sweep(sweep, pytester, driver, nvml_stub, monkeypatch):
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
 def test_auto_takes_the_emulated_device_where_tensorflow_does_not_see_the_card(blind_sweep, pytester, workers):
     """It is found out once, whoever finds it out, and run.json says why; the run goes on with the same device."""
-    blind_sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace", *workers)
+    result = blind_sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace", *workers)
     device = manifest(pytester)["device"]
 
     assert device["kind"] == "emulated"
     assert device["driver"] == "unavailable: TensorFlow sees no GPU although the driver has A100"
+    result.stdout.fnmatch_lines(["the emulated device was measured on, and the card was passed over: TensorFlow sees no GPU*"])
     assert len(ends(pytester)) == 4
     assert (pytester.path / "asked").read_text() == "x"
 

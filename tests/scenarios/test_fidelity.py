@@ -11,6 +11,7 @@ from harness.judge.table import load_run
 from harness.judge.traces import Alive, Counts, Edges, Timeline, Trace, TracedPhase
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.seal import SEAL, seal_of
+from harness.tensors import COPY_TO_CARD
 from harness.units import GIB, MIB
 from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
 from scenarios.fidelity.compare import Difference, Kind, rows_of, sides_of
@@ -315,6 +316,15 @@ def traced(*alive, base_bytes=0, kept_bytes=0, whole_bytes=0, repeat_bytes=None)
 
 def group(op, each_bytes, count=1, region="output", like=""):
     return Alive(op=op, shape="[4]", dtype="float32", region=region, each_bytes=each_bytes, count=count, like=like)
+
+
+def test_a_copy_to_the_card_is_called_so():
+    """It has no shape and no type, and may be as large as an array."""
+    copies = group(COPY_TO_CARD, 4 * MIB, 2, region="dynamic", like="1.00 x batch").model_copy(update={"shape": "", "dtype": ""})
+
+    parts = explain("growth", BATCH, traced(group("Mul", 8)), traced(group("Mul", 8), copies))
+
+    assert parts == (Part(8 * MIB, "2 x copy to the card, 1.00 x batch, on the card alone"),)
 
 
 def test_traces_tell_what_was_alive_on_one_device_alone():

@@ -7,15 +7,24 @@ import sys
 
 import pytest
 
-from harness.units import GIB, MIB
+from harness.run.pool import reservable_bytes
+from harness.units import MIB
+
+CONTEXT_BYTES = 400 * MIB
 
 
 @pytest.fixture
-def doctor(pretended_card, project_root):
+def card(machine):
+    """One card whose contexts take as much as those of real ones."""
+    return machine(context_bytes=CONTEXT_BYTES)
+
+
+@pytest.fixture
+def doctor(card, project_root):
     """``doctor(*options, **variables)``: its exit code, its findings as JSON, and what it says on standard error."""
 
     def doctor(*options, **variables):
-        environment = {**os.environ, **pretended_card.environment, **variables}
+        environment = {**os.environ, **card.environment, **variables}
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         done = subprocess.run(
             [sys.executable, "-m", "harness", "doctor", "--device", "gpu", "--json", *options],
@@ -39,18 +48,16 @@ def asked(found, meter):
     return {check["phase"]: check["asked_bytes"] for check in found["checks"] if check["meter"] == meter}
 
 
-def test_a_pool_that_is_reserved_reads_exactly_and_the_driver_sees_the_whole_of_it(doctor, pretended_card):
-    """To the byte, but for the arguments of an operation; the pool is what was free, less what is left."""
+def test_a_pool_that_is_reserved_reads_exactly_and_the_driver_sees_the_whole_of_it(doctor, card):
+    """To the byte, but for the arguments of an operation; the pool is what was free, less what is left, in whole MiB."""
     code, found, said = doctor()
-    room = asked(found, "nvml_process")["device_large"]
+    pool_bytes = asked(found, "nvml_process")["device_large"]
 
     assert (code, found["usable"]) == (0, True), said
     assert found["device"]["pool"] == "reserved"
     assert all(0 <= error_bytes <= 1024 for error_bytes in errors(found, "device_in_use").values())
-    assert (
-        pretended_card.control.state.devices[0].total_bytes - 3 * GIB <= room < pretended_card.control.state.devices[0].total_bytes
-    )
-    assert 0 <= errors(found, "nvml_process")["device_large"] <= GIB  # a context beside it
+    assert pool_bytes == reservable_bytes(card.devices[0].total_bytes, 8)
+    assert errors(found, "nvml_process") == {"device_large": CONTEXT_BYTES}
 
 
 def test_a_budget_caps_the_pool(doctor):
@@ -82,10 +89,10 @@ def test_the_drivers_own_pool_is_examined_without_a_limit_and_refused_with_one(d
     assert "that allocator enforces no limit" in said
 
 
-def test_tensorflow_sees_the_card_and_auto_takes_it(pretended_card, project_root):
+def test_tensorflow_sees_the_card_and_auto_takes_it(card, project_root):
     """Asked in a process of its own; where the card is full it is not taken, and gpu says who fills it."""
     command = [sys.executable, "-m", "harness", "doctor", "--find", "--device"]
-    environment = {**os.environ, **pretended_card.environment}
+    environment = {**os.environ, **card.environment}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
 
     def find(choice):
@@ -94,9 +101,8 @@ def test_tensorflow_sees_the_card_and_auto_takes_it(pretended_card, project_root
         )
 
     assert "(gpu)" in find("auto").stdout
-    card = pretended_card.control.state.devices[0]
-    pretended_card.control.add_process(card, os.getpid(), card.total_bytes, name="python3")  # only living ones are listed
-    card.used_bytes = card.total_bytes - card.reserved_bytes
+    neighbour = card.control.add_process(card.devices[0], os.getpid(), card.devices[0].total_bytes, name="python3")
+    card.devices[0].used_bytes = neighbour.used_bytes
     assert "(emulated)" in find("auto").stdout
     full = find("gpu")
 

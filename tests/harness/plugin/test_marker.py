@@ -150,7 +150,9 @@ def test_a_run_has_to_end_as_the_marker_expects(project):
     result = project("\n".join(tests), "--memory-out", "out", "--memory-repeats", "1", "-k", "512", "-rA")
 
     result.assert_outcomes(passed=1, failed=3, deselected=8)
-    result.stdout.fnmatch_lines(["*ended device_oom in phase load instead of ok: the faked oom. To do: *"])
+    result.stdout.fnmatch_lines(
+        ["*ended device_oom in phase load instead of ok: the faked oom; what was alive is unknown, as * To do: *"]
+    )
     result.stdout.fnmatch_lines(["*the faked missing*Its log: out/logs/3-image_count=512-repeat=0.log"])
     result.stdout.fnmatch_lines(["PASSED test_memory.py::test_0?512?"])
 

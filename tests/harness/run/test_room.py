@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from harness.pretended.control import GPU_IS_LOST, NOT_SUPPORTED
+from harness.pretended.control import FUNCTION_NOT_FOUND, GPU_IS_LOST
 from harness.run.pool import CONTEXT_BYTES
 from harness.units import GIB, MIB
 
 LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
-"""Of a card of compute capability 8.0, as the stub's."""
+"""Of a card of compute capability 8.0, as the stub's are."""
 
 ASK = """
 import json, sys
@@ -58,10 +58,10 @@ def test_a_reserved_pool_is_what_is_free_less_what_is_left(driver, room):
     assert room() == ["reserved", 39 * GIB - 500 * MIB - LEFT_BYTES]
 
 
-def test_a_card_whose_capability_is_unknown_gets_the_smallest_pool(driver, room):
-    """The most that any capability leaves."""
+def test_most_is_left_where_the_compute_capability_is_unknown(driver, room):
+    """As by a driver that is too old to be asked."""
     driver.add_device("GPU-0", total_bytes=40 * GIB)
-    driver.fail("nvmlDeviceGetCudaComputeCapability", NOT_SUPPORTED)
+    driver.fail("nvmlDeviceGetCudaComputeCapability", FUNCTION_NOT_FOUND)
 
     assert room() == ["reserved", 40 * GIB - CONTEXT_BYTES - 1800 * MIB]
 
