@@ -160,8 +160,8 @@ def _build(work: Path, tensorflow: TensorFlowFound, nvml_h: Path, cuda: Path) ->
     (work / "cuda_rest.c").write_text(_rest((cuda / "cuda.h").read_text(), r"cu[A-Z]\w*"))
     (work / "cudart_rest.c").write_text(_rest((cuda / "cuda_runtime_api.h").read_text(), r"cuda[A-Z]\w*"))
     hidden = ("-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", "-ldl")
-    driver = (SOURCES / "cuda.c", SOURCES / "cuda_memory.c", SOURCES / "cards.c", work / "cuda_rest.c")
-    compile_library(c, work / "libcuda.so.1", driver, includes=(work, cuda), options=hidden)
+    driver = [SOURCES / f"{name}.c" for name in ("cuda", "cuda_memory", "cuda_streams", "cards", "arena")]
+    compile_library(c, work / "libcuda.so.1", [*driver, work / "cuda_rest.c"], includes=(work, cuda), options=hidden)
     runtime = (SOURCES / "cudart.c", work / "cudart_rest.c")
     compile_library(c, work / "libcudart.so.12", runtime, includes=(work, cuda), options=hidden)
     compile_library(c, work / "libcudnn.so.9", (SOURCES / "cudnn.c",))

@@ -1,21 +1,16 @@
-/* Which cards a process sees, and who holds how much of each. See cards.h. */
+/* Which cards a process sees, and the lock under which processes share them. See cards.h. */
 #include "cards.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/file.h>
-#include <sys/vfs.h>
 
 #include "driver.h"
-
-#define ALIGN 256ull           /* of cudaMalloc, CUDA programming guide: device memory is aligned to at least 256 bytes */
-#define TMPFS_MAGIC 0x01021994 /* statfs(2) */
 
 static control_state *control;
 static int control_file = -1;
 static card cards[MOST_CARDS];
 static int count;
-static uint64_t own_ticks;
 static int forked; /* this process was forked from one that had used the driver */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -104,7 +99,6 @@ CUresult cards_open(void) {
     if (!control && !forked) {
         control = map_control_file(&control_file);
         if (control) {
-            own_ticks = start_ticks((uint64_t)getpid());
             show_visible();
             pthread_atfork(NULL, NULL, after_fork);
             say("%d of %llu cards, CUDA_VISIBLE_DEVICES=%s", count, (unsigned long long)control->device_count, getenv("CUDA_VISIBLE_DEVICES"));
@@ -114,6 +108,8 @@ CUresult cards_open(void) {
     if (forked) return CUDA_ERROR_NOT_INITIALIZED;
     return control ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
+
+int cards_forked(void) { return forked; }
 
 CUresult cards_refuse(card *c) {
     if (forked) return CUDA_ERROR_NOT_INITIALIZED;
@@ -127,217 +123,15 @@ const char *card_name(const card *c) { return c->instance ? c->instance->name : 
 const char *card_uuid(const card *c) { return c->instance ? c->instance->uuid : c->device->uuid; }
 control_state *cards_control(void) { return control; }
 
-/* ---- who holds how much; all of it under the machine's lock, which the kernel frees when a process dies ---- */
+/* ---- the machine's lock, which the kernel frees when a process dies ---- */
 
-static void enter(void) {
+void cards_enter(void) {
     pthread_mutex_lock(&lock);
     while (flock(control_file, LOCK_EX) && errno == EINTR) {
     }
 }
 
-static void leave(void) {
+void cards_leave(void) {
     flock(control_file, LOCK_UN);
     pthread_mutex_unlock(&lock);
-}
-
-/* Where to note this process: in the place of an earlier one of its number, else in an unused one, else in that of the
- * process that began first among those that have ended, whose accounting is then forgotten, as a driver forgets it when
- * its buffer is full. NULL: as many as there are places live already. */
-static process_state *place_for(const device_state *device, uint64_t pid) {
-    process_state *processes = (process_state *)device->processes, *found = NULL;
-    for (uint64_t i = 0; i < device->process_count; i++)
-        if (processes[i].arena && processes[i].pid == pid && ended(&processes[i])) return &processes[i];
-    if (device->process_count < MOST_PROCESSES) return &processes[device->process_count];
-    for (uint64_t i = 0; i < device->process_count; i++)
-        if (ended(&processes[i]) && (!found || processes[i].start_ticks < found->start_ticks)) found = &processes[i];
-    return found;
-}
-
-static process_state *own_process(card *c) {
-    if (c->process) return c->process;
-    device_state *device = c->device;
-    process_state *found = place_for(device, (uint64_t)getpid());
-    if (!found) return NULL;
-    __atomic_store_n(&found->running, 0, __ATOMIC_RELEASE);
-    found->pid = (uint64_t)getpid(), found->start_ticks = own_ticks, found->instance = c->place;
-    found->used_bytes = found->accounted_bytes = 0, found->kind = 0, found->arena = 1;
-    snprintf(found->name, sizeof found->name, "%s", program_invocation_short_name);
-    __atomic_store_n(&found->running, 1, __ATOMIC_RELEASE);
-    if (found == &device->processes[device->process_count]) __atomic_store_n(&device->process_count, device->process_count + 1, __ATOMIC_RELEASE);
-    return c->process = found;
-}
-
-static void set_own_bytes(card *c) {
-    uint64_t bytes = c->used + (c->contexts ? c->device->context_bytes : 0);
-    c->process->used_bytes = bytes;
-    if (bytes > c->process->accounted_bytes) c->process->accounted_bytes = bytes;
-}
-
-static uint64_t free_of(const card *c) {
-    uint64_t reserved = c->instance ? c->instance->reserved_bytes : c->device->reserved_bytes;
-    uint64_t neighbour = c->instance ? c->instance->used_bytes : c->device->used_bytes;
-    uint64_t taken = reserved + (neighbour == UINT64_MAX ? 0 : neighbour) + arena_bytes(c->device, c->place);
-    return taken > c->total ? 0 : c->total - taken;
-}
-
-CUresult card_retain(card *c) {
-    CUresult code = cards_refuse(c);
-    if (code != CUDA_SUCCESS) return code;
-    enter();
-    if (!c->contexts && (!own_process(c) || c->device->context_bytes > free_of(c))) code = CUDA_ERROR_OUT_OF_MEMORY;
-    else c->contexts++, set_own_bytes(c);
-    leave();
-    return code;
-}
-
-void card_release(card *c) {
-    enter();
-    if (c->contexts && !--c->contexts) set_own_bytes(c);
-    leave();
-}
-
-void card_usage(card *c, uint64_t *free_bytes, uint64_t *total) {
-    enter();
-    *free_bytes = free_of(c), *total = c->total;
-    leave();
-    say("usage of %d: free %llu of %llu", c->index, (unsigned long long)*free_bytes, (unsigned long long)*total);
-}
-
-/* ---- the arena: pages of an unlinked file, so that they count as RssFile; first fit by address ---- */
-
-static int unlinked_file(void) {
-    char folder[4000], path[4096];
-    const char *control_path = getenv("NVML_STUB_CONTROL"), *asked = getenv("PRETENDED_CARD_ARENA");
-    snprintf(folder, sizeof folder, "%s", asked && *asked ? asked : control_path);
-    char *end = strrchr(folder, '/');
-    if (!(asked && *asked)) snprintf(end ? end : folder, 2, "%s", end ? "" : ".");
-    int file = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file < 0) { /* not every file system has it: overlayfs before Linux 6.1 */
-        snprintf(path, sizeof path, "%s/arena-XXXXXX", folder);
-        file = mkostemp(path, O_CLOEXEC);
-        if (file >= 0) unlink(path);
-    }
-    struct statfs system;
-    if (file < 0) fprintf(stderr, "pretended card: no file for its memory can be made in %s: %s\n", folder, strerror(errno));
-    else if (!fstatfs(file, &system) && system.f_type == TMPFS_MAGIC)
-        fprintf(stderr, "pretended card: %s is tmpfs, so its memory counts as shared memory of the host (RssShmem); "
-                        "set PRETENDED_CARD_ARENA to a folder on a disk\n", folder);
-    return file;
-}
-
-static int open_arena(card *c) {
-    if (c->base) return 1;
-    int file = unlinked_file();
-    if (file < 0) return 0;
-    void *base = MAP_FAILED;
-    if (!ftruncate(file, (off_t)c->total)) base = mmap(NULL, c->total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
-    if (base == MAP_FAILED)
-        fprintf(stderr, "pretended card: a file of %llu B cannot be mapped for its memory: %s\n", (unsigned long long)c->total, strerror(errno));
-    close(file);
-    if (base == MAP_FAILED) return 0;
-    madvise(base, c->total, MADV_DONTFORK); /* a card's memory is not in its child's address space */
-    c->base = base;
-    c->holes = malloc(sizeof(piece));
-    *c->holes = (piece){0, c->total, NULL};
-    return 1;
-}
-
-static void *carve(card *c, uint64_t size) {
-    for (piece **at = &c->holes; *at; at = &(*at)->next) {
-        piece *hole = *at;
-        if (hole->size < size) continue;
-        piece *made = malloc(sizeof *made);
-        *made = (piece){hole->start, size, c->taken};
-        c->taken = made;
-        hole->start += size, hole->size -= size;
-        if (!hole->size) {
-            *at = hole->next;
-            free(hole);
-        }
-        return c->base + made->start;
-    }
-    return NULL;
-}
-
-CUresult card_take(card *c, uint64_t size, void **memory) {
-    CUresult code = cards_refuse(c);
-    if (code != CUDA_SUCCESS) return code;
-    if (!size) return CUDA_ERROR_INVALID_VALUE;
-    uint64_t rounded = (size + ALIGN - 1) / ALIGN * ALIGN;
-    *memory = NULL;
-    enter();
-    if (own_process(c) && rounded <= free_of(c) && open_arena(c)) *memory = carve(c, rounded);
-    if (*memory) {
-        c->used += rounded;
-        set_own_bytes(c);
-    }
-    leave();
-    say("allocate %llu on %d -> %p, used %llu", (unsigned long long)size, c->index, *memory, (unsigned long long)c->used);
-    return *memory ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-/* Free pages go back to the file system: the file gets a hole. */
-static void punch(const card *c, const piece *gone) {
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t from = (gone->start + page - 1) / page * page, to = (gone->start + gone->size) / page * page;
-    if (to > from && madvise(c->base + from, to - from, MADV_REMOVE)) madvise(c->base + from, to - from, MADV_DONTNEED);
-}
-
-static void join(card *c, piece *made) {
-    piece **at = &c->holes, *before = NULL;
-    while (*at && (*at)->start < made->start) before = *at, at = &(*at)->next;
-    made->next = *at;
-    *at = made;
-    piece *behind = made->next;
-    if (behind && made->start + made->size == behind->start) {
-        made->size += behind->size, made->next = behind->next;
-        free(behind);
-    }
-    if (before && before->start + before->size == made->start) {
-        before->size += made->size, before->next = made->next;
-        free(made);
-    }
-}
-
-static card *holder(const void *memory, int *ordinal) {
-    for (int i = 0; i < count; i++)
-        if (cards[i].base && (const char *)memory >= cards[i].base && (const char *)memory < cards[i].base + cards[i].total) {
-            if (ordinal) *ordinal = i;
-            return &cards[i];
-        }
-    return NULL;
-}
-
-CUresult cards_give(void *memory) {
-    if (forked) return CUDA_ERROR_NOT_INITIALIZED;
-    CUresult code = CUDA_ERROR_INVALID_VALUE;
-    enter();
-    card *c = holder(memory, NULL);
-    piece **at = c ? &c->taken : NULL;
-    while (at && *at && c->base + (*at)->start != (char *)memory) at = &(*at)->next;
-    if (at && *at) {
-        piece *gone = *at;
-        *at = gone->next;
-        c->used -= gone->size;
-        say("free %llu on %d, used %llu", (unsigned long long)gone->size, c->index, (unsigned long long)c->used);
-        punch(c, gone);
-        join(c, gone);
-        set_own_bytes(c);
-        code = CUDA_SUCCESS;
-    }
-    leave();
-    return code;
-}
-
-card *cards_of(const void *memory, int *ordinal, piece *found) {
-    pthread_mutex_lock(&lock);
-    card *c = holder(memory, ordinal);
-    if (c && found) {
-        piece *at = c->taken;
-        while (at && !((const char *)memory >= c->base + at->start && (const char *)memory < c->base + at->start + at->size)) at = at->next;
-        if (at) *found = *at;
-        else c = NULL;
-    }
-    pthread_mutex_unlock(&lock);
-    return c;
 }

@@ -32,7 +32,11 @@ card *card_at(int ordinal);       /* among the visible; NULL for none */
 const char *card_name(const card *c);
 const char *card_uuid(const card *c);
 control_state *cards_control(void);
+int cards_forked(void);           /* from a process that had used the driver */
+void cards_enter(void);           /* one process and one thread at a time, until cards_leave */
+void cards_leave(void);
 
+/* arena.c */
 CUresult card_retain(card *c);    /* a context more: its bytes are taken with the first */
 void card_release(card *c);
 CUresult card_take(card *c, uint64_t size, void **memory);
