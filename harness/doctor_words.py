@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from harness.doctor import GATED, Examination
-from harness.records import PoolKind
+from harness.records import PRETENDED_NOTE, PoolKind
 from harness.run.devices import Device
 from harness.units import format_bytes
 
@@ -21,6 +21,8 @@ def show_examination(device: Device, found: Examination) -> None:
     console.print(
         f"device: {device.name} ({device.kind})\ndriver: {device.driver}\npool: {pool_in_words(device, found)}", markup=False
     )
+    if device.pretended:
+        console.print(PRETENDED_NOTE, markup=False)
     table = Table("meter", "phase", *(Column(name, justify="right") for name in ("asked", "read", "error")), "quality", "finding")
     readable = [check for check in found.checks if check.read_bytes is not None]
     for check in readable:

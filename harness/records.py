@@ -29,6 +29,13 @@ PRETENDED = "Pretended"
 """First word of the names of pretended cards (harness.pretended), as the driver tells them."""
 
 
+PRETENDED_NOTE = (
+    "On a pretended card: TensorFlow's GPU device over a stub of the driver; networks run CPU algorithms, so their peaks "
+    "(training, inference) are not those of a card."
+)
+"""What the doctor, the page and the summary say of a pretended card."""
+
+
 def is_pretended(device_name: str) -> bool:
     """Whether a device of this name is a pretended card."""
     return device_name.split(" ", 1)[0] == PRETENDED

@@ -8,7 +8,7 @@ from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
 from harness.judge.verdict import Check
-from harness.records import is_pretended
+from harness.records import PRETENDED_NOTE, is_pretended
 from harness.units import format_bytes
 from reports import tables
 from reports.comparison import Comparison, comparison_of
@@ -17,11 +17,6 @@ from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
 from reports.words import EXIT_WORDS, count, rate, unavailable
-
-PRETENDED_NOTE = (
-    "On a pretended card: TensorFlow's GPU device over a stub of the driver; networks run CPU algorithms, so their peaks "
-    "(training, inference) are not those of a card."
-)
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.pretended.compiling import SOURCES, StubUnavailableError, compile_library, find_compiler, header_of, made_whole
+from harness.pretended.compiling import SOURCES, StubUnavailableError, compile_library, find_compiler, header_of, made_complete
 from harness.pretended.layout import c_declarations
 
 __all__ = ["LIBRARY", "Stub", "StubUnavailableError", "build", "compile_nvml", "header", "load"]
@@ -33,7 +33,7 @@ def build(folder: Path, nvml_h: Path, *, old_library: bool = False) -> Stub:
 
     Raises StubUnavailableError where there is no compiler. ``folder`` appears only when it is complete.
     """
-    with made_whole(folder) as work:
+    with made_complete(folder) as work:
         compile_nvml(work, nvml_h, old_library=old_library)
     return load(folder, nvml_h, old_library=old_library)
 

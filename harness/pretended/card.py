@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness.pretended import building
 from harness.pretended.building import compile_nvml
-from harness.pretended.compiling import SOURCES, StubUnavailableError, compile_library, find_compiler, header_of, made_whole
+from harness.pretended.compiling import SOURCES, StubUnavailableError, compile_library, find_compiler, header_of, made_complete
 
 # What TensorFlow looks for when it starts its GPU device (stream_executor, MaybeTryDlopenGPULibraries) and when it traces;
 # none of them is called by anything that runs on a pretended card.
@@ -113,7 +113,7 @@ def build_card(folder: Path, python: str = sys.executable) -> Card:
     if not folder.exists():
         tensorflow = find_tensorflow(python)
         cuda_h = header_of("nvidia-cuda-runtime-cu12", "cuda.h")
-        with made_whole(folder) as work:
+        with made_complete(folder) as work:
             _build(work, tensorflow, nvml_h, cuda_h.parent)
     return Card(folder=folder, functions=building.load(folder, nvml_h).functions)
 

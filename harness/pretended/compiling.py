@@ -54,7 +54,7 @@ def header_of(package: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
+def made_complete(folder: Path) -> Iterator[Path]:
     """A folder to build in, which becomes ``folder`` when all went well, and is gone when not.
 
     Where another process was faster, its ``folder`` stays and this one's work is dropped.

@@ -71,7 +71,7 @@ class Device(ctypes.Structure):
         ("lost", _U64),  # every call about the device answers GPU_IS_LOST, CUDA's DEVICE_UNAVAILABLE
         ("unified", _U64),  # no memory of its own: memory queries answer NOT_SUPPORTED
         ("mig", _U64),
-        ("unprivileged", _U64),  # the whole of a card in MIG mode answers NO_PERMISSION
+        ("unprivileged", _U64),  # a card in MIG mode answers NO_PERMISSION, its instances do not
         ("accounting", _U64),
         ("instance_count", _U64),
         ("process_count", _U64),
@@ -103,7 +103,7 @@ class Call(ctypes.Structure):
 
 
 class Control(ctypes.Structure):
-    """The whole file."""
+    """All of the file."""
 
     _fields_ = (
         ("magic", _U64),

@@ -82,7 +82,7 @@ static nvmlReturn_t give(char *out, unsigned int length, const char *text) {
 /* A handle is the address of the card's, or of the instance's, place in the control file. */
 typedef struct {
     device_state *card;
-    instance_state *instance; /* NULL: the whole card */
+    instance_state *instance; /* NULL: the complete card */
 } target;
 
 static nvmlReturn_t find(nvmlDevice_t handle, target *found) {

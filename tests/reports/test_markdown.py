@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.records import Outcome
+from harness.records import PRETENDED_NOTE, Outcome
 from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, write_summary
 
 
@@ -50,6 +50,16 @@ def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
     run = sweep.write(tmp_path)
 
     assert "Commit abc, with uncommitted changes." in write_summary(run, judged(run, held)).read_text()
+
+
+@pytest.mark.parametrize(("name", "said"), [("Pretended A100", True), ("NVIDIA A100", False), ("Pretendedly real", False)])
+def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(sweep, judged, held, tmp_path, name, said):
+    """By its name; on any other device the sentence would be wrong."""
+    device = {"kind": "gpu", "name": name, "uuid": "GPU-1", "memory_bytes": 8 << 30, "allocator": "bfc", "driver": "575"}
+    sweep.changes = {"device": device}
+    run = sweep.write(tmp_path)
+
+    assert (PRETENDED_NOTE in write_summary(run, judged(run, held)).read_text()) is said
 
 
 def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, finding, tmp_path):

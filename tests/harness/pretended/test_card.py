@@ -105,7 +105,7 @@ def test_a_card_is_built_once_for_each_version_of_tensorflow(pretended_card, mon
 
 def test_two_builders_at_once_leave_one_complete_folder(tmp_path):
     """The slower one's work is dropped."""
-    with compiling.made_whole(tmp_path / "card") as slower:
+    with compiling.made_complete(tmp_path / "card") as slower:
         (slower / "library").write_text("slower")
         (tmp_path / "card").mkdir()
         (tmp_path / "card/library").write_text("faster")

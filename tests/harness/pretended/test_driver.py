@@ -1,6 +1,7 @@
 """The pretended CUDA driver and NVML beside it: cards, limits, who holds what, and what is left of a dead process."""
 
 import ctypes
+import shutil
 
 import pytest
 
@@ -214,7 +215,7 @@ def test_without_a_control_file_there_is_no_card(machine, start):
 def test_a_card_of_80_gib_costs_what_is_touched_of_it(machine, opened, tmp_path):
     """The host's anonymous and shared memory stay as they were, pages of the file come and go, the disk stays free."""
     child = opened(machine(total_bytes=80 * GIB))
-    before = child("host")
+    before, free_bytes = child("host"), shutil.disk_usage(tmp_path).free
     _, first = child("take", 60 * GIB)
     _, second = child("take", 64 * MIB)
     taken = child("host")
@@ -224,11 +225,23 @@ def test_a_card_of_80_gib_costs_what_is_touched_of_it(machine, opened, tmp_path)
     given = child("host")
 
     assert first
+    assert free_bytes - shutil.disk_usage(tmp_path).free < 30 * GIB  # half of what was taken: others use this disk too
     for name in ("RssAnon", "RssShmem"):
         assert abs(touched[name] - before[name]) < MIB, name
     assert taken["RssFile"] - before["RssFile"] < MIB
     assert abs(touched["RssFile"] - taken["RssFile"] - 64 * MIB) < MIB
     assert abs(given["RssFile"] - taken["RssFile"]) < MIB
+
+
+def test_a_folder_in_tmpfs_is_said_to_be_the_hosts_memory(machine, opened, tmp_path):
+    """It works, and counts as RssShmem; one line says so, with what to do."""
+    child = opened(machine(), PRETENDED_CARD_ARENA="/dev/shm")  # noqa: S108 - tmpfs on every Linux
+    before = child("host")
+    child("touch", child("take", 8 * MIB)[1], 8 * MIB)
+
+    assert child("host")["RssShmem"] - before["RssShmem"] == 8 * MIB
+    assert "shm is tmpfs" in child.errors.read_text()
+    assert "set PRETENDED_CARD_ARENA to a folder on a disk" in child.errors.read_text()
 
 
 def test_an_instance_is_a_card_of_its_own(machine, opened):
