@@ -1,7 +1,8 @@
 """NVIDIA's driver through NVML (pynvml): what finding cards and measuring on them share.
 
 Every refusal becomes one sentence that a user understands (``DriverRefused``); NVML's own words follow in brackets.
-Exercised against a library built from NVML's header; never on a real card.
+Exercised against a library built from NVML's header, and by scenarios.first_card on an H100 and an H200 (driver 580.159.04):
+memory and processes; accounting, MIG and MPS have met no real card.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and what accounting knows.
 
 Whatever the driver does not tell is MeterUnavailable with the reason in words, never 0. Exercised against a library
-built from NVML's header (harness/pretended), beside pynvml, gpustat and nvitop; never on a real card.
+built from NVML's header (harness/pretended), beside pynvml, gpustat and nvitop, and by scenarios.first_card on an H100 and an
+H200; accounting, MIG and MPS have met no real card.
 """
 
 import ctypes

@@ -79,9 +79,9 @@ def _adopt_orphans() -> str:
 
 def unfit_to_fork() -> str:
     """Why this process must not be forked from, in one clause; empty when it may."""
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    if threads != 1:
-        return f"the import left {threads} threads running"
+    threads = sorted((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
+    if len(threads) != 1:
+        return f"the import left {len(threads)} threads running: {', '.join(threads)}"
     context = import_module("tensorflow.python.eager.context").context_safe()
     if context is not None and context._initialized:  # TensorFlow offers no public way to ask
         return "TensorFlow's runtime has been started already"

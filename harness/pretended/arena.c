@@ -44,11 +44,15 @@ static void set_own_bytes(card *c) {
     if (bytes > c->process->accounted_bytes) c->process->accounted_bytes = bytes;
 }
 
+/* CUDA's total is without what the driver keeps, to the byte: read on an H100 and an H200 (scenarios/first_card). */
+uint64_t card_total(const card *c) {
+    return c->total - (c->instance ? c->instance->reserved_bytes : c->device->reserved_bytes);
+}
+
 static uint64_t free_of(const card *c) {
-    uint64_t reserved = c->instance ? c->instance->reserved_bytes : c->device->reserved_bytes;
     uint64_t neighbour = c->instance ? c->instance->used_bytes : c->device->used_bytes;
-    uint64_t taken = reserved + (neighbour == UINT64_MAX ? 0 : neighbour) + arena_bytes(c->device, c->place);
-    return taken > c->total ? 0 : c->total - taken;
+    uint64_t taken = (neighbour == UINT64_MAX ? 0 : neighbour) + arena_bytes(c->device, c->place);
+    return taken > card_total(c) ? 0 : card_total(c) - taken;
 }
 
 CUresult card_retain(card *c) {
@@ -69,7 +73,7 @@ void card_release(card *c) {
 
 void card_usage(card *c, uint64_t *free_bytes, uint64_t *total) {
     cards_enter();
-    *free_bytes = free_of(c), *total = c->total;
+    *free_bytes = free_of(c), *total = card_total(c);
     cards_leave();
     say("usage of %d: free %llu of %llu", c->index, (unsigned long long)*free_bytes, (unsigned long long)*total);
 }

@@ -41,6 +41,7 @@ CUresult card_retain(card *c);    /* a context more: its bytes are taken with th
 void card_release(card *c);
 CUresult card_take(card *c, uint64_t size, void **memory);
 CUresult cards_give(void *memory);
+uint64_t card_total(const card *c);
 void card_usage(card *c, uint64_t *free_bytes, uint64_t *total);
 card *cards_of(const void *memory, int *ordinal, piece *found); /* whose memory that is; NULL: nobody's. `found` may be NULL */
 

@@ -127,7 +127,7 @@ API cuDeviceGetUuid(CUuuid *uuid, CUdevice d) { /* the 16 bytes that the text of
 }
 API cuDeviceTotalMem(size_t *bytes, CUdevice d) {
     DEVICE(c, d);
-    *bytes = c->total;
+    *bytes = card_total(c);
     return CUDA_SUCCESS;
 }
 API cuDeviceGetPCIBusId(char *id, int length, CUdevice d) {

@@ -31,8 +31,14 @@ _MESSAGE_BYTES = 1 << 16
 
 # TensorFlow's start-up chatter is kept out of the logs, but not its warnings: the only trace that a refused copy leaves
 # is a warning of the allocator. OpenBLAS would start a thread for each core at numpy's import: their arenas would count
-# as host memory, and no fork would be safe.
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+# as host memory, and no fork would be safe. So would the allocator inside pyarrow, which Keras imports with pandas where it
+# is installed: seen on a machine with a card, where no child could be forked and each took 12 s instead of 2.
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a mistake

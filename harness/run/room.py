@@ -14,6 +14,7 @@ from harness.units import format_bytes
 
 class _Look(NamedTuple):
     free_bytes: int
+    used_bytes: int
     capability_major: int | None
     """None where the driver does not tell."""
     processes: tuple[str, ...]
@@ -44,7 +45,9 @@ def with_room(device: Device) -> Device:
 def _no_room(device: Device, look: _Look, needed_bytes: int) -> str:
     left = format_bytes(left_free_bytes(look.free_bytes, look.capability_major))
     asked = "the smallest pool" if device.limit_bytes is None else "the device budget"
-    held = ", ".join(look.processes) or "the driver lists no process on it (a container without the host's process ids)"
+    held = ", ".join(look.processes) or (
+        "the driver lists no process on it (a container without the host's process ids)" if look.used_bytes else "nobody"
+    )
     return (
         f"{device.name} ({device.uuid}) has {format_bytes(look.free_bytes)} free of {format_bytes(device.memory_bytes)}; "
         f"{asked} needs {format_bytes(needed_bytes)}, and {left} are left to CUDA's context and libraries. On the card: {held}. "
@@ -56,7 +59,10 @@ def _look(uuid: str) -> _Look:
     handle, parent = driver.find(uuid)
     memory = driver.memory(handle, driver.memory_source(handle))
     return _Look(
-        memory.free_bytes, driver.capability_major(handle if parent is None else parent), tuple(_processes(handle, parent))
+        free_bytes=memory.free_bytes,
+        used_bytes=memory.used_bytes,
+        capability_major=driver.capability_major(handle if parent is None else parent),
+        processes=tuple(_processes(handle, parent)),
     )
 
 

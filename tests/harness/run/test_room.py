@@ -100,6 +100,13 @@ def test_a_full_card_without_a_list_says_that_nobody_is_listed(driver, room):
     assert "the driver lists no process on it" in room()
 
 
+def test_an_idle_card_that_is_too_small_is_blamed_on_nobody(driver, room):
+    """Nothing is in use there, so that no process is looked for."""
+    driver.add_device("GPU-0", total_bytes=GIB)
+
+    assert "On the card: nobody. " in room(budget_bytes=900 * MIB)
+
+
 def test_a_card_that_tells_nothing_has_no_room(driver, room):
     """Unknown is not free: a card that is lost between the plan and its lease."""
     driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB)
