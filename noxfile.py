@@ -43,7 +43,15 @@ def gpu(session: nox.Session) -> None:
         session.install("-e", ".[gpu]")
     if code := _code(session, *asked):
         sys.exit(code)
-    _measure_and_judge(session, "gpu", ["--device", "gpu"])
+    _measure_and_judge(session, "gpu", ["--device", "gpu"], beside=True)
+
+
+@nox.session
+def card(session: nox.Session) -> None:
+    """The catalogue, planted bugs and mishaps on pretended cards, under 4 minutes; exits 3 without a compiler. -- --help."""
+    session.install("-e", ".[pretended]")
+    if code := _code(session, "python", "-m", "scenarios.card", *session.posargs):
+        sys.exit(code)
 
 
 @nox.session
@@ -99,7 +107,8 @@ def report(session: nox.Session) -> None:
     session.run("python", "-m", "harness", "report", str(run))
 
 
-def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> None:
+def _measure_and_judge(session: nox.Session, name: str, options: list[str], *, beside: bool = False) -> None:
+    """Measure, judge, write the page; ``beside`` also the table of what the emulated device reads of the same points."""
     arguments = [argument for argument in session.posargs if argument != "--partial"]
     partial = ["--partial"] if "--partial" in session.posargs else []
     directory = _option(arguments, "--resume") or _option(arguments, "--memory-out")
@@ -111,7 +120,10 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str]) -> N
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
     again = ["--remeasure", "--workers", str(_workers())]
-    if code := _code(session, "python", "-m", "harness", "gate", directory, "--page", *again, *partial):
+    code = _code(session, "python", "-m", "harness", "gate", directory, "--page", *again, *partial)
+    if beside:
+        _code(session, "python", "-m", "scenarios.fidelity", "--beside", directory)  # it judges nothing
+    if code:
         sys.exit(code)
 
 

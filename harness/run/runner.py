@@ -20,7 +20,7 @@ from harness.run.code import Code
 from harness.run.devices import Device
 from harness.run.ends import classify, end_without_child, exit_in_words, phase_at_death, rows_since
 from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
-from harness.run.leases import lease, lease_folder
+from harness.run.leases import Lease, lease, lease_folder
 from harness.run.room import with_room
 from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
@@ -96,39 +96,41 @@ class Runner:
         return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
 
     def _measure_once(self, point: Point, repeat: int) -> Attempt:
-        device = self.device.for_point(point)
         failed = self._prepare(point, repeat)
         if failed is not None:
             return self._close(failed, []), []
+        left: Device | None = self.device.for_point(point)
+        left_out: list[str] = []
+        while left is not None:
+            with lease(left, self.lease_folder) as lent:
+                try:
+                    return self._measure_on(lent, point, repeat, left_out)
+                except DeviceUnavailable as reason:
+                    left_out.append(str(reason))
+                    last, left = lent.device, left.without(lent.device)
+        # The loader would be blamed for what somebody else holds, or for a card that is gone.
+        absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
+        return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=last.uuid), []), []
+
+    def _measure_on(self, lent: Lease, point: Point, repeat: int, left_out: Sequence[str]) -> Attempt:
+        """Measure on the card that is held. Raises DeviceUnavailable where it cannot be used, or was lost under the run."""
+        device = self.with_room(lent.device)
         traced = repeat == TRACED_REPEAT
         rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
-        left: Device | None = device
-        left_out: list[str] = []
-        while left is not None:
-            with lease(left, self.lease_folder) as (held, inherited):
-                try:
-                    device = self.with_room(held)  # from here on the one that is held, and what it has room for
-                except DeviceUnavailable as reason:
-                    left_out.append(str(reason))
-                    full, left = held, left.without(held)
-                    continue
-                child = self.launcher.run(self._order(point, repeat, device, rows, log, inherited))
-                break
-        else:  # no child is started: the loader would be blamed for what somebody else holds
-            absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
-            return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=full.uuid), []), []
+        child = self.launcher.run(self._order(point, repeat, device, rows, log, lent.inherited))
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
         ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
-        phase = None if ending.outcome is Outcome.OK else phase_at_death(own)
+        if ending.outcome is not point.expected and not traced:
+            self._refuse_lost(lent.device, point, repeat)
         end = RunEnd(
             point=point.name,
             repeat=repeat,
             outcome=ending.outcome,
             cause=ending.cause,
             reason=ending.reason,
-            phase=phase,
+            phase=None if ending.outcome is Outcome.OK else phase_at_death(own),
             exit_code=child.exit_code,
             launcher=self.launcher.name,
             duration_s=child.duration_s,
@@ -137,6 +139,14 @@ class Runner:
             left_out=tuple(left_out),
         )
         return self._close(end, own), own
+
+    def _refuse_lost(self, held: Device, point: Point, repeat: int) -> None:
+        """Void a run whose card cannot be used any more. Raises DeviceUnavailable, with the driver's words."""
+        try:
+            self.with_room(held)
+        except DeviceUnavailable as reason:
+            void_run(self.run_directory, point.name, repeat, f"the card was lost under it: {reason}")
+            raise
 
     def _order(self, point: Point, repeat: int, device: Device, rows: Path, log: Path, inherited: tuple[int, ...]) -> ChildOrder:
         sampler, note = self.sampling.address()

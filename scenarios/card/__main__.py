@@ -3,6 +3,8 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from harness.errors import DeviceUnavailable, HarnessError, UsageError
 from harness.judge.verdict import ExitCode
 from harness.pretended.card import cached_card
 from scenarios.card.bench import Bench
-from scenarios.card.steps import STEPS
+from scenarios.card.steps import LANES, STEPS
 
 _FAILED = 1
 _EPILOG = """\
@@ -64,19 +66,23 @@ def _run(options: argparse.Namespace) -> int:
     console.print(f"the pretended card is {card.folder} ({time.monotonic() - began_s:.0f} s)", markup=False)
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(out=options.out.resolve(), root=root, card=card, accept=options.accept)
-    failed = [name for name in options.only or STEPS if not _is_right(bench, name, console)]
+    asked = options.only or tuple(STEPS)
+    lanes = [[step for step in lane if step.__name__ in asked] for lane in LANES]
+    with console.status(f"trying {', '.join(asked)}"), ThreadPoolExecutor(len(lanes)) as pool:
+        done = list(pool.map(lambda lane: [step.__name__ for step in lane if not _is_right(bench, step, console)], lanes))
+    failed = [name for wrong in done for name in wrong]
     console.print(f"{'everything is as it should be' if not failed else 'not right: ' + ', '.join(failed)}; see {options.out}")
     return _FAILED if failed else ExitCode.PASS
 
 
-def _is_right(bench: Bench, name: str, console: Console) -> bool:
+def _is_right(bench: Bench, step: Callable[[Bench], str], console: Console) -> bool:
     began_s = time.monotonic()
-    with console.status(f"{name}: {(STEPS[name].__doc__ or '').splitlines()[0]}"):
-        try:
-            said, right = STEPS[name](bench), True
-        except HarnessError as error:
-            said, right = str(error), False
-    console.print(f"{'ok' if right else 'WRONG'}  {name} ({time.monotonic() - began_s:.0f} s): {said}", markup=False)
+    try:
+        said, right = step(bench), True
+    except HarnessError as error:
+        said, right = str(error), False
+    took_s = time.monotonic() - began_s
+    console.print(f"{'ok' if right else 'WRONG'}  {step.__name__} ({took_s:.0f} s): {said}", markup=False, soft_wrap=True)
     return right
 
 

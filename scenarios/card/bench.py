@@ -93,16 +93,17 @@ class Bench:
         return self._judge(machine, run, ["--partial"] if partial else [])
 
     def _judge(self, machine: Machine, run: Path, options: list[str]) -> Swept:
-        done = self._harness(machine, "gate", str(run), *options)
-        if self.accept is not None and done.returncode == ExitCode.NO_BASELINE:
-            accepted = self._harness(machine, "accept", str(run), "--reason", self.accept)
+        done = self.python(machine, "-m", "harness", "gate", str(run), *options)
+        if self.accept is not None and not options and done.returncode == ExitCode.NO_BASELINE:
+            accepted = self.python(machine, "-m", "harness", "accept", str(run), "--reason", self.accept)
             if accepted.returncode != 0:
                 raise StepError(f"{run} cannot become the baseline: {accepted.stderr.strip()}")
-            done = self._harness(machine, "gate", str(run), *options)
+            done = self.python(machine, "-m", "harness", "gate", str(run), *options)
         return Swept(run=run, code=done.returncode, said=(done.stdout + done.stderr).strip())
 
-    def _harness(self, machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "harness", *arguments]
+    def python(self, machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python on the cards."""
+        command = [sys.executable, *arguments]
         return subprocess.run(command, cwd=self.root, env=_environment(machine), capture_output=True, text=True, check=False)
 
 

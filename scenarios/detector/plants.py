@@ -238,8 +238,9 @@ PLANTS = (
 _G = "card"
 
 CARD_PLANTS = (
-    _plant(_G, "prefetched_to_the_card", "prefetch_to_device with a buffer of 4", BATCH_BYTES, Per.ONCE, ("baseline", "epoch_0", _DEVICE)),
+    _plant(_G, "prefetched_to_the_card", "prefetch_to_device with a buffer of 4", BATCH_BYTES, Per.ONCE, ("baseline", "first_batch", _DEVICE)),
     _plant(_G, "slices_on_the_card", "from_tensor_slices of everything, on the card", IMAGE_BYTES, Per.IMAGE, ("slope", "first_batch", _DEVICE)),
+    _plant(_G, "batch_of_an_epoch_on_the_card", "each epoch keeps its first batch, on the card", BATCH_BYTES, Per.EPOCH, ("leak", "epoch_1", _DEVICE)),
     _plant(_G, "batches_stay_on_the_host", "no batch is taken to the card", BATCH_BYTES, Per.ONCE, ("floor", "epoch_0", _DEVICE)),
 )  # fmt: skip
 """What only a card can show, beside ``PLANTS``: on the emulated device all of it is host memory."""

@@ -20,7 +20,7 @@ from harness.run.manifest import end_run, start_run
 from harness.run.runner import Runner
 from harness.run.usable import usable_device
 from scenarios.catalog import points
-from scenarios.detector.plants import Plant
+from scenarios.detector.plants import Plant, planted
 from scenarios.detector.seen import Seen, seen_in
 
 MODES = ("serial", "workers", "resumed")
@@ -45,13 +45,15 @@ class Detector:
 
     out: Path
     root: Path
+    committed: Path | None = None
+    """The folder of another baseline than the one of the start."""
     _own: threading.local = field(default_factory=threading.local)
     _opened: list[Launcher] = field(default_factory=list)
 
     @property
     def baselines(self) -> Path:
         """The folder of the baseline that was accepted at the start."""
-        return self.out / "baselines"
+        return self.committed or self.out / "baselines"
 
     def accept(self, chosen: str, workers: int) -> str:
         """Measure the points that ``chosen`` names, as they are, and make them the baseline; what the command said."""
@@ -79,14 +81,21 @@ class Detector:
 
     def clean(self, chosen: str, name: str) -> Seen:
         """Measure what ``chosen`` names by a runner, as the plug-in does, and judge it."""
+        return self.judge(self._measured(_chosen(chosen), name, DEFAULT_REPEATS))
+
+    def planted(self, plant: Plant, name: str, repeats: int) -> Seen:
+        """The same with ``plant`` in the points that it is for; nothing is measured again, so that single runs decide."""
+        return self.judge(self._measured([planted(point, plant) for point in _chosen(plant.points)], name, repeats), again=())
+
+    def _measured(self, own: Sequence[Point], name: str, repeats: int) -> Path:
         run = self.out / "runs" / name
-        device, own = usable_device("auto", self.root), _chosen(chosen)
+        device = usable_device("auto", self.root)
         run.mkdir(parents=True, exist_ok=True)
         start_run(
             run,
             points=own,
             swept=points(),
-            repeats=DEFAULT_REPEATS,
+            repeats=repeats,
             device=device,
             command=name,
             root=self.root,
@@ -111,17 +120,16 @@ class Detector:
         )
         try:
             for point in own:
-                for repeat in range(DEFAULT_REPEATS):
+                for repeat in range(repeats):
                     runner.measure(point, repeat)
         finally:
             runner.close()
         end_run(run)
-        return self.judge(run)
+        return run
 
-    def judge(self, run: Path) -> Seen:
+    def judge(self, run: Path, *, again: tuple[str, ...] = ("--remeasure", "--workers", "1")) -> Seen:
         """The gate's command, with the baseline of the start and a quorum; raises DetectorError where it could not judge."""
-        options = ("--partial", "--remeasure", "--workers", "1", "--baselines", str(self.baselines))
-        done = self._python("-m", "harness", "gate", str(run), *options)
+        done = self._python("-m", "harness", "gate", str(run), "--partial", *again, "--baselines", str(self.baselines))
         if done.returncode not in _VERDICTS:
             raise DetectorError(f"{run} cannot be judged: {_last(done)}")
         return seen_in(run, done.returncode)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from scenarios.bodies import loading
-from scenarios.detector.planting.seams import filled, images_of, instead_of_dataset
+from scenarios.detector.planting.seams import Kept, at_epoch, filled, images_of, instead_of_dataset
 
 _CARD = "/GPU:0"
 _AHEAD = 4
@@ -36,6 +36,23 @@ def slices_on_the_card() -> None:
         return tf.data.Dataset.from_tensor_slices(tensors).batch(batch_size)
 
     instead_of_dataset(make)
+
+
+def batch_of_an_epoch_on_the_card() -> None:
+    """Each epoch keeps its first batch, as the model has it."""
+    kept: Kept = []
+    begun: list[int] = []
+    original = loading.taken
+
+    def taken(batch: Any) -> Any:
+        on_card = original(batch)
+        if begun:
+            begun.clear()
+            kept.append(on_card)
+        return on_card
+
+    at_epoch(lambda feed, epoch: begun.append(epoch))
+    loading.taken = taken
 
 
 def batches_stay_on_the_host() -> None:

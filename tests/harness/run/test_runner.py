@@ -167,3 +167,31 @@ def test_a_run_goes_to_a_card_that_has_room(make_runner, project_root, tmp_path)
     end = runner.measure(LOOK, 0)
 
     assert (end.outcome, end.reason) == (Outcome.SKIPPED, "GPU-1 is full")
+
+
+@pytest.mark.parametrize(("names", "outcome", "reason"), [(2, Outcome.EXITED, ""), (1, Outcome.SKIPPED, "GPU-0 is gone")])
+def test_a_run_whose_card_was_lost_under_it_is_measured_on_another_one(make_runner, project_root, tmp_path, names, outcome, reason):
+    """What it left is void; its end says which card it was not on, and why. Without another card it is skipped."""
+    cards = [
+        Device(kind="gpu", name="H100", uuid=f"GPU-{n}", memory_bytes=80 * GIB, limit_bytes=None, driver="stub")
+        for n in range(names)
+    ]
+    looked = []
+
+    def room(device):
+        looked.append(device.uuid)
+        if device.uuid == "GPU-0" and looked.count("GPU-0") > 1:  # there when the run begins, and not when it has ended
+            raise DeviceUnavailable("GPU-0 is gone")
+        return device
+
+    settings = {"launcher": _Order(), "lease_folder": tmp_path, "with_room": room}
+    runner = planned_for(make_runner(device=replace(cards[0], equals=tuple(cards[1:])), **settings), project_root)
+    end = runner.measure(LOOK, 0)
+    rows = rows_since(runner.run_directory / "rows.jsonl", 0)
+
+    assert end.outcome is outcome
+    assert (end.device, end.left_out) == (("GPU-1", ("GPU-0 is gone",)) if names == 2 else ("GPU-0", ()))
+    assert [row["kind"] for row in rows] == ["again", "end"]
+    assert rows[0]["reason"] == "the card was lost under it: GPU-0 is gone"
+    assert end.reason.startswith(reason)
+    assert ends_of(runner.run_directory) == [end]
