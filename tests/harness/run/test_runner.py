@@ -187,7 +187,7 @@ def test_a_run_whose_card_was_lost_under_it_is_measured_on_another_one(make_runn
     settings = {"launcher": _Order(), "lease_folder": tmp_path, "with_room": room}
     runner = planned_for(make_runner(device=replace(cards[0], equals=tuple(cards[1:])), **settings), project_root)
     end = runner.measure(LOOK, 0)
-    rows = rows_since(runner.run_directory / "rows.jsonl", 0)
+    rows = list(rows_since(runner.run_directory / "rows.jsonl", 0))
 
     assert end.outcome is outcome
     assert (end.device, end.left_out) == (("GPU-1", ("GPU-0 is gone",)) if names == 2 else ("GPU-0", ()))
