@@ -170,6 +170,8 @@ def test_spikes_are_seen_exactly_while_they_last(driver, pynvml_says):
     wrong, right = [], 0
     for before_ns, after_ns, used_bytes in looks:
         number, since_ns = divmod(before_ns, 10_000_000)
+        if number >= len(spikes):
+            continue  # the last look may begin after the script has ended
         if (since_ns < 3_000_000) == ((after_ns % 10_000_000) < 3_000_000) and after_ns // 10_000_000 == number:
             expected = MIB + ((number + 1) * MIB if since_ns < 3_000_000 else 0)
             wrong += [(before_ns, used_bytes)] if used_bytes != expected else []

@@ -331,7 +331,7 @@ def test_every_option_is_explained_by_help(sweep):
         "--memory-no-trace",
         "--memory-device-budget=SIZE",
         "--memory-growth",
-        "--memory-device={auto,cpu,gpu}",
+        "--memory-device={auto,cpu,gpu,pretended}",
         "--memory-timeout=SECONDS",
     ):
         assert option in result.stdout.str()

@@ -210,7 +210,7 @@ MISTAKES = {
     ),
     "an unknown key": (
         sweep(budgets={"at_most": "1 MiB", "x": 1}),
-        "budgets has the unknown key 'x'; known are because, where, phases, meters, field, at_most, at_least",
+        "budgets has the unknown key 'x'; known are because, where, phases, meters, pool, field, at_most, at_least",
     ),
     "arithmetic as a text": (sweep(arithmetic="1 KiB"), "arithmetic: '1 KiB' is no dict; write {'declared': 'image', *"),
     "no sizes": (
