@@ -9,9 +9,11 @@ from pathlib import Path
 from harness.errors import UsageError
 from harness.judge.verdict import ExitCode
 from harness.run.options import device_budget
-from harness.units import format_bytes
+from harness.units import MIB, format_bytes
 
 DRIVER_ALONE, WITH_TENSORFLOW = "driver", "tensorflow"
+_LEAST_BUDGET_BYTES = 64 * MIB
+"""Chosen: twice the largest tensor that the doctor asks for (harness/doctor.py, LARGE_BYTES)."""
 
 
 def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> None:
@@ -52,6 +54,11 @@ def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
         raise UsageError(
             f"--growth was given together with --device-budget {format_bytes(options.device_budget)}, but a pool with a limit is "
             "reserved at once, and does not grow; leave one of them out"
+        )
+    if options.device_budget is not None and options.device_budget < _LEAST_BUDGET_BYTES:
+        raise UsageError(
+            f"--device-budget {format_bytes(options.device_budget)} has no room for what the doctor allocates; "
+            f"ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
         )
     device = usable_device(
         options.device,

@@ -47,11 +47,18 @@ class Picture:
 
 def draw(run: Run) -> tuple[Picture, ...]:
     """The main picture, the small multiples, and the stack's where the run has several stack sizes at one image count."""
-    device_bytes = common_budget_bytes(run.points) or run.manifest.device.memory_bytes
+    device_bytes = common_budget_bytes(run.points) or _pool_bytes(run)
     peaks = peak_picture(run.phases, run.ends, run.points, device_bytes)
     stacks = stack_table(run.phases, run.points)
     pictures = [_peaks(peaks), _phases(run, peaks)]
     return (*pictures, _stacks(stacks)) if len(stacks) else tuple(pictures)
+
+
+def _pool_bytes(run: Run) -> int:
+    """The smallest limit of the runs without a budget of their own: a card's reserved pool is smaller than the card."""
+    own = {point.name for point in run.points if point.device_budget_bytes is None}
+    limits = run.ends[run.ends["point"].isin(own)]["device_limit_bytes"].dropna()
+    return run.manifest.device.memory_bytes if limits.empty else int(limits.min())
 
 
 def draw_traces(points: Sequence[TracedPoint]) -> tuple[Picture, ...]:
@@ -130,7 +137,7 @@ def _peak_caption(picture: PeakPicture) -> str:
         )
     sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
     if picture.device_bytes is not None:
-        sentences.append(f"The dashed line is the size of the device, {format_bytes(picture.device_bytes)}.")
+        sentences.append(f"The dashed line is the size of the device's pool, {format_bytes(picture.device_bytes)}.")
     deaths = picture.out_of_memory.groupby(["device_budget_bytes", "series", "expected"], sort=False)
     sentences += [_death_sentence(rows) for _, rows in deaths]
     sentences += [

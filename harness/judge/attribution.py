@@ -15,6 +15,8 @@ MOST_MULTIPLES = 16
 MOST_NOISE_SHARE = 0.25
 """Chosen: an interval wider than a quarter of its slope holds multiples of everything."""
 _MOST_NAMES = 3
+_SCRAP = 100
+"""What grew by less than such a part of what grew most explains nothing; chosen as in the reasons of out of memory."""
 _MOST_ALIVE = 2
 
 
@@ -59,7 +61,11 @@ def alive_at_peak(traces: Mapping[str, Trace], points: Sequence[Point], phase: s
     smaller = _by_kind(least) if len(traced) > 1 else {}
     growth = {kind: total - smaller.get(kind, 0) for kind, total in _by_kind(most).items()}
     earlier = set(_alive(traces, point.name, _phase_before(point, phase)) or ())
-    grown = sorted((one for one in most if growth[_kind(one)] > 0), key=lambda one: (one in earlier, -growth[_kind(one)]))
+    least_bytes = max(growth.values(), default=0) / _SCRAP
+    grown = sorted(
+        (one for one in most if growth[_kind(one)] > 0 and growth[_kind(one)] >= least_bytes),
+        key=lambda one: (one in earlier, -growth[_kind(one)]),
+    )
     told = "; ".join(one.short for one in grown[:_MOST_ALIVE])
     return f"alive at the peak of {point.name}: {told}" if told else ""
 

@@ -55,6 +55,7 @@ _END_COLUMNS = {
     "launcher": "string",
     "duration_s": "float64",
     "device": "string",
+    "device_limit_bytes": "Int64",
 }
 
 _AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_peak", "net_end")

@@ -30,7 +30,7 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     if why := passed_over(directory):
         yield f"the emulated device was measured on, and the card was passed over: {why}"
     for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
-        yield f"{number} {'run was' if number == 1 else 'runs were'} on another card than it would have been: {reason}"
+        yield f"{number} {'run' if number == 1 else 'runs'} went to another card, because {reason}"
     if (then := directory / THEN_FOLDER).exists():
         asked = sides_of(directory)["against"]["asked"]
         yield f"{len(ends_of(then))} runs of {asked} beside them in {shown}/{THEN_FOLDER}"

@@ -1,6 +1,7 @@
 """Make pretended cards for a shell: ``python -m harness.pretended FOLDER --cards 2 --gib 8`` prints what to export."""
 
 import argparse
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -51,6 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB; write a number, as 8")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.pretended",
@@ -65,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gib",
         metavar="GIB",
-        type=float,
+        type=_gib,
         default=DEFAULT_BYTES / GIB,
         help="size of each; nothing is taken until it is touched (default: %(default)g)",
     )

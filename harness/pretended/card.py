@@ -128,8 +128,14 @@ def cached_card(base: Path | None = None, python: str = sys.executable) -> Card:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time builds in ``folder``, which is made where it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StubUnavailableError(
+            f"the pretended card cannot be kept in {folder} ({error.strerror}); name a cache to write to in XDG_CACHE_HOME"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

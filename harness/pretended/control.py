@@ -43,9 +43,14 @@ class StubControl:
 
     @classmethod
     def create(cls, path: Path, functions: Sequence[str]) -> "StubControl":
-        """An empty file for a library with these functions, in the order of their numbers."""
-        with path.open("wb") as file:
+        """An empty file for a library with these functions, in the order of their numbers.
+
+        One that is there is replaced: processes that have it mapped keep it, and would die if it were cut short.
+        """
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with unfinished.open("wb") as file:
             file.truncate(ctypes.sizeof(Control))
+        unfinished.replace(path)
         path.with_suffix(".functions").write_text("\n".join(functions))
         control = cls(path, functions)
         control.state.driver_version = b"575.57.08"

@@ -9,7 +9,7 @@ from harness.errors import UsageError
 from harness.pretended.card import Card, cached_card, locked
 from harness.pretended.control import ON, StubControl
 from harness.pretended.layout import MOST_DEVICES, Device
-from harness.records import PRETENDED
+from harness.records import PRETENDED, is_pretended
 from harness.units import GIB, format_bytes
 
 DEFAULT_BYTES = 8 * GIB
@@ -18,6 +18,9 @@ SMALLEST_BYTES = GIB
 """Smallest card; chosen: below it TensorFlow leaves so little for its pool that it refuses to start."""
 ARENA = "PRETENDED_CARD_ARENA"
 """Names the folder of the unlinked files that hold the memory of cards; without it, the control file's own."""
+_LARGEST_BYTES = 1024 * GIB
+"""Largest card; chosen: five times the largest of today, and no more than a file can be mapped for."""
+_NAME_BYTES = Device.name.size
 NAME = f"{PRETENDED} A100"
 """Names of pretended cards begin with its first word, by which runs on them are told apart."""
 
@@ -51,20 +54,36 @@ def make_machine(
 
     ``total_bytes`` is the size of each, or a size for each. ``reserved_bytes`` is what the driver keeps of each card,
     ``context_bytes`` what every process takes of it beside its allocations. Accounting is on. The folder must be on a
-    disk: in tmpfs, memory of the cards counts as the host's. Raises UsageError for cards that cannot be had.
+    disk: in tmpfs, memory of the cards counts as the host's. A ``name`` that does not say that the cards are pretended gets the
+    word before it. Raises UsageError for cards that cannot be had.
     """
+    if not is_pretended(name):
+        name = f"{PRETENDED} {name}"
+    if len(name.encode()) >= _NAME_BYTES:
+        raise UsageError(f"the name {name!r} has {len(name.encode())} bytes; NVML takes {_NAME_BYTES - 1} at most")
     sizes = [total_bytes] * cards if isinstance(total_bytes, int) else list(total_bytes)
     if not 1 <= cards <= MOST_DEVICES or len(sizes) != cards:
         raise UsageError(
             f"{cards} pretended cards with {len(sizes)} sizes were asked for; write 1 to {MOST_DEVICES}, one size each"
+        )
+    if max(sizes) > _LARGEST_BYTES:
+        raise UsageError(
+            f"a pretended card of {format_bytes(max(sizes))} was asked for; the largest is {format_bytes(_LARGEST_BYTES)}"
         )
     too_small = [size for size in sizes if size < SMALLEST_BYTES]
     if too_small:
         raise UsageError(
             f"a pretended card of {format_bytes(too_small[0])} was asked for; the smallest is {format_bytes(SMALLEST_BYTES)}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    control = StubControl.create(folder.resolve() / "control", card.functions)
+    if not 0 <= context_bytes <= min(sizes):
+        raise UsageError(f"a context of {context_bytes} B was asked for; write 0 or more, up to the size of a card")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        control = StubControl.create(folder.resolve() / "control", card.functions)
+    except OSError as error:
+        raise UsageError(
+            f"the cards cannot be kept in {folder} ({error.strerror}); name a folder in which you may create files"
+        ) from error
     devices = [
         control.add_device(
             _uuid(control.path.parent, index),

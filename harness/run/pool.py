@@ -36,6 +36,11 @@ def reservable_bytes(free_bytes: int, capability_major: int | None) -> int:
     return max(0, free_bytes - left_free_bytes(free_bytes, capability_major)) // MIB * MIB
 
 
+def budgetable_bytes(free_bytes: int) -> int:
+    """The largest budget that there is room for, in whole MiB: TensorFlow leaves nothing of a limit that it is given."""
+    return max(0, free_bytes - CONTEXT_BYTES) // MIB * MIB
+
+
 def table_bytes(pool_bytes: int) -> int:
     """Host memory of BFC's table of a pool: 1/32 of it, written when the pool takes a region of the device."""
     return pool_bytes // _BYTES_PER_CHUNK * _BYTES_PER_HANDLE

@@ -8,7 +8,7 @@ from harness import driver
 from harness.errors import DeviceUnavailable, DriverRefused
 from harness.records import PoolKind
 from harness.run.devices import SMALLEST_BYTES, Device
-from harness.run.pool import left_free_bytes, reservable_bytes
+from harness.run.pool import budgetable_bytes, reservable_bytes
 from harness.units import format_bytes
 
 
@@ -34,24 +34,28 @@ def with_room(device: Device) -> Device:
             look = _look(device.uuid or "")
     except DriverRefused as refusal:
         raise DeviceUnavailable(f"what is free on {device.name} ({device.uuid}) cannot be told: {refusal}") from refusal
+    if device.limit_bytes is not None:
+        if (room_bytes := budgetable_bytes(look.free_bytes)) < device.limit_bytes:
+            raise DeviceUnavailable(_no_room(device, look, device.limit_bytes, room_bytes))
+        return device
     room_bytes = reservable_bytes(look.free_bytes, look.capability_major)
-    needed_bytes = device.limit_bytes or SMALLEST_BYTES
-    if room_bytes < needed_bytes:
-        raise DeviceUnavailable(_no_room(device, look, needed_bytes))
-    is_reserved = device.pool is PoolKind.RESERVED and device.limit_bytes is None
-    return dataclasses.replace(device, limit_bytes=room_bytes) if is_reserved else device
+    if room_bytes < SMALLEST_BYTES:
+        raise DeviceUnavailable(_no_room(device, look, SMALLEST_BYTES, room_bytes))
+    return dataclasses.replace(device, limit_bytes=room_bytes) if device.pool is PoolKind.RESERVED else device
 
 
-def _no_room(device: Device, look: _Look, needed_bytes: int) -> str:
-    left = format_bytes(left_free_bytes(look.free_bytes, look.capability_major))
+def _no_room(device: Device, look: _Look, needed_bytes: int, room_bytes: int) -> str:
+    unlisted = "the driver lists no process on it, for example in a container without the host's process ids"
+    held = ", ".join(look.processes) or (unlisted if look.used_bytes else "nobody")
+    todo = ["end what fills it"] if look.used_bytes else []
+    if device.limit_bytes is not None and room_bytes >= SMALLEST_BYTES:
+        todo.append(f"ask for a device budget of {format_bytes(room_bytes)} or less")
+    todo.append("name another card in CUDA_VISIBLE_DEVICES")
     asked = "the smallest pool" if device.limit_bytes is None else "the device budget"
-    held = ", ".join(look.processes) or (
-        "the driver lists no process on it (a container without the host's process ids)" if look.used_bytes else "nobody"
-    )
     return (
-        f"{device.name} ({device.uuid}) has {format_bytes(look.free_bytes)} free of {format_bytes(device.memory_bytes)}; "
-        f"{asked} needs {format_bytes(needed_bytes)}, and {left} are left to CUDA's context and libraries. On the card: {held}. "
-        "End what fills it, ask for a smaller --memory-device-budget, or name another card in CUDA_VISIBLE_DEVICES"
+        f"{device.name} ({device.uuid}) has {format_bytes(look.free_bytes)} free of {format_bytes(device.memory_bytes)}, which "
+        f"leaves {format_bytes(room_bytes)} beside CUDA's context and libraries; {asked} needs {format_bytes(needed_bytes)}. "
+        f"On the card: {held}. To do: {', or '.join(todo)}"
     )
 
 

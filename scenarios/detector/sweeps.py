@@ -83,9 +83,13 @@ class Detector:
         """Measure what ``chosen`` names by a runner, as the plug-in does, and judge it."""
         return self.judge(self._measured(_chosen(chosen), name, DEFAULT_REPEATS))
 
-    def planted(self, plant: Plant, name: str, repeats: int) -> Seen:
-        """The same with ``plant`` in the points that it is for; nothing is measured again, so that single runs decide."""
-        return self.judge(self._measured([planted(point, plant) for point in _chosen(plant.points)], name, repeats), again=())
+    def planted(self, plant: Plant, name: str, repeats: int, left_out: Sequence[str] = ()) -> Seen:
+        """The same with ``plant`` in the points that it is for; nothing is measured again, so that single runs decide.
+
+        Points with a word of ``left_out`` in their names are not measured.
+        """
+        own = [planted(point, plant) for point in _chosen(plant.points) if not any(word in point.name for word in left_out)]
+        return self.judge(self._measured(own, name, repeats), again=())
 
     def _measured(self, own: Sequence[Point], name: str, repeats: int) -> Path:
         run = self.out / "runs" / name

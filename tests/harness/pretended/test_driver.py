@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from harness.errors import UsageError
 from harness.pretended.control import GPU_IS_LOST
 from harness.pretended.layout import MOST_PROCESSES
+from harness.pretended.machine import make_machine
 from harness.units import GIB, MIB
 
 OUT_OF_MEMORY, NOT_INITIALIZED, DEVICE_UNAVAILABLE, NO_DEVICE = 2, 3, 46, 100  # cuda.h, cudaError_enum
@@ -263,3 +265,33 @@ def test_both_sides_agree_on_the_size_of_the_control_file(machine):
     one = machine()
 
     assert one.control.path.stat().st_size == ctypes.sizeof(type(one.control.state))
+
+
+def test_a_machine_that_is_made_again_leaves_the_processes_of_the_old_one_alone(machine, opened, tmp_path):
+    """They have the old control file mapped, and would die of SIGBUS if it were cut short."""
+    one = machine(total_bytes=GIB)
+    child = opened(one)
+    make_machine(one.control.path.parent, one.card, total_bytes=2 * GIB)
+
+    assert child("take", STEP)[0] == 0
+    assert child("usage") == [0, GIB - STEP, GIB]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "x" * 90}, "NVML takes 95 at most"),
+        ({"context_bytes": -1}, "write 0 or more"),
+        ({"context_bytes": GIB + 1}, "up to the size of a card"),
+        ({"total_bytes": 1025 * GIB}, "the largest is 1024.0 GiB"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_one_sentence(machine, settings, said):
+    """Before anything is written."""
+    with pytest.raises(UsageError, match=said):
+        machine(**{"total_bytes": GIB, **settings})
+
+
+def test_every_pretended_card_says_that_it_is_one(machine):
+    """Runs on it are told apart from those on a real card by this word."""
+    assert machine(name="NVIDIA H100").devices[0].name == b"Pretended NVIDIA H100"
