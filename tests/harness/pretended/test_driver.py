@@ -283,7 +283,7 @@ def test_a_machine_that_is_made_again_leaves_the_processes_of_the_old_one_alone(
         ({"name": "x" * 90}, "NVML takes 95 at most"),
         ({"context_bytes": -1}, "write 0 or more"),
         ({"context_bytes": GIB + 1}, "up to the size of a card"),
-        ({"total_bytes": 1025 * GIB}, "the largest is 1024.0 GiB"),
+        ({"total_bytes": 1025 * GIB}, "the largest is 1.0 TiB"),
     ],
 )
 def test_a_machine_that_cannot_be_is_one_sentence(machine, settings, said):
