@@ -110,7 +110,11 @@ class Device:
 
     def for_point(self, point: Point) -> "Device":
         """As the children of a point get it. Raises UsageError for a budget that they cannot have."""
-        return self.with_allocator(point.environment.get(_ALLOCATOR, self.allocator)).with_budget(point.device_budget_bytes)
+        device = self.with_allocator(point.environment.get(_ALLOCATOR, self.allocator))
+        try:
+            return device.with_budget(point.device_budget_bytes)
+        except UsageError as error:
+            raise UsageError(f"{point.name}: {error}, or leave this point out (-k)") from error
 
     def _replaced(self, *, pool: PoolKind, limit_bytes: int | None = None, memory_bytes: int | None = None) -> "Device":
         """With these on every equal, too; None is what a card without a budget has."""

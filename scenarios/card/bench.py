@@ -22,6 +22,8 @@ CONTEXT_BYTES = 300 * MIB
 """What each process takes of a card beside its pool; chosen: about what contexts of CUDA take."""
 _JUDGEABLE = (0, 1)
 """What pytest exits with when all tests passed, or some failed: a planted bug or a lost card may end a run otherwise."""
+_THREADS = {"TF_NUM_INTRAOP_THREADS": "1"}
+"""Of one operation. Two children share two processors: with two threads each they wait for each other, spinning."""
 _SESSION = ("scenarios", "-q", "-p", "no:cacheprovider", "--device", "gpu")
 
 
@@ -111,4 +113,4 @@ def _environment(machine: Machine) -> dict[str, str]:
     # Of a pytest around this one, as in the tests.
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     own.pop("CUDA_VISIBLE_DEVICES", None)
-    return {**own, **machine.environment}
+    return {**own, **machine.environment, **_THREADS}
