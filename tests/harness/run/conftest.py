@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,25 @@ def measure(runner, project_root):
         return end, rows
 
     return run
+
+
+@pytest.fixture
+def fresh_process(driver_environment, project_root):
+    """What a script prints as JSON that is given one value, in a process of its own on the stub driver with all cards visible."""
+
+    def ask(script, value):
+        environment = {name: text for name, text in driver_environment.items() if not name.startswith("CUDA_")}
+        done = subprocess.run(
+            [sys.executable, "-c", script, json.dumps(value)],
+            env=environment,
+            cwd=project_root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return ask

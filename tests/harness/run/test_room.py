@@ -1,9 +1,5 @@
 """What a held card has room for, as the stub driver tells it to a fresh process."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from harness.pretended.control import FUNCTION_NOT_FOUND, GPU_IS_LOST
@@ -30,23 +26,11 @@ except DeviceUnavailable as reason:
 
 
 @pytest.fixture
-def room(driver_environment, project_root):
+def room(fresh_process):
     """Pool and limit of the first card, or the reason why it has no room."""
 
     def room(*, growth=False, budget_bytes=None):
-        environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")}
-        done = subprocess.run(
-            [sys.executable, "-c", ASK, json.dumps([growth, budget_bytes])],
-            env=environment,
-            cwd=project_root,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return fresh_process(ASK, [growth, budget_bytes])
 
     return room
 

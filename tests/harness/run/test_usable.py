@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -36,23 +35,11 @@ except DeviceUnavailable as reason:
 
 
 @pytest.fixture
-def found(driver_environment, project_root):
+def found(fresh_process):
     """What is usable where TensorFlow answers so: kind, UUID, equals, driver, left out; or the reason why nothing is."""
 
     def found(choice, answer="", **settings):
-        environment = {name: value for name, value in driver_environment.items() if not name.startswith("CUDA_")}
-        done = subprocess.run(
-            [sys.executable, "-c", FIND, json.dumps([choice, answer, settings])],
-            env=environment,
-            cwd=project_root,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return fresh_process(FIND, [choice, answer, settings])
 
     return found
 
