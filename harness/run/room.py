@@ -17,8 +17,6 @@ class _Look(NamedTuple):
     used_bytes: int
     capability_major: int | None
     """None where the driver does not tell."""
-    processes: tuple[str, ...]
-    """Those on the card, for people."""
 
 
 def with_room(device: Device) -> Device:
@@ -31,22 +29,25 @@ def with_room(device: Device) -> Device:
         return device
     try:
         with driver.library():
-            look = _look(device.uuid or "")
+            handle, parent = driver.find(device.uuid or "")
+            look = _look(handle, parent)
+            has_budget = device.limit_bytes is not None
+            needed_bytes = device.limit_bytes or SMALLEST_BYTES
+            room_bytes = (
+                budgetable_bytes(look.free_bytes) if has_budget else reservable_bytes(look.free_bytes, look.capability_major)
+            )
+            if room_bytes < needed_bytes:
+                # Only now, because it is asked before every child and the list takes the driver longest.
+                raise DeviceUnavailable(_no_room(device, look, tuple(_processes(handle, parent)), needed_bytes, room_bytes))
     except DriverRefused as refusal:
         raise DeviceUnavailable(f"what is free on {device.name} ({device.uuid}) cannot be told: {refusal}") from refusal
-    if device.limit_bytes is not None:
-        if (room_bytes := budgetable_bytes(look.free_bytes)) < device.limit_bytes:
-            raise DeviceUnavailable(_no_room(device, look, device.limit_bytes, room_bytes))
-        return device
-    room_bytes = reservable_bytes(look.free_bytes, look.capability_major)
-    if room_bytes < SMALLEST_BYTES:
-        raise DeviceUnavailable(_no_room(device, look, SMALLEST_BYTES, room_bytes))
-    return dataclasses.replace(device, limit_bytes=room_bytes) if device.pool is PoolKind.RESERVED else device
+    is_reserved = device.pool is PoolKind.RESERVED and not has_budget
+    return dataclasses.replace(device, limit_bytes=room_bytes) if is_reserved else device
 
 
-def _no_room(device: Device, look: _Look, needed_bytes: int, room_bytes: int) -> str:
+def _no_room(device: Device, look: _Look, processes: tuple[str, ...], needed_bytes: int, room_bytes: int) -> str:
     unlisted = "the driver lists no process on it, for example in a container without the host's process ids"
-    held = ", ".join(look.processes) or (unlisted if look.used_bytes else "nobody")
+    held = ", ".join(processes) or (unlisted if look.used_bytes else "nobody")
     todo = ["end what fills it"] if look.used_bytes else []
     if device.limit_bytes is not None and room_bytes >= SMALLEST_BYTES:
         todo.append(f"ask for a device budget of {format_bytes(room_bytes)} or less")
@@ -59,14 +60,12 @@ def _no_room(device: Device, look: _Look, needed_bytes: int, room_bytes: int) ->
     )
 
 
-def _look(uuid: str) -> _Look:
-    handle, parent = driver.find(uuid)
+def _look(handle: Any, parent: Any) -> _Look:  # noqa: ANN401 - pynvml is untyped
     memory = driver.memory(handle, driver.memory_source(handle))
     return _Look(
         free_bytes=memory.free_bytes,
         used_bytes=memory.used_bytes,
         capability_major=driver.capability_major(handle if parent is None else parent),
-        processes=tuple(_processes(handle, parent)),
     )
 
 
