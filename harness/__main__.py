@@ -227,7 +227,7 @@ def _accept(options: argparse.Namespace) -> int:
 
 def _annotate(options: argparse.Namespace) -> int:
     from harness.judge.policy import DEFAULT_POLICY
-    from reports.annotate import annotate
+    from harness.pages import annotate
 
     lines = annotate(
         options.run,
@@ -266,8 +266,7 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from reports.html import write_report
-    from reports.markdown import write_summary
+    from harness.pages import write_report, write_summary
 
     run, _, judgement = _asked_gate(options).judge()
     write_summary(run, judgement)

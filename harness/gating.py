@@ -89,7 +89,7 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
 
     ``workers`` None measures nothing again; ``say`` is told of the progress.
     """
-    from reports.markdown import write_summary
+    from harness.pages import write_summary
 
     if workers is None:
         run, _, judgement = gate.judge()
@@ -118,7 +118,7 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
     if judgement.against:
         tell(judgement.against)
     if page:
-        from reports.html import write_report
+        from harness.pages import write_report
 
         tell(f"report: {write_report(run, judgement)}")
     return int(verdict.exit_code)

@@ -9,9 +9,10 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.gate import FINDINGS_FILE
 from harness.judge.policy import DEFAULT_POLICY
 from harness.records import ROWS_FILE, RUN_FILE
-from reports.annotations import Spot, annotations, command, parse_findings, spot
-from reports.changed import changed_files, folder_in_repository
-from reports.code_quality import code_quality_text
+
+from .annotations import Spot, annotations, command, parse_findings, spot
+from .changed import changed_files, folder_in_repository
+from .code_quality import code_quality_text
 
 FORMATS = ("github", "gitlab")
 """Workflow commands for the log; a code quality report."""

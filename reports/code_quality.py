@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from harness.judge.verdict import FindingKind
-from reports.annotations import Findings, Spot, Told
+
+from .annotations import Findings, Spot, Told
 
 _SEVERITIES: Mapping[str, str] = {
     FindingKind.REGRESSION: "critical",

@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.errors import RunDirectoryError
 from harness.judge.files import write_bytes, write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from reports.page import Page, make_page
-from reports.pictures import INLINED_TRACES, NAMES, draw, draw_traces
-from reports.words import METER_MEANINGS, meter_name
+
+from .page import Page, make_page
+from .pictures import INLINED_TRACES, NAMES, draw, draw_traces
+from .words import METER_MEANINGS, meter_name
 
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
+TEMPLATES = Path(__file__).with_name("templates")
 
 SHOWN_FINDINGS = 12
 """Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody reads on."""
@@ -36,7 +38,7 @@ def write_report(run: Run, judgement: Judgement) -> Path:
 def render(page: Page) -> str:
     """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as they are."""
     environment = Environment(
-        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
     limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}

@@ -7,9 +7,10 @@ from pathlib import Path
 from harness.judge.files import write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from reports.page import BETTER, OVERRULED, Page, Statement, make_page
-from reports.tables import Table
-from reports.words import count
+
+from .page import BETTER, OVERRULED, Page, Statement, make_page
+from .tables import Table
+from .words import count
 
 SUMMARY_FILE = "summary.md"
 

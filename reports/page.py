@@ -10,13 +10,14 @@ from harness.judge.table import Run
 from harness.judge.verdict import Check
 from harness.records import PRETENDED_NOTE, is_pretended
 from harness.units import format_bytes
-from reports import tables
-from reports.comparison import Comparison, comparison_of
-from reports.frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
-from reports.pictures import Picture
-from reports.tables import Table
-from reports.traced import TracedPoint, TracedRun, traced_run
-from reports.words import EXIT_WORDS, count, rate, unavailable
+
+from . import tables
+from .comparison import Comparison, comparison_of
+from .frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
+from .pictures import Picture
+from .tables import Table
+from .traced import TracedPoint, TracedRun, traced_run
+from .words import EXIT_WORDS, count, rate, unavailable
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""

@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 
 from harness.judge.sizes import count_in_words, sizes_in_words
 from harness.units import format_bytes
-from reports.axes import height_of, in_mib, memory_axis, size_axis
-from reports.drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
-from reports.frames import DEVICE_METER, HOST_METER, STACK, SWEPT
-from reports.words import plain, unavailable
+
+from .axes import height_of, in_mib, memory_axis, size_axis
+from .drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
+from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT
+from .words import plain, unavailable
 
 _METERS: Mapping[str, str] = {DEVICE_METER: "device", HOST_METER: "host"}
 """What the small pictures show, in one word each: the meters that the gate judges."""

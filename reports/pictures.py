@@ -10,8 +10,9 @@ from harness.judge.sizes import NAMED_STEPS, count_in_words, sizes_in_words, uni
 from harness.judge.table import Run
 from harness.records import Outcome
 from harness.units import format_bytes
-from reports.drawing import Drawing, finish
-from reports.frames import (
+
+from .drawing import Drawing, finish
+from .frames import (
     DEVICE_METER,
     STACK,
     SWEPT,
@@ -22,11 +23,11 @@ from reports.frames import (
     phase_table,
     stack_table,
 )
-from reports.panels import phase_figure, stack_figure
-from reports.plots import peak_figure
-from reports.timeline import timeline_figure
-from reports.traced import TracedPoint
-from reports.words import meter_name, rate
+from .panels import phase_figure, stack_figure
+from .plots import peak_figure
+from .timeline import timeline_figure
+from .traced import TracedPoint
+from .words import meter_name, rate
 
 NAMES = ("peak", "phases", "stack")
 """Every picture there can be, in the order of the page; their files bear these names."""

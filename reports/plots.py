@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from harness.judge.sizes import count_in_words, unit_of
 from harness.units import format_bytes
-from reports.axes import height_of, in_mib, memory_axis, size_axis, spread_apart
-from reports.drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
-from reports.frames import SWEPT, PeakPicture, peak_line
-from reports.words import rate
+
+from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart
+from .drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
+from .frames import SWEPT, PeakPicture, peak_line
+from .words import rate
 
 _LINE_IN = 0.18
 """Height of one line of a label at 9.5 pt, with its leading."""

@@ -9,8 +9,9 @@ from harness.judge.sizes import count_in_words, sizes_in_words, unit_of
 from harness.judge.table import Run
 from harness.records import Outcome, Point, Quality
 from harness.units import format_bytes
-from reports.frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
-from reports.words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
+
+from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
+from .words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
 _COMPARED = (DEVICE_METER, HOST_METER)
 """The meters of the comparison: those that the gate judges."""

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from harness.judge.traces import Trace, TracedPhase
 from harness.units import MIB, format_bytes
-from reports.drawing import BUDGET_COLOUR, GRID, INK, NARROW_IN, QUIET, WIDE_IN, looks, style, write_title
-from reports.words import plain
+
+from .drawing import BUDGET_COLOUR, GRID, INK, NARROW_IN, QUIET, WIDE_IN, looks, style, write_title
+from .words import plain
 
 _MOST_STEPS = {False: 100, True: 40}
 """Steps drawn one by one in a phase, wide and narrow; of more, the lowest and highest in each of so many strips. Chosen: a

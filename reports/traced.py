@@ -9,9 +9,10 @@ from harness.judge.traces import Alive, Trace, TracedPhase, read_traces
 from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
 from harness.records import Point
 from harness.units import format_bytes
-from reports.frames import SWEPT, describe_points
-from reports.tables import Table
-from reports.words import count, plain
+
+from .frames import SWEPT, describe_points
+from .tables import Table
+from .words import count, plain
 
 _MOST_GROUPS = 5
 """Rows for one moment; the rest is summed up in one more. Chosen: what a reader takes in, and the largest are what matters."""
