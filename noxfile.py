@@ -14,6 +14,8 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
+# The sweep measures it; whoever installs the gate does not get it.
+CONTAINER = ("-e", "./ptycho")
 # Exit codes of `python -m harness gate`, which `nox -s gate` passes on, and of pytest for a run that can be judged:
 # all passed, some failed, interrupted, none selected.
 USAGE, INCOMPLETE = 2, 3
@@ -25,7 +27,7 @@ NO_DEVICE = 3
 @nox.session
 def gate(session: nox.Session) -> None:
     """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, --partial, --bisect GOOD."""
-    session.install("-e", ".")
+    session.install("-e", ".", *CONTAINER)
     if _option(session.posargs, "--bisect") is not None:
         _bisect(session)
     _measure_and_judge(session, "gate", [])
@@ -34,7 +36,7 @@ def gate(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """The same sweep on a real card; exits 3 where there is none, or none that TensorFlow can use. Takes the options of gate."""
-    session.install("-e", ".")
+    session.install("-e", ".", *CONTAINER)
     asked = ["python", "-m", "harness", "doctor", "--device", "gpu", *_pool_options(session.posargs)]
     if code := _code(session, *asked, "--find", "driver"):
         sys.exit(code)  # before gigabytes of CUDA are installed for nothing
@@ -49,7 +51,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def card(session: nox.Session) -> None:
     """The catalogue, planted bugs and mishaps on pretended cards, under 4 minutes; exits 3 without a compiler. -- --help."""
-    session.install("-e", ".[pretended]")
+    session.install("-e", ".[pretended]", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.card", *session.posargs):
         sys.exit(code)
 
@@ -57,7 +59,7 @@ def card(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole suite, under pytest-xdist."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *CONTAINER)
     session.run("pytest", "-n", "2", *session.posargs)
 
 
@@ -84,7 +86,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Speed and memory beside the alternatives; about 25 minutes and 6 GB of disk. Options: `nox -s benchmarks -- --help`."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.benchmarks", *session.posargs):
         sys.exit(code)
 
@@ -92,7 +94,7 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session
 def detector(session: nox.Session) -> None:
     """Planted regressions and clean runs: what the gate finds, what it refuses; 80 minutes. `nox -s detector -- --help`."""
-    session.install("-e", ".")
+    session.install("-e", ".", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.detector", *session.posargs):
         sys.exit(code)
 
