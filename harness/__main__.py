@@ -1,4 +1,7 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``."""
+"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``.
+
+``memory-harness`` is the same, without the working directory on the import path.
+"""
 
 import argparse
 import contextlib
@@ -14,6 +17,7 @@ from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 if TYPE_CHECKING:
     from harness.gating import Gate
 
+CONSOLE_SCRIPT = "memory-harness"
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
 MOST_WORKERS = 64
@@ -49,7 +53,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m harness",
+        prog=CONSOLE_SCRIPT if Path(sys.argv[0]).name == CONSOLE_SCRIPT else f"python -m {__package__}",
         description="Judge how memory of TensorFlow data loaders grows. A run is measured with pytest: pytest scenarios --help",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -244,6 +248,7 @@ def _annotate(options: argparse.Namespace) -> int:
 
 def _bisect(options: argparse.Namespace) -> int:
     from harness.bisecting import bisect
+    from harness.judge.policy import DEFAULT_POLICY
 
     folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     return bisect(
@@ -251,7 +256,7 @@ def _bisect(options: argparse.Namespace) -> int:
         options.good,
         options.bad,
         folder,
-        pytest_options=options.pytest or (["scenarios"] if Path("scenarios").is_dir() else []),
+        pytest_options=options.pytest or (["scenarios"] if DEFAULT_POLICY.is_file() else []),
         policy=options.policy,
         show=lambda line: print(line, flush=True),
     )

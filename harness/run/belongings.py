@@ -1,7 +1,6 @@
-"""What belongs to this harness: how its own modules are started, and which packages came along with it."""
+"""What belongs to this harness: how its own modules are started, and which packages of this project lie beside it."""
 
 import sys
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,6 +11,8 @@ HOME = Path(__file__).resolve().parents[2]
 """The folder that this harness was imported from: the root of its checkout, or site-packages."""
 _DISTRIBUTION = "ptycho-memory"
 _PACKAGE = "harness"
+_CONTAINER = "ptycho-lazy"
+"""The project's other distribution (ptycho/pyproject.toml). Its package has a name that others have too."""
 # Neither the working directory nor PYTHONPATH may put another package of the same name in its place (-P leaves the first
 # out, the front of sys.path beats the second). Once it is imported, its folder has no place of its own any more.
 _START = (
@@ -27,17 +28,17 @@ def own_command(module: str, *arguments: str) -> list[str]:
 
 @cache
 def packages_that_came_along() -> tuple[str, ...]:
-    """Names of the packages that lie beside this one because they came with it, in an installation or in a checkout.
+    """Names of this project's packages that lie beside this one: in a checkout all of them, in an installation the container's.
 
-    Raises UsageError where nothing tells which they are.
+    Raises UsageError where this one lies in neither.
     """
-    names = sorted(set(_of_installation() or _of_checkout()) - {_PACKAGE})
-    if not names and not _is_checkout():
+    found = _beside()
+    if found is None:
         raise UsageError(
-            f"{_PACKAGE} was imported from {HOME}, where no list of installed files tells what came with it; "
-            f"install it with pip (pip install {_DISTRIBUTION})"
+            f"{_PACKAGE} was imported from {HOME}, which is neither a checkout nor an installation, so that nothing says which "
+            f"packages came with it; install it with pip (pip install {_DISTRIBUTION})"
         )
-    return tuple(names)
+    return tuple(sorted(found))
 
 
 def packages_that_would_shadow(root: Path) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ def packages_that_would_shadow(root: Path) -> tuple[str, ...]:
     """
     if root.resolve() == HOME:
         return ()
-    names = sorted(set(_of_installation() or _of_checkout()) - {_PACKAGE})
+    names = sorted(_beside() or ())
     return tuple(name for name in names if not (root / name / "__init__.py").exists() and _has_code(root / name))
 
 
@@ -55,22 +56,20 @@ def _has_code(folder: Path) -> bool:
     return any(True for pattern in ("*.py", "*/*.py") for _ in folder.glob(pattern))
 
 
-def _of_installation() -> set[str]:
-    """Packages of the distribution whose files these are; none in an editable installation, whose files lie elsewhere."""
+def _beside() -> set[str] | None:
+    """None where nothing says what came with this package."""
+    if _PACKAGE in _installed(_DISTRIBUTION):
+        return _installed(_CONTAINER)
+    if (HOME / "pyproject.toml").exists():
+        return {path.parent.name for path in HOME.glob("*/__init__.py")} - {_PACKAGE}
+    return None
+
+
+def _installed(name: str) -> set[str]:
+    """Packages that a distribution has put beside this one; none of an editable installation, whose files lie elsewhere."""
     try:
-        files = distribution(_DISTRIBUTION).files or []
+        files = distribution(name).files or []
     except PackageNotFoundError:
         return set()
-    packages = {file.parts[0]: Path(str(file.locate())) for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
-    if _PACKAGE not in packages or packages[_PACKAGE].resolve().parents[1] != HOME:
-        return set()
-    return set(packages)
-
-
-def _of_checkout() -> Iterator[str]:
-    if _is_checkout():
-        yield from (path.parent.name for path in HOME.glob("*/__init__.py"))
-
-
-def _is_checkout() -> bool:
-    return (HOME / "pyproject.toml").exists()
+    folders = [Path(str(file.locate())).parent for file in files if len(file.parts) == 2 and file.name == "__init__.py"]
+    return {folder.name for folder in folders if folder.resolve().parent == HOME}

@@ -196,30 +196,61 @@ def test_what_came_along_with_the_harness_is_known():
     assert "harness" not in packages_that_came_along()
 
 
-def test_an_installed_harness_knows_its_own_packages_by_their_list_of_files(tmp_path, project_root):
-    """Everything else in site-packages stays importable, and ours stays out there too."""
+INSTALLED = {
+    "ptycho_memory-0.1.0.dist-info": ("ptycho-memory", "harness/__init__.py,,\n"),
+    "ptycho_lazy-0.1.0.dist-info": ("ptycho-lazy", "ptycho/__init__.py,,\nptycho/formats/__init__.py,,\n"),
+}
+
+
+@pytest.fixture
+def ask_installed(tmp_path, project_root):
+    """Ask a harness that is installed in a folder of its own, beside other distributions: what a fresh interpreter says."""
     site = tmp_path / "site-packages"
     shutil.copytree(project_root / "harness", site / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    record = "harness/__init__.py,,\nptycho/__init__.py,,\nptycho_memory-0.1.0.dist-info/METADATA,,\n"
-    for name, text in {
-        "ptycho/__init__.py": "",
-        "stranger/__init__.py": "",
-        "ptycho_memory-0.1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: ptycho-memory\nVersion: 0.1.0\n",
-        "ptycho_memory-0.1.0.dist-info/RECORD": record,
-    }.items():
-        (site / name).parent.mkdir(exist_ok=True)
-        (site / name).write_text(text)
+
+    def ask(code, distributions, packages):
+        for package in packages:
+            (site / package).mkdir()
+            (site / package / "__init__.py").touch()
+        for folder in distributions:
+            name, record = INSTALLED[folder]
+            (site / folder).mkdir()
+            (site / folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+            (site / folder / "RECORD").write_text(f"{record}{folder}/METADATA,,\n")
+        start = (
+            "import sys; sys.path[:] = [sys.argv[1], *(p for p in sys.path if p != sys.argv[2])]\n"
+            "from harness.run.belongings import packages_that_came_along as own\n"
+        )
+        command = [sys.executable, "-P", "-c", start + code, str(site), str(project_root), str(tmp_path)]
+        return site, subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return ask
+
+
+def test_an_installed_harness_keeps_out_the_container_of_this_project_and_nothing_else(ask_installed, tmp_path):
+    """Everything else in site-packages stays importable; whoever asks for code in a folder of theirs gets that, or an error."""
     code = (
-        "import sys; sys.path[:] = [sys.argv[1], *(p for p in sys.path if p != sys.argv[2])]\n"
-        "from harness.run.belongings import packages_that_came_along as own\n"
         "from harness.measure.importing import arrange_imports\n"
         "print(own()); arrange_imports([sys.argv[3]], root=sys.argv[3], kept_out=own())\n"
         "import stranger, ptycho\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(site), str(project_root), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    site, done = ask_installed(code, INSTALLED, ["stranger", "ptycho"])
 
     assert done.stdout == "('ptycho',)\n", done.stderr
     assert f"no package 'ptycho' in {tmp_path}" in done.stderr.splitlines()[-1]
     assert f"({site / 'ptycho'}) was kept out" in done.stderr.splitlines()[-1]
+
+
+def test_a_harness_that_is_installed_alone_has_nothing_beside_it(ask_installed):
+    """A package called ptycho that lies there is somebody else's, and is imported as ever."""
+    _, done = ask_installed("print(own()); import ptycho\n", ["ptycho_memory-0.1.0.dist-info"], ["ptycho", "reports"])
+
+    assert (done.stdout, done.stderr) == ("()\n", "")
+
+
+def test_a_harness_of_which_nothing_says_how_it_came_is_a_usage_error(ask_installed, tmp_path):
+    """One sentence, with the command that helps."""
+    _, done = ask_installed("own()\n", [], [])
+
+    assert f"harness was imported from {tmp_path / 'site-packages'}, which is neither" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("(pip install ptycho-memory)")
