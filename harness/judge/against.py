@@ -1,6 +1,6 @@
 """The earlier code of a comparison: a baseline made of what was measured beside the run, never accepted and never stale."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median_low
@@ -76,6 +76,12 @@ class Against:
         return f"{self.now_name} was compared with {self.name}"
 
     @property
+    def left_empty(self) -> str:
+        """Which submodules a side lacks, in a sentence of its own; empty where it lacks none."""
+        sides = [(self.words, self.then), (self.now_words, self.now)]
+        return " ".join(_left_empty(words, side.left_empty) for words, side in sides if side is not None and side.left_empty)
+
+    @property
     def to_do(self) -> str:
         """What to type to see what changed."""
         subjects = " ".join(self.then.subjects) if self.then is not None else ""
@@ -119,6 +125,12 @@ def with_tolerances(policy: Policy) -> Policy:
     if policy.tolerance:
         return policy
     return policy.model_copy(update={"tolerance": DEFAULT_TOLERANCES}).called(policy.source)
+
+
+def _left_empty(words: str, paths: Sequence[str]) -> str:
+    many = len(paths) > 1
+    these = f"submodules {', '.join(paths[:-1])} and {paths[-1]} are" if many else f"submodule {paths[0]} is"
+    return f"The {these} empty {words}: git keeps the files of a submodule in a repository of {'their' if many else 'its'} own."
 
 
 def _unreadable(run: Run, then: CodeSide | None, now: CodeSide | None, problem: str) -> Against:

@@ -47,6 +47,8 @@ class CodeSide(BaseModel):
     """The folder that each package was to be imported from, by its name."""
     content: Mapping[StrictStr, StrictStr]
     """A checksum of the files of each; equal ones are equal code."""
+    left_empty: tuple[StrictStr, ...] = ()
+    """Submodules in the packages, whose files are not there."""
 
 
 class Manifest(BaseModel):

@@ -32,8 +32,9 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
         yield f"{number} {'run' if number == 1 else 'runs'} went to another card, because {reason}"
     if (then := directory / THEN_FOLDER).exists():
-        asked = sides_of(directory)["against"]["asked"]
-        yield f"{len(ends_of(then))} runs of {asked} beside them in {shown}/{THEN_FOLDER}"
+        other = sides_of(directory)["against"]
+        empty = f"; left empty there, as git leaves submodules: {', '.join(other['left_empty'])}" if other.get("left_empty") else ""
+        yield f"{len(ends_of(then))} runs of {other['asked']} beside them in {shown}/{THEN_FOLDER}{empty}"
     yield from traces_in_words(directory)
     if resumed is not None:
         yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"

@@ -4,7 +4,7 @@ import compileall
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Revision:
     """First line of its message."""
     folder: Path
     """The tree's root for the packages: what was at ``src/mypkg`` of the project is at ``folder/src/mypkg``."""
+    left_empty: tuple[str, ...]
+    """Submodules in the packages, by their paths in the repository: empty folders, as git itself leaves them."""
 
     def code(self, subjects: Sequence[Subject]) -> Code:
         """Where the packages are imported from."""
@@ -52,13 +54,17 @@ def unpack_revision(project: Path, asked: str, subjects: Sequence[Subject], keep
     inside = project.resolve().relative_to(top)
     folder = (keep_in / commit).resolve()
     _claim(keep_in)
+    left_empty = []
     for subject in subjects:
         wanted = inside / subject.path
-        files = _files(top, commit, wanted, asked)
+        files, submodules = _files(top, commit, wanted, asked)
+        left_empty += submodules
         if not _is_whole(top, files, folder / subject.path, wanted):
-            _unpack(top, commit, wanted, folder / subject.path)
+            _unpack(top, commit, wanted, folder / subject.path, files=files, empty=submodules)
     date, first_line = describe(project, commit)
-    return Revision(asked=asked, commit=commit, date=date, subject=first_line, folder=folder)
+    return Revision(
+        asked=asked, commit=commit, date=date, subject=first_line, folder=folder, left_empty=tuple(dict.fromkeys(left_empty))
+    )
 
 
 def describe(project: Path, commit: str) -> tuple[str, str]:
@@ -114,21 +120,30 @@ def tree_of(project: Path, commit: str, subjects: Sequence[Subject]) -> str:
     return " ".join(_try(project, "rev-parse", f"{commit}:./{subject.path}") for subject in subjects)
 
 
-def _files(top: Path, commit: str, wanted: Path, asked: str) -> Mapping[str, str]:
-    """Identity in git's store of every file of a package at a commit, by its path in the repository."""
-    listing = _ask(top, "ls-tree", "-r", "-z", commit, "--", str(wanted), what=f"list {wanted} at {asked}")
-    entries = [entry.partition("\t") for entry in listing.split("\0") if entry]
-    if not entries:
+def _files(top: Path, commit: str, wanted: Path, asked: str) -> tuple[Mapping[str, str], list[str]]:
+    """Identity in git's store of every file of a package at a commit, by its path in the repository; and its submodules."""
+    entries = _entries(top, commit, [wanted], asked)
+    files = {path: identity for mode, identity, path in entries if mode != _SUBMODULE}
+    if not files:
+        submodules = [path for mode, _, path in _entries(top, commit, [wanted, *wanted.parents[:-1]], asked) if mode == _SUBMODULE]
+        if around := next((path for path in submodules if wanted.is_relative_to(path) or Path(path).is_relative_to(wanted)), ""):
+            raise UsageError(
+                f"{asked} ({commit[:7]}) has no code in {wanted}, which memory_subject names as a package under test: {around} "
+                "is a submodule, whose code is in a repository of its own; compare revisions in a clone of that one"
+            )
         raise UsageError(
             f"{asked} ({commit[:7]}) has no {wanted}, which memory_subject names as a package under test; "
-            "compare with a later revision, or mend memory_subject if the package lay elsewhere"
+            "compare with a later revision, or correct memory_subject if the package lay elsewhere"
         )
-    for attributes, _, path in entries:
-        if attributes.startswith(_SUBMODULE):
-            raise UsageError(
-                f"{asked} ({commit[:7]}) has the submodule {path}, which git cannot unpack; leave it out of memory_subject"
-            )
-    return {path: attributes.split()[2] for attributes, _, path in entries}
+    return files, [path for mode, _, path in entries if mode == _SUBMODULE]
+
+
+def _entries(top: Path, commit: str, wanted: Sequence[Path], asked: str) -> list[tuple[str, str, str]]:
+    """Mode, identity and path of all files and submodules at or below the paths."""
+    paths = [str(path) for path in wanted]
+    listing = _ask(top, "ls-tree", "-r", "-z", commit, "--", *paths, what=f"list {paths[0]} at {asked}")
+    found = [entry.partition("\t") for entry in listing.split("\0") if entry]
+    return [(mode, identity, path) for attributes, _, path in found for mode, _, identity in [attributes.split()[:3]]]
 
 
 def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) -> bool:
@@ -146,14 +161,13 @@ def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) ->
     return found.returncode == 0 and found.stdout.split() == list(files.values())
 
 
-def _unpack(top: Path, commit: str, wanted: Path, there: Path) -> None:
+def _unpack(top: Path, commit: str, wanted: Path, there: Path, *, files: Iterable[str], empty: Iterable[str]) -> None:
     """Through an index of its own: unlike git archive it knows no export-ignore, which may leave out what is measured."""
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=there.parent, prefix=".unpacking-") as made:
             own = {"GIT_INDEX_FILE": str(Path(made, "index"))}
             _ask(top, "read-tree", commit, what="read the revision", environment=own)
-            names = _ask(top, "ls-files", "-z", "--", str(wanted), what="list the revision", environment=own)
             _ask(
                 top,
                 "-c",
@@ -164,8 +178,10 @@ def _unpack(top: Path, commit: str, wanted: Path, there: Path) -> None:
                 f"--prefix={made}/tree/",
                 what="unpack the revision",
                 environment=own,
-                text=names,
+                text="".join(f"{path}\0" for path in files),
             )
+            for path in empty:
+                Path(made, "tree", path).mkdir(parents=True, exist_ok=True)
             whole = Path(made, "tree", wanted)
             compileall.compile_dir(whole, quiet=2) if whole.is_dir() else compileall.compile_file(whole, quiet=2)
             if there.exists():

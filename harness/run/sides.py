@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class Side:
     """The packages under test, by their paths from there."""
     content: Mapping[str, str]
     """A checksum of all files of each package, by its name: equal ones are equal code."""
+    left_empty: tuple[str, ...] = ()
+    """Submodules in the packages whose files are not there, because they are in repositories of their own."""
 
     @property
     def code(self) -> Code:
@@ -52,10 +55,11 @@ class Side:
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """What ``to_json`` wrote. Raises RunDirectoryError where it is something else."""
         try:
-            values = {field.name: found[field.name] for field in dataclasses.fields(cls)}
+            values = {"left_empty": (), **found}
+            values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         except (KeyError, TypeError) as error:
             raise RunDirectoryError(f"run.json does not say which code was compared ({error}); start a new run") from error
-        return cls(**{**values, "subjects": tuple(values["subjects"])})
+        return cls(**{**values, "subjects": tuple(values["subjects"]), "left_empty": tuple(values["left_empty"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ def working_tree(project: Path, subjects: Sequence[Subject]) -> Side:
     for subject in subjects:
         if not (project / subject.path).exists():
             raise UsageError(
-                f"{project} has no {subject.path}, which memory_subject names as a package under test; mend memory_subject"
+                f"{project} has no {subject.path}, which memory_subject names as a package under test; correct memory_subject"
             )
     return _side(project, subjects, asked="", commit="", date="", title="")
 
@@ -92,7 +96,13 @@ def revision_side(project: Path, asked: str, subjects: Sequence[Subject], *, nam
     """
     revision: Revision = unpack_revision(project, asked, subjects, project / REVISIONS_FOLDER)
     return _side(
-        revision.folder, subjects, asked=name or revision.asked, commit=revision.commit, date=revision.date, title=revision.subject
+        revision.folder,
+        subjects,
+        asked=name or revision.asked,
+        commit=revision.commit,
+        date=revision.date,
+        title=revision.subject,
+        left_empty=revision.left_empty,
     )
 
 
@@ -107,7 +117,9 @@ def checked_subjects(texts: Sequence[str]) -> tuple[Subject, ...]:
     return subjects
 
 
-def _side(folder: Path, subjects: Sequence[Subject], *, asked: str, commit: str, date: str, title: str) -> Side:
+def _side(
+    folder: Path, subjects: Sequence[Subject], *, asked: str, commit: str, date: str, title: str, left_empty: tuple[str, ...] = ()
+) -> Side:
     return Side(
         asked=asked,
         commit=commit,
@@ -116,16 +128,27 @@ def _side(folder: Path, subjects: Sequence[Subject], *, asked: str, commit: str,
         folder=str(folder.resolve()),
         subjects=tuple(str(subject.path) for subject in subjects),
         content={subject.name: _content(folder / subject.path) for subject in subjects},
+        left_empty=left_empty,
     )
 
 
 def _content(package: Path) -> str:
-    """A checksum of the names, sizes and bytes of all files, without what Python compiles, nor the bytes of what is no code."""
-    files = [package] if package.is_file() else sorted(path for path in package.rglob("*") if path.is_file())
+    """A checksum of the names, sizes and bytes of all files, without what Python compiles, nor the bytes of what is no code.
+
+    Of a link it is what the link says: where that leads outside of the package, a revision does not have it.
+    """
+    paths = [package] if package.is_file() else sorted(path for path in package.rglob("*") if path.is_symlink() or path.is_file())
     digest = hashlib.sha256()
-    for path in files:
+    for path in paths:
         if "__pycache__" not in path.parts:
-            size_bytes = path.stat().st_size
-            content = path.read_bytes() if size_bytes <= _LARGEST_READ_BYTES else b""
+            content, size_bytes = _read(path)
             digest.update(f"{path.relative_to(package.parent)}\0{size_bytes}\0".encode() + content)
     return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    if path.is_symlink():
+        target = os.fsencode(path.readlink())
+        return target, len(target)
+    size_bytes = path.stat().st_size
+    return (path.read_bytes() if size_bytes <= _LARGEST_READ_BYTES else b""), size_bytes

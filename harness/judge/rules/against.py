@@ -76,7 +76,7 @@ def _unmeasured_checks(against: Against, run: Run) -> Iterator[Check]:
         yield Check(
             rule=RULE,
             subject=against.words,
-            sentence=f"{against.words}: {sentence}.",
+            sentence=" ".join(filter(None, [f"{against.words}: {sentence}.", against.left_empty])),
             finding=FindingKind.INCOMPLETE,
             point=names[0] if len(names) == 1 else "",
         )
@@ -132,7 +132,7 @@ def _code_check(against: Against, then: CodeSide, now: CodeSide) -> Check:
         )
     else:
         sentence = f"code: {packages} was measured {against.now_words} and {against.words} in turns, each from its own folder."
-    return Check(rule=RULE, subject="code", sentence=sentence)
+    return Check(rule=RULE, subject="code", sentence=" ".join(filter(None, [sentence, against.left_empty])))
 
 
 def _first(packages: Mapping[str, str]) -> str:

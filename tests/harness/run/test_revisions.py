@@ -7,6 +7,7 @@ import pytest
 from harness.errors import UsageError
 from harness.run.code import read_subjects
 from harness.run.revisions import commits_between, resolve, tree_of, unpack_revision
+from harness.run.sides import revision_side, working_tree
 
 
 class Repository:
@@ -180,13 +181,56 @@ def test_without_a_repository_git_itself_says_so(tmp_path):
         resolve(tmp_path, "main")
 
 
-def test_a_submodule_is_refused_by_name(repository, unpack):
-    """Its files are in another repository."""
-    commit = repository.commit("one", **PACKAGE)
-    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},src/pkg/inner")
-    repository.git("commit", "-q", "-m", "two")
-    with pytest.raises(UsageError, match="has the submodule src/pkg/inner"):
+@pytest.fixture
+def submodule(repository):
+    """Commit a submodule at a path, beside whatever there is."""
+
+    def add(path):
+        commit = repository.git("rev-parse", "HEAD")
+        repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
+        return repository.git("commit", "-q", "-m", f"a submodule at {path}")
+
+    return add
+
+
+@pytest.mark.parametrize("paths", [["src/pkg/inner"], ["src/pkg/a", "src/pkg/deep/b"], ["src/pkg/new/c", "vendor/other"]])
+def test_submodules_in_a_package_are_left_empty_and_named(repository, unpack, submodule, paths):
+    """As git does in a clone; those elsewhere are nobody's business. The kept copy is used again, and says the same."""
+    repository.commit("one", **PACKAGE)
+    for path in paths:
+        submodule(path)
+    revision, again = unpack("HEAD"), unpack("HEAD")
+
+    assert revision.left_empty == again.left_empty == tuple(path for path in paths if path.startswith("src/pkg/"))
+    assert all(list((revision.folder / path).iterdir()) == [] for path in revision.left_empty)
+    assert (revision.folder / "src/pkg/deep/part.py").read_text() == "PART = 1\n"
+    assert unpack("HEAD~1").left_empty == tuple(path for path in paths[:-1] if path.startswith("src/pkg/"))
+
+
+@pytest.mark.parametrize("path", ["src/pkg", "src", "src/pkg/inner"])
+def test_a_package_that_has_no_code_but_in_a_submodule_is_refused_by_name(repository, unpack, submodule, path):
+    """The package itself, a folder above it, or all that is in it; another one beside it does not count."""
+    repository.commit("one", readme="")
+    submodule(path)
+    with pytest.raises(UsageError, match=rf"has no code in src/pkg, .*: {path} is a submodule, .* in a clone of that one$"):
         unpack("HEAD")
+    with pytest.raises(UsageError, match="has no other/pkg, which memory_subject names"):
+        unpack("HEAD", "other/pkg")
+
+
+def test_links_that_leave_the_package_are_no_difference_between_the_sides(repository, tmp_path):
+    """A revision has the link and not what it led to; one that leads elsewhere is other code."""
+    subjects = read_subjects(["src/pkg"])
+    repository.commit("one", **PACKAGE, licence="MIT")
+    link = repository.folder / "src/pkg/licence"
+    link.symlink_to("../../licence")
+    repository.commit("two")
+    now, then = working_tree(repository.folder, subjects), revision_side(repository.folder, "HEAD", subjects)
+    link.unlink()
+    link.symlink_to("../../other.py")
+
+    assert now.content == then.content
+    assert working_tree(repository.folder, subjects).content != then.content
 
 
 def test_the_commits_between_are_those_that_touch_the_packages_oldest_first(repository):
