@@ -130,9 +130,11 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str], *, b
 
 
 def _bisect(session: nox.Session) -> NoReturn:
-    """Find the commit that made memory worse since a good one; takes the options of the sweep."""
+    """Find the commit that made memory worse since a good one, or with --better better; takes the options of the sweep."""
     good, options = _without(session.posargs, "--bisect")
-    arguments = ["-m", "harness", "bisect", good, "--", "scenarios", *_with_workers(options)]
+    better = ["--better"] if "--better" in options else []
+    options = [option for option in options if option not in better]
+    arguments = ["-m", "harness", "bisect", *better, good, "--", "scenarios", *_with_workers(options)]
     sys.exit(_code(session, "python", "-P", *arguments))
 
 

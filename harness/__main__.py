@@ -1,7 +1,4 @@
-"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``.
-
-``memory-harness`` is the same, without the working directory on the import path.
-"""
+"""Composition root for the command line: ``python -m harness doctor | gate | bisect | accept | annotate | history | report``."""
 
 import argparse
 import contextlib
@@ -17,7 +14,7 @@ from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 if TYPE_CHECKING:
     from harness.gating import Gate
 
-CONSOLE_SCRIPT = "memory-harness"
+CONSOLE_SCRIPT = "memory-harness"  # the same, without the working directory on the import path
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
 MOST_WORKERS = 64
@@ -111,13 +108,14 @@ def _parser() -> argparse.ArgumentParser:
 
     bisect = commands.add_parser(
         "bisect",
-        help="find the commit that made memory worse, measuring each beside a good one",
-        usage="%(prog)s [-h] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]",
+        help="find the commit that made memory worse, or better, measuring each beside a good one",
+        usage="%(prog)s [-h] [--better] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]",
         epilog="After --: what pytest is to measure, and how (default: scenarios, or what its settings select). "
-        "Exit codes: 0 no regression, 1 found, 2 an argument cannot be used, 3 could not measure.",
+        "Exit codes: 0 nothing to find, 1 found, 2 an argument cannot be used, 3 could not measure.",
     )
-    bisect.add_argument("good", metavar="GOOD", help="a revision that was good, or merge-base:REV")
-    bisect.add_argument("bad", metavar="BAD", nargs="?", default="HEAD", help="a revision that is bad (default: %(default)s)")
+    bisect.add_argument("good", metavar="GOOD", help="the earlier revision, which was good, or merge-base:REV")
+    bisect.add_argument("bad", metavar="BAD", nargs="?", default="HEAD", help="the later one, which is bad (default: %(default)s)")
+    bisect.add_argument("--better", action="store_true", help="find the commit that made memory better: BAD takes less than GOOD")
     bisect.add_argument(
         "--out", metavar="DIR", type=Path, help="where the runs of its steps are kept (default: artifacts/bisect-TIME)"
     )
@@ -249,6 +247,7 @@ def _annotate(options: argparse.Namespace) -> int:
 def _bisect(options: argparse.Namespace) -> int:
     from harness.bisecting import bisect
     from harness.judge.policy import DEFAULT_POLICY
+    from harness.searching import IMPROVEMENT, REGRESSION
 
     folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     return bisect(
@@ -258,6 +257,7 @@ def _bisect(options: argparse.Namespace) -> int:
         folder,
         pytest_options=options.pytest or (["scenarios"] if DEFAULT_POLICY.is_file() else []),
         policy=options.policy,
+        sought=IMPROVEMENT if options.better else REGRESSION,
         show=lambda line: print(line, flush=True),
     )
 

@@ -1,9 +1,9 @@
-"""``python -m harness bisect GOOD``: which commit made memory worse. Every step measures a commit and GOOD in turns, in one run."""
+"""``python -m harness bisect GOOD``: which commit made memory worse, or better. Every step measures a commit and GOOD in turns."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.run.code import Subject, read_subjects
 from harness.run.revisions import commits_between, describe, resolve
+from harness.searching import IMPROVEMENT, REGRESSION, SKIPPED, Search, Sought, Step
 
 RECORD_FILE = "bisect.json"
 _OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
@@ -38,54 +39,6 @@ class BrokenOffError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One commit, and what was found of it."""
-
-    commit: str
-    date: str
-    title: str
-    state: str
-    """``"good"``, ``"bad"``, or ``"skipped"``: it could not be measured."""
-    sentence: str
-    """The finding, or why it was skipped; empty where it is good."""
-
-
-@dataclass(slots=True)
-class Search:
-    """First-parent commits after GOOD that touch the code under test, oldest first; the last of them is as bad as BAD."""
-
-    commits: Sequence[str]
-    good: int = -1
-    """Place of the last commit known to be good; -1 is GOOD itself."""
-    bad: int = field(init=False)
-    """Place of the first commit known to be bad."""
-    skipped: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.bad = len(self.commits) - 1
-
-    def next(self) -> int | None:
-        """The place to measure next: the one nearest to the middle that was not skipped; None when none is left."""
-        left = [place for place in range(self.good + 1, self.bad) if place not in self.skipped]
-        middle = (self.good + self.bad) / 2
-        return min(left, key=lambda place: abs(place - middle), default=None)
-
-    def note(self, place: int, state: str) -> None:
-        """What was found of the commit there."""
-        if state == "good":
-            self.good = place
-        elif state == "bad":
-            self.bad = place
-        else:
-            self.skipped.add(place)
-
-    @property
-    def suspects(self) -> tuple[str, ...]:
-        """The commits that may be the first bad one; one, unless commits beside it could not be measured."""
-        return tuple(self.commits[self.good + 1 : self.bad + 1])
-
-
 class Judge(Protocol):
     """How a run directory with both sides is judged."""
 
@@ -105,10 +58,11 @@ class Bisection:
     measure: Measure
     judge: Judge
     show: Callable[[str], None]
+    sought: Sought = REGRESSION
     steps: list[Step] = field(default_factory=list)
 
     def run(self) -> int:
-        """Search; the exit code: 0 for no regression, 1 for one that was found.
+        """Search; the exit code: 0 where there is nothing to find, 1 where it was found.
 
         Raises UsageError for revisions that cannot be searched between, BrokenOffError where nothing further can be measured.
         """
@@ -117,19 +71,20 @@ class Bisection:
             raise UsageError(f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an earlier one as the good one")
         count = len(commits_between(self.project, good, bad, ()))
         self.show(f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them")
-        run, found = self._first(good, bad)
+        run, verdict, found = self._first(good, bad)
         if not found:
-            self._conclude(f"No regression: {self.bad} ({bad[:7]}) takes no more than {self.good} ({good[:7]}).", ())
+            sides = f"{self.bad} ({bad[:7]}) {self.sought.none} {self.good} ({good[:7]})"
+            self._conclude(f"No {self.sought.noun}: {sides}.{self._otherwise(verdict)}", ())
             return ExitCode.PASS
         commits = commits_between(self.project, good, bad, _subjects(run))
         offences = {_offence(check) for check in found}
         points = list(dict.fromkeys(name for check in found for name in check.points or ((check.point,) if check.point else ())))
-        self.show(f"{bad[:7]} is bad: {found[0].sentence}")
+        self.show(f"{bad[:7]} is {self.sought.after}: {found[0].sentence}")
         self.show(f"{len(commits)} commits touch the code under test; measuring {', '.join(points) or 'everything selected'}")
         search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
         while (place := search.next()) is not None:
             step = self._step(good, commits[place], points, offences)
-            search.note(place, step.state)
+            search.note(place, found=None if step.state == SKIPPED else step.state == self.sought.after)
             sentences[place] = step.sentence
             left = search.bad - search.good - 1
             self.show(
@@ -138,33 +93,48 @@ class Bisection:
         self._conclude(self._answer(search, sentences), search.suspects)
         return ExitCode.REGRESSION
 
-    def _first(self, good: str, bad: str) -> tuple[Run, tuple[Check, ...]]:
-        """The whole selection at both ends, and what is worse at the later one."""
+    def _otherwise(self, verdict: Verdict) -> str:
+        """What to search for instead, where the later end is not what it was taken for."""
+        other, option = (IMPROVEMENT, "with --better") if self.sought is REGRESSION else (REGRESSION, "without --better")
+        shown = other.of(verdict)
+        return f" It is {other.after}; search {option} for the commit: {shown[0].sentence}" if shown else ""
+
+    def _first(self, good: str, bad: str) -> tuple[Run, Verdict, tuple[Check, ...]]:
+        """Everything that is selected at both ends, and what of it the later one has and the earlier one has not."""
         folder = self.folder / f"0-{bad[:7]}"
         self._measured(good, bad, folder, ())
         run, verdict = self.judge(folder)
         _, before = self.judge(folder / "then")
         known = {_offence(check) for check in before.findings}
-        found = tuple(check for check in _regressions(verdict) if _offence(check) not in known)
+        found = tuple(check for check in self.sought.of(verdict) if _offence(check) not in known)
         gaps = [check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN]
         if not found and gaps:
             raise BrokenOffError(f"{bad[:7]} could not be compared with {good[:7]}: {gaps[0].sentence}", ExitCode.INCOMPLETE)
-        return run, found
+        return run, verdict, found
 
     def _step(self, good: str, commit: str, points: Sequence[str], offences: set[Offence]) -> Step:
         folder = self.folder / f"{len(self.steps) + 1}-{commit[:7]}"
         date, title = describe(self.project, commit)
-        state, sentence = "skipped", ""
+        state, sentence = SKIPPED, ""
         try:
             self._measured(good, commit, folder, points)
             _, verdict = self.judge(folder)
         except UsageError as error:  # a package that is not there at that commit, for one
             sentence = str(error)
         else:
-            state, sentence = _state(verdict, offences)
+            state, sentence = self._state(verdict, offences)
         step = Step(commit=commit, date=date, title=title, state=state, sentence=sentence)
         self.steps.append(step)
         return step
+
+    def _state(self, verdict: Verdict, offences: set[Offence]) -> tuple[str, str]:
+        """Does a commit have what is searched for, or not, or could it not be measured; and the sentence that says so."""
+        for check in self.sought.of(verdict):
+            if _offence(check) in offences:
+                return self.sought.after, check.sentence
+        rules = _OF_THE_RUN | {rule for rule, _ in offences}
+        gap = next((check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in rules), None)
+        return (self.sought.before, "") if gap is None else (SKIPPED, gap.sentence)
 
     def _measured(self, good: str, commit: str, folder: Path, points: Sequence[str]) -> None:
         code = self.measure(good, commit, folder, points)
@@ -184,16 +154,17 @@ class Bisection:
         if len(suspects) > 1:
             first, last = suspects[0], suspects[-1]
             return (
-                f"The regression came with one of {len(suspects)} commits, {first[:7]} to {last[:7]}: all but the last could not "
-                f"be measured. At {last[:7]}: {sentences[search.bad]}"
+                f"The {self.sought.noun} came with one of {len(suspects)} commits, {first[:7]} to {last[:7]}: all but the last "
+                f"could not be measured. At {last[:7]}: {sentences[search.bad]}"
             )
         date, title = describe(self.project, suspects[0])
-        return f"{suspects[0]} is the first bad commit, of {date}: {title}\n{sentences[search.bad]}"
+        return f"{suspects[0]} is the first {self.sought.after} commit, of {date}: {title}\n{sentences[search.bad]}"
 
     def _conclude(self, answer: str, suspects: Sequence[str]) -> None:
         record = {
             "good": self.good,
             "bad": self.bad,
+            "sought": self.sought.noun,
             "answer": answer,
             "suspects": [{"commit": commit, "title": describe(self.project, commit)[1]} for commit in suspects],
             "steps": [{name: getattr(step, name) for name in Step.__slots__} for step in self.steps],
@@ -212,6 +183,7 @@ def bisect(
     *,
     pytest_options: Sequence[str],
     policy: Path | None,
+    sought: Sought = REGRESSION,
     show: Callable[[str], None],
 ) -> int:
     """Search with pytest as the measurer; the exit code. Raises UsageError as ``Bisection.run`` does."""
@@ -225,6 +197,7 @@ def bisect(
         measure=lambda *what: _with_pytest(project, pytest_options, *what),
         judge=lambda path: _judged(path, policy),
         show=show,
+        sought=sought,
     )
     try:
         return search.run()
@@ -261,17 +234,3 @@ def _subjects(run: Run) -> tuple[Subject, ...]:
 
 def _offence(check: Check) -> Offence:
     return check.rule, check.subject
-
-
-def _regressions(verdict: Verdict) -> Iterable[Check]:
-    return (check for check in verdict.findings if check.finding is FindingKind.REGRESSION)
-
-
-def _state(verdict: Verdict, offences: set[Offence]) -> tuple[str, str]:
-    """Is a commit bad in the way that is searched for, good, or could it not be measured; and the sentence that says so."""
-    for check in _regressions(verdict):
-        if _offence(check) in offences:
-            return "bad", check.sentence
-    rules = _OF_THE_RUN | {rule for rule, _ in offences}
-    gap = next((check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in rules), None)
-    return ("good", "") if gap is None else ("skipped", gap.sentence)

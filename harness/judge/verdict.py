@@ -110,7 +110,7 @@ class Verdict:
     @property
     def overruled(self) -> tuple[Check, ...]:
         """The checks that hold because most of the repeats did not confirm what single ones had shown."""
-        return tuple(check for check in self.checks if check.decision and not check.finding)
+        return tuple(check for check in self.checks if check.decision and not check.finding and not check.better)
 
     @property
     def better(self) -> tuple[Check, ...]:

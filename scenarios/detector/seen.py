@@ -82,6 +82,8 @@ def seen_in(run_directory: Path, exit_code: int) -> Seen:
             )
             for found in document["findings"]
         ),
-        overruled=tuple(check["sentence"] for check in document["checks"] if check["decision"] and not check["finding"]),
+        overruled=tuple(
+            check["sentence"] for check in document["checks"] if check["decision"] and not check["finding"] and not check["better"]
+        ),
         remeasured=sum(json.loads(line).get("kind") == "remeasure" for line in rows.splitlines() if line),
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.bisecting import Bisection, BrokenOffError, Search
+from harness.bisecting import Bisection, BrokenOffError
 from harness.errors import UsageError
 from harness.judge.against import load_against
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.records import Outcome
+from harness.searching import IMPROVEMENT, REGRESSION, Search
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
 POINTS = [loading_point("lazy", count) for count in (100, 500)]
@@ -45,7 +46,7 @@ def search(repository, tmp_path, policy):
     folder, commits = repository
     said, measured = [], []
 
-    def run(takes, good="c0", bad="main"):
+    def run(takes, good="c0", bad="main", sought=REGRESSION):
         def measure(good_commit, commit, directory, points):
             chosen = [point for point in POINTS if not points or point.name in points]
             measured.append((commits.index(commit), [point.name for point in chosen]))
@@ -62,7 +63,14 @@ def search(repository, tmp_path, policy):
             return loaded, judge(loaded, policy, Path("none"), partial=True, against=against).verdict
 
         bisection = Bisection(
-            project=folder, good=good, bad=bad, folder=tmp_path / "out", measure=measure, judge=judged, show=said.append
+            project=folder,
+            good=good,
+            bad=bad,
+            folder=tmp_path / "out",
+            measure=measure,
+            judge=judged,
+            show=said.append,
+            sought=sought,
         )
         return bisection.run(), said, measured
 
@@ -117,12 +125,60 @@ def test_only_the_points_that_offend_are_measured_on_the_way(search):
     assert all(set(names) <= {point.name for point in POINTS} for _, names in measured[1:])
 
 
-def test_no_regression_says_so_and_measures_nothing_else(search):
-    """Exit code 0, also where the later code is better, or both break the same budget."""
-    code, said, measured = search(lambda number: MIB * (number < 4))
+@pytest.mark.parametrize("first_better", [1, 4, 7])
+def test_the_commit_that_made_memory_better_is_found_in_the_same_way(search, repository, tmp_path, first_better):
+    """Wherever it is: with what it takes less, and in the record what was searched for."""
+    code, said, measured = search(lambda number: MIB * (number < first_better), sought=IMPROVEMENT)
+    record = json.loads((tmp_path / "out" / "bisect.json").read_text())
+
+    assert code == 1
+    assert f"{repository[1][first_better]} is the first better commit" in said[-2]
+    assert "1.0 MiB less" in said[-2]
+    assert (record["sought"], [suspect["title"] for suspect in record["suspects"]]) == ("improvement", [f"change {first_better}"])
+    assert {step["state"] for step in record["steps"]} <= {"as before", "better"}
+    assert len(measured) <= 1 + 3
+    assert not any("bad" in line or "regression" in line for line in said)
+
+
+@pytest.mark.parametrize(("less", "code"), [(64 * KIB, 0), (64 * KIB + 1, 1)])
+def test_an_improvement_within_the_tolerance_is_none(search, less, code):
+    """At the limit, and one byte past it."""
+    found, said, _ = search(lambda number: MIB - less * (number >= 4), sought=IMPROVEMENT)
+
+    assert found == code
+    assert ("No improvement: main (" in said[-2]) is (code == 0)
+
+
+def test_an_improvement_beside_commits_that_cannot_be_measured_is_a_range(search, repository):
+    """As a regression is."""
+    code, said, _ = search(lambda number: "error" if number in (4, 5) else MIB * (number < 6), sought=IMPROVEMENT)
+
+    assert code == 1
+    assert f"The improvement came with one of 3 commits, {repository[1][4][:7]} to {repository[1][6][:7]}" in said[-2]
+
+
+@pytest.mark.parametrize(
+    ("sought", "none", "hint"),
+    [
+        (REGRESSION, "No regression: main (", "It is better; search with --better for the commit: "),
+        (IMPROVEMENT, "No improvement: main (", "It is bad; search without --better for the commit: "),
+    ],
+)
+def test_where_there_is_nothing_to_find_nothing_else_is_measured(search, sought, none, hint):
+    """Exit code 0; whoever has looked for the wrong one is told what to look for."""
+    code, said, measured = search(lambda number: MIB * ((number < 4) is (sought is REGRESSION)), sought=sought)
 
     assert (code, len(measured)) == (0, 1)
-    assert "No regression: main (" in said[-2]
+    assert said[-2].startswith(none)
+    assert hint in said[-2]
+
+
+@pytest.mark.parametrize("sought", [REGRESSION, IMPROVEMENT])
+def test_two_ends_that_are_alike_are_neither_better_nor_worse(search, sought):
+    """Nor is there anything to look for instead."""
+    code, said, _ = search(lambda number: MIB, sought=sought)
+
+    assert (code, said[-2][-2:]) == (0, ").")
 
 
 @pytest.mark.parametrize("how", ["error", "refused"])
@@ -169,12 +225,12 @@ def test_of_commits_not_skipped_the_nearest_to_the_middle_is_next():
     """Until none is left between the last good and the first bad one."""
     search = Search(["a", "b", "c", "d", "e"])
     assert search.next() == 2 or search.next() == 1
-    search.note(1, "skipped")
-    search.note(2, "skipped")
-    search.note(0, "good")
+    search.note(1, found=None)
+    search.note(2, found=None)
+    search.note(0, found=False)
 
     assert search.next() == 3
-    search.note(3, "bad")
+    search.note(3, found=True)
     assert search.next() is None
     assert search.suspects == ("b", "c", "d")
 
@@ -184,6 +240,8 @@ def test_what_follows_two_dashes_is_for_pytest_and_not_the_bad_revision(reposito
     monkeypatch.chdir(repository[0])
 
     assert main(["bisect", "c7", "--", "scenarios", "-n", "2"]) == 2
+    assert "c7 and HEAD are the same commit" in capsys.readouterr().err
+    assert main(["bisect", "--better", "c7", "--", "scenarios"]) == 2
     assert "c7 and HEAD are the same commit" in capsys.readouterr().err
     assert main(["bisect", "v9", "c1", "--", "scenarios"]) == 2
     assert "has no revision 'v9'; git branch --all" in capsys.readouterr().err

@@ -126,6 +126,19 @@ def test_both_codes_are_measured_in_turns_and_only_the_later_is_traced(sweep, py
     assert "2 runs of HEAD~1 beside them in out/then" in done.stdout.str()
 
 
+def test_a_submodule_in_the_package_is_said_to_be_empty_where_the_runs_are_counted(sweep, pytester):
+    """Also in run.json; the session measures as ever, and resumed it still knows the same code again."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=pytester.path, capture_output=True, text=True, check=True).stdout
+    _git(pytester, "update-index", "--add", "--cacheinfo", f"160000,{commit.strip()},pkg/inner")
+    _git(pytester, "commit", "-q", "-m", "with a submodule")
+    done = sweep("--memory-against", "HEAD", "--memory-out", "out", "-k", "100")
+
+    assert done.ret == 0, done.outlines
+    assert "2 runs of HEAD beside them in out/then; left empty there, as git leaves submodules: pkg/inner" in done.stdout.str()
+    assert _manifest(pytester, "out")["against"]["left_empty"] == ["pkg/inner"]
+    assert sweep("--memory-against", "HEAD", "--memory-resume", "out", "-k", "100").ret == 0
+
+
 def test_workers_measure_the_same_as_one_process(sweep, pytester):
     """All runs, on both sides, once."""
     assert sweep("--memory-against", "HEAD~1", "--memory-out", "out", "-n", "2").ret == 0

@@ -22,7 +22,7 @@ THEN_COMMIT = "abc1234" + "0" * 33
 POINTS = [loading_point("lazy", count) for count in (100, 500, 1000, 2000)]
 
 
-def side(folder, *, asked="main", commit=THEN_COMMIT, content="1"):
+def side(folder, *, asked="main", commit=THEN_COMMIT, content="1", left_empty=()):
     return {
         "asked": asked,
         "commit": commit,
@@ -31,6 +31,7 @@ def side(folder, *, asked="main", commit=THEN_COMMIT, content="1"):
         "subjects": ["ptycho"],
         "packages": {"ptycho": folder},
         "content": {"ptycho": content},
+        "left_empty": list(left_empty),
     }
 
 
@@ -223,6 +224,45 @@ def test_measured_again_both_sides_are_judged_by_the_middle(compare):
     construct = [check for check in verdict.findings if check.point == name and check.rule == "baseline"]
 
     assert construct == []
+
+
+def test_an_improvement_that_is_confirmed_is_better_and_not_overruled(compare):
+    """Most of the runs show it; where most do not, the single ones that did are overruled."""
+    name = POINTS[0].name
+
+    def again(extra):
+        def prepare(run):
+            run.further = {name: 3}
+            run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: extra(repeat), keep=True)
+
+        return prepare
+
+    verdict = compare(then=again(lambda repeat: MIB), now=again(lambda repeat: 0)).verdict
+    better = [check for check in verdict.better if check.point == name]
+    once = compare(then=again(lambda repeat: MIB), now=again(lambda repeat: MIB * (repeat != 1))).verdict
+
+    assert better
+    assert all(check.decision.endswith("confirmed") and check.sentence.count("1.0 MiB less") for check in better)
+    assert verdict.overruled == ()
+    assert "overruled" not in verdict.sentence
+    assert {check.phase for check in once.overruled if not check.better} == {"construct"}
+    assert not any(check.point == name for check in once.better)
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["ptycho/FRC"], "The submodule ptycho/FRC is empty at main (abc1234): git keeps the files of a submodule in a repository"),
+        (["ptycho/a", "ptycho/b"], "The submodules ptycho/a and ptycho/b are empty at main (abc1234): "),
+    ],
+)
+def test_submodules_that_a_side_lacks_are_named_by_the_check_of_its_code(compare, paths, words):
+    """It is no finding; where the earlier code could not be measured it stands beside the reason."""
+    verdict = compare(then_named={"left_empty": paths}).verdict
+    (code,) = [check.sentence for check in verdict.checks if check.subject == "code"]
+
+    assert verdict.exit_code is ExitCode.PASS
+    assert words in code
 
 
 def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypatch):
