@@ -78,8 +78,11 @@ class Against:
     @property
     def left_empty(self) -> str:
         """Which submodules a side lacks, in a sentence of its own; empty where it lacks none."""
-        sides = [(self.words, self.then), (self.now_words, self.now)]
-        return " ".join(_left_empty(words, side.left_empty) for words, side in sides if side is not None and side.left_empty)
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for words, side in ((self.words, self.then), (self.now_words, self.now)):
+            if side is not None and side.left_empty:
+                lacking.setdefault(side.left_empty, []).append(words)
+        return " ".join(_left_empty(paths, " and ".join(words)) for paths, words in lacking.items())
 
     @property
     def to_do(self) -> str:
@@ -127,7 +130,7 @@ def with_tolerances(policy: Policy) -> Policy:
     return policy.model_copy(update={"tolerance": DEFAULT_TOLERANCES}).called(policy.source)
 
 
-def _left_empty(words: str, paths: Sequence[str]) -> str:
+def _left_empty(paths: Sequence[str], words: str) -> str:
     many = len(paths) > 1
     these = f"submodules {', '.join(paths[:-1])} and {paths[-1]} are" if many else f"submodule {paths[0]} is"
     return f"The {these} empty {words}: git keeps the files of a submodule in a repository of {'their' if many else 'its'} own."

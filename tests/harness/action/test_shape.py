@@ -131,7 +131,8 @@ def scripts_of_the_page(root):
 @pytest.mark.parametrize(("measured", "judged", "code"), [(0, 0, 0), (1, 1, 1), (1, 0, 3), (5, 3, 3), (0, 5, 5), (4, 2, 2)])
 def test_what_the_page_shows_for_other_services_ends_with_the_code_of_the_gate(project_root, tmp_path, measured, judged, code):
     """With stand-ins for pytest and Python; what passes although a test failed is no pass."""
-    for name, text in {"pytest": f"exit {measured}", "python": f'case "$*" in *" gate "*) exit {judged} ;; esac'}.items():
+    judge = f'case "$1" in gate) exit {judged} ;; esac'
+    for name, text in {"pytest": f"exit {measured}", "memory-harness": judge, "python": "exit 0"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     found = scripts_of_the_page(project_root)

@@ -13,28 +13,18 @@ from harness.plugin.settings import SETTINGS
 
 # What its example imports of PtychoPINN, with the same names and arguments; written for this test.
 PINN = {
-    "PtychoPINN/ptycho/__init__.py": "",
-    "PtychoPINN/ptycho/params.py": "cfg = {}\n",
-    "PtychoPINN/ptycho/loader.py": """
+    "ptycho/__init__.py": "",
+    "ptycho/params.py": "cfg = {}\n",
+    "ptycho/raw_data.py": "key_coords_offsets, key_coords_relative = 'start_offsets', 'start_relative'\n",
+    "ptycho/loader.py": """
 import tensorflow as tf
 from ptycho import params
 
 
-class PtychoDataContainer:
-    def __init__(self, X, Y_I, Y_phi, norm_Y_I, YY_full, coords_nominal, coords_true, nn_indices, global_offsets, local_offsets,
-                 probeGuess):
-        self.images = X
-
-    @property
-    def X(self):
-        return tf.identity(self.images)
-
-    def as_tf_dataset(self, batch_size, shuffle=True):
-        def batches():
-            for start in range(0, len(self.images), batch_size):
-                yield tf.identity(self.images[start : start + batch_size]) * params.cfg["intensity_scale"]
-
-        return tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None, None, None, 1), tf.float32))
+def load(cb, probeGuess, which, create_split):
+    images = cb()["X_full"]
+    squares = tf.convert_to_tensor(images) ** 2
+    return images, float(tf.reduce_mean(squares)) * params.cfg["gridsize"]
 """,
 }
 
@@ -47,7 +37,7 @@ def page(request):
 @pytest.fixture
 def repository(page, tmp_path):
     """A folder with the files of the page; none of this repository is importable from it."""
-    files = dict(re.findall(r"`([\w/]+\.py)`[^\n]*:\n\n```python\n(.*?)```", page, re.DOTALL))
+    files = dict(re.findall(r"`([\w/]+\.(?:py|ini))`[^\n]*:\n\n```(?:python|ini)\n(.*?)```", page, re.DOTALL))
     for name, code in {**files, **PINN}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +58,11 @@ def repository(page, tmp_path):
 
     assert sorted(files) == [
         "memory_bodies.py",
+        "memory_tests/bodies.py",
+        "memory_tests/pytest.ini",
+        "memory_tests/test_load.py",
         "mylab/pipeline.py",
-        "pinn_bodies.py",
         "tests/test_memory.py",
-        "tests/test_pinn.py",
     ]
     return run
 
@@ -89,18 +80,23 @@ def test_the_files_of_the_page_give_its_findings(repository, page, tmp_path):
     assert sentence == re.sub(r"; alive at the peak of .*?MiB\.", ".", " ".join(shown.split()))
 
 
-def test_a_package_of_our_name_is_measured_from_its_own_folder(repository, tmp_path):
-    """The rows say which files it came from; its loader keeps the page's promise."""
-    done = repository("tests/test_pinn.py", "--memory-out", "out", "--memory-no-trace", "-k", "256", "--memory-repeats", "1")
+def test_another_checkout_is_gated_by_the_command_of_the_page(repository, page, tmp_path):
+    """Its package has the name of ours; its own tests are not collected; all images pass through the device twice."""
+    (tmp_path / "test_of_its_own.py").write_text("def test_nothing():\n    raise RuntimeError('this one is not ours')\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--nothing-that-pytest-knows"\n')
+    (command,) = re.findall(r"^pytest (-c \S+ --rootdir \S+ \S+)$", page, re.MULTILINE)
+    done = repository(*command.split(), "--memory-out", "out", "--memory-no-trace")
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     packages = [row["packages"] for row in rows if row["kind"] == "code"][-1]  # the first comes before the body imports it
+    (finding,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
 
-    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
-    assert packages["ptycho"] == str(tmp_path / "PtychoPINN" / "ptycho" / "__init__.py")
-    assert packages["pinn_bodies"] == str(tmp_path / "pinn_bodies.py")
-    whole = next(row for row in rows if row["kind"] == "phase" and row["phase"] == "whole")
-    device = next(reading for reading in whole["readings"] if reading["meter"] == "device_in_use")
-    assert device["end_bytes"] - device["start_bytes"] >= 256 * 64 * 64 * 4
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+    assert packages["ptycho"] == str(tmp_path / "ptycho" / "__init__.py")
+    assert packages["memory_tests"] == str(tmp_path / "memory_tests")
+    assert (finding["rule"], finding["subject"]) == ("slope", "load / load / device in use")
+    assert finding["measured"] == pytest.approx(2 * 64 * 64 * 4, rel=0.001)
+    assert "2.00 x X" in finding["sentence"]
 
 
 def test_every_argument_of_the_marker_is_in_the_tables_of_the_page(page):

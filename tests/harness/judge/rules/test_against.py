@@ -51,8 +51,11 @@ def code_rows(run, folder):
 def compare(tmp_path, policy):
     """Write both runs and judge; ``prepare`` changes one of them before it is written."""
 
-    def run(*, now=None, then=None, now_from="/now", then_from="/then", now_content="2", then_named=None, partial=True):
-        sides = {"now": side("/now", asked="", commit="", content=now_content), "then": side("/then", **(then_named or {}))}
+    def run(
+        *, now=None, then=None, now_from="/now", then_from="/then", now_content="2", now_named=None, then_named=None, partial=True
+    ):
+        now_side = {"asked": "", "commit": "", "content": now_content, **(now_named or {})}
+        sides = {"now": side("/now", **now_side), "then": side("/then", **(then_named or {}))}
         later = SyntheticRun(tmp_path / "run", points=POINTS, manifest={"code": sides["now"], "against": sides["then"]})
         earlier = SyntheticRun(tmp_path / "run" / "then", points=POINTS, manifest={"code": sides["then"]})
         for prepare, synthetic, folder in ((then, earlier, then_from), (now, later, now_from)):
@@ -250,19 +253,23 @@ def test_an_improvement_that_is_confirmed_is_better_and_not_overruled(compare):
 
 
 @pytest.mark.parametrize(
-    ("paths", "words"),
+    ("then", "now", "words"),
     [
-        (["ptycho/FRC"], "The submodule ptycho/FRC is empty at main (abc1234): git keeps the files of a submodule in a repository"),
-        (["ptycho/a", "ptycho/b"], "The submodules ptycho/a and ptycho/b are empty at main (abc1234): "),
+        (["ptycho/FRC"], [], "The submodule ptycho/FRC is empty at main (abc1234): git keeps the files of a submodule in a reposi"),
+        (["ptycho/a", "ptycho/b"], [], "The submodules ptycho/a and ptycho/b are empty at main (abc1234): "),
+        (["ptycho/a"], ["ptycho/a"], "The submodule ptycho/a is empty at main (abc1234) and at v2 (def5678): "),
+        ([], ["ptycho/a"], "each from its own folder. The submodule ptycho/a is empty at v2 (def5678): "),
     ],
 )
-def test_submodules_that_a_side_lacks_are_named_by_the_check_of_its_code(compare, paths, words):
-    """It is no finding; where the earlier code could not be measured it stands beside the reason."""
-    verdict = compare(then_named={"left_empty": paths}).verdict
+def test_submodules_that_a_side_lacks_are_named_by_the_check_of_its_code(compare, then, now, words):
+    """It is no finding; where both lack the same, it is said once."""
+    named = {"asked": "v2", "commit": "def5678" + "0" * 33, "left_empty": now}
+    verdict = compare(then_named={"left_empty": then}, now_named=named).verdict
     (code,) = [check.sentence for check in verdict.checks if check.subject == "code"]
 
     assert verdict.exit_code is ExitCode.PASS
     assert words in code
+    assert code.count("empty") == 1
 
 
 def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypatch):
