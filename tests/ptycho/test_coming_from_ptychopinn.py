@@ -9,7 +9,7 @@ import pytest
 
 import ptycho.loader
 import ptycho.raw_data
-from ptycho.simulate import simulate
+from ptycho.__main__ import main
 
 
 @pytest.fixture
@@ -18,10 +18,11 @@ def page(project_root):
 
 
 def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
-    """In a folder with a scan.npz of 64 x 64 pixels, from top to bottom."""
+    """From top to bottom, with the scan that the page simulates."""
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    simulate(tmp_path / "scan.npz", frame_count=600, frame_size=64)
+    (command,) = re.findall(r"^python -m ptycho (simulate .*?) *#", page, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 0
     names = {}
     exec(compile(code, "coming-from-ptychopinn.md", "exec"), names)  # noqa: S102 - our own page
 
