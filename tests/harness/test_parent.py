@@ -7,7 +7,7 @@ import pytest
 
 PARENT = (
     "harness.__main__, harness.pytest_plugin, harness.doctor, harness.run.runner, harness.run.manifest, "
-    "harness.judge.gate, harness.judge.baseline, reports.html, reports.markdown, scenarios.catalog"
+    "harness.judge.gate, harness.judge.baseline, harness.pages, reports.html, reports.markdown, scenarios.catalog"
 )
 
 
