@@ -17,7 +17,7 @@ from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.run.code import Subject, read_subjects
 from harness.run.revisions import commits_between, describe, resolve
-from harness.searching import IMPROVEMENT, REGRESSION, SKIPPED, Search, Sought, Step
+from harness.searching import IMPROVEMENT, REGRESSION, SKIPPED, Offence, Search, Sought, Step, offence, regressions
 
 RECORD_FILE = "bisect.json"
 _OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
@@ -25,8 +25,6 @@ _OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
 _NOT_MEASURED: Mapping[int, ExitCode] = {2: ExitCode.INCOMPLETE, 3: ExitCode.INCOMPLETE, 4: ExitCode.USAGE}
 """What bisecting ends with where pytest ended so: interrupted, no device or broken itself, options that cannot be used."""
 
-Offence = tuple[str, str]
-"""Rule and subject of a finding: the same one at another commit."""
 Measure = Callable[[str, str, Path, Sequence[str]], int]
 """(good, commit, run directory, points) -> pytest's exit code. No points: whatever is selected."""
 
@@ -71,19 +69,19 @@ class Bisection:
             raise UsageError(f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an earlier one as the good one")
         count = len(commits_between(self.project, good, bad, ()))
         self.show(f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them")
-        run, verdict, found = self._first(good, bad)
+        run, ends, found = self._first(good, bad)
         if not found:
             sides = f"{self.bad} ({bad[:7]}) {self.sought.none} {self.good} ({good[:7]})"
-            self._conclude(f"No {self.sought.noun}: {sides}.{self._otherwise(verdict)}", ())
+            self._conclude(f"No {self.sought.noun}: {sides}.{self._otherwise(ends)}", ())
             return ExitCode.PASS
         commits = commits_between(self.project, good, bad, _subjects(run))
-        offences = {_offence(check) for check in found}
+        offences = {offence(check) for check in found}
         points = list(dict.fromkeys(name for check in found for name in check.points or ((check.point,) if check.point else ())))
         self.show(f"{bad[:7]} is {self.sought.after}: {found[0].sentence}")
         self.show(f"{len(commits)} commits touch the code under test; measuring {', '.join(points) or 'everything selected'}")
         search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
         while (place := search.next()) is not None:
-            step = self._step(good, commits[place], points, offences)
+            step = self._step(good, commits[place], points, offences, ends[1])
             search.note(place, found=None if step.state == SKIPPED else step.state == self.sought.after)
             sentences[place] = step.sentence
             left = search.bad - search.good - 1
@@ -93,26 +91,25 @@ class Bisection:
         self._conclude(self._answer(search, sentences), search.suspects)
         return ExitCode.REGRESSION
 
-    def _otherwise(self, verdict: Verdict) -> str:
+    def _otherwise(self, ends: tuple[Verdict, Verdict]) -> str:
         """What to search for instead, where the later end is not what it was taken for."""
         other, option = (IMPROVEMENT, "with --better") if self.sought is REGRESSION else (REGRESSION, "without --better")
-        shown = other.of(verdict)
+        shown = other.of(*ends)
         return f" It is {other.after}; search {option} for the commit: {shown[0].sentence}" if shown else ""
 
-    def _first(self, good: str, bad: str) -> tuple[Run, Verdict, tuple[Check, ...]]:
-        """Everything that is selected at both ends, and what of it the later one has and the earlier one has not."""
+    def _first(self, good: str, bad: str) -> tuple[Run, tuple[Verdict, Verdict], tuple[Check, ...]]:
+        """Everything that is selected at both ends; the verdicts of BAD and of GOOD alone, and what is searched for."""
         folder = self.folder / f"0-{bad[:7]}"
         self._measured(good, bad, folder, ())
         run, verdict = self.judge(folder)
         _, before = self.judge(folder / "then")
-        known = {_offence(check) for check in before.findings}
-        found = tuple(check for check in self.sought.of(verdict) if _offence(check) not in known)
+        found = self.sought.of(verdict, before)
         gaps = [check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN]
         if not found and gaps:
             raise BrokenOffError(f"{bad[:7]} could not be compared with {good[:7]}: {gaps[0].sentence}", ExitCode.INCOMPLETE)
-        return run, verdict, found
+        return run, (verdict, before), found
 
-    def _step(self, good: str, commit: str, points: Sequence[str], offences: set[Offence]) -> Step:
+    def _step(self, good: str, commit: str, points: Sequence[str], offences: set[Offence], before: Verdict) -> Step:
         folder = self.folder / f"{len(self.steps) + 1}-{commit[:7]}"
         date, title = describe(self.project, commit)
         state, sentence = SKIPPED, ""
@@ -122,16 +119,18 @@ class Bisection:
         except UsageError as error:  # a package that is not there at that commit, for one
             sentence = str(error)
         else:
-            state, sentence = self._state(verdict, offences)
+            state, sentence = self._state(verdict, before, offences)
         step = Step(commit=commit, date=date, title=title, state=state, sentence=sentence)
         self.steps.append(step)
         return step
 
-    def _state(self, verdict: Verdict, offences: set[Offence]) -> tuple[str, str]:
+    def _state(self, verdict: Verdict, before: Verdict, offences: set[Offence]) -> tuple[str, str]:
         """Does a commit have what is searched for, or not, or could it not be measured; and the sentence that says so."""
-        for check in self.sought.of(verdict):
-            if _offence(check) in offences:
+        for check in self.sought.of(verdict, before):
+            if offence(check) in offences:
                 return self.sought.after, check.sentence
+        if any(offence(check) in offences for check in regressions(verdict)):
+            return self.sought.before, ""  # still broken as it is at GOOD, which may itself be why nothing can be compared
         rules = _OF_THE_RUN | {rule for rule, _ in offences}
         gap = next((check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in rules), None)
         return (self.sought.before, "") if gap is None else (SKIPPED, gap.sentence)
@@ -230,7 +229,3 @@ def _subjects(run: Run) -> tuple[Subject, ...]:
     if run.manifest.code is None:
         raise RunDirectoryError(f"{run.path} does not say which code it measured; measure again")
     return read_subjects(run.manifest.code.subjects)
-
-
-def _offence(check: Check) -> Offence:
-    return check.rule, check.subject

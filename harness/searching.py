@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from harness.judge.verdict import Check, FindingKind, Verdict
 
+Offence = tuple[str, str]
+"""Rule and subject of a check."""
 SKIPPED = "skipped"
 """What a commit is called that could not be measured."""
 
@@ -20,23 +22,34 @@ class Sought:
     """What a commit is called that has it."""
     none: str
     """What BAD does not do beside GOOD where there is nothing to find."""
-    of: Callable[[Verdict], tuple[Check, ...]]
-    """The checks of a verdict that show it."""
+    of: Callable[[Verdict, Verdict], tuple[Check, ...]]
+    """(verdict, that of GOOD alone) -> the checks that show it."""
 
 
-REGRESSION = Sought(
-    noun="regression",
-    before="good",
-    after="bad",
-    none="takes no more than",
-    of=lambda verdict: tuple(check for check in verdict.findings if check.finding is FindingKind.REGRESSION),
-)
+def regressions(verdict: Verdict) -> tuple[Check, ...]:
+    """The findings that say that memory is worse than something allows."""
+    return tuple(check for check in verdict.findings if check.finding is FindingKind.REGRESSION)
+
+
+def offence(check: Check) -> Offence:
+    """What makes it the same check at another commit."""
+    return check.rule, check.subject
+
+
+def _worse(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
+    known = {offence(check) for check in good.findings}
+    return tuple(check for check in regressions(verdict) if offence(check) not in known)
+
+
+def _better(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
+    """What takes less than GOOD, and what holds although it is broken at GOOD: a limit, or memory that ran out there."""
+    broken = {offence(check) for check in regressions(good)}
+    return (*verdict.better, *(check for check in verdict.checks if not check.finding and offence(check) in broken))
+
+
+REGRESSION = Sought(noun="regression", before="good", after="bad", none="takes no more than", of=_worse)
 IMPROVEMENT = Sought(
-    noun="improvement",
-    before="as before",
-    after="better",
-    none="takes no less, beyond tolerance, than",
-    of=lambda verdict: verdict.better,
+    noun="improvement", before="as before", after="better", none="takes no less, beyond tolerance, than", of=_better
 )
 
 

@@ -93,6 +93,8 @@ def _write(path, points, taken, code, more):
     run = SyntheticRun(path, points=points, manifest={"code": code, **more})
     if taken == "error":
         run.ends = {(point.name, repeat): (Outcome.ERROR, "no such name", "open") for point in points for repeat in range(2)}
+    elif taken == "oom":
+        run.ends = {(point.name, repeat): (Outcome.DEVICE_OOM, "refused", "construct") for point in points for repeat in range(2)}
     else:
         run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: taken, keep=True)
     rows = run.rows()
@@ -138,6 +140,25 @@ def test_the_commit_that_made_memory_better_is_found_in_the_same_way(search, rep
     assert {step["state"] for step in record["steps"]} <= {"as before", "better"}
     assert len(measured) <= 1 + 3
     assert not any("bad" in line or "regression" in line for line in said)
+
+
+@pytest.mark.parametrize("first_better", [1, 4, 7])
+def test_a_commit_that_runs_where_memory_ran_out_before_is_better(search, repository, first_better):
+    """GOOD cannot be compared with then: it is what broke there and holds now that is searched for; errors are passed by."""
+    takes = {first_better + 1: "error"}
+    code, said, _ = search(lambda number: takes.get(number, "oom" if number < first_better else 0), sought=IMPROVEMENT)
+
+    assert code == 1
+    assert f"{repository[1][first_better]} is the first better commit" in said[-2]
+    assert said[-2].splitlines()[1].endswith("ended ok, as planned.")
+
+
+def test_memory_that_runs_out_at_both_ends_is_no_improvement(search):
+    """Nor can anything be compared: exit code 3."""
+    with pytest.raises(BrokenOffError, match="it ended device_oom there: refused") as broken:
+        search(lambda number: "oom", sought=IMPROVEMENT)
+
+    assert broken.value.code == 3
 
 
 @pytest.mark.parametrize(("less", "code"), [(64 * KIB, 0), (64 * KIB + 1, 1)])
