@@ -6,13 +6,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False  # versions-3.13 is skipped, with a sentence, where there is no Python 3.13
 
 # The sweep measures it; whoever installs the gate does not get it.
 CONTAINER = ("-e", "./ptycho")
@@ -28,9 +28,10 @@ NO_DEVICE = 3
 def gate(session: nox.Session) -> None:
     """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, --partial, --bisect GOOD."""
     session.install("-e", ".", *CONTAINER)
-    if _option(session.posargs, "--bisect") is not None:
+    if _option(session.posargs, "--bisect") is None:
+        _measure_and_judge(session, "gate", [])
+    else:
         _bisect(session)
-    _measure_and_judge(session, "gate", [])
 
 
 @nox.session
@@ -61,6 +62,17 @@ def tests(session: nox.Session) -> None:
     """The whole suite, under pytest-xdist."""
     session.install("-e", ".[test]", *CONTAINER)
     session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.parametrize("resolution", ["lowest-direct", "highest"], ids=["lowest", "highest"])
+def versions(session: nox.Session, resolution: str) -> None:
+    """The suite on the lowest or highest versions that install together; a Python that is not here is skipped, with a sentence."""
+    session.install("uv>=0.5")  # pip knows no lowest
+    # Upgraded, so that what an earlier time left in the environment decides nothing.
+    wanted = ["--resolution", resolution, "--upgrade", "-e", ".[test]", *CONTAINER]
+    session.run_install("uv", "pip", "install", *wanted, env={"VIRTUAL_ENV": str(Path(session.bin).parent)})
+    session.run("pytest", *_with_workers(session.posargs))
 
 
 @nox.session
@@ -104,7 +116,7 @@ def report(session: nox.Session) -> None:
     """Write the page of a run again: nox -s report -- RUN (default: the newest run under artifacts)."""
     session.install("-e", ".")
     run = Path(session.posargs[0]) if session.posargs else _newest_run()
-    if run is None:
+    if run is None and not _installs_only(session):
         session.error("no run under artifacts; measure one first: nox -s gate")
     session.run("python", "-m", "harness", "report", str(run))
 
@@ -129,13 +141,14 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str], *, b
         sys.exit(code)
 
 
-def _bisect(session: nox.Session) -> NoReturn:
+def _bisect(session: nox.Session) -> None:
     """Find the commit that made memory worse since a good one, or with --better better; takes the options of the sweep."""
     good, options = _without(session.posargs, "--bisect")
     better = ["--better"] if "--better" in options else []
     options = [option for option in options if option not in better]
     arguments = ["-m", "harness", "bisect", *better, good, "--", "scenarios", *_with_workers(options)]
-    sys.exit(_code(session, "python", "-P", *arguments))
+    if code := _code(session, "python", "-P", *arguments):
+        sys.exit(code)
 
 
 def _pool_options(arguments: list[str]) -> list[str]:
@@ -166,9 +179,19 @@ def _workers() -> int:
 
 
 def _code(session: nox.Session, program: str, *arguments: str) -> int:
-    """Run a program of the session's environment and give its exit code, which session.run keeps to itself."""
+    """Run a program of the session's environment and give its exit code, which session.run keeps to itself.
+
+    With ``nox --install-only`` nothing is run, as by session.run, and the code is 0.
+    """
+    if _installs_only(session):
+        return 0
     session.log(shlex.join([program, *arguments]))
     return subprocess.run([Path(session.bin) / program, *arguments], check=False).returncode
+
+
+def _installs_only(session: nox.Session) -> bool:
+    """Whether nox was asked for `--install-only`: session.run, which obeys it, gives None then and a text otherwise."""
+    return session.run("python", "-c", "", silent=True) is None
 
 
 def _option(arguments: list[str], name: str) -> str | None:

@@ -102,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="take only the points whose names match, as 'loading-lazy-*', and leave all others as they were accepted before",
     )
+    others.add_argument(
+        "--same-as",
+        metavar="VERSION",
+        help="change no amount, but note that the baseline of TensorFlow VERSION, such as 2.21, holds for the version of this run "
+        "too; refused where the run does not pass against it",
+    )
     accept.set_defaults(command=_accept)
 
     _add_annotate(commands.add_parser("annotate", help="print the findings of a judged run for pull requests of GitHub or GitLab"))
@@ -216,13 +222,17 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from harness.judge.accept import accept
+    from harness.judge.accept import accept, accept_as_same
     from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
     run = load_run(options.run)
     policy = choose_policy(options.policy, run.manifest)
-    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
+    if options.same_as is None:
+        lines = accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only)
+    else:
+        lines = accept_as_same(run, policy, options.baselines, as_version=options.same_as, reason=options.reason)
+    for line in lines:
         print(line)
     return ExitCode.PASS
 

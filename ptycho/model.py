@@ -169,7 +169,7 @@ def object_patches(model: keras.Model) -> Patches:
     def predict(scaled: tf.Tensor, coords: tf.Tensor) -> tf.Tensor:
         return to_complex(inner([scaled, coords], training=False))
 
-    patches: Patches = tf.function(predict, input_signature=signature)
+    patches: Patches = tf.function(predict, input_signature=signature, autograph=False)
     # Made anew for each call, every one would be kept until the garbage collector finds the cycles of its graph.
     setattr(model, _PATCHES, patches)
     return patches

@@ -24,6 +24,10 @@ Batch = tuple[Any, ...]
 Repeat = bool | int
 """How many epochs one pass over a dataset has: False and 1 are one, True has no end."""
 
+_as_written = tf.autograph.experimental.do_not_convert
+"""A function of tf.data without control flow of tensors, which needs no conversion. On Python 3.13 a conversion warns thousands
+of times (gast, of how it makes its nodes); where warnings are errors it fails, and its traceback keeps the feed alive."""
+
 
 def stream(
     source: GroupSource,
@@ -110,7 +114,7 @@ def slice_batches(
             return chosen(images), chosen(coords)
         return inputs_and_targets(chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1])
 
-    return _finish(_steps(tie(order), weakly(order.next_epoch), order, repeat).map(gather), prefetch)
+    return _finish(_steps(tie(order), weakly(order.next_epoch), order, repeat).map(_as_written(gather)), prefetch)
 
 
 def _fed(
@@ -164,7 +168,7 @@ def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, re
         # A Python int from here on: numpy's would overflow in the product.
         repeat = whole("repeat", repeat, least=1, most=INT64_MOST // batch_count)
         epochs, count = epochs.repeat(repeat), batch_count * repeat
-    return epochs.flat_map(one_epoch).apply(tf.data.experimental.assert_cardinality(count))
+    return epochs.flat_map(_as_written(one_epoch)).apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any) -> tf.data.Dataset:  # noqa: ANN401 - nested specs
@@ -173,7 +177,7 @@ def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any
     tf.data hands a map's function to a pool of threads and waits; here that costs more than the function does (measured:
     390 us a batch with nothing to gather, 216 us without the pool). Only the raw operation has the switch.
     """
-    function = tf.function(gather).get_concrete_function(steps.element_spec)
+    function = tf.function(gather, autograph=False).get_concrete_function(steps.element_spec)
     outputs = tf.nest.flatten(structure)
     variant = tf.raw_ops.MapDataset(
         input_dataset=tf.data.experimental.to_variant(steps),

@@ -76,5 +76,5 @@ def _gather_on(device: str, channel_count: int | None) -> Callable[..., tf.Tenso
             return batch if channel_count is None else batch[..., :channel_count]
 
     signature = [tf.TensorSpec(None, tf.float32), tf.TensorSpec([None], tf.int64)]
-    concrete: Callable[..., tf.Tensor] = tf.function(gather, input_signature=signature).get_concrete_function()
+    concrete: Callable[..., tf.Tensor] = tf.function(gather, input_signature=signature, autograph=False).get_concrete_function()
     return concrete

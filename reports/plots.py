@@ -49,7 +49,7 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
         for name, rows in picture.capped.groupby("series", sort=False):
             colour = look[str(name)].colour
             axes.plot(rows[SWEPT], in_mib(rows["peak_bytes"]), "o", ms=13, mfc="none", mec=colour, mew=1.6, zorder=5)
-        _write_labels(axes, labels)
+        _write_labels(figure, axes, labels)
         axes.set_xlabel(count_in_words(picture.over))
         axes.set_ylabel("peak device memory (MiB)")
         title = "Peak device memory" if narrow else f"Peak device memory against {count_in_words(picture.over)}"
@@ -110,10 +110,7 @@ def _draw_limit(axes: Axes, limit: int, picture: PeakPicture, look: Mapping[str,
     return _Label(height, text, colour)
 
 
-def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
-    figure = axes.get_figure(root=True)
-    if figure is None:
-        raise ValueError("labels are written into a figure; these axes have none")
+def _write_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
     line = _LINE_IN / (figure.get_figheight() * axes.get_position().height)
     heights = [line * (label.text.count("\n") + 1.3) for label in labels]
     centres = spread_apart([height_of(axes, label.mib) for label in labels], heights)

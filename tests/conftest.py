@@ -10,6 +10,9 @@ import pytest
 pytest_plugins = ["pytester", "tests.driver_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
+TEST_LIMIT_S = 600
+"""A test that takes longer fails with the stack of where it stood, and the others go on. Chosen: no test needs a minute on two
+quiet processors, and ten times as many tasks may want them."""
 MEASURED_SCANS = ROOT.parent / "shared" / "data"
 
 
@@ -26,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Not in pyproject.toml: `pytest scenarios`, whose points may take longer, reads that too, and needs no pytest-timeout.
+    if not config.pluginmanager.hasplugin("timeout"):
+        raise pytest.UsageError("pytest-timeout is not installed, without which a test may never end: pip install -e '.[test]'")
+    for item in items if config.getoption("timeout") is None else ():
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_LIMIT_S))
     if config.getoption("--run-oom"):
         return
     for item in items:

@@ -5,16 +5,18 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, file_name, find, from_run, write
+from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, Held, file_name, find, from_run, key_in_words, write
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import FindingKind
+from harness.judge.versions import VERSION
 from harness.units import format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
@@ -50,9 +52,49 @@ def accept(
             f"such as {next(iter(absent))}; measure them all, or say --keep-others or --forget-others"
         )
     kept = absent if only is not None or others == "keep" else {}
-    merged = fresh.model_copy(update={"point": {**kept, **{name: _unless_same(before.get(name), chosen[name]) for name in chosen}}})
+    points = {**kept, **{name: _unless_same(before.get(name), chosen[name]) for name in chosen}}
+    merged = fresh.model_copy(update={"point": points, "also": {} if earlier is None else earlier.also})
     history = NO_HISTORY if earlier is None else read_history(folder / file_name(run.manifest.comparability))
     return (*_lines(earlier, merged, history), f"baseline: {write(merged, folder)}")
+
+
+def accept_as_same(run: Run, policy: Policy, folder: Path, *, as_version: str, reason: str) -> tuple[str, ...]:
+    """Note in the baseline of TensorFlow ``as_version`` that it holds for the run's version too; the lines to show.
+
+    No amount changes. Raises BaselineError for an empty reason, where there is no such baseline, where the run's version has
+    one of its own, and for a run that the gate does not pass when it is held against that baseline.
+    """
+    key = run.manifest.comparability
+    version = str(key.get(VERSION))
+    if not reason.strip():
+        raise BaselineError("a baseline needs a reason: say why these numbers are right")
+    if find(folder, key) is not None:
+        own = folder / file_name(key)
+        raise BaselineError(f"TensorFlow {version} has a baseline of its own, {own}; delete that first, or leave out --same-as")
+    baseline = find(folder, {**key, VERSION: as_version})
+    if baseline is None:
+        wanted = key_in_words({**key, VERSION: as_version})
+        raise BaselineError(f"{folder} has no baseline for {wanted}; accept a run of TensorFlow {as_version} first")
+    shared = baseline.model_copy(update={"also": {**baseline.also, version: _evidence(run, reason)}})
+    with TemporaryDirectory() as scratch:
+        write(shared, Path(scratch))
+        findings = judge(run, policy, Path(scratch)).verdict.findings
+    _refuse(
+        f"the baseline of TensorFlow {as_version} does not hold for {version} (leave out --same-as for one of its own)",
+        [check.sentence for check in findings],
+    )
+    return f"TensorFlow {version}: within every tolerance of what {as_version} takes", f"baseline: {write(shared, folder)}"
+
+
+def _evidence(run: Run, reason: str) -> Held:
+    environment = run.manifest.environment
+    return Held(
+        date=datetime.now(UTC).date().isoformat(),
+        run=run.manifest.run_id,
+        commit=str(environment.get("git_commit", "unavailable: not recorded")),
+        changed=str(environment.get("git_dirty", "unavailable: not recorded")).lower(),
+        reason=reason.strip(),
+    )
 
 
 def _unless_same(before: BaselinePoint | None, now: BaselinePoint) -> BaselinePoint:

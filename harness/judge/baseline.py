@@ -68,6 +68,18 @@ class Acceptance(BaseModel):
         return f"accepted {self.date} from run {self.run}"
 
 
+class Held(BaseModel):
+    """A complete run of another version of TensorFlow that was within every tolerance: the evidence that a baseline holds there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: StrictStr
+    run: StrictStr
+    commit: StrictStr
+    changed: StrictStr
+    reason: StrictStr
+
+
 class BaselinePoint(BaseModel):
     """One point as it was accepted."""
 
@@ -102,6 +114,8 @@ class Baseline(BaseModel):
 
     schema_version: StrictInt = SCHEMA_VERSION
     key: Mapping[str, StrictStr | StrictInt]
+    also: Mapping[str, Held] = Field(default_factory=dict)
+    """Other versions of TensorFlow that it holds for, such as ``"2.20"``; all else in the key is the same there."""
     point: Mapping[str, BaselinePoint]
 
 

@@ -18,9 +18,12 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """TOML of a baseline document: ``schema_version``, ``key`` and ``point`` tables, in that order; points by name."""
+    """TOML of a baseline document: ``schema_version``, ``key``, ``also`` and ``point`` tables, in that order; points by name."""
     lines = [_HEADER, f"schema_version = {document['schema_version']}", "", "[key]"]
     lines += [f"{_key(name)} = {_value(value)}" for name, value in document["key"].items()]
+    if document.get("also"):
+        held = sorted(document["also"].items(), key=lambda item: natural(item[0]))
+        lines += ["", "[also]", *(f"{_key(version)} = {_value(evidence)}" for version, evidence in held)]
     # In the order of their names, so that branches which add points add them in the same places.
     for name, point in sorted(document["point"].items(), key=lambda item: natural(item[0])):
         lines += ["", f"[point.{_key(name)}]"]

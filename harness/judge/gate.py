@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 
 from harness.judge.against import Against, with_tolerances
-from harness.judge.baseline import find
 from harness.judge.completeness import take_census
 from harness.judge.files import write_text
 from harness.judge.junit import junit_text
@@ -24,6 +23,7 @@ from harness.judge.sealed import edited_in_words, edited_tables
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
 from harness.judge.verdict import Check, FindingKind, Verdict
+from harness.judge.versions import holding
 from harness.records import PoolKind
 from harness.seal import digest
 
@@ -69,7 +69,7 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
         readings=readings_by_place(run.phases),
         declared=declared_by_point(run.phases),
         census=take_census(run),
-        baseline=find(baselines_folder, run.manifest.comparability) if against is None else against.baseline,
+        baseline=holding(baselines_folder, run.manifest.comparability) if against is None else against.baseline,
         against=against,
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),

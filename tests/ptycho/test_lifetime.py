@@ -1,6 +1,7 @@
 """What a dataset reads: alive wherever TensorFlow can still read it, gone right afterwards."""
 
 import gc
+import warnings
 import weakref
 
 import numpy as np
@@ -43,11 +44,19 @@ FEEDS = pytest.mark.parametrize("feed", [streamed, sliced])
 
 
 def total(dataset):
-    """Sum of the group numbers: in a traced function a loop of the graph."""
+    """Sum of the group numbers."""
     seen = tf.zeros(())
     for _, coords in dataset:
         seen += tf.reduce_sum(coords)
     return seen
+
+
+def traced_total(dataset):
+    """The same in a traced function, as a loop of the graph.
+
+    Converted here, where a failure raises: tf.function then goes on with the Python function, whose loop has no end.
+    """
+    return tf.autograph.to_graph(total)(dataset)
 
 
 @FEEDS
@@ -58,7 +67,7 @@ def test_a_dataset_made_in_a_traced_function_lives_as_long_as_the_function(feed,
     def once():
         dataset, reference = feed(shuffle=shuffle)
         watched.append(reference)
-        return total(dataset)
+        return traced_total(dataset)
 
     function = tf.function(once)
     sums = []
@@ -97,7 +106,7 @@ def test_a_dataset_made_inside_another_lives_as_long_as_that(feed, combine):
 
 @FEEDS
 def test_a_dataset_made_inside_another_inside_a_traced_function_can_be_read(feed):
-    function = tf.function(lambda: total(tf.data.Dataset.range(2).flat_map(lambda _: feed()[0].take(9))))
+    function = tf.function(lambda: traced_total(tf.data.Dataset.range(2).flat_map(lambda _: feed()[0].take(9))))
     sums = []
     for _ in range(2):
         sums.append(float(function()))
@@ -110,7 +119,7 @@ def test_a_dataset_made_inside_another_inside_a_traced_function_can_be_read(feed
 @pytest.mark.parametrize("derive", [lambda dataset: dataset, lambda dataset: dataset.take(9).prefetch(1)])
 def test_a_concrete_function_keeps_the_dataset_it_closed_over(feed, derive):
     def closed_over(dataset):
-        return tf.function(lambda: total(dataset)).get_concrete_function()
+        return tf.function(lambda: traced_total(dataset)).get_concrete_function()
 
     dataset, watched = feed()
     concrete = closed_over(derive(dataset))
@@ -141,6 +150,21 @@ def test_a_dropped_dataset_needs_no_garbage_collector(feed, shuffle):
 
     assert result == TOTAL
     assert (is_alive, is_gone) == (True, True)
+
+
+@FEEDS
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_are_read_where_every_warning_is_an_error(feed, shuffle):
+    """Python 3.13 warns of how autograph converts a function; ours need no conversion."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset, watched = feed(shuffle=shuffle)
+        result = float(total(dataset))
+    del dataset
+    gc.collect()
+
+    assert result == TOTAL
+    assert watched() is None
 
 
 def test_a_tie_lasts_as_long_as_its_tensor():

@@ -7,6 +7,7 @@ from harness.judge.completeness import OF_THE_CARD
 from harness.judge.nearest import Nearest, nearest_baselines
 from harness.judge.rules.evidence import Evidence, meter_words
 from harness.judge.verdict import Check, FindingKind
+from harness.judge.versions import key_with_evidence
 
 RULE = "comparability"
 
@@ -22,8 +23,8 @@ def check_comparability(evidence: Evidence) -> Iterator[Check]:
     if evidence.baseline is None:
         yield _no_baseline(evidence)
     elif evidence.against is None:
-        key = key_in_words(evidence.baseline.key)
-        yield Check(rule=RULE, subject="baseline", sentence=f"baseline: it is for the same {key}.")
+        key = key_with_evidence(evidence.baseline, evidence.run.manifest.comparability)
+        yield Check(rule=RULE, subject="baseline", sentence=f"baseline: it is for {key}.")
     yield from _sources(evidence)
     yield from _isolation(evidence, evidence.baseline)
 
