@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -60,6 +60,16 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     ERROR = "error"
     SKIPPED = "skipped"
+
+
+OVER_LIMIT: Final = "watchdog"
+"""Cause of an end: the run held more of the host's memory than its limit."""
+OVER_MACHINE: Final = "machine"
+"""Cause of an end: within its limit, while the last memory of the machine, or of its cgroup, was about to go."""
+OVER_TIME: Final = "time-out"
+"""Cause of an end: the run took longer than it may."""
+ENDED_BY_HARNESS = frozenset({OVER_LIMIT, OVER_MACHINE, OVER_TIME})
+"""Causes of ends that the harness itself has made, by a setting: no repeat that went well makes noise of them."""
 
 
 class Quality(StrEnum):
