@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from harness.locking import locked
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -242,16 +244,19 @@ def open_rows(path: Path) -> int:
 
 
 def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line.
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also beside other processes.
 
-    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). A line that a full disk cut
-    short is ended first, so that it spoils no other. Raises OSError when the line cannot be written or is cut short.
+    One write, while nobody else writes: a line without an end is that of a writer that was killed, or of a disk that was
+    full, and is ended first, so that it spoils no other. Where the file system has no locks nobody looks for one, for it might
+    be another's that is being written. Raises OSError when the line cannot be written or is cut short.
     """
-    end = os.fstat(descriptor).st_size
-    torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-    line = b"\n" * torn + (json.dumps(row) + "\n").encode()
-    if os.write(descriptor, line) != len(line):
-        raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
+    line = (json.dumps(row) + "\n").encode()
+    with locked(descriptor) as alone:
+        end = os.fstat(descriptor).st_size if alone else 0
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        line = b"\n" * torn + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.locking import read_whole
 from harness.records import OVER_TIME, ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
 from harness.run.child_log import crash_site, last_words, unreported_refusal
 from harness.run.isolation import ChildEnd
@@ -105,15 +106,13 @@ def phase_at_death(rows: list[dict[str, Any]]) -> str | None:
 
 def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
     """The rows of rows.jsonl from ``offset`` (bytes) on; damaged lines are left to the judge."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a damaged line stays in the file, where the judge finds it and says so
-            if isinstance(row, dict) and "kind" in row:
-                yield row
+    for line in read_whole(path, offset).split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a damaged line stays in the file, where the judge finds it and says so
+        if isinstance(row, dict) and "kind" in row:
+            yield row
 
 
 def ends_of(run_directory: Path) -> list[RunEnd]:
