@@ -38,6 +38,11 @@ PRETENDED_NOTE = (
 """What the doctor, the page and the summary say of a pretended card."""
 
 
+def passed_over_in_words(why: str) -> str:
+    """What the terminal, the page and the summary say where ``auto`` found a card that cannot be used, with what to do about it."""
+    return f"the emulated device was measured on, and the card was passed over: {why}"
+
+
 def is_pretended(device_name: str) -> bool:
     """Whether a device of this name is a pretended card."""
     return device_name.split(" ", 1)[0] == PRETENDED
