@@ -9,7 +9,9 @@ from pathlib import Path
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks says (fcntl_locking(2), and NFS without its lock daemon)."""
-_THREADS = threading.Lock()  # the kernel's lock is one of processes
+ONE_THREAD = threading.RLock()
+"""Held while a thread has the file's lock, which is the process's own, and while it closes a descriptor of such a file beside
+others: closing any of them gives the lock of the whole process back (fcntl_locking(2))."""
 
 
 @contextlib.contextmanager
@@ -19,7 +21,7 @@ def locked(descriptor: int, *, shared: bool = False) -> Iterator[bool]:
     The lock is the process's own (a record lock, not flock): a fork does not hold it, and the kernel gives it back when the
     process dies. Raises OSError.
     """
-    with _THREADS:
+    with ONE_THREAD:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except OSError as error:
@@ -35,6 +37,6 @@ def locked(descriptor: int, *, shared: bool = False) -> Iterator[bool]:
 
 def read_whole(path: Path, from_byte: int = 0) -> bytes:
     """What a file holds from ``from_byte`` on, while nobody is in the middle of a row. Raises OSError."""
-    with path.open("rb") as file, locked(file.fileno(), shared=True):
+    with ONE_THREAD, path.open("rb") as file, locked(file.fileno(), shared=True):
         file.seek(from_byte)
         return file.read()

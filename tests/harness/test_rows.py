@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.judge.table import load_run
 from harness.locking import read_whole
 from harness.records import ROWS_FILE, append_row, open_rows
 from harness.resuming import DAMAGED_FILE, set_damage_aside
+from harness.run.announcing import write_row
 
 
 @pytest.fixture
@@ -203,3 +205,28 @@ def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens
 
     assert path.read_text() == '{"kind": "being wri{"kind": "a"}\n'
     assert read_whole(path) == path.read_bytes()
+
+
+def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, project_root):
+    """Each opens and closes the file for every row, as runners of one process do; a writer beside them, and a reader."""
+    path = tmp_path / ROWS_FILE
+    other = start_writer(path, project_root, 0)
+    assert other.stdout.readline() == "ready\n"
+    other.stdin.write("go\n")
+    other.stdin.flush()
+
+    def write(writer):
+        for number in range(ROWS_EACH):
+            write_row(tmp_path, {"kind": "begin", "point": "p", "writer": writer, "number": number, "text": LONG})
+            assert read_whole(path).endswith(b"\n")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(1, 4)))
+    assert other.stdout.read().split()[-1] == str(ROWS_EACH - 1)
+    other.stdin.close()
+    other.stdout.close()
+    assert other.wait() == 0
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+
+    for writer in range(4):
+        assert [row["number"] for row in rows if row["writer"] == writer] == list(range(ROWS_EACH))

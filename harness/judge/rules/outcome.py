@@ -22,11 +22,15 @@ _ADVICE: Mapping[Outcome, str] = {
     Outcome.ERROR: "mend the error (the log of this run in logs/ has the traceback), then measure again",
     Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k, then --partial)",
 }
-_FOR_THE_MACHINE = (
-    "end what else fills its memory, run fewer workers (-n), or measure where there is more; a lower --memory-host-budget makes "
-    "the run itself the one to end"
-)
-"""Advice where a run was ended within its limit."""
+_BY_CAUSE: Mapping[str, str] = {
+    OVER_MACHINE: "end what else fills its memory, run fewer workers (-n), or measure where there is more; with a lower "
+    "--memory-host-budget the run is ended sooner",
+    **dict.fromkeys(
+        ("refused", "limit", "bad_alloc", "kernel"),
+        "find what fills the host's memory in this phase, or measure where there is more; --memory-host-budget did not end it",
+    ),
+}
+"""Advice where host memory ended a run, and not the limit that the option sets."""
 _DEVICE_METER = "device_in_use"
 
 
@@ -63,7 +67,7 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
         alive = f"; {_what_was_alive(evidence, point)}" if outcome is Outcome.DEVICE_OOM else ""
-        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_FOR_THE_MACHINE if end.cause == OVER_MACHINE else _ADVICE[outcome]}."
+        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_advice(end)}."
     # An end that a limit of the harness made happened, whatever the other repeats show.
     settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
     words = decision.words if unexpected and not settled else ""
@@ -81,6 +85,10 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         decision=words,
         remeasure=finding is not None and not settled and decision.may_be_noise,
     )
+
+
+def _advice(end: End) -> str:
+    return _BY_CAUSE.get(end.cause, _ADVICE[end.outcome]) if end.outcome is Outcome.HOST_OOM else _ADVICE[end.outcome]
 
 
 def _what_was_alive(evidence: Evidence, point: Point) -> str:
