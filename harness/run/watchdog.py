@@ -65,9 +65,10 @@ class Watchdog:
         proc: Path = PROC,
         machine_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._pid, self._limit, self._proc = pid, limit, proc
-        self._machine_bytes, self._clock = machine_bytes, clock
+        self._machine_bytes, self._clock, self._cpu_clock = machine_bytes, clock, cpu_clock
         self._family = [pid]
         self._shared_bytes = 0
         """Of the rough amount, what the last exact one has shown to be too much."""
@@ -105,11 +106,10 @@ class Watchdog:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime (proc_pid_stat(5))
 
     def _list_family(self) -> None:
-        from_s = self._clock()
-        if from_s >= self._list_again_s:
+        if self._clock() >= self._list_again_s:
+            began_s = self._cpu_clock()
             self._family = [self._pid, *descendants(self._pid, self._proc)]
-            to_s = self._clock()
-            self._list_again_s = to_s + _COST_SHARE * (to_s - from_s)
+            self._list_again_s = self._not_before(began_s)
 
     def _held_bytes(self) -> int:
         """What the family holds: roughly while that is within the limit, exactly where only that can tell."""
@@ -119,20 +119,22 @@ class Watchdog:
             return rough_bytes
         if len(self._family) == 1 and rough_bytes > limit_bytes + lag_here_bytes(_COUNTERS):
             return rough_bytes
-        from_s = self._clock()
-        if from_s >= self._doubt_again_s or rough_bytes - self._shared_bytes > limit_bytes:
+        if self._clock() >= self._doubt_again_s or rough_bytes - self._shared_bytes > limit_bytes:
+            began_s = self._cpu_clock()
             self._shared_bytes = rough_bytes - exactly_held_bytes(self._family, self._proc)
-            to_s = self._clock()
-            self._doubt_again_s = to_s + _COST_SHARE * (to_s - from_s)
+            self._doubt_again_s = self._not_before(began_s)
         return rough_bytes - self._shared_bytes
 
     def _left(self) -> Left | None:
-        from_s = self._clock()
-        if from_s >= self._left_again_s:
+        if self._clock() >= self._left_again_s:
+            began_s = self._cpu_clock()
             self._last_left = least_left(self._proc, self._machine_bytes)
-            to_s = self._clock()
-            self._left_again_s = to_s + _COST_SHARE * (to_s - from_s)
+            self._left_again_s = self._not_before(began_s)
         return self._last_left
+
+    def _not_before(self, began_s: float) -> float:
+        """When what has begun then may be done again. By what it cost: on a busy machine it has waited besides."""
+        return self._clock() + _COST_SHARE * (self._cpu_clock() - began_s)
 
     def _over_limit(self, held_bytes: int) -> Overrun:
         limit = self._limit
