@@ -67,7 +67,8 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._pid, self._limit, self._proc = pid, limit, proc
+        self._pid, self._proc = pid, proc
+        self._limit_bytes, self._limit_in_words = limit.limit_bytes, _in_words(limit)
         self._machine_bytes, self._clock, self._cpu_clock = machine_bytes, clock, cpu_clock
         self._family = [pid]
         self._shared_bytes = 0
@@ -86,7 +87,7 @@ class Watchdog:
         """Why the child must be ended now; None when it may go on."""
         self._list_family()
         held_bytes = self._held_bytes()
-        room_bytes = self._limit.limit_bytes - held_bytes
+        room_bytes = self._limit_bytes - held_bytes
         if room_bytes < 0:
             return self._over_limit(held_bytes)
         if (left := self._left()) is not None:
@@ -113,7 +114,7 @@ class Watchdog:
 
     def _held_bytes(self) -> int:
         """What the family holds: roughly while that is within the limit, exactly where only that can tell."""
-        rough_bytes, limit_bytes = roughly_held_bytes(self._family, self._proc), self._limit.limit_bytes
+        rough_bytes, limit_bytes = roughly_held_bytes(self._family, self._proc), self._limit_bytes
         if rough_bytes <= limit_bytes:
             self._shared_bytes = 0
             return rough_bytes
@@ -137,11 +138,10 @@ class Watchdog:
         return self._clock() + _COST_SHARE * (self._cpu_clock() - began_s)
 
     def _over_limit(self, held_bytes: int) -> Overrun:
-        limit = self._limit
         return Overrun(
             OVER_LIMIT,
             f"{self._who()} held {format_bytes(held_bytes)} of private and shared memory,"
-            f" {format_bytes(held_bytes - limit.limit_bytes)} over the limit of {_in_words(limit)}",
+            f" {format_bytes(held_bytes - self._limit_bytes)} over the limit of {self._limit_in_words}",
         )
 
     def _over_machine(self, held_bytes: int, left_bytes: int, floor_bytes: int, whose: str) -> Overrun:
@@ -149,7 +149,7 @@ class Watchdog:
             OVER_MACHINE,
             f"{whose} had {format_bytes(left_bytes)} of memory left, under the floor of {format_bytes(floor_bytes)} that is kept"
             f" for everybody else, while {self._who()} held {format_bytes(held_bytes)}, within the limit of"
-            f" {_in_words(self._limit)}",
+            f" {self._limit_in_words}",
         )
 
     def _who(self) -> str:
