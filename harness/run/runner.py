@@ -24,7 +24,6 @@ from harness.run.leases import Lease, lease, lease_folder
 from harness.run.room import with_room
 from harness.run.sampling import Sampling
 from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
-from harness.units import format_bytes
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -161,7 +160,7 @@ class Runner:
             log=log,
             timeout_s=self.timeout_s,
             allocator_wait_s=ALLOCATOR_WAIT_S,
-            limit_made_of=self._limit_in_words(device),
+            limit_made_of=device.limit_in_words(self.host_limit_option, self.host_limit_bytes),
             inherited=inherited,
         )
 
@@ -184,7 +183,7 @@ class Runner:
                 folder=self.root,
                 log=log,
                 timeout_s=self.timeout_s,
-                limit_made_of=self._limit_in_words(self.device),
+                limit_made_of=self.device.limit_in_words(self.host_limit_option, self.host_limit_bytes),
             )
             child = self.preparer.run(order)
         if child.exit_code == 0 and not child.timed_out:
@@ -218,12 +217,6 @@ class Runner:
             "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
             "host_limit_bytes": self.host_limit_bytes + device.host_bytes,
         }
-
-    def _limit_in_words(self, device: Device) -> str:
-        """What a child's limit is made of: the setting, and what the device takes of the host's memory."""
-        set_by = f"{self.host_limit_option} {format_bytes(self.host_limit_bytes)}".strip()
-        what = "the emulated device" if device.kind == "emulated" else "the table of the card's pool"
-        return f"{set_by}, and {format_bytes(device.host_bytes)} for {what}" if device.host_bytes else set_by
 
     def _import_paths(self, point: Point) -> list[str]:
         """The code under test, then the point's own folder; the root follows, as the folder of every child."""
