@@ -150,6 +150,7 @@ def examine(device: Device, root: Path) -> Examination:
             root=root,
             workspace=Path(folder),
             host_limit_bytes=_HOST_LIMIT_BYTES,
+            host_limit_option="the self-check's own",
             timeout_s=_TIMEOUT_S,
         )
         try:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from harness.locking import locked
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,6 +38,11 @@ PRETENDED_NOTE = (
 """What the doctor, the page and the summary say of a pretended card."""
 
 
+def passed_over_in_words(why: str) -> str:
+    """What the terminal, the page and the summary say where ``auto`` found a card that cannot be used, with what to do about it."""
+    return f"the emulated device was measured on, and the card was passed over: {why}"
+
+
 def is_pretended(device_name: str) -> bool:
     """Whether a device of this name is a pretended card."""
     return device_name.split(" ", 1)[0] == PRETENDED
@@ -60,6 +67,16 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     ERROR = "error"
     SKIPPED = "skipped"
+
+
+OVER_LIMIT: Final = "watchdog"
+"""Cause of an end: the run held more of the host's memory than its limit."""
+OVER_MACHINE: Final = "machine"
+"""Cause of an end: within its limit, while the last memory of the machine, or of its cgroup, was about to go."""
+OVER_TIME: Final = "time-out"
+"""Cause of an end: the run took longer than it may."""
+ENDED_BY_HARNESS = frozenset({OVER_LIMIT, OVER_MACHINE, OVER_TIME})
+"""Causes of ends that the harness itself has made, by a setting: no repeat that went well makes noise of them."""
 
 
 class Quality(StrEnum):
@@ -232,16 +249,19 @@ def open_rows(path: Path) -> int:
 
 
 def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line.
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also beside other processes.
 
-    One write to an O_APPEND file is one whole line, also beside other processes (open(2)). A line that a full disk cut
-    short is ended first, so that it spoils no other. Raises OSError when the line cannot be written or is cut short.
+    One write, while nobody else writes: a line without an end is that of a writer that was killed, or of a disk that was
+    full, and is ended first, so that it spoils no other. Where the file system has no locks nobody looks for one, for it might
+    be another's that is being written. Raises OSError when the line cannot be written or is cut short.
     """
-    end = os.fstat(descriptor).st_size
-    torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-    line = b"\n" * torn + (json.dumps(row) + "\n").encode()
-    if os.write(descriptor, line) != len(line):
-        raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
+    line = (json.dumps(row) + "\n").encode()
+    with locked(descriptor) as alone:
+        end = os.fstat(descriptor).st_size if alone else 0
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        line = b"\n" * torn + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:

@@ -8,7 +8,7 @@ from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
 from harness.judge.verdict import Check
-from harness.records import PRETENDED_NOTE, is_pretended
+from harness.records import PRETENDED_NOTE, is_pretended, passed_over_in_words
 from harness.units import format_bytes
 
 from . import tables
@@ -205,13 +205,20 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
-    if is_pretended(run.manifest.device.name):
-        yield PRETENDED_NOTE
+    yield from _notes_on_device(run)
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
     yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)
     yield from (f"{BETTER}{check.sentence}" for check in judgement.verdict.better)
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
+
+
+def _notes_on_device(run: Run) -> Iterator[str]:
+    if why := run.manifest.device.passed_over:
+        said = passed_over_in_words(why)
+        yield f"{said[0].upper()}{said[1:]}."
+    if is_pretended(run.manifest.device.name):
+        yield PRETENDED_NOTE
 
 
 def _provenance(run: Run) -> dict[str, Mapping[str, object]]:

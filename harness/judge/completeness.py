@@ -26,6 +26,7 @@ class End:
     reason: str
     phase: str | None
     """The phase that it died in."""
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,10 @@ def take_census(run: Run) -> Census:
     """Count what is there, once."""
     ends = {
         (row["point"], row["repeat"]): End(
-            outcome=Outcome(row["outcome"]), reason=row["reason"], phase=row["phase"] if isinstance(row["phase"], str) else None
+            outcome=Outcome(row["outcome"]),
+            reason=row["reason"],
+            phase=row["phase"] if isinstance(row["phase"], str) else None,
+            cause=row["cause"],
         )
         for row in run.ends.to_dict("records")
     }

@@ -28,6 +28,8 @@ class Device(BaseModel):
     pool: PoolKind = PoolKind.RESERVED
     """How TensorFlow took its pool."""
     driver: StrictStr
+    passed_over: StrictStr = ""
+    """Of the emulated device: why it was used although the driver has a card."""
 
 
 class CodeSide(BaseModel):

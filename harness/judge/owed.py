@@ -1,7 +1,7 @@
 """What a run owes: the phases it must have gone through, and when it need not be measured again."""
 
 from harness.judge.rows import Rows
-from harness.records import Outcome, Point
+from harness.records import OVER_MACHINE, Outcome, Point
 
 NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""
@@ -17,10 +17,13 @@ def owed_phases(point: Point, outcome: Outcome, phase: str | None) -> tuple[str,
 def is_measured(rows: Rows, point: Point, repeat: int) -> bool:
     """Whether the run has an end that can be judged, with every row that it owes. A death is one: it would happen again.
 
-    A run that never came to its body (no device, no input), or whose rows could not be written, has measured nothing.
+    A run that never came to its body (no device, no input), or whose rows could not be written, has measured nothing; one that
+    was ended because the machine's memory ran out may fit where others hold less of it.
     """
     end = rows.ends.get((point.name, repeat))
     if end is None or end.outcome is Outcome.SKIPPED or (end.outcome is Outcome.ERROR and end.cause in NOT_THE_BODYS_DOING):
+        return False
+    if end.cause == OVER_MACHINE:
         return False
     if end.outcome is Outcome.OK and rows.done.get((point.name, repeat)) is not Outcome.OK:
         return False

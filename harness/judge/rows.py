@@ -14,6 +14,7 @@ from harness.judge import rowkinds
 from harness.judge.manifest import first_error
 from harness.judge.naming import natural
 from harness.judge.rowkinds import RowError
+from harness.locking import read_whole
 from harness.records import Outcome, PhaseRecord, Point, RunEnd, TraceEnd
 
 RunKey = tuple[str, int]
@@ -112,7 +113,7 @@ def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
 
 def _texts(path: Path) -> Iterator[bytes]:
     try:
-        text = path.read_bytes()
+        text = read_whole(path)
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path.parent} has no {path.name}: the run never started; measure again") from error
     except OSError as error:

@@ -11,6 +11,8 @@ from harness.records import Ending, Outcome
 from harness.tensors import ALIVE, handed_out
 from harness.units import format_bytes
 
+_SHELL_LIMITS = (("the data segment", "-d", resource.RLIMIT_DATA), ("the address space", "-v", resource.RLIMIT_AS))
+
 
 def name_exception(error: BaseException, room: Room | None = None) -> Ending:
     """The outcome, its cause and its reason, in one line.
@@ -24,20 +26,26 @@ def name_exception(error: BaseException, room: Room | None = None) -> Ending:
         absent = (Outcome.SKIPPED, "device") if isinstance(error, DeviceUnavailable) else (Outcome.ERROR, "import")
         return Ending(*absent, message)
     if isinstance(error, MemoryError):
-        return Ending(Outcome.HOST_OOM, "limit", f"MemoryError: {substance(message) or 'the limit of host memory was reached'}")
+        return _refused_by_host(f"MemoryError: {substance(message) or 'the system refused memory'}")
     if (refused := refused_memory(message)) is not None:
         return _with_what_was_alive(_name_refusal(refused, room), error)
     inner = python_error(message)
     if kind == "ResourceExhaustedError":
-        return (
-            Ending(Outcome.DEVICE_OOM, "allocator", substance(message))
-            if inner is None
-            else Ending(Outcome.HOST_OOM, "limit", inner)
-        )
+        return Ending(Outcome.DEVICE_OOM, "allocator", substance(message)) if inner is None else _refused_by_host(inner)
     if inner is not None:
         return Ending(Outcome.ERROR, inner.partition(":")[0], inner)
     said = substance(message).removeprefix(f"{kind}: ")  # nothing, of a bare KeyboardInterrupt or a bare assert
     return Ending(Outcome.ERROR, kind, f"{kind}: {said}" if said else kind)
+
+
+def _refused_by_host(reason: str) -> Ending:
+    """Memory that the system refused. The harness limits no address space; whoever has started it may have."""
+    limits = [
+        f"{what} of this process is limited to {format_bytes(limit_bytes)} (ulimit {option}, from where the run was started)"
+        for what, option, kind in _SHELL_LIMITS
+        if (limit_bytes := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY
+    ]
+    return Ending(Outcome.HOST_OOM, "limit" if limits else "refused", "; ".join([reason, *limits]))
 
 
 def _with_what_was_alive(ending: Ending, error: BaseException) -> Ending:
@@ -48,7 +56,7 @@ def _with_what_was_alive(ending: Ending, error: BaseException) -> Ending:
 
 def _name_refusal(refused: Refused, room: Room | None) -> Ending:
     if refused.on_host:
-        return Ending(Outcome.HOST_OOM, "limit", refused.sentence)
+        return _refused_by_host(refused.sentence)
     if room is None:
         return Ending(Outcome.DEVICE_OOM, "allocator", refused.sentence)
     asked_bytes = refused.asked_bytes

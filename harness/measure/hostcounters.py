@@ -6,7 +6,7 @@ VmHWM the highest VmRSS since it was last reset by writing 5 to clear_refs (proc
 How exact they are: since Linux 6.2 each counter is kept in parts, one for each processor, and a processor adds its part to
 the sum when it holds a batch of pages (lib/percpu_counter.c). Since 6.16, and in the stable kernels that took the same
 mend, status and statm add the parts up when they are read (fs/proc/task_mmu.c, get_mm_counter_sum); VmHWM is still kept from
-the sum without the parts (mm.h, update_hiwater_rss), so it may be off by ``counter_lag_bytes``.
+the sum without the parts (mm.h, update_hiwater_rss), so it may be off by ``harness.lag.counter_lag_bytes``.
 
 Faults bound what can have come: every page that a process gets is one fault of its own, or part of a huge page, which the
 kernel counts by size for the whole system (mm/memory.c, mm_account_fault; admin-guide/mm/transhuge). Not counted are huge pages
@@ -20,36 +20,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from harness.errors import MeterUnavailable
+from harness.lag import PAGE_BYTES
 
 _KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
 _FIELDS = (b"VmHWM", b"VmRSS", b"RssAnon", b"RssFile", b"RssShmem")  # one after the other, in this order (task_mem)
 _LINES = re.compile(rb"VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\nRssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\nRssShmem:\s+(\d+) kB\n")
 _READ_BYTES = 8192  # chosen: status takes 1.5 kB here, and grows with the number of processors and nodes
 _RESET_PEAK = b"5"
-_LEAST_BATCH_PAGES = 32
-"""The batch, or two pages for each processor online where that is more (lib/percpu_counter.c, compute_batch_value)."""
 # Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt is 10, majflt 12, starttime 22).
 _MINOR_FIELD, _MAJOR_FIELD, _STARTED_FIELD = 7, 9, 19
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def counter_lag_bytes(*, online: int, allowed: int, counters: int, page_bytes: int = PAGE_BYTES) -> int:
-    """How far a sum of ``counters`` of the kernel's counters may be off, either way.
-
-    ``online`` processors set the batch, and those ``allowed`` to the process hold parts back. A part is added to the sum
-    when it reaches the batch, so it is one page less than that at most.
-    """
-    return counters * allowed * (max(_LEAST_BATCH_PAGES, 2 * online) - 1) * page_bytes
-
-
-def lag_here_bytes(counters: int) -> int:
-    """``counter_lag_bytes`` on this machine, for processes that may run wherever this one may."""
-    online = os.cpu_count() or 1
-    # Only Linux tells where a process may run, and only Linux counts this way.
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else online
-    return counter_lag_bytes(online=online, allowed=allowed, counters=counters)
 
 
 class HostState(NamedTuple):

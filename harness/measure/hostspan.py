@@ -19,7 +19,8 @@ What this takes for granted:
 import time
 from dataclasses import dataclass
 
-from harness.measure.hostcounters import Glance, HostCounters, HostState, lag_here_bytes
+from harness.lag import lag_here_bytes
+from harness.measure.hostcounters import Glance, HostCounters, HostState
 from harness.measure.pace import Pace
 
 _TRUSTED_MOVES = 3

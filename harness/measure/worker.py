@@ -126,14 +126,18 @@ def _report(job: Job) -> int:
 
 
 def confine(host_limit_bytes: int) -> None:
-    """Bound this process: its data segment, its rank for the kernel's out-of-memory killer, and its parent's life.
+    """Bound this process: its rank for the kernel's out-of-memory killer, and its parent's life.
 
-    Raises OSError where the kernel refuses the limit. The rest is skipped where there is no Linux.
+    Its memory is bounded by who has started it (``harness.run.watchdog``), and its address space not at all: the kernel's limits
+    count every thread's stack and every array that nobody touches, so that a limit which lets those through lets a process fill
+    the machine as well. Only where there is no Linux, and so nobody who could see what it holds, its data segment is limited.
+    Raises OSError where the kernel refuses that.
     """
-    resource.setrlimit(resource.RLIMIT_DATA, (host_limit_bytes, host_limit_bytes))
-    if sys.platform == "linux":
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
-        die_with_parent()
+    if sys.platform != "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (host_limit_bytes, host_limit_bytes))
+        return
+    Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
+    die_with_parent()
 
 
 def die_with_parent() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.records import passed_over_in_words
 from harness.run.ends import ends_of
 from harness.run.manifest import has_ended, passed_over, plans_anything, sides_of
 from harness.run.sides import THEN_FOLDER
@@ -28,7 +29,7 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
     counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     yield f"{len(ends)} {'run' if len(ends) == 1 else 'runs'} measured ({counted}) in {shown}"
     if why := passed_over(directory):
-        yield f"the emulated device was measured on, and the card was passed over: {why}"
+        yield passed_over_in_words(why)
     for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
         yield f"{number} {'run' if number == 1 else 'runs'} went to another card, because {reason}"
     if (then := directory / THEN_FOLDER).exists():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
+from harness.locking import ONE_THREAD
 from harness.records import ROWS_FILE, Point, append_row, open_rows, to_json
 
 
@@ -24,10 +25,11 @@ def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
     """Append one row about a point to rows.jsonl. Raises RunDirectoryError when it cannot be written."""
     rows = run_directory / ROWS_FILE
     try:
-        descriptor = open_rows(rows)
-        try:
-            append_row(descriptor, row)
-        finally:
-            os.close(descriptor)
+        with ONE_THREAD:
+            descriptor = open_rows(rows)
+            try:
+                append_row(descriptor, row)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error

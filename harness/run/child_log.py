@@ -2,9 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.units import format_bytes
 
+_LOG_BYTES = 1 << 18
+"""As much of a log's end is read. Chosen: a thousand lines."""
 _WORDS_CHARACTERS = 400
 # TensorFlow's log lines of the levels I, W and E, from either of its loggers (tsl/platform/default/logging.cc,
 # absl/log/internal/log_format.cc). It reports every missing driver as an error; only F ends a process. The last two
@@ -25,6 +28,16 @@ _REFUSAL = re.compile(r"Allocator \((?P<allocator>[^)]+)\) ran out of memory try
 _OCCUPANCY = re.compile(r"\] (?P<map>[*x_]{20,})$", re.MULTILINE)
 # How TensorFlow goes on when the refusal has become an error that the caller is told of (OP_REQUIRES, Status).
 _REPORTED = re.compile(r"RESOURCE_EXHAUSTED|OOM when allocating")
+
+
+def read_log(path: Path, from_byte: int) -> str:
+    """The end of what was logged from there on: earlier lines are those of a preparation, or of an earlier attempt."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(from_byte, path.stat().st_size - _LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""  # what a child said is not worth losing its end for
 
 
 def last_words(log: str) -> str:

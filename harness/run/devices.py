@@ -130,7 +130,7 @@ class Device:
 
     @property
     def host_bytes(self) -> int:
-        """Host memory that a child needs for the device alone, beside what it may hold: it is inside its data segment.
+        """Host memory that a child needs for the device alone, beside what it may hold: it is part of what the child holds.
 
         The emulated device is host memory, limited by its own allocator. BFC's table of any pool is host memory, too: of a
         card's pool that is reserved it is written at once, before the first phase; of one that grows, region by region, up
@@ -139,6 +139,12 @@ class Device:
         pool_bytes = self.limit_bytes or self.memory_bytes
         table = 0 if self.pool is PoolKind.DRIVER else table_bytes(pool_bytes)
         return table + (pool_bytes if self.kind == "emulated" else 0)
+
+    def limit_in_words(self, option: str, host_limit_bytes: int) -> str:
+        """What the limit of a child's memory is made of: the setting, and what the device takes of the host's memory."""
+        set_by = f"{option} {format_bytes(host_limit_bytes)}"
+        what = "the emulated device" if self.kind == "emulated" else "the table of the card's pool"
+        return f"{set_by}, and {format_bytes(self.host_bytes)} for {what}" if self.host_bytes else set_by
 
     def without(self, place: "Device") -> "Device | None":
         """The set without one of its devices; None where nothing is left."""

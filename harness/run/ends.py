@@ -8,19 +8,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.records import ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
+from harness.locking import read_whole
+from harness.records import OVER_TIME, ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
 from harness.run.child_log import crash_site, last_words, unreported_refusal
 from harness.run.isolation import ChildEnd
 
 
-def classify(child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_bytes: int | None = None) -> Ending:
-    """Name how a child ended. Only exit code 0 **and** a done row is ok; ``limit_bytes`` is the size of its device."""
+def classify(
+    child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_bytes: int | None = None, timeout_s: float | None = None
+) -> Ending:
+    """Name how a child ended. Only exit code 0 **and** a done row is ok.
+
+    ``limit_bytes`` is the size of its device, ``timeout_s`` the time that it was given.
+    """
     done = next((row for row in rows if row["kind"] == "done"), None)
     where = f" in phase {phase}" if (phase := phase_at_death(rows)) else ""
     if child.overrun:
-        return Ending(Outcome.HOST_OOM, "watchdog", f"{child.overrun}{where}; it was killed")
+        return Ending(Outcome.HOST_OOM, child.overrun.cause, f"the harness killed it{where}: {child.overrun.words}")
     if child.timed_out:
-        return Ending(Outcome.TIMED_OUT, "time-out", f"still running after {child.duration_s:.0f} s{where}; it was stopped")
+        given = "" if timeout_s is None else f", as it was given {timeout_s:g} s (--memory-timeout)"
+        stopped = f"still running after {child.duration_s:.0f} s{where}; the harness stopped it{given}"
+        return Ending(Outcome.TIMED_OUT, OVER_TIME, stopped)
     if child.exit_code == 0 and done is not None:
         return Ending(Outcome(done["outcome"]), str(done["cause"]), str(done["reason"]))
     if child.exit_code == 0:
@@ -67,7 +75,16 @@ def _host_cause(child: ChildEnd, words: str) -> str:
         return "kernel"
     if "bad_alloc" in words:
         return "bad_alloc"
-    return "limit" if "MemoryError" in words and child.exit_code > 0 else ""
+    return "refused" if "MemoryError" in words and child.exit_code > 0 else ""
+
+
+def why_not_prepared(child: ChildEnd, log: str) -> str:
+    """Why a child that was to make input files has not, in one clause."""
+    if child.overrun:
+        return f"the harness killed it: {child.overrun.words}"
+    if child.timed_out:
+        return f"still at it after {child.duration_s:.0f} s"
+    return last_words(log) or exit_in_words(child.exit_code)
 
 
 def exit_in_words(exit_code: int) -> str:
@@ -89,15 +106,13 @@ def phase_at_death(rows: list[dict[str, Any]]) -> str | None:
 
 def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
     """The rows of rows.jsonl from ``offset`` (bytes) on; damaged lines are left to the judge."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a damaged line stays in the file, where the judge finds it and says so
-            if isinstance(row, dict) and "kind" in row:
-                yield row
+    for line in read_whole(path, offset).split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a damaged line stays in the file, where the judge finds it and says so
+        if isinstance(row, dict) and "kind" in row:
+            yield row
 
 
 def ends_of(run_directory: Path) -> list[RunEnd]:

@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.run.belongings import own_command
 from harness.run.oom_killer import Counters, count_oom_kills, where_it_killed
 from harness.run.waiting import Stop, end_of, wait_for_end
-from harness.run.watchdog import Watchdog
+from harness.run.watchdog import Limit, Overrun, Watchdog
 
 Isolation = Literal["auto", "zygote", "spawn"]
 
@@ -60,11 +60,13 @@ class ChildOrder:
     timeout_s: float
     allocator_wait_s: float = 0.0
     """How much longer an idle child may take: TensorFlow's allocator sleeps before it reports that memory ran out."""
+    limit_made_of: str = ""
+    """Which option sets the limit of the job's memory, and what is in it besides."""
     inherited: tuple[int, ...] = ()
 
     def watchdog(self, pid: int) -> Watchdog:
-        """What bounds the memory of the order's child beside its own limit."""
-        return Watchdog(pid, int(self.job["host_limit_bytes"]))
+        """What bounds the memory of the order's child and of what that starts."""
+        return Watchdog(pid, Limit(int(self.job["host_limit_bytes"]), self.limit_made_of))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,8 @@ class ChildEnd:
     exit_code: int
     timed_out: bool
     duration_s: float
-    overrun: str = ""
-    """Why the watchdog killed it: which memory went over which limit, by how much; empty when it did not."""
+    overrun: Overrun | None = None
+    """Why the watchdog killed it; None when it did not."""
     oom_kills: tuple[str, ...] = ()
     """Where the kernel counted out-of-memory kills meanwhile."""
 
@@ -86,7 +88,8 @@ class Launcher(Protocol):
     After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later; a child that is idle
     then may take ``allocator_wait_s`` more. A child whose memory goes over its job's limit is killed at once (see
     ``Watchdog``). Whatever the child has started in its group is ended with it, also when it ends by itself or the wait
-    is interrupted. The zygote also ends what has left the group (setsid).
+    is interrupted. The zygote also ends what has left the group (setsid); without one that is done with a child that went over
+    its limit.
     """
 
     name: str
@@ -120,8 +123,11 @@ class SpawnLauncher:
             )
         try:
             _hand_over(child, json.dumps(order.job))
+            watchdog = order.watchdog(child.pid)
             with end_of(child) as has_ended:
-                stop = wait_for_end(has_ended, order.watchdog(child.pid), order.timeout_s, order.allocator_wait_s)
+                stop = wait_for_end(has_ended, watchdog, order.timeout_s, order.allocator_wait_s)
+                if stop is not None and stop.overrun:
+                    _end_family(watchdog)  # whoever fills the memory may have left the group
                 if stop is not None and stop.timed_out:
                     _signal_group(child, signal.SIGTERM)
                     has_ended(_GRACE_S)
@@ -253,6 +259,12 @@ def _child_end(exit_code: int, stop: Stop | None, started_s: float, kills: Count
         overrun=stop.overrun,
         oom_kills=where_it_killed(kills, count_oom_kills()),
     )
+
+
+def _end_family(watchdog: Watchdog) -> None:
+    for pid in watchdog.family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # ended since it was seen, some milliseconds ago
+            os.kill(pid, signal.SIGKILL)
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

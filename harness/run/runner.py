@@ -15,11 +15,11 @@ from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point, Ru
 from harness.run.alone import PAUSES_S, Attempt, measure_alone
 from harness.run.announcing import write_row
 from harness.run.belongings import packages_that_came_along, packages_that_would_shadow
-from harness.run.child_log import last_words
+from harness.run.child_log import read_log
 from harness.run.code import Code
 from harness.run.devices import Device
-from harness.run.ends import classify, end_without_child, exit_in_words, phase_at_death, rows_since
-from harness.run.isolation import QUIET, ChildEnd, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
+from harness.run.ends import classify, end_without_child, phase_at_death, rows_since, why_not_prepared
+from harness.run.isolation import QUIET, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
 from harness.run.leases import Lease, lease, lease_folder
 from harness.run.room import with_room
 from harness.run.sampling import Sampling
@@ -41,8 +41,6 @@ PREPARE_DEVICE = "harness.measure.device:prepare_device"
 ALLOCATOR_WAIT_S = 11.0
 """What an idle child may take beyond its time-out: BFC waits 10 s for memory before it refuses it (bfc_allocator.h,
 AllocatorRetry), and then the body has to end."""
-_LOG_BYTES = 1 << 18
-"""As much of a log's end is read. Chosen: a thousand lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +59,11 @@ class Runner:
     code: Code = field(default_factory=Code)
     """The packages under test, where they may not be just those that Python finds."""
     host_limit_bytes: int
-    """What a child may hold besides the device's own share of host memory (``Device.host_bytes``)."""
+    """What a child and the processes that it starts may hold besides the device's own share of host memory
+    (``Device.host_bytes``)."""
     timeout_s: float
+    host_limit_option: str = "--memory-host-budget"
+    """Where ``host_limit_bytes`` is set, in the words of whoever may raise it."""
     meters: tuple[str, ...] = METERS
     traced_meters: tuple[str, ...] = TRACED_METERS
     prepare_device: str = PREPARE_DEVICE
@@ -121,7 +122,8 @@ class Runner:
         already_bytes, logged_bytes = self._size(rows), self._size(log)
         child = self.launcher.run(self._order(point, repeat, device, rows, log, lent.inherited))
         own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
-        ending = classify(child, own, _read_log(log, logged_bytes), limit_bytes=device.limit_bytes)
+        said = read_log(log, logged_bytes)
+        ending = classify(child, own, said, limit_bytes=device.limit_bytes, timeout_s=self.timeout_s)
         if ending.outcome is not point.expected and not traced:
             self._refuse_lost(lent.device, point, repeat)
         end = RunEnd(
@@ -158,6 +160,7 @@ class Runner:
             log=log,
             timeout_s=self.timeout_s,
             allocator_wait_s=ALLOCATOR_WAIT_S,
+            limit_made_of=device.limit_in_words(self.host_limit_option, self.host_limit_bytes),
             inherited=inherited,
         )
 
@@ -180,12 +183,13 @@ class Runner:
                 folder=self.root,
                 log=log,
                 timeout_s=self.timeout_s,
+                limit_made_of=self.device.limit_in_words(self.host_limit_option, self.host_limit_bytes),
             )
             child = self.preparer.run(order)
         if child.exit_code == 0 and not child.timed_out:
             self._prepared.add(what)
             return None
-        why = f"its input could not be prepared: {_why_not_prepared(child, _read_log(log, logged_bytes))}"
+        why = f"its input could not be prepared: {why_not_prepared(child, read_log(log, logged_bytes))}"
         failed = end_without_child(point, repeat, Ending(Outcome.ERROR, "preparation", why), launcher=self.preparer.name)
         return dataclasses.replace(failed, exit_code=child.exit_code, duration_s=child.duration_s)
 
@@ -290,19 +294,3 @@ def opened_runner(
 def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
     """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
     write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
-
-
-def _why_not_prepared(child: ChildEnd, log: str) -> str:
-    if child.timed_out:
-        return f"still at it after {child.duration_s:.0f} s"
-    return child.overrun or last_words(log) or exit_in_words(child.exit_code)
-
-
-def _read_log(path: Path, from_byte: int) -> str:
-    """The end of what was logged from there on: earlier lines are those of a preparation, or of an earlier attempt."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(from_byte, path.stat().st_size - _LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""  # what a child said is not worth losing its end for

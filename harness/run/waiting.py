@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-LOOK_S = 0.02
-"""Between two looks at a child's memory. Chosen: first touching memory takes 0.4 s for each GiB here, so 50 MiB pass unseen; a
-look costs 30 us."""
+from harness.run.watchdog import Overrun
+
 _BUSY = 0.25
 """Chosen: share of a processor above which a child is at work, not waiting for an allocator; a waiting one takes none."""
 _BUSY_S = 1.0
@@ -25,8 +24,11 @@ HasEnded = Callable[[float], bool]
 class Watch(Protocol):
     """What is looked at meanwhile; see ``Watchdog``."""
 
-    def look(self) -> str:
-        """Why the child must be killed now; empty when it may go on."""
+    pause_s: float
+    """Time until the next look."""
+
+    def look(self) -> Overrun | None:
+        """Why the child must be killed now; None when it may go on."""
 
     def used_cpu_s(self) -> float:
         """Processor time that the child has used so far."""
@@ -37,7 +39,7 @@ class Stop:
     """Why a child has to be ended: its time is over, or its memory."""
 
     timed_out: bool = False
-    overrun: str = ""
+    overrun: Overrun | None = None
 
 
 def wait_for_end(
@@ -56,7 +58,7 @@ def wait_for_end(
     deadline_s = clock() + timeout_s
     last_s = deadline_s + allocator_wait_s
     late: tuple[float, float] | None = None
-    while not has_ended(_until_next_look(deadline_s - clock())):
+    while not has_ended(_until_next_look(watch.pause_s, deadline_s - clock())):
         if overrun := watch.look():
             return Stop(overrun=overrun)
         now_s = clock()
@@ -70,8 +72,8 @@ def wait_for_end(
     return None
 
 
-def _until_next_look(left_s: float) -> float:
-    return min(LOOK_S, left_s) if left_s > 0 else LOOK_S
+def _until_next_look(pause_s: float, left_s: float) -> float:
+    return min(pause_s, left_s) if left_s > 0 else pause_s
 
 
 @contextlib.contextmanager

@@ -1,101 +1,161 @@
-"""Bounds what RLIMIT_DATA does not: memory that is shared, memory of processes that a body starts, the machine's last.
+"""Bounds the memory of a child: what it and the processes that it started hold, and never how much of it they have mapped.
 
-RLIMIT_DATA counts a process's private writable memory, so an anonymous mapping that is shared (MAP_SHARED, /dev/shm)
-passes it by, and every process that the body starts gets a limit of its own. The watchdog looks at what is resident
-instead, RssAnon + RssShmem (proc_pid_status(5)), of the child and of its descendants, while its parent waits for it.
-What has left the family (a daemon whose parent has died) is not counted; the machine's floor bounds that too.
+No limit of the kernel does that. RLIMIT_DATA and RLIMIT_AS count address space: each thread's stack of 8 MiB, arrays that are
+allocated and never touched. A limit that lets a thousand threads through bounds nothing on a machine of 16 GiB; so there is
+none. What the watchdog does not see soon enough, the kernel's out-of-memory killer ends: a child and whatever it starts are
+its first choice (oom_score_adj, ``harness.measure.worker``).
+
+What has left the family (a daemon whose parent has died) is not counted; the floor of the machine bounds that too.
 """
 
 import os
-import re
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from harness.run.environment import host_memory_bytes
-from harness.units import MIB, format_bytes
+from harness.lag import lag_here_bytes
+from harness.records import OVER_LIMIT, OVER_MACHINE
+from harness.run.held import PROC, descendants, exactly_held_bytes, read, roughly_held_bytes
+from harness.run.left import Left, least_left
+from harness.units import GIB, MIB, format_bytes
 
-MARGIN_BYTES = 32 * MIB
-"""Beyond the limit before the watchdog acts, so that RLIMIT_DATA comes first. Chosen: the kernel's counters lag by up to
-64 pages for each of 128 processors (percpu_counter), and stacks are resident but no data."""
 MOST_OF_MACHINE_LEFT_BYTES = 512 * MIB
 """Upper bound of the floor. Chosen: what the harness, pytest-xdist and a shell need to go on."""
 _FLOOR_SHARE = 32  # chosen: 128 MiB of a machine of 4 GiB
-_FAMILY_S = 0.5  # chosen: listing descendants reads one file for each thread, 10 us each
-_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
-_HELD = re.compile(r"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
-# Shared pages by the share of each: copy-on-write pages of forked children would else count once for each of them.
-_HELD_EXACTLY = re.compile(r"^(?:Pss_Anon|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
-_AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
+LONGEST_PAUSE_S, SHORTEST_PAUSE_S = 0.02, 0.002
+"""Between two looks. Chosen: a look costs 30 us, so the shortest, close to the limit alone, takes 2 % of a processor."""
+FASTEST_BYTES_PER_S = 16 * GIB
+"""At which a child may come closer to its limit between two looks. Chosen: seven times what two threads touched here in huge
+pages (2.4 GiB/s), and about what a processor can write to its memory. Past the limit it gets so far in ``SHORTEST_PAUSE_S``
+(33 MiB), and in whatever time the kernel takes to let the parent look and to end the child."""
+_COST_SHARE = 20
+"""What takes long is done again after so many times as long, so that it takes 5 % of a processor at most. Chosen."""
+_COUNTERS = 3  # those of which the rough amount is the sum
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much memory a child and its family may hold."""
+
+    limit_bytes: int
+    made_of: str = ""
+    """Which option sets it, and what is in it besides, for the sentence of who went over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """Why a child must be ended now."""
+
+    cause: Literal["watchdog", "machine"]
+    """Over its own limit, or within it while the machine's last memory was about to go."""
+    words: str
+    """One clause: the reading, the limit, and what sets it."""
 
 
 class Watchdog:
     """Watches one child; tells, never acts. Sees nothing where there is no /proc."""
 
-    def __init__(self, pid: int, limit_bytes: int, *, proc: Path = Path("/proc"), machine_bytes: int | None = None) -> None:
-        self._pid, self._limit_bytes, self._proc = pid, limit_bytes, proc
-        machine = host_memory_bytes() if machine_bytes is None else machine_bytes
-        self._floor_bytes = min(machine // _FLOOR_SHARE, MOST_OF_MACHINE_LEFT_BYTES)
+    def __init__(
+        self,
+        pid: int,
+        limit: Limit,
+        *,
+        proc: Path = PROC,
+        machine_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._pid, self._proc = pid, proc
+        self._limit_bytes, self._limit_in_words = limit.limit_bytes, _in_words(limit)
+        self._machine_bytes, self._clock, self._cpu_clock = machine_bytes, clock, cpu_clock
         self._family = [pid]
-        self._list_again_s = 0.0
-        self._doubt_again_s = 0.0
+        self._shared_bytes = 0
+        """Of the rough amount, what the last exact one has shown to be too much."""
+        self._last_left: Left | None = None
+        self._list_again_s = self._doubt_again_s = self._left_again_s = 0.0
+        self.pause_s = LONGEST_PAUSE_S
+        """Time until the next look: shorter the closer the child is to its limit, or the machine to its floor."""
 
-    def look(self) -> str:
-        """Why the child must be stopped now, in one clause; empty when it may go on."""
-        now_s = time.monotonic()
-        if now_s >= self._list_again_s:
-            self._family, self._list_again_s = [self._pid, *self._descendants(self._pid)], now_s + _FAMILY_S
-        held_bytes = self._sum("status", _HELD)
-        if held_bytes > self._limit_bytes + MARGIN_BYTES and now_s >= self._doubt_again_s:
-            if len(self._family) > 1:
-                # Twelve and more milliseconds, for each process: taken on suspicion only, and not at every look.
-                held_bytes, self._doubt_again_s = self._sum("smaps_rollup", _HELD_EXACTLY), now_s + _FAMILY_S
-            if held_bytes > self._limit_bytes + MARGIN_BYTES:
-                return self._over_limit(held_bytes)
-        return self._over_machine(held_bytes)
+    @property
+    def family(self) -> tuple[int, ...]:
+        """The child and the processes that it started, as they were at the last look."""
+        return tuple(self._family)
+
+    def look(self) -> Overrun | None:
+        """Why the child must be ended now; None when it may go on."""
+        self._list_family()
+        held_bytes = self._held_bytes()
+        room_bytes = self._limit_bytes - held_bytes
+        if room_bytes < 0:
+            return self._over_limit(held_bytes)
+        if (left := self._left()) is not None:
+            floor_bytes = min(left.whole_bytes // _FLOOR_SHARE, MOST_OF_MACHINE_LEFT_BYTES)
+            # A child that holds less than what is missing would not save the machine by ending.
+            if left.left_bytes < floor_bytes <= held_bytes:
+                return self._over_machine(held_bytes, left.left_bytes, floor_bytes, left.whose)
+            room_bytes = min(room_bytes, max(0, left.left_bytes - floor_bytes))
+        self.pause_s = min(max(room_bytes / FASTEST_BYTES_PER_S, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+        return None
 
     def used_cpu_s(self) -> float:
         """Processor time that the child has used so far."""
-        fields = _read(self._proc / str(self._pid) / "stat").rpartition(")")[2].split()
+        fields = read(self._proc / str(self._pid) / "stat").rpartition(")")[2].split()
         if not fields:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime (proc_pid_stat(5))
 
-    def _over_limit(self, held_bytes: int) -> str:
-        who = "" if len(self._family) == 1 else f" and {len(self._family) - 1} processes that it started"
-        over_bytes = held_bytes - self._limit_bytes
-        return (
-            f"it{who} held {format_bytes(held_bytes)} of private and shared memory,"
-            f" {format_bytes(over_bytes)} over the limit of {format_bytes(self._limit_bytes)}"
+    def _list_family(self) -> None:
+        if self._clock() >= self._list_again_s:
+            began_s = self._cpu_clock()
+            self._family = [self._pid, *descendants(self._pid, self._proc)]
+            self._list_again_s = self._not_before(began_s)
+
+    def _held_bytes(self) -> int:
+        """What the family holds: roughly while that is within the limit, exactly where only that can tell."""
+        rough_bytes, limit_bytes = roughly_held_bytes(self._family, self._proc), self._limit_bytes
+        if rough_bytes <= limit_bytes:
+            self._shared_bytes = 0
+            return rough_bytes
+        if len(self._family) == 1 and rough_bytes > limit_bytes + lag_here_bytes(_COUNTERS):
+            return rough_bytes
+        if self._clock() >= self._doubt_again_s or rough_bytes - self._shared_bytes > limit_bytes:
+            began_s = self._cpu_clock()
+            self._shared_bytes = rough_bytes - exactly_held_bytes(self._family, self._proc)
+            self._doubt_again_s = self._not_before(began_s)
+        return rough_bytes - self._shared_bytes
+
+    def _left(self) -> Left | None:
+        if self._clock() >= self._left_again_s:
+            began_s = self._cpu_clock()
+            self._last_left = least_left(self._proc, self._machine_bytes)
+            self._left_again_s = self._not_before(began_s)
+        return self._last_left
+
+    def _not_before(self, began_s: float) -> float:
+        """When what has begun then may be done again. By what it cost: on a busy machine it has waited besides."""
+        return self._clock() + _COST_SHARE * (self._cpu_clock() - began_s)
+
+    def _over_limit(self, held_bytes: int) -> Overrun:
+        return Overrun(
+            OVER_LIMIT,
+            f"{self._who()} held {format_bytes(held_bytes)} of private and shared memory,"
+            f" {format_bytes(held_bytes - self._limit_bytes)} over the limit of {self._limit_in_words}",
         )
 
-    def _over_machine(self, held_bytes: int) -> str:
-        # A child that holds less than what is missing would not save the machine by ending.
-        if held_bytes < self._floor_bytes:
-            return ""
-        available = _AVAILABLE.search(_read(self._proc / "meminfo"))
-        if available is None or int(available[1]) * _KIB >= self._floor_bytes:
-            return ""
-        return (
-            f"the machine had {format_bytes(int(available[1]) * _KIB)} of memory left, under the floor of"
-            f" {format_bytes(self._floor_bytes)}, while it held {format_bytes(held_bytes)}, within its own limit of"
-            f" {format_bytes(self._limit_bytes)}"
+    def _over_machine(self, held_bytes: int, left_bytes: int, floor_bytes: int, whose: str) -> Overrun:
+        return Overrun(
+            OVER_MACHINE,
+            f"{whose} had {format_bytes(left_bytes)} of memory left, under the floor of {format_bytes(floor_bytes)} that is kept"
+            f" for everybody else, while {self._who()} held {format_bytes(held_bytes)}, within the limit of"
+            f" {self._limit_in_words}",
         )
 
-    def _sum(self, file: str, amounts: re.Pattern[str]) -> int:
-        texts = [_read(self._proc / str(pid) / file) for pid in self._family]
-        return sum(int(kib) for text in texts for kib in amounts.findall(text)) * _KIB
-
-    def _descendants(self, pid: int) -> list[int]:
-        try:
-            threads = list((self._proc / str(pid) / "task").iterdir())
-        except OSError:
-            return []
-        children = [int(child) for thread in threads for child in _read(thread / "children").split()]
-        return children + [below for child in children for below in self._descendants(child)]
+    def _who(self) -> str:
+        others = len(self._family) - 1
+        return f"it and {others} {'process' if others == 1 else 'processes'} that it started" if others else "it"
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # it has ended meanwhile
+def _in_words(limit: Limit) -> str:
+    return format_bytes(limit.limit_bytes) + (f" ({limit.made_of})" if limit.made_of else "")

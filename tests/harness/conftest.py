@@ -118,6 +118,8 @@ class SyntheticRun:
     amounts: Amounts = good_amounts
     ends: dict[tuple[str, int], tuple[Outcome, str, str | None]] = field(default_factory=dict)
     """(point, repeat) -> outcome, reason, phase it died in; by default each ends as it is expected to."""
+    causes: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Causes of ends; none by default."""
     manifest: dict[str, Any] = field(default_factory=dict)
     """Overrides of run.json."""
     further: dict[str, int] = field(default_factory=dict)
@@ -213,7 +215,8 @@ class SyntheticRun:
                 break
         if outcome is not Outcome.CRASHED:
             found.append({"kind": "done", **run, "outcome": outcome, "cause": "", "reason": reason})
-        end = RunEnd(**run, outcome=outcome, cause="", reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=5.0)
+        how = {"outcome": outcome, "cause": self.causes.get((point.name, repeat), ""), "reason": reason}
+        end = RunEnd(**run, **how, phase=died_in, exit_code=0, launcher="spawn", duration_s=5.0)
         return [*found, {"kind": "end", **to_json(end)}]
 
     def _end_of(self, point: Point, repeat: int) -> tuple[Outcome, str, str | None]:

@@ -1,16 +1,21 @@
 """Rows on a disk that is full, torn or read-only: a line is whole, or it is told, and it spoils no other."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
+from harness.locking import read_whole
 from harness.records import ROWS_FILE, append_row, open_rows
 from harness.resuming import DAMAGED_FILE, set_damage_aside
+from harness.run.announcing import write_row
 
 
 @pytest.fixture
@@ -97,3 +102,131 @@ def test_a_run_with_a_torn_last_line_is_incomplete_with_the_lines_number(synthet
 
     assert len(problems) == 1
     assert problems[0].endswith("damaged or cut short, not JSON")
+
+
+WRITERS, ROWS_EACH = 8, 100
+LONG = "x" * 20_000
+"""Five pages, so that a writer that is killed may be in the middle of one."""
+
+_WRITE = """
+import sys
+from pathlib import Path
+from harness.records import append_row, open_rows
+
+rows = open_rows(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    append_row(rows, {"kind": "begin", "writer": int(sys.argv[2]), "number": number, "text": sys.argv[4]})
+    print(number, flush=True)
+"""
+
+
+def start_writer(path, root, writer, count=ROWS_EACH, text=LONG):
+    command = [sys.executable, "-c", _WRITE, str(path), str(writer), str(count), text]
+    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_eight_writers_of_whom_one_is_killed_lose_no_row_and_leave_no_blank_line(tmp_path, project_root):
+    """All begin at once, the last one writes without an end until it is killed; a reader beside them sees whole lines alone."""
+    path = tmp_path / ROWS_FILE
+    writers = [start_writer(path, project_root, writer) for writer in range(WRITERS - 1)]
+    writers.append(start_writer(path, project_root, WRITERS - 1, count=10**9))
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    *others, killed = writers
+    said = []
+    for _ in range(5):
+        said.append(killed.stdout.readline())
+        seen = read_whole(path)
+        assert seen.endswith(b"\n")
+        assert b"\n\n" not in seen
+    killed.send_signal(signal.SIGKILL)
+    written = len([*said, *killed.stdout])
+    assert [writer.stdout.read().split()[-1] for writer in others] == [str(ROWS_EACH - 1)] * len(others)
+    for writer in writers:
+        writer.stdin.close()
+        writer.stdout.close()
+    assert [writer.wait() for writer in writers] == [0] * len(others) + [-signal.SIGKILL]
+
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    rows = [json.loads(line) for line in lines if is_whole(line)]
+    assert b"" not in lines
+    assert len(lines) - len(rows) <= 1, "the line in which the killed one was"
+    for writer in range(WRITERS - 1):
+        assert [row["number"] for row in rows if row["writer"] == writer] == list(range(ROWS_EACH))
+    # It may have been killed between a row and its word for it.
+    assert len([row for row in rows if row["writer"] == WRITERS - 1]) - written in (0, 1)
+
+
+def is_whole(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_its_own_alive(tmp_path, project_root):
+    """It dies with the lock in its hands, half a row on the disk and a fork beside it; the next row has a line of its own."""
+    path = tmp_path / ROWS_FILE
+    code = (
+        "import os, signal, sys; from pathlib import Path; from harness.locking import locked\n"
+        "from harness.records import open_rows\n"
+        "rows = open_rows(Path(sys.argv[1])); fork = os.fork()\n"
+        "if fork == 0: signal.pause()\n"
+        "with locked(rows):\n"
+        '    os.write(rows, b\'{"kind": "cut\'); print(fork, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=project_root, stdout=subprocess.PIPE, text=True) as dying:
+        fork = int(dying.stdout.readline())
+    try:
+        descriptor = open_rows(path)
+        append_row(descriptor, {"kind": "a"})
+        os.close(descriptor)
+    finally:
+        os.kill(fork, signal.SIGKILL)
+
+    assert path.read_text() == '{"kind": "cut\n{"kind": "a"}\n'
+
+
+def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens_the_run(rows, monkeypatch):
+    """It might be another's that is being written: a line break would split it."""
+    path, descriptor = rows
+    path.write_text('{"kind": "being wri')
+
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    append_row(descriptor, {"kind": "a"})
+
+    assert path.read_text() == '{"kind": "being wri{"kind": "a"}\n'
+    assert read_whole(path) == path.read_bytes()
+
+
+def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, project_root):
+    """Each opens and closes the file for every row, as runners of one process do; a writer beside them, and a reader."""
+    path = tmp_path / ROWS_FILE
+    other = start_writer(path, project_root, 0)
+    assert other.stdout.readline() == "ready\n"
+    other.stdin.write("go\n")
+    other.stdin.flush()
+
+    def write(writer):
+        for number in range(ROWS_EACH):
+            write_row(tmp_path, {"kind": "begin", "point": "p", "writer": writer, "number": number, "text": LONG})
+            assert read_whole(path).endswith(b"\n")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(1, 4)))
+    assert other.stdout.read().split()[-1] == str(ROWS_EACH - 1)
+    other.stdin.close()
+    other.stdout.close()
+    assert other.wait() == 0
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+
+    for writer in range(4):
+        assert [row["number"] for row in rows if row["writer"] == writer] == list(range(ROWS_EACH))

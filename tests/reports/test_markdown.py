@@ -62,6 +62,17 @@ def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(sweep, judged, held, 
     assert (PRETENDED_NOTE in write_summary(run, judged(run, held)).read_text()) is said
 
 
+@pytest.mark.parametrize("why", ["TensorFlow 2.21.0 sees no GPU: install its libraries", ""])
+def test_a_card_that_was_passed_over_is_said_with_what_to_do(sweep, judged, held, tmp_path, why):
+    """In the notes of the summary and of the page; nothing where there was none."""
+    device = {"kind": "emulated", "name": "BFC", "uuid": None, "memory_bytes": 3 << 30, "allocator": "bfc", "driver": "none"}
+    sweep.changes = {"device": {**device, "passed_over": why}}
+    run = sweep.write(tmp_path)
+    text = write_summary(run, judged(run, held)).read_text()
+
+    assert (f"The emulated device was measured on, and the card was passed over: {escape(why)}." in text) is bool(why)
+
+
 def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, finding, tmp_path):
     """Pipes, backticks and tags in loader, sentence, reason and command."""
     hostile = "a|b`c`<script>"

@@ -7,7 +7,7 @@ from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.tracewords import alive_when_refused
 from harness.judge.verdict import Check, FindingKind
-from harness.records import Outcome, Point
+from harness.records import ENDED_BY_HARNESS, OVER_MACHINE, Outcome, Point
 from harness.units import format_bytes
 
 RULE = "outcome"
@@ -22,6 +22,15 @@ _ADVICE: Mapping[Outcome, str] = {
     Outcome.ERROR: "mend the error (the log of this run in logs/ has the traceback), then measure again",
     Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k, then --partial)",
 }
+_BY_CAUSE: Mapping[str, str] = {
+    OVER_MACHINE: "end what else fills its memory, run fewer workers (-n), or measure where there is more; with a lower "
+    "--memory-host-budget the run is ended sooner",
+    **dict.fromkeys(
+        ("refused", "limit", "bad_alloc", "kernel"),
+        "find what fills the host's memory in this phase, or measure where there is more; --memory-host-budget did not end it",
+    ),
+}
+"""Advice where host memory ended a run, and not the limit that the option sets."""
 _DEVICE_METER = "device_in_use"
 
 
@@ -52,26 +61,34 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
     elif outcome is Outcome.OK:
         finding, sentence = _survived(evidence, point, repeat)
     else:
-        finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else FindingKind.REGRESSION
+        # Whoever filled the machine, it was not shown to be this body.
+        unmeasured = outcome in UNMEASURED or end.cause == OVER_MACHINE
+        finding = FindingKind.INCOMPLETE if unmeasured else FindingKind.REGRESSION
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
         alive = f"; {_what_was_alive(evidence, point)}" if outcome is Outcome.DEVICE_OOM else ""
-        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_ADVICE[outcome]}."
-    words = decision.words if unexpected and outcome not in _SETTLED else ""
+        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_advice(end)}."
+    # An end that a limit of the harness made happened, whatever the other repeats show.
+    settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
+    words = decision.words if unexpected and not settled else ""
     if words:
         sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
     return Check(
         rule=RULE,
         subject=subject,
         sentence=f"{subject}: {sentence}",
-        finding=finding if decision.stands or outcome in _SETTLED else None,
+        finding=finding if decision.stands or settled else None,
         scenario=point.scenario,
         point=point.name,
         phase=phase or "",
         points=(point.name,),
         decision=words,
-        remeasure=finding is not None and outcome not in _SETTLED and decision.may_be_noise,
+        remeasure=finding is not None and not settled and decision.may_be_noise,
     )
+
+
+def _advice(end: End) -> str:
+    return _BY_CAUSE.get(end.cause, _ADVICE[end.outcome]) if end.outcome is Outcome.HOST_OOM else _ADVICE[end.outcome]
 
 
 def _what_was_alive(evidence: Evidence, point: Point) -> str:

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import HostState, ProcCounters, _huge_page_counts, counter_lag_bytes, started_ticks
+from harness.lag import counter_lag_bytes
+from harness.measure.hostcounters import HostState, ProcCounters, _huge_page_counts, started_ticks
 
 STATUS = (
     b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     250 kB\nRssShmem:\t      50 kB\n"

@@ -131,7 +131,7 @@ def test_memory_of_the_host_that_was_refused_is_host_oom(message, reason):
     """Pinned memory too, whatever device stands beside it, and a copy back from the card."""
     ending = name_exception(error("ResourceExhaustedError", message))
 
-    assert (ending.outcome, ending.cause, ending.reason) == (Outcome.HOST_OOM, "limit", reason)
+    assert (ending.outcome, ending.cause, ending.reason) == (Outcome.HOST_OOM, "refused", reason)
 
 
 @pytest.mark.parametrize(

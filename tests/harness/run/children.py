@@ -4,10 +4,12 @@ import ctypes
 import itertools
 import json
 import mmap
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,9 +57,105 @@ def fail(workspace, parameters):
     raise ValueError("the beam was off")
 
 
-def allocate_too_much(workspace, parameters):
-    """Ask for more host memory than the child may have."""
-    bytearray(parameters["bytes"])
+def take(workspace, parameters):
+    """Take memory in the named way: ``bytes`` of it."""
+    TAKING[parameters["way"]](parameters["bytes"], workspace)
+
+
+def _at_once(amount_bytes, workspace):
+    held = mmap.mmap(-1, amount_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(held)), 1, amount_bytes)
+
+
+def _in_huge_pages(amount_bytes, workspace):
+    held = mmap.mmap(-1, amount_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    held.madvise(mmap.MADV_HUGEPAGE)
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(held)), 1, amount_bytes)
+
+
+def _bit_by_bit(amount_bytes, workspace):
+    held = []
+    while len(held) << 20 < amount_bytes:
+        held.append(b"1" * (1 << 20))
+
+
+def _in_two_threads(amount_bytes, workspace):
+    threads = [threading.Thread(target=_at_once, args=(amount_bytes // 2, workspace)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _in_many_forks(amount_bytes, workspace):
+    # Each holds little; together they are too much within some milliseconds.
+    children = [multiprocessing.get_context("fork").Process(target=_hold, args=(amount_bytes // 16,)) for _ in range(16)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+
+
+def _in_a_session_of_its_own(amount_bytes, workspace):
+    code = "import os, sys; print(os.getpid(), flush=True); held = b'1' * int(sys.argv[1]); sys.stdin.read()"
+    with Path(workspace, "taker").open("wb") as told:
+        taker = [sys.executable, "-c", code, str(amount_bytes)]
+        subprocess.Popen(taker, stdin=subprocess.PIPE, stdout=told, start_new_session=True).wait()
+
+
+def _hold(amount_bytes):
+    held = b"1" * amount_bytes
+    signal.pause()
+    del held
+
+
+def _untouched(amount_bytes, workspace):
+    mmap.mmap(-1, amount_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)[0] = 1
+
+
+def _in_stacks_of_threads(amount_bytes, workspace):
+    # As large as most systems have them (ulimit -s), whatever it is here; of each hardly any is touched.
+    threading.stack_size(8 << 20)
+    count = amount_bytes >> 23
+    meet = threading.Barrier(count + 1)
+    for _ in range(count):
+        threading.Thread(target=meet.wait).start()
+    meet.wait()
+
+
+def _in_a_file(amount_bytes, workspace):
+    path = Path(workspace, "file")
+    with path.open("wb") as file:
+        for _ in range(amount_bytes >> 20):
+            file.write(b"1" * (1 << 20))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE)) == ord("1") * (amount_bytes // mmap.PAGESIZE)
+
+
+TAKING = {
+    "at once": _at_once,
+    "in huge pages": _in_huge_pages,
+    "bit by bit": _bit_by_bit,
+    "in two threads": _in_two_threads,
+    "in many forks": _in_many_forks,
+    "in a session of its own": _in_a_session_of_its_own,
+    "untouched": _untouched,
+    "in stacks of threads": _in_stacks_of_threads,
+    "in a file": _in_a_file,
+}
+
+
+def take_in_second_phase(memory, parameters):
+    """As ``take``, after a phase that has gone well."""
+    with memory.phase("first"):
+        pass
+    with memory.phase("second"):
+        take(memory.workspace, parameters)
+
+
+def no_device(device):
+    """For bodies that use none."""
+    return "CPU:0"
 
 
 def share_too_much(workspace, parameters):

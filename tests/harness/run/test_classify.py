@@ -9,6 +9,7 @@ from harness.records import Outcome
 from harness.run.child_log import last_words
 from harness.run.ends import classify
 from harness.run.isolation import ChildEnd
+from harness.run.watchdog import Overrun
 
 BEGIN = {"kind": "begin", "phase": "construct"}
 LEFT = {"kind": "phase", "phase": "construct", "finished": True}
@@ -38,11 +39,18 @@ def ended(exit_code, *, timed_out=False, **changes):
         (ended(-signal.SIGSEGV, oom_kills=("this machine",)), [BEGIN], Outcome.CRASHED, "SIGSEGV", "killed by SIGSEGV"),
         (ended(0, oom_kills=("this machine",)), [BEGIN, LEFT, DONE], Outcome.OK, "", ""),
         (
-            ended(-signal.SIGKILL, overrun="it held 2 of 1", oom_kills=("this machine",)),
+            ended(-signal.SIGKILL, overrun=Overrun("watchdog", "it held 2 of 1"), oom_kills=("this machine",)),
             [BEGIN],
             Outcome.HOST_OOM,
             "watchdog",
-            "it held 2 of 1 in phase construct; it was killed",
+            "the harness killed it in phase construct: it held 2 of 1",
+        ),
+        (
+            ended(-signal.SIGKILL, overrun=Overrun("machine", "nothing was left")),
+            [BEGIN, LEFT],
+            Outcome.HOST_OOM,
+            "machine",
+            "the harness killed it: nothing was left",
         ),
         (ended(os.EX_IOERR), [BEGIN], Outcome.ERROR, "rows", "what it measured in phase construct could not be written"),
         (
@@ -70,6 +78,15 @@ def test_every_ending_has_a_name_and_a_reason(child, rows, outcome, cause, reaso
     assert bool(ending.reason) == (outcome is not Outcome.OK)
 
 
+def test_a_child_that_was_stopped_says_for_how_long_it_ran_and_what_sets_its_time():
+    """The reading, the limit, the option."""
+    ending = classify(ended(-signal.SIGTERM, timed_out=True), [BEGIN], "", timeout_s=10.5)
+
+    assert ending.reason == (
+        "still running after 12 s in phase construct; the harness stopped it, as it was given 10.5 s (--memory-timeout)"
+    )
+
+
 def test_the_last_words_of_the_log_are_quoted():
     """A crash of native code often says why on its last line."""
     assert classify(ended(-signal.SIGABRT), [], "free(): invalid pointer").reason == (
@@ -89,7 +106,7 @@ def test_a_native_allocation_failure_is_host_oom():
     ]
 
     assert [ending.outcome for ending in endings] == [Outcome.HOST_OOM] * 3
-    assert [ending.cause for ending in endings] == ["bad_alloc", "bad_alloc", "limit"]
+    assert [ending.cause for ending in endings] == ["bad_alloc", "bad_alloc", "refused"]
 
 
 CHATTER = (

@@ -117,24 +117,48 @@ def test_the_last_words_of_a_failure_are_in_the_log(run, tmp_path):
     assert (tmp_path / "log").read_text().splitlines()[-1] == "error: ValueError: the beam was off"
 
 
-def test_host_memory_is_bounded(run, tmp_path):
-    """One allocation over the limit ends as host_oom; the machine never feels it."""
-    end = run("allocate_too_much", {"bytes": 1024 * MIB}, host_limit_bytes=512 * MIB)
+@pytest.mark.parametrize(
+    ("way", "amount_bytes"), [("untouched", 8 * 1024 * MIB), ("in stacks of threads", 8000 * MIB), ("in a file", 600 * MIB)]
+)
+def test_address_space_is_no_memory_and_neither_is_a_file(run, tmp_path, way, amount_bytes):
+    """Under a limit of 512 MiB: an array that nobody touches, a thousand threads, a mapped file that is read."""
+    if way == "in a file" and _is_in_memory(tmp_path):
+        pytest.skip("a file here is memory: the folder is a tmpfs")
+    end = run("take", {"way": way, "bytes": amount_bytes}, host_limit_bytes=512 * MIB)
 
-    assert end.exit_code == 1
-    assert (tmp_path / "log").read_text().splitlines()[-1].startswith("host_oom: MemoryError")
+    assert (end.exit_code, end.overrun) == (0, None), (tmp_path / "log").read_text()
 
 
-def test_shared_memory_is_bounded_by_the_watchdog(run):
-    """RLIMIT_DATA does not count it; the end says by how much it was too much."""
+def _is_in_memory(folder):
+    kinds = {line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
+    return next(kinds[str(place)] for place in (folder, *folder.parents) if str(place) in kinds) in {"tmpfs", "ramfs"}
+
+
+def test_shared_memory_is_bounded(run):
+    """The end says by how much it was too much."""
     end = run("share_too_much", {"bytes": 500 * MIB}, host_limit_bytes=400 * MIB)
 
-    assert (end.exit_code, end.timed_out) == (-signal.SIGKILL, False)
-    assert re.fullmatch(r"it held .* of private and shared memory, .* MiB over the limit of 400.0 MiB", end.overrun)
+    assert (end.exit_code, end.timed_out, end.overrun.cause) == (-signal.SIGKILL, False, "watchdog")
+    assert re.fullmatch(r"it held .* of private and shared memory, .* [KM]iB over the limit of 400\.0 MiB", end.overrun.words)
+
+
+def test_memory_of_many_processes_is_bounded_as_one(run):
+    """Sixteen of 64 MiB each, started at once."""
+    end = run("take", {"way": "in many forks", "bytes": 1024 * MIB}, host_limit_bytes=512 * MIB)
+
+    assert re.fullmatch(r"it and 1?\d process(es)? that it started held .* over the limit of 512\.0 MiB", end.overrun.words)
+
+
+def test_memory_of_a_process_that_left_the_group_is_bounded_and_the_process_ended(run, tmp_path):
+    """With what it holds it cannot go on after its parent."""
+    end = run("take", {"way": "in a session of its own", "bytes": 800 * MIB}, host_limit_bytes=512 * MIB)
+
+    assert end.overrun.words.startswith("it and 1 process that it started held ")
+    assert _has_ended(int((tmp_path / "taker").read_text()))
 
 
 def test_an_ordinary_end_is_neither_an_overrun_nor_the_kernels_doing(run):
     """Nothing is told that did not happen."""
     end = run("kill_itself", {"signal": int(signal.SIGKILL)})
 
-    assert (end.overrun, end.oom_kills) == ("", ())
+    assert (end.overrun, end.oom_kills) == (None, ())

@@ -151,6 +151,29 @@ def test_an_error_of_the_body_is_never_noise(synthetic_run, verdict_of, outcome)
     assert verdict_of(synthetic_run).exit_code is ExitCode.INCOMPLETE
 
 
+@pytest.mark.parametrize(
+    ("outcome", "cause", "code"),
+    [
+        (Outcome.HOST_OOM, "watchdog", ExitCode.REGRESSION),
+        (Outcome.TIMED_OUT, "time-out", ExitCode.REGRESSION),
+        (Outcome.HOST_OOM, "machine", ExitCode.INCOMPLETE),
+    ],
+)
+def test_an_end_that_the_harness_made_is_never_noise(synthetic_run, policy, baselines, outcome, cause, code):
+    """One of five is enough, and measuring it again settles nothing; that of the machine blames nobody."""
+    synthetic_run.ends[NAME, 1] = (outcome, "the harness killed it: over the limit", "epoch_0")
+    synthetic_run.causes[NAME, 1] = cause
+    verdict = judge(load_run(synthetic_run.write()), policy, baselines).verdict
+    synthetic_run.further = {NAME: 3}
+    after = judge(load_run(synthetic_run.write()), policy, baselines).verdict
+
+    assert (verdict.exit_code, after.exit_code) == (code, code)
+    assert not any(check.remeasure for check in verdict.findings)
+    assert ("end what else fills its memory" in after.sentence) == (cause == "machine")
+    assert "noise" not in after.sentence
+    assert not after.overruled
+
+
 # --- who is measured again ---
 
 

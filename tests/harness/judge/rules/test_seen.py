@@ -104,6 +104,17 @@ def test_an_unexpected_end_is_named_with_phase_and_reason(synthetic_run, verdict
     )
 
 
+@pytest.mark.parametrize("cause", ["watchdog", "machine", "refused", "limit", "bad_alloc", "kernel"])
+def test_the_host_budget_is_advised_only_where_it_has_ended_the_run(synthetic_run, verdict_of, cause):
+    """Where the system refused memory, more of a budget changes nothing."""
+    point = synthetic_run.points[5]
+    synthetic_run.ends[point.name, 0] = (Outcome.HOST_OOM, "for a reason", "epoch_0")
+    synthetic_run.causes[point.name, 0] = cause
+    (finding,) = own(verdict_of(synthetic_run), "outcome")
+
+    assert ("or raise --memory-host-budget on purpose" in finding.sentence) == (cause == "watchdog")
+
+
 def test_one_killed_child_costs_its_own_run_alone(synthetic_run, verdict_of):
     """The other repeat and all other points are judged as ever."""
     point = synthetic_run.points[5]
