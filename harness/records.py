@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from harness.names import one_line, shortened
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -167,8 +169,9 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``."""
-        return "-".join([self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())])
+        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``; a long one ends in a digest of it."""
+        parts = [self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())]
+        return shortened(one_line("-".join(parts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def _bytes_only(text: object) -> int:
     amount = Amount.parse(text)
     if amount.of is not None:
         raise BytesError(f'{amount.text!r} is a multiple; write bytes here, for example "1024 B"')
-    return int(amount.count)
+    return int(amount.count) + amount.more_bytes
 
 
 AmountText = Annotated[Amount, BeforeValidator(Amount.parse)]

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judge.naming import nearest
+from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
 from harness.records import Point, Scalar
@@ -142,17 +143,26 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
     for mark in marks:
         if len(mark.args) > 1:
             raise UsageError(f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the body alone has none")
-        strangers = [name for name in mark.kwargs if name not in known]
-        if strangers:
-            raise UsageError(
-                f"@pytest.mark.{MARK} has the unknown argument {strangers[0]!r}; {nearest(strangers[0], sorted(known))}"
-            )
+        unknown = [name for name in mark.kwargs if name not in known]
+        if unknown:
+            raise UsageError("\n".join(_unknown(name, known) for name in unknown))
         if mark.args:
             found.setdefault("body", mark.args[0])
         for name in SETTINGS:
             if name in mark.kwargs:
                 found.setdefault(name, mark.kwargs[name])
     return found
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    word = meant(name, sorted(known))
+    hint = f"did you mean {word!r}?" if word else nearest(name, sorted(known))
+    if word or name == "body":
+        return f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
+    return (
+        f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}. A parameter of the body is written fixed={{{name!r}: ...}}, "
+        "or the test is parametrized with it"
+    )
 
 
 def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:

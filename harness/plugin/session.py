@@ -254,6 +254,7 @@ class RunSession:
                 "growth": config.getoption("memory_growth"),
                 "isolation": config.getoption("memory_isolation"),
                 "preload": list(config.getini("memory_preload")),
+                "pythonpath": [str(folder) for folder in config.getini("pythonpath")],
                 "traces": traces,
                 "judged_by_pytest": plan.judged,
                 "left_out": plan.left_out,
