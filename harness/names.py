@@ -1,9 +1,38 @@
 """Texts of the user's as parts of names: on one line, and short enough that a file can be called so."""
 
+from harness.errors import UsageError
+
 MOST_BYTES = 160
 """Chosen: a file's name may have 255 bytes on the common file systems (NAME_MAX), and the longest addition to a point's name
 is that of a file half written, about 30; the rest is room for those of other programs."""
 _DIGEST_CHARACTERS = 10
+MOST_PHASE_CHARACTERS = 100
+"""Of the name of a phase. Chosen: a line of a terminal, with a point before it and amounts after it, can still be read."""
+
+
+def phase_name(name: object) -> str:
+    """The name of a phase as a plain text. Raises UsageError for what is no text, empty, of several lines, or endless."""
+    if not isinstance(name, str):
+        text = "" if name is None or isinstance(name, bytes | list | dict) else str(name)
+        example = repr(text if text.isprintable() and 0 < len(text) <= MOST_PHASE_CHARACTERS else "construct")
+        raise UsageError(f"the name of a phase is a text, and {_shown(name)} is none; write memory.phase({example})")
+    plain = str.__str__(name)
+    if not plain.strip():
+        raise UsageError(f"the name of a phase is {plain!r}, which nobody can read; write one, as memory.phase('construct')")
+    if not plain.isprintable():
+        raise UsageError(
+            f"the name of a phase, {_shown(plain)}, has a line break, a tab or another character that cannot be shown; leave it out"
+        )
+    if len(plain) > MOST_PHASE_CHARACTERS:
+        raise UsageError(
+            f"the name of a phase, {_shown(plain)}, has {len(plain)} characters; write one of {MOST_PHASE_CHARACTERS} at most"
+        )
+    return plain
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_PHASE_CHARACTERS else f"{text[: MOST_PHASE_CHARACTERS - 4]} ..."
 
 
 def one_line(text: str) -> str:

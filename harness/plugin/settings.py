@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.judge.naming import nearest
 from harness.plugin.arguments import meant
 from harness.plugin.bodies import as_text
+from harness.names import phase_name
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.run.options import MOST_REPEATS
@@ -119,11 +120,12 @@ def _folder(value: object) -> str | None:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) and name for name in value):
+    if isinstance(value, str) or not isinstance(value, Sequence):
         raise UsageError(f"{value!r} is not a list of phases; write their names in order, as ['load', 'epoch']")
-    if len(set(value)) < len(value):
+    names = tuple(map(phase_name, value))
+    if len(set(names)) < len(names):
         raise UsageError(f"{value!r} names a phase twice; each is entered once")
-    return tuple(value)
+    return names
 
 
 def _budget(value: object) -> int | None:
