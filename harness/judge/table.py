@@ -92,6 +92,8 @@ class Run:
     """The file that each package of the user's was imported from, by run; a run that was killed early may be absent."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
+    parked: Mapping[str, str]
+    """Why nothing that is found about a point fails anybody, by its name: its test was skipped, or expected to fail."""
     problems: tuple[str, ...]
     """A sentence for everything in the directory that could not be used; not empty means incomplete."""
 
@@ -125,6 +127,7 @@ def load_run(path: Path) -> Run:
         tests=frozenset(rows.tests),
         code=rows.code,
         traces=rows.traces,
+        parked=rows.parked,
         problems=tuple(rows.problems),
     )
 

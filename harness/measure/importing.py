@@ -104,7 +104,7 @@ def load(name: str) -> Callable[..., Any]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"{name!r} cannot be loaded: {module_name} ({_origin(module)}) has no {function_name!r}{hint}")
     if not callable(found):
-        raise UsageError(f"{name!r} is no function, but of the type {type(found).__name__}; name one that takes memory and parameters")
+        raise UsageError(f"{name!r} is no function, but of the type {type(found).__name__}; name one")
     loaded: Callable[..., Any] = found
     return loaded
 

@@ -1,6 +1,7 @@
 """``@pytest.mark.memory`` on a test, its class and its module: one set of settings, and every promise of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Wanted:
 
     test: str
     """Its id."""
+    same: str
+    """What it shares with the other executions of the same test, where a plug-in runs each test several times."""
     settings: Settings
     scenario: str
     parameters: Mapping[str, Scalar]
@@ -65,17 +68,28 @@ def make_point(scenario: str, settings: Settings, parameters: Mapping[str, Scala
     )
 
 
-def read_tests(items: Iterable[pytest.Item], root: Path) -> list[str]:
+Mistakes = Mapping[str, Sequence[pytest.Item]]
+"""A sentence for each mistake, with the tests that it is about: it refuses nobody who has deselected all of them."""
+
+
+def told_to(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
+    """The mistakes of tests that are still there once others were deselected."""
+    there = set(selected)
+    return [sentence for sentence, items in mistakes.items() if not there.isdisjoint(items)]
+
+
+def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
     """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of many tests is told once."""
-    mistakes: dict[str, None] = {}
+    mistakes: dict[str, list[pytest.Item]] = {}
     used: set[int] = set()
-    found: dict[int, tuple[pytest.Mark, str]] = {}
+    found: dict[int, tuple[pytest.Mark, str, list[pytest.Item]]] = {}
     for item in items:
         marks = list(item.iter_markers_with_node(MARK))
-        found.update({id(mark): (mark, node.nodeid or item.nodeid) for node, mark in marks})
+        for node, mark in marks:
+            found.setdefault(id(mark), (mark, node.nodeid or item.nodeid, []))[2].append(item)
         if not measures(item):
             if any(node is item for node, _ in marks):
-                mistakes[_idle(item)] = None
+                mistakes.setdefault(_idle(item), []).append(item)
                 used.update(id(mark) for _, mark in marks)
             continue
         used.update(id(mark) for _, mark in marks)
@@ -83,11 +97,11 @@ def read_tests(items: Iterable[pytest.Item], root: Path) -> list[str]:
             item.stash[WANTED] = _read(item, [mark for _, mark in marks], root)
         except UsageError as error:
             for sentence in str(error).splitlines():
-                mistakes[f"{function_of(item)}: {sentence}"] = None
-    for key, (_, place) in found.items():
+                mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
+    for key, (_, place, below) in found.items():
         if key not in used:
-            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = None
-    return list(mistakes)
+            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = below
+    return mistakes
 
 
 def measures(item: pytest.Item) -> bool:
@@ -128,6 +142,7 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
         _check_over(rules, parameters)
     return Wanted(
         test=item.nodeid,
+        same=f"{function_of(item)} {json.dumps(parameters, sort_keys=True)}",
         settings=settings,
         scenario=settings.scenario or _scenario(item),
         parameters=parameters,
@@ -160,8 +175,8 @@ def _unknown(name: str, known: set[str]) -> str:
     if word or name == "body":
         return f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
     return (
-        f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}. A parameter of the body is written fixed={{{name!r}: ...}}, "
-        "or the test is parametrized with it"
+        f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}. A parameter of the body is written "
+        f"fixed={{{name!r}: ...}}, or the test is parametrized with it"
     )
 
 

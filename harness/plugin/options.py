@@ -145,6 +145,15 @@ def declare_short_names(parser: pytest.Parser, group_name: str, names: tuple[str
         )
 
 
+_DRY = ("collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
+"""Where pytest keeps that it is to run no test: --collect-only, --setup-only, --setup-plan, --fixtures and the like."""
+
+
+def is_dry(config: pytest.Config) -> bool:
+    """Whether the session runs no test, so that nothing is to be measured, written or judged."""
+    return any(getattr(config.option, name, False) for name in _DRY)
+
+
 def as_typed(config: pytest.Config, setting: str) -> str:
     """The option of a setting, in its short form where that is what the user typed: ``"--resume"``."""
     whole = f"--{setting.replace('_', '-')}"

@@ -110,13 +110,18 @@ def namesakes(items: Iterable[pytest.Item]) -> list[str]:
         if point is None:
             continue
         other = first.setdefault(point.name, item)
-        if other is item or (run_of(other) is not None and run_of(item) is not None):
-            continue  # the repeats of a sweep are tests of their own
+        if other is item or (run_of(other) is not None and run_of(item) is not None) or _are_same(other, item):
+            continue  # the repeats of a sweep are tests of their own; another plug-in may run a test several times
         told[
             f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; give one of them a name of its own "
             "with scenario='...'"
         ] = None
     return list(told)
+
+
+def _are_same(one: pytest.Item, other: pytest.Item) -> bool:
+    first, second = one.stash.get(WANTED, None), other.stash.get(WANTED, None)
+    return first is not None and second is not None and first.same == second.same
 
 
 def is_named(name: str, patterns: Sequence[str]) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.naming import nearest
+from harness.names import phase_name
 from harness.plugin.arguments import meant
 from harness.plugin.bodies import as_text
-from harness.names import phase_name
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.run.options import MOST_REPEATS

@@ -23,7 +23,9 @@ def sweep(body, promise, epochs=2, sizes=(512,)):
 def test_a_leak_on_the_host_is_what_was_asked_and_what_its_meter_cannot_tell(project, epochs, beyond):
     """The sentence has the limit as it was asked, and why it is larger."""
     limit_bytes = 64 * KIB + parse_bytes(LEAK_MORE)
-    result = project(sweep(f"hoarding_{limit_bytes + beyond}", 'leaks="64 KiB"', epochs), "--memory-out", "out", "--memory-no-trace")
+    result = project(
+        sweep(f"hoarding_{limit_bytes + beyond}", 'leaks="64 KiB"', epochs), "--memory-out", "out", "--memory-no-trace"
+    )
     found = [line for line in result.outlines if line.startswith("regression")]
 
     result.assert_outcomes(passed=1 - beyond, failed=beyond)

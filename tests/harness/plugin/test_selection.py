@@ -1,0 +1,105 @@
+"""What was not selected refuses nobody, and what runs no test writes nothing."""
+
+import pytest
+
+GOOD = """
+@pytest.mark.memory("bodies:lazy", budgets="4 MiB")
+def test_good():
+    pass
+
+def test_plain():
+    pass
+"""
+BAD = """
+@pytest.mark.memory("bodies:lazy", budget="4 MiB")
+def test_bad():
+    pass
+"""
+TWINS = """
+@pytest.mark.memory("bodies:lazy", scenario="good")
+def test_bad():
+    pass
+"""
+IDLE = """
+@pytest.mark.memory(budgets="4 MiB")
+class TestOf:
+    def test_bad(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("mistake", [BAD, TWINS, IDLE], ids=["argument", "name", "idle"])
+@pytest.mark.parametrize("choice", [["-k", "not bad"], ["--deselect", "test_memory.py::{bad}"], ["test_memory.py::test_good"]])
+def test_a_mistake_in_a_test_that_was_deselected_refuses_nobody(project, mistake, choice):
+    """By name, by id, or because others were named."""
+    bad = "TestOf::test_bad" if mistake is IDLE else "test_bad"
+    result = project(GOOD + mistake, "--memory-out", "out", "--memory-no-trace", *(each.format(bad=bad) for each in choice))
+
+    assert result.ret == pytest.ExitCode.OK
+    assert result.parseoutcomes()["passed"] == (1 if choice[0].startswith("test_") else 2)
+
+
+def test_a_mistake_refuses_whoever_has_selected_it(project):
+    """Beside good tests too."""
+    result = project(GOOD + BAD, "--memory-out", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"])
+
+
+def test_without_tests_that_measure_nobody_hears_of_their_mistakes(project, pytester):
+    """-m "not memory": the usual way to leave them out."""
+    result = project(GOOD + BAD, "-m", "not memory")
+
+    result.assert_outcomes(passed=1, deselected=2)
+    assert result.ret == pytest.ExitCode.OK
+    assert not (pytester.path / "artifacts").exists()
+
+
+def test_a_mistake_in_a_test_that_did_not_fail_last_time_refuses_nobody(project, pytester):
+    """--lf deselects after every other plug-in."""
+    test = GOOD + "def test_failing():\n    raise ValueError\n"
+    project(test, "-p", "cacheprovider", "-k", "failing or plain")
+    result = project(test + BAD, "-p", "cacheprovider", "--lf")
+
+    assert result.parseoutcomes()["failed"] == 1
+    assert "passed" not in result.parseoutcomes()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("calls", [False, True], ids=["marker", "call"])
+def test_a_plug_in_that_runs_each_test_several_times_measures_again(project, rows, calls):
+    """As pytest-repeat's --count 2 does, with a parameter of its own; the first rows are void."""
+    count = """
+import pytest
+
+@pytest.fixture
+def __pytest_repeat_step_number(request):
+    return request.param
+
+def pytest_generate_tests(metafunc):
+    metafunc.fixturenames.append("__pytest_repeat_step_number")
+    metafunc.parametrize("__pytest_repeat_step_number", range(2), indirect=True, ids=["1-2", "2-2"])
+"""
+    test = "def test_good(memory_run):\n    memory_run('bodies:lazy', image_count=4)\n" if calls else GOOD
+    result = project(test, "--memory-out", "out", "--memory-no-trace", "-p", "count", count=count)
+
+    assert result.parseoutcomes() == {"passed": 2 if calls else 4}
+    assert result.ret == pytest.ExitCode.OK
+    assert (len(rows("end")), len(rows("again"))) == (4, 2)
+
+
+@pytest.mark.parametrize("dry", ["--setup-plan", "--setup-only", "--collect-only", "--fixtures"])
+def test_a_session_that_runs_no_test_writes_nothing_and_fails_nothing(project, pytester, dry):
+    """It says what a real one would be refused for."""
+    result = project(
+        GOOD + BAD + "def test_call(memory_run):\n    pass\n", dry, "--memory-out", "out", "--memory-points", "nothing"
+    )
+
+    assert result.ret == pytest.ExitCode.OK
+    assert sorted(path.name for path in pytester.path.iterdir() if not path.name.startswith((".", "__"))) == [
+        "conftest.py",
+        "test_memory.py",
+    ]
+    if dry == "--collect-only":
+        result.stdout.fnmatch_lines(["test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"])
