@@ -10,7 +10,7 @@ from harness.plugin.ending import end_session
 from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
 from harness.plugin.junit import tell_junit
 from harness.plugin.marks import HELP, WANTED, read_tests, told_to
-from harness.plugin.options import as_typed, declare_options, is_dry
+from harness.plugin.options import as_typed, check_folders, declare_options, is_dry
 from harness.plugin.parking import note_parked
 from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
 from harness.plugin.session import SESSION, RunSession, only_distributes
@@ -29,6 +29,15 @@ _NO_DEVICE = 3
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options of a session that measures."""
     declare_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Refuse what would have moved the root of the session, before any of its files is loaded."""
+    try:
+        check_folders([*map(str, args)], early_config.invocation_params.dir)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,14 +16,14 @@ def refuse_deferred(name: str, body: Callable[..., Any], *, what: str = "body") 
 
     What a decorator has made of it is asked, not what it was made of: that may well run it.
     """
-    given: Any = body if inspect.isroutine(body) else getattr(type(body), "__call__", body)  # noqa: B004 - an object that is called
     called = f"the {what} {name!r} is"
-    if inspect.isasyncgenfunction(given):
-        raise UsageError(f"{called} an async generator (async def with yield), and a call runs none of it; {_ADVICE}{_RUN}")
-    if inspect.iscoroutinefunction(given):
-        raise UsageError(f"{called} a coroutine (async def), and a call runs none of it; {_ADVICE}{_RUN}")
-    if inspect.isgeneratorfunction(given):
-        raise UsageError(f"{called} a generator (it has a yield), and a call runs none of it; {_ADVICE}{_LOOP}")
+    for given in (body, getattr(type(body), "__call__", body)):  # noqa: B004 - of an object that is called, its method
+        if inspect.isasyncgenfunction(given):
+            raise UsageError(f"{called} an async generator (async def with yield), and a call runs none of it; {_ADVICE}{_RUN}")
+        if inspect.iscoroutinefunction(given):
+            raise UsageError(f"{called} a coroutine (async def), and a call runs none of it; {_ADVICE}{_RUN}")
+        if inspect.isgeneratorfunction(given):
+            raise UsageError(f"{called} a generator (it has a yield), and a call runs none of it; {_ADVICE}{_LOOP}")
 
 
 def refuse_returned(name: str, returned: object, *, what: str = "body") -> None:

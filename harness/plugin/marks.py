@@ -13,6 +13,7 @@ from harness.judge.naming import nearest
 from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
+from harness.plugin.sweeps import sizes_of
 from harness.records import Point, Scalar
 
 MARK = "memory"
@@ -98,6 +99,8 @@ def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
         except UsageError as error:
             for sentence in str(error).splitlines():
                 mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
+    for item, sentence in _of_one_size(items):
+        mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
     for key, (_, place, below) in found.items():
         if key not in used:
             mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = below
@@ -114,6 +117,23 @@ def measures(item: pytest.Item) -> bool:
 def function_of(item: pytest.Item) -> str:
     """The id of the test's function: that of all its parametrized tests."""
     return item.nodeid.partition("[")[0]
+
+
+def _of_one_size(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests whose slopes have one size to be drawn through, and no other test of their scenario has another one."""
+    marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
+    known: dict[tuple[str, str], set[Any]] = {}
+    for item, wanted in marked:
+        for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:
+            sizes = sizes_of(item, over)
+            known.setdefault((wanted.scenario, over), set()).update({None, wanted.parameters[over]} if sizes is None else sizes)
+    for item, wanted in marked:
+        for section, over in dict.fromkeys((section, rule["over"]) for section, rule in wanted.rules if "over" in rule):
+            sizes = known[wanted.scenario, over]
+            if len(sizes) == 1:
+                found = f"a {section} is over {over}, and the test has a single size of it, {next(iter(sizes))}"
+                advice = f"parametrize it with two or more, as @pytest.mark.parametrize('{over}', [500, 1000, 2000])"
+                yield item, f"{found}, through which no line can be drawn; {advice}"
 
 
 def _idle(item: pytest.Item) -> str:

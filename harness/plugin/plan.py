@@ -12,6 +12,7 @@ import pytest
 from harness.errors import UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
 from harness.plugin.marks import WANTED, Wanted
+from harness.plugin.sweeps import uncollected
 from harness.records import TRACED_REPEAT, Point
 
 Run = tuple[Point, int]
@@ -56,7 +57,12 @@ def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item],
         policy=make_policy(collected),
         traces=_any_traced(selected, asked_for=traces),
         judged=any(WANTED in item.stash for item in selected),
-        left_out=len(whole) + len(_asked_of(collected)) - len(points) - len(asked) + (len(asked) if patterns else 0),
+        left_out=uncollected([item for item in collected if WANTED in item.stash])
+        + len(whole)
+        + len(_asked_of(collected))
+        - len(points)
+        - len(asked)
+        + (len(asked) if patterns else 0),
     )
 
 

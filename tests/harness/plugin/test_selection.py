@@ -103,3 +103,43 @@ def test_a_session_that_runs_no_test_writes_nothing_and_fails_nothing(project, p
     ]
     if dry == "--collect-only":
         result.stdout.fnmatch_lines(["test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"])
+
+
+SIZES = """
+@pytest.mark.memory("bodies:lazy", slopes="1 KiB")
+@pytest.mark.parametrize("image_count", {sizes})
+def test_load(image_count):
+    pass
+"""
+
+
+def test_one_size_named_by_its_id_is_measured_and_its_slope_is_not_judged(project):
+    """As with -k: the user's own choice."""
+    test = SIZES.format(sizes="[256, pytest.param(512, id='half'), 1024]")
+    result = project(test, "--memory-out", "out", "--memory-no-trace", "test_memory.py::test_load[half]")
+
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on *"])
+
+
+def test_a_slope_over_one_size_is_refused_before_anything_is_measured(project, pytester):
+    """No line can be drawn through it."""
+    result = project(SIZES.format(sizes="[256]"), "--memory-out", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: test_memory.py::test_load: a slope is over image_count, and the test has a single size *"])
+    assert not (pytester.path / "measured.txt").exists()
+
+
+def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_write(project, pytester):
+    """pytest would take it for a folder with tests, and look for its root and settings there."""
+    outside = pytester.path.parent / "runs of mine"
+    outside.mkdir()
+    refused = project(GOOD, "--memory-out", str(outside))
+    taken = project(None, f"--memory-out={outside}", "--memory-no-trace")
+
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines([f"ERROR: --memory-out {outside} lies outside of *; write '--memory-out={outside}'"])
+    assert taken.ret == pytest.ExitCode.OK
+    assert (outside / "run.json").exists()
