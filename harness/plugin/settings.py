@@ -209,9 +209,9 @@ def _refuse_near_misses(arguments: Mapping[str, Any], parametrized: Collection[s
         elif name == "body":
             mistakes.append("memory_run takes the body without a name; write memory_run('package.module:function', ...)")
         elif name not in OF_CALLS and name not in parametrized and (word := meant(name, (*OF_CALLS, *OF_TESTS))):
-            where = f"; limits stand in the test's marker: @pytest.mark.memory({word}=...)" if word in OF_TESTS else ""
+            where = f" It stands in the test's marker: @pytest.mark.memory({word}=...)." if word in OF_TESTS else ""
             mistakes.append(
-                f"memory_run has no argument {name!r}; did you mean {word!r}{where}? If the body has a parameter of that name, "
+                f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the body has a parameter of that name, "
                 f"write fixed={{{name!r}: ...}}, or parametrize the test with it"
             )
     if mistakes:

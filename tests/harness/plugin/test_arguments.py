@@ -72,8 +72,8 @@ def test_all_near_misses_of_a_call_are_told_with_the_way_to_pass_such_a_paramete
 
     first, second = str(told.value).splitlines()
     assert first == (
-        "memory_run has no argument 'budget'; did you mean 'budgets'; limits stand in the test's marker: "
-        "@pytest.mark.memory(budgets=...)? If the body has a parameter of that name, write fixed={'budget': ...}, or parametrize "
+        "memory_run has no argument 'budget'; did you mean 'budgets'? It stands in the test's marker: "
+        "@pytest.mark.memory(budgets=...). If the body has a parameter of that name, write fixed={'budget': ...}, or parametrize "
         "the test with it"
     )
     assert second.startswith(

@@ -67,9 +67,11 @@ def repository(page, tmp_path):
         )
 
     assert sorted(files) == [
+        "host_bodies.py",
         "memory_bodies.py",
         "mylab/pipeline.py",
         "pinn_bodies.py",
+        "tests/test_host.py",
         "tests/test_memory.py",
         "tests/test_pinn.py",
     ]
@@ -87,6 +89,21 @@ def test_the_files_of_the_page_give_its_findings(repository, page, tmp_path):
     (sentence,) = [finding["sentence"] for finding in found["findings"]]
     # Without traces nobody can say what was alive.
     assert sentence == re.sub(r"; alive at the peak of .*?MiB\.", ".", " ".join(shown.split()))
+
+
+def test_the_short_form_finds_what_the_host_keeps_and_lets_the_right_ways_pass(repository, tmp_path):
+    """Retracing, weights and views in their tests, the cache of all images at the end; every finding is the host's."""
+    done = repository("tests/test_host.py", "--memory-out", "out", "--memory-no-trace")
+    found = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "3 failed, 7 passed" in done.stdout, done.stdout
+    assert {finding["meter"] for finding in found} == {"host_anon"}, done.stdout
+    kept = {finding["point"] for finding in found if finding["rule"] == "leak"}
+    assert kept == {f"no_epoch_keeps_anything-{habit}-wrong" for habit in ("retraced", "weights", "views")}
+    slopes = [finding["subject"] for finding in found if finding["rule"] == "slope"]
+    assert "no_image_costs_anything / wrong / epoch_0 / host anonymous memory" in slopes
+    assert not [subject for subject in slopes if "/ right /" in subject]
 
 
 def test_a_package_of_our_name_is_measured_from_its_own_folder(repository, tmp_path):
