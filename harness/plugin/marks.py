@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judge.naming import nearest
+from harness.judge.sizes import minimum_sizes
 from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
@@ -99,7 +100,7 @@ def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
         except UsageError as error:
             for sentence in str(error).splitlines():
                 mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
-    for item, sentence in _of_one_size(items):
+    for item, sentence in _of_few_sizes(items):
         mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
     for key, (_, place, below) in found.items():
         if key not in used:
@@ -119,8 +120,8 @@ def function_of(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def _of_one_size(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
-    """Tests whose slopes have one size to be drawn through, and no other test of their scenario has another one."""
+def _of_few_sizes(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests of their scenario."""
     marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
     known: dict[tuple[str, str], set[Any]] = {}
     for item, wanted in marked:
@@ -130,10 +131,11 @@ def _of_one_size(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, st
     for item, wanted in marked:
         for section, over in dict.fromkeys((section, rule["over"]) for section, rule in wanted.rules if "over" in rule):
             sizes = known[wanted.scenario, over]
-            if len(sizes) == 1:
-                found = f"a {section} is over {over}, and the test has a single size of it, {next(iter(sizes))}"
-                advice = f"parametrize it with two or more, as @pytest.mark.parametrize('{over}', [500, 1000, 2000])"
-                yield item, f"{found}, through which no line can be drawn; {advice}"
+            needed = minimum_sizes(over)
+            if None not in sizes and len(sizes) < needed:
+                found = f"the test has {len(sizes)} ({', '.join(map(str, sorted(sizes)))})"
+                advice = f"write @pytest.mark.parametrize('{over}', [500, 1000, 2000]), say"
+                yield item, f"a {section} over {over} needs {needed} different values of it, and {found}; {advice}"
 
 
 def _idle(item: pytest.Item) -> str:

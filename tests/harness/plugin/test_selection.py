@@ -123,12 +123,15 @@ def test_one_size_named_by_its_id_is_measured_and_its_slope_is_not_judged(projec
     result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on *"])
 
 
-def test_a_slope_over_one_size_is_refused_before_anything_is_measured(project, pytester):
-    """No line can be drawn through it."""
-    result = project(SIZES.format(sizes="[256]"), "--memory-out", "out")
+@pytest.mark.parametrize("sizes", ["[256]", "[256, pytest.param(512)]"])
+def test_a_slope_over_too_few_sizes_is_refused_before_anything_is_measured(project, pytester, sizes):
+    """One and two; through them no line can be drawn that could be wrong."""
+    result = project(SIZES.format(sizes=sizes), "--memory-out", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: test_memory.py::test_load: a slope is over image_count, and the test has a single size *"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: test_memory.py::test_load: a slope over image_count needs 3 different values of it, and the test has ? (256*"]
+    )
     assert not (pytester.path / "measured.txt").exists()
 
 
