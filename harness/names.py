@@ -10,6 +10,11 @@ MOST_PHASE_CHARACTERS = 100
 """Of the name of a phase. Chosen: a line of a terminal, with a point before it and amounts after it, can still be read."""
 
 
+def file_stem(name: str) -> str:
+    """What files are called that belong to a point: its name, with a digest of it where a slash would make a folder of it."""
+    return name if "/" not in name else f"{name.replace('/', '_')}-{_digest(name.encode('utf-8', 'surrogatepass'))}"
+
+
 def phase_name(name: object) -> str:
     """The name of a phase as a plain text. Raises UsageError for what is no text, empty, of several lines, or endless."""
     if not isinstance(name, str):
@@ -50,8 +55,11 @@ def shortened(text: str, most_bytes: int = MOST_BYTES) -> str:
     encoded = text.encode("utf-8", "surrogatepass")
     if len(encoded) <= most_bytes:
         return text
+    # A character that is cut in two is left out.
+    return f"{encoded[: most_bytes - _DIGEST_CHARACTERS - 1].decode('utf-8', 'ignore')}-{_digest(encoded)}"
+
+
+def _digest(encoded: bytes) -> str:
     import hashlib  # loads OpenSSL, which no child should have in its memory for nothing
 
-    digest = hashlib.sha256(encoded).hexdigest()[:_DIGEST_CHARACTERS]
-    # A character that is cut in two is left out.
-    return f"{encoded[: most_bytes - _DIGEST_CHARACTERS - 1].decode('utf-8', 'ignore')}-{digest}"
+    return hashlib.sha256(encoded).hexdigest()[:_DIGEST_CHARACTERS]

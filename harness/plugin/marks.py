@@ -194,12 +194,10 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
 def _unknown(name: str, known: set[str]) -> str:
     word = meant(name, sorted(known))
     hint = f"did you mean {word!r}?" if word else nearest(name, sorted(known))
-    if word or name == "body":
-        return f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
-    return (
-        f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}. A parameter of the body is written "
-        f"fixed={{{name!r}: ...}}, or the test is parametrized with it"
-    )
+    told = f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
+    if hint.endswith("?"):
+        return told
+    return f"{told}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is parametrized with it"
 
 
 def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:

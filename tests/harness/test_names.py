@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.names import MOST_BYTES, MOST_PHASE_CHARACTERS, one_line, phase_name, shortened
+from harness.names import MOST_BYTES, MOST_PHASE_CHARACTERS, file_stem, one_line, phase_name, shortened
 from harness.records import Point
 
 
@@ -32,6 +32,15 @@ def test_line_breaks_tabs_and_control_characters_are_written_out():
     assert named("a\\nb") == r"load-a\\nb"
     assert one_line("\ud800") == r"\ud800"
     assert one_line("data/train \u00e4|b") == "data/train \u00e4|b"
+
+
+def test_a_slash_makes_no_folder_and_no_two_points_share_their_files():
+    """The longest of them, with all that is added to it, still is a name that a file can have (255 bytes)."""
+    assert file_stem("load-a_b") == "load-a_b"
+    assert file_stem("load-a/b").startswith("load-a_b-")
+    longest = file_stem(named("/" * 300))
+    assert "/" not in longest
+    assert len(f".{longest}.json.gz.profile.4194304".encode()) <= 255
 
 
 @pytest.mark.parametrize(

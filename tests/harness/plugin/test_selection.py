@@ -1,5 +1,7 @@
 """What was not selected refuses nobody, and what runs no test writes nothing."""
 
+from xml.etree import ElementTree as ET
+
 import pytest
 
 GOOD = """
@@ -146,3 +148,28 @@ def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_writ
     refused.stderr.fnmatch_lines([f"ERROR: --memory-out {outside} lies outside of *; write '--memory-out={outside}'"])
     assert taken.ret == pytest.ExitCode.OK
     assert (outside / "run.json").exists()
+
+
+def test_texts_of_any_kind_break_no_table_and_no_file(project, pytester, run_json):
+    """Line breaks, tabs, pipes, control characters, slashes, and more letters than a file's name may have."""
+    texts = ["a\nb", "a\\nb", "a\tb|c", "a\x1b[31mb\x00", "a/b", "a_b", "x" * 260, "\u4e16" * 200, "\u2028"]
+    test = f"""
+@pytest.mark.memory("bodies:lazy", budgets="1 KiB")
+@pytest.mark.parametrize("text", {texts!r})
+def test_load(text):
+    pass
+"""
+    result = project(test, "--memory-out", "out", "--memory-no-trace", "--junitxml", "junit.xml")
+    table = [line for line in result.outlines if line.startswith("load-")]
+    csv = (pytester.path / "out" / "phases.csv").read_text(encoding="utf-8").split("\n")
+
+    result.assert_outcomes(failed=len(texts))
+    assert len({point["parameters"]["text"] for point in run_json()["planned"]}) == len(texts)
+    assert len(table) == 40  # the most that are shown
+    assert {len(line) for line in table if line.isascii()} == {len(next(line for line in table if line.isascii()))}
+    # A header, a line for each point, repeat, phase and meter, and the end of the last one.
+    assert len(csv) == 2 + len(texts) * 2 * 3 * 3
+    findings = (pytester.path / "out" / "findings.json").read_text(encoding="utf-8")
+    assert "x" * 261 not in findings
+    for name in ("junit.xml", "out/junit.xml"):
+        ET.parse(pytester.path / name)  # noqa: S314 - written just now
