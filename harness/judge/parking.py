@@ -19,4 +19,6 @@ def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
             yield check
         else:
             why = parked[sorted(points)[0]]
-            yield dataclasses.replace(check, finding=None, remeasure=False, sentence=f"parked ({why}): {check.sentence}")
+            yield dataclasses.replace(
+                check, finding=None, remeasure=False, decision="", parked=why, sentence=f"parked ({why}): {check.sentence}"
+            )

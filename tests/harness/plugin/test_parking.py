@@ -24,7 +24,7 @@ def judged(pytester, monkeypatch):
 
 
 @pytest.mark.parametrize("mark", ["", "strict=False, ", "strict=True, "], ids=["plain", "loose", "strict"])
-def test_a_failure_that_is_expected_is_parked_for_both(project, pytester, monkeypatch, rows, mark):
+def test_a_failure_that_is_expected_is_parked_for_both(project, pytester, monkeypatch, capsys, rows, mark):
     """The summary names the points and the reason; a line break in it breaks no row."""
     xfail = f'@pytest.mark.xfail({mark}reason="known,\\nsince May")'
     result = project(RED.format(sizes="256, 512", mark=xfail), "--memory-out", "out", "--memory-no-trace")
@@ -34,6 +34,7 @@ def test_a_failure_that_is_expected_is_parked_for_both(project, pytester, monkey
     result.stdout.fnmatch_lines(["parked: red-image_count=256, xfail: known,\\nsince May"])
     assert [row["points"] for row in rows("parked")] == [["red-image_count=256"], ["red-image_count=512"]]
     assert judged(pytester, monkeypatch) == 0
+    assert "2 findings are parked, of tests that were skipped or expected to fail." in capsys.readouterr().out
 
 
 def test_a_failure_that_does_not_come_is_a_failure_where_it_is_strict(project, pytester):
