@@ -9,8 +9,9 @@ from harness.plugin.device import is_worker
 from harness.plugin.ending import end_session
 from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
 from harness.plugin.junit import tell_junit
-from harness.plugin.marks import HELP, WANTED, read_tests
-from harness.plugin.options import as_typed, declare_options
+from harness.plugin.marks import HELP, WANTED, read_tests, told_to
+from harness.plugin.options import as_typed, check_folders, declare_options, is_dry
+from harness.plugin.parking import note_parked
 from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
 from harness.plugin.session import SESSION, RunSession, only_distributes
 from harness.plugin.summary import summary
@@ -28,6 +29,15 @@ _NO_DEVICE = 3
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options of a session that measures."""
     declare_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Refuse what would have moved the root of the session, before any of its files is loaded."""
+    try:
+        check_folders([*map(str, args)], early_config.invocation_params.dir)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,8 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     """Read markers, and remember all tests before -k and its like choose; leave out what is not wanted, or there already."""
     session = config.stash[SESSION]
-    mistakes = read_tests(items, config.rootpath)
-    session.mistakes = "\n".join(mistakes or namesakes(items))
+    session.mistakes = read_tests(items, config.rootpath)
     session.collected = [*items]
     items[:] = [item for item in items if not is_left_untraced(item)]
     yield
@@ -94,19 +103,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write run.json once everything that was deselected is gone."""
     config, run = session.config, session.config.stash[SESSION]
-    if only_distributes(config):
+    if only_distributes(config) or is_dry(config):
         return
     try:
-        if run.mistakes:
-            raise UsageError(run.mistakes)
+        if mistakes := told_to(run.mistakes, session.items) or namesakes(session.items):
+            raise UsageError("\n".join(mistakes))
         check_patterns(run.patterns, run.collected, as_typed(config, "memory_points"))
         plan = make_plan(session.items, run.collected, traces=run.traces, patterns=run.patterns)
         asked_for = config.getoption("memory_out") is not None or run.resumed is not None
         if plan.is_empty and not asked_for:
             _note_deselected(config, sum(WANTED in item.stash for item in run.collected))
             return  # a test session that measures nothing leaves nothing behind
-        if config.getoption("collectonly"):
-            return
         run.plan(plan)
         if not is_worker(config):
             run.begin()
@@ -142,6 +149,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     yield
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note which tests were skipped, or failed as expected, once pytest itself has said so."""
+    report = yield
+    note_parked(item, report)
+    return report
+
+
 class _Listener:
     """Hears the reports of all tests, those of workers too; the hook itself is not told whose session it is."""
 
@@ -165,7 +180,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
     if run.refused:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         return
-    if not run.is_there or config.getoption("collectonly"):
+    if not run.is_there or is_dry(config):
         return
     try:
         run.finish()
@@ -189,6 +204,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run.deselected:
         tests = "1 test that measures was" if run.deselected == 1 else f"{run.deselected} tests that measure were"
         terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
+    if is_dry(config):
+        _tell_mistakes(terminalreporter, run)
+        return
     if not run.is_there:
         return
     terminalreporter.section("memory")
@@ -198,6 +216,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(line, red=line in alarming)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
+
+
+def _tell_mistakes(reporter: pytest.TerminalReporter, run: RunSession) -> None:
+    """What would refuse the session, were it to run its tests."""
+    mistakes = [*told_to(run.mistakes, run.collected), *namesakes(run.collected)]
+    if mistakes:
+        reporter.section("memory")
+        reporter.line("what a session that runs these tests would be refused for, unless they are deselected:")
+    for mistake in mistakes:
+        reporter.line(mistake, red=True)
 
 
 def _note_deselected(config: pytest.Config, number: int) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.locking import locked
 
+from harness.names import one_line, shortened
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -184,8 +186,9 @@ class Point:
 
     @property
     def name(self) -> str:
-        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``."""
-        return "-".join([self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())])
+        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``; a long one ends in a digest of it."""
+        parts = [self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())]
+        return shortened(one_line("-".join(parts)))
 
 
 @dataclass(frozen=True, slots=True)

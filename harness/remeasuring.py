@@ -135,6 +135,7 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
             device=device,
             isolation=settings.get("isolation", "auto"),
             preload=settings.get("preload", ()),
+            further_paths=[Path(folder) for folder in settings.get("pythonpath", ())],
             root=root,
             workspace=Path(settings.get("workspace", root / "artifacts" / "inputs")),
             code=code,

@@ -1,5 +1,6 @@
-"""An amount as the policy writes it: bytes, or a multiple of whatever the bodies declare by name."""
+"""An amount as the policy writes it: bytes, or a multiple of whatever the bodies declare by name, and bytes on top of it."""
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Collection, Mapping
@@ -19,20 +20,28 @@ _MISSPELT = 0.8  # chosen: "bathces" is 0.86 like "batches"; a name of its own, 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Bytes, or a multiple of what the body declared."""
+    """Bytes, or a multiple of what the body declared; and bytes on top of it."""
 
     text: str
     count: float
     of: str | None = None
     """A declared name, in the singular or the plural; None: ``count`` is bytes."""
+    more_bytes: int = 0
 
     @classmethod
     def parse(cls, text: object) -> "Amount":
-        """``"64 KiB"``, ``"4 batches"`` or ``"1.5 Y_I"``. Raises BytesError for anything else."""
+        """``"64 KiB"``, ``"4 batches"``, ``"1.5 Y_I"`` or ``"4 batches + 1 MiB"``. Raises BytesError for anything else."""
         if isinstance(text, Amount):
             return text
         if not isinstance(text, str):
             raise BytesError(f'{text!r} is not a text; write an amount with its unit, for example "64 KiB" or "4 batches"')
+        first, plus, more = text.partition("+")
+        if plus:
+            return dataclasses.replace(cls._parse_one(first.strip()), text=text, more_bytes=parse_bytes(more.strip()))
+        return cls._parse_one(text)
+
+    @classmethod
+    def _parse_one(cls, text: str) -> "Amount":
         multiple = _MULTIPLE.fullmatch(text)
         if multiple is None or _LIKE_A_UNIT.fullmatch(multiple["what"]):
             return cls(text, parse_bytes(text))
@@ -50,16 +59,16 @@ class Amount:
     def in_bytes(self, declared: Mapping[str, int]) -> float | None:
         """The amount in bytes; None when it is a multiple of something that was not declared."""
         if self.of is None:
-            return self.count
+            return self.count + self.more_bytes
         name = self.name_in(declared)
-        return None if name is None else self.count * declared[name]
+        return None if name is None else self.count * declared[name] + self.more_bytes
 
     def in_words(self, declared: Mapping[str, int]) -> str:
-        """The amount for people, with its bytes where it is a multiple: ``"4 batches (16.0 MiB)"``."""
+        """The amount for people, with its bytes where it is a multiple or a sum: ``"4 batches (16.0 MiB)"``."""
         size = self.in_bytes(declared)
         if size is None:
             return self.text
-        return format_bytes(size) if self.of is None else f"{self.text} ({format_bytes(size)})"
+        return format_bytes(size) if self.of is None and not self.more_bytes else f"{self.text} ({format_bytes(size)})"
 
     def gap(self, declared: Collection[str]) -> str:
         """What to say where it is a multiple of something that was not declared."""

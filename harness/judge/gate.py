@@ -14,6 +14,7 @@ from harness.judge.against import Against, with_tolerances
 from harness.judge.completeness import take_census
 from harness.judge.files import write_text
 from harness.judge.junit import junit_text
+from harness.judge.parking import park
 from harness.judge.policy import Policy
 from harness.judge.rules import RULES
 from harness.judge.rules.coverage import RULE as COVERAGE
@@ -76,7 +77,7 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
         partial=partial,
     )
     table = fits_table(fits)
-    checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
+    checks = (*park(run, [check for rule in RULES for check in rule(evidence)]), *_edited(run, table))
     if grows:
         checks = tuple(map(_with_quantum, checks))
     compared = "" if against is None else against.sentence

@@ -27,7 +27,7 @@ def _bytes_only(text: object) -> int:
     amount = Amount.parse(text)
     if amount.of is not None:
         raise BytesError(f'{amount.text!r} is a multiple; write bytes here, for example "1024 B"')
-    return int(amount.count)
+    return int(amount.count) + amount.more_bytes
 
 
 AmountText = Annotated[Amount, BeforeValidator(Amount.parse)]
@@ -105,6 +105,11 @@ class SlopeRule(_SweepRule):
     """As at_most, what the interval has to exclude; a run too noisy for that is incomplete."""
     only_if_swept: StrictBool = False
     """True: no finding where the sweep planned a single size, as with a scan that cannot be enlarged."""
+    at_most_over_all: BytesText = 0
+    """Added to at_most, divided by the sizes between the smallest and the largest: what a meter's amounts may differ by over
+    all sizes without any reason."""
+    resolve_over_all: BytesText = 0
+    """The same of resolve."""
 
     @model_validator(mode="after")
     def _resolve_above_limit(self) -> "SlopeRule":
@@ -143,6 +148,9 @@ class LeakRule(_Rule):
 
     field: Literal["peak", "end"]
     at_most: AmountText
+    every_time: StrictBool = False
+    """True: it is a leak where every step from phase to phase rises by more, in every repeat, and by more than the emulated
+    device's pages explain; for meters that other things move as well. False: where any step does."""
 
     @model_validator(mode="after")
     def _has_two_phases(self) -> "LeakRule":

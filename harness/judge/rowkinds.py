@@ -73,6 +73,15 @@ class Remeasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A test that pytest was told to skip, or to expect a failure of: what is found about its points fails nobody."""
+
+    test: str
+    points: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     """Which code the child has measured: the file of each package that is neither Python's own nor installed."""
 
@@ -99,6 +108,7 @@ CODE = TypeAdapter(Code)
 DECLARED = TypeAdapter(Declared)
 DONE = TypeAdapter(Done)
 END = TypeAdapter(RunEnd)
+PARKED = TypeAdapter(Parked)
 PHASE = TypeAdapter(PhaseRecord)
 REMEASURE = TypeAdapter(Remeasure)
 TRACED = TypeAdapter(TraceEnd)

@@ -48,6 +48,8 @@ class Rows:
     """Repeats that were announced beyond the plan, by point."""
     tests: set[str] = field(default_factory=set)
     """The tests that have announced a point."""
+    parked: dict[str, str] = field(default_factory=dict)
+    """By point: why nothing that is found about it fails anybody."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -138,7 +140,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
     """A row is of a run that was planned or announced."""
-    if row["kind"] == "point":
+    if row["kind"] in ("point", "parked"):
         return
     point, repeat = row.get("point"), row.get("repeat")
     if not isinstance(point, str) or point not in rows.known:
@@ -172,6 +174,12 @@ def _store_point(rows: Rows, line: bytes) -> None:
 def _store_remeasure(rows: Rows, line: bytes) -> None:
     more = rowkinds.remeasure(line)
     rows.further[more.point] = rows.further.get(more.point, 0) + more.repeats
+
+
+def _store_parked(rows: Rows, line: bytes) -> None:
+    row = rowkinds.PARKED.validate_json(line)  # not strictly: JSON has no tuples
+    rows.parked.update(dict.fromkeys(row.points, row.reason))
+    rows.tests.add(row.test)
 
 
 def _store_begin(rows: Rows, line: bytes) -> None:
@@ -247,6 +255,7 @@ _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {
     "code": _store_code,
     "done": _store_done,
     "end": _store_end,
+    "parked": _store_parked,
     "point": _store_point,
     "remeasure": _store_remeasure,
     "traced": _store_traced,

@@ -11,6 +11,7 @@ from harness.judge.line import Line, fit_line
 from harness.judge.naming import columns_of
 from harness.judge.sizes import NAMED_STEPS, count_in_words, is_size, size_of, size_parameters, unit_of
 from harness.judge.table import Place, Run, amounts_by_place
+from harness.names import one_line
 from harness.records import Point, Scalar
 
 FIELDS = ("peak", "growth", "growth_bound", "retained")
@@ -235,7 +236,7 @@ _FIT_RESULT = {
 def _fit_row(fit: Fit, parameters: Mapping[str, str]) -> dict[str, object]:
     return {
         "scenario": fit.series.scenario,
-        **{parameters[name]: value for name, value in fit.series.constants.items()},
+        **{parameters[name]: one_line(value) if isinstance(value, str) else value for name, value in fit.series.constants.items()},
         "over": fit.series.over,
         "phase": fit.phase,
         "meter": fit.meter,

@@ -13,7 +13,8 @@ from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.naming import columns_of
 from harness.judge.rows import Rows, RunKey, read_rows
 from harness.judge.sealed import broken_seal, odd_times
-from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, TraceEnd
+from harness.names import one_line
+from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, Scalar, TraceEnd
 
 PHASES_FILE = "phases.csv"
 
@@ -91,6 +92,8 @@ class Run:
     """The file that each package of the user's was imported from, by run; a run that was killed early may be absent."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
+    parked: Mapping[str, str]
+    """Why nothing that is found about a point fails anybody, by its name: its test was skipped, or expected to fail."""
     problems: tuple[str, ...]
     """A sentence for everything in the directory that could not be used; not empty means incomplete."""
 
@@ -124,6 +127,7 @@ def load_run(path: Path) -> Run:
         tests=frozenset(rows.tests),
         code=rows.code,
         traces=rows.traces,
+        parked=rows.parked,
         problems=tuple(rows.problems),
     )
 
@@ -208,6 +212,11 @@ def _runs(points: Sequence[Point], rows: Rows) -> Iterator[tuple[Point, int]]:
             yield point, repeat
 
 
+def _in_one_line(value: Scalar) -> Scalar:
+    """A setting as a line of CSV has it: programs that read line by line take a quoted line break for the end of a row."""
+    return one_line(value) if isinstance(value, str) else value
+
+
 def _setting_dtype(values: list[object]) -> str:
     known = [value for value in values if value is not None]
     if known and all(isinstance(value, int) and not isinstance(value, bool) for value in known):
@@ -224,7 +233,7 @@ def _rows_of_run(
     shared: dict[str, Any] = {
         "scenario": point.scenario,
         "point": point.name,
-        **{columns[name]: value for name, value in {**point.fixed, **point.parameters}.items()},
+        **{columns[name]: _in_one_line(value) for name, value in {**point.fixed, **point.parameters}.items()},
         "repeat": repeat,
         "outcome": None if end is None else str(end.outcome),
         "cause": "" if end is None else end.cause,

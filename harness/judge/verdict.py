@@ -91,6 +91,8 @@ class Check:
     """How a quorum decided, where points were measured again; also where the check holds because of it."""
     better: bool = False
     """Holds, and takes less than what it is compared with, beyond tolerance: good news that nobody has to act on."""
+    parked: str = ""
+    """Why it holds although something was found: its tests were skipped, or expected to fail; empty for all others."""
     remeasure: bool = False
     """True for a finding that measuring its points again could settle: one that may be noise."""
 
@@ -135,7 +137,11 @@ class Verdict:
             overruled = len(self.overruled)
             after = f", {overruled} of them after a quorum of repeats overruled single ones" if overruled else ""
             less = f"; {len(self.better)} take less than before, beyond tolerance" if self.better else ""
-            return f"Pass: all {len(self.checks)} checks hold{after}{less}."
+            known = sum(bool(check.parked) for check in self.checks)
+            parked = (
+                f"; {known} {'finding is' if known == 1 else 'findings are'} parked, of tests that were skipped or expected to fail"
+            )
+            return f"Pass: all {len(self.checks) - known} checks hold{after}{less}{parked if known else ''}."
         first, others = findings[0], len(findings) - 1
         more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"

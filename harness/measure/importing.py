@@ -4,6 +4,7 @@ Two codes of the same name would otherwise be mistaken for each other in silence
 ``ptycho`` of its own, and a revision under test has to be measured instead of what is installed.
 """
 
+import difflib
 import importlib
 import site
 import sys
@@ -19,6 +20,8 @@ from harness.errors import CodeUnavailable, HarnessError, UsageError
 
 _OURS = Path("harness", "measure", "worker.py")
 """What every folder has in which a copy of this harness lies: a checkout, or site-packages."""
+_MOST_FOLDERS = 200
+"""Chosen: of a root with more folders than that, the first ones are looked into."""
 
 
 def arrange_imports(
@@ -97,9 +100,11 @@ def load(name: str) -> Callable[..., Any]:
         raise CodeUnavailable(f"{name!r} cannot be loaded: {_why(module_name, error)}") from error
     found = getattr(module, function_name, None)
     if found is None:
-        raise UsageError(f"{name!r} cannot be loaded: {module_name} ({_origin(module)}) has no {function_name!r}")
+        near = difflib.get_close_matches(function_name, [each for each in vars(module) if callable(vars(module)[each])], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{name!r} cannot be loaded: {module_name} ({_origin(module)}) has no {function_name!r}{hint}")
     if not callable(found):
-        raise UsageError(f"{name!r} is not a function")
+        raise UsageError(f"{name!r} is no function, but of the type {type(found).__name__}; name one")
     loaded: Callable[..., Any] = found
     return loaded
 
@@ -120,11 +125,29 @@ def _why(module_name: str, error: BaseException) -> str:
     if missing is not None and str(error) != f"No module named {missing!r}":
         return f"{error}{at}"  # the gatekeeper's sentence, or somebody's own
     if missing is not None and (module_name == missing or module_name.startswith(f"{missing}.")):
-        return f"no module {missing!r} in {_searched(sys.path)}, and none is installed"
+        return f"no module {missing!r} in {_searched(sys.path)}, and none is installed{_lies_elsewhere(missing)}"
     if missing is not None:
-        return f"no module {missing!r} in {_searched(sys.path)}, and none is installed{at}"
+        return f"no module {missing!r} in {_searched(sys.path)}, and none is installed{at}{_lies_elsewhere(missing)}"
     said = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {said}{at}" if said else f"{type(error).__name__}{at}"
+
+
+def _lies_elsewhere(module_name: str) -> str:
+    """What to write where a folder of the root has the module that was not found: ``src`` in most layouts."""
+    parts = module_name.split(".")
+    for folder in sorted(_folders_to_look_in(Path.cwd()), key=lambda folder: (folder.name != "src", folder.name)):
+        place = folder.joinpath(*parts)
+        if place.with_suffix(".py").is_file() or (place.is_dir() and any(place.glob("*.py"))):
+            return f"; {folder.name} has one: write path={folder.name!r}, or add it to pytest's setting pythonpath"
+    return ""
+
+
+def _folders_to_look_in(root: Path) -> list[Path]:
+    try:
+        found = [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_"))]
+    except OSError:
+        return []
+    return found[:_MOST_FOLDERS]
 
 
 def _place_of(error: BaseException) -> str:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
 from harness.measure.meters.base import Meter
+from harness.names import phase_name
 from harness.records import PhaseRecord, to_json
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -26,9 +27,15 @@ class Memory:
         self._seen: list[str] = []
         self._open_phase: str | None = None
 
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Measure the block as the phase ``name``.
+
+        Raises UsageError for a name that is no text or cannot be shown; inside another phase; and when the name was used.
+        """
+        return self._phase(phase_name(name))
+
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measure the block as the phase ``name``. Raises UsageError inside another phase, or when the name was used."""
+    def _phase(self, name: str) -> Iterator[None]:
         if self._open_phase is not None:
             raise UsageError(f"phase {name!r} was entered inside phase {self._open_phase!r}; phases follow one another")
         if name in self._seen:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, MeterUnavailable, UsageError
+from harness.measure.deferred import refuse_deferred, refuse_returned
 from harness.measure.endings import name_exception
 from harness.measure.importing import arrange_imports, load, origins
 from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
@@ -150,7 +151,9 @@ def _prepare(job: Job) -> int:
         raise UsageError("the job has neither a body nor a preparation")
     try:
         _arrange(job)
-        load(job.prepare)(Path(job.workspace), job.parameters)
+        prepare = load(job.prepare)
+        refuse_deferred(job.prepare, prepare, what="preparation")
+        refuse_returned(job.prepare, prepare(Path(job.workspace), job.parameters), what="preparation")
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
         ending = name_exception(error)
         sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
@@ -175,6 +178,7 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
     _import_ours(job)
     _arrange(job)
     body = load(job.body)
+    refuse_deferred(job.body, body)
     told = _tell_code(job, {}, emit)
     try:
         _run_body(job, body, emit)
@@ -208,7 +212,7 @@ def _run_body(job: Job, body: Callable[..., Any], emit: Callable[[Mapping[str, A
             # As the last meter it begins last and ends first: its marks enclose the body alone.
             meters, emit = [*meters, tracer], tracer.hear
         memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
-        body(memory, job.parameters)
+        refuse_returned(str(job.body), body(memory, job.parameters))
 
 
 def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:

@@ -76,6 +76,7 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
     told = [check for check in judgement.verdict.findings if _was_told(check, session)]
     findings = [check for check in judgement.verdict.findings if check not in told]
     lines = [*_table(run), *(f"overruled: {check.sentence}" for check in judgement.verdict.overruled)]
+    lines += [f"parked: {name}, {why}" for name, why in run.parked.items()]
     if told:
         lines.append(
             f"{len(told)} more {'finding is' if len(told) == 1 else 'findings are'} told by the tests that failed with them"

@@ -9,6 +9,7 @@ from harness.errors import HarnessError, RunDirectoryError
 from harness.plugin import running
 from harness.plugin.marks import WANTED, make_point
 from harness.plugin.measuring import Measured, NotChosen, measure_point
+from harness.plugin.options import is_dry
 from harness.plugin.result import MemoryRun
 from harness.plugin.session import SESSION
 from harness.plugin.settings import read_call
@@ -22,6 +23,8 @@ FINDING_PROPERTY = "memory_finding"
 POINT_PROPERTY = "memory_point"
 """Names of what a test's report carries of its findings: junit.xml has them as properties of the test."""
 
+MEASURED = pytest.StashKey[list[str]]()
+"""Names of the points that a test has measured, or wanted to."""
 _RESULT = pytest.StashKey[MemoryRun]()
 
 
@@ -33,16 +36,19 @@ class MemoryRunFixture(Protocol):
 
 
 @pytest.fixture(scope="session")
-def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner]:
-    """The runner of this session's run directory."""
+def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner | None]:
+    """The runner of this session's run directory; None where no test runs (--setup-only)."""
+    if is_dry(pytestconfig):
+        yield None
+        return
     with running.open_runner(pytestconfig.stash[SESSION]) as runner:
         yield runner
 
 
 @pytest.fixture(scope="session")
-def memory_turns(memory_runner: Runner, pytestconfig: pytest.Config) -> Turns:
-    """What measures a run: the runner, in turns with one of the code that it is compared with, where there is one."""
-    return running.turns_of(pytestconfig.stash[SESSION], memory_runner)
+def memory_turns(memory_runner: Runner | None, pytestconfig: pytest.Config) -> Turns | None:
+    """What measures a run: the runner, in turns with one of the code that it is compared with; None where no test runs."""
+    return None if memory_runner is None else running.turns_of(pytestconfig.stash[SESSION], memory_runner)
 
 
 @pytest.fixture
@@ -90,7 +96,7 @@ def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRun
 
 def measure_marked(item: pytest.Item) -> None:
     """Measure the body that the test's marker names, if one does; the test fails where it breaks a limit."""
-    item.config.stash[SESSION].executions[item.nodeid] += 1
+    item.config.stash[SESSION].executions[item.stash[WANTED].same] += 1
     if item.stash[WANTED].point is not None:
         item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
 
@@ -121,7 +127,8 @@ def _measured(item: pytest.Item, turns: Turns, call: tuple[str | None, Mapping[s
         body, arguments = call
         settings, parameters = read_call(settings, parameters, body, arguments, item.config.rootpath)
     point = make_point(wanted.scenario, settings, parameters)
-    return measure_point(session, turns, point, repeats=settings.repeats, test=item.nodeid, planned=call is None)
+    item.stash.setdefault(MEASURED, []).append(point.name)
+    return measure_point(session, turns, point, repeats=settings.repeats, wanted=wanted, planned=call is None)
 
 
 def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:

@@ -11,6 +11,7 @@ from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
 from harness.judge.remeasure import Offender, offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
+from harness.names import shortened
 from harness.plugin.limits import DEFAULT_METER, REMEASURE
 from harness.records import Point
 from harness.units import format_bytes
@@ -39,6 +40,7 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
         phases=run.phases[run.phases["point"] == point.name],
         ends=run.ends[run.ends["point"] == point.name],
         problems=(),
+        parked={},  # the test itself has to fail, so that pytest can say that this was expected
     )
     policy = policy_of(run)
     findings = judge(alone, policy, NO_BASELINES, partial=True).verdict.findings
@@ -58,6 +60,8 @@ def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
     return run, judgement
 
 
+MOST_NAME_BYTES = 80
+"""Of a point in the table. Chosen: with the amounts beside it, a wide terminal."""
 POINT_COLUMNS = ("point", "phase", "meter", "growth", "spread", "start", "peak", "end")
 
 
@@ -69,4 +73,9 @@ def point_rows(run: Run) -> Iterator[tuple[str, ...]]:
     for (point, phase, meter), own in readable.groupby(["point", "phase", "meter"], sort=False):
         spread = int(own["growth_bytes"].max() - own["growth_bytes"].min())
         least = [int(own[f"{field}_bytes"].min()) for field in ("growth", "start", "peak", "end")]
-        yield (str(point), str(phase), str(meter), *(format_bytes(amount) for amount in (least[0], spread, *least[1:])))
+        yield (
+            shortened(str(point), MOST_NAME_BYTES),
+            str(phase),
+            str(meter),
+            *(format_bytes(amount) for amount in (least[0], spread, *least[1:])),
+        )

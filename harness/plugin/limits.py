@@ -1,11 +1,13 @@
 """Arguments of ``@pytest.mark.memory`` that promise something: short forms to rules of a policy, each one checked."""
 
-import re
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from harness.errors import PolicyError, UsageError
+from harness.plugin.hostlimits import host_rule
+from harness.plugin.phasenames import repeated
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -21,7 +23,9 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 SCHEMA_VERSION = 1
 """Of the policy that is made of them (harness.judge.policy)."""
 DEFAULT_METER = "device_in_use"
-"""What a rule is about that names no meter: the exact one, of what a loader puts on the device."""
+"""What a rule is about that names no meter: the exact one, of what a loader puts on the device. Most are about the host too."""
+METERS = ("device_in_use", "host_anon", "host_rss", "host_mapped", "nvml_process", "nvml_device_used", "nvml_accounting_peak")
+"""What the meters of a measured run read (those of harness.run.runner.METERS); a misspelt one would be told only by the judge."""
 FURTHER_REPEATS = 3
 """How often an offender is measured again. Chosen: with the two planned that makes five, of which three decide."""
 REMEASURE: Mapping[str, Any] = MappingProxyType(
@@ -45,11 +49,29 @@ def read_rules(argument: str, value: object, *, because: str, phases: Sequence[s
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if not entries:
         raise UsageError(f"{argument} is an empty list; leave it out where nothing is promised")
-    return [_read_rule(argument, section, entry, because=because, phases=phases, over=over) for entry in entries]
+    return [
+        rule
+        for entry in by_meters(entries)
+        for rule in _read_rules(argument, section, _keys(argument, section, entry), because=because, phases=phases, over=over)
+    ]
 
 
-def _read_rule(argument: str, section: str, entry: object, *, because: str, phases: Sequence[str], over: str) -> dict[str, Any]:
-    rule = _keys(argument, section, entry)
+def _read_rules(
+    argument: str, section: str, rule: dict[str, Any], *, because: str, phases: Sequence[str], over: str
+) -> list[dict[str, Any]]:
+    """The rule, and that of the host beside it where none of the meters is named."""
+    names_meters = "meters" in rule
+    _complete(argument, section, rule, because=because, phases=phases, over=over)
+    _check(argument, section, rule, phases)
+    host = None if names_meters else host_rule(section, rule)
+    if host is None:
+        return [rule]
+    _check(argument, section, host, phases)
+    return [rule, host]
+
+
+def _complete(argument: str, section: str, rule: dict[str, Any], *, because: str, phases: Sequence[str], over: str) -> None:
+    """Give a rule what it does not say itself."""
     if "scenarios" in rule:
         raise UsageError(f"{argument} names scenarios; a marker's limits are about its own tests: leave it out")
     for name in ("meters", "phases"):
@@ -67,8 +89,6 @@ def _read_rule(argument: str, section: str, entry: object, *, because: str, phas
         rule["phases"] = _repeated(argument, phases)
     own = str(rule.get("because") or "").strip()
     rule["because"] = f"{because}: {own}" if own else because
-    _check(argument, section, rule, phases)
-    return rule
 
 
 def _keys(argument: str, section: str, entry: object) -> dict[str, Any]:
@@ -82,18 +102,23 @@ def _keys(argument: str, section: str, entry: object) -> dict[str, Any]:
 
 
 def _repeated(argument: str, phases: Sequence[str]) -> list[str]:
-    """Phases that do the same one after the other, by their names: ``epoch_0``, ``epoch_1``."""
-    families: dict[str, list[str]] = {}
-    for phase in phases:
-        if numbered := re.fullmatch(r"(.*?)\d+", phase):
-            families.setdefault(numbered[1], []).append(phase)
-    found = [family for family in families.values() if len(family) > 1]
-    if len(found) != 1:
+    found = repeated(phases)
+    if not found:
         raise UsageError(
             f"{argument} compares phases that do the same one after the other; say which, as "
             f"{argument}={{'at_most': '64 KiB', 'phases': ['epoch_0', 'epoch_1']}}"
         )
-    return found[0]
+    return found
+
+
+def by_meters(entries: Sequence[object]) -> Iterator[object]:
+    """The entries, one for each meter where limits are given by their names: ``{"device_in_use": "64 KiB"}``."""
+    for entry in entries:
+        if isinstance(entry, Mapping) and entry and not set(entry) - set(METERS):
+            for meter, limit in entry.items():
+                yield {**(limit if isinstance(limit, Mapping) else {"at_most": limit}), "meters": [meter]}
+        else:
+            yield entry
 
 
 def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
@@ -105,7 +130,13 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
     except PolicyError as error:
         # Which tests a rule is about is no key of a marker's.
         said = str(error).replace(f": [[{section}]] number 1", "").replace("because, scenarios, where", "because, where")
+        meant = next((match for key in rule for match in difflib.get_close_matches(key, METERS, n=1) if key not in METERS), None)
+        if meant is not None and "unknown key" in said:
+            said = f"{said.partition(';')[0]}; did you mean the meter {meant!r}?"
         raise UsageError(said) from error
+    unknown = [meter for meter in rule["meters"] if meter not in METERS]
+    if unknown:
+        raise UsageError(f"{argument} names the meter {unknown[0]!r}, which there is not; {nearest(unknown[0], METERS)}")
     strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
     if strangers:
         raise UsageError(

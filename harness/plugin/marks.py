@@ -1,6 +1,7 @@
 """``@pytest.mark.memory`` on a test, its class and its module: one set of settings, and every promise of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 
 from harness.errors import UsageError
 from harness.judge.naming import nearest
+from harness.judge.sizes import minimum_sizes
+from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
+from harness.plugin.sweeps import sizes_of
 from harness.records import Point, Scalar
 
 MARK = "memory"
@@ -28,6 +32,8 @@ class Wanted:
 
     test: str
     """Its id."""
+    same: str
+    """What it shares with the other executions of the same test, where a plug-in runs each test several times."""
     settings: Settings
     scenario: str
     parameters: Mapping[str, Scalar]
@@ -64,17 +70,28 @@ def make_point(scenario: str, settings: Settings, parameters: Mapping[str, Scala
     )
 
 
-def read_tests(items: Iterable[pytest.Item], root: Path) -> list[str]:
+Mistakes = Mapping[str, Sequence[pytest.Item]]
+"""A sentence for each mistake, with the tests that it is about: it refuses nobody who has deselected all of them."""
+
+
+def told_to(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
+    """The mistakes of tests that are still there once others were deselected."""
+    there = set(selected)
+    return [sentence for sentence, items in mistakes.items() if not there.isdisjoint(items)]
+
+
+def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
     """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of many tests is told once."""
-    mistakes: dict[str, None] = {}
+    mistakes: dict[str, list[pytest.Item]] = {}
     used: set[int] = set()
-    found: dict[int, tuple[pytest.Mark, str]] = {}
+    found: dict[int, tuple[pytest.Mark, str, list[pytest.Item]]] = {}
     for item in items:
         marks = list(item.iter_markers_with_node(MARK))
-        found.update({id(mark): (mark, node.nodeid or item.nodeid) for node, mark in marks})
+        for node, mark in marks:
+            found.setdefault(id(mark), (mark, node.nodeid or item.nodeid, []))[2].append(item)
         if not measures(item):
             if any(node is item for node, _ in marks):
-                mistakes[_idle(item)] = None
+                mistakes.setdefault(_idle(item), []).append(item)
                 used.update(id(mark) for _, mark in marks)
             continue
         used.update(id(mark) for _, mark in marks)
@@ -82,11 +99,13 @@ def read_tests(items: Iterable[pytest.Item], root: Path) -> list[str]:
             item.stash[WANTED] = _read(item, [mark for _, mark in marks], root)
         except UsageError as error:
             for sentence in str(error).splitlines():
-                mistakes[f"{function_of(item)}: {sentence}"] = None
-    for key, (_, place) in found.items():
+                mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
+    for item, sentence in _of_few_sizes(items):
+        mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
+    for key, (_, place, below) in found.items():
         if key not in used:
-            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = None
-    return list(mistakes)
+            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = below
+    return mistakes
 
 
 def measures(item: pytest.Item) -> bool:
@@ -99,6 +118,24 @@ def measures(item: pytest.Item) -> bool:
 def function_of(item: pytest.Item) -> str:
     """The id of the test's function: that of all its parametrized tests."""
     return item.nodeid.partition("[")[0]
+
+
+def _of_few_sizes(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests of their scenario."""
+    marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
+    known: dict[tuple[str, str], set[Any]] = {}
+    for item, wanted in marked:
+        for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:
+            sizes = sizes_of(item, over)
+            known.setdefault((wanted.scenario, over), set()).update({None, wanted.parameters[over]} if sizes is None else sizes)
+    for item, wanted in marked:
+        for section, over in dict.fromkeys((section, rule["over"]) for section, rule in wanted.rules if "over" in rule):
+            sizes = known[wanted.scenario, over]
+            needed = minimum_sizes(over)
+            if None not in sizes and len(sizes) < needed:
+                found = f"the test has {len(sizes)} ({', '.join(map(str, sorted(sizes)))})"
+                advice = f"write @pytest.mark.parametrize('{over}', [500, 1000, 2000]), say"
+                yield item, f"a {section} over {over} needs {needed} different values of it, and {found}; {advice}"
 
 
 def _idle(item: pytest.Item) -> str:
@@ -127,6 +164,7 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
         _check_over(rules, parameters)
     return Wanted(
         test=item.nodeid,
+        same=f"{function_of(item)} {json.dumps(parameters, sort_keys=True)}",
         settings=settings,
         scenario=settings.scenario or _scenario(item),
         parameters=parameters,
@@ -142,17 +180,24 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
     for mark in marks:
         if len(mark.args) > 1:
             raise UsageError(f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the body alone has none")
-        strangers = [name for name in mark.kwargs if name not in known]
-        if strangers:
-            raise UsageError(
-                f"@pytest.mark.{MARK} has the unknown argument {strangers[0]!r}; {nearest(strangers[0], sorted(known))}"
-            )
+        unknown = [name for name in mark.kwargs if name not in known]
+        if unknown:
+            raise UsageError("\n".join(_unknown(name, known) for name in unknown))
         if mark.args:
             found.setdefault("body", mark.args[0])
         for name in SETTINGS:
             if name in mark.kwargs:
                 found.setdefault(name, mark.kwargs[name])
     return found
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    word = meant(name, sorted(known))
+    hint = f"did you mean {word!r}?" if word else nearest(name, sorted(known))
+    told = f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
+    if hint.endswith("?"):
+        return told
+    return f"{told}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is parametrized with it"
 
 
 def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
+from harness.plugin.marks import Wanted
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import MeasuredBefore, RunSession
@@ -28,7 +29,9 @@ class Measured:
     findings: tuple[str, ...]
 
 
-def measure_point(session: RunSession, turns: Turns, point: Point, *, repeats: int | None, test: str, planned: bool) -> Measured:
+def measure_point(
+    session: RunSession, turns: Turns, point: Point, *, repeats: int | None, wanted: Wanted, planned: bool
+) -> Measured:
     """Measure all repeats of a point, and its trace; judge it alone; measure it again where that could settle a finding.
 
     ``repeats`` is what the test says itself; an option goes before it. What a resumed run has already is not measured again.
@@ -37,25 +40,25 @@ def measure_point(session: RunSession, turns: Turns, point: Point, *, repeats: i
     """
     from harness.plugin.judging import judge_point  # pandas is loaded where something was measured, nowhere else
 
-    before = session.measured.get(point.name)
-    if before is not None and (before.test != test or before.execution == session.executions[test]):
-        raise UsageError(_twice(point, before.test, test))
+    before, execution = session.measured.get(point.name), session.executions[wanted.same]
+    if before is not None and (before.test != wanted.same or before.execution == execution):
+        raise UsageError(_twice(point, before.nodeid, wanted.test))
     if not is_named(point.name, session.patterns):
         raise NotChosen
     from_byte = (session.directory / ROWS_FILE).stat().st_size if before is None and session.resumed is None else 0
     count = session.repeats_of(repeats)
-    if before is None and (not planned or count != session.repeats):
+    if (before is None or before.nodeid != wanted.test) and (not planned or count != session.repeats):
         for directory in session.directories:
-            announce_point(directory, point, test=test, repeats=count)
+            announce_point(directory, point, test=wanted.test, repeats=count)
     owed = before.repeats if before is not None else count + session.further_of(point)
-    session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed)
+    session.measured[point.name] = MeasuredBefore(wanted.same, wanted.test, execution, owed)
     for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
         turns.measure(point, repeat, again="its test was run again" if before is not None else "")
     findings, offender = judge_point(session.directory, point)
     if offender is not None:
         for directory in session.directories:
             write_row(directory, offender.row())
-        session.measured[point.name] = MeasuredBefore(test, session.executions[test], owed + offender.repeats)
+        session.measured[point.name] = MeasuredBefore(wanted.same, wanted.test, execution, owed + offender.repeats)
         for repeat in range(owed, owed + offender.repeats):
             turns.measure(point, repeat)
         findings, _ = judge_point(session.directory, point)

@@ -4,7 +4,9 @@ The plug-in is active in every session of whoever has it installed, so that all 
 other plug-ins have a ``--device`` or ``--repeats`` of their own.
 """
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,36 @@ def declare_short_names(parser: pytest.Parser, group_name: str, names: tuple[str
             default=None,
             **{**_OPTIONS[name], "help": f"the same as {_PREFIX}{name}"},
         )
+
+
+_FOLDERS = ("out", "resume")
+
+
+def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
+    """Raises UsageError for a folder of ours that pytest takes for one with tests.
+
+    It looks for its root and its settings before it knows our options. Then the value after a space is just another path, and
+    an existing folder outside of the project moves both.
+    """
+    for option, value in pairwise(args):
+        name = option.removeprefix("--").removeprefix("memory-")
+        if name not in _FOLDERS or option not in (f"--{name}", f"{_PREFIX}{name}") or value.startswith("-"):
+            continue
+        folder = (invocation_dir / value).resolve()
+        if folder.is_dir() and not folder.is_relative_to(invocation_dir.resolve()):
+            raise UsageError(
+                f"{option} {value} lies outside of {invocation_dir}, and after a space pytest takes it for a folder with tests, "
+                f"so that its root and its settings are no longer yours; write {shlex.quote(f'{option}={value}')}"
+            )
+
+
+_DRY = ("collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
+"""Where pytest keeps that it is to run no test: --collect-only, --setup-only, --setup-plan, --fixtures and the like."""
+
+
+def is_dry(config: pytest.Config) -> bool:
+    """Whether the session runs no test, so that nothing is to be measured, written or judged."""
+    return any(getattr(config.option, name, False) for name in _DRY)
 
 
 def as_typed(config: pytest.Config, setting: str) -> str:

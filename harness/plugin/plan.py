@@ -12,6 +12,7 @@ import pytest
 from harness.errors import UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
 from harness.plugin.marks import WANTED, Wanted
+from harness.plugin.sweeps import uncollected
 from harness.records import TRACED_REPEAT, Point
 
 Run = tuple[Point, int]
@@ -56,7 +57,12 @@ def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item],
         policy=make_policy(collected),
         traces=_any_traced(selected, asked_for=traces),
         judged=any(WANTED in item.stash for item in selected),
-        left_out=len(whole) + len(_asked_of(collected)) - len(points) - len(asked) + (len(asked) if patterns else 0),
+        left_out=uncollected([item for item in collected if WANTED in item.stash])
+        + len(whole)
+        + len(_asked_of(collected))
+        - len(points)
+        - len(asked)
+        + (len(asked) if patterns else 0),
     )
 
 
@@ -110,13 +116,18 @@ def namesakes(items: Iterable[pytest.Item]) -> list[str]:
         if point is None:
             continue
         other = first.setdefault(point.name, item)
-        if other is item or (run_of(other) is not None and run_of(item) is not None):
-            continue  # the repeats of a sweep are tests of their own
+        if other is item or (run_of(other) is not None and run_of(item) is not None) or _are_same(other, item):
+            continue  # the repeats of a sweep are tests of their own; another plug-in may run a test several times
         told[
             f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; give one of them a name of its own "
             "with scenario='...'"
         ] = None
     return list(told)
+
+
+def _are_same(one: pytest.Item, other: pytest.Item) -> bool:
+    first, second = one.stash.get(WANTED, None), other.stash.get(WANTED, None)
+    return first is not None and second is not None and first.same == second.same
 
 
 def is_named(name: str, patterns: Sequence[str]) -> bool:

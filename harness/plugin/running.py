@@ -19,6 +19,7 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
         device=session.device(),
         isolation=config.getoption("memory_isolation"),
         preload=config.getini("memory_preload"),
+        further_paths=config.getini("pythonpath"),
         root=config.rootpath,
         workspace=config.rootpath / "artifacts" / "inputs",
         code=Code() if session.sides is None else session.sides.now.code,

@@ -20,7 +20,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
-from harness.plugin.options import DEFAULTS, as_typed, settle_options
+from harness.plugin.options import DEFAULTS, as_typed, is_dry, settle_options
 from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
 from harness.run.devices import Device
@@ -47,6 +47,8 @@ class MeasuredBefore:
     """A point that a test has measured in this process."""
 
     test: str
+    """What tells the test from others (``Wanted.same``)."""
+    nodeid: str
     execution: int
     """The how manieth execution of the test it was: other plug-ins run tests again."""
     repeats: int
@@ -68,8 +70,8 @@ class RunSession:
     """As ``resumed``, of the run of the earlier code."""
     collected: Sequence[pytest.Item] = ()
     """All tests, before -k and its like choose from them."""
-    mistakes: str = ""
-    """Why what was collected cannot be measured."""
+    mistakes: Mapping[str, Sequence[pytest.Item]] = field(default_factory=dict)
+    """Why what was collected cannot be measured: sentences, each with the tests that it is about."""
     measured: dict[str, MeasuredBefore] = field(default_factory=dict)
     """By name of the point: what tests have measured in this process by a marker or by ``memory_run``."""
     executions: Counter[str] = field(default_factory=Counter)
@@ -106,6 +108,12 @@ class RunSession:
         settle_options(config, resume)
         check_one_pool(config)
         session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
+        if is_dry(config):
+            if resume is not None:
+                from harness.resuming import read_resumption
+
+                session.resumed = read_resumption(resume)  # so that what is listed is what would be measured
+            return session
         if asked is not None:
             claim_run_directory(asked)
         if resume is not None:
@@ -113,7 +121,7 @@ class RunSession:
         elif can_be_checked(config):
             session.device()
         session.sides = settle_sides(config, resume)
-        if asked is not None and not config.getoption("collectonly"):
+        if asked is not None:
             make_run_directory(asked)
         return session
 
@@ -254,6 +262,7 @@ class RunSession:
                 "growth": config.getoption("memory_growth"),
                 "isolation": config.getoption("memory_isolation"),
                 "preload": list(config.getini("memory_preload")),
+                "pythonpath": [str(folder) for folder in config.getini("pythonpath")],
                 "traces": traces,
                 "judged_by_pytest": plan.judged,
                 "left_out": plan.left_out,
@@ -288,15 +297,13 @@ class RunSession:
         from harness.resuming import check_same_here, read_resumption, set_damage_aside
 
         check_same_here(resume, self.device(), self.config.rootpath)
-        if not self.config.getoption("collectonly"):
-            self.held.enter_context(hold_run_directory(resume))
-            set_damage_aside(resume)
+        self.held.enter_context(hold_run_directory(resume))
+        set_damage_aside(resume)
         self.resumed = read_resumption(resume)
         self.repeats_given = self.resumed.repeats_given
         if (then := resume / THEN_FOLDER).exists():
             check_same_here(then, self.device(), self.config.rootpath)
-            if not self.config.getoption("collectonly"):
-                set_damage_aside(then)
+            set_damage_aside(then)
             self.resumed_then = read_resumption(then)
 
     @property

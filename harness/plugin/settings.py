@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,9 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.naming import nearest
+from harness.names import phase_name
+from harness.plugin.arguments import meant
+from harness.plugin.bodies import as_text
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.run.options import MOST_REPEATS
@@ -51,7 +54,7 @@ def read_settings(arguments: Mapping[str, Any], root: Path) -> Settings:
     read: dict[str, Any] = {}
     for name, value in arguments.items():
         try:
-            read[name] = _READERS[name](value)
+            read[name] = _READERS[name](as_text(value, root, arguments.get("path")) if name in _FUNCTIONS else value)
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from error
     settings = Settings(**{name: value for name, value in read.items() if value is not None})
@@ -117,11 +120,12 @@ def _folder(value: object) -> str | None:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) and name for name in value):
+    if isinstance(value, str) or not isinstance(value, Sequence):
         raise UsageError(f"{value!r} is not a list of phases; write their names in order, as ['load', 'epoch']")
-    if len(set(value)) < len(value):
+    names = tuple(map(phase_name, value))
+    if len(set(names)) < len(names):
         raise UsageError(f"{value!r} names a phase twice; each is entered once")
-    return tuple(value)
+    return names
 
 
 def _budget(value: object) -> int | None:
@@ -182,10 +186,36 @@ _READERS: Mapping[str, Callable[[object], Any]] = MappingProxyType(
         "over": _text,
     }
 )
+_FUNCTIONS = frozenset({"body", "prepare"})
 SETTINGS = tuple(_READERS)
 """Names of all arguments that are settings."""
 OF_CALLS = tuple(name for name in SETTINGS if name not in ("scenario", "over", "body"))
 """Of those, what a call of ``memory_run`` takes as keywords; all others are parameters of the point."""
+
+
+OF_TESTS = ("scenario", "over", "budgets", "slopes", "leaks", "growth_class", "arithmetic")
+"""Arguments of the marker alone: they are about all points of a test."""
+
+
+def _refuse_near_misses(arguments: Mapping[str, Any], parametrized: Collection[str]) -> None:
+    """Raises UsageError, a sentence for each, for keywords that are no parameters, though nothing else takes them."""
+    mistakes = []
+    for name in arguments:
+        if name in OF_TESTS:
+            mistakes.append(
+                f"memory_run does not take {name!r}, which is about all points of a test; write @pytest.mark.memory({name}=...), "
+                "and tell calls apart by their parameters"
+            )
+        elif name == "body":
+            mistakes.append("memory_run takes the body without a name; write memory_run('package.module:function', ...)")
+        elif name not in OF_CALLS and name not in parametrized and (word := meant(name, (*OF_CALLS, *OF_TESTS))):
+            where = f" It stands in the test's marker: @pytest.mark.memory({word}=...)." if word in OF_TESTS else ""
+            mistakes.append(
+                f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the body has a parameter of that name, "
+                f"write fixed={{{name!r}: ...}}, or parametrize the test with it"
+            )
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
 
 
 def read_call(
@@ -195,12 +225,7 @@ def read_call(
 
     Raises UsageError for what cannot be used.
     """
-    for name in ("scenario", "over", "budgets", "slopes", "leaks", "growth_class", "arithmetic"):
-        if name in arguments:
-            raise UsageError(
-                f"memory_run does not take {name!r}, which is about all points of a test; write @pytest.mark.memory({name}=...), "
-                "and tell calls apart by their parameters"
-            )
+    _refuse_near_misses(arguments, parametrized)
     own = {name: arguments[name] for name in OF_CALLS if name in arguments}
     given = read_settings({**own, "body": body}, root)
     changes = {name: getattr(given, name) for name in (*own, *(["body"] if body is not None else []))}

@@ -34,8 +34,6 @@ def settle_sides(config: pytest.Config, resume: Path | None) -> Sides | None:
                 f"add {as_typed(config, 'memory_revision').replace('revision', 'against')} REV"
             )
         return None
-    if config.getoption("collectonly"):
-        return None  # nothing is measured, so nothing is unpacked
     subjects, root = checked_subjects(config.getini("memory_subject")), config.rootpath
     if resume is not None:
         return _resumed_sides(config, resume)

@@ -41,7 +41,7 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
     if broken or not has_ended(directory):
         why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume {shown}"
+        yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume{_before(shown)}{shown}"
     if end is None:
         yield f"judge them:  {_harness(Path.cwd())} gate {shown}"
         return
@@ -51,6 +51,11 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
     yield f"judge them again, or see the page:  {_harness(Path.cwd())} gate {shown} --page"
+
+
+def _before(shown: str) -> str:
+    """What stands between an option and a folder: after a space pytest takes one outside of the project for its tests."""
+    return "=" if Path(shown).is_absolute() or shown.startswith("..") else " "
 
 
 def _harness(root: Path) -> str:

@@ -1,12 +1,13 @@
 """Rows that say beforehand what will be measured beyond the plan; without them its rows are refused by the judge."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
 from harness.locking import ONE_THREAD
+from harness.names import one_line
 from harness.records import ROWS_FILE, Point, append_row, open_rows, to_json
 
 
@@ -21,8 +22,16 @@ def announce_point(run_directory: Path, point: Point, *, test: str = "", repeats
     write_row(run_directory, row)
 
 
+def park_points(run_directory: Path, *, test: str, points: Sequence[str], reason: str) -> None:
+    """Say that ``test`` was skipped, or expected to fail: what is found about its points fails nobody.
+
+    Raises RunDirectoryError when the row cannot be written.
+    """
+    write_row(run_directory, {"kind": "parked", "test": test, "points": list(points), "reason": one_line(reason)})
+
+
 def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
-    """Append one row about a point to rows.jsonl. Raises RunDirectoryError when it cannot be written."""
+    """Append one row about a point or a test to rows.jsonl. Raises RunDirectoryError when it cannot be written."""
     rows = run_directory / ROWS_FILE
     try:
         with ONE_THREAD:
@@ -32,4 +41,6 @@ def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
-        raise RunDirectoryError(f"the {row['kind']} of {row['point']} cannot be written to {rows}: {error.strerror}") from error
+        raise RunDirectoryError(
+            f"the {row['kind']} of {row.get('point') or row['test']} cannot be written to {rows}: {error.strerror}"
+        ) from error

@@ -58,6 +58,8 @@ class Runner:
     """Where preparations keep the input files they make."""
     code: Code = field(default_factory=Code)
     """The packages under test, where they may not be just those that Python finds."""
+    further_paths: tuple[Path, ...] = ()
+    """Folders that packages may come from as well, before the root: pytest's own setting pythonpath."""
     host_limit_bytes: int
     """What a child and the processes that it starts may hold besides the device's own share of host memory
     (``Device.host_bytes``)."""
@@ -219,8 +221,8 @@ class Runner:
         }
 
     def _import_paths(self, point: Point) -> list[str]:
-        """The code under test, then the point's own folder; the root follows, as the folder of every child."""
-        folders = [*self.code.import_paths, *([self.root / point.path] if point.path else [])]
+        """The code under test, the point's own folder, those of the session; the root follows, as the folder of every child."""
+        folders = [*self.code.import_paths, *([self.root / point.path] if point.path else []), *self.further_paths]
         return [str(folder.resolve()) for folder in folders]
 
     def _log(self, point: Point, repeat: int) -> Path:
@@ -268,6 +270,7 @@ def opened_runner(
     code: Code,
     isolation: Isolation,
     preload: Sequence[str],
+    further_paths: Sequence[Path] = (),
     host_limit_bytes: int,
     timeout_s: float,
 ) -> Iterator[Runner]:
@@ -281,6 +284,7 @@ def opened_runner(
         root=root,
         workspace=workspace,
         code=code,
+        further_paths=tuple(further_paths),
         host_limit_bytes=host_limit_bytes,
         timeout_s=timeout_s,
     )

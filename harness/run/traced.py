@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
+from harness.names import file_stem
 from harness.records import ROWS_FILE, TRACED_REPEAT, TRACES_FOLDER, RunEnd, TraceEnd, trace_end_from_json
 from harness.run.ends import rows_since
 
@@ -18,12 +19,12 @@ def repeat_id(repeat: int) -> str:
 
 def log_name(point: str, repeat: int) -> str:
     """The name of a run's log in the folder of logs."""
-    return f"{_stem(point)}-{repeat_id(repeat)}.log"
+    return f"{file_stem(point)}-{repeat_id(repeat)}.log"
 
 
 def trace_path(run_directory: Path, point: str) -> Path:
     """The trace of a point."""
-    return run_directory / TRACES_FOLDER / f"{_stem(point)}.json.gz"
+    return run_directory / TRACES_FOLDER / f"{file_stem(point)}.json.gz"
 
 
 def trace_end(end: RunEnd, rows: Sequence[dict[str, Any]]) -> TraceEnd:
@@ -55,7 +56,7 @@ def clear_unfinished(run_directory: Path, point: str) -> None:
 
 def trace_rows_path(run_directory: Path, point: str) -> Path:
     """The rows of a point's traced run."""
-    return run_directory / TRACES_FOLDER / f"{_stem(point)}.jsonl"
+    return run_directory / TRACES_FOLDER / f"{file_stem(point)}.jsonl"
 
 
 def new_trace_rows(run_directory: Path, point: str) -> Path:
@@ -67,11 +68,6 @@ def new_trace_rows(run_directory: Path, point: str) -> Path:
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
     return path
-
-
-def _stem(point: str) -> str:
-    # A parameter may be a text with slashes in it.
-    return point.replace("/", "_")
 
 
 def traces_of(run_directory: Path) -> list[TraceEnd]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.judge.completeness import missing_from_point, missing_from_run
 from harness.judge.naming import nearest
-from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place
+from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, text_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
 
@@ -105,7 +105,7 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
     for name, rule in evidence.policy.rules():
         points = [point for point in evidence.run.points if rule.matches(point)]
         if not points and not evidence.partial and evidence.run.points:
-            where = "".join(f", {key} {value}" for key, value in rule.where.items())
+            where = "".join(f", {key} {text_in_words(str(value))}" for key, value in rule.where.items())
             planned = {point.scenario for point in evidence.run.points}
             what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
             place = limit_place(evidence.policy, name, rule.because)

@@ -12,9 +12,12 @@ from harness.judge.scaling import Fit, Series, planned_series
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
 from harness.judge.verdict import Seen
+from harness.names import one_line, shortened
 from harness.records import Point, Scalar
 from harness.units import format_bytes
 
+_MOST_BYTES = 100
+"""Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in rows.jsonl."""
 METER_WORDS: Mapping[str, str] = {
     "device_in_use": "device in use",
     "host_anon": "host anonymous memory",
@@ -76,7 +79,7 @@ def limit_place(policy: Policy, name: str, because: str) -> str:
 
 def point_place(point: Point, *more: str) -> str:
     """``"loading / lazy / image_count=500 / stack_size=2048"`` and what follows."""
-    return " / ".join([point.scenario, *_settings_in_words(point.parameters), *more])
+    return " / ".join([text_in_words(point.scenario), *_settings_in_words(point.parameters), *more])
 
 
 def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
@@ -85,7 +88,12 @@ def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
     twins = [other for other in planned_series(points) if other.over == series.over and other.scenario == series.scenario]
     ambiguous = sum(_texts(twin) == texts for twin in twins) > 1
     constants = series.constants if ambiguous else texts
-    return " / ".join([series.scenario, *_settings_in_words(constants), *more])
+    return " / ".join([text_in_words(series.scenario), *_settings_in_words(constants), *more])
+
+
+def text_in_words(text: str) -> str:
+    """A text of the user's as sentences have it: on one line, and cut where it is long."""
+    return shortened(one_line(text), _MOST_BYTES)
 
 
 def meter_words(meter: str) -> str:
@@ -116,4 +124,4 @@ def _texts(series: Series) -> dict[str, Scalar]:
 
 def _settings_in_words(settings: Mapping[str, Scalar]) -> Iterator[str]:
     for name, value in settings.items():
-        yield value if isinstance(value, str) else f"{name}={value}"
+        yield text_in_words(value) if isinstance(value, str) else f"{name}={value}"

@@ -1,12 +1,12 @@
 """What one epoch has more than the epoch before it: whatever a second one adds, every further one adds as well."""
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
 from harness.judge.attribution import as_multiple
 from harness.judge.limits import LeakRule
 from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
+from harness.judge.rules.rises import judged_together, least_rises
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
@@ -16,22 +16,15 @@ _NOUNS = {"peak": "its peak rises by", "end": "ends with more by"}
 
 
 def check_leaks(evidence: Evidence) -> Iterator[Check]:
-    """Each repeat is compared with itself; the worst decides, or most of them where the point was measured again."""
+    """Each repeat is compared with itself; the worst decides (by ``every_time`` the least), or most where measured again."""
     for name, rule in evidence.policy.rules():
         if isinstance(rule, LeakRule):
             for point in evidence.run.points:
-                for earlier, later in pairwise(rule.phases_of(point)) if rule.matches(point) else ():
+                for steps in judged_together(rule, point):
                     for meter in rule.meters:
-                        rises = _rises(evidence, point, meter, rule.field, earlier, later)
+                        rises = least_rises(evidence, point, meter, rule, steps)
                         if rises:
-                            yield _check_leak(evidence, name, rule, point, meter, (earlier, later), rises)
-
-
-def _rises(evidence: Evidence, point: Point, meter: str, field: str, earlier: str, later: str) -> dict[int, int]:
-    """By repeat, for every repeat that finished both phases."""
-    before = evidence.readings.get((point.name, earlier, meter, field), {})
-    after = evidence.readings.get((point.name, later, meter, field), {})
-    return {repeat: amount - before[repeat] for repeat, amount in after.items() if repeat in before}
+                            yield _check_leak(evidence, name, rule, point, meter, (steps[0][0], steps[-1][1]), rises)
 
 
 def _check_leak(
@@ -44,7 +37,8 @@ def _check_leak(
     rises: Mapping[int, int],
 ) -> Check:
     declared, amounts = evidence.declared_by(point), tuple(rises.values())
-    limit_bytes, worst = rule.at_most.in_bytes(declared), max(amounts)
+    decisive, called = (min, "least") if rule.every_time else (max, "worst")
+    limit_bytes, worst = rule.at_most.in_bytes(declared), decisive(amounts)
     earlier, later = phases
     subject = point_place(point, f"{earlier} to {later}", meter_words(meter))
     finding: FindingKind | None = None
@@ -52,12 +46,13 @@ def _check_leak(
     if limit_bytes is None:
         finding, sentence = FindingKind.INCOMPLETE, f"{rule.at_most.gap(declared)}."
     else:
+        in_words = " at least in every step" if rule.every_time and len(rule.phases_of(point)) > 2 else ""
         found = (
-            f"{_NOUNS[rule.field]} {format_bytes(worst)}, limit {rule.at_most.in_words(declared)} "
-            f"(worst of {runs_in_words(amounts)})"
+            f"{_NOUNS[rule.field]} {format_bytes(worst)}{in_words}, limit {rule.at_most.in_words(declared)} "
+            f"({called} of {runs_in_words(amounts)})"
         )
         excess = [amount - limit_bytes for amount in amounts]
-        decision = decide(excess, first=max(excess) > 0, remeasured=evidence.was_remeasured(point.name), shown="rise by more")
+        decision = decide(excess, first=decisive(excess) > 0, remeasured=evidence.was_remeasured(point.name), shown="rise by more")
         sentence = "; ".join(part for part in (found, decision.words) if part) + "."
         if decision.stands:
             finding = FindingKind.REGRESSION

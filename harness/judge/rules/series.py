@@ -7,7 +7,7 @@ from harness.judge.attribution import alive_at_peak, slope_as_multiple
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.line import Line, fit_line
 from harness.judge.naming import nearest
-from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place
+from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place, text_in_words
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.scaling import Fit, Series, planned_series
 from harness.judge.sizes import minimum_sizes, size_of, size_parameters, unit_of
@@ -133,7 +133,7 @@ def _unknown(rule: SweepRule, matched: Sequence[Point]) -> str:
 
 
 def _blind(evidence: Evidence, name: str, rule: SweepRule, scenario: str, what: str) -> Check:
-    subject = " / ".join([scenario, *(str(value) for value in rule.where.values()), rule.over])
+    subject = " / ".join([scenario, *(text_in_words(str(value)) for value in rule.where.values()), rule.over])
     place = limit_place(evidence.policy, name, rule.because)
     return Check(
         rule=_kind(name),

@@ -31,6 +31,8 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     if at_most is None or resolve is None:
         missing = rule.at_most if at_most is None else rule.resolve
         return subject.check(f"{missing.gap(declared)}.", finding=FindingKind.INCOMPLETE)
+    between = fit.sizes[-1] - fit.sizes[0]
+    at_most, resolve = at_most + rule.at_most_over_all / between, resolve + rule.resolve_over_all / between
     line, unit, over = fit.line, fit.unit, fit.series.over
     found = f"{VERBS[rule.field]} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
     interval = (

@@ -37,6 +37,16 @@ def grown_bytes(point, repeat, phase):
     return MIB
 
 
+def host_kept_bytes(point, phase):
+    """What a phase leaves behind on the host, besides the 16 MiB that every body takes in its first phase."""
+    name = point.body.partition(":")[2]
+    if name.startswith("hoarding_") and phase.startswith("epoch"):
+        return int(name.removeprefix("hoarding_"))
+    if name == "caching" and phase == "epoch_0":
+        return IMAGE * point.parameters["image_count"]
+    return 16 * MIB if phase == "load" else 0
+
+
 class FakedRunner:
     """Leaves the rows of a child that was never started."""
 
@@ -68,7 +78,9 @@ class FakedRunner:
             append_row(rows, {"kind": "traced", **to_json(traced)})
             return end
         append_row(rows, {"kind": "declared", **run, "values": {"image": IMAGE, "batch": MIB}})
-        for index, phase in enumerate(() if name in ("phaseless", "missing") else ("load", "epoch_0", "epoch_1")):
+        phases = ("load", *(f"epoch_{number}" for number in range(point.fixed.get("epochs", 2))))
+        host_bytes = 200 * MIB
+        for index, phase in enumerate(() if name in ("phaseless", "missing") else phases):
             append_row(rows, {"kind": "begin", **run, "phase": phase, "index": index})
             grown = grown_bytes(point, repeat, phase)
             start, kept = 2 * MIB, grown if phase == "load" or name == "leaky" else 0
@@ -80,8 +92,16 @@ class FakedRunner:
                     peak_bytes=start + grown,
                     end_bytes=start + kept,
                 ),
+                Reading(
+                    meter="host_anon",
+                    quality=Quality.EXACT,
+                    start_bytes=host_bytes,
+                    peak_bytes=host_bytes + host_kept_bytes(point, phase),
+                    end_bytes=host_bytes + host_kept_bytes(point, phase),
+                ),
                 Reading.unavailable("nvml_process", "there is no card to ask"),
             )
+            host_bytes += host_kept_bytes(point, phase)
             record = PhaseRecord(**run, phase=phase, index=index, finished=not dies, duration_s=0.1, readings=readings)
             append_row(rows, {"kind": "phase", **to_json(record)})
             if dies:

@@ -106,10 +106,16 @@ def test_something_else():
 """
     project(test, "--memory-out", "out", "-k", "512")
     found = run_json()
-    (budget, other), (slope,) = found["policy"]["budget"], found["policy"]["slope"]
+    (budget, other, of_host), (slope, slope_of_host) = found["policy"]["budget"], found["policy"]["slope"]
 
     assert found["planned"][0]["device_budget_bytes"] == 128 * 1024 * 1024
-    assert other["meters"], other["at_most"] == (["device_in_use"], "4 MiB")
+    assert (other["meters"], other["at_most"]) == (["device_in_use"], "4 MiB")
+    assert (of_host["meters"], of_host["at_most"]) == (["host_anon"], "4 MiB + 32 MiB")
+    assert (slope_of_host["meters"], slope_of_host["at_most"], slope_of_host["at_most_over_all"]) == (
+        ["host_anon"],
+        "1 KiB",
+        "2 MiB",
+    )
     assert (budget["meters"], budget["phases"], budget["scenarios"]) == (["host_anon"], ["load"], ["mine"])
     assert (slope["over"], slope["at_most"], slope["resolve"], slope["meters"]) == (
         "image_count",
@@ -139,8 +145,7 @@ def test_load(image_count):
 """
     project(test, "--memory-out", "out").assert_outcomes(passed=2, failed=1)
 
-    (rule,) = run_json()["policy"]["budget"]
-    assert rule["where"] == {"image_count": 256}
+    assert [rule["where"] for rule in run_json()["policy"]["budget"]] == [{"image_count": 256}] * 2
 
 
 def test_a_run_has_to_end_as_the_marker_expects(project):

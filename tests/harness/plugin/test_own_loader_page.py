@@ -57,11 +57,13 @@ def repository(page, tmp_path):
         )
 
     assert sorted(files) == [
+        "host_bodies.py",
         "memory_bodies.py",
         "memory_tests/bodies.py",
         "memory_tests/pytest.ini",
         "memory_tests/test_load.py",
         "mylab/pipeline.py",
+        "tests/test_host.py",
         "tests/test_memory.py",
     ]
     return run
@@ -78,6 +80,22 @@ def test_the_files_of_the_page_give_its_findings(repository, page, tmp_path):
     (sentence,) = [finding["sentence"] for finding in found["findings"]]
     # Without traces nobody can say what was alive.
     assert sentence == re.sub(r"; alive at the peak of .*?MiB\.", ".", " ".join(shown.split()))
+
+
+def test_the_short_form_finds_what_the_host_keeps_and_lets_the_right_ways_pass(repository, tmp_path):
+    """Retracing, weights and views in their tests, the cache of all images at the end."""
+    done = repository("tests/test_host.py", "--memory-out", "out", "--memory-no-trace")
+    found = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "3 failed, 9 passed" in done.stdout, done.stdout
+    assert {finding["rule"] for finding in found} == {"leak", "slope"}, done.stdout
+    assert all(finding["meter"] == "host_anon" for finding in found if "views" not in finding["subject"])
+    kept = {finding["point"] for finding in found if finding["rule"] == "leak"}
+    assert kept == {f"no_epoch_keeps_anything-{habit}-wrong" for habit in ("retraced", "weights", "views")}
+    slopes = [finding["subject"] for finding in found if finding["rule"] == "slope"]
+    assert "no_image_costs_anything / wrong / epoch_0 / host anonymous memory" in slopes
+    assert not [subject for subject in slopes if "/ right /" in subject]
 
 
 def test_another_checkout_is_gated_by_the_command_of_the_page(repository, page, tmp_path):

@@ -176,18 +176,6 @@ def test_a_worker_that_dies_leaves_a_point_incomplete_and_the_session_is_judged(
     result.stdout.fnmatch_lines(["incomplete: load / image_count=512 / repeat 1: *", "*test_load?512?*"])
 
 
-def test_a_failure_that_is_expected_is_not_told_as_a_finding_of_the_session(project):
-    """xfail is the user's word for it."""
-    test = SWEEP.replace('slopes="1 KiB"', 'budgets="1 MiB"').replace(
-        "@pytest.mark.memory", "@pytest.mark.xfail\n@pytest.mark.memory"
-    )
-    result = project(test, "--memory-out", "out")
-
-    result.assert_outcomes(xfailed=3)
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["3 more findings are told by the tests that failed with them"])
-
-
 def test_a_finding_that_a_test_has_caught_fails_the_session(project):
     """The test passes; what was found is found."""
     test = """

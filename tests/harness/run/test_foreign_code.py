@@ -45,9 +45,9 @@ def measure(request, make_runner, project_root):
     """Measure a body by name, from a folder; its end, and its rows by kind."""
     changes = {} if request.param == "spawn" else {"launcher": request.getfixturevalue("zygote")}
 
-    def run(body="bodies:measure", *, path="", root=project_root, code=None):
+    def run(body="bodies:measure", *, path="", root=project_root, code=None, further_paths=()):
         point = Point(scenario="foreign", body=body, parameters={}, phases=("look",), path=str(path))
-        runner = make_runner(root=root, code=code or Code(), **LIGHT, **changes)
+        runner = make_runner(root=root, code=code or Code(), further_paths=further_paths, **LIGHT, **changes)
         start_run(
             runner.run_directory, points=[point], repeats=1, device=runner.device, command="test", root=project_root, settings={}
         )
@@ -165,6 +165,38 @@ def test_a_body_that_cannot_be_imported_ends_with_the_reason(make_runner, checko
     assert (end.outcome, end.cause) == (Outcome.ERROR, "import")
     assert end.reason.startswith(f"'bodies:measure' cannot be loaded: {reason.format(folder=folder, root=tmp_path)}")
     assert text is None or "json import" in text or f"bodies.py, line {text.count(chr(10))})" in end.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "files", "missing"),
+    [
+        ("bodies:measure", {"src/bodies.py": BODY}, "bodies"),
+        ("outer:measure", {"outer.py": "import mylab\n", "src/mylab/__init__.py": ""}, "mylab"),
+        ("mylab.bodies:measure", {"src/mylab/bodies.py": BODY}, "mylab"),
+    ],
+    ids=["the body", "what it imports", "its package"],
+)
+def test_a_module_that_lies_in_a_folder_of_the_root_is_named_with_what_to_write(measure, tmp_path, body, files, missing):
+    """path="src", or pytest's own pythonpath, which is honoured."""
+    for name, text in {"ptycho.py": "MARK = 1\n", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    end, _ = measure(body, root=tmp_path)
+
+    assert end.outcome is Outcome.ERROR
+    assert f"no module '{missing}" in end.reason
+    assert end.reason.endswith("; src has one: write path='src', or add it to pytest's setting pythonpath")
+
+
+def test_a_body_is_found_in_the_folders_of_the_session(measure, tmp_path):
+    """After its own folder, and before the root."""
+    for name, text in {"src/bodies.py": BODY, "ptycho.py": "MARK = 1\n", "src/ptycho.py": "MARK = 2\n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    end, rows = measure(root=tmp_path, further_paths=(tmp_path / "src",))
+
+    assert end.outcome is Outcome.OK, end.reason
+    assert rows["declared"]["values"] == {"mark": 2}
 
 
 def test_a_package_under_test_comes_from_its_folder_or_not_at_all(measure, checkout, tmp_path):
