@@ -264,7 +264,7 @@ def _offence(check: Check) -> Offence:
 
 
 def _regressions(verdict: Verdict) -> Iterable[Check]:
-    return (check for check in verdict.findings if check.finding is FindingKind.REGRESSION)
+    return (check for check in verdict.findings if check.finding in (FindingKind.REGRESSION, FindingKind.FAILED))
 
 
 def _state(verdict: Verdict, offences: set[Offence]) -> tuple[str, str]:

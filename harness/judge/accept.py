@@ -19,6 +19,7 @@ from harness.units import format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
+_FORBIDDING = frozenset({FindingKind.REGRESSION, FindingKind.FAILED, FindingKind.INCOMPLETE})
 
 
 def accept(
@@ -82,7 +83,7 @@ def _broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[st
     """What the policy itself forbids or could not see; distance from the earlier baseline is what accepting is about."""
     for check in judge(run, policy, folder, partial=True).verdict.findings:
         concerned = not check.points or any(name in chosen for name in check.points)
-        if concerned and check.finding in (FindingKind.REGRESSION, FindingKind.INCOMPLETE) and check.rule != "baseline":
+        if concerned and check.finding in _FORBIDDING and check.rule != "baseline":
             yield f"{check.sentence} Mend it, or change the limit in the policy with its reason"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.tracewords import alive_when_refused
+from harness.judge.tracewords import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Outcome, Point
 from harness.units import format_bytes
@@ -52,11 +52,12 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
     elif outcome is Outcome.OK:
         finding, sentence = _survived(evidence, point, repeat)
     else:
-        finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else FindingKind.REGRESSION
+        finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else _worse(evidence, point)
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
-        alive = f"; {_what_was_alive(evidence, point)}" if outcome is Outcome.DEVICE_OOM else ""
-        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_ADVICE[outcome]}."
+        if outcome is Outcome.DEVICE_OOM:
+            sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
+        sentence = f"{sentence.rstrip('.')}. To do: {_ADVICE[outcome]}."
     words = decision.words if unexpected and outcome not in _SETTLED else ""
     if words:
         sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
@@ -74,11 +75,18 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
     )
 
 
-def _what_was_alive(evidence: Evidence, point: Point) -> str:
-    """What the traced run of the point has seen when memory ran out, or that there is none to see it in."""
+def _worse(evidence: Evidence, point: Point) -> FindingKind:
+    """A regression where it was accepted, or measured beside this run, as ending as planned; else nothing earlier exists."""
+    known = evidence.baseline is not None and point.name in evidence.baseline.point
+    return FindingKind.REGRESSION if known else FindingKind.FAILED
+
+
+def _with_the_trace(evidence: Evidence, point: Point, sentence: str) -> str:
+    """With what the traced run of the point has seen when memory ran out, or that there is none to see it in."""
     if not evidence.run.manifest.settings.get("traces"):
-        return "what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
-    return alive_when_refused(evidence.traces().get(point.name))
+        return f"{sentence}; what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
+    trace = evidence.traces().get(point.name)
+    return f"{with_what_is_known(sentence, trace)}; {alive_when_refused(trace)}"
 
 
 def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKind, str]:

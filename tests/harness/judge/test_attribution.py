@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from harness.judge.attribution import MOST_MULTIPLES, alive_at_peak, as_multiple
+from harness.judge.attribution import MOST_MULTIPLES, alive_then, as_multiple
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.traces import read_trace
@@ -36,12 +36,10 @@ def test_a_whole_multiple_within_one_percent(amount, expected):
 
 
 def test_the_smallest_multiple_is_named_and_equals_beside_it():
-    """As large as Y, and as two of X: one of Y is what is said."""
-    assert as_multiple(131_072, {"X": X_BYTES, "Y": 2 * X_BYTES}) == "1.00 x Y"
-    assert (
-        as_multiple(X_BYTES, {"X": X_BYTES, "Y_I": X_BYTES, "Y_phi": X_BYTES, "image": X_BYTES})
-        == "1.00 x X (as large: Y_I, Y_phi)"
-    )
+    """As large as Y, and as two of X: both are said, as sizes alone do not tell; an image is always four frames, which is not."""
+    assert as_multiple(131_072, {"X": X_BYTES, "Y": 2 * X_BYTES}) == "1.00 x Y or 2.00 x X"
+    assert as_multiple(X_BYTES, {"frame": X_BYTES // 4, "image": X_BYTES}) == "1.00 x image"
+    assert as_multiple(X_BYTES, {"X": X_BYTES, "Y_I": X_BYTES, "Y_phi": X_BYTES, "image": X_BYTES}) == "1.00 x X (or Y_I, Y_phi)"
 
 
 def test_an_uncertain_amount_is_about_as_large():
@@ -58,11 +56,14 @@ def arrays(point):
 
 @pytest.mark.parametrize(
     ("slope", "words"),
-    [(2 * X_BYTES, "); that is 1.00 x Y. At 2,000"), (X_BYTES, "); that is 1.00 x X (as large: image). At 2,000")],
+    [
+        (2 * X_BYTES, "); as large as 1.00 x Y or 2.00 x X. At 2,000"),
+        (X_BYTES, "); as large as 1.00 x X. At 2,000"),
+    ],
 )
 @pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
 def test_a_slope_is_told_in_arrays_that_the_body_declared(synthetic_run, verdict_of, slope, words, meter):
-    """Arrays that grow with the images go first, then what one image is anyway."""
+    """Arrays that grow with the images, and only where none of them fits what one image is anyway."""
     synthetic_run.declared = lambda point: arrays(point) | {"frame": 16_384, "arrays": 327_680 * point.parameters["image_count"]}
     synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: slope * point.parameters["image_count"])
     (finding,) = [check for check in verdict_of(synthetic_run).findings if check.rule == "slope" and check.scenario == "loading"]
@@ -109,7 +110,7 @@ def phases_of(count):
     """A loader that keeps a copy of its images, beside a batch and an array that was there before."""
     kept = one("Mul", f"[{count},2]", 8 * count)
     cast = one("Cast", f"[{count},64,64,4]", X_BYTES * count)
-    return {"open": [kept], "construct": [one("Empty", "[64,64,64,4]", 4_194_304), kept, cast, one("", "", 800 * count)]}
+    return {"open": [kept], "construct": [one("Empty", "[64,64,64,4]", 4_194_304), kept, cast, one("", f"[{count}]", 800 * count)]}
 
 
 @pytest.fixture
@@ -123,21 +124,27 @@ def traced(tmp_path, synthetic_run):
     return found, points
 
 
-def test_what_grew_most_is_told_and_what_was_there_before_comes_last(traced):
-    """The batch is as large in both, so it did not grow; shapes are those of the largest point."""
+def test_what_grew_is_told_by_its_own_bytes_and_all_others_together(traced):
+    """The batch is as large in both, so it did not grow, and is one of the others; shapes are those of the largest point."""
     traces, points = traced
+    told = alive_then(traces, points, "construct", "growth")
 
-    assert alive_at_peak(traces, points, "construct") == (
-        f"alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; an array of numpy float32, 1.5 MiB"
+    assert told.words == (
+        f"alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 without an "
+        "operation; and 2 others, 4.0 MiB together"
     )
+    assert told.grown_bytes == 1900 * X_BYTES
+    assert told.points == tuple(points)
 
 
 def test_of_one_point_it_is_what_was_alive(traced):
     """There is nothing to compare it with."""
     traces, points = traced
 
-    assert "Cast (100, 64, 64, 4) float32, 6.2 MiB; Empty (64, 64, 64, 4) float32, 4.0 MiB" in alive_at_peak(
-        traces, points[:1], "construct"
+    told = alive_then(traces, points[:1], "construct", "peak").words
+
+    assert told.endswith(
+        "Cast (100, 64, 64, 4) float32, 6.2 MiB; Empty (64, 64, 64, 4) float32, 4.0 MiB; and 2 others, 78.9 KiB together"
     )
 
 
@@ -145,7 +152,7 @@ def test_without_a_trace_or_a_phase_nothing_is_said(traced):
     """Nothing is guessed."""
     traces, points = traced
 
-    assert alive_at_peak({}, points, "construct") == alive_at_peak(traces, points, "release") == ""
+    assert alive_then({}, points, "construct", "peak").words == alive_then(traces, points, "release", "peak").words == ""
 
 
 def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
@@ -163,5 +170,5 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
         for meter in ("device_in_use", "host_anon")
     )
 
-    assert f"; that is 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
+    assert f"; as large as 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
     assert "alive" not in host

@@ -150,7 +150,7 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
         ({"like": ""}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty"),
         (
             {"op": "", "shape": "", "dtype": "", "like": "2.00 x batch"},
-            "4.0 MiB: 1 x memory by no operation (an array of numpy that became a tensor), 2.00 x batch",
+            "4 MiB without an operation, 2.00 x batch",
         ),
         ({"shape": "", "dtype": ""}, "4.0 MiB: 1 x memory by Empty, 1.00 x batch"),
         ({"op": COPY_TO_CARD, "shape": "", "dtype": ""}, "4.0 MiB: 1 x copy to the card, 1.00 x batch"),
@@ -170,7 +170,7 @@ def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
         ({}, "Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"),
         ({"op": "model/block/Conv2D", "count": 3}, "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each"),
         ({"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"}, "copy to the card, 4.0 MiB, 1.00 x X"),
-        ({"op": "", "shape": "", "dtype": "", "like": ""}, "an array of numpy, 4.0 MiB"),
+        ({"op": "", "shape": "", "dtype": "", "like": ""}, "4 MiB without an operation"),
         ({"shape": "[]", "like": ""}, "Empty float32, 4.0 MiB"),
     ],
 )
@@ -259,7 +259,7 @@ LIVE = [
 ]
 THREE = (
     "the largest that were alive: Cast (5, 8) float32, 25.0 MiB, 1.00 x Y; 3 x copy to the card, 15.0 MiB, 1.00 x X each; "
-    "an array of numpy, 2.0 MiB"
+    "2 MiB without an operation; and one other, 4 B"
 )
 
 
