@@ -20,8 +20,14 @@ class Ceiling:
     """The smallest of the sizes that have it."""
     smallest: int
     """The smallest size, which has less."""
+    smallest_bytes: int
     line: Line
     """Through the runs that have it: what is left of the slope there."""
+
+    @property
+    def rise(self) -> float:
+        """What each step from the smallest size to the level adds at least, in bytes: the level may have been reached before."""
+        return (self.level_bytes - self.smallest_bytes) / (self.from_size - self.smallest)
 
     def holds(self, *, at_most: float, resolve: float) -> bool:
         """Whether the level part alone keeps a limit of growth for each image, and is exact enough to show it."""
@@ -47,5 +53,11 @@ def find_ceiling(sizes: Sequence[int], amounts: Sequence[int]) -> Ceiling | None
         if rise > 0 and below and not alone and spread <= LEVEL_SHARE * min(rise, straight):
             own = [(size, amount) for size in level for amount in runs[size]]
             line = fit_line([size for size, _ in own], [amount for _, amount in own])
-            return Ceiling(level_bytes=median_high(top), from_size=level[0], smallest=ordered[0], line=line)
+            return Ceiling(
+                level_bytes=median_high(top),
+                from_size=level[0],
+                smallest=ordered[0],
+                smallest_bytes=median_high(runs[ordered[0]]),
+                line=line,
+            )
     return None

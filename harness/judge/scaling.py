@@ -176,17 +176,18 @@ def classify(line: Line, sizes: Sequence[int], limits: GrowthLimits, ceiling: Ce
     """
     flat, resolution = limits.flat_bytes_per_unit, limits.resolution_bytes_per_unit
     rises, falls = line.slope_low > flat, line.slope_high < -flat
+    is_level = ceiling is not None and ceiling.rise > flat and ceiling.holds(at_most=flat, resolve=resolution)
     if rises or falls:
         if len(sizes) < 3:
             return GrowthClass.UNRESOLVED
         material = line.bend_bytes > material_bend_bytes(line, sizes, limits)
         if rises and material and line.bend_p_value < limits.bend_p_value:
             return GrowthClass.SUPERLINEAR
-        is_level = rises and ceiling is not None and ceiling.holds(at_most=flat, resolve=resolution)
-        return GrowthClass.CEILING if is_level else GrowthClass.LINEAR
+        return GrowthClass.CEILING if rises and is_level else GrowthClass.LINEAR
     if -resolution <= line.slope_low and line.slope_high <= resolution:
         return GrowthClass.FLAT
-    return GrowthClass.UNRESOLVED
+    # No line goes through what levels off, however well its runs agree.
+    return GrowthClass.CEILING if is_level else GrowthClass.UNRESOLVED
 
 
 def material_bend_bytes(line: Line, sizes: Sequence[int], limits: GrowthLimits) -> float:

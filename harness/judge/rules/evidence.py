@@ -18,7 +18,7 @@ from harness.units import format_bytes
 METER_WORDS: Mapping[str, str] = {
     "device_in_use": "device in use",
     "host_anon": "host anonymous memory",
-    "host_mapped": "mapped pages of files",
+    "host_mapped": "host memory of mapped files",
     "host_rss": "host resident memory",
     "nvml_device_used": "device used (driver)",
     "nvml_process": "process on the device (driver)",

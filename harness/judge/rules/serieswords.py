@@ -1,6 +1,7 @@
 """What a finding about growth says beside its numbers: what grew, where it was before, what becomes of it, what to look for."""
 
 from harness.judge.attribution import NOTHING_TOLD, AliveThen, alive_then, as_multiple, is_explained, slope_as_multiple
+from harness.judge.ceiling import Ceiling
 from harness.judge.line import Line
 from harness.judge.rules.evidence import TRACED_METER, Evidence
 from harness.judge.rules.series import Subject
@@ -24,11 +25,12 @@ def attribution(evidence: Evidence, subject: Subject, line: Line) -> str:
     return "".join(f"; {part}" for part in (f"as large as {multiple}" if multiple else "", alive.words) if part)
 
 
-def level_attribution(evidence: Evidence, subject: Subject, level_bytes: int) -> str:
+def level_attribution(evidence: Evidence, subject: Subject, level: Ceiling) -> str:
     """As ``attribution``, of an amount that levels off: what all of it is as large as."""
     alive = _alive_of(evidence, subject)
-    multiple = as_multiple(level_bytes, {name: float(amount) for name, amount in evidence.declared_by(subject.points[-1]).items()})
-    if alive.words and not is_explained(level_bytes, alive.grown_bytes):
+    declared = evidence.declared_by(subject.points[-1])
+    multiple = as_multiple(level.level_bytes, {name: float(amount) for name, amount in declared.items()})
+    if alive.words and not is_explained(level.level_bytes - level.smallest_bytes, alive.grown_bytes):
         multiple = ""
     return "".join(f"; {part}" for part in (f"as large as {multiple}" if multiple else "", alive.words) if part)
 
@@ -75,15 +77,10 @@ def search_in_words(evidence: Evidence, subject: Subject, fit: Fit) -> str:
     return search(subject.field, edges_of(evidence, subject, fit), phase=subject.phase, first=first, each=each)
 
 
-def level_in_words(subject: Subject, fit: Fit) -> str:
-    """``"levels off at 4.0 MiB from 256 images on, a fixed amount that 64 images do not fill"``; empty where nothing is level."""
-    level = fit.ceiling
-    if level is None:
-        return ""
-    over = subject.series.over
-    sizes = sizes_in_words(over, level.from_size)
+def level_in_words(over: str, level: Ceiling) -> str:
+    """``"levels off at 4.0 MiB from 256 images on, a fixed amount that 64 images do not fill"``."""
     does = "does" if over not in NAMED_STEPS or level.smallest == 1 else "do"
     return (
-        f"levels off at {format_bytes(level.level_bytes)} from {sizes} on, a fixed amount that "
+        f"levels off at {format_bytes(level.level_bytes)} from {sizes_in_words(over, level.from_size)} on, a fixed amount that "
         f"{sizes_in_words(over, level.smallest)} {does} not fill"
     )

@@ -43,19 +43,19 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     curve = f"a curve through the runs dips below the straight line by {_bend(fit)}"
     shape = f"{FIELDS[rule.field].shape} over {rule.over}"
     measured = f"{shape} is {name} ({slope}; {curve}), allowed is {rule.at_most}"
-    if found is GrowthClass.CEILING:
-        measured = f"{shape} {level_in_words(subject, fit)}, allowed is {rule.at_most}"
+    level = fit.ceiling if found is GrowthClass.CEILING else None
+    if level is not None:
+        measured = f"{shape} {level_in_words(rule.over, level)}, allowed is {rule.at_most}"
     if found in _ORDER[: _ORDER.index(GrowthClass(rule.at_most)) + 1]:
         return subject.check(f"{measured}.", finding=None)
     advice = search_in_words(evidence, subject, fit)
-    if found is GrowthClass.CEILING:
+    if level is not None:
         advice = f"find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
     if found is GrowthClass.SUPERLINEAR:
         advice = f"find what {subject.phase} makes for each pair of them, or for all of them anew at each {step}"
     decision = vote(evidence, subject, lambda own: _excess(own, fit, rule), "grow so")
     if not decision.stands:
         return subject.check(f"{measured}; {decision.words}.", finding=None, decision=decision.words)
-    level = fit.ceiling.level_bytes if found is GrowthClass.CEILING and fit.ceiling is not None else None
     like = attribution(evidence, subject, fit.line) if level is None else level_attribution(evidence, subject, level)
     why = f"{measured}{like}{f'; {decision.words}' if decision.words else ''}"
     return subject.check(

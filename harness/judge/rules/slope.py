@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
@@ -10,7 +11,7 @@ from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
 from harness.judge.rules.wording import FIELDS
 from harness.judge.scaling import Fit
-from harness.judge.sizes import sizes_in_words
+from harness.judge.sizes import sizes_in_words, unit_of
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
 
@@ -37,14 +38,20 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     )
     measured = f"{found} ({interval}{_bound_in_words(evidence, subject, rule)})"
     decision = Decision(stands=False)
-    if line.slope_low > at_most:
+    level = fit.ceiling if fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve) else None
+    # No line goes through what levels off, so that its interval is wide however well the runs agree.
+    bent = level is not None and line.slope > at_most and level.rise > at_most and line.slope_high > resolve
+    if line.slope_low > at_most or bent:
         decision = vote(evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit")
     finding, may_be_noise = None, decision.may_be_noise
     if decision.stands:
         finding = FindingKind.REGRESSION
-        is_level = fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve)
-        tell = _level if is_level else _rise
-        sentence = f"{tell(evidence, subject, fit, measured, decision.words)}; the limit is {subject.name}."
+        if level is None:
+            told = _rise(evidence, subject, fit, measured, decision.words)
+        else:
+            limit = f"limit {format_whole(at_most)} (a line through all by {format_whole(line.slope)}, {interval})"
+            told = _level(evidence, subject, level, limit, decision.words)
+        sentence = f"{told}; the limit is {subject.name}."
     elif not math.isfinite(line.slope_high):
         finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --memory-repeats 2 or more."
@@ -77,14 +84,14 @@ def _rise(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided
     )
 
 
-def _level(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided: str) -> str:
-    """The same of what levels off: over these sizes it breaks the limit, and a larger one costs no more."""
-    level_bytes = 0 if fit.ceiling is None else fit.ceiling.level_bytes
+def _level(evidence: Evidence, subject: Subject, level: Ceiling, limit: str, decided: str) -> str:
+    """The same of what levels off: up to there it breaks the limit, and a larger size costs no more."""
+    over = subject.series.over
     quorum = f"; {decided}" if decided else ""
     return (
-        f"{FIELDS[subject.field].shape} {level_in_words(subject, fit)}{level_attribution(evidence, subject, level_bytes)}. What "
-        f"breaks the limit is the line through all sizes: {measured}{quorum}. "
-        f"To do: find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
+        f"{FIELDS[subject.field].shape} {level_in_words(over, level)}{level_attribution(evidence, subject, level)}. From "
+        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by {format_whole(level.rise)} B per {unit_of(over)}, "
+        f"{limit}{quorum}. To do: find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
     )
 
 
