@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from harness.judge.attribution import MOST_MULTIPLES, alive_then, as_multiple
+from harness.judge.attribution import MOST_MULTIPLES, alive_then, as_multiple, risen
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.traces import read_trace
-from harness.records import TRACE_SCHEMA_VERSION, Outcome, TraceEnd, to_json
+from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, TraceEnd, to_json
 
 X_BYTES = 65_536
 SMALLEST, LARGEST = (f"loading-lazy-image_count={count}-stack_size=2048" for count in (100, 2000))
@@ -78,9 +78,10 @@ def one(op, shape, each_bytes, count=1, dtype="float32"):
     return {"op": op, "shape": shape, "dtype": dtype, "region": "output", "each_bytes": each_bytes, "count": count, "like": ""}
 
 
-def write_trace(folder, point, phases):
-    """A trace that tells what was alive in each phase."""
-    edges = {"start_bytes": 0, "peak_bytes": 0, "end_bytes": 0}
+def write_trace(folder, point, phases, requested=None):
+    """A trace that tells what was alive in each phase; ``requested`` is start, peak and end of each, all 0 without."""
+    nothing = {"start_bytes": 0, "peak_bytes": 0, "end_bytes": 0}
+    edges = {name: dict(zip(nothing, (requested or {}).get(name, (0, 0, 0)), strict=True)) for name in phases}
     counts = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
     times = {"start_ns": 0, "peak_ns": 0, "end_ns": 0}
     document = {
@@ -93,7 +94,15 @@ def write_trace(folder, point, phases):
         "base_bytes": 0,
         "declared": {},
         "phases": [
-            {"phase": name, "index": index, "finished": True, **times, "requested": edges, "allocator": edges, "alive": alive}
+            {
+                "phase": name,
+                "index": index,
+                "finished": True,
+                **times,
+                "requested": edges[name],
+                "allocator": nothing,
+                "alive": alive,
+            }
             for index, (name, alive) in enumerate(phases.items())
         ],
         "timeline": {"time_ns": [], "requested_bytes": [], "allocator_bytes": []},
@@ -172,3 +181,83 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
 
     assert f"; as large as 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
     assert "alive" not in host
+
+
+# --- what was alive at a start, at an end, and in one phase more than in the one before ---
+
+BATCH = one("Empty", "[64,64,64,4]", 4_194_304)
+NOTES = one("Pack", "[9]", 1_000_000)
+EPOCHS = ("epoch_0", "epoch_1", "release")
+
+
+@pytest.fixture
+def epochs(tmp_path):
+    """Read a trace of two epochs and a release, of a point of the same phases."""
+
+    def epochs(first, second, released, requested):
+        point = Point(scenario="own", body="own:body", parameters={}, fixed={}, phases=EPOCHS)
+        phases = dict(zip(EPOCHS, (first, second, released), strict=True))
+        path = write_trace(tmp_path, point.name, phases, requested)
+        return {point.name: read_trace(path, point.name)}, point
+
+    return epochs
+
+
+def test_what_an_epoch_keeps_is_named_where_the_next_phase_shows_it(epochs):
+    """Release peaks as it begins, with what the epoch ended with: three batches, of which one was there before."""
+    traces, point = epochs(
+        [BATCH],
+        [BATCH | {"count": 2}, NOTES],
+        [BATCH | {"count": 3}],
+        {"epoch_0": (0, 4, 4), "epoch_1": (4, 9, 12), "release": (12, 12, 0)},
+    )
+
+    assert alive_then(traces, [point], "epoch_1", "retained").words == (
+        f"alive when epoch_1 ended in {point.name}: 3 x Empty (64, 64, 64, 4) float32, 12.0 MiB"
+    )
+    assert alive_then(traces, [point], "release", "net_start").words.startswith(f"alive when release began in {point.name}: 3 x")
+    # How the first epoch ended no trace shows, as the second one grew: so it is the peaks that are told of.
+    assert risen(traces, point, ("epoch_0", "epoch_1"), "end") == (
+        "alive at the peak of epoch_1, beyond what there was when epoch_0 peaked: Empty (64, 64, 64, 4) float32, 4.0 MiB; "
+        "Pack (9) float32, 976.6 KiB"
+    )
+
+
+def test_where_nothing_shows_the_end_it_is_the_peak_that_is_told_of(epochs):
+    """Release takes more than it begins with, so its peak is not what the epoch left."""
+    traces, point = epochs([BATCH], [NOTES], [BATCH], {"epoch_1": (0, 9, 4), "release": (4, 8, 0)})
+
+    assert alive_then(traces, [point], "epoch_1", "end").words.startswith(f"alive at the peak of {point.name}: Pack (9)")
+
+
+def test_of_two_epochs_that_had_the_same_nothing_is_said(epochs):
+    """Neither at the peak nor at the end; nor without a trace."""
+    traces, point = epochs([BATCH], [BATCH], [], {})
+
+    assert risen(traces, point, ("epoch_0", "epoch_1"), "peak") == ""
+    assert risen({}, point, ("epoch_0", "epoch_1"), "end") == ""
+
+
+def test_a_multiple_is_left_out_where_the_trace_shows_several_arrays(synthetic_run, policy, baselines):
+    """X and its square together are as large as Y, and are not Y; one array of that size is."""
+    synthetic_run.keep_points(lambda point: point.scenario == "loading" and point.parameters["loader"] == "lazy")
+    synthetic_run.declared = lambda point: arrays(point) | {"frame": 16_384}
+    synthetic_run.plant(
+        phase="construct", meter="device_in_use", extra=lambda point, _: 2 * X_BYTES * point.parameters["image_count"]
+    )
+    synthetic_run.manifest["settings"] = {"traces": True}
+    told = []
+    for ops, parts in ((("Cast", "Square"), 2), (("Cast",), 1)):
+        rows = synthetic_run.rows()
+        for name, count in ((SMALLEST, 100), (LARGEST, 2000)):
+            file = f"{name}.json.gz"
+            end = TraceEnd(point=name, outcome=Outcome.OK, cause="", reason="", file=file, launcher="spawn", duration_s=1.0)
+            rows.append({"kind": "traced", **to_json(end)})
+            alive = [one(op, f"[{count}]", 2 * X_BYTES * count // parts) for op in ops]
+            write_trace(synthetic_run.path / "traces", name, {"open": [], "construct": alive})
+        findings = judge(load_run(synthetic_run.write(rows)), policy, baselines, partial=True).verdict.findings
+        told.append(next(check.sentence for check in findings if check.rule == "slope"))
+
+    assert "as large as" not in told[0]
+    assert "Cast (2000) float32, 125.0 MiB; Square (2000) float32, 125.0 MiB" in told[0]
+    assert "as large as 1.00 x Y or 2.00 x X; alive at the peak of" in told[1]
