@@ -91,7 +91,7 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         trace=trace,
         headline=_headline(trace),
         sentences=(agreement(trace, run.phases), recording_in_words(trace)),
-        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes),
+        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes, reason=_reason(run, trace.point)),
         refused=None if refused is None else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
         peaks=_table(
             "What was alive at the peak of each phase",
@@ -99,6 +99,11 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
             [(f"{plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)}", _rows(phase.alive)) for phase in trace.phases],
         ),
     )
+
+
+def _reason(run: Run, point: str) -> str:
+    end = run.traces.get(point)
+    return "" if end is None else end.reason
 
 
 def _headline(trace: Trace) -> str:

@@ -56,16 +56,22 @@ def recording_in_words(trace: Trace) -> str:
     )
 
 
-def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None) -> str:
-    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size."""
+def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None, *, reason: str = "") -> str:
+    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size.
+
+    ``reason`` is how the traced run ended; of a refused copy, which the error does not size, its log may have told it.
+    """
     where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
+    alive = f"; {largest_alive(refused)}" if refused.alive else ""
+    in_use = f"with {format_bytes(refused.allocator_bytes)} in use"
+    if refused.asked_bytes is None and reason:
+        return f"Memory ran out{where}: {reason.partition('; ')[0]}, {in_use}{alive}."
     asked = "an amount that the error does not tell"
     if refused.asked_bytes is not None:
         like = f" ({refused.like})" if refused.like else ""
         asked = f"{format_bytes(refused.asked_bytes)}{like} for {refused.dtype} {refused.shape}"
     full = "" if refused.asked_bytes is None else handed_out(refused.asked_bytes, refused.allocator_bytes, limit_bytes)
-    alive = f"; {largest_alive(refused)}" if refused.alive else ""
-    return f"Memory ran out{where}: {asked} was asked for with {format_bytes(refused.allocator_bytes)} in use{full}{alive}."
+    return f"Memory ran out{where}: {asked} was asked for {in_use}{full}{alive}."
 
 
 def largest_alive(refused: OutOfMemory) -> str:

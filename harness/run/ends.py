@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
-from harness.run.child_log import crash_site, last_words, unreported_refusal
+from harness.run.child_log import crash_site, last_words, unreported_refusal, with_asked
 from harness.run.isolation import ChildEnd
 
 
@@ -22,7 +22,8 @@ def classify(child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_byt
     if child.timed_out:
         return Ending(Outcome.TIMED_OUT, "time-out", f"still running after {child.duration_s:.0f} s{where}; it was stopped")
     if child.exit_code == 0 and done is not None:
-        return Ending(Outcome(done["outcome"]), str(done["cause"]), str(done["reason"]))
+        outcome, reason = Outcome(done["outcome"]), str(done["reason"])
+        return Ending(outcome, str(done["cause"]), with_asked(reason, log) if outcome is Outcome.DEVICE_OOM else reason)
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
     return _name_death(child, where, log, limit_bytes)

@@ -14,7 +14,7 @@ RULE = "outcome"
 _SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
 """Ends that would be the same again: an exception of the body, and what was never started."""
 _ADVICE: Mapping[Outcome, str] = {
-    Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has all of it), or change what the scenario expects",
+    Outcome.DEVICE_OOM: "find what fills the device in this phase, or change what the scenario expects",
     Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose",
     Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
     Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
@@ -22,6 +22,7 @@ _ADVICE: Mapping[Outcome, str] = {
     Outcome.ERROR: "mend the error (the log of this run in logs/ has the traceback), then measure again",
     Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k, then --partial)",
 }
+_SEE_ALIVE = "see what was alive when memory ran out (the report has all of it), or change what the scenario expects"
 _DEVICE_METER = "device_in_use"
 
 
@@ -55,9 +56,12 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         finding = FindingKind.INCOMPLETE if outcome in UNMEASURED else _worse(evidence, point)
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
+        advice = _ADVICE[outcome]
         if outcome is Outcome.DEVICE_OOM:
             sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
-        sentence = f"{sentence.rstrip('.')}. To do: {_ADVICE[outcome]}."
+            trace = evidence.traces().get(point.name)
+            advice = _SEE_ALIVE if trace is not None and trace.out_of_memory is not None else advice
+        sentence = f"{sentence.rstrip('.')}. To do: {advice}."
     words = decision.words if unexpected and outcome not in _SETTLED else ""
     if words:
         sentence = f"{sentence.rstrip('.')}. Of this point, {words}."

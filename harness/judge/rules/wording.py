@@ -38,7 +38,9 @@ class FieldWords:
     shape: str
     """What has a class of growth."""
     search: str
-    """What to look for in the phase; of slopes with ``{each}``, for each image."""
+    """What to look for in the phase."""
+    search_each: str = ""
+    """The same of what grows with each image, where it is said in other words."""
 
 
 _HELD = "find what still holds a reference when {phase} ends{each}"
@@ -74,7 +76,8 @@ FIELDS: Mapping[str, FieldWords] = {
         slope="grows by",
         slope_below="grows by",
         shape="growth",
-        search="find what {phase} makes{each}",
+        search="find what {phase} allocates",
+        search_each="find what {phase} makes{each}",
     ),
     "retained": FieldWords(
         amount="keeps {amount}",
@@ -160,7 +163,8 @@ def search(field: str, edges: Edges | None, *, phase: str, first: bool, each: st
         return f"find what is allocated{per} before {phase} begins, outside of every phase"
     if was_there:
         return f"find what the phases before {phase} keep{per}, or what is made between them"
-    return FIELDS[field].search.format(phase=phase, each=per)
+    words = FIELDS[field]
+    return ((each and words.search_each) or words.search).format(phase=phase, each=per)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,6 +248,10 @@ def test_a_refusal_says_what_was_asked_for_and_what_was_there():
     assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None, "phase": None}), 64 * MIB) == (
         "Memory ran out: an amount that the error does not tell was asked for with 60.0 MiB in use."
     )
+    ended = "GPU:0 had no room for a copy of an array (16.0 MiB); between 0 B and 64.0 MiB of 64.0 MiB were in use"
+    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None}), 64 * MIB, reason=ended) == (
+        "Memory ran out in epoch 0: GPU:0 had no room for a copy of an array (16.0 MiB), with 60.0 MiB in use."
+    )
 
 
 FULL = {"phase": "epoch_0", "shape": "[]", "dtype": "float32", "asked_bytes": 4, "like": "", "requested_bytes": 40 * MIB}

@@ -81,7 +81,7 @@ def claims_held_by(sentence, shape):
         assert start == peak
     if "made in the phase" in after:
         assert start == 0
-    if "find what use makes" in after or "find what use keeps" in after:
+    if any(f"find what use {does}" in after for does in ("makes", "keeps", "allocates")):
         assert peak > start
     if "find what the phases before use keep" in after:
         assert start > 0
