@@ -134,7 +134,7 @@ def _check_amount(
         sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}."
     elif decision.stands and against is not None:
         # The next comparison starts from here whatever anybody does, so that no headroom grows unseen.
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}{elsewhere}."
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}."
     elif decision.stands:
         finding = FindingKind.IMPROVEMENT if other is None or not other.known else FindingKind.MOVED
         kept = "if that is real, accept it, so that it is kept"
@@ -142,7 +142,7 @@ def _check_amount(
         if other is not None:
             kept = f"find what {phase} does instead (reads through a map of a file, say) before you accept it as what it takes"
             to_do = f"if it is meant, {to_do}"
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}{elsewhere}; {kept}. To do: {to_do}."
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}."
     return Check(
         rule=RULE,
         subject=f"{place} / {field}",
