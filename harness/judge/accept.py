@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, file_name, find, from_run, write
+from harness.judge.baseline import LOADER_METERS, WITNESS_METERS, Baseline, BaselinePoint, file_name, find, from_run, write
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
@@ -36,7 +36,7 @@ def accept(
     pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
     """
     earlier = find(folder, run.manifest.comparability)
-    meters = dict.fromkeys([*LOADER_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
+    meters = dict.fromkeys([*LOADER_METERS, *WITNESS_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
     fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=tuple(meters))
     chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
     if not chosen:

@@ -32,14 +32,14 @@ def moved(
 ) -> Moved | None:
     """Whether bytes that a meter has less of are counted by another one still; None where they are gone, or no meter tells."""
     changes = dict(_changes(evidence, point, phase, meter, field, accepted))
-    whole = changes.get(_COUNTED_AS_WELL.get(meter, ""))
-    if whole is not None:
-        if whole[1] <= -_LEAST_SHARE * less_bytes:
+    whole, rest = changes.get(_COUNTED_AS_WELL.get(meter, "")), changes.get(_ELSEWHERE.get(meter, ""))
+    if whole is not None or rest is not None:
+        # The sum alone is coarse; where what it is made of is known as well, that has to have risen.
+        is_whole = whole is None or whole[1] > -_LEAST_SHARE * less_bytes
+        if not is_whole or (rest is not None and rest[1] < _LEAST_SHARE * less_bytes):
             return None
         told = "; ".join(f"{meter_words(name)} {amount_in_words(field, now)}, {_change(by)}" for name, (now, by) in changes.items())
-        return Moved(
-            words=f"but {told}: the bytes were moved to where no limit counts them, and the process is no smaller", known=True
-        )
+        return Moved(words=f"but {told}: the bytes were moved to where no limit counts them", known=True)
     elsewhere = _ELSEWHERE.get(meter, "")
     now = _least(evidence, point, phase, elsewhere, field)
     if now is None or now < _LEAST_SHARE * less_bytes:
