@@ -49,7 +49,7 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         if level is None:
             told = _rise(evidence, subject, fit, measured, decision.words)
         else:
-            limit = f"limit {format_whole(at_most)} (a line through all by {format_whole(line.slope)}, {interval})"
+            limit = f"limit {format_whole(at_most)} (the line through all sizes by {format_whole(line.slope)}, {interval})"
             told = _level(evidence, subject, level, limit, decision.words)
         sentence = f"{told}; the limit is {subject.name}."
     elif not math.isfinite(line.slope_high):

@@ -123,7 +123,7 @@ def test_a_slope_that_levels_off_is_a_finding_in_words_of_its_own(synthetic_run,
     if is_level and not more:
         assert check.sentence.startswith(
             "own / use / device in use: growth levels off at 32.0 MiB from 500 images on, a fixed amount that 100 images do not "
-            "fill; as large as 8.00 x batch. From 100 to 500 images it rises by 51,118 B per image, limit 512 (a line through all "
+            "fill; as large as 8.00 x batch. From 100 to 500 images it rises by 51,118 B per image, limit 512 (the line "
         )
         assert "To do: find what use fills up to a fixed amount (a cache, a buffer); the limit is" in check.sentence
         assert "for each image" not in check.sentence
