@@ -8,7 +8,7 @@ import pytest
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
 from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
-from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words
+from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words, with_what_is_known
 from harness.records import Outcome, TraceEnd, to_json
 from harness.tensors import COPY_TO_CARD
 
@@ -299,6 +299,22 @@ def test_a_device_that_is_not_full_had_not_been_handed_out():
 def test_what_was_alive_comes_from_the_traced_run_or_is_unknown(found, words):
     """With the reason; never left out."""
     assert alive_when_refused(None if found is None else trace().model_copy(update=found)) == words
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
+        ({"out_of_memory": None}, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
+        ({"out_of_memory": exhausted(allocator_bytes=63 * MIB)}, "63.0 MiB of 64.0 MiB were in use (by the traced run)"),
+    ],
+)
+def test_how_much_was_in_use_comes_from_the_traced_run_where_it_knows(found, words):
+    """The error lets go of some before anybody can look; a range is what is left without a trace."""
+    reason = "ended device_oom: refused (125.0 MiB); between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"
+    known = with_what_is_known(reason, None if found is None else trace().model_copy(update=found))
+
+    assert known == f"ended device_oom: refused (125.0 MiB); {words}"
 
 
 def traced_row(point, file, outcome=Outcome.OK, reason=""):
