@@ -59,7 +59,8 @@ def _check_leak(
         if decision.stands:
             finding = FindingKind.REGRESSION
             place = limit_place(evidence.policy, name, rule.because)
-            about, to_do = _explained(evidence, rule.field, point, meter, phases, rises)
+            repeat = next(repeat for repeat, amount in rises.items() if amount == worst)
+            about, to_do = _explained(evidence, rule.field, point, meter, phases, repeat, worst)
             parts = [f"{found}: {round(worst - limit_bytes):,} B over it", *about, decision.words]
             sentence = f"{'; '.join(part for part in parts if part)}. To do: {to_do}. The limit is {place}."
     return Check(
@@ -89,12 +90,13 @@ def _risen(field: str, amount: int) -> str:
 
 
 def _explained(
-    evidence: Evidence, field: str, point: Point, meter: str, phases: tuple[str, str], rises: Mapping[int, int]
+    evidence: Evidence, field: str, point: Point, meter: str, phases: tuple[str, str], repeat: int, worst: int
 ) -> tuple[list[str], str]:
-    """What the rise is as large as, when it came and whether it is kept, what a trace says it is; and what to look for."""
+    """What the rise is as large as, when it came and whether it is kept, what a trace says it is; and what to look for.
+
+    ``repeat`` is the run that decides, with its rise ``worst``.
+    """
     earlier, later = phases
-    worst = max(rises.values())
-    repeat = next(repeat for repeat, amount in rises.items() if amount == worst)
     before, after = (_edges(evidence, point, meter, phase, repeat) for phase in phases)
     told = risen(evidence.traces(), point, phases, field) if meter == TRACED_METER else ""
     like = as_multiple(worst, {each: float(amount) for each, amount in evidence.declared_by(point).items()})
