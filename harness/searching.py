@@ -28,7 +28,7 @@ class Sought:
 
 def regressions(verdict: Verdict) -> tuple[Check, ...]:
     """The findings that say that memory is worse than something allows."""
-    return tuple(check for check in verdict.findings if check.finding is FindingKind.REGRESSION)
+    return tuple(check for check in verdict.findings if check.finding in (FindingKind.REGRESSION, FindingKind.FAILED))
 
 
 def offence(check: Check) -> Offence:

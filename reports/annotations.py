@@ -26,8 +26,10 @@ _MOST_NAMED = 3
 """Other changed files that a message names. Chosen: one line."""
 _LEVELS: Mapping[str, str] = {
     FindingKind.REGRESSION: "error",
+    FindingKind.FAILED: "error",
     FindingKind.INCOMPLETE: "error",
     FindingKind.NO_BASELINE: "warning",
+    FindingKind.MOVED: "warning",
     FindingKind.IMPROVEMENT: "warning",
 }
 # Folders that hold no code under test.

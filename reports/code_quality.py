@@ -11,8 +11,10 @@ from .annotations import Findings, Spot, Told
 
 _SEVERITIES: Mapping[str, str] = {
     FindingKind.REGRESSION: "critical",
+    FindingKind.FAILED: "critical",
     FindingKind.INCOMPLETE: "critical",
     FindingKind.NO_BASELINE: "minor",
+    FindingKind.MOVED: "minor",
     FindingKind.IMPROVEMENT: "minor",
 }
 

@@ -116,7 +116,7 @@ def _finding(number: int, alike: Sequence[Statement]) -> str:
 
 
 def _in_short(statement: Statement) -> str:
-    amounts = f": {statement.measured}, limit {statement.limit}" if statement.measured and statement.limit else ""
+    amounts = f": {statement.measured}, {statement.limit}" if statement.measured and statement.limit else ""
     return _sentence(f"{statement.subject}{amounts}")
 
 

@@ -17,7 +17,7 @@ from .frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_sc
 from .pictures import Picture
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
-from .words import EXIT_WORDS, count, rate, unavailable
+from .words import count, limit_in_words, rate, unavailable, verdict_word
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
@@ -35,6 +35,7 @@ class Statement:
     sentence: str
     measured: str
     limit: str
+    """With its side: ``"at most 5.2 MiB allowed"``."""
     because: str
     subject: str
     group: tuple[str, ...]
@@ -110,7 +111,7 @@ def make_page(
         run_id=run.manifest.run_id,
         command=run.manifest.command,
         commit=_commit(run.manifest.environment),
-        verdict_word=EXIT_WORDS[verdict.exit_code],
+        verdict_word=verdict_word(verdict),
         tone=verdict.exit_code.name.lower(),
         exit_code=int(verdict.exit_code),
         sentence=_sentence(judgement),
@@ -160,7 +161,7 @@ def _statement(check: Check) -> Statement:
         rule=check.rule.replace("_", " "),
         sentence=check.sentence,
         measured=_with_unit(check.measured, check.unit),
-        limit=_with_unit(check.limit, check.unit),
+        limit=limit_in_words(_with_unit(check.limit, check.unit), check.bound),
         because=check.because,
         subject=check.subject,
         group=(str(check.finding), check.rule, check.scenario, check.phase, check.meter),

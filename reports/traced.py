@@ -8,6 +8,7 @@ from harness.judge.table import Run
 from harness.judge.traces import Alive, Trace, TracedPhase, read_traces
 from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
 from harness.records import Point
+from harness.tensors import SMALL_SHARE
 from harness.units import format_bytes
 
 from .frames import SWEPT, describe_points
@@ -15,9 +16,8 @@ from .tables import Table
 from .words import count, plain
 
 _MOST_GROUPS = 5
-"""Rows for one moment; the rest is summed up in one more. Chosen: what a reader takes in, and the largest are what matters."""
-_LEAST_SHARE = 0.01
-"""Chosen: the second largest part is told where it is a hundredth of the peak."""
+"""Rows for one moment; the rest is summed up in one more, and so is what is less than a hundredth of all. Chosen: what a reader
+takes in, and the largest are what matters."""
 _COLUMNS = ("operation", "shape", "type", "count", "each", "together", "as large as")
 _AMOUNTS = frozenset({"count", "each", "together"})
 
@@ -92,7 +92,7 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         trace=trace,
         headline=_headline(trace),
         sentences=(agreement(trace, run.phases), recording_in_words(trace)),
-        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes),
+        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes, reason=_reason(run, trace.point)),
         refused=None if refused is None else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
         peaks=_table(
             "What was alive at the peak of each phase",
@@ -102,12 +102,20 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
     )
 
 
+def _reason(run: Run, point: str) -> str:
+    end = run.traces.get(point)
+    return "" if end is None else end.reason
+
+
 def _headline(trace: Trace) -> str:
     phase = highest(trace)
     if phase is None:
         return "Nothing was allocated on the device in any phase."
-    first, *rest = phase.alive
-    told = rest and rest[0].total_bytes >= _LEAST_SHARE * phase.requested.peak_bytes
+    ranked = _ranked(phase.alive)
+    if not ranked:
+        return f"The device held most in {plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)} as requested."
+    first, *rest = ranked
+    told = rest and rest[0].total_bytes >= SMALL_SHARE * phase.requested.peak_bytes
     others = f"; the next is {rest[0].sentence}" if told else ""
     return (
         f"The device held most in {plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)} as requested. "
@@ -115,21 +123,29 @@ def _headline(trace: Trace) -> str:
     )
 
 
+def _ranked(alive: Sequence[Alive]) -> list[Alive]:
+    """The largest total first, whatever order the file has them in."""
+    return sorted(alive, key=lambda one: (-one.total_bytes, one.short))
+
+
 def _rows(alive: Sequence[Alive]) -> Iterator[tuple[str, ...]]:
     """The largest groups, then all others in one row; what is nothing is said."""
     if not alive:
         yield ("nothing", "", "", "0", "", format_bytes(0), "")
-    for one in alive[:_MOST_GROUPS]:
+    ranked = _ranked(alive)
+    least_bytes = SMALL_SHARE * sum(one.total_bytes for one in ranked)
+    shown = [*ranked[:1], *(one for one in ranked[1:_MOST_GROUPS] if one.total_bytes >= least_bytes)]
+    for one in shown:
         yield (
             one.op or "none named",
-            one.shape or "not told",
-            one.dtype or "not told",
+            one.shape or "unknown",
+            one.dtype or "unknown",
             f"{one.count:,}",
             format_bytes(one.each_bytes),
             format_bytes(one.total_bytes),
             one.like,
         )
-    others = alive[_MOST_GROUPS:]
+    others = ranked[len(shown) :]
     if others:
         number, total = sum(one.count for one in others), sum(one.total_bytes for one in others)
         yield (f"{count(len(others), 'other kind')}", "", "", f"{number:,}", "", format_bytes(total), "")
@@ -159,7 +175,7 @@ def _overview_row(trace: Trace) -> tuple[str, ...]:
         format_bytes(phase.requested.peak_bytes) if phase else format_bytes(0),
         format_bytes(max((one.allocator.peak_bytes for one in trace.phases), default=trace.base_bytes)),
         plain(phase.phase) if phase else "none",
-        phase.alive[0].sentence if phase and phase.alive else "nothing",
+        _ranked(phase.alive)[0].sentence if phase and phase.alive else "nothing",
         f"{counts.allocations:,}",
         f"{odd:,}",
     )

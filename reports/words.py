@@ -6,7 +6,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from harness.judge.rules.evidence import METER_WORDS
-from harness.judge.verdict import ExitCode
+from harness.judge.verdict import Bound, ExitCode, FindingKind, Verdict
 from harness.records import Quality
 from harness.units import format_bytes, format_rate
 
@@ -14,6 +14,7 @@ METER_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "device_in_use": "bytes of live tensors, counted by TensorFlow's own allocator",
         "host_anon": "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated itself, private or shared",
+        "host_mapped": "pages of memory-mapped files in the child, which the kernel can drop; no limit counts them",
         "host_rss": "resident memory of the child, pages of memory-mapped files included",
         "nvml_process": "what the driver says the child holds on the card",
         "nvml_device_used": "what the driver says is used on the card by everybody",
@@ -32,6 +33,22 @@ EXIT_WORDS: Mapping[ExitCode, str] = MappingProxyType(
     }
 )
 """What each exit code says in one or two words; the colour of the page repeats it, and never says it alone."""
+
+
+_KIND_WORDS: Mapping[FindingKind, str] = MappingProxyType({FindingKind.FAILED: "Failed", FindingKind.MOVED: "Moved, not better"})
+"""Kinds of findings that share an exit code with a graver or a better one, and are called by a word of their own."""
+_BOUND_WORDS: Mapping[Bound, str] = MappingProxyType({"upper": "at most {} allowed", "lower": "at least {} expected", "": "{}"})
+
+
+def verdict_word(verdict: Verdict) -> str:
+    """The verdict in one to three words, by its gravest finding."""
+    kind = verdict.findings[0].finding if verdict.findings else None
+    return (kind and _KIND_WORDS.get(kind)) or EXIT_WORDS[verdict.exit_code]
+
+
+def limit_in_words(limit: str, bound: Bound) -> str:
+    """A limit with its side: ``"at most 5.2 MiB allowed"``; empty where there is none."""
+    return _BOUND_WORDS[bound].format(limit) if limit else ""
 
 
 def meter_name(meter: str) -> str:

@@ -9,7 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, Held, file_name, find, from_run, key_in_words, write
+from harness.judge.baseline import (
+    LOADER_METERS,
+    WITNESS_METERS,
+    Baseline,
+    BaselinePoint,
+    Held,
+    file_name,
+    find,
+    from_run,
+    key_in_words,
+    write,
+)
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
@@ -21,6 +32,7 @@ from harness.units import format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
+_FORBIDDING = frozenset({FindingKind.REGRESSION, FindingKind.FAILED, FindingKind.INCOMPLETE})
 
 
 def accept(
@@ -37,7 +49,7 @@ def accept(
     pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
     """
     earlier = find(folder, run.manifest.comparability)
-    meters = dict.fromkeys([*LOADER_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
+    meters = dict.fromkeys([*LOADER_METERS, *WITNESS_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
     fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=tuple(meters))
     chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
     if not chosen:
@@ -124,7 +136,7 @@ def _broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[st
     """What the policy itself forbids or could not see; distance from the earlier baseline is what accepting is about."""
     for check in judge(run, policy, folder, partial=True).verdict.findings:
         concerned = not check.points or any(name in chosen for name in check.points)
-        if concerned and check.finding in (FindingKind.REGRESSION, FindingKind.INCOMPLETE) and check.rule != "baseline":
+        if concerned and check.finding in _FORBIDDING and check.rule != "baseline":
             yield f"{check.sentence} Mend it, or change the limit in the policy with its reason"
 
 

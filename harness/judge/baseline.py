@@ -27,6 +27,9 @@ _ONE_PROVENANCE = 1
 LOADER_METERS = ("device_in_use", "host_anon")
 """Meters of what the loader controls. The others are shown beside them: they also move with the kernel and other processes."""
 
+WITNESS_METERS = ("host_mapped",)
+"""Meters that are recorded beside them, and that no limit judges: they tell whether what became less was only moved there."""
+
 _SLUG_CHARACTERS = 60  # chosen: the file name stays on one line of a listing; the digest tells keys apart
 
 _LAG = "; the kernel's counters to "
@@ -99,8 +102,15 @@ class BaselinePoint(BaseModel):
         return ", ".join(f"{name} was {then.get(name, 'not set')} and is {now.get(name, 'not set')}" for name in changed)
 
     def says_the_same(self, other: "BaselinePoint") -> bool:
-        """Whether both differ in nothing but who says so."""
-        return self.model_copy(update={"accepted": other.accepted}) == other
+        """Whether both differ in nothing but who says so, and in what is only recorded beside."""
+        return self._judged().model_copy(update={"accepted": other.accepted}) == other._judged()
+
+    def _judged(self) -> "BaselinePoint":
+        judged = {
+            phase: {meter: recorded for meter, recorded in meters.items() if meter not in WITNESS_METERS}
+            for phase, meters in self.phase.items()
+        }
+        return self.model_copy(update={"phase": judged})
 
 
 class Baseline(BaseModel):
@@ -214,7 +224,9 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
         more = f" ({len(gaps) - 1} more)" if len(gaps) > 1 else ""
         raise BaselineError(f"{run.path} cannot become a baseline: {gaps[0]}{more}")
     points = recorded_points(run, reason=reason, accepted=accepted, meters=meters)
-    empty = next((point.name for point in run.points if point.expected is Outcome.OK and not points[point.name].phase), None)
+    empty = next(
+        (point.name for point in run.points if point.expected is Outcome.OK and not points[point.name]._judged().phase), None
+    )
     if empty is not None:
         raise BaselineError(f"{run.path} cannot become a baseline: {empty} has no reading of {' or '.join(meters)}")
     return Baseline(key=dict(sorted(run.manifest.comparability.items())), point=points)

@@ -7,12 +7,14 @@ from enum import StrEnum
 
 import pandas as pd
 
+from harness.judge.ceiling import Ceiling, find_ceiling
 from harness.judge.line import Line, fit_line
 from harness.judge.naming import columns_of
 from harness.judge.sizes import NAMED_STEPS, count_in_words, is_size, size_of, size_parameters, unit_of
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.names import one_line
 from harness.records import Point, Scalar
+from harness.units import format_bytes
 
 FIELDS = ("peak", "growth", "growth_bound", "retained")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its peak."""
@@ -22,6 +24,7 @@ class GrowthClass(StrEnum):
     """How an amount grows with the data."""
 
     FLAT = "flat"
+    CEILING = "ceiling"
     LINEAR = "linear"
     SUPERLINEAR = "superlinear"
     UNRESOLVED = "unresolved"
@@ -72,6 +75,8 @@ class Fit:
     runs: int
     line: Line
     growth_class: GrowthClass
+    ceiling: Ceiling | None = None
+    """Where the amounts level off; whether what is left of a slope there keeps a limit is for the rule to say."""
 
     @property
     def unit(self) -> str:
@@ -146,6 +151,7 @@ def fit_series(
     if len(sizes) < 2:
         return None
     line = fit_line([size for size, _ in read], [amount for _, amount in read])
+    ceiling = find_ceiling([size for size, _ in read], [amount for _, amount in read])
     seen = {qualities[place] for point in series.points if (place := (point.name, phase, meter)) in qualities}
     return Fit(
         series=series,
@@ -156,29 +162,33 @@ def fit_series(
         sizes=sizes,
         runs=len(read),
         line=line,
-        growth_class=classify(line, sizes, limits),
+        growth_class=classify(line, sizes, limits, ceiling),
+        ceiling=ceiling,
     )
 
 
-def classify(line: Line, sizes: Sequence[int], limits: GrowthLimits) -> GrowthClass:
-    """The class of growth of a line through ``sizes`` (the different ones).
+def classify(line: Line, sizes: Sequence[int], limits: GrowthLimits, ceiling: Ceiling | None = None) -> GrowthClass:
+    """The class of growth of a line through ``sizes`` (the different ones), and of where its amounts level off, if they do.
 
     ``linear`` when the whole interval of the slope lies beyond flat, also where memory is given back in proportion;
+    ``ceiling`` when it rises so, but is level at the largest sizes, where nothing is left of the slope: flat from there on;
     ``superlinear`` when it rises so and bends upward, significantly and materially; ``flat`` when the interval
     excludes whatever a loader could keep for each image; else ``unresolved``, as is growth seen at two sizes only.
     """
     flat, resolution = limits.flat_bytes_per_unit, limits.resolution_bytes_per_unit
     rises, falls = line.slope_low > flat, line.slope_high < -flat
+    is_level = ceiling is not None and ceiling.rise > flat and ceiling.holds(at_most=flat, resolve=resolution)
     if rises or falls:
         if len(sizes) < 3:
             return GrowthClass.UNRESOLVED
         material = line.bend_bytes > material_bend_bytes(line, sizes, limits)
         if rises and material and line.bend_p_value < limits.bend_p_value:
             return GrowthClass.SUPERLINEAR
-        return GrowthClass.LINEAR
+        return GrowthClass.CEILING if rises and is_level else GrowthClass.LINEAR
     if -resolution <= line.slope_low and line.slope_high <= resolution:
         return GrowthClass.FLAT
-    return GrowthClass.UNRESOLVED
+    # No line goes through what levels off, however well its runs agree.
+    return GrowthClass.CEILING if is_level else GrowthClass.UNRESOLVED
 
 
 def material_bend_bytes(line: Line, sizes: Sequence[int], limits: GrowthLimits) -> float:
@@ -193,6 +203,7 @@ def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
         why = {
             GrowthClass.SUPERLINEAR: "it grows faster than the data, so a line would promise too much",
             GrowthClass.UNRESOLVED: "its growth is not resolved; measure more sizes or repeats",
+            GrowthClass.CEILING: _level_in_words(fit),
         }.get(fit.growth_class, f"it does not grow with the {count_in_words(fit.series.over)}")
         return Forecast(size=None, low=None, high=None, reason=f"no largest {count_in_words(fit.series.over)}: {why}")
     room_bytes = capacity_bytes - fit.line.at(fit.line.mean_size)
@@ -204,6 +215,11 @@ def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
     ends = sorted(size_at(slope) for slope in (fit.line.slope_low, fit.line.slope_high))
     reason = f"by the line through {len(fit.sizes)} sizes from {fit.sizes[0]:,} to {fit.sizes[-1]:,}"
     return Forecast(size=size_at(fit.line.slope), low=ends[0], high=ends[1], reason=reason)
+
+
+def _level_in_words(fit: Fit) -> str:
+    level = fit.ceiling
+    return "it levels off" if level is None else f"it levels off at {format_bytes(level.level_bytes)}"
 
 
 def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from harness.errors import RunDirectoryError
 from harness.judge.manifest import first_error
 from harness.judge.table import Run
 from harness.records import TRACE_SCHEMA_VERSION, TRACES_FOLDER
-from harness.tensors import COPY_TO_CARD, tensors_in_words
+from harness.tensors import COPY_TO_CARD, tensors_in_words, without_operation
 from harness.units import format_bytes
 
 _MOST_BYTES = 512 * 1024 * 1024
@@ -54,7 +54,7 @@ class Alive(_Strict):
         tensor = f"{self.dtype} {self.shape}" if self.shape else self.dtype or "memory"
         if self.op == COPY_TO_CARD:
             return f"{COPY_TO_CARD} of {tensor}" if self.shape else COPY_TO_CARD
-        return f"{tensor} by {self.op}" if self.op else f"{tensor} by no operation (an array of numpy that became a tensor)"
+        return f"{tensor} by {self.op}" if self.op else f"{tensor} without an operation"
 
     @property
     def short(self) -> str:
@@ -64,8 +64,18 @@ class Alive(_Strict):
         )
 
     @property
+    def counted(self) -> tuple[str, int, int]:
+        """``short``, how many they are, and their bytes: what ``harness.tensors.largest_in_words`` ranks."""
+        return self.short, self.count, self.total_bytes
+
+    @property
     def sentence(self) -> str:
         """What they are, in one line: how many, of which size, by whom, and what of the scenario's they are as large as."""
+        if not self.op:
+            words = without_operation(
+                shape=self.shape, dtype=self.dtype, count=self.count, each_bytes=self.each_bytes, like=self.like
+            )
+            return f"{format_bytes(self.total_bytes)}: {words}" if self.count > 1 else words
         like = f", {self.like}{' each' if self.count > 1 else ''}" if self.like else ""
         each = f", {format_bytes(self.each_bytes)} each" if self.count > 1 else ""
         return f"{format_bytes(self.total_bytes)}: {self.count:,} x {self.what}{each}{like}"

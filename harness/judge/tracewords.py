@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.judge.traces import OutOfMemory, Trace
-from harness.tensors import ALIVE, handed_out, number_named
+from harness.tensors import ALIVE, handed_out, largest_in_words, with_known_use
 from harness.units import format_bytes
 
 ALLOCATOR_METER = "device_in_use"
@@ -56,22 +56,27 @@ def recording_in_words(trace: Trace) -> str:
     )
 
 
-def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None) -> str:
-    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size."""
+def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None, *, reason: str = "") -> str:
+    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size.
+
+    ``reason`` is how the traced run ended; of a refused copy, which the error does not size, its log may have told it.
+    """
     where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
+    alive = f"; {largest_alive(refused)}" if refused.alive else ""
+    in_use = f"with {format_bytes(refused.allocator_bytes)} in use"
+    if refused.asked_bytes is None and reason:
+        return f"Memory ran out{where}: {reason.partition('; ')[0]}, {in_use}{alive}."
     asked = "an amount that the error does not tell"
     if refused.asked_bytes is not None:
         like = f" ({refused.like})" if refused.like else ""
         asked = f"{format_bytes(refused.asked_bytes)}{like} for {refused.dtype} {refused.shape}"
     full = "" if refused.asked_bytes is None else handed_out(refused.asked_bytes, refused.allocator_bytes, limit_bytes)
-    alive = f"; {largest_alive(refused)}" if refused.alive else ""
-    return f"Memory ran out{where}: {asked} was asked for with {format_bytes(refused.allocator_bytes)} in use{full}{alive}."
+    return f"Memory ran out{where}: {asked} was asked for {in_use}{full}{alive}."
 
 
 def largest_alive(refused: OutOfMemory) -> str:
-    """``"the largest that were alive: A; B; C"``, of what was live when memory ran out."""
-    named = refused.alive[: number_named([one.total_bytes for one in refused.alive])]
-    return f"{ALIVE}{'; '.join(one.short for one in named)}"
+    """``"the largest that were alive: A; B; and 12 others, 3.0 KiB together"``, of what was live when memory ran out."""
+    return f"{ALIVE}{largest_in_words([one.counted for one in refused.alive])}"
 
 
 def alive_when_refused(trace: Trace | None) -> str:
@@ -82,6 +87,12 @@ def alive_when_refused(trace: Trace | None) -> str:
     if refused is None:
         return "what was alive is unknown, as the traced run did not run out of memory"
     return f"in the traced run {largest_alive(refused)}" if refused.alive else "in the traced run nothing was alive then"
+
+
+def with_what_is_known(reason: str, trace: Trace | None) -> str:
+    """The reason of a run that ran out of the device's memory, with how much was in use where the traced run knows it."""
+    refused = None if trace is None else trace.out_of_memory
+    return reason if refused is None else with_known_use(reason, refused.allocator_bytes)
 
 
 def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
+from typing import Literal
 
 
 class ExitCode(IntEnum):
@@ -34,8 +35,12 @@ class FindingKind(StrEnum):
     """Why a check did not hold."""
 
     REGRESSION = "regression"
+    FAILED = "failed"
+    """A run ended out of memory or out of time that should not have, and nothing says that it ever did better."""
     INCOMPLETE = "incomplete"
     NO_BASELINE = "no_baseline"
+    MOVED = "moved"
+    """Less by one meter, and not by the one that counts these bytes as well."""
     IMPROVEMENT = "improvement"
 
 
@@ -43,10 +48,16 @@ class FindingKind(StrEnum):
 # run that is complete and comparable.
 _EXIT_CODES = {
     FindingKind.REGRESSION: ExitCode.REGRESSION,
+    FindingKind.FAILED: ExitCode.REGRESSION,
     FindingKind.INCOMPLETE: ExitCode.INCOMPLETE,
     FindingKind.NO_BASELINE: ExitCode.NO_BASELINE,
+    FindingKind.MOVED: ExitCode.IMPROVEMENT,
     FindingKind.IMPROVEMENT: ExitCode.IMPROVEMENT,
 }
+
+
+Bound = Literal["upper", "lower", ""]
+"""Which side of ``measured`` a limit is on; none where there is no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +86,9 @@ class Check:
     meter: str = ""
     measured: float | None = None
     limit: float | None = None
+    """What ``measured`` is held against; of two limits the one that was broken, or is nearer. Never below 0 for a size."""
+    bound: Bound = ""
+    """Which of them it is: ``"upper"``, which nothing may exceed, or ``"lower"``, which nothing may fall short of."""
     earlier: float | None = None
     """What ``measured`` was before, by the baseline or the other side of the run."""
     earlier_from: str = ""

@@ -8,7 +8,7 @@ from harness.measure.messages import python_error, substance
 from harness.measure.refusals import Refused, refused_memory
 from harness.measure.room import Room
 from harness.records import Ending, Outcome
-from harness.tensors import ALIVE, handed_out
+from harness.tensors import ALIVE, handed_out, range_in_use
 from harness.units import format_bytes
 
 _SHELL_LIMITS = (("the data segment", "-d", resource.RLIMIT_DATA), ("the address space", "-v", resource.RLIMIT_AS))
@@ -84,7 +84,6 @@ def _name_by_room(reason: str, asked_bytes: int, room: Room) -> Ending:
 
 def _in_use(room: Room, *, apart: bool) -> str:
     """How much was in use of how much; a range where the error let go of some before anybody could look (``apart``)."""
-    in_use = format_bytes(room.in_use_bytes)
     if apart:
-        in_use = f"between {in_use} and {format_bytes(room.peak_bytes)}"
-    return f"{in_use} of {format_bytes(room.limit_bytes)} were in use"
+        return range_in_use(room.in_use_bytes, room.peak_bytes, room.limit_bytes)
+    return f"{format_bytes(room.in_use_bytes)} of {format_bytes(room.limit_bytes)} were in use"

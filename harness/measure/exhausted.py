@@ -12,7 +12,7 @@ from harness.measure.endings import name_exception
 from harness.measure.refusals import refused_memory
 from harness.measure.room import look_for_room
 from harness.records import Outcome
-from harness.tensors import ALIVE, number_named, tensors_in_words
+from harness.tensors import ALIVE, largest_in_words, tensors_in_words
 
 
 def out_of_memory(
@@ -38,19 +38,16 @@ def out_of_memory(
 
 
 def largest_alive(alive: Sequence[Mapping[str, Any]]) -> str:
-    """A note for the exception: the largest of what was alive, which is in descending order."""
-    named = [
-        tensors_in_words(
-            op=one["op"],
-            shape=one["shape"],
-            dtype=one["dtype"],
-            count=one["count"],
-            total_bytes=one["each_bytes"] * one["count"],
-            like=one["like"],
-        )
-        for one in alive[: number_named([one["each_bytes"] * one["count"] for one in alive])]
-    ]
-    return f"{ALIVE}{'; '.join(named)}"
+    """A note for the exception: the largest of what was alive."""
+    return f"{ALIVE}{largest_in_words([_in_words(one) for one in alive])}"
+
+
+def _in_words(one: Mapping[str, Any]) -> tuple[str, int, int]:
+    total_bytes = one["each_bytes"] * one["count"]
+    words = tensors_in_words(
+        op=one["op"], shape=one["shape"], dtype=one["dtype"], count=one["count"], total_bytes=total_bytes, like=one["like"]
+    )
+    return words, one["count"], total_bytes
 
 
 def _asked(error: BaseException) -> tuple[str, str, int | None]:

@@ -30,6 +30,10 @@ _OCCUPANCY = re.compile(r"\] (?P<map>[*x_]{20,})$", re.MULTILINE)
 _REPORTED = re.compile(r"RESOURCE_EXHAUSTED|OOM when allocating")
 
 
+# What harness.measure.refusals says of a copy or a buffer that found no room: TensorFlow's error does not say how large it was.
+_NO_ROOM = re.compile(r"had no room for [^;(]*[^;( ]")
+
+
 def read_log(path: Path, from_byte: int) -> str:
     """The end of what was logged from there on: earlier lines are those of a preparation, or of an earlier attempt."""
     try:
@@ -38,6 +42,14 @@ def read_log(path: Path, from_byte: int) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""  # what a child said is not worth losing its end for
+
+
+def with_asked(reason: str, log: str) -> str:
+    """The reason of a refused copy with how much the allocator was asked for, where its log says so; any other as it is."""
+    found = _REFUSAL.findall(log)
+    if not found or f" ({format_bytes(int(found[-1][1]))})" in reason:
+        return reason
+    return _NO_ROOM.sub(lambda said: f"{said[0]} ({format_bytes(int(found[-1][1]))})", reason, count=1)
 
 
 def last_words(log: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.locking import read_whole
 from harness.records import OVER_TIME, ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
-from harness.run.child_log import crash_site, last_words, unreported_refusal
+from harness.run.child_log import crash_site, last_words, unreported_refusal, with_asked
 from harness.run.isolation import ChildEnd
 
 
@@ -30,7 +30,8 @@ def classify(
         stopped = f"still running after {child.duration_s:.0f} s{where}; the harness stopped it{given}"
         return Ending(Outcome.TIMED_OUT, OVER_TIME, stopped)
     if child.exit_code == 0 and done is not None:
-        return Ending(Outcome(done["outcome"]), str(done["cause"]), str(done["reason"]))
+        outcome, reason = Outcome(done["outcome"]), str(done["reason"])
+        return Ending(outcome, str(done["cause"]), with_asked(reason, log) if outcome is Outcome.DEVICE_OOM else reason)
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
     return _name_death(child, where, log, limit_bytes)

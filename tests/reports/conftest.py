@@ -229,6 +229,7 @@ FINDING = Check(
     meter="device_in_use",
     measured=65_536,
     limit=1024,
+    bound="upper",
     unit="B/image",
     because="1/64 of X of one image.",
 )

@@ -46,7 +46,7 @@ def test_a_finding_shows_kind_rule_sentence_numbers_and_reason(page, finding):
 
     assert "regression by rule slope" in text
     assert finding.sentence in text
-    assert "measured 65,536 B/image , limit 1,024 B/image" in text
+    assert "measured 65,536 B/image , at most 1,024 B/image allowed" in text
     assert "Why this limit: 1/64 of X of one image." in text
 
 

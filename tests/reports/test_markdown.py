@@ -105,8 +105,8 @@ def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, findi
     text = write_summary(whole_run, judged(whole_run, *findings)).read_text()
 
     assert text.count("**regression, slope**") == 1
-    assert "   - And 29 more findings like it: point 1: 65,537 B/image, limit 1,024 B/image; point 2: " in text
-    assert "point 6: 65,542 B/image, limit 1,024 B/image; and 23 others.\n" in text
+    assert "   - And 29 more findings like it: point 1: 65,537 B/image, at most 1,024 B/image allowed; point 2: " in text
+    assert "point 6: 65,542 B/image, at most 1,024 B/image allowed; and 23 others.\n" in text
 
 
 def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):

@@ -117,6 +117,28 @@ def test_the_largest_of_each_series_is_shown_and_every_trace_is_listed(write_tra
     assert traced.notes == ()
 
 
+def test_entries_are_sorted_by_their_own_bytes_and_trifles_summed_up(write_traced, judged, held):
+    """Whatever order the file has them in; less than a hundredth of all is one row, with its number and its sum."""
+
+    def mixed(point):
+        groups = [alive("Small", 1000, count=3), alive("", MIB, count=4, like="1.00 x batch"), alive("Large", 6 * MIB)]
+        return document(point.name, 12 * MIB, groups)
+
+    run = write_traced(mixed)
+    first = traced_run(run, judged(run, held)).points[0]
+    rows = [row for row in first.peaks.rows if row[0].startswith("epoch 0")]
+
+    assert [(row[1], row[4], row[6]) for row in rows] == [
+        ("Large", "1", "6.0 MiB"),
+        ("none named", "4", "4.0 MiB"),
+        ("1 other kind", "3", "2.9 KiB"),
+    ]
+    assert first.headline.endswith(
+        "The largest part of it was 6.0 MiB: 1 x float32 [8] by Large; the next is 4.0 MiB: 4 x 1 MiB of (8) float32 without an "
+        "operation, each 1.00 x batch."
+    )
+
+
 def test_points_of_findings_come_first(write_traced, judged, finding):
     """A finding of the lazy loader, then one of a point."""
     run = write_traced(batch_trace, whole=True)

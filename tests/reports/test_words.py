@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
+from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.units import KIB, MIB
-from reports.words import amount, count, kind_of_number, peak, rate, unavailable
+from reports.words import amount, count, kind_of_number, limit_in_words, peak, rate, unavailable, verdict_word
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,32 @@ def test_a_missing_reason_is_said_to_be_missing():
 def test_one_run_is_not_one_runs():
     """Singular at 1, plural at 0 and 2."""
     assert [count(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"), [("upper", "at most 5.2 MiB allowed"), ("lower", "at least 5.2 MiB expected"), ("", "5.2 MiB")]
+)
+def test_a_limit_says_which_side_it_is_on(bound, words):
+    """So that less than a lower one does not look as if it were within it; where there is none, nothing is said."""
+    assert limit_in_words("5.2 MiB", bound) == words
+    assert limit_in_words("", bound) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (FindingKind.REGRESSION, "Regression"),
+        (FindingKind.FAILED, "Failed"),
+        (FindingKind.INCOMPLETE, "Incomplete"),
+        (FindingKind.NO_BASELINE, "No baseline"),
+        (FindingKind.MOVED, "Moved, not better"),
+        (FindingKind.IMPROVEMENT, "Better than the baseline"),
+    ],
+)
+def test_the_word_of_a_verdict_is_that_of_its_gravest_finding(kind, word):
+    """A death without anything earlier is no regression, and bytes that moved are not better."""
+    found = Check(rule="baseline", subject="own", sentence="own: so.", finding=kind)
+    better = Check(rule="baseline", subject="own", sentence="own: so.", finding=FindingKind.IMPROVEMENT)
+
+    assert verdict_word(Verdict((better, found))) == word
+    assert verdict_word(Verdict((Check(rule="baseline", subject="own", sentence="own: so."),))) == "Pass"

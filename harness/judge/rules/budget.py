@@ -4,35 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge.amount import Amount
-from harness.judge.attribution import alive_at_peak, as_multiple
+from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
 from harness.judge.limits import BudgetRule
-from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.verdict import Check, FindingKind
+from harness.judge.rules.wording import Edges, amount_in_words, search, whereabouts
+from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
-
-_NOUNS = {
-    "start": "begins with",
-    "peak": "peaks at",
-    "end": "ends with",
-    "growth": "grows by",
-    "retained": "keeps",
-    "net_peak": "peaks, over what there was before the run's first phase, at",
-    "net_end": "ends, over what there was before the run's first phase, with",
-}
-_ADVICE = {
-    "start": "find what is allocated before {phase} begins, outside of every phase",
-    "net_peak": "find what is alive at the peak of {phase}",
-    "net_end": "find what still holds a reference when {phase} ends",
-    "peak": "find what is alive at the peak of {phase}",
-    "growth": "find what {phase} allocates",
-    "end": "find what still holds a reference when {phase} ends",
-    "retained": "find what {phase} leaves behind",
-}
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
-
 
 _UNDECIDED = Decision(stands=False)
 
@@ -45,12 +24,11 @@ class _Side:
     finding: FindingKind
     sign: int
     """1 where more is beyond the limit, -1 where less is."""
+    bound: Bound
     limit: str
     which: str
     shown: str
     beyond: str
-    advice: str
-    """What to do; empty where that depends on the field."""
 
     def worst(self, amounts: Sequence[int]) -> int:
         """The amount that lies furthest beyond the limit."""
@@ -61,21 +39,21 @@ _BUDGET = _Side(
     rule="budget",
     finding=FindingKind.REGRESSION,
     sign=1,
+    bound="upper",
     limit="limit",
     which="worst",
     shown="lie over it",
     beyond="over it",
-    advice="",
 )
 _FLOOR = _Side(
     rule="floor",
     finding=FindingKind.INCOMPLETE,
     sign=-1,
+    bound="lower",
     limit="at least",
     which="least",
     shown="fall short of it",
     beyond="short of it, so the meter did not see what the phase needs",
-    advice="feed memory that the allocator counts (a copy, not an alias of a numpy array)",
 )
 
 
@@ -121,6 +99,7 @@ class _Place:
             finding=finding,
             measured=measured,
             limit=limit,
+            bound="" if limit is None else side.bound,
             decision=decision.words,
             remeasure=decision.may_be_noise,
         )
@@ -168,7 +147,7 @@ def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Che
     if limit_bytes is None:
         return place.check(side, f"{limit.gap(declared)}.", finding=FindingKind.INCOMPLETE)
     found = (
-        f"{_NOUNS[place.rule.field]} {format_bytes(worst)}, {side.limit} {limit.in_words(declared)} "
+        f"{amount_in_words(place.rule.field, worst)}, {side.limit} {limit.in_words(declared)} "
         f"({side.which} of {runs_in_words(place.amounts)})"
     )
     excess = [side.sign * (amount - limit_bytes) for amount in place.amounts]
@@ -178,9 +157,8 @@ def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Che
     if decision.stands:
         finding = side.finding
         beyond = f"{found}: {round(max(excess)):,} B {side.beyond}"
-        grown = [] if side is _FLOOR else list(_attribution(evidence, place, worst))
-        advice = side.advice or _ADVICE[place.rule.field].format(phase=place.phase)
-        sentence = f"{_joined([beyond, *grown, decision.words])}. To do: {advice}; the limit is {place.name}."
+        about, advice = ([], _feed(place)) if side is _FLOOR else _explained(evidence, place, worst)
+        sentence = f"{_joined([beyond, *about, decision.words])}. To do: {advice}; the limit is {place.name}."
     return place.check(side, sentence, finding=finding, measured=float(worst), limit=limit_bytes, decision=decision)
 
 
@@ -188,13 +166,37 @@ def _joined(parts: Sequence[str]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _attribution(evidence: Evidence, place: _Place, worst: int) -> Iterator[str]:
-    """What it is as large as, and, where it is a peak of the device, what was alive then."""
-    declared = evidence.declared_by(place.point)
+def _feed(place: _Place) -> str:
+    if place.meter == TRACED_METER:
+        return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
+    return f"see that {place.phase} does what it is there for, and run python -m harness doctor"
+
+
+def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:
+    """What it is as large as, where it was before the phase and after it, what a trace says was alive; and what to look for."""
+    declared, edges = evidence.declared_by(place.point), _edges(evidence, place, worst)
+    alive = NOTHING_TOLD
+    if place.meter == TRACED_METER:
+        alive = alive_then(evidence.traces(), (place.point,), place.phase, place.rule.field)
     like = as_multiple(worst, {name: float(amount) for name, amount in declared.items()})
-    if like:
-        yield f"that is {like}"
-    if place.meter == TRACED_METER and place.rule.field in ("peak", "net_peak", "growth"):
-        alive = alive_at_peak(evidence.traces(), (place.point,), place.phase)
-        if alive:
-            yield alive
+    if alive.words and not is_explained(worst, alive.grown_bytes):
+        like = ""  # sizes coincide, and the trace knows what it was
+    first = place.phase == place.point.phases[0]
+    before_and_after = whereabouts(place.rule.field, edges, of=f"of these {format_bytes(worst)},")
+    if before_and_after and not before_and_after.startswith("of these"):
+        before_and_after = f"memory {before_and_after}"
+    about = [f"as large as {like}" if like else "", before_and_after, alive.words]
+    return about, search(place.rule.field, edges, phase=place.phase, first=first)
+
+
+def _edges(evidence: Evidence, place: _Place, worst: int) -> Edges | None:
+    """Start, peak and end of the run that decides; over what there was before the run's first phase where the field is so."""
+    repeat = next(repeat for repeat, amount in place.readings.items() if amount == worst)
+    start, peak, end, net_end = (
+        evidence.readings.get((place.point.name, place.phase, place.meter, field), {}).get(repeat)
+        for field in ("start", "peak", "end", "net_end")
+    )
+    if start is None or peak is None or end is None:
+        return None
+    before = end - net_end if place.rule.field.startswith("net_") and net_end is not None else 0
+    return Edges(start=start - before, peak=peak - before, end=end - before)

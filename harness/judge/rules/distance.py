@@ -5,17 +5,18 @@ from collections.abc import Iterator, Mapping
 from statistics import median_high, median_low
 
 from harness.judge.attribution import as_multiple
-from harness.judge.baseline import Acceptance, BaselinePoint, Recorded
+from harness.judge.baseline import BaselinePoint, Recorded
 from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.moved import moved
 from harness.judge.rules.quorum import decide
-from harness.judge.verdict import Check, FindingKind
+from harness.judge.rules.wording import amount_in_words
+from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
 
 RULE = "baseline"
-_NOUNS = {"growth": "grows by", "retained": "keeps"}
 
 
 def check_baseline(evidence: Evidence) -> Iterator[Check]:
@@ -62,7 +63,7 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
             for field in ("growth", "retained"):
                 readings = evidence.readings.get((point.name, phase, tolerance.meter, field))
                 if readings and recorded is not None:
-                    yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted.accepted)
+                    yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted)
             measured = (point.name, phase, tolerance.meter, "growth") in evidence.readings
             if measured and recorded is None:
                 yield _no_amount(evidence, point, phase, tolerance.meter)
@@ -83,9 +84,9 @@ def _check_amount(
     field: str,
     readings: Mapping[int, int],
     recorded: Recorded,
-    acceptance: Acceptance,
+    accepted: BaselinePoint,
 ) -> Check:
-    meter = tolerance.meter
+    meter, acceptance = tolerance.meter, accepted.accepted
     # What a phase gives back mirrors what others took, and is judged there: giving back less of less is no regression.
     taken = {repeat: max(amount, 0) for repeat, amount in readings.items()}
     amounts = tuple(taken.values())
@@ -111,25 +112,37 @@ def _check_amount(
     if against is not None:
         earlier = f"{against.words} {format_bytes(earlier_bytes)}"
     found = (
-        f"{_NOUNS[field]} {format_bytes(shown_bytes)}, {earlier}, "
+        f"{amount_in_words(field, shown_bytes)}, {earlier}, "
         f"tolerance {format_bytes(allowed_bytes)} ({which} of {runs_in_words(amounts)})"
     )
+    # The limit on the side of the change; where less than nothing would be allowed there is none on that side.
+    upper = change_bytes >= 0 or earlier_bytes < allowed_bytes
+    bound: Bound = "upper" if upper else "lower"
+    limit = earlier_bytes + allowed_bytes if upper else earlier_bytes - allowed_bytes
     words = f"; {decision.words}" if decision.words else ""
     finding, sentence = None, f"{found}{words}."
+    other = None
+    if decision.stands and not worse:
+        other = moved(evidence, point, phase, meter, field, -change_bytes, accepted)
+    elsewhere = "" if other is None else f", {other.words}"
     if decision.stands and worse:
         like = as_multiple(change_bytes, {name: float(amount) for name, amount in evidence.declared_by(point).items()})
         finding = FindingKind.REGRESSION
         to_do = f"find what changed in {phase} since then; if it is meant, {accept_command(evidence)}"
         if against is not None:
             to_do = f"{against.to_do} for what {phase} does now; if it is meant, say so where the change is reviewed"
-        sentence = f"{found}: {format_bytes(change_bytes)} more{f', that is {like}' if like else ''}{words}. To do: {to_do}."
+        sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}."
     elif decision.stands and against is not None:
         # The next comparison starts from here whatever anybody does, so that no headroom grows unseen.
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}."
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}."
     elif decision.stands:
-        finding = FindingKind.IMPROVEMENT
+        finding = FindingKind.IMPROVEMENT if other is None or not other.known else FindingKind.MOVED
         kept = "if that is real, accept it, so that it is kept"
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{words}; {kept}. To do: {accept_command(evidence)}."
+        to_do = accept_command(evidence)
+        if other is not None:
+            kept = f"find what {phase} does instead (reads through a map of a file, say) before you accept it as what it takes"
+            to_do = f"if it is meant, {to_do}"
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}."
     return Check(
         rule=RULE,
         subject=f"{place} / {field}",
@@ -140,7 +153,8 @@ def _check_amount(
         phase=phase,
         meter=meter,
         measured=float(shown_bytes),
-        limit=earlier_bytes + allowed_bytes if change_bytes >= 0 else earlier_bytes - allowed_bytes,
+        limit=limit,
+        bound=bound,
         earlier=float(earlier_bytes),
         earlier_from=acceptance.in_words if against is None else against.words,
         unit="B",

@@ -21,11 +21,14 @@ _MOST_BYTES = 100
 METER_WORDS: Mapping[str, str] = {
     "device_in_use": "device in use",
     "host_anon": "host anonymous memory",
+    "host_mapped": "host memory of mapped files",
     "host_rss": "host resident memory",
     "nvml_device_used": "device used (driver)",
     "nvml_process": "process on the device (driver)",
 }
 """Meters in plain words; one that is not listed is called by its name."""
+TRACED_METER = "device_in_use"
+"""The meter whose bytes the traces of a run explain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 
-from harness.judge.attribution import as_multiple
+from harness.judge.attribution import as_multiple, risen
 from harness.judge.limits import LeakRule
-from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.rises import judged_together, least_rises
+from harness.judge.rules.wording import Edges, leak_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
 
 RULE = "leak"
-_NOUNS = {"peak": "its peak rises by", "end": "ends with more by"}
 
 
 def check_leaks(evidence: Evidence) -> Iterator[Check]:
@@ -48,8 +48,7 @@ def _check_leak(
     else:
         in_words = " at least in every step" if rule.every_time and len(rule.phases_of(point)) > 2 else ""
         found = (
-            f"{_NOUNS[rule.field]} {format_bytes(worst)}{in_words}, limit {rule.at_most.in_words(declared)} "
-            f"({called} of {runs_in_words(amounts)})"
+            f"{_risen(rule.field, worst)}{in_words}, limit {rule.at_most.in_words(declared)} ({called} of {runs_in_words(amounts)})"
         )
         excess = [amount - limit_bytes for amount in amounts]
         decision = decide(excess, first=decisive(excess) > 0, remeasured=evidence.was_remeasured(point.name), shown="rise by more")
@@ -57,12 +56,10 @@ def _check_leak(
         if decision.stands:
             finding = FindingKind.REGRESSION
             place = limit_place(evidence.policy, name, rule.because)
-            like = as_multiple(worst, {each: float(amount) for each, amount in declared.items()})
-            parts = [f"{found}: {round(worst - limit_bytes):,} B over it", f"that is {like}" if like else "", decision.words]
-            sentence = (
-                f"{'; '.join(part for part in parts if part)}. To do: find what {later} keeps of {earlier} (a list, a cache, a "
-                f"function traced anew); every further one will add as much. The limit is {place}."
-            )
+            repeat = next(repeat for repeat, amount in rises.items() if amount == worst)
+            about, to_do = _explained(evidence, rule.field, point, meter, phases, repeat, worst)
+            parts = [f"{found}: {round(worst - limit_bytes):,} B over it", *about, decision.words]
+            sentence = f"{'; '.join(part for part in parts if part)}. To do: {to_do}. The limit is {place}."
     return Check(
         rule=RULE,
         subject=f"{subject} / {rule.field}",
@@ -74,6 +71,7 @@ def _check_leak(
         meter=meter,
         measured=float(worst),
         limit=limit_bytes,
+        bound="" if limit_bytes is None else "upper",
         unit="B",
         because=rule.because,
         points=(point.name,),
@@ -81,3 +79,33 @@ def _check_leak(
         decision=decision.words,
         remeasure=decision.may_be_noise,
     )
+
+
+def _risen(field: str, amount: int) -> str:
+    more = {"peak": ("its peak rises by", "its peak falls by"), "end": ("ends with more by", "ends with less by")}[field]
+    return f"{more[amount < 0]} {format_bytes(abs(amount))}"
+
+
+def _explained(
+    evidence: Evidence, field: str, point: Point, meter: str, phases: tuple[str, str], repeat: int, worst: int
+) -> tuple[list[str], str]:
+    """What the rise is as large as, when it came and whether it is kept, what a trace says it is; and what to look for.
+
+    ``repeat`` is the run that decides, with its rise ``worst``.
+    """
+    earlier, later = phases
+    before, after = (_edges(evidence, point, meter, phase, repeat) for phase in phases)
+    told = risen(evidence.traces(), point, phases, field) if meter == TRACED_METER else ""
+    like = as_multiple(worst, {each: float(amount) for each, amount in evidence.declared_by(point).items()})
+    about = [f"as large as {like}" if like and not told else "", "", told]
+    if before is None or after is None:
+        return about, f"find what {later} has more of than {earlier}"
+    words = leak_in_words(field, before, after, earlier=earlier, later=later)
+    return [about[0], words.where, told], words.to_do
+
+
+def _edges(evidence: Evidence, point: Point, meter: str, phase: str, repeat: int) -> Edges | None:
+    start, peak, end = (
+        evidence.readings.get((point.name, phase, meter, field), {}).get(repeat) for field in ("start", "peak", "end")
+    )
+    return None if start is None or peak is None or end is None else Edges(start=start, peak=peak, end=end)

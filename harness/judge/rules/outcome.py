@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.tracewords import alive_when_refused
+from harness.judge.tracewords import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import ENDED_BY_HARNESS, OVER_MACHINE, Outcome, Point
 from harness.units import format_bytes
@@ -14,7 +14,7 @@ RULE = "outcome"
 _SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
 """Ends that would be the same again: an exception of the body, and what was never started."""
 _ADVICE: Mapping[Outcome, str] = {
-    Outcome.DEVICE_OOM: "see what was alive when memory ran out (the report has all of it), or change what the scenario expects",
+    Outcome.DEVICE_OOM: "find what fills the device in this phase, or change what the scenario expects",
     Outcome.HOST_OOM: "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose",
     Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
     Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
@@ -31,6 +31,7 @@ _BY_CAUSE: Mapping[str, str] = {
     ),
 }
 """Advice where host memory ended a run, and not the limit that the option sets."""
+_SEE_ALIVE = "see what was alive when memory ran out (the report has all of it), or change what the scenario expects"
 _DEVICE_METER = "device_in_use"
 
 
@@ -63,11 +64,12 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
     else:
         # Whoever filled the machine, it was not shown to be this body.
         unmeasured = outcome in UNMEASURED or end.cause == OVER_MACHINE
-        finding = FindingKind.INCOMPLETE if unmeasured else FindingKind.REGRESSION
+        finding = FindingKind.INCOMPLETE if unmeasured else _worse(evidence, point)
         where = f" in phase {phase}" if phase else ""
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
-        alive = f"; {_what_was_alive(evidence, point)}" if outcome is Outcome.DEVICE_OOM else ""
-        sentence = f"{sentence.rstrip('.')}{alive}. To do: {_advice(end)}."
+        if outcome is Outcome.DEVICE_OOM:
+            sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
+        sentence = f"{sentence.rstrip('.')}. To do: {_advice(evidence, point, end)}."
     # An end that a limit of the harness made happened, whatever the other repeats show.
     settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
     words = decision.words if unexpected and not settled else ""
@@ -87,15 +89,25 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
     )
 
 
-def _advice(end: End) -> str:
+def _advice(evidence: Evidence, point: Point, end: End) -> str:
+    trace = evidence.traces().get(point.name)
+    if end.outcome is Outcome.DEVICE_OOM and trace is not None and trace.out_of_memory is not None:
+        return _SEE_ALIVE
     return _BY_CAUSE.get(end.cause, _ADVICE[end.outcome]) if end.outcome is Outcome.HOST_OOM else _ADVICE[end.outcome]
 
 
-def _what_was_alive(evidence: Evidence, point: Point) -> str:
-    """What the traced run of the point has seen when memory ran out, or that there is none to see it in."""
+def _worse(evidence: Evidence, point: Point) -> FindingKind:
+    """A regression where it was accepted, or measured beside this run, as ending as planned; else nothing earlier exists."""
+    known = evidence.baseline is not None and point.name in evidence.baseline.point
+    return FindingKind.REGRESSION if known else FindingKind.FAILED
+
+
+def _with_the_trace(evidence: Evidence, point: Point, sentence: str) -> str:
+    """With what the traced run of the point has seen when memory ran out, or that there is none to see it in."""
     if not evidence.run.manifest.settings.get("traces"):
-        return "what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
-    return alive_when_refused(evidence.traces().get(point.name))
+        return f"{sentence}; what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
+    trace = evidence.traces().get(point.name)
+    return f"{with_what_is_known(sentence, trace)}; {alive_when_refused(trace)}"
 
 
 def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKind, str]:

@@ -3,22 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.judge.attribution import alive_at_peak, slope_as_multiple
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.line import Line, fit_line
 from harness.judge.naming import nearest
 from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place, text_in_words
 from harness.judge.rules.quorum import Decision, decide
+from harness.judge.rules.wording import slope_verb
 from harness.judge.scaling import Fit, Series, planned_series
 from harness.judge.sizes import minimum_sizes, size_of, size_parameters, unit_of
-from harness.judge.verdict import Check, FindingKind, Seen
+from harness.judge.verdict import Bound, Check, FindingKind, Seen
 from harness.records import Point
 
 SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
-
-VERBS = {"growth": "grows by", "peak": "its peak rises by", "retained": "keeps"}
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +46,7 @@ class Subject:
         finding: FindingKind | None,
         measured: float | None = None,
         limit: float | None = None,
+        bound: Bound = "",
         decision: str = "",
         may_be_noise: bool = False,
     ) -> Check:
@@ -64,6 +61,7 @@ class Subject:
             meter=self.meter,
             measured=measured,
             limit=limit,
+            bound=bound,
             unit=f"B/{unit_of(self.series.over)}",
             because=self.because,
             points=tuple(point.name for point in self.points),
@@ -71,6 +69,17 @@ class Subject:
             decision=decision,
             remeasure=finding is not None and may_be_noise,
         )
+
+    @property
+    def largest_bytes(self) -> int:
+        """The amount at the largest size; below 0 where a phase gives back what was there before."""
+        largest = self.points[-1].name
+        return max((one.amount_bytes for one in self.readings if one.point == largest), default=0)
+
+    @property
+    def verb(self) -> str:
+        """What goes before so and so many bytes for each step: ``"grows by"``; of amounts below 0 ``"gives back less by"``."""
+        return slope_verb(self.field, self.largest_bytes)
 
     def incomplete(self) -> Check:
         """That there is no fit."""
@@ -143,13 +152,6 @@ def _blind(evidence: Evidence, name: str, rule: SweepRule, scenario: str, what: 
         scenario=scenario,
         because=rule.because,
     )
-
-
-def attribution(evidence: Evidence, subject: Subject, line: Line) -> str:
-    """What the growth is as large as, and what was alive at the peak; with a leading semicolon, or empty."""
-    multiple = slope_as_multiple(line, subject.series, evidence.declared)
-    alive = alive_at_peak(evidence.traces(), subject.points, subject.phase) if subject.meter == TRACED_METER else ""
-    return "".join(f"; {part}" for part in (f"that is {multiple}" if multiple else "", alive) if part)
 
 
 def vote(evidence: Evidence, subject: Subject, excess: Callable[[Line], float], shown: str) -> Decision:

@@ -6,14 +6,16 @@ from harness.judge.limits import ArithmeticRule, GrowthClassRule
 from harness.judge.line import Line
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
-from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
+from harness.judge.rules.series import Subject, subjects, unswept, vote
+from harness.judge.rules.serieswords import attribution, level_attribution, level_in_words, search_in_words
+from harness.judge.rules.wording import FIELDS
 from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series, material_bend_bytes
 from harness.judge.sizes import sizes_in_words, step_in_words
 from harness.judge.table import Place
-from harness.judge.verdict import Check, FindingKind
+from harness.judge.verdict import Bound, Check, FindingKind
 from harness.units import format_bytes, format_whole
 
-_ORDER = (GrowthClass.FLAT, GrowthClass.LINEAR, GrowthClass.SUPERLINEAR)
+_ORDER = (GrowthClass.FLAT, GrowthClass.CEILING, GrowthClass.LINEAR, GrowthClass.SUPERLINEAR)
 
 
 def check_growth_classes(evidence: Evidence) -> Iterator[Check]:
@@ -39,16 +41,23 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fi
     slope, step = f"{format_whole(fit.line.slope)} B per {fit.unit}", step_in_words(rule.over)
     name = "not flat" if found is GrowthClass.UNRESOLVED else found
     curve = f"a curve through the runs dips below the straight line by {_bend(fit)}"
-    measured = f"growth over {rule.over} is {name} ({slope}; {curve}), allowed is {rule.at_most}"
+    shape = f"{FIELDS[rule.field].shape} over {rule.over}"
+    measured = f"{shape} is {name} ({slope}; {curve}), allowed is {rule.at_most}"
+    level = fit.ceiling if found is GrowthClass.CEILING else None
+    if level is not None:
+        measured = f"{shape} {level_in_words(rule.over, level)}, allowed is {rule.at_most}"
     if found in _ORDER[: _ORDER.index(GrowthClass(rule.at_most)) + 1]:
         return subject.check(f"{measured}.", finding=None)
-    advice = f"find what {subject.phase} makes for each {step}"
+    advice = search_in_words(evidence, subject, fit)
+    if level is not None:
+        advice = f"find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
     if found is GrowthClass.SUPERLINEAR:
         advice = f"find what {subject.phase} makes for each pair of them, or for all of them anew at each {step}"
     decision = vote(evidence, subject, lambda own: _excess(own, fit, rule), "grow so")
     if not decision.stands:
         return subject.check(f"{measured}; {decision.words}.", finding=None, decision=decision.words)
-    why = f"{measured}{attribution(evidence, subject, fit.line)}{f'; {decision.words}' if decision.words else ''}"
+    like = attribution(evidence, subject, fit.line) if level is None else level_attribution(evidence, subject, level)
+    why = f"{measured}{like}{f'; {decision.words}' if decision.words else ''}"
     return subject.check(
         f"{why}. To do: {advice}; the limit is {subject.name}.",
         finding=FindingKind.REGRESSION,
@@ -97,14 +106,17 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
     line, expected = fit.line, declared.line.slope
     allowed = abs(expected) * rule.within_percent / 100
     found = (
-        f"{VERBS[rule.field]} {format_whole(line.slope)} B per {fit.unit}; "
+        f"{subject.verb} {format_whole(line.slope)} B per {fit.unit}; "
         f"its {rule.declared} add up to {format_whole(expected)}, within {rule.within_percent:g} %"
     )
     finding, sentence, decision = None, f"{found}.", Decision(stands=False)
+    # The nearer of the two, which is the one that is broken where one is.
+    limit, bound = _nearer(line.slope, expected, allowed)
     if line.slope > expected + allowed:
         decision = vote(evidence, subject, lambda own: own.slope - (expected + allowed), "rise by more")
-        more = f"something beyond the {rule.declared} is held: find what {subject.phase} makes beside them"
-        finding, sentence = FindingKind.REGRESSION, f"{found} was expected{attribution(evidence, subject, line)}; {more}"
+        more = f"something beyond the {rule.declared} is {'kept' if rule.field == 'retained' else 'in use as well'}"
+        advice = f"find what {subject.phase} makes beside them"
+        finding, sentence = FindingKind.REGRESSION, f"{found} was expected{attribution(evidence, subject, line)}; {more}: {advice}"
     elif line.slope < expected - allowed:
         decision = vote(evidence, subject, lambda own: expected - allowed - own.slope, "rise by less")
         less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run python -m harness doctor"
@@ -112,7 +124,9 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
     elif line.half_width > allowed:
         half_width = format_whole(line.half_width)
         sentence = f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats."
-        return subject.check(sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=expected, may_be_noise=True)
+        return subject.check(
+            sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=limit, bound=bound, may_be_noise=True
+        )
     if finding is not None:
         quorum = f"; {decision.words}" if decision.words else ""
         sentence = f"{sentence}{quorum}. The rule is {subject.name}."
@@ -120,7 +134,12 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
         sentence,
         finding=finding if decision.stands else None,
         measured=line.slope,
-        limit=expected,
+        limit=limit,
+        bound=bound,
         decision=decision.words,
         may_be_noise=decision.may_be_noise,
     )
+
+
+def _nearer(slope: float, expected: float, allowed: float) -> tuple[float, Bound]:
+    return (expected + allowed, "upper") if slope >= expected or expected < allowed else (expected - allowed, "lower")

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Iterator
 
+from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
-from harness.judge.rules.series import VERBS, Subject, attribution, subjects, unswept, vote
+from harness.judge.rules.series import Subject, subjects, unswept, vote
+from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
+from harness.judge.rules.wording import FIELDS
 from harness.judge.scaling import Fit
-from harness.judge.sizes import sizes_in_words, step_in_words
+from harness.judge.sizes import sizes_in_words, unit_of
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
-
-_LEAST_SHARE = 0.05
-"""Chosen: less than a twentieth is not worth a number."""
 
 
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
@@ -33,25 +33,27 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         return subject.check(f"{missing.gap(declared)}.", finding=FindingKind.INCOMPLETE)
     between = fit.sizes[-1] - fit.sizes[0]
     at_most, resolve = at_most + rule.at_most_over_all / between, resolve + rule.resolve_over_all / between
-    line, unit, over = fit.line, fit.unit, fit.series.over
-    found = f"{VERBS[rule.field]} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
+    line, unit = fit.line, fit.unit
+    found = f"{subject.verb} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
     interval = (
         f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; {len(fit.sizes)} sizes, {fit.runs} runs"
     )
     measured = f"{found} ({interval}{_bound_in_words(evidence, subject, rule)})"
     decision = Decision(stands=False)
-    if line.slope_low > at_most:
+    level = fit.ceiling if fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve) else None
+    # No line goes through what levels off, so that its interval is wide however well the runs agree.
+    bent = level is not None and line.slope > at_most and level.rise > at_most and line.slope_high > resolve
+    if line.slope_low > at_most or bent:
         decision = vote(evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit")
     finding, may_be_noise = None, decision.may_be_noise
     if decision.stands:
         finding = FindingKind.REGRESSION
-        total = format_bytes(line.slope * fit.sizes[-1])
-        quorum = f"; {decision.words}" if decision.words else ""
-        sentence = (
-            f"{measured}{attribution(evidence, subject, line)}{quorum}. At {sizes_in_words(over, fit.sizes[-1])} that is {total}, "
-            f"{_fate(evidence, subject)}. To do: find what {subject.phase} makes for each {step_in_words(over)}; the limit is "
-            f"{subject.name}."
-        )
+        if level is None:
+            told = _rise(evidence, subject, fit, measured, decision.words)
+        else:
+            limit = f"limit {format_whole(at_most)} (the line through all sizes by {format_whole(line.slope)}, {interval})"
+            told = _level(evidence, subject, level, limit, decision.words)
+        sentence = f"{told}; the limit is {subject.name}."
     elif not math.isfinite(line.slope_high):
         finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --memory-repeats 2 or more."
@@ -64,27 +66,35 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     else:
         sentence = f"{measured}{f'; {decision.words}' if decision.words else ''}."
     return subject.check(
-        sentence, finding=finding, measured=line.slope, limit=at_most, decision=decision.words, may_be_noise=may_be_noise
+        sentence,
+        finding=finding,
+        measured=line.slope,
+        limit=at_most,
+        bound="upper",
+        decision=decision.words,
+        may_be_noise=may_be_noise,
     )
 
 
-def _fate(evidence: Evidence, subject: Subject) -> str:
-    """Whether the growth outlives the phase: what is kept is a container's, what is given back a temporary's."""
-    retained = evidence.fit(subject.series, subject.phase, subject.meter, "retained")
-    growth = evidence.fit(subject.series, subject.phase, subject.meter, "growth")
-    if retained is None or growth is None:
-        return "held while the phase runs"
-    share = retained.line.slope / growth.line.slope if growth.line.slope > 0 else 0.0
-    held = format_bytes(max(0.0, retained.line.slope) * growth.sizes[-1])
-    fate = f"of which {held} are still held when the phase ends"
-    if not _LEAST_SHARE <= share <= 1 - _LEAST_SHARE:
-        fate = "still held when the phase ends" if share > _LEAST_SHARE else "given back before the phase ends"
-    on_device = evidence.fit(subject.series, subject.phase, "device_in_use", "growth")
-    emulated = subject.meter == "host_anon" and evidence.run.manifest.device.kind == "emulated"
-    if emulated and on_device is not None and on_device.line.slope > growth.line.slope / 2:
-        # Its allocator keeps pages that were touched once, so the fate of the tensors is told by the device's own meter.
-        return f"{fate}, pages of the emulated device included"
-    return fate
+def _rise(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided: str) -> str:
+    """The sentence of what goes on rising, up to what to do."""
+    quorum = f"; {decided}" if decided else ""
+    total = f"At {sizes_in_words(fit.series.over, fit.sizes[-1])} that is {format_bytes(fit.line.slope * fit.sizes[-1])}"
+    return (
+        f"{measured}{attribution(evidence, subject, fit.line)}{quorum}. {total}{fate_in_words(evidence, subject, fit)}. "
+        f"To do: {search_in_words(evidence, subject, fit)}"
+    )
+
+
+def _level(evidence: Evidence, subject: Subject, level: Ceiling, limit: str, decided: str) -> str:
+    """The same of what levels off: up to there it breaks the limit, and a larger size costs no more."""
+    over = subject.series.over
+    quorum = f"; {decided}" if decided else ""
+    return (
+        f"{FIELDS[subject.field].shape} {level_in_words(over, level)}{level_attribution(evidence, subject, level)}. From "
+        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by {format_whole(level.rise)} B per {unit_of(over)}, "
+        f"{limit}{quorum}. To do: find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
+    )
 
 
 def _bound_in_words(evidence: Evidence, subject: Subject, rule: SlopeRule) -> str:

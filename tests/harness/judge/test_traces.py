@@ -8,7 +8,7 @@ import pytest
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
 from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
-from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words
+from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words, with_what_is_known
 from harness.records import Outcome, TraceEnd, to_json
 from harness.tensors import COPY_TO_CARD
 
@@ -150,7 +150,7 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
         ({"like": ""}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty"),
         (
             {"op": "", "shape": "", "dtype": "", "like": "2.00 x batch"},
-            "4.0 MiB: 1 x memory by no operation (an array of numpy that became a tensor), 2.00 x batch",
+            "4 MiB without an operation, 2.00 x batch",
         ),
         ({"shape": "", "dtype": ""}, "4.0 MiB: 1 x memory by Empty, 1.00 x batch"),
         ({"op": COPY_TO_CARD, "shape": "", "dtype": ""}, "4.0 MiB: 1 x copy to the card, 1.00 x batch"),
@@ -170,7 +170,7 @@ def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
         ({}, "Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"),
         ({"op": "model/block/Conv2D", "count": 3}, "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each"),
         ({"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"}, "copy to the card, 4.0 MiB, 1.00 x X"),
-        ({"op": "", "shape": "", "dtype": "", "like": ""}, "an array of numpy, 4.0 MiB"),
+        ({"op": "", "shape": "", "dtype": "", "like": ""}, "4 MiB without an operation"),
         ({"shape": "[]", "like": ""}, "Empty float32, 4.0 MiB"),
     ],
 )
@@ -248,6 +248,10 @@ def test_a_refusal_says_what_was_asked_for_and_what_was_there():
     assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None, "phase": None}), 64 * MIB) == (
         "Memory ran out: an amount that the error does not tell was asked for with 60.0 MiB in use."
     )
+    ended = "GPU:0 had no room for a copy of an array (16.0 MiB); between 0 B and 64.0 MiB of 64.0 MiB were in use"
+    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None}), 64 * MIB, reason=ended) == (
+        "Memory ran out in epoch 0: GPU:0 had no room for a copy of an array (16.0 MiB), with 60.0 MiB in use."
+    )
 
 
 FULL = {"phase": "epoch_0", "shape": "[]", "dtype": "float32", "asked_bytes": 4, "like": "", "requested_bytes": 40 * MIB}
@@ -259,7 +263,7 @@ LIVE = [
 ]
 THREE = (
     "the largest that were alive: Cast (5, 8) float32, 25.0 MiB, 1.00 x Y; 3 x copy to the card, 15.0 MiB, 1.00 x X each; "
-    "an array of numpy, 2.0 MiB"
+    "2 MiB without an operation; and one other, 4 B"
 )
 
 
@@ -295,6 +299,22 @@ def test_a_device_that_is_not_full_had_not_been_handed_out():
 def test_what_was_alive_comes_from_the_traced_run_or_is_unknown(found, words):
     """With the reason; never left out."""
     assert alive_when_refused(None if found is None else trace().model_copy(update=found)) == words
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
+        ({"out_of_memory": None}, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
+        ({"out_of_memory": exhausted(allocator_bytes=63 * MIB)}, "63.0 MiB of 64.0 MiB were in use (by the traced run)"),
+    ],
+)
+def test_how_much_was_in_use_comes_from_the_traced_run_where_it_knows(found, words):
+    """The error lets go of some before anybody can look; a range is what is left without a trace."""
+    reason = "ended device_oom: refused (125.0 MiB); between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"
+    known = with_what_is_known(reason, None if found is None else trace().model_copy(update=found))
+
+    assert known == f"ended device_oom: refused (125.0 MiB); {words}"
 
 
 def traced_row(point, file, outcome=Outcome.OK, reason=""):

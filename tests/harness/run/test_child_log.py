@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.run.child_log import Refusal, crash_site, last_words, unreported_refusal
+from harness.run.child_log import Refusal, crash_site, last_words, unreported_refusal, with_asked
 from harness.units import MIB
 
 REFUSAL = (
@@ -66,3 +66,24 @@ def test_the_place_of_a_crash_is_that_of_the_thread_that_crashed():
 def test_last_words_come_before_the_crash_and_are_no_part_of_the_allocators_warning():
     """What the program itself said."""
     assert last_words("loading frames\n" + REFUSAL + CRASH) == "loading frames"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (
+            "GPU:0 had no room for a copy of an array; between 0 B and 64.0 MiB of 64.0 MiB were in use",
+            "GPU:0 had no room for a copy of an array (200.0 MiB); between 0 B and 64.0 MiB of 64.0 MiB were in use",
+        ),
+        ("the card had no room for a copy", "the card had no room for a copy (200.0 MiB)"),
+        (
+            "the allocator GPU_0_bfc refused a tensor of shape [4] (16 B); 8 B were in use",
+            "the allocator GPU_0_bfc refused a tensor of shape [4] (16 B); 8 B were in use",
+        ),
+    ],
+)
+def test_a_copy_that_found_no_room_is_as_large_as_the_log_says(reason, expected):
+    """TensorFlow's error does not say it, its allocator does; what says it already, and a log without it, change nothing."""
+    assert with_asked(reason, REFUSAL) == expected
+    assert with_asked(expected, REFUSAL) == expected
+    assert with_asked(reason, MAY_FAIL) == reason

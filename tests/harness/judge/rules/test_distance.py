@@ -43,6 +43,13 @@ def test_a_good_run_passes(synthetic_run, verdict_of):
         "baseline",
     }
     assert all(check.because for check in verdict.checks if check.limit is not None)
+    assert all(check.bound in ("upper", "lower") for check in verdict.checks if check.limit is not None)
+    assert all(check.limit >= 0 for check in verdict.checks if check.limit is not None)
+    assert all(
+        check.measured <= check.limit if check.bound == "upper" else check.measured >= check.limit
+        for check in verdict.checks
+        if check.limit is not None
+    )
 
 
 # --- baseline ---
@@ -67,6 +74,49 @@ def test_distance_from_the_baseline_has_two_sides(synthetic_run, verdict_of, pha
 
     assert kinds(verdict) == ({kind} if kind else set())
     assert rules(verdict) == ({"baseline"} if kind else set())
+
+
+@pytest.mark.parametrize(
+    ("change_bytes", "bound", "limit"),
+    [
+        (-167_773, "lower", 8_388_608 - 167_772.16),
+        (-1, "lower", 8_388_608 - 167_772.16),
+        (0, "upper", 8_388_608 + 167_772.16),
+        (167_773, "upper", 8_388_608 + 167_772.16),
+    ],
+)
+def test_the_limit_is_that_of_the_side_of_the_change(synthetic_run, verdict_of, change_bytes, bound, limit):
+    """What became less is held against the lower one, so that no improvement looks as if it were within a limit."""
+    synthetic_run.plant(phase="epoch_0", meter="device_in_use", extra=lambda point, repeat: change_bytes)
+    checks = [
+        check
+        for check in verdict_of(synthetic_run).checks
+        if check.subject.endswith("stack_size=8192 / epoch_0 / device in use / growth") and "lazy" in check.subject
+    ]
+
+    assert {(check.bound, round(check.limit, 2)) for check in checks} == {(bound, limit)}
+
+
+def test_where_less_than_nothing_would_be_allowed_there_is_no_lower_limit(synthetic_run, verdict_of):
+    """The eager loader's host memory of the first batch is far below its tolerance: 8 MiB against 25 %, then 4 MiB against 3."""
+    synthetic_run.plant(phase="first_batch", meter="host_anon", extra=lambda point, repeat: -9 * MIB, loader="lazy")
+    synthetic_run.amounts = _small_host(synthetic_run.amounts)
+    checks = [check for check in verdict_of(synthetic_run).checks if check.rule == "baseline" and check.unit == "B"]
+
+    assert all(check.limit >= 0 for check in checks)
+
+
+def _small_host(amounts):
+    """The same, without anything on the host in the first batch."""
+
+    def without(point, repeat, phase):
+        found = dict(amounts(point, repeat, phase))
+        edges = found["host_anon"]
+        if phase == "first_batch":
+            found["host_anon"] = replace(edges, peak=edges.start, end=edges.start, bound=edges.start)
+        return found
+
+    return without
 
 
 def test_the_least_of_the_repeats_is_compared(synthetic_run, verdict_of):

@@ -49,7 +49,7 @@ def test_the_sentence_says_what_leaks_where_and_by_how_much(synthetic_run, verdi
 
     assert (
         "loading / lazy / image_count=500 / stack_size=2048 / epoch_0 to epoch_1 / device in use: ends with more by 4.0 MiB, limit "
-        "64.0 KiB (worst of 2 runs, all alike): 4,128,768 B over it; that is 1.00 x batch. To do: find what epoch_1 keeps of "
-        "epoch_0 (a list, a cache, a function traced anew); every further one will add as much. The limit is leak rule 1 of "
-        f"{policy.source}."
+        "64.0 KiB (worst of 2 runs, all alike): 4,128,768 B over it; as large as 1.00 x batch; epoch_1 keeps it. To do: find what "
+        "epoch_1 keeps (a list, a cache, a function traced anew); if it goes on so, every further one adds that. The limit is leak "
+        f"rule 1 of {policy.source}."
     ) in sentences

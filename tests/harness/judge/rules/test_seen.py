@@ -115,6 +115,19 @@ def test_the_host_budget_is_advised_only_where_it_has_ended_the_run(synthetic_ru
     assert ("or raise --memory-host-budget on purpose" in finding.sentence) == (cause == "watchdog")
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DEVICE_OOM, Outcome.HOST_OOM, Outcome.TIMED_OUT])
+def test_where_nothing_earlier_exists_a_death_is_no_regression(synthetic_run, policy, tmp_path, outcome):
+    """It failed, with the same exit code: nothing says that it was ever better."""
+    point = synthetic_run.points[5]
+    synthetic_run.keep_points(lambda other: other is point)
+    synthetic_run.ends[point.name, 0] = (outcome, "for a reason", "epoch_0")
+    verdict = judge(load_run(synthetic_run.write()), policy, tmp_path / "none", partial=True).verdict
+
+    assert verdict.exit_code is ExitCode.REGRESSION
+    assert verdict.findings[0].finding is FindingKind.FAILED
+    assert verdict.sentence.startswith(f"Failed: loading / lazy / image_count=500 / stack_size=2048 / repeat 0: ended {outcome}")
+
+
 def test_one_killed_child_costs_its_own_run_alone(synthetic_run, verdict_of):
     """The other repeat and all other points are judged as ever."""
     point = synthetic_run.points[5]

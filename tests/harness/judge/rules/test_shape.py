@@ -48,7 +48,7 @@ def test_a_planted_tensor_is_one_sentence_with_all_that_matters(synthetic_run, v
     assert verdict.exit_code is ExitCode.REGRESSION
     assert verdict.findings[0].sentence == (
         "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 512 (95 % interval 65,536 to "
-        "65,536; 4 sizes, 8 runs); that is 1.00 x image. At 2,000 images that is 125.0 MiB, still held when the phase ends. "
+        "65,536; 4 sizes, 8 runs); as large as 1.00 x image. At 2,000 images that is 125.0 MiB, still held when the phase ends. "
         f"To do: find what construct makes for each image; the limit is slope rule 1 of {policy.source}."
     )
     assert (verdict.findings[0].measured, verdict.findings[0].limit, verdict.findings[0].unit) == (65_536, 512, "B/image")
