@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from harness.doctor_command import add_doctor
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
+from harness.judge.commands import DEFAULT_BASELINES, Asked
+from harness.judge.naming import existing_folder, nearest
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for co
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one sentence on standard error and exit code 2."""
     own, for_pytest = _split(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(own)
+    parser, names = _parser()
+    if own and not own[0].startswith("-") and own[0] not in names:
+        parser.error(f"there is no command {own[0]!r}; {nearest(own[0], names)}")
+    options = parser.parse_args(own)
     options.pytest = for_pytest
     try:
         return int(options.command(options))
@@ -47,7 +53,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:place], arguments[place + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
+    """The parser, and the names of its commands."""
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Judge how memory of TensorFlow data loaders grows. A run is measured with pytest: pytest scenarios --help",
@@ -62,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(gate)
     _add_partial(gate)
     _add_against(gate)
-    gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
+    gate.add_argument(
+        "--page", action="store_true", help="also write report.html and plots/; a page that is there is written anew in any case"
+    )
     gate.add_argument(
         "--remeasure",
         action="store_true",
@@ -127,12 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_baselines(history)
     history.set_defaults(command=_history)
 
-    report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
+    report = commands.add_parser(
+        "report",
+        help="write the page, RUN/report.html and RUN/plots, of the judgement that is in a run directory; with options, judge anew",
+    )
     _add_run(report)
     _add_against(report)
     _add_partial(report)
     report.set_defaults(command=_report)
-    return parser
+    return parser, tuple(commands.choices)
 
 
 def _add_annotate(parser: argparse.ArgumentParser) -> None:
@@ -176,8 +188,7 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         "--baselines",
         metavar="DIR",
         type=Path,
-        default=Path("scenarios/baselines"),
-        help="folder of committed baselines (default: %(default)s)",
+        help=f"folder of committed baselines (default: {DEFAULT_BASELINES})",
     )
 
 
@@ -220,20 +231,23 @@ def _accept(options: argparse.Namespace) -> int:
 
     run = load_run(options.run)
     policy = choose_policy(options.policy, run.manifest)
-    for line in accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only):
+    folder = options.baselines or DEFAULT_BASELINES
+    if not folder.exists():
+        _say(f"{folder} is not there yet: it is made")
+    for line in accept(run, policy, folder, reason=options.reason, others=options.others, only=options.only):
         print(line)
     return ExitCode.PASS
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    from harness.judge.policy import DEFAULT_POLICY
     from reports.annotate import annotate
 
     lines = annotate(
         options.run,
         since=options.changed_since,
         subjects=options.subject,
-        policy=options.policy or DEFAULT_POLICY,
+        policy=options.policy,
+        baselines=options.baselines,
         folder=Path.cwd(),
         form=options.format,
     )
@@ -260,18 +274,17 @@ def _bisect(options: argparse.Namespace) -> int:
 def _history(options: argparse.Namespace) -> int:
     from harness.judge.history import histories
 
-    for line in histories(options.baselines, options.point, phase=options.phase, meter=options.meter):
+    folder = DEFAULT_BASELINES if options.baselines is None else existing_folder(options.baselines, "--baselines")
+    for line in histories(folder, options.point, phase=options.phase, meter=options.meter):
         print(line)
     return ExitCode.PASS
 
 
 def _report(options: argparse.Namespace) -> int:
-    from reports.html import write_report
-    from reports.markdown import write_summary
+    from harness.gating import write_page
 
-    run, _, judgement = _asked_gate(options).judge()
-    write_summary(run, judgement)
-    print(f"report: {write_report(run, judgement)}")
+    anew = options.policy is not None or options.baselines is not None or options.against is not None or options.partial
+    write_page(_asked_gate(options), anew=anew, tell=_tell, say=_say)
     return ExitCode.PASS
 
 
@@ -287,9 +300,12 @@ def _say(line: str) -> None:
 def _asked_gate(options: argparse.Namespace) -> "Gate":
     from harness.gating import Gate
 
-    return Gate(
-        directory=options.run, policy=options.policy, baselines=options.baselines, partial=options.partial, against=options.against
-    )
+    given = Asked(policy=options.policy, partial=options.partial, against=options.against)
+    if options.baselines is not None:
+        given = dataclasses.replace(given, baselines=existing_folder(options.baselines, "--baselines"))
+    if options.against is not None:
+        existing_folder(options.against, "--against")
+    return Gate(directory=options.run, asked=given)
 
 
 if __name__ == "__main__":

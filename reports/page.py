@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.judge.commands import Commands
 from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
@@ -55,7 +56,15 @@ class Page:
     """Everything there is to read about a run; plain text throughout."""
 
     run_id: str
-    command: str
+    judgement: str
+    """The id that all files of the judgement bear."""
+    reproduce: str
+    """The command that measures the same again."""
+    judge_again: str
+    make_again: str
+    """The commands that judge it again by the same arguments, and that write the page of this judgement."""
+    has_page: bool
+    """Whether the run directory holds the page."""
     commit: str
     verdict_word: str
     tone: str
@@ -89,6 +98,7 @@ def make_page(
     judgement: Judgement,
     pictures: tuple[Picture, ...],
     *,
+    has_page: bool = True,
     draw_traces: Callable[[tuple[TracedPoint, ...]], tuple[Picture, ...]] | None = None,
 ) -> Page:
     """The page of a run, from the run directory and its judgement alone.
@@ -96,6 +106,7 @@ def make_page(
     ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that shows them.
     """
     traced = traced_run(run, judgement)
+    commands = Commands.of(run.path, run.manifest, judgement.asked)
     verdict, table = judgement.verdict, phase_table(run.phases, run.points)
     odd_runs, all_runs = tables.runs(run)
     swept = main_scenario(run.points)
@@ -107,7 +118,11 @@ def make_page(
             held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
     return Page(
         run_id=run.manifest.run_id,
-        command=run.manifest.command,
+        judgement=judgement.identity(run).id,
+        reproduce=commands.measure(),
+        judge_again=commands.gate(),
+        make_again=commands.report(),
+        has_page=has_page,
         commit=_commit(run.manifest.environment),
         verdict_word=EXIT_WORDS[verdict.exit_code],
         tone=verdict.exit_code.name.lower(),
@@ -136,7 +151,7 @@ def make_page(
         fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
-        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run).items()},
+        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run, judgement).items()},
     )
 
 
@@ -204,6 +219,12 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
+    yield from _notes_of_the_judgement(run, judgement)
+
+
+def _notes_of_the_judgement(run: Run, judgement: Judgement) -> Iterator[str]:
+    if judgement.verdict.without_limits:
+        yield f"{judgement.verdict.without_limits[0].upper()}{judgement.verdict.without_limits[1:]}"
     if is_pretended(run.manifest.device.name):
         yield PRETENDED_NOTE
     if run.manifest.ended is None:
@@ -213,7 +234,7 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
 
 
-def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
+def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object]]:
     manifest, shared = run.manifest, common_budget_bytes(run.points)
     return {
         "Run": {
@@ -223,6 +244,14 @@ def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
             "command": manifest.command,
             "points": len(run.points),
             "repeats": manifest.repeats,
+        },
+        "Judgement": {
+            **{name: value for name, value in judgement.identity(run).to_json().items() if name != "checks"},
+            **{
+                f"asked for {name}": value
+                for name, value in judgement.asked.to_json().items()
+                if name not in ("partial", "by_pytest")
+            },
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
         **({"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}),

@@ -29,6 +29,7 @@ def judged(synthetic_run, tmp_path, project_root):
     settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
     kept = [rule for rule, setting in zip(rules, settings, strict=True) if is_about(setting, swept)]
     policy.write_text("\n".join([head, *kept]), encoding="utf-8")
+    (tmp_path / "baselines").mkdir()
 
     def arguments(command, *more):
         run = synthetic_run.write()
