@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.judge.against import THEN_FOLDER, load_against
-from harness.judge.commands import Asked, Commands
+from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
 from harness.judge.files import REPORT_FILE
 from harness.judge.gate import Judgement, judge
 from harness.judge.kept import kept_judgement
+from harness.judge.naming import existing_folder
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
@@ -71,7 +72,8 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
             run, policy, judgement = gate.judge()
         found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
-            say(f"there is no [remeasure] in {policy.source}, to say how often: nothing is measured again, every finding stands")
+            where = policy.source if policy.promises else "the policy, since there is none"
+            say(f"there is no [remeasure] in {where}, to say how often: nothing is measured again, every finding stands")
         if found.left:
             say(
                 f"{len(found.left)} findings are not measured again, because that would take longer than the run itself has "
@@ -142,6 +144,8 @@ def write_page(gate: Gate, *, anew: bool, tell: Tell, say: Tell) -> None:
         kept = kept_judgement(run)
         if kept.judgement is None:
             say(f"judged anew, because {kept.why_not}")
+            if kept.asked.baselines != DEFAULT_BASELINES:
+                existing_folder(kept.asked.baselines, "--baselines")
             run, _, judgement = dataclasses.replace(gate, asked=dataclasses.replace(kept.asked, by_pytest=False)).judge()
         else:
             judgement = kept.judgement

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.judge.commands import Commands
 from harness.judge.gate import Judgement
@@ -14,10 +15,12 @@ from harness.units import format_bytes
 from reports import tables
 from reports.comparison import Comparison, comparison_of
 from reports.frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
-from reports.pictures import Picture
 from reports.tables import Table
 from reports.traced import TracedPoint, TracedRun, traced_run
 from reports.words import EXIT_WORDS, count, rate, unavailable
+
+if TYPE_CHECKING:
+    from reports.pictures import Picture  # matplotlib, which a summary does not need
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
@@ -74,7 +77,7 @@ class Page:
     tally: str
     notes: tuple[str, ...]
     """What this run cannot show, and why."""
-    pictures: tuple[Picture, ...]
+    pictures: tuple["Picture", ...]
     findings: tuple[Statement, ...]
     held: Mapping[str, tuple[Statement, ...]]
     """The checks that hold, by rule."""
@@ -87,7 +90,7 @@ class Page:
     main_fits: Table
     fits: Table
     traced: TracedRun
-    trace_pictures: tuple[Picture, ...]
+    trace_pictures: tuple["Picture", ...]
     """Of the first of the traced points, in their order."""
     provenance: Mapping[str, tuple[tuple[str, str], ...]]
     """Headings, and below each what was recorded under which name."""
@@ -96,10 +99,10 @@ class Page:
 def make_page(
     run: Run,
     judgement: Judgement,
-    pictures: tuple[Picture, ...],
+    pictures: tuple["Picture", ...],
     *,
     has_page: bool = True,
-    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple[Picture, ...]] | None = None,
+    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple["Picture", ...]] | None = None,
 ) -> Page:
     """The page of a run, from the run directory and its judgement alone.
 

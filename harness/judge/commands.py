@@ -1,7 +1,7 @@
 """What a sentence may tell people to type next: complete commands, with the arguments that the run was judged with."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ REASON = '--reason "..."'
 
 _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
+_SHORT = {"--memory-against": "--against"}
+"""The other name of an option that a command may get anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,10 @@ class Commands:
         """Measure what is missing of it."""
         return measuring(self.typed, "--memory-resume", str(self.run))
 
+    def compare(self, revision: str) -> str:
+        """Measure the same with the code of another revision, in turns."""
+        return measuring(self.typed, "--memory-against", revision)
+
     @property
     def less_on_purpose(self) -> str:
         """What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
@@ -113,7 +119,8 @@ def measuring(typed: str, *options: str) -> str:
         words = shlex.split(typed)
     except ValueError:  # a quote that is never closed: recorded by something else
         return f"{typed} {shlex.join(options)}".strip()
-    kept = [*_without(words, _PLACES), *options]
+    repeated = {option for option in options if option.startswith("--")}
+    kept = [*_without(words, {*_PLACES, *repeated, *(_SHORT[name] for name in repeated if name in _SHORT)}), *options]
     return typed if kept == words else shlex.join(kept)
 
 
@@ -128,7 +135,7 @@ def _harness(*arguments: str) -> str:
     return shlex.join([*launcher(), *arguments])
 
 
-def _without(words: Sequence[str], options: Sequence[str]) -> Iterator[str]:
+def _without(words: Sequence[str], options: Collection[str]) -> Iterator[str]:
     skip = False
     for word in words:
         if skip or word.partition("=")[0] in options:

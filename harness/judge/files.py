@@ -110,7 +110,8 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunDirectoryError(f"{folder} cannot be written: {error}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody waits
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

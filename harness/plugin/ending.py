@@ -1,6 +1,7 @@
 """The end of a session with markers, in the process that the user started: all points are judged together."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,9 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
     run, judgement = judge_session(session.directory, partial=partial)
     if not stopped and _remeasure(session, run, judgement, show):
         run, judgement = judge_session(session.directory, partial=partial)
-    write_outputs(run, judgement, page=session.had_page)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what drawing libraries deprecate is no error of the user's tests (-W error)
+        write_outputs(run, judgement, page=session.had_page)
     strangers = [
         Found(pattern, f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches no point that was measured")
         for pattern in unmatched(session.patterns, run.points)

@@ -35,6 +35,7 @@ MIB = 1024 * 1024
 SPOKEN = {
     "harness/__main__.py": "the name of the programme in its own help: test_main.py",
     "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
+    "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
     "harness/judge/baseline_text.py": "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed",
 }
 COMMAND = re.compile(r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S")
@@ -324,6 +325,14 @@ def test_a_folder_called_harness_is_kept_out_of_the_way(tmp_path):
 def test_what_was_typed_goes_on_elsewhere(typed, again):
     """The directories that it named are left out, whichever way they were written."""
     assert measuring(typed, "--memory-resume", "c d") == again
+
+
+@pytest.mark.parametrize("before", ["", " --memory-against main", " --against=main", " --against main"])
+def test_another_revision_comes_in_place_of_the_one_that_was_named(before):
+    """Both sides again, on one machine."""
+    commands = Commands(run=Asked().baselines, typed=f"pytest scenarios{before} --memory-out out")
+
+    assert commands.compare("abc") == "pytest scenarios --memory-against abc"
 
 
 def test_what_was_asked_survives_being_written_down():

@@ -53,10 +53,9 @@ def _incomplete(subject: str, sentence: str) -> Check:
 def _comparability(evidence: Evidence, against: Against, run: Run) -> Iterator[Check]:
     then, now = run.manifest.comparability, evidence.run.manifest.comparability
     if dict(then) != dict(now):
-        sentence = (
-            f"it was measured on {key_in_words(then)}, and this run on {key_in_words(now)}; measure both on one machine, "
-            "with pytest ... --memory-against REV"
-        )
+        commit = "" if against.then is None else against.then.commit
+        how = f", with: {evidence.commands.compare(commit)}" if commit else ""
+        sentence = f"it was measured on {key_in_words(then)}, and this run on {key_in_words(now)}; measure both on one machine{how}"
         yield _incomplete(against.words, sentence)
     absent = [point.name for point in evidence.run.points if point.name not in {other.name for other in run.points}]
     if absent:

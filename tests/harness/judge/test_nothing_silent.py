@@ -251,7 +251,7 @@ def lose_a_point(run):
         (
             skip_all,
             3,
-            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --memory-",
+            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with: pytest ",
         ),
         (skip_all_with_a_reason, 3, "ended skipped instead of ok: no card. To do: mend what made it skip"),
         (
@@ -270,7 +270,11 @@ def lose_a_point(run):
         (cut_the_rows_in_a_line, 3, "it was cut short; restore it, or measure again"),
         (cut_the_rows_between_lines, 3, "it was cut short; restore it, or measure again"),
         (empty_the_rows, 3, "it was cut short; restore it, or measure again"),
-        (delete_the_rows, 2, "has no rows.jsonl: the run never started; measure again"),
+        (
+            delete_the_rows,
+            2,
+            "has no rows.jsonl, which a run has from its start on: it was deleted, or not copied",
+        ),
         (delete_the_plan, 2, "is not a run directory: it has no run.json"),
         (edit_the_table, 3, "phases.csv is not what the gate derived from rows.jsonl: it was edited"),
         (edit_the_rows, 3, "rows.jsonl was changed after the run had ended"),
