@@ -68,9 +68,8 @@ def with_possible_advice(checks: Sequence[Check], run: Run, policy: Policy, comm
     found = list(_obstacles(checks, run, policy, commands))
     if not found:
         return tuple(checks)
-    number = len(found)
-    what = f"the {number} findings that keep" if number > 1 else "what keeps"
-    first = f"deal first with {what} this run from becoming a baseline (the first: {found[0].place.rstrip('.')})"
+    count = f"{len(found)} reasons, the first: " if len(found) > 1 else ""
+    first = f"deal first with what keeps this run from becoming a baseline ({count}{found[0].place.rstrip('.')})"
     return tuple(dataclasses.replace(check, sentence=advised.sub(lambda _: first, check.sentence)) for check in checks)
 
 

@@ -120,7 +120,7 @@ def test_beside_broken_limits_nobody_is_told_to_accept(place, typed):
 
     assert code == 1
     assert advised(said, "accept") is None
-    assert "deal first with the 3 findings that keep this run from becoming a baseline (the first: arrays / lazy / " in said
+    assert "deal first with what keeps this run from becoming a baseline (3 reasons, the first: arrays / lazy / " in said
     assert typed("accept", RUN, "--policy", "tight.toml", "--baselines", "my baselines", "--reason", "r")[0] == 2
 
 

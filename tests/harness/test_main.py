@@ -51,7 +51,7 @@ def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_
     assert main(judged("gate")) == 0
     assert capsys.readouterr().out.startswith("Pass: all ")
     assert main(judged("report")) == 0
-    assert capsys.readouterr().out.startswith("report: ")
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
     written = {path.name for path in synthetic_run.path.iterdir()}
 
     assert {

@@ -20,7 +20,7 @@ schema_version = 1
 [[budget]]
 scenarios = ["arrays"]
 meters = ["device_in_use"]
-phases = ["construct"]
+phases = ["first_batch"]
 at_most = "{at_most}"
 because = "chosen for this test"
 
@@ -80,6 +80,9 @@ STEPS = {
 }
 
 
+SAID = {"pass": "pass", "no baseline": "no_baseline", "regression, page": "regression", "report of another": "no_baseline"}
+"""The verdict of each; ``report`` keeps the one before it."""
+
 # Each after several of the others, before and after there is a page.
 WALK = (
     "pass",
@@ -99,7 +102,7 @@ WALK = (
 
 def test_no_order_of_commands_leaves_two_verdicts(place):
     """After each of them all files bear one id and say one verdict; a page that is there is of the same judgement."""
-    paged = False
+    paged, said = False, ""
     for name in WALK:
         main(STEPS[name])
         ids = ids_of(place)
@@ -107,7 +110,8 @@ def test_no_order_of_commands_leaves_two_verdicts(place):
 
         assert set(ids) >= {"findings.json", "junit.xml", "summary.md", *(["report.html", "plots/peak.png"] if paged else [])}
         assert len(set(ids.values())) == 1, (name, ids)
-        assert len(verdicts_of(place)) == 1, name
+        assert verdicts_of(place) == {SAID.get(name, said)}, name
+        (said,) = verdicts_of(place)
 
 
 def test_the_id_is_that_of_what_was_judged(place):
