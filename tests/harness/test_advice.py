@@ -4,11 +4,18 @@ import ast
 import os
 import re
 import shlex
+import subprocess
 
 import pytest
 
 from harness.__main__ import main
+from harness.errors import UsageError
+from harness.judge.against import Against
+from harness.judge.baseline import Baseline
 from harness.judge.commands import Asked, Commands, launcher, measuring
+from harness.judge.history import read_history
+from harness.judge.manifest import CodeSide
+from harness.run.revisions import resolve
 
 LIMITS = """
 schema_version = 1
@@ -36,9 +43,12 @@ SPOKEN = {
     "harness/__main__.py": "the name of the programme in its own help: test_main.py",
     "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
     "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
+    "harness/judge/history.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
+    "harness/run/revisions.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
+    "harness/run/environment.py": "the name of what failed, not an advice",
     "harness/judge/baseline_text.py": "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed",
 }
-COMMAND = re.compile(r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S")
+COMMAND = re.compile(r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S|\bgit (diff|fetch|log|show|checkout) -?")
 
 
 @pytest.fixture
@@ -341,6 +351,57 @@ def test_what_was_asked_survives_being_written_down():
 
     assert Asked.from_json(asked.to_json()) == asked
     assert Commands(run=Asked().baselines, asked=asked).less_on_purpose.endswith("gate scenarios/baselines --partial")
+
+
+def side(commit):
+    return CodeSide(asked=commit, commit=commit, date="", title="", subjects=("my pkg",), packages={"my pkg": "a"}, content={})
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository in which ``my pkg`` has two commits and a change on top; nothing of the user's own settings is read."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "tester@example.org")
+    folder = tmp_path / "repository"
+    (folder / "my pkg").mkdir(parents=True)
+    git(folder, "init", "-q")
+    for number in (1, 2, 3):
+        (folder / "my pkg" / "code.py").write_text(f"{number}\n")
+        if number < 3:
+            git(folder, "add", ".")
+            git(folder, "commit", "-q", "-m", f"commit {number}")
+    return folder
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("now", "lines"), [("HEAD", "-1\n+2"), ("", "-1\n+3")], ids=["a commit", "the working tree"])
+def test_what_changed_is_shown_by_the_command(repository, now, lines):
+    """Between the two commits, or up to the working tree; the package's path needs quotes."""
+    then = side(git(repository, "rev-parse", "HEAD~1"))
+    now_side = side(now and git(repository, "rev-parse", now))
+    against = Against(name="then", now_name="now", run=None, baseline=Baseline(key={}, point={}), then=then, now=now_side)
+    program, *words = shlex.split(against.to_do.removeprefix("look at "))
+
+    assert program == "git"
+    assert lines in git(repository, *words)
+
+
+def test_a_shallow_clone_has_all_of_its_past_after_the_command(repository, tmp_path):
+    """Said of a revision that is not there, and of a history that may lack some; after it both are whole."""
+    first, clone = git(repository, "rev-list", "--max-parents=0", "HEAD"), tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", str(clone))
+    with pytest.raises(UsageError, match="this clone is shallow") as error:
+        resolve(clone, first)
+    note = read_history(clone / "baseline.toml").note
+    (command,) = {re.search(r"git fetch [-\w]+", text)[0] for text in (str(error.value), note)}
+    git(clone, *shlex.split(command)[1:])
+
+    assert resolve(clone, first) == first
+    assert "shallow" not in read_history(clone / "baseline.toml").note
 
 
 def spoken(path):
