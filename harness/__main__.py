@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.arguments import add_against, add_baselines, add_partial, add_run, worker_count
 from harness.doctor_command import add_doctor
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
 from harness.judge.commands import DEFAULT_BASELINES, Asked
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
-MOST_WORKERS = 64
-"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many ends here."""
 
 _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
@@ -66,9 +65,9 @@ def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
     add_doctor(commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not"), _tell)
 
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
-    _add_run(gate)
-    _add_partial(gate)
-    _add_against(gate)
+    add_run(gate)
+    add_partial(gate)
+    add_against(gate)
     gate.add_argument(
         "--page", action="store_true", help="also write report.html and plots/; a page that is there is written anew in any case"
     )
@@ -81,13 +80,13 @@ def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
     gate.add_argument(
         "--workers",
         metavar="N",
-        type=_worker_count,
+        type=worker_count,
         help=f"with --remeasure: children at a time (default: {DEFAULT_WORKERS})",
     )
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
-    _add_run(accept)
+    add_run(accept)
     accept.add_argument("--reason", required=True, help="why these numbers are right; it is written into the baseline")
     others = accept.add_mutually_exclusive_group()
     others.add_argument(
@@ -133,22 +132,22 @@ def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
     history.add_argument("meter", metavar="METER", nargs="?", help="only this meter of it")
-    _add_baselines(history)
+    add_baselines(history)
     history.set_defaults(command=_history)
 
     report = commands.add_parser(
         "report",
         help="write the page, RUN/report.html and RUN/plots, of the judgement that is in a run directory; with options, judge anew",
     )
-    _add_run(report)
-    _add_against(report)
-    _add_partial(report)
+    add_run(report)
+    add_against(report)
+    add_partial(report)
     report.set_defaults(command=_report)
     return parser, tuple(commands.choices)
 
 
 def _add_annotate(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument(
         "--changed-since",
         metavar="REV",
@@ -169,50 +168,6 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
         help="workflow commands for GitHub's log, or GitLab's code quality report as JSON (default: %(default)s)",
     )
     parser.set_defaults(command=_annotate)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it")
-    parser.add_argument(
-        "--policy",
-        metavar="FILE",
-        type=Path,
-        help="budgets, slopes and tolerances, each with its reason (default: what the run brings along, as one of marked tests "
-        "does, else scenarios/gate.toml)",
-    )
-    _add_baselines(parser)
-
-
-def _add_baselines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--baselines",
-        metavar="DIR",
-        type=Path,
-        help=f"folder of committed baselines (default: {DEFAULT_BASELINES})",
-    )
-
-
-def _add_against(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--against",
-        metavar="DIR",
-        type=Path,
-        help="compare with this run instead of a baseline (default: RUN/then, where pytest --memory-against has measured it)",
-    )
-
-
-def _worker_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}")
-    return int(text)
-
-
-def _add_partial(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="judge only what was measured, although the baseline holds more points (after -k, --image-counts, ...)",
-    )
 
 
 def _gate(options: argparse.Namespace) -> int:
