@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.judge.commands import Commands
+from harness.judge.commands import Asked, Commands
 from harness.run.ends import ends_of
-from harness.run.manifest import has_ended, passed_over, plans_anything, sides_of
+from harness.run.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
 from harness.run.sides import THEN_FOLDER
 from harness.run.traced import traces_in_words
 
@@ -44,7 +44,8 @@ def summary(
         why = f"broken off ({broken})" if broken else "broken off"
         yield f"{why}; nothing finished is lost, go on with:  {resuming}"
     if end is None:
-        yield f"judge them:  {Commands(run=Path(shown)).gate()}"
+        # Less was selected on purpose, which the gate would have to be told.
+        yield f"judge them:  {Commands(run=Path(shown), asked=Asked(partial=left_out(directory) > 0)).gate()}"
         return
     yield from end.lines
     if end.findings:

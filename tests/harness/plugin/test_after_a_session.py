@@ -154,6 +154,8 @@ def test_a_page_does_not_outlive_the_rows_that_it_was_made_of(project, pytester,
 
 
 SWEEP = """
+import dataclasses
+
 from harness.records import Point
 
 POINT = Point(scenario="s", body="bodies:{body}", parameters={{"image_count": 256}}, phases=("load", "epoch_0", "epoch_1"))
@@ -164,8 +166,21 @@ def test_sweep(point, repeat, measure):
 """
 
 
+def test_a_sweep_of_which_some_was_selected_is_judged_by_what_was(project, typed):
+    """All of it at first, then one of two points."""
+    two = SWEEP.format(body="lazy").replace(
+        '[POINT], ids=["s"]', '[POINT, dataclasses.replace(POINT, parameters={"image_count": 512})], ids=["256", "512"]'
+    )
+    whole = project(two, "--memory-out", "whole", "--memory-no-trace")
+    part = project(None, "--memory-out", "part", "-k", "512")
+
+    assert "gate whole\n" in whole.stdout.str() + "\n"
+    assert "gate part --partial" in part.stdout.str()
+    assert typed(part)[0] == 3  # nothing promises anything of it
+
+
 @pytest.mark.parametrize(("body", "code", "word"), [("lazy", 3, "Incomplete"), ("oom", 1, "Regression")])
-def test_a_sweep_that_nothing_promises_anything_of_is_judged_and_does_not_pass(project, typed, body, code, word):
+def test_a_sweep_that_that_nothing_promises_anything_of_is_judged_and_does_not_pass(project, typed, body, code, word):
     """A gate that held nothing against a limit has seen nothing; but what died is told."""
     result = project(SWEEP.format(body=body), "--memory-out", "out")
     found, said = typed(result)
