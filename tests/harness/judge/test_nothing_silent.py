@@ -282,7 +282,7 @@ def lose_a_point(run):
         (use_an_unknown_schema, 2, "has schema_version 99; this program reads version 2"),
         (break_off, 3, "the run has no end: it was broken off, or is still going"),
         (lose_a_repeat, 3, "repeat 1: no end of it was recorded"),
-        (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run python -m harness doctor."),
+        (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run: python -m harness doctor"),
         (leave_out_a_meter, 3, "no reading of it at all"),
         (end_before_the_start, 3, "says that the run ended (2025-12-31T00:00:00+00:00) before it started"),
         (end_in_the_future, 3, "ended at 2999-01-01T00:00:00+00:00, which is still to come"),
@@ -302,7 +302,7 @@ def lose_a_point(run):
         (
             announce_what_is_never_measured,
             3,
-            "it was announced because of a finding and not measured; go on with python",
+            "it was announced because of a finding and not measured; go on with: python",
         ),
         (ask_a_test_that_is_silent, 3, "tests/test_x.py::test_y takes memory_run and measured nothing"),
         (break_off_while_measuring_again, 3, "it was broken off while it was measured again"),
@@ -333,7 +333,7 @@ def test_a_file_in_place_of_the_baselines_is_a_mistake(synthetic_run, tmp_path, 
     run = str(synthetic_run.write())
 
     assert main(["gate", run, "--policy", str(tmp_path / "gate.toml"), "--baselines", str(tmp_path / "baselines")]) == 2
-    assert "is a file; name the folder that holds the baselines" in capsys.readouterr().err
+    assert "is a file; name a folder" in capsys.readouterr().err
 
 
 def test_a_link_to_a_run_is_the_run(gate):
