@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.judge.acceptable import with_possible_advice
 from harness.judge.against import Against, with_tolerances
-from harness.judge.baseline import Baseline, find
+from harness.judge.baseline import find
 from harness.judge.commands import Asked, Commands
 from harness.judge.completeness import take_census
 from harness.judge.files import write_text
@@ -82,8 +82,6 @@ def judge(
     grows = run.manifest.device.pool is PoolKind.GROWN
     policy = policy.for_run(run.points, grows=grows)
     fits = fit_run(run)
-    baseline = find(baselines_folder, run.manifest.comparability) if against is None else against.baseline
-    commands = Commands.of(run.path, run.manifest, asked)
     evidence = Evidence(
         run=run,
         policy=policy,
@@ -91,25 +89,31 @@ def judge(
         readings=readings_by_place(run.phases),
         declared=declared_by_point(run.phases),
         census=take_census(run),
-        baseline=baseline,
+        baseline=find(baselines_folder, run.manifest.comparability) if against is None else against.baseline,
         against=against,
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),
         partial=partial,
-        commands=commands,
+        commands=Commands.of(run.path, run.manifest, asked),
     )
     table = fits_table(fits)
     checks = (*(check for rule in RULES for check in rule(evidence)), *_edited(run, table))
     if grows:
         checks = tuple(map(_with_quantum, checks))
-    checks = with_possible_advice((*checks, *_without_limits(run, checks, policy, partial=partial)), run, policy, commands)
-    compared = "" if against is None else against.sentence
-    sources = _sources(policy, baseline, against)
-    return Judgement(Verdict(checks), table, policy.source, compared, asked, sources)
+    checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
+    return Judgement(
+        verdict=Verdict(with_possible_advice(checks, run, policy, evidence.commands)),
+        fits=table,
+        policy=policy.source,
+        against="" if against is None else against.sentence,
+        asked=asked,
+        sources=_sources(evidence),
+    )
 
 
-def _sources(policy: Policy, baseline: Baseline | None, against: Against | None) -> dict[str, str]:
+def _sources(evidence: Evidence) -> dict[str, str]:
     """The checksums of what a run was held against."""
+    policy, baseline, against = evidence.policy, evidence.baseline, evidence.against
     other = None if against is None else against.run
     return {
         "policy": value_digest([policy.source, policy.model_dump(mode="json")]),
