@@ -2,13 +2,17 @@
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.arguments import add_against, add_baselines, add_partial, add_run, worker_count
 from harness.doctor_command import add_doctor
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
+from harness.judge.commands import DEFAULT_BASELINES, Asked
+from harness.judge.naming import existing_folder, nearest
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
 
 if TYPE_CHECKING:
@@ -17,8 +21,6 @@ if TYPE_CHECKING:
 CONSOLE_SCRIPT = "memory-harness"  # the same, without the working directory on the import path
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
-MOST_WORKERS = 64
-"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many ends here."""
 
 _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for code, meaning in EXIT_MEANINGS.items())])
 
@@ -26,7 +28,10 @@ _EPILOG = "\n".join(["exit codes of gate:", *(f"  {int(code)}  {meaning}" for co
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one sentence on standard error and exit code 2."""
     own, for_pytest = _split(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(own)
+    parser, names = _parser()
+    if own and not own[0].startswith("-") and own[0] not in names:
+        parser.error(f"there is no command {own[0]!r}; {nearest(own[0], names)}")
+    options = parser.parse_args(own)
     options.pytest = for_pytest
     try:
         return int(options.command(options))
@@ -48,7 +53,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:place], arguments[place + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, tuple[str, ...]]:
+    """The parser, and the names of its commands."""
     parser = argparse.ArgumentParser(
         prog=CONSOLE_SCRIPT if Path(sys.argv[0]).name == CONSOLE_SCRIPT else f"python -m {__package__}",
         description="Judge how memory of TensorFlow data loaders grows. A run is measured with pytest: pytest scenarios --help",
@@ -60,10 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor(commands.add_parser("doctor", help="say which meters and devices work here, and why the others do not"), _tell)
 
     gate = commands.add_parser("gate", help="judge a run directory: tables, findings, exit code")
-    _add_run(gate)
-    _add_partial(gate)
-    _add_against(gate)
-    gate.add_argument("--page", action="store_true", help="also write report.html and plots/, as the command report does")
+    add_run(gate)
+    add_partial(gate)
+    add_against(gate)
+    gate.add_argument(
+        "--page", action="store_true", help="also write report.html and plots/; a page that is there is written anew in any case"
+    )
     gate.add_argument(
         "--remeasure",
         action="store_true",
@@ -73,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument(
         "--workers",
         metavar="N",
-        type=_worker_count,
+        type=worker_count,
         help=f"with --remeasure: children at a time (default: {DEFAULT_WORKERS})",
     )
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make a complete run the baseline, and print old -> new")
-    _add_run(accept)
+    add_run(accept)
     accept.add_argument("--reason", required=True, help="why these numbers are right; it is written into the baseline")
     others = accept.add_mutually_exclusive_group()
     others.add_argument(
@@ -132,19 +140,22 @@ def _parser() -> argparse.ArgumentParser:
     history.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     history.add_argument("phase", metavar="PHASE", nargs="?", help="only this phase, also what never moved")
     history.add_argument("meter", metavar="METER", nargs="?", help="only this meter of it")
-    _add_baselines(history)
+    add_baselines(history)
     history.set_defaults(command=_history)
 
-    report = commands.add_parser("report", help="write report.html, plots/ and summary.md of a run directory")
-    _add_run(report)
-    _add_against(report)
-    _add_partial(report)
+    report = commands.add_parser(
+        "report",
+        help="write the page, RUN/report.html and RUN/plots, of the judgement that is in a run directory; with options, judge anew",
+    )
+    add_run(report)
+    add_against(report)
+    add_partial(report)
     report.set_defaults(command=_report)
-    return parser
+    return parser, tuple(commands.choices)
 
 
 def _add_annotate(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser)
+    add_run(parser)
     parser.add_argument(
         "--changed-since",
         metavar="REV",
@@ -167,51 +178,6 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_annotate)
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it")
-    parser.add_argument(
-        "--policy",
-        metavar="FILE",
-        type=Path,
-        help="budgets, slopes and tolerances, each with its reason (default: what the run brings along, as one of marked tests "
-        "does, else scenarios/gate.toml)",
-    )
-    _add_baselines(parser)
-
-
-def _add_baselines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--baselines",
-        metavar="DIR",
-        type=Path,
-        default=Path("scenarios/baselines"),
-        help="folder of committed baselines (default: %(default)s)",
-    )
-
-
-def _add_against(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--against",
-        metavar="DIR",
-        type=Path,
-        help="compare with this run instead of a baseline (default: RUN/then, where pytest --memory-against has measured it)",
-    )
-
-
-def _worker_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}")
-    return int(text)
-
-
-def _add_partial(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="judge only what was measured, although the baseline holds more points (after -k, --image-counts, ...)",
-    )
-
-
 def _gate(options: argparse.Namespace) -> int:
     from harness.gating import run_gate
 
@@ -228,24 +194,27 @@ def _accept(options: argparse.Namespace) -> int:
 
     run = load_run(options.run)
     policy = choose_policy(options.policy, run.manifest)
+    folder = options.baselines or DEFAULT_BASELINES
+    if not folder.exists():
+        _say(f"{folder} is not there yet: it is made")
     if options.same_as is None:
-        lines = accept(run, policy, options.baselines, reason=options.reason, others=options.others, only=options.only)
+        lines = accept(run, policy, folder, reason=options.reason, others=options.others, only=options.only)
     else:
-        lines = accept_as_same(run, policy, options.baselines, as_version=options.same_as, reason=options.reason)
+        lines = accept_as_same(run, policy, folder, as_version=options.same_as, reason=options.reason)
     for line in lines:
         print(line)
     return ExitCode.PASS
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    from harness.judge.policy import DEFAULT_POLICY
     from harness.pages import annotate
 
     lines = annotate(
         options.run,
         since=options.changed_since,
         subjects=options.subject,
-        policy=options.policy or DEFAULT_POLICY,
+        policy=options.policy,
+        baselines=options.baselines,
         folder=Path.cwd(),
         form=options.format,
     )
@@ -275,17 +244,17 @@ def _bisect(options: argparse.Namespace) -> int:
 def _history(options: argparse.Namespace) -> int:
     from harness.judge.history import histories
 
-    for line in histories(options.baselines, options.point, phase=options.phase, meter=options.meter):
+    folder = DEFAULT_BASELINES if options.baselines is None else existing_folder(options.baselines, "--baselines")
+    for line in histories(folder, options.point, phase=options.phase, meter=options.meter):
         print(line)
     return ExitCode.PASS
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.pages import write_report, write_summary
+    from harness.gating import write_page
 
-    run, _, judgement = _asked_gate(options).judge()
-    write_summary(run, judgement)
-    print(f"report: {write_report(run, judgement)}")
+    anew = options.policy is not None or options.baselines is not None or options.against is not None or options.partial
+    write_page(_asked_gate(options), anew=anew, tell=_tell, say=_say)
     return ExitCode.PASS
 
 
@@ -301,9 +270,12 @@ def _say(line: str) -> None:
 def _asked_gate(options: argparse.Namespace) -> "Gate":
     from harness.gating import Gate
 
-    return Gate(
-        directory=options.run, policy=options.policy, baselines=options.baselines, partial=options.partial, against=options.against
-    )
+    given = Asked(policy=options.policy, partial=options.partial, against=options.against)
+    if options.baselines is not None:
+        given = dataclasses.replace(given, baselines=existing_folder(options.baselines, "--baselines"))
+    if options.against is not None:
+        existing_folder(options.against, "--against")
+    return Gate(directory=options.run, asked=given)
 
 
 if __name__ == "__main__":

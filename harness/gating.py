@@ -1,15 +1,20 @@
 """The command ``gate``: judge a run directory, measure again what may be noise where that is asked for, and say it all."""
 
 import contextlib
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.judge.against import THEN_FOLDER, load_against
-from harness.judge.gate import Judgement, judge, write_judgement
+from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
+from harness.judge.files import REPORT_FILE
+from harness.judge.gate import Judgement, judge
+from harness.judge.kept import kept_judgement
+from harness.judge.naming import existing_folder
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
@@ -28,31 +33,28 @@ class Gate:
     """How a run directory is to be judged."""
 
     directory: Path
-    policy: Path | None
-    """None: what the run brings along, else the project's own."""
-    baselines: Path
-    partial: bool
-    against: Path | None = None
-    """The run to compare with; None: the one that was measured beside this one, or else a baseline."""
+    asked: Asked = field(default_factory=Asked)
+    """By which policy, and compared with what; None as the other run: the one beside this one, or else a baseline."""
 
     def judge(self) -> tuple[Run, Policy, Judgement]:
         """Read the directory and apply every rule. Raises HarnessError where run, policy or baseline cannot be used."""
-        run = load_run(self.directory)
-        policy = choose_policy(self.policy, run.manifest)
-        against = load_against(run, self.against)
-        return run, policy, judge(run, policy, self.baselines, partial=self.partial, against=against)
+        run, asked = load_run(self.directory), self.asked
+        policy = choose_policy(asked.policy, run.manifest)
+        against = load_against(run, asked.against)
+        return run, policy, judge(run, policy, asked.baselines, partial=asked.partial, against=against, asked=asked)
 
     @property
     def measured(self) -> tuple[Path, ...]:
         """The run directories that measuring again has to add to: where two codes are compared, both."""
         beside = self.directory / THEN_FOLDER
-        compared = self.against is None and (beside / RUN_FILE).exists()
+        compared = self.asked.against is None and (beside / RUN_FILE).exists()
         return (self.directory, beside) if compared else (self.directory,)
 
 
-def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) -> tuple[Run, Judgement]:
+def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) -> tuple[Run, Judgement, bool]:
     """Judge, measure the points of findings again that may be noise, and judge once more with all that was measured.
 
+    What was judged before is removed as soon as more is measured; the last of the results tells whether a page was among it.
     Raises as ``Gate.judge`` and ``harness.remeasuring.remeasure`` do; KeyboardInterrupt when it is interrupted, and then
     nothing that was measured is lost.
     """
@@ -60,6 +62,7 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
     from harness.run.manifest import hold_run_directory
 
     run, policy, judgement = gate.judge()
+    had_page = (gate.directory / REPORT_FILE).exists()
     with hold_run_directory(gate.directory):
         if any(was_broken_off(directory) for directory in gate.measured):
             # First what is owed already: the verdict on half of it would announce still more.
@@ -69,7 +72,8 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
             run, policy, judgement = gate.judge()
         found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
-            say(f"there is no [remeasure] in {policy.source}, to say how often: nothing is measured again, every finding stands")
+            where = policy.source if policy.promises else "the policy, since there is none"
+            say(f"there is no [remeasure] in {where}, to say how often: nothing is measured again, every finding stands")
         if found.left:
             say(
                 f"{len(found.left)} findings are not measured again, because that would take longer than the run itself has "
@@ -81,7 +85,7 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
                 count += remeasure(directory, found, command=command, show=show, workers=workers)
     if count:
         run, policy, judgement = gate.judge()
-    return run, judgement
+    return run, judgement, had_page
 
 
 def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Tell) -> int:
@@ -89,22 +93,25 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
 
     ``workers`` None measures nothing again; ``say`` is told of the progress.
     """
-    from harness.pages import write_summary
-
+    had_page = False
     if workers is None:
         run, _, judgement = gate.judge()
     else:
-        command = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
         try:
-            run, judgement = judge_and_remeasure(gate, workers=workers, command=command, say=say)
+            run, judgement, had_page = judge_and_remeasure(gate, workers=workers, command=_typed(), say=say)
         except KeyboardInterrupt:
-            say(
-                f"stopped while {gate.directory} was measured again; nothing that had ended is lost, go on with: "
-                f"python -m harness gate {gate.directory} --remeasure"
-            )
+            again = Commands(run=gate.directory, asked=gate.asked).gate("--remeasure", *(["--page"] if page else []))
+            say(f"stopped while {gate.directory} was measured again; nothing that had ended is lost, go on with: {again}")
             return ExitCode.INCOMPLETE
-    write_judgement(run, judgement)
-    write_summary(run, judgement)
+    tell_judgement(run, judgement, page=page or had_page, tell=tell)
+    return int(judgement.verdict.exit_code)
+
+
+def tell_judgement(run: Run, judgement: Judgement, *, page: bool, tell: Tell) -> None:
+    """Write every file of a judgement, and ``tell`` what it says."""
+    from harness.pages import write_outputs
+
+    written = write_outputs(run, judgement, page=page)
     verdict = judgement.verdict
     tell(verdict.sentence)
     for finding in verdict.findings:
@@ -113,15 +120,42 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
         tell(f"  overruled: {check.sentence}")
     for check in verdict.better:
         tell(f"  better: {check.sentence}")
-    if gate.policy is None:
+    if verdict.without_limits:
+        tell(verdict.without_limits)
+    elif judgement.asked.policy is None:
         tell(f"judged by {judgement.policy}")
     if judgement.against:
         tell(judgement.against)
-    if page:
-        from harness.pages import write_report
+    if written is not None:
+        tell(f"report: {written}")
 
-        tell(f"report: {write_report(run, judgement)}")
-    return int(verdict.exit_code)
+
+def write_page(gate: Gate, *, anew: bool, tell: Tell, say: Tell) -> None:
+    """Write the page of the judgement that lies in the run directory; ``anew``, or where none can be used, judge first.
+
+    ``say`` is told why it was judged anew; the arguments are then those of ``gate``, or those of the judgement that was there.
+    """
+    from harness.pages import write_outputs
+
+    if anew:
+        run, _, judgement = gate.judge()
+    else:
+        run = load_run(gate.directory)
+        kept = kept_judgement(run)
+        if kept.judgement is None:
+            say(f"judged anew, because {kept.why_not}")
+            if kept.asked.baselines != DEFAULT_BASELINES:
+                existing_folder(kept.asked.baselines, "--baselines")
+            run, _, judgement = dataclasses.replace(gate, asked=dataclasses.replace(kept.asked, by_pytest=False)).judge()
+        else:
+            judgement = kept.judgement
+    page = write_outputs(run, judgement, page=True)
+    tell(judgement.verdict.sentence)
+    tell(f"report: {page}")
+
+
+def _typed() -> str:
+    return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
 @contextlib.contextmanager

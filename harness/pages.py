@@ -13,8 +13,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from reports.annotate import annotate
-    from reports.html import write_report
-    from reports.markdown import write_summary
+    from reports.writing import write_outputs
 else:
 
     def __getattr__(name: str) -> object:
@@ -25,9 +24,9 @@ else:
         return getattr(import_module(f"{_NAME}.{_MODULES[name]}"), name)
 
 
-__all__ = ["annotate", "write_report", "write_summary"]
+__all__ = ["annotate", "write_outputs"]
 
-_MODULES = {"annotate": "annotate", "write_report": "html", "write_summary": "markdown"}
+_MODULES = {"annotate": "annotate", "write_outputs": "writing"}
 """Which module of theirs has each: loaded when it is asked for, because matplotlib and jinja2 come with it."""
 _FOLDER = "reports"
 _NAME = f"harness.{_FOLDER}"

@@ -212,7 +212,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("memory")
     alarming = {found.sentence for found in run.end.findings} if run.end is not None else set()
     try:
-        for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed, end=run.end):
+        for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed, end=run.end, resuming=run.resuming):
             terminalreporter.line(line, red=line in alarming)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.locking import locked
-
 from harness.names import one_line, shortened
 
 if TYPE_CHECKING:

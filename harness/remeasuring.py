@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.judge.commands import Commands
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.remeasure import Offenders
+from harness.judge.sealed import forget_judgement
 from harness.records import Point, RunEnd
 from harness.resuming import Resumption, check_same_here, read_resumption
 from harness.run.announcing import write_row
@@ -82,12 +84,14 @@ def remeasure(
         return 0
     if manifest.ended is None and not manifest.remeasured:
         raise UsageError(
-            f"{directory} was not measured to its end, so nothing can be measured again yet; go on with it first: --memory-resume"
+            f"{directory} was not measured to its end, so nothing can be measured again yet; go on with it first: "
+            f"{Commands.of(directory, manifest).resume()}"
         )
     root = root_of(manifest, directory)
     if open_measure is None:
         check_same_here(directory, device_of(manifest), root, what="be measured again")
         open_measure = runner_opener(directory, manifest, root)
+    forget_judgement(directory)  # it would speak for a run that has changed, should this one be killed
     note_remeasuring(directory, command=command, root=root, points=[one.point for one in found.points])
     for one in found.points:
         write_row(directory, one.row())

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.gate import FINDINGS_FILE
+from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
+from harness.judge.files import FINDINGS_FILE
+from harness.judge.kept import foreign
+from harness.judge.naming import nearest_path
 from harness.judge.policy import DEFAULT_POLICY
 from harness.records import ROWS_FILE, RUN_FILE
 
@@ -19,16 +22,29 @@ FORMATS = ("github", "gitlab")
 
 
 def annotate(
-    run: Path, *, since: str | None, subjects: Collection[str], policy: Path | None, folder: Path, form: str = FORMATS[0]
+    run: Path,
+    *,
+    since: str | None,
+    subjects: Collection[str],
+    policy: Path | None,
+    folder: Path,
+    baselines: Path | None = None,
+    form: str = FORMATS[0],
 ) -> Iterator[str]:
     """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from ``since``.
 
-    ``subjects`` are the packages under test, as paths from ``folder``; none: those that the run compared, or imported.
+    Findings of another run, or of this one before more was measured, are refused. ``subjects`` are the packages under test,
+    as paths from ``folder``; none: those that the run compared, or imported.
     Without ``since`` it is the revision that the run was compared with. Raises RunDirectoryError when the run was not
     judged; UsageError when git cannot compare, after the last annotation.
     """
-    text = _read(run / FINDINGS_FILE, f"{run} was not judged; judge it first: python -m harness gate {run}")
-    found = parse_findings(text, str(run / FINDINGS_FILE))
+    judging = Commands(run=run, asked=Asked(policy=policy, baselines=baselines or DEFAULT_BASELINES)).gate()
+    if not run.is_dir():
+        raise RunDirectoryError(f"{run} is not a run directory; {nearest_path(run)}")
+    text = _read(run / FINDINGS_FILE, f"{run} was not judged; judge it first: {judging}")
+    found = parse_findings(text, str(run / FINDINGS_FILE), judging=judging)
+    if why := foreign(json.loads(text), run):
+        raise RunDirectoryError(f"{run}: {why}; judge it first: {judging}")
     manifest = _manifest(run / RUN_FILE)
     limits = (policy or DEFAULT_POLICY).as_posix()
     since = since or _compared_with(manifest)

@@ -78,14 +78,17 @@ class Annotation:
     line: int = 1
 
 
-def parse_findings(text: str, name: str) -> Findings:
-    """Read the text of findings.json. Raises RunDirectoryError when it is damaged, or of another version."""
+def parse_findings(text: str, name: str, *, judging: str) -> Findings:
+    """Read the text of findings.json. Raises RunDirectoryError when it is damaged, or of another version.
+
+    ``judging`` is the command that writes it anew.
+    """
     try:
         document = json.loads(text)
         version = document["schema_version"]
         if version != SCHEMA_VERSION:
             raise RunDirectoryError(
-                f"{name} is of version {version!r}, and this program reads {SCHEMA_VERSION}; judge the run again"
+                f"{name} is of version {version!r}, and this program reads {SCHEMA_VERSION}; judge the run again: {judging}"
             )
         return Findings(
             verdict=str(document["verdict"]),
@@ -94,7 +97,7 @@ def parse_findings(text: str, name: str) -> Findings:
             findings=tuple(_told(finding) for finding in document["findings"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(f"{name} is damaged ({error!r}); judge the run again: python -m harness gate RUN") from error
+        raise RunDirectoryError(f"{name} is damaged ({error!r}); judge the run again: {judging}") from error
 
 
 def _told(finding: Mapping[str, Any]) -> Told:

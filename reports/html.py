@@ -1,38 +1,43 @@
 """report.html: one file that opens offline, with everything there is to say about a run."""
 
+import struct
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.errors import RunDirectoryError
-from harness.judge.files import write_bytes, write_text
+from harness.judge.files import PLOTS_FOLDER, REPORT_FILE
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 
 from .page import Page, make_page
-from .pictures import INLINED_TRACES, NAMES, draw, draw_traces
+from .pictures import INLINED_TRACES, draw, draw_traces
 from .words import METER_MEANINGS, meter_name
 
-REPORT_FILE = "report.html"
-PLOTS_FOLDER = "plots"
 TEMPLATES = Path(__file__).with_name("templates")
 
 SHOWN_FINDINGS = 12
 """Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody reads on."""
 
 
-def write_report(run: Run, judgement: Judgement) -> Path:
-    """Write report.html and plots/ (SVG and PNG of every picture) into the run directory; returns the page's path.
+def page_files(run: Run, judgement: Judgement) -> dict[str, bytes]:
+    """report.html, and SVG and PNG of every picture below plots/, by their paths in the run directory.
 
-    Nothing but the run directory and its judgement is read, so the page can be made again anywhere. Each file is
-    replaced in one step. Raises RunDirectoryError when one cannot be written.
+    Nothing but the run directory and its judgement is read, so the page can be made again anywhere.
     """
     page = make_page(run, judgement, draw(run), draw_traces=draw_traces)
-    _write_plots(run.path / PLOTS_FOLDER, page)
-    path = run.path / REPORT_FILE
-    write_text(path, render(page))
-    return path
+    drawn = {picture.name: picture.wide for picture in (*page.pictures, *page.trace_pictures) if picture.wide is not None}
+    plots = {
+        f"{PLOTS_FOLDER}/{name}.{kind}": content
+        for name, drawing in drawn.items()
+        for kind, content in (
+            ("svg", f"{drawing.svg}\n<!-- judgement {page.judgement} -->\n".encode()),
+            ("png", _stamped(drawing.png, {"judgement": page.judgement})),
+        )
+    }
+    return {REPORT_FILE: render(page).encode(), **plots}
 
 
 def render(page: Page) -> str:
@@ -49,17 +54,8 @@ def _svg(text: str) -> Markup:
     return Markup(text)  # noqa: S704 - drawn by matplotlib, which escapes the texts in it; see drawing.finish
 
 
-def _write_plots(folder: Path, page: Page) -> None:
-    drawn = {picture.name: picture.wide for picture in (*page.pictures, *page.trace_pictures) if picture.wide is not None}
-    try:
-        folder.mkdir(exist_ok=True)
-        # A picture of an earlier state would speak for a run that has none.
-        traces = {path.stem for path in folder.glob("trace-*.svg")}
-        for name in (traces | set(NAMES)) - drawn.keys():
-            for suffix in (".svg", ".png"):
-                (folder / f"{name}{suffix}").unlink(missing_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder} cannot be made: {error}") from error
-    for name, drawing in drawn.items():
-        write_text(folder / f"{name}.svg", drawing.svg + "\n")
-        write_bytes(folder / f"{name}.png", drawing.png)
+def _stamped(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """A PNG with texts in it, each a chunk tEXt (PNG specification, 11.3.4.3) behind the header, which takes 33 bytes."""
+    chunks = [b"tEXt" + name.encode("latin-1") + b"\0" + text.encode("latin-1") for name, text in texts.items()]
+    framed = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return png[:33] + b"".join(framed) + png[33:]

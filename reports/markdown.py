@@ -2,17 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
-from harness.judge.files import write_text
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
 
 from .page import BETTER, OVERRULED, Page, Statement, make_page
 from .tables import Table
 from .words import count
-
-SUMMARY_FILE = "summary.md"
 
 MOST_CHARACTERS = 60_000
 """A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either; the page has it all."""
@@ -37,14 +33,9 @@ _LINKS = re.compile(r"@|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LEADING = re.compile(r"^(\d*)([#=>]|[.)+-](?=[\s-]|$))")
 
 
-def write_summary(run: Run, judgement: Judgement) -> Path:
-    """Write summary.md into the run directory in one step; returns its path.
-
-    Raises RunDirectoryError when it cannot be written.
-    """
-    path = run.path / SUMMARY_FILE
-    write_text(path, render(make_page(run, judgement, ())))
-    return path
+def summary_text(run: Run, judgement: Judgement, *, has_page: bool) -> str:
+    """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it refers to."""
+    return render(make_page(run, judgement, (), has_page=has_page))
 
 
 def render(page: Page) -> str:
@@ -56,12 +47,14 @@ def render(page: Page) -> str:
     )
     # In the order of what a reviewer can least do without; what there is no room for is left to the page.
     rest = (*_findings(page), *_decided(page), *_moves(page), *_notes(page), *_reproduce(page), *_traces(page), *_numbers(page))
-    return "\n\n".join((*first, *_that_fit(rest, MOST_CHARACTERS - sum(len(block) + 2 for block in first)))) + "\n"
+    last = f"Judgement {page.judgement} of run {escape(page.run_id)}."
+    room = MOST_CHARACTERS - sum(len(block) + 2 for block in (*first, last))
+    return "\n\n".join((*first, *_that_fit(rest, room, page), last)) + "\n"
 
 
-def _that_fit(blocks: Sequence[str], room: int) -> Iterator[str]:
+def _that_fit(blocks: Sequence[str], room: int, page: Page) -> Iterator[str]:
     """The blocks that there is room for, and a sentence where there are others."""
-    more = "There is more than fits here: the page of the run, report.html, has all of it."
+    more = f"There is more than fits here: the page of the run, report.html, has all of it{_how_to_get(page)}."
     left = room - len(more) - 2
     whole = True
     for block in blocks:
@@ -98,7 +91,7 @@ def _findings(page: Page) -> Iterator[str]:
     yield from (_finding(number, alike) for number, alike in enumerate(told, start=1))
     more = len(page.findings) - sum(map(len, told))
     if more > 0:
-        yield f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the page."
+        yield f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the page{_how_to_get(page)}."
 
 
 def _finding(number: int, alike: Sequence[Statement]) -> str:
@@ -128,7 +121,7 @@ def _decided(page: Page) -> Iterator[str]:
             yield f"### {heading}"
             yield "\n".join(f"- {_sentence(sentence)}" for sentence in told[:MAX_FINDINGS])
         if len(told) > MAX_FINDINGS:
-            yield f"{len(told) - MAX_FINDINGS:,} more in the page."
+            yield f"{len(told) - MAX_FINDINGS:,} more in the page{_how_to_get(page)}."
 
 
 def _moves(page: Page) -> Iterator[str]:
@@ -165,9 +158,14 @@ def _traces(page: Page) -> Iterator[str]:
 
 def _reproduce(page: Page) -> Iterator[str]:
     yield "### How to reproduce"
-    yield _code(page.command)
-    yield f"Commit {escape(page.commit)}. Judge the same run again, on any machine, from its directory:"
-    yield _code("python -m harness gate RUN")
+    yield _code(page.reproduce)
+    yield f"Commit {escape(page.commit)}. Judge the same run again:"
+    yield _code(page.judge_again)
+
+
+def _how_to_get(page: Page) -> str:
+    """The command that writes the page, where there is none."""
+    return "" if page.has_page else escape(f" (to write it: {page.make_again})")
 
 
 def _of(table: Table) -> str:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from harness.judge.commands import Commands
 from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
@@ -14,10 +16,12 @@ from harness.units import format_bytes
 from . import tables
 from .comparison import Comparison, comparison_of
 from .frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
-from .pictures import Picture
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
 from .words import count, limit_in_words, rate, unavailable, verdict_word
+
+if TYPE_CHECKING:
+    from .pictures import Picture  # matplotlib, which a summary does not need
 
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
@@ -57,7 +61,15 @@ class Page:
     """Everything there is to read about a run; plain text throughout."""
 
     run_id: str
-    command: str
+    judgement: str
+    """The id that all files of the judgement bear."""
+    reproduce: str
+    """The command that measures the same again."""
+    judge_again: str
+    make_again: str
+    """The commands that judge it again by the same arguments, and that write the page of this judgement."""
+    has_page: bool
+    """Whether the run directory holds the page."""
     commit: str
     verdict_word: str
     tone: str
@@ -67,7 +79,7 @@ class Page:
     tally: str
     notes: tuple[str, ...]
     """What this run cannot show, and why."""
-    pictures: tuple[Picture, ...]
+    pictures: tuple["Picture", ...]
     findings: tuple[Statement, ...]
     held: Mapping[str, tuple[Statement, ...]]
     """The checks that hold, by rule."""
@@ -80,7 +92,7 @@ class Page:
     main_fits: Table
     fits: Table
     traced: TracedRun
-    trace_pictures: tuple[Picture, ...]
+    trace_pictures: tuple["Picture", ...]
     """Of the first of the traced points, in their order."""
     provenance: Mapping[str, tuple[tuple[str, str], ...]]
     """Headings, and below each what was recorded under which name."""
@@ -89,15 +101,17 @@ class Page:
 def make_page(
     run: Run,
     judgement: Judgement,
-    pictures: tuple[Picture, ...],
+    pictures: tuple["Picture", ...],
     *,
-    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple[Picture, ...]] | None = None,
+    has_page: bool = True,
+    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple["Picture", ...]] | None = None,
 ) -> Page:
     """The page of a run, from the run directory and its judgement alone.
 
     ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that shows them.
     """
     traced = traced_run(run, judgement)
+    commands = Commands.of(run.path, run.manifest, judgement.asked)
     verdict, table = judgement.verdict, phase_table(run.phases, run.points)
     odd_runs, all_runs = tables.runs(run)
     swept = main_scenario(run.points)
@@ -109,7 +123,11 @@ def make_page(
             held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
     return Page(
         run_id=run.manifest.run_id,
-        command=run.manifest.command,
+        judgement=judgement.identity(run).id,
+        reproduce=commands.measure(),
+        judge_again=commands.gate(),
+        make_again=commands.report(),
+        has_page=has_page,
         commit=_commit(run.manifest.environment),
         verdict_word=verdict_word(verdict),
         tone=verdict.exit_code.name.lower(),
@@ -138,7 +156,7 @@ def make_page(
         fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
-        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run).items()},
+        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run, judgement).items()},
     )
 
 
@@ -206,6 +224,12 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
+    yield from _notes_of_the_judgement(run, judgement)
+
+
+def _notes_of_the_judgement(run: Run, judgement: Judgement) -> Iterator[str]:
+    if judgement.verdict.without_limits:
+        yield f"{judgement.verdict.without_limits[0].upper()}{judgement.verdict.without_limits[1:]}"
     yield from _notes_on_device(run)
     if run.manifest.ended is None:
         yield "The run has no recorded end: it is still going, or was broken off."
@@ -222,7 +246,7 @@ def _notes_on_device(run: Run) -> Iterator[str]:
         yield PRETENDED_NOTE
 
 
-def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
+def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object]]:
     manifest, shared = run.manifest, common_budget_bytes(run.points)
     return {
         "Run": {
@@ -232,6 +256,14 @@ def _provenance(run: Run) -> dict[str, Mapping[str, object]]:
             "command": manifest.command,
             "points": len(run.points),
             "repeats": manifest.repeats,
+        },
+        "Judgement": {
+            **{name: value for name, value in judgement.identity(run).to_json().items() if name != "checks"},
+            **{
+                f"asked for {name}": value
+                for name, value in judgement.asked.to_json().items()
+                if name not in ("partial", "by_pytest")
+            },
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
         **({"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}),

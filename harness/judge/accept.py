@@ -1,7 +1,7 @@
 """Make a run the earlier truth: only one that keeps the policy's limits, and without losing what was accepted before."""
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -9,30 +9,17 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import (
-    LOADER_METERS,
-    WITNESS_METERS,
-    Baseline,
-    BaselinePoint,
-    Held,
-    file_name,
-    find,
-    from_run,
-    key_in_words,
-    write,
-)
+from harness.judge.acceptable import broken_limits, gated_meters, unsteady
+from harness.judge.baseline import Baseline, BaselinePoint, Held, file_name, find, from_run, key_in_words, write
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
 from harness.judge.policy import Policy
 from harness.judge.table import Run
-from harness.judge.verdict import FindingKind
 from harness.judge.versions import VERSION
-from harness.units import format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
-_FORBIDDING = frozenset({FindingKind.REGRESSION, FindingKind.FAILED, FindingKind.INCOMPLETE})
 
 
 def accept(
@@ -49,13 +36,12 @@ def accept(
     pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
     """
     earlier = find(folder, run.manifest.comparability)
-    meters = dict.fromkeys([*LOADER_METERS, *WITNESS_METERS, *(tolerance.meter for tolerance in policy.tolerance)])
-    fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=tuple(meters))
+    fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=gated_meters(policy))
     chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
     if not chosen:
         raise BaselineError(_no_match(str(only), list(fresh.point)))
-    problems = [*_broken_limits(run, policy, folder, chosen), *_unsteady(chosen, run, policy)]
-    _refuse(f"{run.path} cannot become a baseline", problems)
+    _refuse_broken_limits(run, policy, folder, chosen)
+    _refuse(f"{run.path} cannot become a baseline", [obstacle.sentence for obstacle in unsteady(chosen, run, policy)])
     before = {} if earlier is None else earlier.point
     absent = {name: point for name, point in before.items() if name not in chosen}
     if absent and only is None and others == "refuse":
@@ -126,32 +112,18 @@ def _no_match(pattern: str, names: list[str]) -> str:
     return f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a name or a pattern with *{hint}"
 
 
-def _refuse(what: str, reasons: list[str]) -> None:
+def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> None:
+    checks = judge(run, policy, folder, partial=True).verdict.findings
+    _refuse(
+        f"{run.path} cannot become a baseline",
+        [
+            f"{obstacle.sentence} Fix it, or change the limit in the policy with its reason"
+            for obstacle in broken_limits(checks, chosen)
+        ],
+    )
+
+
+def _refuse(what: str, reasons: Sequence[str]) -> None:
     if reasons:
         more = f" ({len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise BaselineError(f"{what}: {reasons[0]}{more}")
-
-
-def _broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> Iterator[str]:
-    """What the policy itself forbids or could not see; distance from the earlier baseline is what accepting is about."""
-    for check in judge(run, policy, folder, partial=True).verdict.findings:
-        concerned = not check.points or any(name in chosen for name in check.points)
-        if concerned and check.finding in _FORBIDDING and check.rule != "baseline":
-            yield f"{check.sentence} Mend it, or change the limit in the policy with its reason"
-
-
-def _unsteady(chosen: dict[str, BaselinePoint], run: Run, policy: Policy) -> Iterator[str]:
-    """A baseline of repeats that differ by more than the tolerance would be a matter of luck."""
-    scenarios = {point.name: point.scenario for point in run.points}
-    for name, point in chosen.items():
-        for phase, meters in point.phase.items():
-            tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerances(scenarios[name], phase)}
-            for meter, recorded in meters.items():
-                if meter not in tolerances:
-                    continue
-                allowed_bytes = max(recorded.growth_bytes * tolerances[meter].percent / 100, tolerances[meter].floor)
-                if recorded.growth_spread_bytes > allowed_bytes:
-                    yield (
-                        f"{name} / {phase} / {meter}: its repeats differ by {format_bytes(recorded.growth_spread_bytes)}, "
-                        f"tolerance {format_bytes(allowed_bytes)}; measure again on a quieter machine"
-                    )

@@ -1,5 +1,6 @@
 """The earlier code of a comparison: a baseline made of what was measured beside the run, never accepted and never stale."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,10 +88,10 @@ class Against:
     @property
     def to_do(self) -> str:
         """What to type to see what changed."""
-        subjects = " ".join(self.then.subjects) if self.then is not None else ""
-        if self.then is None or self.now is None:
+        if self.then is None or self.now is None or not self.then.commit:
             return "find what changed between the two runs"
-        return f"look at git diff {' '.join(filter(None, [self.then.commit[:7], self.now.commit[:7]]))} -- {subjects}"
+        commits = [commit[:7] for commit in (self.then.commit, self.now.commit) if commit]
+        return f"look at {shlex.join(['git', 'diff', *commits, '--', *self.then.subjects])}"
 
 
 def load_against(run: Run, folder: Path | None) -> Against | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from harness.errors import BaselineError, RunDirectoryError
 from harness.judge.baseline_text import from_text, to_text
+from harness.judge.commands import Commands
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.files import write_text
 from harness.judge.manifest import first_error
@@ -219,7 +220,7 @@ def from_run(run: Run, *, reason: str, accepted: str, meters: Collection[str] = 
     """
     if not reason.strip():
         raise BaselineError("a baseline needs a reason: say why these numbers are right")
-    gaps = list(_gaps(run))
+    gaps = list(gaps_of(run))
     if gaps:
         more = f" ({len(gaps) - 1} more)" if len(gaps) > 1 else ""
         raise BaselineError(f"{run.path} cannot become a baseline: {gaps[0]}{more}")
@@ -333,13 +334,15 @@ def _accepted_point(
     return BaselinePoint(fixed=fixed, device_budget_bytes=point.device_budget_bytes, accepted=accepted, phase=phases)
 
 
-def _gaps(run: Run) -> Iterator[str]:
-    yield from missing_from_run(run)
+def gaps_of(run: Run) -> Iterator[str]:
+    """Why a run is incomplete or did not end as planned, a sentence for each reason."""
+    commands = Commands.of(run.path, run.manifest)
+    yield from missing_from_run(run, commands)
     census = take_census(run)
     for point in run.points:
         for repeat in run.repeats_of(point.name):
             where = f"{point.name}, repeat {repeat}"
-            yield from (f"{where}: {gap}" for gap in missing_from_point(census, point, repeat))
+            yield from (f"{where}: {gap}" for gap in missing_from_point(census, point, repeat, commands))
             end = census.ends.get((point.name, repeat))
             if end is not None and end.outcome is not point.expected:
                 yield f"{where}: it ended {end.outcome}, not {point.expected}: {end.reason}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.judge.commands import Commands
 from harness.judge.owed import owed_phases
 from harness.judge.rows import RunKey
 from harness.judge.table import Run
@@ -64,20 +65,24 @@ def take_census(run: Run) -> Census:
     )
 
 
-def missing_from_run(run: Run) -> Iterator[str]:
-    """What the run as a whole lacks: a point, its end, rows that could be used, tests that have measured anything."""
+def missing_from_run(run: Run, commands: Commands | None = None) -> Iterator[str]:
+    """What the run as a whole lacks: a point, its end, rows that could be used, tests that have measured anything.
+
+    ``commands`` are those that bring what is missing; None: with the arguments of nobody.
+    """
+    commands = commands or Commands.of(run.path, run.manifest)
     silent = [test for test in run.manifest.asked if test not in run.tests]
     if not run.points and not silent:
         yield "the run planned no point at all; choose points that exist (pytest --collect-only lists them)"
     if run.manifest.ended is None and run.manifest.remeasured:
         yield (
             "the run has no end: it was broken off while it was measured again, or still is; wait for it, or go on with: "
-            f"python -m harness gate {run.path} --remeasure"
+            f"{commands.gate('--remeasure')}"
         )
     elif run.manifest.ended is None:
         yield (
-            "the run has no end: it was broken off, or is still going; wait for it, or measure what is missing with "
-            f"--memory-resume {run.path}"
+            "the run has no end: it was broken off, or is still going; wait for it, or measure what is missing with: "
+            f"{commands.resume()}"
         )
     yield from run.problems
     for test in silent:
@@ -90,15 +95,15 @@ def missing_from_run(run: Run) -> Iterator[str]:
         yield f"{OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
 
 
-def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[str]:
+def missing_from_point(census: Census, point: Point, repeat: int, commands: Commands) -> Iterator[str]:
     """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None and repeat >= census.first_repeats.get(point.name, repeat + 1):
-        yield "it was announced because of a finding and not measured; go on with python -m harness gate RUN --remeasure"
+        yield f"it was announced because of a finding and not measured; go on with: {commands.gate('--remeasure')}"
         return
     if end is None:
-        yield "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --memory-resume"
+        yield f"no end of it was recorded: it was skipped, lost or never started; measure what is missing with: {commands.resume()}"
         return
     if not point.phases and end.outcome is Outcome.OK:
         yield (
@@ -112,7 +117,7 @@ def missing_from_point(census: Census, point: Point, repeat: int) -> Iterator[st
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield (
             f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
-            f"{', '.join(point.phases)}: mend the body, or measure what is missing with --memory-resume"
+            f"{', '.join(point.phases)}: mend the body, or measure what is missing with: {commands.resume()}"
         )
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:

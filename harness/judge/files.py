@@ -1,10 +1,22 @@
-"""Writing into a run directory: a reader sees the old file or the new one, never half of one."""
+"""Writing into a run directory: a reader sees the old file or the new one, and never files of two judgements side by side."""
 
+import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import RunDirectoryError
+
+FINDINGS_FILE = "findings.json"
+JUNIT_FILE = "junit.xml"
+SUMMARY_FILE = "summary.md"
+REPORT_FILE = "report.html"
+PLOTS_FOLDER = "plots"
+
+_OF_A_JUDGEMENT = (FINDINGS_FILE, JUNIT_FILE, SUMMARY_FILE, REPORT_FILE, f"{PLOTS_FOLDER}/*.svg", f"{PLOTS_FOLDER}/*.png")
+"""Everything in a run directory that says what was judged, as patterns; what was measured is none of them."""
 
 # Readable by everybody, as files are that open() makes; mkstemp alone would give the owner's only.
 _MODE = 0o644
@@ -17,6 +29,47 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``, in one step. Raises RunDirectoryError when it cannot be written."""
+    unfinished = _staged(path, content)
+    try:
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
+
+
+def replace_judgement(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace all files of the judgement in ``folder`` by ``contents``, by their paths from there.
+
+    What an earlier judgement left goes first and the new files come last, so that a process which is killed half-way leaves
+    files of one of the two and none of the other. Two processes that judge the same run take turns.
+    Raises RunDirectoryError when a file cannot be written; then those of the earlier judgement are as they were, or gone.
+    """
+    with _alone(folder):
+        _clear_unfinished(folder)
+        _make_folders(folder, contents)
+        staged: dict[str, Path] = {}
+        try:
+            for name, content in contents.items():
+                staged[name] = _staged(folder / name, content)
+            remove_judgement(folder)
+            for name, unfinished in staged.items():
+                unfinished.replace(folder / name)
+        except OSError as error:
+            raise RunDirectoryError(f"{folder} cannot be written: {error}") from error
+        finally:
+            for unfinished in staged.values():
+                unfinished.unlink(missing_ok=True)
+
+
+def remove_judgement(folder: Path) -> None:
+    """Remove what was judged, before more is measured: it would speak for a run that has changed. Raises OSError."""
+    for pattern in _OF_A_JUDGEMENT:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _staged(path: Path, content: bytes) -> Path:
+    """A file beside ``path`` that holds ``content``, under a name of its own."""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     except OSError as error:
@@ -26,7 +79,39 @@ def write_bytes(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         unfinished.chmod(_MODE)
-        unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise RunDirectoryError(f"{path} cannot be written: {error}") from error
+    return unfinished
+
+
+def _make_folders(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for place in {(folder / name).parent for name in contents} - {folder}:
+        try:
+            place.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"{place} cannot be made: {error}") from error
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Files that a killed process was about to put in place; who holds the folder has none yet."""
+    for pattern in _OF_A_JUDGEMENT:
+        place, _, name = pattern.rpartition("/")
+        for path in (folder / place).glob(f".{name}-*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Whoever writes a judgement waits for whoever does already; the lock ends with its process."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} cannot be written: {error}") from error
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody waits
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

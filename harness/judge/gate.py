@@ -1,18 +1,22 @@
-"""Run, policy and baseline -> judgement, and the files that hold it."""
+"""Run, policy and baseline -> judgement, and the texts that hold it."""
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from harness.judge.acceptable import with_possible_advice
 from harness.judge.against import Against, with_tolerances
+from harness.judge.commands import Asked, Commands
 from harness.judge.completeness import take_census
 from harness.judge.files import write_text
+from harness.judge.identity import NONE, Identity, identity, run_digest, value_digest
 from harness.judge.junit import junit_text
 from harness.judge.parking import park
 from harness.judge.policy import Policy
@@ -20,22 +24,20 @@ from harness.judge.rules import RULES
 from harness.judge.rules.coverage import RULE as COVERAGE
 from harness.judge.rules.evidence import Evidence, fit_key
 from harness.judge.scaling import fit_run, fits_table
-from harness.judge.sealed import edited_in_words, edited_tables
+from harness.judge.sealed import edited_in_words, edited_tables, recorded_tables
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
-from harness.judge.verdict import Check, FindingKind, Verdict
+from harness.judge.verdict import UNPROMISED, Check, FindingKind, Verdict
 from harness.judge.versions import holding
 from harness.records import PoolKind
 from harness.seal import digest
 
 FITS_FILE = "fits.csv"
-FINDINGS_FILE = "findings.json"
-JUNIT_FILE = "junit.xml"
 
 LIMITS = frozenset({"slope", "growth_class", "budget", "floor", "leak", "arithmetic", "baseline"})
 """Rules that hold an amount against a limit; the others ask whether it was measured at all."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of findings.json."""
 
 
@@ -49,15 +51,33 @@ class Judgement:
     """Where the policy came from."""
     against: str = ""
     """Which two codes were compared, in a sentence; empty where it was a baseline."""
+    asked: Asked = field(default_factory=Asked)
+    """The arguments that it was made with."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Checksums of ``policy``, ``baseline`` and ``against``, as far as there are any."""
+
+    def identity(self, run: Run) -> Identity:
+        """What tells it from all other judgements of the run, and of other runs."""
+        checks = [_plain(check) for check in self.verdict.checks]
+        return identity(run.path, self.sources, partial=self.asked.partial, checks=checks)
 
 
-def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = False, against: Against | None = None) -> Judgement:
+def judge(
+    run: Run,
+    policy: Policy,
+    baselines_folder: Path,
+    *,
+    partial: bool = False,
+    against: Against | None = None,
+    asked: Asked | None = None,
+) -> Judgement:
     """Apply every rule. The order of the run's rows changes nothing; what points were measured again, a quorum decides.
 
     With ``partial`` only what the run planned is asked for: points of the baseline and rules without a point in it do
     not count as missing. With ``against`` the run is compared with what was measured beside it, instead of a baseline from the
-    folder. Raises BaselineError when the baseline's file is damaged.
+    folder. ``asked`` are the arguments that advice repeats. Raises BaselineError when the baseline's file is damaged.
     """
+    asked = asked or Asked(baselines=baselines_folder, partial=partial)
     if against is not None:
         policy = with_tolerances(policy)
     grows = run.manifest.device.pool is PoolKind.GROWN
@@ -75,13 +95,32 @@ def judge(run: Run, policy: Policy, baselines_folder: Path, *, partial: bool = F
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),
         partial=partial,
+        commands=Commands.of(run.path, run.manifest, asked),
     )
     table = fits_table(fits)
     checks = (*park(run, [check for rule in RULES for check in rule(evidence)]), *_edited(run, table))
     if grows:
         checks = tuple(map(_with_quantum, checks))
-    compared = "" if against is None else against.sentence
-    return Judgement(Verdict((*checks, *_toothless(checks, policy))), table, policy.source, compared)
+    checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
+    return Judgement(
+        verdict=Verdict(with_possible_advice(checks, run, policy, evidence.commands)),
+        fits=table,
+        policy=policy.source,
+        against="" if against is None else against.sentence,
+        asked=asked,
+        sources=_sources(evidence),
+    )
+
+
+def _sources(evidence: Evidence) -> dict[str, str]:
+    """The checksums of what a run was held against."""
+    policy, baseline, against = evidence.policy, evidence.baseline, evidence.against
+    other = None if against is None else against.run
+    return {
+        "policy": value_digest([policy.source, policy.model_dump(mode="json")]),
+        "baseline": NONE if baseline is None or against is not None else value_digest(baseline.model_dump(mode="json")),
+        "against": NONE if other is None else run_digest(other.path),
+    }
 
 
 def _with_quantum(check: Check) -> Check:
@@ -92,13 +131,30 @@ def _with_quantum(check: Check) -> Check:
     return dataclasses.replace(check, sentence=f"{check.sentence} {quantum}")
 
 
-def _toothless(checks: Sequence[Check], policy: Policy) -> Iterator[Check]:
-    """A run that is whole and was held against nothing: rules that do not apply to what was measured are no pass."""
-    if not any(check.finding or check.rule in LIMITS for check in checks):
+def _without_limits(run: Run, checks: Sequence[Check], policy: Policy, *, partial: bool) -> Iterator[Check]:
+    """What to say of a run that no amount of was held against a limit.
+
+    Rules that do not apply to what was measured are no pass, and nor is a sweep that nothing promises anything of. Tests
+    that measure assert for themselves: how their runs ended is judged, and that nothing else was is said.
+    """
+    limited = any(check.rule in LIMITS for check in checks)
+    nothing_promised = not policy.promises
+    by_tests = bool(run.manifest.settings.get("judged_by_pytest", False))
+    wrong = any(check.finding for check in checks)
+    if not limited and ((nothing_promised and (by_tests or wrong)) or (by_tests and partial)):
+        why = "none was promised" if nothing_promised else "none is about what was selected"
+        sentence = f"limits: {why}, so that only how the runs ended, and whether all was measured, was judged."
+        yield Check(rule=COVERAGE, subject=UNPROMISED, sentence=sentence)
+    elif not limited and not wrong:
         sentence = (
             f"no rule of {policy.source} applies to what was measured, so nothing was held against a limit: measure what its rules "
             "are about (sizes that a rule with only_if_swept needs among it), or give it a rule about this"
         )
+        if nothing_promised:
+            sentence = (
+                "nothing promises what this run may cost, so nothing was held against a limit; name a file of limits with "
+                "--policy, or compare with another run (--against)"
+            )
         yield Check(rule=COVERAGE, subject=policy.source, sentence=f"{sentence}.", finding=FindingKind.INCOMPLETE)
 
 
@@ -107,8 +163,8 @@ def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
         yield Check(rule=COVERAGE, subject=name, sentence=f"{edited_in_words(name)}.", finding=FindingKind.INCOMPLETE)
 
 
-def write_judgement(run: Run, judgement: Judgement) -> None:
-    """Write phases.csv, fits.csv, findings.json and junit.xml into the run directory, each in one step.
+def write_tables(run: Run, judgement: Judgement) -> None:
+    """Write phases.csv and fits.csv into the run directory, each in one step: what was read, whoever judges it.
 
     A table that somebody has edited is left as it is; the verdict says so. Raises RunDirectoryError when one cannot be written.
     """
@@ -117,8 +173,11 @@ def write_judgement(run: Run, judgement: Judgement) -> None:
     for name, text in tables.items():
         if name not in edited:
             write_text(run.path / name, text())
-    write_text(run.path / FINDINGS_FILE, findings_text(run, judgement))
-    write_text(run.path / JUNIT_FILE, junit_text(run.manifest.run_id, judgement.verdict))
+
+
+def junit_of(run: Run, judgement: Judgement) -> str:
+    """The text of junit.xml."""
+    return junit_text(run.manifest.run_id, judgement.verdict, judgement=judgement.identity(run).id)
 
 
 def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]:
@@ -129,16 +188,6 @@ def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]
     }
 
 
-def recorded_tables(folder: Path) -> dict[str, str]:
-    """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it has not, or cannot tell."""
-    try:
-        found = json.loads((folder / FINDINGS_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    tables = found.get("tables") if isinstance(found, dict) else None
-    return {str(name): str(value) for name, value in tables.items()} if isinstance(tables, dict) else {}
-
-
 def findings_text(run: Run, judgement: Judgement) -> str:
     """findings.json: the verdict and every check, also those that hold, with all the readings they rest on."""
     verdict = judgement.verdict
@@ -146,6 +195,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
     document = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.manifest.run_id,
+        "judgement": {**judgement.identity(run).to_json(), "asked": judgement.asked.to_json()},
         "verdict": str(findings[0].finding) if findings else verdict.exit_code.name.lower(),
         "exit_code": int(verdict.exit_code),
         "sentence": verdict.sentence,
@@ -158,7 +208,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(check: Check) -> dict[str, object]:
+def _plain(check: Check) -> dict[str, Any]:
     # JSON has no infinity; an amount without a limit has none.
     values = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.errors import BaselineError, UsageError
 from harness.judge.baseline import WITNESS_METERS, Baseline, BaselinePoint, key_in_words, parse, read
+from harness.judge.naming import natural
 from harness.units import format_bytes, format_way
 
 AmountPlace = tuple[str, str, str]
@@ -22,7 +23,7 @@ _GIT_TIMEOUT_S = 30.0
 _LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
 """Chosen: what rounds to nothing, and multiples of next to nothing, are told in bytes."""
 _MOST_SHOWN = 6
-"""Amounts of one way; of more, the first and the last ones. Chosen: one line."""
+"""Amounts of one way, of more the first and the last ones; names of points. Chosen: one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def histories(folder: Path, name: str, *, phase: str | None = None, meter: str |
             lines += told(history, name, phase=phase, meter=meter)
             lines += [f"  history: {history.note}"] if history.note else []
     if not lines:
-        raise UsageError(f"no baseline in {folder} has ever had the point {name}; {_nearest(name, list(known))}")
+        raise UsageError(f"no baseline in {folder} has ever had the point {name}; {_meant(name, list(known))}")
     yield from lines
 
 
@@ -127,6 +128,15 @@ def told(history: History, name: str, *, phase: str | None = None, meter: str | 
     yield from (f"  {place[0]} / {place[1]} {place[2]}: {drift(accepted, place)}" for place in moved)
     if len(moved) < len(wanted):
         yield f"  {len(wanted) - len(moved)} of {len(wanted)} amounts never moved"
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """The points whose names begin with what was typed, or else the nearest."""
+    longer = [each for each in known if each.startswith(name)]
+    if not longer:
+        return _nearest(name, known)
+    more = f" and {len(longer) - _MOST_SHOWN} more" if len(longer) > _MOST_SHOWN else ""
+    return f"{len(longer)} begin so: {', '.join(sorted(longer, key=natural)[:_MOST_SHOWN])}{more}"
 
 
 def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]) -> str:

@@ -10,8 +10,10 @@ from harness.judge.verdict import Check, FindingKind, Verdict
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_text(run_id: str, verdict: Verdict) -> str:
+def junit_text(run_id: str, verdict: Verdict, *, judgement: str) -> str:
     """The text of junit.xml. Every finding is a failure that carries its sentence; its type is the kind of finding.
+
+    ``judgement`` is the id that all files of the judgement bear, a property of the suite.
 
     Only what Jenkins' schema of the format knows (jenkins-junit.xsd), which strict readers check and GitLab reads as well:
     so no ``file``. A verdict without a check is a failure too, for a report without cases is shown as nothing at all.
@@ -25,6 +27,7 @@ def junit_text(run_id: str, verdict: Verdict) -> str:
         "time": "0",
     }
     suite = ET.Element("testsuite", {"name": _allowed(f"memory gate of {run_id}"), **totals, "skipped": "0"})
+    ET.SubElement(ET.SubElement(suite, "properties"), "property", name="judgement", value=judgement)
     seen: Counter[tuple[str, str]] = Counter()
     for check in cases:
         case = (f"gate.{check.rule}", check.subject)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from harness.errors import RunDirectoryError
+from harness.judge.naming import nearest_path
 from harness.records import RUN_FILE, SCHEMA_VERSION, Point, PoolKind
 
 MOST_REPEATS = 1000
@@ -91,7 +92,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / RUN_FILE
     if not folder.is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest --memory-out wrote")
+        near = "" if folder.exists() else f" ({nearest_path(folder)})"
+        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest --memory-out wrote{near}")
     found = _read_object(path)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:

@@ -22,7 +22,7 @@ from harness.judge.limits import (
     Tolerance,
 )
 from harness.judge.manifest import Manifest
-from harness.judge.naming import nearest
+from harness.judge.naming import nearest, nearest_path
 from harness.records import Point
 
 SCHEMA_VERSION = 1
@@ -31,6 +31,8 @@ DEFAULT_POLICY = Path("scenarios/gate.toml")
 """Where a project keeps its own, seen from the folder that the gate is started in."""
 RUNS_OWN = "the run's own policy (in run.json)"
 """What sentences call a policy that the run brings along."""
+NO_POLICY = "no policy, because there is none"
+"""What sentences call the policy of a run that nothing promises anything of."""
 MARKER = "marker of "
 """How the reason of a rule begins that a test's marker has given; the test's name follows."""
 
@@ -74,6 +76,11 @@ class Policy(BaseModel):
         policy._judged = grows, tuple(points)
         return policy
 
+    @property
+    def promises(self) -> bool:
+        """Whether it has any rule or tolerance at all, also one that is not about the run that is judged."""
+        return bool(self.tolerance) or any(getattr(self, section) for section in _SECTIONS)
+
     def rules(self) -> Iterator[tuple[str, AnyRule]]:
         """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of the file."""
         for section in _SECTIONS:
@@ -105,21 +112,22 @@ class Policy(BaseModel):
 def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
     """The policy to judge a run by: the file that is named, else what the run brings along, else the project's own.
 
-    A run that compares two codes needs none: there are tolerances for that (``judge.against``).
+    Where there is none, it is empty: how the runs ended, and whether all was measured, is judged in any case. A run that
+    compares two codes needs none: there are tolerances for that (``judge.against``). Tests that measure for themselves are
+    not judged by the project's own, unless that has rules about their points.
     Raises PolicyError as ``read_policy`` does, and where the run's own would excuse points that the project's is about.
     """
     if path is not None:
         return read_policy(path)
     if manifest.policy is not None:
         return _unless_it_excuses(parse_policy(manifest.policy, RUNS_OWN), manifest)
-    if not DEFAULT_POLICY.exists() and manifest.code is not None:
-        return Policy(schema_version=SCHEMA_VERSION).called("the default tolerances of a comparison")
-    if not DEFAULT_POLICY.exists():
-        raise PolicyError(
-            f"nothing says what this run may cost: its tests' markers promise nothing, and there is no {DEFAULT_POLICY} here; give "
-            "a marker a limit (budgets=..., slopes=...), name a file with --policy, or compare with a revision (--memory-against)"
-        )
-    return read_policy(DEFAULT_POLICY)
+    if DEFAULT_POLICY.exists():
+        project = read_policy(DEFAULT_POLICY)
+        ruled = any(rule.matches(point) for _, rule in project.rules() for point in manifest.planned)
+        if ruled or not manifest.settings.get("judged_by_pytest", False):
+            return project
+    source = NO_POLICY if manifest.code is None else "the default tolerances of a comparison"
+    return Policy(schema_version=SCHEMA_VERSION).called(source)
 
 
 def _unless_it_excuses(own: Policy, manifest: Manifest) -> Policy:
@@ -146,7 +154,8 @@ def read_policy(path: Path) -> Policy:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PolicyError(f"the policy {path} cannot be read: {error.strerror}; name another with --policy") from error
+        near = nearest_path(path) if not path.exists() else "name another with --policy"
+        raise PolicyError(f"the policy {path} cannot be read: {error.strerror}; {near}") from error
     except ValueError as error:
         raise PolicyError(f"the policy {path} is not TOML: {error}") from error
     return parse_policy(found, str(path))

@@ -117,7 +117,10 @@ def _texts(path: Path) -> Iterator[bytes]:
     try:
         text = read_whole(path)
     except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path.parent} has no {path.name}: the run never started; measure again") from error
+        raise RunDirectoryError(
+            f"{path.parent} has no {path.name}, which a run has from its start on: it was deleted, or not "
+            "copied with the rest; restore it, or measure again"
+        ) from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     # Not splitlines(): a carriage return or a lone control character inside a damaged row is not the end of it.

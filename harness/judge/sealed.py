@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from harness.errors import RunDirectoryError
+from harness.judge.files import FINDINGS_FILE, REPORT_FILE, remove_judgement
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.seal import SEAL, digest, seal_of
 
@@ -38,11 +40,37 @@ def broken_seal(folder: Path) -> Iterator[str]:
 def edited_tables(folder: Path, derived: Mapping[str, Callable[[], str]], recorded: Mapping[str, str]) -> tuple[str, ...]:
     """Names of the tables in ``folder`` that are not what the gate wrote there.
 
-    ``derived`` makes their texts as they follow from the rows; ``recorded`` has the checksums of what the gate wrote last,
-    which decide where there are any: a later version of this program may derive another text.
+    ``derived`` makes their texts as they follow from the rows; ``recorded`` has the checksums of what the gate wrote last:
+    a later version of this program may derive another text, and a gate that was killed has written only the tables.
     """
-    there = [name for name in derived if (folder / name).exists()]
-    return tuple(name for name in there if _digest_of(folder / name) != (recorded.get(name) or digest(derived[name]().encode())))
+    there = {name: _digest_of(folder / name) for name in derived if (folder / name).exists()}
+    return tuple(name for name, found in there.items() if found != recorded.get(name) and found != digest(derived[name]().encode()))
+
+
+def recorded_tables(folder: Path) -> dict[str, str]:
+    """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it has not, or cannot tell."""
+    try:
+        found = json.loads((folder / FINDINGS_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    tables = found.get("tables") if isinstance(found, dict) else None
+    return {str(name): str(value) for name, value in tables.items()} if isinstance(tables, dict) else {}
+
+
+def forget_judgement(folder: Path) -> bool:
+    """Remove what was judged, and the tables of it that nobody has edited, before more is measured; whether a page was there.
+
+    They would speak for a run that has changed. Raises RunDirectoryError where they cannot be removed.
+    """
+    had_page = (folder / REPORT_FILE).exists()
+    try:
+        for name, checksum in recorded_tables(folder).items():
+            if "/" not in name and _digest_of(folder / name) == checksum:
+                (folder / name).unlink()
+        remove_judgement(folder)
+    except OSError as error:
+        raise RunDirectoryError(f"what was judged in {folder} cannot be removed: {error}") from error
+    return had_page
 
 
 def odd_times(started: str, ended: str | None, now: datetime) -> Iterator[str]:

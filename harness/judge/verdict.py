@@ -6,6 +6,9 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Literal
 
+UNPROMISED = "limits"
+"""Subject of the check, of the rule coverage, that says that no limit was promised."""
+
 
 class ExitCode(IntEnum):
     """What ``python -m harness gate`` and ``nox -s gate`` exit with."""
@@ -134,6 +137,11 @@ class Verdict:
         return tuple(check for check in self.checks if check.better)
 
     @property
+    def without_limits(self) -> str:
+        """The sentence that says so where no amount was held against a limit, because there was none; else empty."""
+        return next((check.sentence for check in self.checks if (check.rule, check.subject) == ("coverage", UNPROMISED)), "")
+
+    @property
     def exit_code(self) -> ExitCode:
         """The gravest finding decides; a verdict without a single check is incomplete, never a pass."""
         if not self.checks:
@@ -155,7 +163,8 @@ class Verdict:
             parked = (
                 f"; {known} {'finding is' if known == 1 else 'findings are'} parked, of tests that were skipped or expected to fail"
             )
-            return f"Pass: all {len(self.checks) - known} checks hold{after}{less}{parked if known else ''}."
+            only = "; none of them is a limit, so only how the runs ended was judged" if self.without_limits else ""
+            return f"Pass: all {len(self.checks) - known} checks hold{after}{less}{parked if known else ''}{only}."
         first, others = findings[0], len(findings) - 1
         more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"

@@ -1,11 +1,14 @@
 """The end of a session with markers, in the process that the user started: all points are judged together."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, PolicyError
+from harness.judge.commands import Asked, Commands
 from harness.plugin import running
 from harness.plugin.options import as_typed
 from harness.plugin.plan import unmatched
@@ -41,6 +44,8 @@ class SessionEnd:
     """Not empty means exit code 1."""
     lines: tuple[str, ...] = ()
     """What the section "memory" says of the judgement."""
+    judge_again: str = ""
+    """The command that judges the run by the same limits and draws its page; empty where it cannot be judged."""
 
 
 def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd | None:
@@ -61,14 +66,16 @@ def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], Non
 
 
 def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
-    from harness.judge.gate import write_judgement
+    from harness.pages import write_outputs
     from harness.plugin.judging import judge_session
 
     partial = left_out > 0
     run, judgement = judge_session(session.directory, partial=partial)
     if not stopped and _remeasure(session, run, judgement, show):
         run, judgement = judge_session(session.directory, partial=partial)
-    write_judgement(run, judgement)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what drawing libraries deprecate is no error of the user's tests (-W error)
+        write_outputs(run, judgement, page=session.had_page)
     strangers = [
         Found(pattern, f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches no point that was measured")
         for pattern in unmatched(session.patterns, run.points)
@@ -91,7 +98,20 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
     return SessionEnd(
         findings=(*strangers, *(Found(check.subject, f"{check.finding}: {check.sentence}") for check in findings)),
         lines=tuple(lines),
+        judge_again=_judge_again(session, run, partial=partial),
     )
+
+
+def _judge_again(session: RunSession, run: "Run", *, partial: bool) -> str:
+    """What to type; where the gate would ask which of two policies is meant, with the project's own."""
+    from harness.judge.policy import DEFAULT_POLICY, choose_policy
+
+    policy = None
+    try:
+        choose_policy(None, run.manifest)
+    except PolicyError:
+        policy = DEFAULT_POLICY
+    return Commands(run=Path(session.shown), asked=Asked(policy=policy, partial=partial)).gate("--page")
 
 
 def _was_told(check: "Check", session: RunSession) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.judge.against import load_against
+from harness.judge.commands import Asked
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
@@ -43,7 +44,7 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
         parked={},  # the test itself has to fail, so that pytest can say that this was expected
     )
     policy = policy_of(run)
-    findings = judge(alone, policy, NO_BASELINES, partial=True).verdict.findings
+    findings = judge(alone, policy, NO_BASELINES, partial=True, asked=Asked(partial=True, by_pytest=True)).verdict.findings
     own_findings = [check for check in findings if check.rule not in OF_SERIES and (check.point == point.name or check.meter)]
     return own_findings, next(iter(offenders(alone, policy, Verdict(tuple(own_findings)))), None)
 
@@ -51,13 +52,9 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
 def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
     """The whole run directory, by what the markers promise. ``partial``: the user has left points out on purpose."""
     run = load_run(directory)
-    policy = policy_of(run)
-    judgement = judge(run, policy, NO_BASELINES, partial=partial, against=load_against(run, None))
-    if partial or run.manifest.policy is None:
-        # That no limit applies to what was measured is no accident then: tests assert, or were deselected with their limits.
-        checks = tuple(check for check in judgement.verdict.checks if check.subject != policy.source)
-        judgement = dataclasses.replace(judgement, verdict=Verdict(checks))
-    return run, judgement
+    asked = Asked(partial=partial, by_pytest=True)
+    against = load_against(run, None)
+    return run, judge(run, policy_of(run), NO_BASELINES, partial=partial, against=against, asked=asked)
 
 
 MOST_NAME_BYTES = 80

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from harness.errors import UsageError
+from harness.judge.commands import measuring
+from harness.judge.sealed import forget_judgement
 from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
 from harness.plugin.options import DEFAULTS, as_typed, is_dry, settle_options
 from harness.plugin.sides import settle_sides
@@ -88,6 +90,8 @@ class RunSession:
     """Why the workers measured nothing: one sentence, which is an error of usage."""
     chosen: Device | None = None
     """The device, once it is known."""
+    had_page: bool = False
+    """Whether the run that is gone on with had a page, so that it gets one again."""
     begun: bool = False
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """The lock of the run directory, and SIGTERM."""
@@ -287,6 +291,7 @@ class RunSession:
             self.held.enter_context(hold_run_directory(self.directory))
         for directory, resumed in zip(self.directories, (self.resumed, self.resumed_then), strict=False):
             if resumed is not None:
+                self.had_page |= forget_judgement(directory) and directory == self.directory
                 already = len(resumed.measured)
                 note_resumption(directory, command=self.command, root=self.config.rootpath, already=already)
         if threading.current_thread() is threading.main_thread():
@@ -305,6 +310,11 @@ class RunSession:
             check_same_here(then, self.device(), self.config.rootpath)
             set_damage_aside(then)
             self.resumed_then = read_resumption(then)
+
+    @property
+    def resuming(self) -> str:
+        """What to type to go on with the run."""
+        return measuring(self.command, "--memory-resume", self.shown)
 
     @property
     def command(self) -> str:

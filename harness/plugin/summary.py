@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.judge.commands import Asked, Commands
 from harness.records import passed_over_in_words
 from harness.run.ends import ends_of
-from harness.run.manifest import has_ended, passed_over, plans_anything, sides_of
+from harness.run.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
 from harness.run.sides import THEN_FOLDER
 from harness.run.traced import traces_in_words
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from harness.resuming import Resumption
 
 
-def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | None", end: "SessionEnd | None") -> Iterator[str]:
-    """What was measured, where it is (``shown``), how to go on where it was broken off, and how to judge it.
+def summary(
+    directory: Path, shown: str, *, broken: str, resumed: "Resumption | None", end: "SessionEnd | None", resuming: str
+) -> Iterator[str]:
+    """What was measured, where it is (``shown``), how to go on where it was broken off (``resuming``), and how to judge it.
 
     Raises RunDirectoryError or OSError where the directory cannot be read.
     """
@@ -41,24 +44,15 @@ def summary(directory: Path, shown: str, *, broken: str, resumed: "Resumption | 
         yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
     if broken or not has_ended(directory):
         why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  pytest ... --memory-resume{_before(shown)}{shown}"
+        yield f"{why}; nothing finished is lost, go on with:  {resuming}"
     if end is None:
-        yield f"judge them:  {_harness(Path.cwd())} gate {shown}"
+        # Less was selected on purpose, which the gate would have to be told.
+        yield f"judge them:  {Commands(run=Path(shown), asked=Asked(partial=left_out(directory) > 0)).gate()}"
         return
     yield from end.lines
     if end.findings:
         number = len(end.findings)
         yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
-    yield f"judge them again, or see the page:  {_harness(Path.cwd())} gate {shown} --page"
-
-
-def _before(shown: str) -> str:
-    """What stands between an option and a folder: after a space pytest takes one outside of the project for its tests."""
-    return "=" if Path(shown).is_absolute() or shown.startswith("..") else " "
-
-
-def _harness(root: Path) -> str:
-    """How to start the command line here: -P keeps another package called harness out of its way."""
-    other = root / "harness"
-    return "python -P -m harness" if other.is_dir() and not (other / "measure" / "worker.py").exists() else "python -m harness"
+    if end.judge_again:
+        yield f"judge them again, or see the page:  {end.judge_again}"

@@ -190,6 +190,11 @@ def passed_over(path: Path) -> str:
     return str(_read_back(path)["device"].get("passed_over", ""))
 
 
+def left_out(path: Path) -> int:
+    """How many of the collected points and tests were not selected. Raises RunDirectoryError as ``device_kind``."""
+    return int(_read_back(path)["settings"].get("left_out", 0))
+
+
 def plans_anything(path: Path) -> bool:
     """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
     return bool(_read_back(path)["planned"])

@@ -29,6 +29,7 @@ def judged(synthetic_run, tmp_path, project_root):
     settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
     kept = [rule for rule, setting in zip(rules, settings, strict=True) if is_about(setting, swept)]
     policy.write_text("\n".join([head, *kept]), encoding="utf-8")
+    (tmp_path / "baselines").mkdir()
 
     def arguments(command, *more):
         run = synthetic_run.write()
@@ -50,7 +51,7 @@ def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_
     assert main(judged("gate")) == 0
     assert capsys.readouterr().out.startswith("Pass: all ")
     assert main(judged("report")) == 0
-    assert capsys.readouterr().out.startswith("report: ")
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
     written = {path.name for path in synthetic_run.path.iterdir()}
 
     assert {

@@ -96,8 +96,14 @@ def fake(synthetic_run, monkeypatch, tmp_path):
 
 
 def gate(fake, *more):
-    policy = fake.run.path.parent / "gate.toml"
-    return main(["gate", str(fake.run.path), "--policy", str(policy), "--baselines", str(policy.parent / "none"), *more])
+    return main(["gate", str(fake.run.path), *arguments(fake), *more])
+
+
+def arguments(fake):
+    """A policy, and a folder without a baseline."""
+    policy, baselines = fake.run.path.parent / "gate.toml", fake.run.path.parent / "none"
+    baselines.mkdir(exist_ok=True)
+    return ["--policy", str(policy), "--baselines", str(baselines)]
 
 
 @pytest.mark.parametrize(("over", "code"), [({1}, 0), ({1, 3}, 0), ({1, 3, 4}, 1)])
@@ -168,7 +174,9 @@ def test_an_interruption_loses_nothing_and_is_gone_on_with(fake, capsys, fails_a
     fake.fails_at = fails_at
 
     assert gate(fake, "--remeasure", "--workers", "1") == 3
-    assert f"go on with: python -m harness gate {fake.run.path} --remeasure" in capsys.readouterr().err
+    again = " ".join(["python -m harness gate", str(fake.run.path), *arguments(fake), "--remeasure"])
+    assert f"go on with: {again}\n" in capsys.readouterr().err
+    assert not (fake.run.path / "findings.json").exists()  # it would speak for a run that has changed
     assert gate(fake) == 1
     said = capsys.readouterr().out
     assert "1 decide" not in said

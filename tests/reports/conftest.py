@@ -16,7 +16,7 @@ from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
 from harness.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
-from reports.html import write_report
+from reports.writing import write_outputs
 
 PHASES = ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release")
 NVML_REASON = "no NVIDIA driver library (libnvidia-ml.so.1) on this machine"
@@ -200,7 +200,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="session")
 def whole_path(whole_run: Run) -> Path:
     """The page of the whole run, with one finding and one check that holds."""
-    return write_report(whole_run, judgement_of(whole_run, FINDING, HELD))
+    return write_outputs(whole_run, judgement_of(whole_run, FINDING, HELD), page=True)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from harness.judge.gate import SCHEMA_VERSION
+from harness.judge.identity import run_digest
 from reports.annotate import annotate
 
 
@@ -39,11 +40,11 @@ def told(project):
     run.mkdir()
     finding = {"finding": "regression", "rule": "slope", "subject": "a", "sentence": "b"}
     document = {"schema_version": SCHEMA_VERSION, "verdict": "regression", "exit_code": 1, "sentence": "b", "findings": [finding]}
-    (run / "findings.json").write_text(json.dumps(document))
 
     def told(manifest, *rows, since=first, subjects=()):
         (run / "run.json").write_text(json.dumps({"planned": [{"body": "bodies.epoch:measure"}], **manifest}))
         (run / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + 'damaged "code"\n')
+        (run / "findings.json").write_text(json.dumps({**document, "judgement": {"run": run_digest(run)}}))
         (line,) = annotate(run, since=since, subjects=subjects, policy=None, folder=folder)
         return line.partition(",title=")[0]
 

@@ -26,7 +26,7 @@ def judged(*findings, exit_code=1, verdict="regression"):
     """What findings.json holds, of findings as (kind, sentence)."""
     told = [{"finding": kind, "rule": "slope", "subject": "loading", "sentence": sentence} for kind, sentence in findings]
     document = {"schema_version": SCHEMA_VERSION, "verdict": verdict, "exit_code": exit_code, "sentence": "All.", "findings": told}
-    return parse_findings(json.dumps(document), "findings.json")
+    return parse_findings(json.dumps(document), "findings.json", judging="python -m harness gate run")
 
 
 def commands(found, place):
@@ -150,7 +150,7 @@ def test_a_hostile_sentence_stays_one_line_and_is_read_back_as_it_was(hostile):
 def test_findings_that_cannot_be_read_are_one_sentence(text, words):
     """Never an empty list, which would look like a pass."""
     with pytest.raises(RunDirectoryError, match=words):
-        parse_findings(text, "findings.json")
+        parse_findings(text, "findings.json", judging="python -m harness gate run")
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
 from harness.records import Outcome
-from reports.html import SHOWN_FINDINGS, render, write_report
+from reports.html import SHOWN_FINDINGS, render
 from reports.page import make_page
+from reports.writing import write_outputs
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
 
@@ -116,7 +117,7 @@ def test_hostile_names_and_reasons_are_shown_and_not_obeyed(sweep, judged, findi
     sweep.points, sweep.deaths = tuple(points), {dead: (Outcome.DEVICE_OOM, "construct", HOSTILE)}
     sweep.changes = {"command": HOSTILE, "run_id": HOSTILE, "environment": {HOSTILE: HOSTILE}}
     run = sweep.write(tmp_path / "run")
-    path = write_report(run, judged(run, replace(finding, sentence=HOSTILE, because=HOSTILE)))
+    path = write_outputs(run, judged(run, replace(finding, sentence=HOSTILE, because=HOSTILE)), page=True)
     page = read_page(path)
 
     assert "<script" not in path.read_text()
@@ -132,7 +133,7 @@ def test_a_run_without_readings_still_gives_a_page_that_says_so(sweep, judged, t
     sweep.missing = frozenset(cell.name for cell in sweep.points)
     sweep.points = sweep.points if kept == "rows" else ()
     run = sweep.write(tmp_path / "run")
-    page = read_page(write_report(run, judged(run)))
+    page = read_page(write_outputs(run, judged(run), page=True))
 
     assert "Nothing was checked: the run holds nothing that a rule applies to." in page.text("p")
     assert page.text("h1") == "Incomplete"
@@ -147,7 +148,7 @@ def test_a_run_of_failures_alone_says_that_no_run_ended_ok(sweep, judged, held, 
     """Every run crashed in its first phase."""
     sweep.deaths = {cell.name: (Outcome.CRASHED, cell.phases[0], "signal 11") for cell in sweep.points}
     run = sweep.write(tmp_path / "run")
-    page = read_page(write_report(run, judged(run, held)))
+    page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "No run ended ok" in page.text("li")
     assert "36 crashed; 0 ended as the plan expects" in page.text("p")
@@ -157,7 +158,7 @@ def test_a_run_of_failures_alone_says_that_no_run_ended_ok(sweep, judged, held, 
 def test_one_loader_alone_is_named(only, judged, held, tmp_path, read_page):
     """There is nothing beside it to compare."""
     run = only(lambda cell: cell.parameters["loader"] == "lazy").write(tmp_path / "run")
-    page = read_page(write_report(run, judged(run, held)))
+    page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "Scenario loading has lazy alone: there is nothing beside it to compare." in page.text("li")
     assert ["phase", "meter", "lazy growth", "lazy retained", "lazy kind"] in page.rows
@@ -166,7 +167,7 @@ def test_one_loader_alone_is_named(only, judged, held, tmp_path, read_page):
 def test_one_size_says_that_there_is_no_slope(only, judged, held, tmp_path, read_page):
     """And no fit is shown."""
     run = only(lambda cell: cell.name.endswith("image_count=500-stack_size=2048")).write(tmp_path / "run")
-    page = read_page(write_report(run, judged(run, held)))
+    page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "Scenario loading, eager: one number of images was planned" in page.text("li")
     assert "No fit: no phase was finished at two sizes." in page.text("p")
@@ -179,7 +180,7 @@ def test_a_damaged_line_and_a_missing_end_are_said(sweep, judged, held, tmp_path
     with (folder / "rows.jsonl").open("a") as rows:
         rows.write('{"kind": "pha')
     run = load_run(folder)
-    page = read_page(write_report(run, judged(run, held)))
+    page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "Unusable in the run directory: rows.jsonl, line" in page.text("li")
     assert "The run has no recorded end" in page.text("li")
@@ -190,7 +191,7 @@ def test_a_run_without_an_end_row_is_in_the_table_of_runs(sweep, judged, held, t
     lost = "loading-lazy-image_count=100-stack_size=2048"
     sweep.missing = frozenset({lost})
     run = sweep.write(tmp_path / "run")
-    rows = read_page(write_report(run, judged(run, held))).rows
+    rows = read_page(write_outputs(run, judged(run, held), page=True)).rows
 
     assert [lost, "1", "unavailable, because no end of this run was recorded", "ok"] in [row[:4] for row in rows]
 
@@ -211,16 +212,16 @@ def test_the_page_is_the_same_when_made_again(whole_run, whole_path, judged, fin
     first = whole_path.read_bytes()
     again = load_run(whole_run.path)
 
-    assert first == write_report(again, judged(again, finding, held)).read_bytes()
+    assert first == write_outputs(again, judged(again, finding, held), page=True).read_bytes()
 
 
 def test_pictures_of_an_earlier_state_do_not_outlive_it(sweep, judged, held, tmp_path):
     """A run that has lost its readings has no picture left of them."""
     run = sweep.write(tmp_path / "run")
-    write_report(run, judged(run, held))
+    write_outputs(run, judged(run, held), page=True)
     sweep.missing = frozenset(cell.name for cell in sweep.points)
     run = sweep.write(run.path)
-    write_report(run, judged(run, held))
+    write_outputs(run, judged(run, held), page=True)
 
     assert list((run.path / "plots").iterdir()) == []
 
@@ -231,7 +232,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(sweep, judged, held, tmp_p
     (tmp_path / "plots").write_text("")
 
     with pytest.raises(RunDirectoryError, match="plots cannot be made"):
-        write_report(run, judged(run, held))
+        write_outputs(run, judged(run, held), page=True)
 
 
 def test_the_environment_is_shown_whole(whole_run, page):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.records import PRETENDED_NOTE, Outcome
-from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, write_summary
+from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, summary_text
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_markup_is_escaped_and_numbers_stay_legible(text, expected):
 def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged, finding, held):
     """Heading, sentence, findings, numbers, how to reproduce."""
     judgement = judged(whole_run, finding, held)
-    text = write_summary(whole_run, judgement).read_text()
+    text = summary_text(whole_run, judgement, has_page=True)
     lines = text.splitlines()
 
     assert lines[0] == "## Regression"
@@ -49,7 +49,7 @@ def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
     sweep.changes = {"environment": {"git_commit": "abc", "git_dirty": True}}
     run = sweep.write(tmp_path)
 
-    assert "Commit abc, with uncommitted changes." in write_summary(run, judged(run, held)).read_text()
+    assert "Commit abc, with uncommitted changes." in summary_text(run, judged(run, held), has_page=True)
 
 
 @pytest.mark.parametrize(("name", "said"), [("Pretended A100", True), ("NVIDIA A100", False), ("Pretendedly real", False)])
@@ -59,7 +59,7 @@ def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(sweep, judged, held, 
     sweep.changes = {"device": device}
     run = sweep.write(tmp_path)
 
-    assert (PRETENDED_NOTE in write_summary(run, judged(run, held)).read_text()) is said
+    assert (PRETENDED_NOTE in summary_text(run, judged(run, held), has_page=True)) is said
 
 
 @pytest.mark.parametrize("why", ["TensorFlow 2.21.0 sees no GPU: install its libraries", ""])
@@ -68,7 +68,7 @@ def test_a_card_that_was_passed_over_is_said_with_what_to_do(sweep, judged, held
     device = {"kind": "emulated", "name": "BFC", "uuid": None, "memory_bytes": 3 << 30, "allocator": "bfc", "driver": "none"}
     sweep.changes = {"device": {**device, "passed_over": why}}
     run = sweep.write(tmp_path)
-    text = write_summary(run, judged(run, held)).read_text()
+    text = summary_text(run, judged(run, held), has_page=True)
 
     assert (f"The emulated device was measured on, and the card was passed over: {escape(why)}." in text) is bool(why)
 
@@ -80,7 +80,7 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
     sweep.points, sweep.deaths = tuple(points), {points[0].name: (Outcome.ERROR, "open", hostile)}
     sweep.changes = {"command": "run\n```\n<script>"}
     run = sweep.write(tmp_path)
-    text = write_summary(run, judged(run, replace(finding, sentence=hostile))).read_text()
+    text = summary_text(run, judged(run, replace(finding, sentence=hostile)), has_page=True)
     fenced = "````\nrun\n```\n<script>\n````"
 
     assert fenced in text
@@ -93,7 +93,7 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
 def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, more):
     """All at the limit, one left to the page one past it."""
     findings = [replace(finding, phase=f"phase_{index}") for index in range(number)]
-    text = write_summary(whole_run, judged(whole_run, *findings)).read_text()
+    text = summary_text(whole_run, judged(whole_run, *findings), has_page=True)
 
     assert text.count("**regression, slope**") == MAX_FINDINGS
     assert more == ("1 more finding is in the page." in text)
@@ -102,7 +102,7 @@ def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, 
 def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, finding):
     """Thirty points of one phase and meter: the first in full, six by name and amount, the others counted."""
     findings = [replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)]
-    text = write_summary(whole_run, judged(whole_run, *findings)).read_text()
+    text = summary_text(whole_run, judged(whole_run, *findings), has_page=True)
 
     assert text.count("**regression, slope**") == 1
     assert "   - And 29 more findings like it: point 1: 65,537 B/image, at most 1,024 B/image allowed; point 2: " in text
@@ -111,7 +111,7 @@ def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, findi
 
 def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
     """Nothing but the verdict, what moved, how to reproduce, and numbers that are folded."""
-    lines = write_summary(whole_run, judged(whole_run, held)).read_text().splitlines()
+    lines = summary_text(whole_run, judged(whole_run, held), has_page=True).splitlines()
     headings = [line for line in lines if line.startswith("#")]
 
     assert headings == ["## Pass", "### Findings", "### What moved", "### How to reproduce"]
@@ -122,7 +122,7 @@ def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
 def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
     """Long sentences are cut; the whole stays below a comment of GitHub, and says that there is more."""
     long = [replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000) for index in range(30)]
-    text = write_summary(whole_run, judged(whole_run, *long)).read_text()
+    text = summary_text(whole_run, judged(whole_run, *long), has_page=True)
 
     assert 40_000 < len(text) <= MOST_CHARACTERS
     assert "There is more than fits here: the page of the run, report.html, has all of it." in text
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
 def test_what_a_quorum_overruled_has_a_heading_of_its_own(whole_run, judged, held):
     """It is neither a finding nor something that the run cannot show."""
     decided = replace(held, sentence="epoch: 1 of 5 lies over it.", decision="1 of 5 lies over it")
-    text = write_summary(whole_run, judged(whole_run, decided)).read_text()
+    text = summary_text(whole_run, judged(whole_run, decided), has_page=True)
 
     assert "### Measured again, and not confirmed by most of the runs\n\n- epoch: 1 of 5 lies over it.\n" in text
     assert "Overruled" not in text
@@ -142,7 +142,7 @@ def test_a_run_without_points_still_has_a_summary(sweep, judged, tmp_path):
     """It says that there is nothing."""
     sweep.points = ()
     run = sweep.write(tmp_path)
-    text = write_summary(run, judged(run)).read_text()
+    text = summary_text(run, judged(run), has_page=True)
 
     assert "## Incomplete" in text
     assert "No point was planned, so there are no numbers." in text
@@ -153,7 +153,7 @@ def test_a_run_without_rows_has_no_number_in_its_summary(sweep, judged, held, tm
     """Unavailable in every cell, with the reason, and no zero."""
     sweep.missing = frozenset(cell.name for cell in sweep.points)
     run = sweep.write(tmp_path)
-    text = write_summary(run, judged(run, held)).read_text()
+    text = summary_text(run, judged(run, held), has_page=True)
 
     assert "| open | device in use | unavailable | unavailable | unavailable, because nothing was recorded |" in text
     assert " B |" not in text

@@ -12,11 +12,11 @@ from harness.judge.traces import Trace
 from harness.records import Outcome, TraceEnd, to_json
 from harness.units import MIB
 from reports.drawing import finish
-from reports.html import write_report
-from reports.markdown import write_summary
+from reports.markdown import summary_text
 from reports.pictures import INLINED_TRACES
 from reports.timeline import timeline_figure
 from reports.traced import highest, traced_run
+from reports.writing import write_outputs
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
 COUNTS = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
@@ -156,7 +156,7 @@ def test_points_of_findings_come_first(write_traced, judged, finding):
 def test_the_page_tells_what_was_alive_in_words_table_and_picture(write_traced, judged, held, read_text):
     """Five kinds one by one, the rest in one row; the first pictures inline, all as files."""
     run = write_traced(batch_trace, whole=True)
-    path = write_report(run, judged(run, held))
+    path = write_outputs(run, judged(run, held), page=True)
     page = read_text(path.read_text(encoding="utf-8"))
 
     assert "What was alive at the peak" in page.text("h2")
@@ -177,8 +177,8 @@ def test_missing_traces_are_named_in_page_and_summary(write_traced, judged, held
     """With the reason, once for all points that share it."""
     run = write_traced(lambda point: batch_trace(point) if point.parameters["loader"] == "lazy" else None)
     judgement = judged(run, held)
-    page = read_text(write_report(run, judgement).read_text(encoding="utf-8"))
-    summary = write_summary(run, judgement).read_text(encoding="utf-8")
+    page = read_text(write_outputs(run, judgement, page=True).read_text(encoding="utf-8"))
+    summary = summary_text(run, judgement, has_page=True)
     eager = [point.name for point in run.points if point.parameters["loader"] == "eager"]
     note = f"No trace of {', '.join(eager)}, because killed by SIGSEGV in phase construct"
 
@@ -190,7 +190,7 @@ def test_missing_traces_are_named_in_page_and_summary(write_traced, judged, held
 def test_a_run_without_traces_has_no_such_section(write_traced, judged, held, read_text):
     """--no-trace, and runs of before there were any."""
     run = write_traced(lambda point: None, planned=False)
-    page = read_text(write_report(run, judged(run, held)).read_text(encoding="utf-8"))
+    page = read_text(write_outputs(run, judged(run, held), page=True).read_text(encoding="utf-8"))
 
     assert "What was alive at the peak" not in page.text()
     assert "No trace" not in page.text()
@@ -199,10 +199,10 @@ def test_a_run_without_traces_has_no_such_section(write_traced, judged, held, re
 def test_pictures_of_traces_that_are_gone_do_not_outlive_them(write_traced, judged, held):
     """A damaged trace has no picture, and is named."""
     run = write_traced(batch_trace)
-    write_report(run, judged(run, held))
+    write_outputs(run, judged(run, held), page=True)
     for file in (run.path / "traces").iterdir():
         file.write_bytes(b"")
-    write_report(run, judged(run, held))
+    write_outputs(run, judged(run, held), page=True)
 
     assert list((run.path / "plots").glob("trace-*")) == []
     assert "is damaged" in (run.path / "report.html").read_text(encoding="utf-8")
@@ -221,7 +221,7 @@ def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(write_traced, ju
         "alive": [alive("Cast", 12 * MIB)],
     }
     run = write_traced(lambda point: document(point.name, 12 * MIB, [alive("Empty", 12 * MIB)], refused=refused))
-    page = read_text(write_report(run, judged(run, held)).read_text(encoding="utf-8"))
+    page = read_text(write_outputs(run, judged(run, held), page=True).read_text(encoding="utf-8"))
 
     assert (
         "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [999] was asked for with 12.0 MiB in use; "
@@ -235,11 +235,11 @@ def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held,
     """Names of operations are a body's to choose."""
     run = write_traced(lambda point: document(point.name, 4 * MIB, [alive(HOSTILE, 4 * MIB, like=HOSTILE)]))
     judgement = judged(run, held)
-    path = write_report(run, judgement)
+    path = write_outputs(run, judgement, page=True)
     page = read_text(path.read_text(encoding="utf-8"))
 
     assert "<script" not in path.read_text(encoding="utf-8")
-    assert "<script" not in write_summary(run, judgement).read_text(encoding="utf-8")
+    assert "<script" not in summary_text(run, judgement, has_page=True)
     assert [row for row in page.rows if HOSTILE in row]
 
 

@@ -4,8 +4,9 @@ import filecmp
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.judge.against import Against
+from harness.judge.against import THEN_FOLDER, Against
 from harness.judge.baseline import key_in_words
+from harness.judge.commands import Commands
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.manifest import CodeSide
 from harness.judge.rules.evidence import Evidence
@@ -32,7 +33,7 @@ def check_against(evidence: Evidence) -> Iterator[Check]:
         yield _incomplete(against.words, sentence)
     yield from _comparability(evidence, against, against.run)
     yield from _unmeasured_checks(against, against.run)
-    yield from (_incomplete(against.words, gap) for gap in _gaps(against, against.run))
+    yield from (_incomplete(against.words, gap) for gap in _gaps(evidence, against, against.run))
     strays = [*_strays(against.words, against.run, against.then), *_strays(against.now_words, evidence.run, against.now)]
     yield from (_incomplete("code", sentence) for sentence in strays)
     if not strays and against.then is not None and against.now is not None:
@@ -52,10 +53,9 @@ def _incomplete(subject: str, sentence: str) -> Check:
 def _comparability(evidence: Evidence, against: Against, run: Run) -> Iterator[Check]:
     then, now = run.manifest.comparability, evidence.run.manifest.comparability
     if dict(then) != dict(now):
-        sentence = (
-            f"it was measured on {key_in_words(then)}, and this run on {key_in_words(now)}; measure both on one machine, "
-            "with pytest ... --memory-against REV"
-        )
+        commit = "" if against.then is None else against.then.commit
+        how = f", with: {evidence.commands.compare(commit)}" if commit else ""
+        sentence = f"it was measured on {key_in_words(then)}, and this run on {key_in_words(now)}; measure both on one machine{how}"
         yield _incomplete(against.words, sentence)
     absent = [point.name for point in evidence.run.points if point.name not in {other.name for other in run.points}]
     if absent:
@@ -82,14 +82,17 @@ def _unmeasured_checks(against: Against, run: Run) -> Iterator[Check]:
         )
 
 
-def _gaps(against: Against, run: Run) -> Iterator[str]:
-    yield from missing_from_run(run)
+def _gaps(evidence: Evidence, against: Against, run: Run) -> Iterator[str]:
+    # What was measured beside the run goes on with it; another run is gone on with on its own.
+    beside = run.path == evidence.run.path / THEN_FOLDER
+    commands = evidence.commands if beside else Commands.of(run.path, run.manifest)
+    yield from missing_from_run(run, commands)
     census = take_census(run)
     for point in run.points:
         if point.name in against.unmeasured:
             continue
         for repeat in run.repeats_of(point.name):
-            yield from (f"{point.name}, repeat {repeat}: {gap}" for gap in missing_from_point(census, point, repeat))
+            yield from (f"{point.name}, repeat {repeat}: {gap}" for gap in missing_from_point(census, point, repeat, commands))
 
 
 def _strays(words: str, run: Run, side: CodeSide | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from harness.judge.acceptable import accept_words
 from harness.judge.baseline import Baseline, counter_of, file_name, key_in_words, launchers_of, sources_of
 from harness.judge.completeness import OF_THE_CARD
 from harness.judge.nearest import Nearest, nearest_baselines
@@ -33,7 +34,9 @@ def accept_command(evidence: Evidence) -> str:
     """What to do once a run has been looked at."""
     if evidence.against is not None:
         return "measure both codes again, in one run"
-    return f'accept it with: python -m harness accept {evidence.run.path} --reason "..."'
+    planned = {point.name for point in evidence.run.points}
+    others = evidence.baseline is not None and not planned.issuperset(evidence.baseline.point)
+    return accept_words(evidence.commands.accept(*(["--keep-others"] if others else [])))
 
 
 def _no_baseline(evidence: Evidence) -> Check:

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.judge.acceptable import accept_words
 from harness.judge.completeness import missing_from_point, missing_from_run
 from harness.judge.naming import nearest
 from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, text_in_words
@@ -25,7 +26,7 @@ def check_coverage(evidence: Evidence) -> Iterator[Check]:
 
 
 def _run_checks(evidence: Evidence) -> Iterator[Check]:
-    missing = list(missing_from_run(evidence.run))
+    missing = list(missing_from_run(evidence.run, evidence.commands))
     for sentence in missing:
         yield Check(rule=RULE, subject="run", sentence=sentence, finding=FindingKind.INCOMPLETE)
     if not missing:
@@ -36,7 +37,7 @@ def _run_checks(evidence: Evidence) -> Iterator[Check]:
 
 def _point_check(evidence: Evidence, point: Point, repeat: int) -> Check:
     subject = point_place(point, f"repeat {repeat}")
-    missing = list(missing_from_point(evidence.census, point, repeat))
+    missing = list(missing_from_point(evidence.census, point, repeat, evidence.commands))
     sentence = "; ".join(missing) if missing else "it has an end, and every phase that it owes."
     return Check(
         rule=RULE,
@@ -67,7 +68,8 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
         reasons = [(point, phase, _unreadable(rows.get((point.name, repeat, phase, meter)))) for point, repeat, phase in seen]
         gaps = [f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason]
         if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
-            yield _meter_check(scenario, meter, len(seen), gaps, known=sorted(finished["meter"].dropna().unique()))
+            known = sorted(finished["meter"].dropna().unique())
+            yield _meter_check(scenario, meter, len(seen), gaps, known=known, doctor=evidence.commands.doctor())
 
 
 def _unreadable(row: Mapping[Any, Any] | None) -> str:
@@ -87,13 +89,13 @@ def _unreadable(row: Mapping[Any, Any] | None) -> str:
     return ""
 
 
-def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str], *, known: Sequence[str]) -> Check:
+def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str], *, known: Sequence[str], doctor: str) -> Check:
     subject = f"{scenario} / {meter_words(meter)}"
     sentence = f"it was read in all {seen} phases."
     if gaps:
         missing = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}"
         # Either the name is misspelt, or the meter of that name could not read.
-        sentence = f"{missing}. To do: run python -m harness doctor."
+        sentence = f"{missing}. To do: run: {doctor}"
         if known and meter not in known:
             sentence = f"{missing}. To do: name a meter that reads here: {nearest(meter, known)}"
     finding = FindingKind.INCOMPLETE if gaps else None
@@ -109,7 +111,7 @@ def _rule_checks(evidence: Evidence) -> Iterator[Check]:
             planned = {point.scenario for point in evidence.run.points}
             what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
             place = limit_place(evidence.policy, name, rule.because)
-            yield _unanswered(place, f"{what}; mend the rule, or pass --partial when less was measured on purpose")
+            yield _unanswered(place, f"{what}; mend the rule, or {evidence.commands.less_on_purpose}")
         known = {phase for point in points for phase in point.phases}
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
         if strangers and not evidence.partial:
@@ -135,7 +137,7 @@ def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
                 what = f"this run planned no {missing}"
                 yield _unanswered(
                     f"tolerance {number} of {evidence.policy.source}",
-                    f"{what}; mend the tolerance, or pass --partial when less was measured on purpose",
+                    f"{what}; mend the tolerance, or {evidence.commands.less_on_purpose}",
                 )
 
 
@@ -160,7 +162,7 @@ def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
     for name, accepted in evidence.baseline.point.items():
         point = planned.get(name)
         if point is None:
-            yield _lost_point(name, strangers)
+            yield _lost_point(evidence, name, strangers)
             continue
         lost = [phase for phase in accepted.phase if phase not in point.phases]
         if lost:
@@ -181,10 +183,11 @@ def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
             )
 
 
-def _lost_point(name: str, strangers: list[str]) -> Check:
+def _lost_point(evidence: Evidence, name: str, strangers: list[str]) -> Check:
+    gone = accept_words(evidence.commands.accept("--forget-others"))
     sentence = (
-        f"{name}: the baseline has this point, but the run did not plan it{_renamed(name, strangers)}; measure it, pass --partial "
-        "when less was measured on purpose, or accept a run without it (--forget-others)"
+        f"{name}: the baseline has this point, but the run did not plan it{_renamed(name, strangers)}; measure it, or "
+        f"{evidence.commands.less_on_purpose}, or, where the point is gone for good, {gone}"
     )
     return Check(rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.judge.against import Against
 from harness.judge.baseline import Baseline
+from harness.judge.commands import Commands
 from harness.judge.completeness import Census
 from harness.judge.policy import MARKER, Policy
 from harness.judge.scaling import Fit, Series, planned_series
@@ -52,6 +53,8 @@ class Evidence:
     """The traces of the run by point, read when they are first asked for."""
     partial: bool
     """Only what the run planned is asked for."""
+    commands: Commands
+    """What advice may tell people to type, with the arguments that the run is judged with."""
 
     def declared_by(self, point: Point) -> Mapping[str, int]:
         """What the body of a point declared; the least where repeats differ, so that a limit is never wider."""

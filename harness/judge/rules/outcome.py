@@ -20,7 +20,7 @@ _ADVICE: Mapping[Outcome, str] = {
     Outcome.CRASHED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
     Outcome.EXITED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
     Outcome.ERROR: "mend the error (the log of this run in logs/ has the traceback), then measure again",
-    Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k, then --partial)",
+    Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k)",
 }
 _BY_CAUSE: Mapping[str, str] = {
     OVER_MACHINE: "end what else fills its memory, run fewer workers (-n), or measure where there is more; with a lower "

@@ -122,8 +122,8 @@ def unswept(evidence: Evidence, name: str, rule: SweepRule, *, optional: bool) -
         if len(sizes) > 1:
             found = f"no two points differ in {rule.over} alone"
         what = (
-            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more, or pass --partial when "
-            "less was measured on purpose"
+            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more, or "
+            f"{evidence.commands.less_on_purpose}"
         )
         yield _blind(evidence, name, rule, scenario, what)
 
@@ -195,15 +195,15 @@ def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, pha
         fit=None if fit is None or len(fit.sizes) < needed else fit,
         gap=(
             f"there is no slope over {rule.over}: it needs {needed} different values, {len(series.sizes)} were planned and "
-            f"{sizes_read} could be read. {_too_few(series, needed)}"
+            f"{sizes_read} could be read. {_too_few(evidence, series, needed)}"
         ),
         readings=readings,
     )
 
 
-def _too_few(series: Series, needed: int) -> str:
+def _too_few(evidence: Evidence, series: Series, needed: int) -> str:
     if len(series.sizes) < needed:
-        return "To do: measure more values, or pass --partial when less was measured on purpose."
+        return f"To do: measure more values, or {evidence.commands.less_on_purpose}."
     return "The other findings of this run say why the rest is missing: mend that, and measure again."
 
 

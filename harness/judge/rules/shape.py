@@ -119,7 +119,8 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
         finding, sentence = FindingKind.REGRESSION, f"{found} was expected{attribution(evidence, subject, line)}; {more}: {advice}"
     elif line.slope < expected - allowed:
         decision = vote(evidence, subject, lambda own: expected - allowed - own.slope, "rise by less")
-        less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run python -m harness doctor"
+        doctor = evidence.commands.doctor()
+        less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run {doctor}"
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected; {less}"
     elif line.half_width > allowed:
         half_width = format_whole(line.half_width)

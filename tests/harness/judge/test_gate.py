@@ -9,11 +9,12 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.files import write_text
-from harness.judge.gate import findings_text, judge, write_judgement
+from harness.judge.gate import findings_text, judge
 from harness.judge.junit import junit_text
 from harness.judge.table import load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.records import Outcome
+from reports.writing import write_outputs
 
 
 def parsed(text):
@@ -43,10 +44,10 @@ def test_the_order_of_the_rows_changes_nothing(synthetic_run, policy, baselines,
 
 
 def test_the_files_of_a_judgement(synthetic_run, policy, baselines):
-    """Four files, and no unfinished one beside them; findings.json holds every check, junit.xml one case for each."""
+    """Five files, and no unfinished one beside them; findings.json holds every check, junit.xml one case for each."""
     run = load_run(spoiled(synthetic_run).write())
     judgement = judge(run, policy, baselines)
-    write_judgement(run, judgement)
+    write_outputs(run, judgement)
     findings = json.loads((run.path / "findings.json").read_text())
     suite = parsed((run.path / "junit.xml").read_text()).getElementsByTagName("testsuite")[0]
     failures = suite.getElementsByTagName("failure")
@@ -58,6 +59,7 @@ def test_the_files_of_a_judgement(synthetic_run, policy, baselines):
         "fits.csv",
         "findings.json",
         "junit.xml",
+        "summary.md",
     }
     assert (findings["verdict"], findings["exit_code"]) == ("regression", ExitCode.REGRESSION)
     assert findings["sentence"] == judgement.verdict.sentence
@@ -74,7 +76,7 @@ def test_judging_twice_writes_the_same_bytes(synthetic_run, policy, baselines):
     run = load_run(spoiled(synthetic_run).write())
     texts = []
     for _ in range(2):
-        write_judgement(run, judge(load_run(run.path), policy, baselines))
+        write_outputs(run, judge(load_run(run.path), policy, baselines))
         texts.append([path.read_bytes() for path in sorted(run.path.iterdir())])
 
     assert texts[0] == texts[1]
@@ -82,7 +84,7 @@ def test_judging_twice_writes_the_same_bytes(synthetic_run, policy, baselines):
 
 def test_cases_have_names_of_their_own(synthetic_run, policy, baselines):
     """Viewers merge cases that share one."""
-    document = parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict))
+    document = parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict, judgement="0a1b"))
     cases = document.getElementsByTagName("testcase")
     names = [(case.getAttribute("classname"), case.getAttribute("name")) for case in cases]
 
@@ -93,7 +95,7 @@ def test_hostile_words_are_escaped():
     """Markup, quotes and the control characters of a child's last words, which XML cannot hold."""
     sentence = 'a <b> & "c" \x1b[31mred\x00 \ud800 ends'
     verdict = Verdict((Check(rule="outcome", subject="<s>", sentence=sentence, finding=FindingKind.INCOMPLETE),))
-    document = parsed(junit_text("<run>", verdict))
+    document = parsed(junit_text("<run>", verdict, judgement="0a1b"))
 
     assert document.getElementsByTagName("testcase")[0].getAttribute("name") == "<s>"
     assert document.getElementsByTagName("failure")[0].getAttribute("message") == 'a <b> & "c" \ufffd[31mred\ufffd \ufffd ends'

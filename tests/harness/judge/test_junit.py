@@ -22,6 +22,8 @@ SHAPE = {
         {"NAME", "CLASSNAME", "assertions", "time", "status"},
         {"skipped", "error", "failure", "system-out", "system-err"},
     ),
+    "properties": (set(), {"property"}),
+    "property": ({"NAME", "VALUE"}, set()),
     "failure": ({"type", "message"}, set()),
     "system-out": (set(), set()),
 }
@@ -47,7 +49,7 @@ def check_shape(element):
 def document(synthetic_run, policy, baselines):
     """The report of a run in which some checks hold and some do not."""
     synthetic_run.ends[synthetic_run.points[0].name, 1] = (Outcome.CRASHED, "killed by SIGKILL", "epoch_0")
-    return parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict))
+    return parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict, judgement="0a1b"))
 
 
 def test_it_has_the_shape_that_jenkins_allows(document):
@@ -55,6 +57,8 @@ def test_it_has_the_shape_that_jenkins_allows(document):
     check_shape(document)
     assert document.getElementsByTagName("failure")
     assert document.getElementsByTagName("system-out")
+    (judgement,) = document.getElementsByTagName("property")
+    assert (judgement.getAttribute("name"), judgement.getAttribute("value")) == ("judgement", "0a1b")
 
 
 def test_the_totals_are_those_of_the_cases(document):
@@ -76,7 +80,7 @@ def test_the_sentence_is_the_text_of_a_failure_as_well(document):
 
 def test_a_verdict_without_a_check_is_one_failure():
     """An empty report is shown as nothing at all."""
-    document = parsed(junit_text("run", Verdict(())))
+    document = parsed(junit_text("run", Verdict(()), judgement="0a1b"))
     (failure,) = document.getElementsByTagName("failure")
 
     check_shape(document)
@@ -87,6 +91,6 @@ def test_a_verdict_without_a_check_is_one_failure():
 def test_a_sentence_of_several_lines_stays_well_formed():
     """What a child said last may have line ends, which attributes keep."""
     check = Check(rule="outcome", subject="a", sentence="one\ntwo", finding=FindingKind.INCOMPLETE)
-    (failure,) = parsed(junit_text("run", Verdict((check,)))).getElementsByTagName("failure")
+    (failure,) = parsed(junit_text("run", Verdict((check,)), judgement="0a1b")).getElementsByTagName("failure")
 
     assert failure.getAttribute("message") == failure.firstChild.data == "one\ntwo"

@@ -251,7 +251,7 @@ def lose_a_point(run):
         (
             skip_all,
             3,
-            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with --memory-",
+            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with: pytest ",
         ),
         (skip_all_with_a_reason, 3, "ended skipped instead of ok: no card. To do: mend what made it skip"),
         (
@@ -270,7 +270,11 @@ def lose_a_point(run):
         (cut_the_rows_in_a_line, 3, "it was cut short; restore it, or measure again"),
         (cut_the_rows_between_lines, 3, "it was cut short; restore it, or measure again"),
         (empty_the_rows, 3, "it was cut short; restore it, or measure again"),
-        (delete_the_rows, 2, "has no rows.jsonl: the run never started; measure again"),
+        (
+            delete_the_rows,
+            2,
+            "has no rows.jsonl, which a run has from its start on: it was deleted, or not copied",
+        ),
         (delete_the_plan, 2, "is not a run directory: it has no run.json"),
         (edit_the_table, 3, "phases.csv is not what the gate derived from rows.jsonl: it was edited"),
         (edit_the_rows, 3, "rows.jsonl was changed after the run had ended"),
@@ -278,7 +282,7 @@ def lose_a_point(run):
         (use_an_unknown_schema, 2, "has schema_version 99; this program reads version 2"),
         (break_off, 3, "the run has no end: it was broken off, or is still going"),
         (lose_a_repeat, 3, "repeat 1: no end of it was recorded"),
-        (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run python -m harness doctor."),
+        (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run: python -m harness doctor"),
         (leave_out_a_meter, 3, "no reading of it at all"),
         (end_before_the_start, 3, "says that the run ended (2025-12-31T00:00:00+00:00) before it started"),
         (end_in_the_future, 3, "ended at 2999-01-01T00:00:00+00:00, which is still to come"),
@@ -298,7 +302,7 @@ def lose_a_point(run):
         (
             announce_what_is_never_measured,
             3,
-            "it was announced because of a finding and not measured; go on with python",
+            "it was announced because of a finding and not measured; go on with: python",
         ),
         (ask_a_test_that_is_silent, 3, "tests/test_x.py::test_y takes memory_run and measured nothing"),
         (break_off_while_measuring_again, 3, "it was broken off while it was measured again"),
@@ -329,7 +333,7 @@ def test_a_file_in_place_of_the_baselines_is_a_mistake(synthetic_run, tmp_path, 
     run = str(synthetic_run.write())
 
     assert main(["gate", run, "--policy", str(tmp_path / "gate.toml"), "--baselines", str(tmp_path / "baselines")]) == 2
-    assert "is a file; name the folder that holds the baselines" in capsys.readouterr().err
+    assert "is a file; name a folder" in capsys.readouterr().err
 
 
 def test_a_link_to_a_run_is_the_run(gate):

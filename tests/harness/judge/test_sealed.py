@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from harness.judge.gate import judge, write_judgement
+from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode
 from harness.seal import digest
+from reports.writing import write_outputs
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def judged(policy, baselines, small):
     def judged():
         run = load_run(small)
         judgement = judge(run, policy, baselines, partial=True)
-        write_judgement(run, judgement)
+        write_outputs(run, judgement)
         return judgement.verdict
 
     return judged

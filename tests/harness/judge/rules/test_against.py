@@ -10,6 +10,7 @@ import pytest
 
 from harness.gating import Gate, judge_and_remeasure
 from harness.judge.against import load_against
+from harness.judge.commands import Asked
 from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
@@ -288,14 +289,14 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
     # The module that is imported now: sessions of pytest inside others may have left an older one as the package's attribute.
     monkeypatch.setattr(importlib.import_module("harness.remeasuring"), "remeasure", remeasure)
     monkeypatch.chdir(PROJECT)
-    gate = Gate(directory=tmp_path / "run", policy=None, baselines=tmp_path, partial=True)
+    gate = Gate(directory=tmp_path / "run", asked=Asked(baselines=tmp_path, partial=True))
     judge_and_remeasure(gate, workers=1, command="gate", say=print)
     (first, names), (second, same_names) = asked
 
     assert (first, second) == (tmp_path / "run", tmp_path / "run" / "then")
     assert names == same_names
     assert POINTS[0].name in names
-    assert dataclasses.replace(gate, against=tmp_path).measured == (tmp_path / "run",)
+    assert dataclasses.replace(gate, asked=Asked(against=tmp_path)).measured == (tmp_path / "run",)
 
 
 def _edit(run, **changes):

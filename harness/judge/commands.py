@@ -1,0 +1,146 @@
+"""What a sentence may tell people to type next: complete commands, with the arguments that the run was judged with."""
+
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.judge.manifest import Manifest
+
+DEFAULT_BASELINES = Path("scenarios/baselines")
+"""Where a project keeps its own, seen from the folder that the gate is started in."""
+REASON = '--reason "..."'
+"""How every advised ``accept`` ends; the reason is for whoever types it."""
+
+_PLACES = ("--memory-out", "--memory-resume", "--resume")
+"""Options of pytest that name a run directory; each takes one value."""
+_SHORT = {"--memory-against": "--against"}
+"""The other name of an option that a command may get anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The arguments that a run is judged with; what differs from the defaults is in every command that is advised."""
+
+    policy: Path | None = None
+    """None: what the run brings along, else the project's own."""
+    baselines: Path = DEFAULT_BASELINES
+    partial: bool = False
+    against: Path | None = None
+    by_pytest: bool = False
+    """A pytest session judges its own tests: its command has none of the gate's options."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What ``accept`` and ``gate`` take alike: policy and baselines, where they are not the default."""
+        policy = () if self.policy is None else ("--policy", str(self.policy))
+        return (*policy, *(() if self.baselines == DEFAULT_BASELINES else ("--baselines", str(self.baselines))))
+
+    def to_json(self) -> dict[str, Any]:
+        """As findings.json has it."""
+        named = {"policy": self.policy, "against": self.against}
+        return {
+            **{name: None if path is None else str(path) for name, path in named.items()},
+            "baselines": str(self.baselines),
+            "partial": self.partial,
+            "by_pytest": self.by_pytest,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Asked":
+        """Raises KeyError or TypeError where it is damaged."""
+        named = {name: None if found[name] is None else Path(found[name]) for name in ("policy", "against")}
+        flags = {name: bool(found[name]) for name in ("partial", "by_pytest")}
+        return cls(**named, baselines=Path(found["baselines"]), **flags)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """Commands about one run directory, to be typed in the folder where it was judged."""
+
+    run: Path
+    asked: Asked = field(default_factory=Asked)
+    typed: str = "pytest"
+    """The command that has measured it, as run.json has it."""
+    device: str = "auto"
+    growth: bool = False
+
+    @classmethod
+    def of(cls, run: Path, manifest: "Manifest", asked: Asked | None = None) -> "Commands":
+        """Those of a run, judged as ``asked`` says; None: by the defaults."""
+        device, growth = manifest.settings.get("device"), manifest.settings.get("growth")
+        known = device if device in ("cpu", "gpu", "pretended") else "auto"
+        return cls(run=run, asked=asked or Asked(), typed=manifest.command, device=known, growth=bool(growth))
+
+    def gate(self, *options: str) -> str:
+        """Judge it again by the same arguments; ``options`` are added."""
+        against = () if self.asked.against is None else ("--against", str(self.asked.against))
+        partial = ("--partial",) if self.asked.partial and "--partial" not in options else ()
+        return _harness("gate", str(self.run), *self.asked.options, *against, *partial, *options)
+
+    def report(self) -> str:
+        """Write the page of the judgement that is there."""
+        return _harness("report", str(self.run))
+
+    def accept(self, *options: str) -> str:
+        """Make it the baseline. That it may become one is for whoever advises it to know (``judge.acceptable``)."""
+        return f"{_harness('accept', str(self.run), *self.asked.options, *options)} {REASON}"
+
+    def doctor(self) -> str:
+        """Ask what can be measured on the device that the run was for."""
+        device = () if self.device == "auto" else ("--device", self.device)
+        return _harness("doctor", *device, *(("--growth",) if self.growth else ()))
+
+    def measure(self) -> str:
+        """Measure the same once more, into a run directory of its own."""
+        return measuring(self.typed)
+
+    def resume(self) -> str:
+        """Measure what is missing of it."""
+        # After a space pytest takes a folder outside of the project for a place of tests.
+        outside = self.run.is_absolute() or self.run.parts[:1] == ("..",)
+        return measuring(self.typed, *([f"--memory-resume={self.run}"] if outside else ["--memory-resume", str(self.run)]))
+
+    def compare(self, revision: str) -> str:
+        """Measure the same with the code of another revision, in turns."""
+        return measuring(self.typed, "--memory-against", revision)
+
+    @property
+    def less_on_purpose(self) -> str:
+        """What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
+        if self.asked.by_pytest:
+            return f"when less was measured on purpose, judge it with: {self.gate('--partial')}"
+        return "pass --partial when less was measured on purpose"
+
+
+def measuring(typed: str, *options: str) -> str:
+    """The command ``typed`` without the run directory that it named, and with ``options``."""
+    try:
+        words = shlex.split(typed)
+    except ValueError:  # a quote that is never closed: recorded by something else
+        return f"{typed} {shlex.join(options)}".strip()
+    repeated = {option.partition("=")[0] for option in options if option.startswith("--")}
+    kept = [*_without(words, {*_PLACES, *repeated, *(_SHORT[name] for name in repeated if name in _SHORT)}), *options]
+    return typed if kept == words else shlex.join(kept)
+
+
+def launcher(here: Path | None = None) -> tuple[str, ...]:
+    """How the command line is started in a folder: -P keeps another package called harness out of its way."""
+    other = (here or Path.cwd()) / "harness"
+    foreign = other.is_dir() and not (other / "measure" / "worker.py").exists()
+    return ("python", "-P", "-m", "harness") if foreign else ("python", "-m", "harness")
+
+
+def _harness(*arguments: str) -> str:
+    return shlex.join([*launcher(), *arguments])
+
+
+def _without(words: Sequence[str], options: Collection[str]) -> Iterator[str]:
+    skip = False
+    for word in words:
+        if skip or word.partition("=")[0] in options:
+            skip = not skip and word in options
+            continue
+        yield word

@@ -1,0 +1,421 @@
+"""Whatever a sentence tells people to type works as it stands, in the state in which it is said: each is typed here."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from harness.__main__ import main
+from harness.errors import UsageError
+from harness.judge.against import Against
+from harness.judge.baseline import Baseline
+from harness.judge.commands import Asked, Commands, launcher, measuring
+from harness.judge.history import read_history
+from harness.judge.manifest import CodeSide
+from harness.run.revisions import resolve
+
+LIMITS = """
+schema_version = 1
+
+[[budget]]
+scenarios = ["arrays"]
+meters = ["device_in_use"]
+phases = ["construct"]
+at_most = "{at_most}"
+because = "chosen for this test"
+
+[[tolerance]]
+meter = "device_in_use"
+percent = 2
+floor = "64 KiB"
+because = "chosen for this test"
+"""
+RUN = "my run's"
+"""A name that a shell would take apart."""
+OPTIONS = ["--policy", "my limits.toml", "--baselines", "my baselines"]
+MIB = 1024 * 1024
+
+# Texts that hold a command, beside those that harness/judge/commands.py makes: where, and what tries it.
+SPOKEN = {
+    "harness/__main__.py": "the name of the programme in its own help: test_main.py",
+    "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
+    "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
+    "harness/judge/history.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
+    "harness/run/revisions.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
+    "harness/run/environment.py": "the name of what failed, not an advice",
+    "harness/judge/baseline_text.py": "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed",
+}
+COMMAND = re.compile(r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S|\bgit (diff|fetch|log|show|checkout) -?")
+
+
+@pytest.fixture
+def place(synthetic_run, tmp_path, monkeypatch):
+    """``place``: the synthetic run, not written yet; the folder holds its limits, wide and tight, and a folder of baselines."""
+    monkeypatch.chdir(tmp_path)
+    synthetic_run.path = tmp_path / RUN
+    synthetic_run.keep_points(lambda point: point.scenario == "arrays" and point.parameters["loader"] == "lazy")
+    (tmp_path / "my limits.toml").write_text(LIMITS.format(at_most="1 GiB"))
+    (tmp_path / "tight.toml").write_text(LIMITS.format(at_most="1 KiB"))
+    (tmp_path / "my baselines").mkdir()
+    return synthetic_run
+
+
+@pytest.fixture
+def typed(capsys):
+    """``typed(command, *more)``: exit code and all that was said."""
+
+    def typed(*words):
+        capsys.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as error:
+            code = error.code
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return typed
+
+
+def advised(text, command):
+    """The first advice to type a command of the harness in a text, as the words that a shell makes of it."""
+    found = re.search(rf"python -m harness ({command} [^\n]*)", text)
+    if found is None:
+        return None
+    ended = re.match(r'.*?--reason "\.\.\."', found[1])
+    return shlex.split(ended[0] if ended else re.split(r"\. |; |, or |\.$| \(\d", found[1])[0])
+
+
+def accepted(place, typed):
+    """Make what is there the baseline."""
+    place.write()
+    code, said = typed("accept", RUN, *OPTIONS, "--reason", "the first")
+    assert code == 0, said
+
+
+def further(bytes_more):
+    return {"phase": "first_batch", "meter": "device_in_use", "extra": lambda point, repeat: bytes_more}
+
+
+def test_without_a_baseline_the_command_makes_one(place, typed):
+    """With the policy and the folder of the gate, and a path that needs quotes; then it passes."""
+    place.write()
+    code, said = typed("gate", RUN, *OPTIONS)
+    words = advised(said, "accept")
+
+    assert code == 4
+    assert words == ["accept", RUN, *OPTIONS, "--reason", "..."]
+    assert typed(*words)[0] == 0
+    assert typed("gate", RUN, *OPTIONS)[0] == 0
+
+
+@pytest.mark.parametrize(("bytes_more", "code"), [(8 * MIB, 1), (-4 * MIB, 5)], ids=["worse", "better"])
+def test_what_moved_is_accepted_by_the_command(place, typed, bytes_more, code):
+    """Worse on purpose, or better; then it passes."""
+    accepted(place, typed)
+    place.plant(**further(bytes_more)).write()
+    found, said = typed("gate", RUN, *OPTIONS)
+
+    assert found == code
+    assert typed(*advised(said, "accept"))[0] == 0
+    assert typed("gate", RUN, *OPTIONS)[0] == 0
+
+
+def test_beside_broken_limits_nobody_is_told_to_accept(place, typed):
+    """Accept would refuse; the sentence says what comes first."""
+    place.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: MIB).write()
+    code, said = typed("gate", RUN, "--policy", "tight.toml", "--baselines", "my baselines")
+
+    assert code == 1
+    assert advised(said, "accept") is None
+    assert "deal first with what keeps this run from becoming a baseline (3 reasons, the first: arrays / lazy / " in said
+    assert typed("accept", RUN, "--policy", "tight.toml", "--baselines", "my baselines", "--reason", "r")[0] == 2
+
+
+def test_of_a_run_whose_repeats_differ_nobody_is_told_to_accept(place, typed):
+    """No finding says so: accept does."""
+    place.plant(phase="first_batch", meter="device_in_use", extra=lambda point, repeat: repeat * MIB).write()
+    code, said = typed("gate", RUN, *OPTIONS)
+
+    assert code == 4
+    assert advised(said, "accept") is None
+    assert "deal first with" in said
+    assert "its repeats differ by" in typed("accept", RUN, *OPTIONS, "--reason", "r")[1]
+
+
+def test_of_a_run_without_an_end_nobody_is_told_to_accept(place, typed):
+    """But how to go on, with what was typed to measure it, less the directory that it was to make."""
+    place.manifest = {"ended": None, "command": "pytest scenarios -k 'lazy and not oom' --memory-out 'my run'\"'\"'s'"}
+    place.write()
+    code, said = typed("gate", RUN, *OPTIONS)
+
+    assert code == 3
+    assert advised(said, "accept") is None
+    resume = re.search(r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE)[1]
+    assert shlex.split(resume) == ["pytest", "scenarios", "-k", "lazy and not oom", "--memory-resume", RUN]
+
+
+def test_a_run_that_is_measured_again_goes_on_with_the_arguments_of_the_gate(place, typed):
+    """It has no end, because that was broken off."""
+    place.manifest = {"ended": None, "remeasured": [{"points": ["a"]}]}
+    place.write()
+    code, said = typed("gate", RUN, *OPTIONS)
+
+    assert code == 3
+    assert advised(said, "gate") == ["gate", RUN, *OPTIONS, "--remeasure"]
+
+
+def test_points_that_are_gone_are_forgotten_by_the_command_or_left_out_by_the_option(place, typed):
+    """Of three accepted points two were measured."""
+    accepted(place, typed)
+    place.points = place.points[1:]
+    place.write()
+    code, said = typed("gate", RUN, *OPTIONS)
+
+    assert code == 3
+    assert "pass --partial when less was measured on purpose" in said
+    assert typed("gate", RUN, *OPTIONS, "--partial")[0] == 0
+    words = advised(said, "accept")
+    assert words == ["accept", RUN, *OPTIONS, "--forget-others", "--reason", "..."]
+    assert typed(*words)[0] == 0
+    assert typed("gate", RUN, *OPTIONS)[0] == 0
+
+
+def test_a_new_point_is_accepted_without_losing_those_that_were_not_measured(place, typed):
+    """One accepted, another measured: the command keeps the first."""
+    points = place.points
+    place.points = points[:1]
+    accepted(place, typed)
+    place.points = points[1:2]
+    place.write()
+    code, said = typed("gate", RUN, *OPTIONS, "--partial")
+    words = advised(said, "accept")
+
+    assert code == 4
+    assert words == ["accept", RUN, *OPTIONS, "--keep-others", "--reason", "..."]
+    assert typed(*words)[0] == 0
+    place.points = points[:2]
+    place.write()
+    assert typed("gate", RUN, *OPTIONS)[0] == 0
+
+
+def test_the_other_run_is_judged_again_as_it_was(place, typed, tmp_path):
+    """--against is among the arguments that summary.md repeats, and so is --partial."""
+    place.write()
+    place.path, place.manifest = tmp_path / "other", {"run_id": "other"}
+    place.write()
+    code, _ = typed("gate", RUN, *OPTIONS, "--against", "other", "--partial")
+    summary = (tmp_path / RUN / "summary.md").read_text()
+    words = advised(summary, "gate")
+
+    assert words == ["gate", RUN, *OPTIONS, "--against", "other", "--partial"]
+    assert typed(*words)[0] == code
+
+
+def test_summary_and_page_say_how_to_measure_the_same_and_how_to_make_the_page(place, typed, tmp_path):
+    """The directory that it was measured into is there already: the command leaves it out."""
+    place.manifest = {"command": "pytest scenarios --memory-out=out -n 2"}
+    place.write()
+    typed("gate", RUN, *OPTIONS, "--page")
+    summary, page = (tmp_path / RUN / "summary.md").read_text(), (tmp_path / RUN / "report.html").read_text()
+
+    assert "```\npytest scenarios -n 2\n```" in summary
+    assert "<code>pytest scenarios -n 2</code>" in page
+    assert typed(*words_of_the_page(page))[0] == 0
+
+
+def words_of_the_page(page):
+    """The words of the page's own command."""
+    found = re.search(r"make it again with <code>python -m harness (.*?)</code>", page)[1]
+    return shlex.split(found.replace("&#39;", "'").replace("&#34;", '"'))
+
+
+def test_a_meter_that_did_not_read_is_asked_about_on_the_device_of_the_run(place, typed):
+    """A card's meters cannot be asked about on the emulated device."""
+    place.manifest = {"settings": {"device": "gpu", "growth": True}}
+    place.without_meter("device_in_use", "no card").write()
+    _, said = typed("gate", RUN, *OPTIONS)
+
+    assert advised(said, "doctor") == ["doctor", "--device", "gpu", "--growth"]
+    assert typed("doctor", "--device", "gpu", "--growth", "--help")[0] == 0
+
+
+def test_findings_that_are_not_there_are_written_by_the_command(place, typed):
+    """Annotate says it with the arguments that it was given."""
+    place.write()
+    code, said = typed("annotate", RUN, *OPTIONS)
+    words = advised(said, "gate")
+
+    assert code == 2
+    assert words == ["gate", RUN, *OPTIONS]
+    assert typed(*words)[0] == 4
+    assert typed("annotate", RUN, *OPTIONS)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gate", RUN, "--baselines", "my baseline"], "--baselines my baseline is not there; did you mean my baselines?"),
+        (["gate", RUN, "--baselines", "my limits.toml"], "--baselines my limits.toml is a file; name a folder"),
+        (["report", RUN, "--baselines", "/nosuch"], "--baselines /nosuch is not there; / holds "),
+        (["history", "arrays", "--baselines", "nosuch"], "--baselines nosuch is not there; this folder holds "),
+        (["gate", RUN, "--policy", "my limit.toml"], "did you mean my limits.toml?"),
+        (["gate", "my runs"], f"did you mean {RUN}?"),
+        (["gate", "nosuch/at/all"], "this folder holds "),
+        (["accept", "my runs", "--reason", "r"], f"did you mean {RUN}?"),
+        (["annotate", "my runs"], f"did you mean {RUN}?"),
+        (["report", "my runs"], f"did you mean {RUN}?"),
+        (["gate", RUN, "--against", "my runs"], f"did you mean {RUN}?"),
+        (["gaet", RUN], "there is no command 'gaet'; did you mean 'gate'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_was_mistyped_is_a_mistake_and_the_nearest_is_named(place, typed, words, said):
+    """Exit code 2: never a missing baseline."""
+    place.write()
+    code, found = typed(*words)
+
+    assert code == 2
+    assert said in found
+
+
+def test_a_folder_of_baselines_that_nobody_has_named_may_be_missing(place, typed):
+    """A new project has none yet: that is exit code 4; accept makes it, wherever it is asked to, and says so."""
+    place.write()
+    code, said = typed("gate", RUN, "--policy", "my limits.toml")
+    words = advised(said, "accept")
+
+    assert code == 4
+    assert "--baselines" not in words
+    done, told = typed(*words)
+    assert (done, "scenarios/baselines is not there yet: it is made" in told) == (0, True)
+    assert typed("gate", RUN, "--policy", "my limits.toml")[0] == 0
+
+
+def test_the_head_of_a_baseline_can_be_typed(place, typed, tmp_path):
+    """RUN and POINT stand for names."""
+    accepted(place, typed)
+    (file,) = (tmp_path / "my baselines").glob("*.toml")
+    names = {"RUN": shlex.quote(RUN), "POINT": place.points[0].name}
+    commands = re.findall(r"`python -m harness (.*?)`", file.read_text())
+
+    assert [command.split()[0] for command in commands] == ["accept", "history"]
+    for command in commands:
+        words = shlex.split(re.sub("RUN|POINT", lambda found: names[found[0]], command))
+        assert typed(*words, *OPTIONS[2:], *(OPTIONS[:2] if words[0] == "accept" else []))[0] == 0
+
+
+def test_the_example_of_bisect_can_be_read(place, typed):
+    """GOOD stands for a revision; what follows -- is pytest's."""
+    assert typed("bisect", "--help", "--", "scenarios", "-n", "2")[0] == 0
+
+
+def test_a_folder_called_harness_is_kept_out_of_the_way(tmp_path):
+    """Somebody else's package of the name; ours is none."""
+    assert launcher(tmp_path) == ("python", "-m", "harness")
+    (tmp_path / "harness").mkdir()
+    assert launcher(tmp_path) == ("python", "-P", "-m", "harness")
+    (tmp_path / "harness" / "measure").mkdir()
+    (tmp_path / "harness" / "measure" / "worker.py").touch()
+    assert launcher(tmp_path) == ("python", "-m", "harness")
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("pytest scenarios --memory-out 'a b' -n 2", "pytest scenarios -n 2 --memory-resume 'c d'"),
+        ("pytest --memory-out=a -k 'x and y'", "pytest -k 'x and y' --memory-resume 'c d'"),
+        ("pytest scenarios --resume a", "pytest scenarios --memory-resume 'c d'"),
+        ("pytest 'never closed", "pytest 'never closed --memory-resume 'c d'"),
+        ("", "--memory-resume 'c d'"),
+    ],
+)
+def test_what_was_typed_goes_on_elsewhere(typed, again):
+    """The directories that it named are left out, whichever way they were written."""
+    assert measuring(typed, "--memory-resume", "c d") == again
+
+
+@pytest.mark.parametrize("before", ["", " --memory-against main", " --against=main", " --against main"])
+def test_another_revision_comes_in_place_of_the_one_that_was_named(before):
+    """Both sides again, on one machine."""
+    commands = Commands(run=Asked().baselines, typed=f"pytest scenarios{before} --memory-out out")
+
+    assert commands.compare("abc") == "pytest scenarios --memory-against abc"
+
+
+def test_what_was_asked_survives_being_written_down():
+    """findings.json keeps it for the next report."""
+    asked = Asked(policy=None, partial=True, by_pytest=True)
+
+    assert Asked.from_json(asked.to_json()) == asked
+    assert Commands(run=Asked().baselines, asked=asked).less_on_purpose.endswith("gate scenarios/baselines --partial")
+
+
+def side(commit):
+    return CodeSide(asked=commit, commit=commit, date="", title="", subjects=("my pkg",), packages={"my pkg": "a"}, content={})
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository in which ``my pkg`` has two commits and a change on top; nothing of the user's own settings is read."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "tester@example.org")
+    folder = tmp_path / "repository"
+    (folder / "my pkg").mkdir(parents=True)
+    git(folder, "init", "-q")
+    for number in (1, 2, 3):
+        (folder / "my pkg" / "code.py").write_text(f"{number}\n")
+        if number < 3:
+            git(folder, "add", ".")
+            git(folder, "commit", "-q", "-m", f"commit {number}")
+    return folder
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("now", "lines"), [("HEAD", "-1\n+2"), ("", "-1\n+3")], ids=["a commit", "the working tree"])
+def test_what_changed_is_shown_by_the_command(repository, now, lines):
+    """Between the two commits, or up to the working tree; the package's path needs quotes."""
+    then = side(git(repository, "rev-parse", "HEAD~1"))
+    now_side = side(now and git(repository, "rev-parse", now))
+    against = Against(name="then", now_name="now", run=None, baseline=Baseline(key={}, point={}), then=then, now=now_side)
+    program, *words = shlex.split(against.to_do.removeprefix("look at "))
+
+    assert program == "git"
+    assert lines in git(repository, *words)
+
+
+def test_a_shallow_clone_has_all_of_its_past_after_the_command(repository, tmp_path):
+    """Said of a revision that is not there, and of a history that may lack some; after it both are whole."""
+    first, clone = git(repository, "rev-list", "--max-parents=0", "HEAD"), tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", str(clone))
+    with pytest.raises(UsageError, match="this clone is shallow") as error:
+        resolve(clone, first)
+    note = read_history(clone / "baseline.toml").note
+    (command,) = {re.search(r"git fetch [-\w]+", text)[0] for text in (str(error.value), note)}
+    git(clone, *shlex.split(command)[1:])
+
+    assert resolve(clone, first) == first
+    assert "shallow" not in read_history(clone / "baseline.toml").note
+
+
+def spoken(path):
+    """The texts of a module that are no docstrings and hold a command."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    idle = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [node.value for node in texts if id(node) not in idle and COMMAND.search(node.value)]
+
+
+def test_no_other_text_tells_people_what_to_type(project_root):
+    """A command that is written by hand has not the arguments of the run, and nobody tries it: they come from one place."""
+    modules = [*project_root.glob("harness/**/*.py"), *project_root.glob("reports/**/*.py")]
+    found = {os.fspath(path.relative_to(project_root)) for path in modules if spoken(path)}
+
+    assert len(modules) > 100
+    assert found == set(SPOKEN)
