@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import BaselineError
-from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, file_name, find, from_run, write
+from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, Recorded, file_name, find, from_run, write
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
+from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import FindingKind
@@ -19,6 +20,7 @@ from harness.units import format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
+_AT_FIELD = {"growth": "", "net_start": " when it begins"}
 
 
 def accept(
@@ -91,13 +93,17 @@ def _unsteady(chosen: dict[str, BaselinePoint], run: Run, policy: Policy) -> Ite
     scenarios = {point.name: point.scenario for point in run.points}
     for name, point in chosen.items():
         for phase, meters in point.phase.items():
-            tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerances(scenarios[name], phase)}
-            for meter, recorded in meters.items():
-                if meter not in tolerances:
-                    continue
-                allowed_bytes = max(recorded.growth_bytes * tolerances[meter].percent / 100, tolerances[meter].floor)
-                if recorded.growth_spread_bytes > allowed_bytes:
-                    yield (
-                        f"{name} / {phase} / {meter}: its repeats differ by {format_bytes(recorded.growth_spread_bytes)}, "
-                        f"tolerance {format_bytes(allowed_bytes)}; measure again on a quieter machine"
-                    )
+            for tolerance in policy.tolerances(scenarios[name], phase):
+                for field in [field for field in _AT_FIELD if field in tolerance.fields and tolerance.meter in meters]:
+                    place = f"{name} / {phase} / {tolerance.meter}"
+                    yield from _unsteady_amount(place, field, meters[tolerance.meter], tolerance)
+
+
+def _unsteady_amount(place: str, field: str, recorded: Recorded, tolerance: Tolerance) -> Iterator[str]:
+    amount_bytes, spread_bytes = getattr(recorded, f"{field}_bytes"), getattr(recorded, f"{field}_spread_bytes")
+    allowed_bytes = max(amount_bytes * tolerance.percent / 100, tolerance.floor)
+    if spread_bytes > allowed_bytes:
+        yield (
+            f"{place}: its repeats differ by {format_bytes(spread_bytes)}{_AT_FIELD[field]}, tolerance "
+            f"{format_bytes(allowed_bytes)}; measure again on a quieter machine"
+        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BaselineError, UsageError
-from harness.judge.baseline import Baseline, BaselinePoint, key_in_words, parse, read
+from harness.judge.baseline import RECORDED_FIELDS, Baseline, BaselinePoint, key_in_words, parse, read
 from harness.units import format_bytes, format_way
 
 AmountPlace = tuple[str, str, str]
@@ -86,10 +86,11 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
 def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
     """Every accepted amount of a point, in bytes."""
     return {
-        (phase, meter, name): getattr(recorded, f"{name}_bytes")
+        (phase, meter, name): amount
         for phase, meters in point.phase.items()
         for meter, recorded in meters.items()
-        for name in ("growth", "retained")
+        for name in RECORDED_FIELDS
+        if (amount := getattr(recorded, f"{name}_bytes")) is not None
     }
 
 

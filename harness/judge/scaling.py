@@ -13,7 +13,7 @@ from harness.judge.sizes import NAMED_STEPS, count_in_words, is_size, size_of, s
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Point, Scalar
 
-FIELDS = ("peak", "growth", "growth_bound", "retained")
+FIELDS = ("peak", "growth", "growth_bound", "retained", "net_start", "net_end")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its peak."""
 
 

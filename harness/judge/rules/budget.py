@@ -18,11 +18,13 @@ _NOUNS = {
     "end": "ends with",
     "growth": "grows by",
     "retained": "keeps",
+    "net_start": "begins, over what there was before the run's first phase, with",
     "net_peak": "peaks, over what there was before the run's first phase, at",
     "net_end": "ends, over what there was before the run's first phase, with",
 }
 _ADVICE = {
     "start": "find what is allocated before {phase} begins, outside of every phase",
+    "net_start": "find what the phases before {phase} keep",
     "net_peak": "find what is alive at the peak of {phase}",
     "net_end": "find what still holds a reference when {phase} ends",
     "peak": "find what is alive at the peak of {phase}",

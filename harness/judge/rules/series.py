@@ -16,7 +16,13 @@ from harness.records import Point
 
 SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
 
-VERBS = {"growth": "grows by", "peak": "its peak rises by", "retained": "keeps"}
+VERBS = {
+    "growth": "grows by",
+    "peak": "its peak rises by",
+    "retained": "keeps",
+    "net_start": "begins, over what there was before the run's first phase, with",
+    "net_end": "ends, over what there was before the run's first phase, with",
+}
 TRACED_METER = "device_in_use"
 """The meter whose bytes the traces of a run explain."""
 

@@ -12,6 +12,11 @@ from harness.judge.sizes import sizes_in_words, step_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes, format_rate, format_whole
 
+_TO_FIND = {
+    **dict.fromkeys(("growth", "peak", "retained"), "{phase} makes"),
+    "net_start": "the phases before {phase}, or the lines between them, keep",
+    "net_end": "is still referred to when {phase} ends",
+}
 _LEAST_SHARE = 0.05
 """Chosen: less than a twentieth is not worth a number."""
 
@@ -47,8 +52,8 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         quorum = f"; {decision.words}" if decision.words else ""
         sentence = (
             f"{measured}{attribution(evidence, subject, line)}{quorum}. At {sizes_in_words(over, fit.sizes[-1])} that is {total}, "
-            f"{_fate(evidence, subject)}. To do: find what {subject.phase} makes for each {step_in_words(over)}; the limit is "
-            f"{subject.name}."
+            f"{_fate(evidence, subject)}. To do: find what {_TO_FIND[subject.field].format(phase=subject.phase)} for each "
+            f"{step_in_words(over)}; the limit is {subject.name}."
         )
     elif not math.isfinite(line.slope_high):
         finding, may_be_noise = FindingKind.INCOMPLETE, True
@@ -68,6 +73,10 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
 
 def _fate(evidence: Evidence, subject: Subject) -> str:
     """Whether the growth outlives the phase: what is kept is a container's, what is given back a temporary's."""
+    if subject.field == "net_start":
+        return "held when the phase begins"
+    if subject.field == "net_end":
+        return "still held when the phase ends"
     retained = evidence.fit(subject.series, subject.phase, subject.meter, "retained")
     growth = evidence.fit(subject.series, subject.phase, subject.meter, "growth")
     if retained is None or growth is None:
