@@ -15,7 +15,10 @@ def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
 
     def amounts(point, repeat, name):
         more = each * point.parameters["image_count"] * (name == phase)
-        return {one: Edges(200 * MIB, 200 * MIB + more * (one == meter), 200 * MIB) for one in ("device_in_use", "host_anon", "host_rss")}
+        return {
+            one: Edges(200 * MIB, 200 * MIB + more * (one == meter), 200 * MIB)
+            for one in ("device_in_use", "host_anon", "host_rss")
+        }
 
     chosen = [point for point in points() if point.scenario == scenario and point.parameters["loader"] == "lazy"]
     run = load_run(SyntheticRun(tmp_path / f"{each} B", points=chosen, amounts=amounts).write())
