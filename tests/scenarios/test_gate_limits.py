@@ -30,7 +30,7 @@ def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
     ("scenario", "phase", "meter", "limit"),
     [
         ("feeds", "construct", "host_anon", 1 * KIB),
-        ("feeds", "epoch_defaults", "host_anon", 1 * KIB),
+        ("feeds", "epoch_defaults", "host_anon", 2 * KIB),
         ("feeds", "epoch_defaults", "device_in_use", 2 * KIB),
         ("feeds", "epoch_targets", "host_anon", 1 * KIB),
         ("training", "construct", "host_anon", 1 * KIB),
