@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scenarios.bodies.collector import leave_imports_out
 from scenarios.bodies.loading import CONTAINERS, declare, feed
 from scenarios.bodies.memory import Memory
 
@@ -16,6 +17,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     ``parameters``: loader ("eager" | "lazy"), image_count, frame_size, gridsize, batch_size.
     """
     declare(memory, parameters)
+    leave_imports_out()
     with memory.phase("arrays"):
         arrays = grouped_arrays(parameters["image_count"], parameters["frame_size"], parameters["gridsize"] ** 2)
     with memory.phase("construct"):

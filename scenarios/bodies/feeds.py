@@ -12,6 +12,7 @@ from ptycho.loader import LazyPtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from scenarios.bodies import scans
+from scenarios.bodies.collector import leave_imports_out
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
@@ -32,6 +33,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     open_source, make_container = SOURCES[parameters["source"]]
     declare(memory, parameters)
     touch(TOUCHED_BYTES)
+    leave_imports_out()
     batch_size = parameters["batch_size"]
     with memory.phase("open"):
         source = open_source(memory.workspace, parameters)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ptycho.device import placed
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
+from scenarios.bodies.collector import leave_imports_out
 from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import open_scan, scan_path
 
@@ -26,6 +27,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     container_type = CONTAINERS[parameters["loader"]]
     path = scan_path(memory.workspace, parameters)
     declare(memory, parameters)
+    leave_imports_out()
     with memory.phase("open"):
         scan = open_scan(memory.workspace, path)
     with memory.phase("construct"):

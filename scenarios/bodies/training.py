@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from ptycho.model import build_model, compile_model
+from scenarios.bodies.collector import leave_imports_out
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import CONTAINERS, declare
 from scenarios.bodies.memory import Memory
@@ -27,6 +28,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     path = scan_path(memory.workspace, parameters)
     declare(memory, parameters)
     touch(TOUCHED_BYTES)
+    leave_imports_out()
     with memory.phase("open"):
         scan = open_scan(memory.workspace, path)
     with memory.phase("construct"):

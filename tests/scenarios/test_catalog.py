@@ -84,15 +84,17 @@ def test_the_ends_of_every_series_are_traced_and_no_point_that_is_to_run_out_of_
     """What was alive is told of the smallest and the largest; running out takes the allocator 10 s each time."""
     traced = [point for point in points() if point.traced]
     sizes = {
-        (scenario, loader): [p.parameters["image_count"] for p in traced if (p.scenario, p.parameters["loader"]) == (scenario, loader)]
+        (scenario, loader): [
+            p.parameters["image_count"] for p in traced if (p.scenario, p.parameters["loader"]) == (scenario, loader)
+        ]
         for scenario in ("loading", "arrays", "oom")
         for loader in ("eager", "lazy")
     }
 
     assert sizes == {
-        **dict.fromkeys([("loading", "eager"), ("loading", "lazy")], [100, 2000, 500]),
-        **dict.fromkeys([("arrays", "eager"), ("arrays", "lazy")], [100, 1000]),
-        **dict.fromkeys([("oom", "eager"), ("oom", "lazy")], []),
+        **{key: [100, 2000, 500] for key in [("loading", "eager"), ("loading", "lazy")]},
+        **{key: [100, 1000] for key in [("arrays", "eager"), ("arrays", "lazy")]},
+        **{key: [] for key in [("oom", "eager"), ("oom", "lazy")]},
     }
     assert [point.scenario for point in traced if point.scenario not in ("loading", "arrays")] == [
         "feeds",
