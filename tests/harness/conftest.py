@@ -94,7 +94,7 @@ def good_amounts(point: Point, repeat: int, phase: str) -> dict[str, Edges | str
 
 
 def images(point: Point) -> int:
-    count = point.parameters["image_count"]
+    count = {**point.fixed, **point.parameters}["image_count"]
     assert isinstance(count, int)
     return count
 
