@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scenarios.bodies.collector import leave_imports_out
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.loading import CONTAINERS, declare, feed
 from scenarios.bodies.memory import Memory
 
@@ -23,6 +23,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     with memory.phase("construct"):
         container = CONTAINERS[parameters["loader"]](**arrays)
     feed(memory, container, parameters)
+    return_free_pages()
     with memory.phase("release"):
         del container, arrays
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here

@@ -1,5 +1,7 @@
-"""Python's collector of cycles, kept to what a body makes."""
+"""What is garbage and what is free, so that neither counts as kept by chance."""
 
+import contextlib
+import ctypes
 import gc
 
 _NEVER = 1_000_000
@@ -16,3 +18,13 @@ def leave_imports_out() -> None:
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, _NEVER)
+
+
+def return_free_pages() -> None:
+    """Have malloc return what is free in the middle of its heap, too, which it keeps until it is asked (glibc's).
+
+    An array that it puts into such a hole leaves it resident: in some runs beside other programs the buffer of 1 MiB that
+    energies are summed in counted as kept when it had been let go. It takes 0.3 ms.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -12,7 +12,7 @@ from ptycho.loader import LazyPtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from scenarios.bodies import scans
-from scenarios.bodies.collector import leave_imports_out
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
@@ -39,12 +39,14 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         source = open_source(memory.workspace, parameters)
     with memory.phase("construct"):
         container = make_container(source, parameters)
+        return_free_pages()
     with memory.phase("epoch_defaults"):
         _all_seen(consume(container.as_dataset(batch_size)), parameters)
     with memory.phase("epoch_targets"):
         _all_seen(_consume_targets(container, batch_size), parameters)
     with memory.phase("epoch_batches"):
         _all_seen(consume(container.batches(batch_size, shuffle=True)), parameters)
+    return_free_pages()
     with memory.phase("release"):
         del container, source
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here

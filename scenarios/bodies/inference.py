@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho.model import build_model
 from ptycho.reconstruct import reconstruct
-from scenarios.bodies.collector import leave_imports_out
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import CONTAINERS, declare
 from scenarios.bodies.memory import Memory
@@ -37,6 +37,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         container = CONTAINERS[parameters["loader"]].from_scan(
             scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
         )
+        return_free_pages()
     with memory.phase("stitch"):
         bare = without_network(parameters["frame_size"], parameters["gridsize"], container.probe)
         reconstruct(bare, container, parameters["batch_size"], progress=False)
@@ -50,6 +51,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         if not np.isfinite(found.object).all() or not found.weights.any():
             raise ValueError(f"predict_{number} gave no object")
         del found
+    return_free_pages()
     with memory.phase("release"):
         del model, container, scan
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here

@@ -8,7 +8,7 @@ from typing import Any
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.scan import Scan
 from scenarios.bodies.arrays import grouped_arrays
-from scenarios.bodies.collector import leave_imports_out
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
@@ -51,6 +51,7 @@ def _rounds(use: Callable[[Any], None], scan: Scan, parameters: Mapping[str, Any
                 use(iter(feed(parameters["batch_size"], shuffle=True, seed=0)))
             del container, feed
     gc.collect()  # cycles between datasets and their functions end here, as they do in a loop that runs for long
+    return_free_pages()
 
 
 def _containers(scan: Scan, parameters: Mapping[str, Any]) -> Iterator[LazyPtychoDataContainer]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from ptycho.model import build_model, compile_model
-from scenarios.bodies.collector import leave_imports_out
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.device import touch
 from scenarios.bodies.loading import CONTAINERS, declare
 from scenarios.bodies.memory import Memory
@@ -35,6 +35,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         container = CONTAINERS[parameters["loader"]].from_scan(
             scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
         )
+        return_free_pages()
     with memory.phase("forward"):
         one_batch(without_network(parameters["frame_size"], parameters["gridsize"], container.probe), parameters)
         gc.collect()  # models are cycles
@@ -45,6 +46,7 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         with memory.phase(f"train_{epoch}"):
             # The batches come in another order each time already; asked to shuffle them, Keras warns that it cannot.
             model.fit(dataset, epochs=1, shuffle=False, verbose=0)
+    return_free_pages()
     with memory.phase("release"):
         del dataset, model, container, scan
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here
