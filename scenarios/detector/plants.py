@@ -242,7 +242,7 @@ PLANTS = (
     _plant(_F, "canvas_on_the_device", "a reconstruction has a canvas on the device, too", 24 * 64 * 1024, Per.ONCE, ("baseline", "stitch", _DEVICE), INFERENCE),
     _plant(_F, "transforms_padded", "far fields are transformed on 64 times as many pixels", 4 * MIB, Per.ONCE, ("baseline", "forward", _DEVICE), TRAINING),
     _plant(_F, "strong_reference", "what TensorFlow keeps of a dataset holds its source", 1 * MIB, Per.ROUND, ("slope", "complete", _HOST), LIFETIMES),
-    _plant(_F, "strong_reference_to_arrays", "the same, where the source is arrays", 3 * IMAGE_BYTES, Per.IMAGE, ("slope", "release", _HOST), ARRAYS),
+    _plant(_F, "strong_reference_to_arrays", "the same, where the source is arrays", IMAGE_BYTES, Per.IMAGE, ("slope", "release", _HOST), ARRAYS),
     _plant(_F, "note_of_every_dataset", "each dataset leaves 64 KiB behind", 2 * 64 * 1024, Per.ROUND, ("slope", "complete", _HOST), LIFETIMES),
     _plant(_F, "batch_of_an_iterator_left", "an iterator that is left half-way leaves a batch", 1 * MIB, Per.ROUND, ("slope", "dropped", _DEVICE), LIFETIMES),
     # --- below the bar: told, not promised ---
