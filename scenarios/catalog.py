@@ -60,6 +60,13 @@ FEED_COUNTS = (128, 256, 512)
 FEED_BATCH_SIZE = 16
 """1 MiB at N = 64 and C = 4, which the allocator counts without rounding."""
 
+LIFETIME_ROUNDS = (1, 2, 4)
+"""Rounds of containers that come and go: three are what a slope needs, and one that keeps a container shows at any."""
+LIFETIME_COUNT = 16
+"""Groups of each container, 1 MiB of X at N = 64 and C = 4: what is kept of one is far above what runs differ by."""
+LIFETIME_BATCH_SIZE = 4
+"""Four batches, so that two of them are half of the way."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -86,7 +93,7 @@ SCENARIOS = (
         name="arrays",
         body="scenarios.bodies.arrays:measure",
         prepare=None,
-        phases=("construct", "first_batch", "epoch_0", "epoch_1", "release"),
+        phases=("arrays", "construct", "first_batch", "epoch_0", "epoch_1", "release"),
         expected={"eager": Outcome.OK, "lazy": Outcome.OK},
     ),
     Scenario(
@@ -108,15 +115,22 @@ SCENARIOS = (
         name="training",
         body="scenarios.bodies.training:measure",
         prepare="scenarios.bodies.scans:prepare",
-        phases=("open", "construct", "build", "train_0", "train_1", "release"),
+        phases=("open", "construct", "forward", "build", "train_0", "train_1", "release"),
         expected={"eager": Outcome.OK, "lazy": Outcome.OK},
     ),
     Scenario(
         name="inference",
         body="scenarios.bodies.inference:measure",
         prepare="scenarios.bodies.scans:prepare",
-        phases=("open", "construct", "build", "predict_0", "predict_1", "release"),
+        phases=("open", "construct", "stitch", "build", "predict_0", "predict_1", "release"),
         expected={"eager": Outcome.OK, "lazy": Outcome.OK},
+    ),
+    Scenario(
+        name="lifetimes",
+        body="scenarios.bodies.lifetimes:measure",
+        prepare="scenarios.bodies.scans:prepare",
+        phases=("first", "complete", "dropped", "raised", "release"),
+        expected={"lazy": Outcome.OK},
     ),
 )
 
@@ -145,15 +159,16 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
     """Every point of the catalogue, in the order of ``SCENARIOS``.
 
     ``image_counts`` replaces the counts of ``loading`` and ``arrays``; ``oom`` takes the largest. Their values must
-    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``. ``feeds``, ``training``
-    and ``inference`` have simulated scans and counts of their own, so that they take seconds with every scan.
+    have been checked against the scan, and the scan itself: see ``refuse_counts`` and ``refuse_scan``. ``feeds``, ``training``,
+    ``inference`` and ``lifetimes`` have simulated scans and counts of their own, so that they take seconds with every scan.
     """
     counts = tuple(image_counts or default_image_counts(scan))
-    loading, arrays, oom, feeds, *with_model = SCENARIOS
+    array_counts = tuple(image_counts or ARRAY_COUNTS)
+    loading, arrays, oom, feeds, *with_model, lifetimes = SCENARIOS
     return [
         *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
         *_stack_points(loading, scan, counts),
-        *(_array_point(arrays, counts, loader, count) for loader in LOADERS for count in image_counts or ARRAY_COUNTS),
+        *(_array_point(arrays, counts, array_counts, loader, count) for loader in LOADERS for count in array_counts),
         *_oom_points(oom, scan, counts),
         *(_feed_point(feeds, source, count, STACK_SIZE) for source in FEED_SOURCES for count in FEED_COUNTS),
         *(_feed_point(feeds, source, FEED_COUNTS[1], STACK_SIZE * STACK_FACTOR) for source in FEED_SOURCES),
@@ -163,6 +178,7 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
             for loader in LOADERS
             for count in MODEL_COUNTS[scenario.name][loader]
         ),
+        *(_lifetime_point(lifetimes, rounds) for rounds in LIFETIME_ROUNDS),
     ]
 
 
@@ -200,11 +216,14 @@ def _fixed(frame_size: int, counts: Sequence[int]) -> dict[str, Scalar]:
 def _scan_point(
     scenario: Scenario, scan: ScanChoice, counts: Sequence[int], loader: str, image_count: int, stack_size: int
 ) -> Point:
+    is_end_of_series = image_count in (min(counts), max(counts)) or stack_size != scan.frame_count
     return Point(
         scenario=scenario.name,
         body=scenario.body,
         prepare=scenario.prepare,
         phases=scenario.phases,
+        # A series is explained by its smallest and its largest point; running out of memory takes BFC 10 s each time.
+        traced=is_end_of_series and scenario.device_budget_bytes is None,
         parameters={"loader": loader, "image_count": image_count, "stack_size": stack_size},
         fixed={**_fixed(scan.frame_size, counts), "scan": scan.label},
         inputs={} if scan.file is None else {"scan_file": scan.file},
@@ -225,12 +244,13 @@ def _stack_points(scenario: Scenario, scan: ScanChoice, counts: Sequence[int]) -
     return [_scan_point(scenario, scan, counts, loader, max(fitting), stack_size) for loader in LOADERS] if fitting else []
 
 
-def _array_point(scenario: Scenario, counts: Sequence[int], loader: str, image_count: int) -> Point:
+def _array_point(scenario: Scenario, counts: Sequence[int], array_counts: Sequence[int], loader: str, image_count: int) -> Point:
     return Point(
         scenario=scenario.name,
         body=scenario.body,
         prepare=scenario.prepare,
         phases=scenario.phases,
+        traced=image_count in (min(array_counts), max(array_counts)),
         parameters={"loader": loader, "image_count": image_count},
         fixed=_fixed(FRAME_SIZE, counts),
         expected=scenario.expected[loader],
@@ -266,9 +286,24 @@ def _model_point(scenario: Scenario, loader: str, image_count: int) -> Point:
             "inter_op_threads": MODEL_THREADS,
         },
         # A network allocates 40,000 times in 64 steps, which take longer to read than to run; more steps show nothing new.
-        traced=image_count == min(MODEL_COUNTS[scenario.name][loader]),
+        traced=loader == "lazy" and image_count == min(MODEL_COUNTS[scenario.name][loader]),
         environment={"TF_NUM_INTEROP_THREADS": str(MODEL_THREADS)},
         expected=scenario.expected[loader],
+    )
+
+
+def _lifetime_point(scenario: Scenario, rounds: int) -> Point:
+    fixed = {**_fixed(FRAME_SIZE, (LIFETIME_BATCH_SIZE,)), "image_count": LIFETIME_COUNT, "stack_size": STACK_SIZE}
+    return Point(
+        scenario=scenario.name,
+        body=scenario.body,
+        prepare=scenario.prepare,
+        phases=scenario.phases,
+        parameters={"loader": "lazy", "rounds": rounds},
+        fixed=fixed,
+        # More rounds would show the same batches once more.
+        traced=rounds == LIFETIME_ROUNDS[0],
+        expected=scenario.expected["lazy"],
     )
 
 

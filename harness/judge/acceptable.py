@@ -6,13 +6,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import BaselineError
-from harness.judge.baseline import LOADER_METERS, WITNESS_METERS, BaselinePoint, from_run, gaps_of
+from harness.judge.baseline import LOADER_METERS, WITNESS_METERS, BaselinePoint, Recorded, from_run, gaps_of
 from harness.judge.commands import REASON, Commands
+from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind
 from harness.units import format_bytes
 
+_AT_FIELD = {"growth": "", "net_start": " when it begins"}
 _FORBIDDING = frozenset({FindingKind.REGRESSION, FindingKind.FAILED, FindingKind.INCOMPLETE})
 
 
@@ -41,18 +43,21 @@ def unsteady(points: Mapping[str, BaselinePoint], run: Run, policy: Policy) -> I
     scenarios = {point.name: point.scenario for point in run.points}
     for name, point in points.items():
         for phase, meters in point.phase.items():
-            tolerances = {tolerance.meter: tolerance for tolerance in policy.tolerances(scenarios[name], phase)}
-            for meter, recorded in meters.items():
-                if meter not in tolerances:
-                    continue
-                allowed_bytes = max(recorded.growth_bytes * tolerances[meter].percent / 100, tolerances[meter].floor)
-                if recorded.growth_spread_bytes > allowed_bytes:
-                    place = f"{name} / {phase} / {meter}"
-                    sentence = (
-                        f"{place}: its repeats differ by {format_bytes(recorded.growth_spread_bytes)}, "
-                        f"tolerance {format_bytes(allowed_bytes)}; measure again on a quieter machine"
-                    )
-                    yield Obstacle(place=place, sentence=sentence)
+            for tolerance in policy.tolerances(scenarios[name], phase):
+                for field in [field for field in _AT_FIELD if field in tolerance.fields and tolerance.meter in meters]:
+                    place = f"{name} / {phase} / {tolerance.meter}"
+                    yield from _unsteady_amount(place, field, meters[tolerance.meter], tolerance)
+
+
+def _unsteady_amount(place: str, field: str, recorded: Recorded, tolerance: Tolerance) -> Iterator[Obstacle]:
+    amount_bytes, spread_bytes = getattr(recorded, f"{field}_bytes"), getattr(recorded, f"{field}_spread_bytes")
+    allowed_bytes = max(amount_bytes * tolerance.percent / 100, tolerance.floor)
+    if spread_bytes > allowed_bytes:
+        sentence = (
+            f"{place}: its repeats differ by {format_bytes(spread_bytes)}{_AT_FIELD[field]}, tolerance "
+            f"{format_bytes(allowed_bytes)}; measure again on a quieter machine"
+        )
+        yield Obstacle(place=place, sentence=sentence)
 
 
 def gated_meters(policy: Policy) -> tuple[str, ...]:

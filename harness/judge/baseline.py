@@ -31,6 +31,9 @@ LOADER_METERS = ("device_in_use", "host_anon")
 WITNESS_METERS = ("host_mapped",)
 """Meters that are recorded beside them, and that no limit judges: they tell whether what became less was only moved there."""
 
+RECORDED_FIELDS = ("growth", "retained", "net_start")
+"""The amounts of a phase and meter that a baseline keeps."""
+
 _SLUG_CHARACTERS = 60  # chosen: the file name stays on one line of a listing; the digest tells keys apart
 
 _LAG = "; the kernel's counters to "
@@ -46,6 +49,9 @@ class Recorded(BaseModel):
     growth_spread_bytes: Annotated[StrictInt, Field(ge=0)]
     retained_bytes: StrictInt
     retained_spread_bytes: Annotated[StrictInt, Field(ge=0)]
+    net_start_bytes: StrictInt | None = None
+    """What there was when the phase began, over what there was when the run's first phase did; None in files that are older."""
+    net_start_spread_bytes: Annotated[StrictInt, Field(ge=0)] | None = None
     source: StrictStr | None = None
     """Which counter of the meter was read, where it has several that must not be compared with each other."""
 
@@ -320,16 +326,13 @@ def _accepted_point(
     phases: dict[str, dict[str, Recorded]] = {}
     for phase in point.phases:
         for meter in meters:
-            growth = amounts.get((point.name, phase, meter, "growth"))
-            retained = amounts.get((point.name, phase, meter, "retained"))
-            if growth and retained:
-                phases.setdefault(phase, {})[meter] = Recorded(
-                    growth_bytes=typical(growth),
-                    growth_spread_bytes=max(growth) - min(growth),
-                    retained_bytes=typical(retained),
-                    retained_spread_bytes=max(retained) - min(retained),
-                    source=", ".join(sources.get((point.name, meter), ())) or None,
-                )
+            read = {field: amounts.get((point.name, phase, meter, field)) for field in RECORDED_FIELDS}
+            if all(read.values()):
+                found = {field: values for field, values in read.items() if values}
+                settled = {f"{field}_bytes": typical(values) for field, values in found.items()}
+                spread = {f"{field}_spread_bytes": max(values) - min(values) for field, values in found.items()}
+                source = ", ".join(sources.get((point.name, meter), ())) or None
+                phases.setdefault(phase, {})[meter] = Recorded(**settled, **spread, source=source)
     fixed = {name: value for name, value in point.fixed.items() if value is not None}
     return BaselinePoint(fixed=fixed, device_budget_bytes=point.device_budget_bytes, accepted=accepted, phase=phases)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BaselineError, UsageError
-from harness.judge.baseline import WITNESS_METERS, Baseline, BaselinePoint, key_in_words, parse, read
+from harness.judge.baseline import RECORDED_FIELDS, WITNESS_METERS, Baseline, BaselinePoint, key_in_words, parse, read
 from harness.judge.naming import natural
 from harness.units import format_bytes, format_way
 
@@ -87,11 +87,12 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
 def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
     """Every accepted amount of a point that is judged, in bytes."""
     return {
-        (phase, meter, name): getattr(recorded, f"{name}_bytes")
+        (phase, meter, name): amount
         for phase, meters in point.phase.items()
         for meter, recorded in meters.items()
         if meter not in WITNESS_METERS
-        for name in ("growth", "retained")
+        for name in RECORDED_FIELDS
+        if (amount := getattr(recorded, f"{name}_bytes")) is not None
     }
 
 

@@ -87,7 +87,7 @@ class _Rule(_Section):
 class _SweepRule(_Rule):
     over: Annotated[StrictStr, StringConstraints(min_length=1)]
     """Name of a parameter of the points that is a whole number; that some point has it is checked when a run is judged."""
-    field: Literal["peak", "growth", "retained"] = "growth"
+    field: Literal["peak", "growth", "retained", "net_start", "net_end"] = "growth"
 
     @model_validator(mode="after")
     def _leave_the_sweep_free(self) -> "_SweepRule":
@@ -131,7 +131,7 @@ class GrowthClassRule(_SweepRule):
 class BudgetRule(_Rule):
     """[[budget]]: an amount that each run has to stay below, or to reach."""
 
-    field: Literal["start", "peak", "end", "growth", "retained", "net_peak", "net_end"] = "growth"
+    field: Literal["start", "peak", "end", "growth", "retained", "net_start", "net_peak", "net_end"] = "growth"
     at_most: AmountText | None = None
     at_least: AmountText | None = None
     """Below it the meter has missed something: not frugal, but not seen."""
@@ -173,8 +173,10 @@ class Tolerance(_Section):
     meter: StrictStr
     percent: Percent
     floor: BytesText
+    fields: Annotated[tuple[Literal["growth", "retained", "net_start"], ...], Field(min_length=1)] = ("growth", "retained")
+    """The amounts that it is about. ``net_start`` is what there is when the phase begins, whichever phases brought it."""
     scenarios: Names | None = None
-    """Given: it holds in these instead of the meter's general tolerance."""
+    """Given: it holds in these instead of the meter's general tolerance of the same fields."""
     phases: Names | None = None
     """With ``scenarios``: only in these phases."""
 

@@ -43,15 +43,19 @@ def fit_line(sizes: Sequence[int], amounts: Sequence[int], *, confidence: float 
     """
     if len(sizes) != len(amounts) or len(set(sizes)) < 2:
         raise ValueError(f"a line needs as many amounts as sizes and two different sizes; got {len(sizes)} and {len(amounts)}")
-    count = len(sizes)
-    mean_size, mean_amount = Fraction(sum(sizes), count), Fraction(sum(amounts), count)
-    steps = [size - mean_size for size in sizes]
-    spread = _squares(steps)
-    slope = sum((step * amount for step, amount in zip(steps, amounts, strict=True)), Fraction()) / spread
-    offsets = [amount - mean_amount - slope * step for step, amount in zip(steps, amounts, strict=True)]
-    squares = _squares(offsets)
-    half_width = _half_width(squares, spread, count - 2, confidence)
-    bend_bytes, bend_p_value = _bend(steps, offsets, squares)
+    count, total_size, total_amount = len(sizes), sum(sizes), sum(amounts)
+    # Distances from the means, times the count, so that all sums are of whole numbers: Fraction would cancel at each step.
+    steps = [count * size - total_size for size in sizes]
+    rises = [count * amount - total_amount for amount in amounts]
+    spread = sum(step * step for step in steps)
+    product = sum(step * rise for step, rise in zip(steps, rises, strict=True))
+    # Of each run from the line, times count * spread.
+    offsets = [rise * spread - product * step for step, rise in zip(steps, rises, strict=True)]
+    slope = Fraction(product, spread)
+    mean_size, mean_amount = Fraction(total_size, count), Fraction(total_amount, count)
+    squares = Fraction(sum(offset * offset for offset in offsets), (count * spread) ** 2)
+    half_width = _half_width(squares, Fraction(spread, count**2), count - 2, confidence)
+    bend_bytes, bend_p_value = _bend(steps, offsets, spread, squares)
     return Line(
         slope=float(slope),
         slope_low=float(slope) - half_width,
@@ -64,29 +68,29 @@ def fit_line(sizes: Sequence[int], amounts: Sequence[int], *, confidence: float 
     )
 
 
-def _squares(values: Sequence[Fraction]) -> Fraction:
-    return sum((value * value for value in values), Fraction())
-
-
 def _half_width(squares: Fraction, spread: Fraction, freedom: int, confidence: float) -> float:
     if freedom < 1:
         return math.inf
     return float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(squares / freedom / spread)
 
 
-def _bend(steps: Sequence[Fraction], offsets: Sequence[Fraction], squares: Fraction) -> tuple[float, float]:
-    """The square term beside the line, as a bulge in bytes, and its one-sided p value (t test of the extra term)."""
+def _bend(steps: Sequence[int], offsets: Sequence[int], spread: int, squares: Fraction) -> tuple[float, float]:
+    """The square term beside the line, as a bulge in bytes, and its one-sided p value (t test of the extra term).
+
+    ``steps`` are distances from the mean size times the count, ``spread`` the sum of their squares, ``offsets`` distances from
+    the line times count * spread.
+    """
     if len(set(steps)) < 3:
         return 0.0, 1.0
     count = len(steps)
-    spread = _squares(steps)
-    mean_square = spread / count
-    tilt = sum(step**3 for step in steps) / spread
-    # The part of size squared that neither a constant nor the line can take up.
-    bows = [step * step - mean_square - tilt * step for step in steps]
-    bow_spread = _squares(bows)
-    curvature = sum((bow * offset for bow, offset in zip(bows, offsets, strict=True)), Fraction()) / bow_spread
-    bulge_bytes = float(curvature * (max(steps) - min(steps)) ** 2 / 4)
+    cubes = sum(step**3 for step in steps)
+    # The part of size squared that neither a constant nor the line can take up, times count^3 * spread.
+    bows = [count * step * step * spread - spread * spread - count * cubes * step for step in steps]
+    unit = count**3 * spread
+    bow_spread = Fraction(sum(bow * bow for bow in bows), unit**2)
+    product = Fraction(sum(bow * offset for bow, offset in zip(bows, offsets, strict=True)), unit * count * spread)
+    curvature = product / bow_spread
+    bulge_bytes = float(curvature * Fraction(max(steps) - min(steps), count) ** 2 / 4)
     freedom = count - 3
     left = squares - curvature * curvature * bow_spread
     if freedom < 1 or curvature == 0:

@@ -102,10 +102,10 @@ class Policy(BaseModel):
         return tuple(dict.fromkeys([*ruled, *(tolerance.meter for tolerance in self.tolerances(point.scenario, phase))]))
 
     def tolerances(self, scenario: str, phase: str) -> tuple[Tolerance, ...]:
-        """The one tolerance of each meter that holds in this phase: its own, else the general one."""
+        """The one tolerance of each meter and its fields that holds in this phase: its own, else the general one."""
         covering = [tolerance for tolerance in self.tolerance if tolerance.covers(scenario, phase)]
-        general = {tolerance.meter: tolerance for tolerance in covering if tolerance.scenarios is None}
-        own = {tolerance.meter: tolerance for tolerance in covering if tolerance.scenarios is not None}
+        general = {(tolerance.meter, tolerance.fields): tolerance for tolerance in covering if tolerance.scenarios is None}
+        own = {(tolerance.meter, tolerance.fields): tolerance for tolerance in covering if tolerance.scenarios is not None}
         return tuple({**general, **own}.values())
 
 
@@ -186,9 +186,15 @@ def parse_policy(found: Mapping[str, Any], source: str) -> Policy:
 
 def _clash(one: Tolerance, other: Tolerance) -> bool:
     """Whether both would be the tolerance of the same meter in the same phase."""
-    if one.meter != other.meter or (one.scenarios is None) != (other.scenarios is None):
+    if one.meter != other.meter or not set(one.fields) & set(other.fields):
         return False
-    return _share(one.scenarios, other.scenarios) and _share(one.phases, other.phases)
+    if one.fields != other.fields:
+        return True  # neither takes the place of the other, and the fields that they share would be compared twice
+    return (
+        (one.scenarios is None) == (other.scenarios is None)
+        and _share(one.scenarios, other.scenarios)
+        and _share(one.phases, other.phases)
+    )
 
 
 def _share(one: Names | None, other: Names | None) -> bool:

@@ -15,7 +15,9 @@ _LARGEST_BYTES = 2**60
 MOST_FURTHER_REPEATS = 100
 """Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number does not fill the memory."""
 
-RESERVED_NAMES = frozenset({"start", "peak", "peak_bound", "end", "growth", "growth_bound", "retained", "net_peak", "net_end"})
+RESERVED_NAMES = frozenset(
+    {"start", "peak", "peak_bound", "end", "growth", "growth_bound", "retained", "net_start", "net_peak", "net_end"}
+)
 """What a body cannot call an array of its own: the table has these amounts already."""
 
 

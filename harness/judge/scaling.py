@@ -16,7 +16,7 @@ from harness.names import one_line
 from harness.records import Point, Scalar
 from harness.units import format_bytes
 
-FIELDS = ("peak", "growth", "growth_bound", "retained")
+FIELDS = ("peak", "growth", "growth_bound", "retained", "net_start", "net_end")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its peak."""
 
 

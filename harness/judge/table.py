@@ -59,7 +59,7 @@ _END_COLUMNS = {
     "device_limit_bytes": "Int64",
 }
 
-_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_peak", "net_end")
+_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_start", "net_peak", "net_end")
 
 Place = tuple[str, str, str, str]
 """Point, phase, meter and field: where an amount was read."""
@@ -164,15 +164,17 @@ def readings_by_place(phases: pd.DataFrame) -> Mapping[Place, Mapping[int, int]]
     """Every amount of every *finished* phase in bytes, by repeat, in the order of the repeats.
 
     Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
-    where a meter brackets its peak; ``net_peak`` and ``net_end``, over what there was when the run's first phase began;
-    and what the body declared.
+    where a meter brackets its peak; ``net_start``, ``net_peak`` and ``net_end``, over what there was when the run's first phase
+    began; and what the body declared.
     """
     found: defaultdict[Place, dict[int, int]] = defaultdict(dict)
     fields = (*_AMOUNTS, *declared_names(phases))
+    before = _before_the_first_phase(phases)
     derived = phases.assign(
         growth_bound_bytes=phases["peak_bound_bytes"] - phases["start_bytes"],
-        net_peak_bytes=phases["peak_bytes"] - _before_the_first_phase(phases),
-        net_end_bytes=phases["end_bytes"] - _before_the_first_phase(phases),
+        net_start_bytes=phases["start_bytes"] - before,
+        net_peak_bytes=phases["peak_bytes"] - before,
+        net_end_bytes=phases["end_bytes"] - before,
     )
     finished = derived[derived["finished"]]
     for row in finished.to_dict("records"):

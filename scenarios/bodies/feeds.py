@@ -12,6 +12,8 @@ from ptycho.loader import LazyPtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from scenarios.bodies import scans
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
+from scenarios.bodies.device import touch
 from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
 
@@ -19,6 +21,8 @@ CHUNK_FRAMES = 4
 """Frames in a chunk of the HDF5 file: several, as detectors write them; few, because each shuffled frame unpacks a whole chunk."""
 CACHE_BYTES = 4 << 20
 """Chunk cache of the HDF5 file: an eighth of the smaller scan, so that every run fills it, whatever the size of the stack."""
+TOUCHED_BYTES = 32 << 20
+"""Five times what the epochs have on the device, so that an order of chunks that nobody foresees stays inside."""
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
@@ -28,17 +32,21 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """
     open_source, make_container = SOURCES[parameters["source"]]
     declare(memory, parameters)
+    touch(TOUCHED_BYTES)
+    leave_imports_out()
     batch_size = parameters["batch_size"]
     with memory.phase("open"):
         source = open_source(memory.workspace, parameters)
     with memory.phase("construct"):
         container = make_container(source, parameters)
+        return_free_pages()
     with memory.phase("epoch_defaults"):
         _all_seen(consume(container.as_dataset(batch_size)), parameters)
     with memory.phase("epoch_targets"):
         _all_seen(_consume_targets(container, batch_size), parameters)
     with memory.phase("epoch_batches"):
         _all_seen(consume(container.batches(batch_size, shuffle=True)), parameters)
+    return_free_pages()
     with memory.phase("release"):
         del container, source
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here

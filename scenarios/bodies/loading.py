@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ptycho.device import placed
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
+from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import open_scan, scan_path
 
@@ -26,11 +27,14 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     container_type = CONTAINERS[parameters["loader"]]
     path = scan_path(memory.workspace, parameters)
     declare(memory, parameters)
+    leave_imports_out()
     with memory.phase("open"):
         scan = open_scan(memory.workspace, path)
     with memory.phase("construct"):
         container = container_type.from_scan(scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0)
+        return_free_pages()
     feed(memory, container, parameters)
+    return_free_pages()
     with memory.phase("release"):
         del container, scan
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here

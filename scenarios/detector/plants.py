@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.records import Point
-from scenarios.catalog import BATCH_SIZE, FRAME_SIZE, GRIDSIZE, IMAGE_COUNTS
+from scenarios.catalog import BATCH_SIZE, FRAME_SIZE, GRIDSIZE, IMAGE_COUNTS, MIB
 
 PLANT_VARIABLE = "PLANTED_REGRESSION"
 """In the environment of a planted point's children: the name of the plant."""
@@ -29,8 +29,14 @@ BAR_BYTES_PER_IMAGE = 1024
 BAR_BYTES_PER_FRAME = 256
 """As has what costs 1/64 of a frame for each further frame of the stack: the policy promises an eightieth."""
 
+BAR_BYTES_PER_ROUND = 128 * 1024
+"""As has what a container and its datasets leave behind: twice what the policy promises."""
+RECORD_BYTES, SINGLE_RECORD_BYTES = 3072, 2048
+"""What notes of an image take in kinds that the limits of a phase's growth let pass."""
+
 LAZY, EAGER, ARRAYS = "loading and lazy", "loading and eager", "arrays and lazy"
 TRAINING, INFERENCE = "training and lazy", "inference and lazy"
+HDF5, RAW_DATA, LIFETIMES = "feeds and hdf5", "feeds and raw_data", "lifetimes"
 
 
 class Per(StrEnum):
@@ -41,6 +47,7 @@ class Per(StrEnum):
     IMAGE = "image"
     PAIR = "pair of images"
     FRAME = "frame of the stack"
+    ROUND = "round of a loop"
 
 
 class Reach(StrEnum):
@@ -94,6 +101,7 @@ class Plant:
         if self.is_outside:
             return Reach.OUTSIDE
         bars = {Per.ONCE: BATCH_BYTES, Per.EPOCH: BATCH_BYTES, Per.IMAGE: BAR_BYTES_PER_IMAGE, Per.FRAME: BAR_BYTES_PER_FRAME}
+        bars[Per.ROUND] = BAR_BYTES_PER_ROUND
         # Pairs: what each image costs at the largest scan.
         bars[Per.PAIR] = -(-BAR_BYTES_PER_IMAGE // IMAGE_COUNTS[-1])
         return Reach.ABOVE if self.is_regression and self.cost_bytes >= bars[self.per] else Reach.BELOW
@@ -131,7 +139,7 @@ def _plant(
 
 
 _DEVICE, _HOST = "device_in_use", "host_anon"
-_C, _S, _E = "construct", "stream", "elsewhere"
+_C, _S, _E, _F = "construct", "stream", "elsewhere", "finer"
 _SMALL_IMAGE_BYTES = 32 * 32 * 4
 """X of one image in training: N = 32, C = 1."""
 
@@ -218,7 +226,27 @@ PLANTS = (
     _plant(_E, "predictions_kept", "every prediction stays on the device", 8 * _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "predict_0", _DEVICE), INFERENCE),
     _plant(_E, "canvas_for_each_group", "every prediction is kept in numpy", 8 * _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "predict_1", _HOST), INFERENCE),
     _plant(_E, "probe_for_each_group", "the probe, repeated for every group", 2 * FRAME_BYTES, Per.IMAGE, ("slope", "construct", _DEVICE)),
+    # --- below the limits of a single phase's growth ---
+    _plant(_F, "cache_shared_by_two_phases", "a cache of a batch, in numpy, that two phases fill", BATCH_BYTES, Per.ONCE, ("baseline", "release", _HOST)),
+    _plant(_F, "a_little_in_each_phase", "a little is kept in every phase, in numpy", 6 * MIB, Per.ONCE, ("baseline", "release", _HOST)),
+    _plant(_F, "file_read_through_the_map", "the pass over the frames maps the whole file", FRAME_BYTES, Per.FRAME, ("budget", "construct", "host_rss")),
+    _plant(_F, "cache_of_chunks", "the last 64 unpacked chunks of an HDF5 file are kept", 4 * MIB, Per.ONCE, ("baseline", "release", _HOST), HDF5),
+    _plant(_F, "table_of_frames", "a record of each frame of an HDF5 file, made by the first batch", 366, Per.FRAME, ("slope", "release", _HOST), HDF5),
+    _plant(_F, "notes_with_targets", "notes of each image that is fed with its truth", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), RAW_DATA),
+    _plant(_F, "notes_of_a_training", "the same in every epoch of a training", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), TRAINING),
+    _plant(
+        _F, "records_of_single_frames", "a record for each group of a single frame",
+        SINGLE_RECORD_BYTES, Per.IMAGE, ("slope", "construct", _HOST), TRAINING,
+    ),
+    _plant(_F, "truth_of_all_images", "datasets with targets hold all ground truth, in numpy", _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "release", _HOST), TRAINING),
+    _plant(_F, "canvas_on_the_device", "a reconstruction has a canvas on the device, too", 24 * 64 * 1024, Per.ONCE, ("baseline", "stitch", _DEVICE), INFERENCE),
+    _plant(_F, "transforms_padded", "far fields are transformed on 64 times as many pixels", 4 * MIB, Per.ONCE, ("baseline", "forward", _DEVICE), TRAINING),
+    _plant(_F, "strong_reference", "what TensorFlow keeps of a dataset holds its source", 1 * MIB, Per.ROUND, ("slope", "complete", _HOST), LIFETIMES),
+    _plant(_F, "strong_reference_to_arrays", "the same, where the source is arrays", IMAGE_BYTES, Per.IMAGE, ("slope", "release", _HOST), ARRAYS),
+    _plant(_F, "note_of_every_dataset", "each dataset leaves 64 KiB behind", 2 * 64 * 1024, Per.ROUND, ("slope", "complete", _HOST), LIFETIMES),
+    _plant(_F, "batch_of_an_iterator_left", "an iterator that is left half-way leaves a batch", 1 * MIB, Per.ROUND, ("slope", "dropped", _DEVICE), LIFETIMES),
     # --- below the bar: told, not promised ---
+    _plant(_F, "little_of_every_epoch", "each epoch keeps 900 KiB, in numpy", 900 * 1024, Per.EPOCH, ("leak", "epoch_1", _HOST)),
     _plant(_C, "coordinates_at_the_limit", "eight copies of the coordinates, float64, on the device", 512, Per.IMAGE, ("baseline", "construct", _DEVICE)),
     _plant(_C, "half_a_coordinate", "one more copy of the coordinates, float32, on the device", 32, Per.IMAGE, None),
     _plant(_C, "tenth_of_a_batch", "a table of a tenth of a batch, on the device", BATCH_BYTES // 10, Per.ONCE, ("baseline", "construct", _DEVICE)),

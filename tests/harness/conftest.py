@@ -22,7 +22,7 @@ BATCH_BYTES = 4 * MIB
 ARRAYS_BYTES_PER_IMAGE = 327_680
 
 LOADING_PHASES = ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release")
-ARRAYS_PHASES = LOADING_PHASES[1:]
+ARRAYS_PHASES = ("arrays", *LOADING_PHASES[1:])
 FIXED = {"frame_size": 64, "gridsize": 2, "batch_size": 64, "scan": "simulated, seed 0"}
 
 
@@ -80,20 +80,21 @@ def good_amounts(point: Point, repeat: int, phase: str) -> dict[str, Edges | str
     count = int(point.parameters["image_count"] or 0)
     kept = ARRAYS_BYTES_PER_IMAGE * count if point.parameters["loader"] == "eager" else 0
     feeding = phase in ("first_batch", "epoch_0", "epoch_1")
-    start = 0 if phase in ("open", "construct") else kept
-    end = 0 if phase in ("open", "release") else kept
+    start = 0 if phase in ("open", "arrays", "construct") else kept
+    end = 0 if phase in ("open", "arrays", "release") else kept
     peak = max(start, end) + 2 * BATCH_BYTES * feeding
     anon = 240 * MIB + 1000 * repeat
     return {
         "device_in_use": Edges(start, peak, end),
         # The emulated device's pages are host memory.
         "host_anon": Edges(anon + start, anon + peak + 2 * MIB, anon + end, anon + peak + 6 * MIB),
+        "host_rss": Edges(anon + start, anon + peak + 2 * MIB, anon + end),
         "nvml_process": "there is no NVIDIA driver here",
     }
 
 
 def images(point: Point) -> int:
-    count = point.parameters["image_count"]
+    count = {**point.fixed, **point.parameters}["image_count"]
     assert isinstance(count, int)
     return count
 

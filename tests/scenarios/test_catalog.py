@@ -71,11 +71,45 @@ def test_the_other_feeds_are_swept_over_three_counts_and_a_second_stack_whatever
     assert min(point.parameters["image_count"] // point.fixed["batch_size"] for point in chosen) == 8
 
 
+def test_what_comes_and_goes_is_swept_over_rounds_whatever_the_scan():
+    """Three sizes, which a slope needs, and batches that can be left half-way."""
+    chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == "lifetimes"]
+
+    assert names(points(), "lifetimes") == [point.name for point in chosen]
+    assert [point.parameters["rounds"] for point in chosen] == [1, 2, 4]
+    assert {point.fixed["image_count"] // point.fixed["batch_size"] for point in chosen} == {4}
+
+
+def test_the_ends_of_every_series_are_traced_and_no_point_that_is_to_run_out_of_memory():
+    """What was alive is told of the smallest and the largest; running out takes the allocator 10 s each time."""
+    traced = [point for point in points() if point.traced]
+    sizes = {
+        (scenario, loader): [
+            p.parameters["image_count"] for p in traced if (p.scenario, p.parameters["loader"]) == (scenario, loader)
+        ]
+        for scenario in ("loading", "arrays", "oom")
+        for loader in ("eager", "lazy")
+    }
+
+    assert sizes == {
+        **{key: [100, 2000, 500] for key in [("loading", "eager"), ("loading", "lazy")]},
+        **{key: [100, 1000] for key in [("arrays", "eager"), ("arrays", "lazy")]},
+        **{key: [] for key in [("oom", "eager"), ("oom", "lazy")]},
+    }
+    assert [point.scenario for point in traced if point.scenario not in ("loading", "arrays")] == [
+        "feeds",
+        "feeds",
+        "training",
+        "inference",
+        "lifetimes",
+    ]
+
+
 def test_every_point_has_a_name_of_its_own():
     """Rows are told apart by it."""
     planned = points()
 
-    assert len({point.name for point in planned}) == len(planned) == 33
+    assert len({point.name for point in planned}) == len(planned) == 36
 
 
 @pytest.mark.parametrize(

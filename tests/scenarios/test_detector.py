@@ -54,7 +54,7 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
         if plant.expected is not None:
             assert plant.expected.rule in rules, plant.name
             assert plant.expected.phase in phases | {""}, plant.name
-            assert plant.expected.meter in ("device_in_use", "host_anon", ""), plant.name
+            assert plant.expected.meter in ("device_in_use", "host_anon", "host_rss", ""), plant.name
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,8 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
         (Per.IMAGE, 1023, Reach.BELOW),
         (Per.FRAME, 256, Reach.ABOVE),
         (Per.FRAME, 255, Reach.BELOW),
+        (Per.ROUND, 128 << 10, Reach.ABOVE),
+        (Per.ROUND, (128 << 10) - 1, Reach.BELOW),
     ],
 )
 def test_the_bar_is_a_batch_or_what_an_image_or_a_frame_may_cost(per, cost_bytes, reach):

@@ -106,3 +106,18 @@ def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
     assert code == 1, said
     assert found is not None, said
     assert 4_096 <= int(found["slope"].replace(",", "")) < 3 * 4_096
+
+
+def test_a_strong_reference_to_what_a_dataset_reads_is_found(verdict_with):
+    """TensorFlow keeps the callable of a dataset for good: with it stays X of each container over arrays, 1 MiB."""
+    code, said = verdict_with(
+        "    reference = lambda: method\n",
+        file="ptycho/lifetime.py",
+        anchor="    reference = weakref.WeakMethod(method)\n",
+        chosen="lifetimes",
+    )
+    kept = re.findall(r"lifetimes / lazy / rounds / (\w+) / host anonymous memory: keeps ([\d,]+) B per rounds, limit 98,304", said)
+
+    assert code == 1, said
+    assert {phase for phase, _ in kept} == {"complete", "dropped", "raised"}, said
+    assert all(0.95 * (1 << 20) < int(slope.replace(",", "")) < 2 * (1 << 20) for _, slope in kept), said

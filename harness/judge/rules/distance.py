@@ -60,18 +60,20 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
     for phase in point.phases:
         for tolerance in evidence.policy.tolerances(point.scenario, phase):
             recorded = accepted.phase.get(phase, {}).get(tolerance.meter)
-            for field in ("growth", "retained"):
+            for field in tolerance.fields:
                 readings = evidence.readings.get((point.name, phase, tolerance.meter, field))
-                if readings and recorded is not None:
-                    yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted)
-            measured = (point.name, phase, tolerance.meter, "growth") in evidence.readings
-            if measured and recorded is None:
-                yield _no_amount(evidence, point, phase, tolerance.meter)
+                if not readings:
+                    continue
+                if recorded is None or getattr(recorded, f"{field}_bytes") is None:
+                    yield _no_amount(evidence, point, phase, tolerance.meter, recorded)
+                    break  # said once for all fields
+                yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted)
 
 
-def _no_amount(evidence: Evidence, point: Point, phase: str, meter: str) -> Check:
+def _no_amount(evidence: Evidence, point: Point, phase: str, meter: str, recorded: Recorded | None) -> Check:
     if evidence.against is None:
-        return _not_comparable(point, f"the baseline has no amount for it; {accept_command(evidence)}", phase, meter)
+        lacks = "has no amount for it" if recorded is None else "was accepted before it kept what there is when a phase begins"
+        return _not_comparable(point, f"the baseline {lacks}; {accept_command(evidence)}", phase, meter)
     absent = _not_comparable(point, f"{evidence.against.words} it was not read; {accept_command(evidence)}", phase, meter)
     return dataclasses.replace(absent, finding=FindingKind.INCOMPLETE)
 
@@ -128,7 +130,8 @@ def _check_amount(
     if decision.stands and worse:
         like = as_multiple(change_bytes, {name: float(amount) for name, amount in evidence.declared_by(point).items()})
         finding = FindingKind.REGRESSION
-        to_do = f"find what changed in {phase} since then; if it is meant, {accept_command(evidence)}"
+        changed_in = f"in the phases before {phase}, or between them," if field == "net_start" else f"in {phase}"
+        to_do = f"find what changed {changed_in} since then; if it is meant, {accept_command(evidence)}"
         if against is not None:
             to_do = f"{against.to_do} for what {phase} does now; if it is meant, say so where the change is reviewed"
         sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}."

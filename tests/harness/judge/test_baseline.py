@@ -40,7 +40,7 @@ def test_the_text_has_one_block_for_a_point_and_one_line_for_phase_and_meter(syn
     )
     assert block[4] == (
         "phase.construct.device_in_use = { growth_bytes = 32_768_000, growth_spread_bytes = 0, "
-        "retained_bytes = 32_768_000, retained_spread_bytes = 0 }"
+        "retained_bytes = 32_768_000, retained_spread_bytes = 0, net_start_bytes = 0, net_start_spread_bytes = 0 }"
     )
     assert len(block) == 2 + 6 * 2
 

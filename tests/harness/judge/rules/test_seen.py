@@ -207,7 +207,7 @@ def test_an_unavailable_gated_meter_is_incomplete_with_its_reason(synthetic_run,
 
 def test_an_unavailable_meter_that_is_not_gated_is_no_finding(synthetic_run, verdict_of):
     """NVML is reported beside the others."""
-    assert verdict_of(synthetic_run.without_meter("host_rss", "not read")).exit_code is ExitCode.PASS
+    assert verdict_of(synthetic_run.without_meter("host_mapped", "not read")).exit_code is ExitCode.PASS
 
 
 @pytest.mark.parametrize(
