@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.records import Outcome, Point, Scalar
+from scenarios.scenario import Scenario
 
 MIB = 1024 * 1024
 
@@ -59,19 +60,6 @@ FEED_COUNTS = (128, 256, 512)
 """Three sizes are what a slope needs; the smallest has more batches than any feed has on the device at a time."""
 FEED_BATCH_SIZE = 16
 """1 MiB at N = 64 and C = 4, which the allocator counts without rounding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """One way of using a loader, and the phases it is measured in."""
-
-    name: str
-    body: str
-    prepare: str | None
-    phases: tuple[str, ...]
-    device_budget_bytes: int | None = None
-    expected: Mapping[str, Outcome]
-    """The outcome of each loader."""
 
 
 SCENARIOS = (
