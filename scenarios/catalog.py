@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.records import Outcome, Point, Scalar
 from scenarios.scenario import Scenario
+from scenarios.ways import WAYS, way_points
 
 MIB = 1024 * 1024
 
@@ -106,6 +107,7 @@ SCENARIOS = (
         phases=("open", "construct", "build", "predict_0", "predict_1", "release"),
         expected={"eager": Outcome.OK, "lazy": Outcome.OK},
     ),
+    *WAYS,
 )
 
 
@@ -137,7 +139,7 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
     and ``inference`` have simulated scans and counts of their own, so that they take seconds with every scan.
     """
     counts = tuple(image_counts or default_image_counts(scan))
-    loading, arrays, oom, feeds, *with_model = SCENARIOS
+    loading, arrays, oom, feeds, *with_model = SCENARIOS[: -len(WAYS)]
     return [
         *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
         *_stack_points(loading, scan, counts),
@@ -151,6 +153,7 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
             for loader in LOADERS
             for count in MODEL_COUNTS[scenario.name][loader]
         ),
+        *way_points(),
     ]
 
 
