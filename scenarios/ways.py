@@ -1,7 +1,7 @@
 """The ways through the loader that ``catalog`` does not take: several one after the other in a child, over two sizes.
 
-A phase is one way from its file or arrays to the last batch, and lets go of everything. Swept over the stack alone, with one
-group for every four frames, so that two sizes show what a frame costs as well as what an image does.
+A phase is one way from its file or arrays to the last batch; what it holds is let go of after it. Swept over the stack alone,
+with one group for every four frames, so that two sizes show what a frame costs as well as what an image does.
 """
 
 from harness.records import Outcome, Point
@@ -20,21 +20,21 @@ WAYS = (
         name="formats",
         body="scenarios.bodies.formats:measure",
         prepare="scenarios.bodies.written:prepare",
-        phases=("counts", "cxi", "compressed", "repacked", "tables"),
+        phases=("counts", "cxi", "compressed", "repacked", "tables", "release"),
         expected={"lazy": Outcome.OK},
     ),
     Scenario(
         name="scripts",
         body="scenarios.bodies.scripts:measure",
         prepare="scenarios.bodies.written:prepare",
-        phases=("raw_data", "grouped", "normalized", "saved", "images", "truth", "assigned"),
+        phases=("raw_data", "grouped", "normalized", "saved", "assigned", "images", "truth", "release"),
         expected={"lazy": Outcome.OK},
     ),
     Scenario(
         name="settings",
         body="scenarios.bodies.settings:measure",
         prepare="scenarios.bodies.written:prepare",
-        phases=("epochs_of_chunks", "repeated", "sharded", "ahead", "without_truth", "oversampled", "singles", "nines"),
+        phases=("epochs_of_chunks", "repeated", "sharded", "ahead", "without_truth", "oversampled", "singles", "nines", "release"),
         expected={"lazy": Outcome.OK},
     ),
 )

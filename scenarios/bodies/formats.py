@@ -1,4 +1,4 @@
-"""Files that are not a plain NPZ: each is opened, grouped, fed once and let go of within a phase."""
+"""Files that are not a plain NPZ: each is opened, grouped and fed once in a phase of its own."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,19 +15,24 @@ CACHE_BYTES = 1 << 20
 
 
 def measure(memory: Memory, parameters: Parameters) -> None:
-    """Phases counts, cxi, compressed, repacked, tables.
+    """Phases counts, cxi, compressed, repacked, tables, release.
 
     ``parameters``: stack_size, frame_size, gridsize, batch_size. What is unpacked or repacked is so in the phase, into a
     folder that goes with it.
     """
     files = folder_of(memory.workspace, parameters)
-    run_ways(memory, parameters, {name: functools.partial(_feed, files, parameters, opened) for name, opened in WAYS.items()})
+    run_ways(
+        memory,
+        parameters,
+        {name: functools.partial(_feed, files, parameters, opened) for name, opened in WAYS.items()},
+        with_targets=False,
+    )
 
 
-def _feed(files: Path, parameters: Parameters, opened: Callable[[Path, Path], Scan], cache: Path) -> None:
+def _feed(files: Path, parameters: Parameters, opened: Callable[[Path, Path], Scan], cache: Path) -> LazyPtychoDataContainer:
     count = image_count(parameters)
     container = LazyPtychoDataContainer.from_scan(opened(files, cache), image_count=count, gridsize=parameters["gridsize"], seed=0)
-    consume_batches(container, parameters)
+    return consume_batches(container, parameters)
 
 
 def _counts(files: Path, cache: Path) -> Scan:

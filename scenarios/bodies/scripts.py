@@ -1,4 +1,4 @@
-"""What scripts written for PtychoPINN do with arrays that are in memory: each way within a phase, and nothing left behind it."""
+"""What scripts written for PtychoPINN do with arrays that are in memory: each way in a phase of its own."""
 
 import functools
 import warnings
@@ -34,14 +34,16 @@ class Held(NamedTuple):
 
 
 def measure(memory: Memory, parameters: Parameters) -> None:
-    """Phases raw_data, grouped, normalized, saved, images, truth, assigned.
+    """Phases raw_data, grouped, normalized, saved, assigned, images, truth, release.
 
     ``parameters``: stack_size, frame_size, gridsize, batch_size. The arrays exist before the first phase and stay.
     """
     held = _held(memory.workspace, parameters)
     # Attributes that old code reads say that they are deprecated.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        run_ways(memory, parameters, {name: functools.partial(way, held, parameters) for name, way in WAYS.items()})
+        run_ways(
+            memory, parameters, {name: functools.partial(way, held, parameters) for name, way in WAYS.items()}, with_targets=True
+        )
 
 
 def _held(workspace: Path, parameters: Parameters) -> Held:
@@ -89,69 +91,75 @@ def _container(held: Held) -> LazyPtychoDataContainer:
     )
 
 
-def _raw_data(held: Held, parameters: Parameters, folder: Path) -> None:
+def _raw_data(held: Held, parameters: Parameters, folder: Path) -> object:
     """Loose frames are grouped, and truth is cut out of the object."""
     del folder
     size, gridsize = parameters["frame_size"], parameters["gridsize"]
     container = LazyPtychoDataContainer.from_raw_data_without_pc(
         **held.scan, N=size, K=_NEIGHBORS, nsamples=image_count(parameters), gridsize=gridsize
     )
-    consume_targets(container, parameters)
+    return consume_targets(container, parameters)
 
 
-def _grouped(held: Held, parameters: Parameters, folder: Path) -> None:
+def _grouped(held: Held, parameters: Parameters, folder: Path) -> object:
     """A mapping of arrays is split, and both parts are fed."""
     del folder
-    for which in ("train", "test"):
-        container = load(lambda: (held.grouped, TRAIN_FRACTION), held.scan["probeGuess"], which, create_split=True)
-        consume_targets(container, parameters)
+    containers = [
+        load(lambda: (held.grouped, TRAIN_FRACTION), held.scan["probeGuess"], which, create_split=True)
+        for which in ("train", "test")
+    ]
+    return [consume_targets(container, parameters) for container in containers]
 
 
-def _normalized(held: Held, parameters: Parameters, folder: Path) -> None:
+def _normalized(held: Held, parameters: Parameters, folder: Path) -> object:
     """Images times a constant are an array of their own where they were one; the statistics need none."""
     del folder
     images = normalize_data({"diffraction": held.grouped["X_full"]}, parameters["frame_size"])
     found = compute_dataset_intensity_stats(images)
     if not np.isfinite(found["batch_mean_sum_intensity"]):
         raise ValueError(f"the statistics of normalized images are {found}")
+    return images
 
 
-def _saved(held: Held, parameters: Parameters, folder: Path) -> None:
+def _saved(held: Held, parameters: Parameters, folder: Path) -> object:
     """Written to a file, opened again, and fed from it."""
     path = folder / "container.npz"
     _container(held).to_npz(path)
-    consume_batches(LazyPtychoDataContainer.from_npz(path, cache_dir=folder), parameters)
+    return consume_batches(LazyPtychoDataContainer.from_npz(path, cache_dir=folder), parameters)
 
 
-def _images(held: Held, parameters: Parameters, folder: Path) -> None:
+def _images(held: Held, parameters: Parameters, folder: Path) -> object:
     """Three attributes, one after the other, each let go of before the next."""
     del folder
     container = _container(held)
     for name in ("X", "Y_I", "Y_phi"):
         all_seen(int(getattr(container, name).shape[0]), image_count(parameters))
+    return container
 
 
-def _truth(held: Held, parameters: Parameters, folder: Path) -> None:
+def _truth(held: Held, parameters: Parameters, folder: Path) -> object:
     """The complex ground truth of all images."""
     del folder
-    all_seen(int(_container(held).Y.shape[0]), image_count(parameters))
+    container = _container(held)
+    all_seen(int(container.Y.shape[0]), image_count(parameters))
+    return container
 
 
-def _assigned(held: Held, parameters: Parameters, folder: Path) -> None:
+def _assigned(held: Held, parameters: Parameters, folder: Path) -> object:
     """Other arrays for X and the truth, referred to as the first ones were, and an epoch of them."""
     del folder
     container = _container(held)
     container.X, container.Y_I, container.Y_phi = held.amplitude, held.grouped["X_full"], held.amplitude
-    consume_batches(container, parameters)
+    return consume_batches(container, parameters)
 
 
-WAYS: Mapping[str, Callable[[Held, Parameters, Path], None]] = {
+WAYS: Mapping[str, Callable[[Held, Parameters, Path], object]] = {
     "raw_data": _raw_data,
     "grouped": _grouped,
     "normalized": _normalized,
     "saved": _saved,
+    "assigned": _assigned,
     "images": _images,
     "truth": _truth,
-    "assigned": _assigned,
 }
-"""Each phase, and what happens in it."""
+"""Each phase, and what happens in it. What puts all images on the device comes last: its pages stay with the process."""

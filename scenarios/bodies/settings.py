@@ -1,4 +1,4 @@
-"""Datasets and groups by other settings than ``loading`` has: each within a phase, and nothing left behind it."""
+"""Datasets and groups by other settings than ``loading`` has: each in a phase of its own."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ NEIGHBORS_OF_NINE = 12
 
 
 def measure(memory: Memory, parameters: Parameters) -> None:
-    """Phases epochs_of_chunks, repeated, sharded, ahead, without_truth, oversampled, singles, nines.
+    """Phases epochs_of_chunks, repeated, sharded, ahead, without_truth, oversampled, singles, nines, release.
 
     ``parameters``: stack_size, frame_size, gridsize, batch_size.
     """
     files = folder_of(memory.workspace, parameters)
-    run_ways(memory, parameters, {name: functools.partial(way, files, parameters) for name, way in WAYS.items()})
+    run_ways(memory, parameters, {name: functools.partial(way, files, parameters) for name, way in WAYS.items()}, with_targets=True)
 
 
 def _container(
@@ -49,16 +49,17 @@ def _container(
     return LazyPtychoDataContainer.from_scan(scan, **grouping)
 
 
-def _epochs_of_chunks(files: Path, parameters: Parameters, folder: Path) -> None:
+def _epochs_of_chunks(files: Path, parameters: Parameters, folder: Path) -> object:
     """Many epochs of small single frames in an order that a disk can follow."""
     del folder
     count = parameters["stack_size"]
     container = _container(files, parameters, name="small.npz", image_count=count, gridsize=1)
     dataset = container.as_dataset(SMALL_BATCH_SIZE, shuffle="chunks", seed=0, prefetch=0, repeat=EPOCHS)
     all_seen(consume(dataset), EPOCHS * count)
+    return dataset
 
 
-def _repeated(files: Path, parameters: Parameters, folder: Path) -> None:
+def _repeated(files: Path, parameters: Parameters, folder: Path) -> object:
     """A pass over several epochs, and one without end that is left in its second."""
     del folder
     batch_size, count = parameters["batch_size"], image_count(parameters)
@@ -67,53 +68,57 @@ def _repeated(files: Path, parameters: Parameters, folder: Path) -> None:
     all_seen(consume(dataset), PASSES * count)
     endless = container.as_dataset(batch_size, prefetch=0, repeat=True)
     all_seen(consume(endless.take(count // batch_size + 1)), count + batch_size)
+    return dataset, endless
 
 
-def _sharded(files: Path, parameters: Parameters, folder: Path) -> None:
+def _sharded(files: Path, parameters: Parameters, folder: Path) -> object:
     """The share of each of two workers, one after the other."""
     del folder
     container = _container(files, parameters)
-    seen = 0
-    for worker in range(WORKERS):
-        context = tf.distribute.InputContext(WORKERS, worker, WORKERS)
-        seen += consume(container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, input_context=context))
-    all_seen(seen, image_count(parameters))
+    contexts = [tf.distribute.InputContext(WORKERS, worker, WORKERS) for worker in range(WORKERS)]
+    datasets = [
+        container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, input_context=context)
+        for context in contexts
+    ]
+    all_seen(sum(map(consume, datasets)), image_count(parameters))
+    return datasets
 
 
-def _ahead(files: Path, parameters: Parameters, folder: Path) -> None:
+def _ahead(files: Path, parameters: Parameters, folder: Path) -> object:
     """Several batches made ahead."""
     del folder
     container = _container(files, parameters)
     dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=AHEAD)
     all_seen(consume(dataset), image_count(parameters))
+    return dataset
 
 
-def _without_truth(files: Path, parameters: Parameters, folder: Path) -> None:
+def _without_truth(files: Path, parameters: Parameters, folder: Path) -> object:
     """Targets of a scan that has no object: amplitude 1, phase 0."""
     scan, count = open_tables(files, folder), image_count(parameters)
     container = LazyPtychoDataContainer.from_scan(scan, image_count=count, gridsize=parameters["gridsize"])
-    consume_targets(container, parameters)
+    return consume_targets(container, parameters)
 
 
-def _oversampled(files: Path, parameters: Parameters, folder: Path) -> None:
+def _oversampled(files: Path, parameters: Parameters, folder: Path) -> object:
     """Two groups for each frame of a smaller scan, whose frames are taken in their order."""
     del folder
-    consume_batches(_container(files, parameters, name="few.npz", order="sequential"), parameters)
+    return consume_batches(_container(files, parameters, name="few.npz", order="sequential"), parameters)
 
 
-def _singles(files: Path, parameters: Parameters, folder: Path) -> None:
+def _singles(files: Path, parameters: Parameters, folder: Path) -> object:
     """Groups of one frame."""
     del folder
-    consume_batches(_container(files, parameters, gridsize=1), parameters)
+    return consume_batches(_container(files, parameters, gridsize=1), parameters)
 
 
-def _nines(files: Path, parameters: Parameters, folder: Path) -> None:
+def _nines(files: Path, parameters: Parameters, folder: Path) -> object:
     """Groups of nine."""
     del folder
-    consume_batches(_container(files, parameters, gridsize=3, neighbor_count=NEIGHBORS_OF_NINE), parameters)
+    return consume_batches(_container(files, parameters, gridsize=3, neighbor_count=NEIGHBORS_OF_NINE), parameters)
 
 
-WAYS: Mapping[str, Callable[[Path, Parameters, Path], None]] = {
+WAYS: Mapping[str, Callable[[Path, Parameters, Path], object]] = {
     "epochs_of_chunks": _epochs_of_chunks,
     "repeated": _repeated,
     "sharded": _sharded,

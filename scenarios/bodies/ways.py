@@ -1,4 +1,4 @@
-"""What the bodies of several ways share: one way after the other, each within a phase and gone when it ends."""
+"""What the bodies of several ways share: one way after the other, each in a phase of its own, and gone after it."""
 
 import gc
 import tempfile
@@ -9,8 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from ptycho.loader import LazyPtychoDataContainer
+from ptycho.scan import Scan
 from scenarios.bodies.loading import Container, consume, declare, taken
 from scenarios.bodies.memory import Memory
+from scenarios.bodies.written import folder_of
 
 FRAMES_PER_IMAGE = 4
 """Frames of the stack for each group: what keeps a frame for each, or an image for each group, keeps the stack once."""
@@ -21,16 +23,36 @@ takes of the host would depend on what earlier ones took of the device. Three ti
 Parameters = Mapping[str, Any]
 
 
-def run_ways(memory: Memory, parameters: Parameters, ways: Mapping[str, Callable[[Path], None]]) -> None:
-    """Each of ``ways`` in a phase of its name, with an empty folder that goes after it."""
+def run_ways(memory: Memory, parameters: Parameters, ways: Mapping[str, Callable[[Path], object]], *, with_targets: bool) -> None:
+    """Each of ``ways`` in a phase of its name, given an empty folder that goes after it; a last phase, release.
+
+    What a way returns is there when its phase ends, and gone when the next one begins, so that ``retained`` is what it holds.
+    """
     declare(memory, {**parameters, "image_count": image_count(parameters)})
-    tf.zeros(_TOUCHED_BYTES, tf.uint8)
+    _use_once(folder_of(memory.workspace, parameters), parameters, with_targets=with_targets)
     # What is there by now is no garbage of a way: a collection looks at what is younger, in 5 ms instead of 200.
     gc.freeze()
     for name, way in ways.items():
-        with tempfile.TemporaryDirectory(dir=memory.workspace) as folder, memory.phase(name):
-            way(Path(folder))
-            gc.collect()  # part of what is measured, as in loading
+        with tempfile.TemporaryDirectory(dir=memory.workspace) as folder:
+            with memory.phase(name):
+                held = way(Path(folder))
+                gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+            del held
+            gc.collect()  # or a cycle would be told of the next way
+    with memory.phase("release"):
+        gc.collect()
+
+
+def _use_once(files: Path, parameters: Parameters, *, with_targets: bool) -> None:
+    """Code of first use and pages of the emulated device, before the first phase: both would be the first way's."""
+    tf.zeros(_TOUCHED_BYTES, tf.uint8)
+    scan = Scan.open(files / "few.npz", cache_dir=files, keep_energies=False)
+    container = LazyPtychoDataContainer.from_scan(scan, image_count=parameters["batch_size"], gridsize=parameters["gridsize"])
+    consume_batches(container, parameters)
+    if with_targets:
+        consume_targets(container, parameters)
+    del container, scan
+    gc.collect()
 
 
 def image_count(parameters: Parameters) -> int:
@@ -44,12 +66,14 @@ def all_seen(images: int, wanted: int) -> None:
         raise ValueError(f"{images} of {wanted} groups were fed")
 
 
-def consume_batches(container: LazyPtychoDataContainer, parameters: Parameters) -> None:
-    """An epoch without tf.data, whose traced functions cost a tenth of a second each: the same feed gathers the batches."""
+def consume_batches(container: LazyPtychoDataContainer, parameters: Parameters) -> LazyPtychoDataContainer:
+    """The container after an epoch without tf.data, whose traced functions cost a tenth of a second each: the feed is the same."""
     all_seen(consume(container.batches(parameters["batch_size"], shuffle=True)), len(container))
+    return container
 
 
-def consume_targets(container: Container, parameters: Parameters) -> None:
-    """An epoch of a training's inputs and targets."""
+def consume_targets(container: Container, parameters: Parameters) -> Container:
+    """The container after an epoch of a training's inputs and targets."""
     dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, targets=True)
     all_seen(consume(taken(batch)[0] for batch in dataset), len(container))
+    return container
