@@ -75,7 +75,7 @@ def test_every_point_has_a_name_of_its_own():
     """Rows are told apart by it."""
     planned = points()
 
-    assert len({point.name for point in planned}) == len(planned) == 33
+    assert len({point.name for point in planned}) == len(planned) == 39
 
 
 @pytest.mark.parametrize(
