@@ -89,7 +89,7 @@ SCENARIOS = (
     Scenario(
         name="feeds",
         body="scenarios.bodies.feeds:measure",
-        prepare="scenarios.bodies.feeds:prepare",
+        prepare="scenarios.bodies.feed_files:prepare",
         phases=("open", "construct", "epoch_defaults", "epoch_targets", "epoch_batches", "release"),
         expected={"lazy": Outcome.OK},
     ),

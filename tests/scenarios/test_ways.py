@@ -9,6 +9,7 @@ import pytest
 
 from scenarios.bodies import formats, scripts, settings, written
 from scenarios.bodies.ways import all_seen
+from scenarios.catalog import points
 from scenarios.ways import BATCH_SIZE, STACK_SIZES, WAYS, way_points
 
 BODIES = {"formats": formats, "scripts": scripts, "settings": settings}
@@ -88,9 +89,10 @@ def test_an_epoch_of_another_number_of_groups_ends_the_run():
         all_seen(15, 16)
 
 
-def test_a_preparation_brings_no_tensorflow(project_root):
+@pytest.mark.parametrize("module", sorted({point.prepare.partition(":")[0] for point in points() if point.prepare}))
+def test_a_preparation_brings_no_tensorflow(project_root, module):
     """It runs in a fresh interpreter, which would import it for seconds; once for each size and worker."""
-    code = "import sys, scenarios.bodies.written; sys.exit('tensorflow' in sys.modules)"
+    code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=project_root, check=False).returncode == 0
 
