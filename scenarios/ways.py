@@ -1,7 +1,8 @@
 """The ways through the loader that ``catalog`` does not take: several one after the other in a child, over two sizes.
 
 A phase is one way from its file or arrays to the last batch; what it holds is let go of after it. Swept over the stack alone,
-with one group for every four frames, so that two sizes show what a frame costs as well as what an image does.
+with one group for every four frames, so that two sizes show what a frame costs as well as what an image does. The scans are
+simulated, whatever scan the others read.
 """
 
 from harness.records import Outcome, Point
