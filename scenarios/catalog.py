@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.records import Outcome, Point, Scalar
+from scenarios.scenario import Scenario
+from scenarios.ways import WAYS, way_points
 
 MIB = 1024 * 1024
 
@@ -68,19 +70,6 @@ LIFETIME_BATCH_SIZE = 4
 """Four batches, so that two of them are half of the way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """One way of using a loader, and the phases it is measured in."""
-
-    name: str
-    body: str
-    prepare: str | None
-    phases: tuple[str, ...]
-    device_budget_bytes: int | None = None
-    expected: Mapping[str, Outcome]
-    """The outcome of each loader."""
-
-
 SCENARIOS = (
     Scenario(
         name="loading",
@@ -107,7 +96,7 @@ SCENARIOS = (
     Scenario(
         name="feeds",
         body="scenarios.bodies.feeds:measure",
-        prepare="scenarios.bodies.feeds:prepare",
+        prepare="scenarios.bodies.feed_files:prepare",
         phases=("open", "construct", "epoch_defaults", "epoch_targets", "epoch_batches", "release"),
         expected={"lazy": Outcome.OK},
     ),
@@ -132,6 +121,7 @@ SCENARIOS = (
         phases=("first", "complete", "dropped", "raised", "release"),
         expected={"lazy": Outcome.OK},
     ),
+    *WAYS,
 )
 
 
@@ -164,7 +154,7 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
     """
     counts = tuple(image_counts or default_image_counts(scan))
     array_counts = tuple(image_counts or ARRAY_COUNTS)
-    loading, arrays, oom, feeds, *with_model, lifetimes = SCENARIOS
+    loading, arrays, oom, feeds, *with_model, lifetimes = SCENARIOS[: -len(WAYS)]
     return [
         *(_scan_point(loading, scan, counts, loader, count, scan.frame_count) for loader in LOADERS for count in counts),
         *_stack_points(loading, scan, counts),
@@ -179,6 +169,7 @@ def points(scan: ScanChoice = SIMULATED, image_counts: Sequence[int] | None = No
             for count in MODEL_COUNTS[scenario.name][loader]
         ),
         *(_lifetime_point(lifetimes, rounds) for rounds in LIFETIME_ROUNDS),
+        *way_points(),
     ]
 
 

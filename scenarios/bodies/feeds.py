@@ -5,20 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from ptycho.loader import LazyPtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 from scenarios.bodies import scans
 from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.device import touch
+from scenarios.bodies.feed_files import hdf5_path
 from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
 
-CHUNK_FRAMES = 4
-"""Frames in a chunk of the HDF5 file: several, as detectors write them; few, because each shuffled frame unpacks a whole chunk."""
 CACHE_BYTES = 4 << 20
 """Chunk cache of the HDF5 file: an eighth of the smaller scan, so that every run fills it, whatever the size of the stack."""
 TOUCHED_BYTES = 32 << 20
@@ -52,38 +48,9 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here
 
 
-def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
-    """Make the simulated scan; write it as compressed HDF5, or find its energies, which PtychoPINN's names always keep."""
-    scans.prepare(workspace, parameters)
-    if parameters["source"] == "raw_data":
-        # Or the first run alone would have the pass over the frames in its measurements.
-        Scan.open(scans.scan_path(workspace, parameters), cache_dir=workspace).energies()
-        return
-    path = _hdf5_path(workspace, parameters)
-    if not path.exists():
-        _write_hdf5(path, scans.open_scan(workspace, scans.scan_path(workspace, parameters)))
-
-
-def _write_hdf5(path: Path, scan: Scan) -> None:
-    unfinished = path.with_suffix(".part")
-    with h5py.File(unfinished, "w") as file:
-        shape = scan.frames.shape
-        frames = file.create_dataset("diff3d", shape, np.float32, chunks=(CHUNK_FRAMES, *shape[1:]), compression="lzf")
-        for start, block in scan.frames.chunks():
-            frames[start : start + len(block)] = block
-        for name, array in {"xcoords": scan.x, "ycoords": scan.y, "probeGuess": scan.probe, "objectGuess": scan.object}.items():
-            file[name] = array
-    unfinished.replace(path)
-
-
-def _hdf5_path(workspace: Path, parameters: Mapping[str, Any]) -> Path:
-    path = scans.scan_path(workspace, parameters)
-    return path.with_name(f"{path.stem}-chunks-of-{CHUNK_FRAMES}.h5")
-
-
 def _open_hdf5(workspace: Path, parameters: Mapping[str, Any]) -> Scan:
     return Scan.open(
-        _hdf5_path(workspace, parameters),
+        hdf5_path(workspace, parameters),
         frames="/diff3d",
         positions=("/xcoords", "/ycoords"),
         probe="/probeGuess",

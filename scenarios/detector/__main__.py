@@ -15,7 +15,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.errors import HarnessError, UsageError
 from harness.run.environment import describe_environment
 from scenarios.detector.ledger import CLEAN, Ledger, Sweep
-from scenarios.detector.plants import ARRAYS, EAGER, INFERENCE, LAZY, PLANTS, TRAINING, Plant, plant_named
+from scenarios.detector.plants import (
+    ARRAYS,
+    EAGER,
+    FORMATS,
+    INFERENCE,
+    LAZY,
+    PLANTS,
+    SCRIPTS,
+    SETTINGS,
+    TRAINING,
+    Plant,
+    plant_named,
+)
 from scenarios.detector.result import Result
 from scenarios.detector.sweeps import MODES, Detector, DetectorError
 
@@ -119,7 +131,7 @@ def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> li
     lazy = [Sweep(kind=CLEAN, chosen=LAZY, mode=RUNNER, number=n) for n in range(clean)]
     others = [
         Sweep(kind=CLEAN, chosen=chosen, mode=RUNNER, number=n)
-        for chosen in (EAGER, ARRAYS, TRAINING, INFERENCE)
+        for chosen in (EAGER, ARRAYS, TRAINING, INFERENCE, FORMATS, SCRIPTS, SETTINGS)
         for n in range(clean // 10)
     ]
     # By kind, so that a broken-off run has both ways of some.

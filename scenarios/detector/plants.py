@@ -37,6 +37,7 @@ RECORD_BYTES, SINGLE_RECORD_BYTES = 3072, 2048
 LAZY, EAGER, ARRAYS = "loading and lazy", "loading and eager", "arrays and lazy"
 TRAINING, INFERENCE = "training and lazy", "inference and lazy"
 HDF5, RAW_DATA, LIFETIMES = "feeds and hdf5", "feeds and raw_data", "lifetimes"
+FORMATS, SCRIPTS, SETTINGS = "formats", "scripts", "settings"
 
 
 class Per(StrEnum):
@@ -139,7 +140,7 @@ def _plant(
 
 
 _DEVICE, _HOST = "device_in_use", "host_anon"
-_C, _S, _E, _F = "construct", "stream", "elsewhere", "finer"
+_C, _S, _E, _F, _W = "construct", "stream", "elsewhere", "finer", "ways"
 _SMALL_IMAGE_BYTES = 32 * 32 * 4
 """X of one image in training: N = 32, C = 1."""
 
@@ -245,6 +246,31 @@ PLANTS = (
     _plant(_F, "strong_reference_to_arrays", "the same, where the source is arrays", IMAGE_BYTES, Per.IMAGE, ("slope", "release", _HOST), ARRAYS),
     _plant(_F, "note_of_every_dataset", "each dataset leaves 64 KiB behind", 2 * 64 * 1024, Per.ROUND, ("slope", "complete", _HOST), LIFETIMES),
     _plant(_F, "batch_of_an_iterator_left", "an iterator that is left half-way leaves a batch", 1 * MIB, Per.ROUND, ("slope", "dropped", _DEVICE), LIFETIMES),
+    # --- ways of their own: formats, old code, other settings ---
+    _plant(_W, "converted_frames_kept", "each frame that was converted is kept", FRAME_BYTES, Per.FRAME, ("slope", "counts", _HOST), FORMATS),
+    _plant(_W, "mask_for_each_frame", "the mask, repeated for every frame", FRAME_BYTES // 4, Per.FRAME, ("slope", "counts", _HOST), FORMATS),
+    _plant(_W, "notes_of_converted_frames", "256 B of notes for a frame that is converted", BAR_BYTES_PER_FRAME, Per.FRAME, ("slope", "counts", _HOST), FORMATS),
+    _plant(_W, "converted_at_once", "the pass over the frames converts all of them first", FRAME_BYTES, Per.FRAME, ("slope", "counts", _HOST), FORMATS),
+    _plant(_W, "chunks_read_whole", "a CXI file is read whole by the first batch", FRAME_BYTES, Per.FRAME, ("slope", "cxi", _HOST), FORMATS),
+    _plant(_W, "member_unpacked_whole", "a compressed member is unpacked in memory", FRAME_BYTES, Per.FRAME, ("slope", "compressed", _HOST), FORMATS),
+    _plant(_W, "object_in_memory", "an object that cannot be mapped is held", 1458504, Per.ONCE, ("baseline", "compressed", _HOST), FORMATS),
+    _plant(_W, "repacked_through_a_list", "scattered frames are read into a list", 2 * FRAME_BYTES, Per.FRAME, ("slope", "repacked", _HOST), FORMATS),
+    _plant(_W, "array_in_this_byte_order", "big-endian frames are read into an array", 2 * FRAME_BYTES, Per.FRAME, ("slope", "tables", _HOST), FORMATS),
+    _plant(_W, "energies_in_double", "energies of arrays are found in float64", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "grouped", _HOST), SCRIPTS),
+    _plant(_W, "parts_at_once", "amplitude and phase of all complex images", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "grouped", _HOST), SCRIPTS),
+    _plant(_W, "normalized_in_double", "images are normalized in float64", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "normalized", _HOST), SCRIPTS),
+    _plant(_W, "written_at_once", "each stack is read whole before it is written", IMAGE_BYTES, Per.IMAGE, ("slope", "saved", _HOST), SCRIPTS),
+    _plant(_W, "opened_by_copying", "a container's file is read into arrays", 3 * IMAGE_BYTES, Per.IMAGE, ("slope", "saved", _HOST), SCRIPTS),
+    _plant(_W, "tensors_held", "X, Y_I and Y_phi stay once they were asked for", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "images", _DEVICE), SCRIPTS),
+    _plant(_W, "assigned_by_copying", "arrays that are assigned are copied", 3 * IMAGE_BYTES, Per.IMAGE, ("slope", "assigned", _HOST), SCRIPTS),
+    _plant(_W, "truth_in_double", "Y through complex128", 6 * IMAGE_BYTES, Per.IMAGE, ("slope", "truth", _DEVICE), SCRIPTS),
+    _plant(_W, "orders_of_all_epochs", "the order of every epoch is remembered, 96 of them", 96 * 8, Per.FRAME, ("slope", "epochs_of_chunks", _HOST), SETTINGS),
+    _plant(_W, "cached_epochs", "dataset.cache() behind repeat", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "repeated", _DEVICE), SETTINGS),
+    _plant(_W, "images_of_a_worker", "each worker has a copy of all images", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "sharded", _HOST), SETTINGS),
+    _plant(_W, "ones_for_all_images", "ones and zeros where there is no ground truth", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "without_truth", _HOST), SETTINGS),
+    _plant(_W, "table_of_more_groups", "64 KiB for each group in the order of the frames", IMAGE_BYTES, Per.IMAGE, ("slope", "oversampled", _HOST), SETTINGS),
+    _plant(_W, "records_of_one_channel", "1,024 B for each image of one channel", BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "singles", _HOST), SETTINGS),
+    _plant(_W, "images_of_nine_frames", "groups of nine are gathered at once", 9 * FRAME_BYTES, Per.IMAGE, ("slope", "nines", _HOST), SETTINGS),
     # --- below the bar: told, not promised ---
     _plant(_F, "little_of_every_epoch", "each epoch keeps 900 KiB, in numpy", 900 * 1024, Per.EPOCH, ("leak", "epoch_1", _HOST)),
     _plant(_C, "coordinates_at_the_limit", "eight copies of the coordinates, float64, on the device", 512, Per.IMAGE, ("baseline", "construct", _DEVICE)),

@@ -109,7 +109,7 @@ def test_every_point_has_a_name_of_its_own():
     """Rows are told apart by it."""
     planned = points()
 
-    assert len({point.name for point in planned}) == len(planned) == 36
+    assert len({point.name for point in planned}) == len(planned) == 42
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,40 @@ def test_the_page_of_limits_is_that_of_the_policy(project_root):
     printed = page(read_policy(project_root / "scenarios" / "gate.toml"))
 
     assert (project_root / "docs" / "limits.md").read_text(encoding="utf-8") == printed
+
+
+def kept_of_frames(project_root, tmp_path, *, scenario, phase, meter, each):
+    """Sentences of the slope rules on a run whose phase ends with ``each`` bytes for each frame more than it began with."""
+
+    def amounts(point, repeat, name):
+        more = each * point.parameters["stack_size"] * (name == phase)
+        own = {one: more * (one == meter) for one in ("device_in_use", "host_anon")}
+        return {one: Edges(200 * MIB, 200 * MIB + kept, 200 * MIB + kept) for one, kept in own.items()}
+
+    chosen = [point for point in points() if point.scenario == scenario]
+    declared = {"frame": 16 * KIB, "image": 64 * KIB, "batch": 1 * MIB}
+    made = SyntheticRun(tmp_path / f"{each} B", points=chosen, amounts=amounts, declared=lambda point: declared)
+    run = load_run(made.write())
+    verdict = judge(run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True).verdict
+    return [check.sentence for check in verdict.findings if check.rule == "slope"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "phase", "meter", "limit"),
+    [
+        ("formats", "counts", "host_anon", 200),
+        ("formats", "cxi", "host_anon", 384),
+        ("scripts", "saved", "host_anon", 200),
+        ("settings", "singles", "host_anon", 200),
+        ("formats", "tables", "device_in_use", 32),
+        ("scripts", "truth", "device_in_use", 32),
+        ("settings", "ahead", "device_in_use", 32),
+    ],
+)
+def test_a_byte_more_than_the_limit_for_each_frame_is_found(project_root, tmp_path, scenario, phase, meter, limit):
+    """In each way that is measured: at the limit nothing is said; a byte beyond it, the phase and the amount are."""
+    where = {"scenario": scenario, "phase": phase, "meter": meter}
+
+    assert kept_of_frames(project_root, tmp_path, **where, each=limit) == []
+    found = kept_of_frames(project_root, tmp_path, **where, each=limit + 1)
+    assert any(f"/ {phase} /" in said and f"keeps {limit + 1:,} B per frame, limit {limit:,}" in said for said in found), found
