@@ -289,6 +289,16 @@ def _host_refuses_the_allocator(parameters):
     tf.zeros([parameters["amount_bytes"]], tf.uint8)
 
 
+def _interleave(parameters):
+    import tensorflow as tf
+
+    count = parameters["threads"]
+    each = tf.data.Dataset.range(count).interleave(
+        lambda number: tf.data.Dataset.from_tensors(tf.fill((64,), number)), cycle_length=count, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    assert sum(1 for _ in each) == count
+
+
 def _bad_alloc(parameters):
     new = ctypes.CDLL("libstdc++.so.6")["_Znwm"]  # operator new(unsigned long)
     new.argtypes, new.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -112,6 +112,13 @@ def test_shared_memory_within_the_limit_is_left_alone(die):
     assert end.outcome is Outcome.TIMED_OUT
 
 
+def test_a_thousand_threads_of_tensorflow_end_as_they_do_without_the_harness(die):
+    """8 GiB of stacks under a limit of 1 GiB, of which they touch hardly anything."""
+    end = die("interleave", host_limit_bytes=1 * GIB - DEVICE_BYTES, parameters={"threads": 1000})
+
+    assert (end.outcome, end.reason) == (Outcome.OK, "")
+
+
 @pytest.mark.oom
 class TestDevice:
     """Memory of the device; TensorFlow's allocator waits ten seconds before each of these."""
