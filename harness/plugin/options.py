@@ -147,7 +147,8 @@ def declare_short_names(parser: pytest.Parser, group_name: str, names: tuple[str
         )
 
 
-_FOLDERS = ("out", "resume")
+_FOLDERS = frozenset({f"{_PREFIX}out", f"{_PREFIX}resume"})
+"""Options whose value is a folder. Their short names may be those of other plug-ins."""
 
 
 def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
@@ -157,8 +158,7 @@ def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
     an existing folder outside of the project moves both.
     """
     for option, value in pairwise(args):
-        name = option.removeprefix("--").removeprefix("memory-")
-        if name not in _FOLDERS or option not in (f"--{name}", f"{_PREFIX}{name}") or value.startswith("-"):
+        if option not in _FOLDERS or value.startswith("-"):
             continue
         folder = (invocation_dir / value).resolve()
         if folder.is_dir() and not folder.is_relative_to(invocation_dir.resolve()):
@@ -166,6 +166,14 @@ def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
                 f"{option} {value} lies outside of {invocation_dir}, and after a space pytest takes it for a folder with tests, "
                 f"so that its root and its settings are no longer yours; write {shlex.quote(f'{option}={value}')}"
             )
+
+
+def pythonpath_of(config: pytest.Config) -> list[Path]:
+    """The folders of pytest's own setting pythonpath, which children import from too; none where that plug-in is off."""
+    try:
+        return list(config.getini("pythonpath"))
+    except (KeyError, ValueError):  # nobody has declared it (-p no:python_path)
+        return []
 
 
 _DRY = ("collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")

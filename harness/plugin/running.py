@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.plugin.options import pythonpath_of
 from harness.plugin.session import RunSession
 from harness.plugin.sides import NOW, THEN, Turns
 from harness.run.code import Code
@@ -19,7 +20,7 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
         device=session.device(),
         isolation=config.getoption("memory_isolation"),
         preload=config.getini("memory_preload"),
-        further_paths=config.getini("pythonpath"),
+        further_paths=pythonpath_of(config),
         root=config.rootpath,
         workspace=config.rootpath / "artifacts" / "inputs",
         code=Code() if session.sides is None else session.sides.now.code,

@@ -22,7 +22,7 @@ from harness.errors import UsageError
 from harness.judge.commands import measuring
 from harness.judge.sealed import forget_judgement
 from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
-from harness.plugin.options import DEFAULTS, as_typed, is_dry, settle_options
+from harness.plugin.options import DEFAULTS, as_typed, is_dry, pythonpath_of, settle_options
 from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
 from harness.run.devices import Device
@@ -266,7 +266,7 @@ class RunSession:
                 "growth": config.getoption("memory_growth"),
                 "isolation": config.getoption("memory_isolation"),
                 "preload": list(config.getini("memory_preload")),
-                "pythonpath": [str(folder) for folder in config.getini("pythonpath")],
+                "pythonpath": [str(folder) for folder in pythonpath_of(config)],
                 "traces": traces,
                 "judged_by_pytest": plan.judged,
                 "left_out": plan.left_out,

@@ -110,7 +110,7 @@ def test_something_else():
 
     assert found["planned"][0]["device_budget_bytes"] == 128 * 1024 * 1024
     assert (other["meters"], other["at_most"]) == (["device_in_use"], "4 MiB")
-    assert (of_host["meters"], of_host["at_most"]) == (["host_anon"], "4 MiB + 32 MiB")
+    assert (of_host["meters"], of_host["at_most"]) == (["host_anon"], "8 MiB + 32 MiB")
     assert (slope_of_host["meters"], slope_of_host["at_most"], slope_of_host["at_most_over_all"]) == (
         ["host_anon"],
         "1 KiB",
