@@ -18,10 +18,10 @@ def damage(path, number, line):
 
 
 def test_one_row_for_each_point_repeat_phase_and_meter(synthetic_run):
-    """18 points: 10 loading and 1 oom of 6 phases, 6 arrays of 5, 1 that dies in its second phase; 2 repeats, 3 meters."""
+    """18 points: 17 of 6 phases, and 1 that dies in its second phase; 2 repeats, 4 meters."""
     run = load_run(synthetic_run.write())
 
-    assert len(run.phases) == (11 * 6 + 6 * 5 + 2) * 2 * 3
+    assert len(run.phases) == (17 * 6 + 2) * 2 * 4
     assert not run.problems
     assert not run.phases.duplicated(["point", "repeat", "phase", "meter"]).any()
     assert len(run.ends) == 36
@@ -265,5 +265,5 @@ def test_a_parameter_named_like_a_column_has_a_column_of_another_name(synthetic_
     synthetic_run.points = [replace(point, parameters={**point.parameters, "meter": "x", "reason": 3})]
     phases = load_run(synthetic_run.write()).phases
 
-    assert set(phases["meter"]) == {"device_in_use", "host_anon", "nvml_process"}
+    assert set(phases["meter"]) == {"device_in_use", "host_anon", "host_rss", "nvml_process"}
     assert (set(phases["parameter_meter"]), set(phases["parameter_reason"])) == ({"x"}, {3})
