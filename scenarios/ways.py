@@ -14,7 +14,7 @@ smaller one compresses to 1.3 MB, more than the buffer that it is unpacked throu
 FRAME_SIZE = 64
 GRIDSIZE = 2
 BATCH_SIZE = 16
-"""As of ``feeds``: 1 MiB, and eight batches at the smaller size."""
+"""As of ``feeds``: 1 MiB, and twelve batches at the smaller size."""
 
 WAYS = (
     Scenario(
