@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import tomllib
 from itertools import product
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 SESSIONS = """
 import sys
@@ -67,3 +69,12 @@ def test_the_workflow_asks_for_every_session_of_versions(project_root):
     assert any(
         'nox -s "versions-$PYTHON($VERSIONS)" --error-on-missing-interpreters' in step.get("run", "") for step in job["steps"]
     )
+
+
+def test_the_sessions_of_versions_are_of_every_python_that_is_promised(project_root):
+    """No more than TensorFlow has wheels for, and no less than `requires-python` says."""
+    project = tomllib.loads((project_root / "pyproject.toml").read_text())["project"]
+    promised = SpecifierSet(project["requires-python"])
+    pythons = yaml.safe_load((project_root / ".github" / "workflows" / "tests.yml").read_text())["jobs"]["tests"]["strategy"]
+
+    assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in promised] == pythons["matrix"]["python"]
