@@ -39,7 +39,7 @@ def accept(
     if not chosen:
         raise BaselineError(_no_match(str(only), list(fresh.point)))
     _refuse_broken_limits(run, policy, folder, chosen)
-    _refuse(run, [obstacle.sentence for obstacle in unsteady(chosen, run, policy)])
+    _refuse(f"{run.path} cannot become a baseline", [obstacle.sentence for obstacle in unsteady(chosen, run, policy)])
     before = {} if earlier is None else earlier.point
     absent = {name: point for name, point in before.items() if name not in chosen}
     if absent and only is None and others == "refuse":
@@ -71,17 +71,12 @@ def _no_match(pattern: str, names: list[str]) -> str:
 
 
 def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> None:
-    checks = judge(run, policy, folder, partial=True).verdict.findings
-    _refuse(
-        run,
-        [
-            f"{obstacle.sentence} Fix it, or change the limit in the policy with its reason"
-            for obstacle in broken_limits(checks, chosen)
-        ],
-    )
+    obstacles = broken_limits(judge(run, policy, folder, partial=True).verdict.findings, chosen)
+    advice = "Fix it, or change the limit in the policy with its reason"
+    _refuse(f"{run.path} cannot become a baseline", [f"{obstacle.sentence} {advice}" for obstacle in obstacles])
 
 
-def _refuse(run: Run, reasons: Sequence[str]) -> None:
+def _refuse(what: str, reasons: Sequence[str]) -> None:
     if reasons:
         more = f" ({len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        raise BaselineError(f"{run.path} cannot become a baseline: {reasons[0]}{more}")
+        raise BaselineError(f"{what}: {reasons[0]}{more}")
