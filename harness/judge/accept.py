@@ -113,14 +113,9 @@ def _no_match(pattern: str, names: list[str]) -> str:
 
 
 def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> None:
-    checks = judge(run, policy, folder, partial=True).verdict.findings
-    _refuse(
-        f"{run.path} cannot become a baseline",
-        [
-            f"{obstacle.sentence} Fix it, or change the limit in the policy with its reason"
-            for obstacle in broken_limits(checks, chosen)
-        ],
-    )
+    obstacles = broken_limits(judge(run, policy, folder, partial=True).verdict.findings, chosen)
+    advice = "Fix it, or change the limit in the policy with its reason"
+    _refuse(f"{run.path} cannot become a baseline", [f"{obstacle.sentence} {advice}" for obstacle in obstacles])
 
 
 def _refuse(what: str, reasons: Sequence[str]) -> None:

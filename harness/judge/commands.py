@@ -16,8 +16,8 @@ REASON = '--reason "..."'
 
 _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
-_SHORT = {"--memory-against": "--against"}
-"""The other name of an option that a command may get anew."""
+_AGAINST = ("--memory-against", "--against")
+"""Options that name the other revision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +99,11 @@ class Commands:
 
     def resume(self) -> str:
         """Measure what is missing of it."""
-        # After a space pytest takes a folder outside of the project for a place of tests.
-        outside = self.run.is_absolute() or self.run.parts[:1] == ("..",)
-        return measuring(self.typed, *([f"--memory-resume={self.run}"] if outside else ["--memory-resume", str(self.run)]))
+        return measuring(self.typed, resuming=self.run)
 
     def compare(self, revision: str) -> str:
         """Measure the same with the code of another revision, in turns."""
-        return measuring(self.typed, "--memory-against", revision)
+        return measuring(self.typed, against=revision)
 
     @property
     def less_on_purpose(self) -> str:
@@ -115,14 +113,16 @@ class Commands:
         return "pass --partial when less was measured on purpose"
 
 
-def measuring(typed: str, *options: str) -> str:
-    """The command ``typed`` without the run directory that it named, and with ``options``."""
+def measuring(typed: str, *, resuming: Path | str | None = None, against: str | None = None) -> str:
+    """The command ``typed`` without the run directory that it named; to go on with a run, or against another revision."""
+    # With "=": a folder that stands alone, outside of the project, pytest takes for one of tests.
+    resumed = [] if resuming is None else [f"--memory-resume={resuming}"]
+    compared = [] if against is None else [f"--memory-against={against}"]
     try:
         words = shlex.split(typed)
     except ValueError:  # a quote that is never closed: recorded by something else
-        return f"{typed} {shlex.join(options)}".strip()
-    repeated = {option.partition("=")[0] for option in options if option.startswith("--")}
-    kept = [*_without(words, {*_PLACES, *repeated, *(_SHORT[name] for name in repeated if name in _SHORT)}), *options]
+        return f"{typed} {shlex.join([*resumed, *compared])}".strip()
+    kept = [*_without(words, (*_PLACES, *(_AGAINST if compared else ()))), *resumed, *compared]
     return typed if kept == words else shlex.join(kept)
 
 

@@ -314,7 +314,7 @@ class RunSession:
     @property
     def resuming(self) -> str:
         """What to type to go on with the run."""
-        return measuring(self.command, "--memory-resume", self.shown)
+        return measuring(self.command, resuming=self.shown)
 
     @property
     def command(self) -> str:

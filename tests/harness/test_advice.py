@@ -154,7 +154,7 @@ def test_of_a_run_without_an_end_nobody_is_told_to_accept(place, typed):
     assert code == 3
     assert advised(said, "accept") is None
     resume = re.search(r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE)[1]
-    assert shlex.split(resume) == ["pytest", "scenarios", "-k", "lazy and not oom", "--memory-resume", RUN]
+    assert shlex.split(resume) == ["pytest", "scenarios", "-k", "lazy and not oom", f"--memory-resume={RUN}"]
 
 
 def test_a_run_that_is_measured_again_goes_on_with_the_arguments_of_the_gate(place, typed):
@@ -325,16 +325,16 @@ def test_a_folder_called_harness_is_kept_out_of_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "again"),
     [
-        ("pytest scenarios --memory-out 'a b' -n 2", "pytest scenarios -n 2 --memory-resume 'c d'"),
-        ("pytest --memory-out=a -k 'x and y'", "pytest -k 'x and y' --memory-resume 'c d'"),
-        ("pytest scenarios --resume a", "pytest scenarios --memory-resume 'c d'"),
-        ("pytest 'never closed", "pytest 'never closed --memory-resume 'c d'"),
-        ("", "--memory-resume 'c d'"),
+        ("pytest scenarios --memory-out 'a b' -n 2", "pytest scenarios -n 2 '--memory-resume=c d'"),
+        ("pytest --memory-out=a -k 'x and y'", "pytest -k 'x and y' '--memory-resume=c d'"),
+        ("pytest scenarios --resume a", "pytest scenarios '--memory-resume=c d'"),
+        ("pytest 'never closed", "pytest 'never closed '--memory-resume=c d'"),
+        ("", "'--memory-resume=c d'"),
     ],
 )
 def test_what_was_typed_goes_on_elsewhere(typed, again):
     """The directories that it named are left out, whichever way they were written."""
-    assert measuring(typed, "--memory-resume", "c d") == again
+    assert measuring(typed, resuming="c d") == again
 
 
 @pytest.mark.parametrize("before", ["", " --memory-against main", " --against=main", " --against main"])
@@ -342,7 +342,7 @@ def test_another_revision_comes_in_place_of_the_one_that_was_named(before):
     """Both sides again, on one machine."""
     commands = Commands(run=Asked().baselines, typed=f"pytest scenarios{before} --memory-out out")
 
-    assert commands.compare("abc") == "pytest scenarios --memory-against abc"
+    assert commands.compare("abc") == "pytest scenarios --memory-against=abc"
 
 
 def test_what_was_asked_survives_being_written_down():

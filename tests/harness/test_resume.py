@@ -168,7 +168,7 @@ def half(sweep):
 
 def test_the_summary_of_a_run_that_was_broken_off_says_how_to_go_on(half):
     """And nobody has to look for the directory."""
-    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest * --memory-resume out"])
+    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest * --memory-resume=out"])
 
 
 def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):

@@ -131,7 +131,7 @@ def test_a_session_that_was_broken_off_goes_on_with_what_it_says(project, pytest
     words = shlex.split(command)
 
     assert broken.ret == pytest.ExitCode.INTERRUPTED
-    assert words[-4:] == ["-k", "load and not other", "--memory-resume", "my out"]
+    assert words[-3:] == ["-k", "load and not other", "--memory-resume=my out"]
     resumed = pytester.runpytest_subprocess(*words, timeout=120)
     assert resumed.ret == pytest.ExitCode.OK
     resumed.assert_outcomes(passed=2)

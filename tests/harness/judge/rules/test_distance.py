@@ -143,14 +143,14 @@ def test_giving_back_less_of_less_is_no_regression(synthetic_run, verdict_of):
     assert found == []
 
 
-def test_no_baseline_for_the_key_is_one_finding(synthetic_run, verdict_of):
+def test_no_baseline_for_the_key_is_one_finding(synthetic_run, verdict_of, baselines):
     """Exit 4, with the command to type."""
     synthetic_run.manifest["comparability"] = {"device": "another", "device_memory_bytes": 1, "allocator": "bfc"}
     verdict = verdict_of(synthetic_run)
 
     assert verdict.exit_code is ExitCode.NO_BASELINE
     assert len(verdict.findings) == 1
-    assert f'python -m harness accept {synthetic_run.path} --reason "..."' in verdict.sentence
+    assert f'python -m harness accept {synthetic_run.path} --baselines {baselines} --reason "..."' in verdict.sentence
 
 
 def test_another_batch_size_is_not_comparable(synthetic_run, verdict_of):
