@@ -102,6 +102,9 @@ def test_the_ends_of_every_series_are_traced_and_no_point_that_is_to_run_out_of_
         "training",
         "inference",
         "lifetimes",
+        "formats",
+        "scripts",
+        "settings",
     ]
 
 

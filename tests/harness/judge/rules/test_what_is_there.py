@@ -131,7 +131,7 @@ def test_a_slope_on_what_is_there(run, tmp_path, field, phase, over_bytes):
     assert base is good_amounts
     assert bool(verdict.findings) is bool(over_bytes)
     for check in verdict.findings:
-        assert "over what there was before the run's first phase, with 101 B per image, limit 100" in check.sentence
+        assert "over what there was before the run's first phase, rises by 101 B per image, limit 100" in check.sentence
 
 
 @pytest.mark.parametrize(
