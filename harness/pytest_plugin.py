@@ -1,5 +1,6 @@
 """Composition root for pytest: the hooks of a session that measures. What they call is in ``harness.plugin``."""
 
+import dataclasses
 from collections.abc import Callable, Generator
 
 import pytest
@@ -10,7 +11,7 @@ from harness.plugin.ending import end_session
 from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
 from harness.plugin.junit import tell_junit
 from harness.plugin.marks import HELP, WANTED, read_tests, told_to
-from harness.plugin.options import as_typed, check_folders, declare_options, is_dry
+from harness.plugin.options import as_typed, check_folders, declare_options, is_dry, with_joined_folders
 from harness.plugin.parking import note_parked
 from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
 from harness.plugin.session import SESSION, RunSession, only_distributes
@@ -59,6 +60,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Let go of the run directory, and of SIGTERM."""
     if (session := config.stash.get(SESSION, None)) is not None:
         session.held.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Give the workers arguments by which they find the controller's root: the run directory is there when they look for it."""
+    typed = config.invocation_params
+    config.invocation_params = dataclasses.replace(typed, args=tuple(with_joined_folders([*map(str, typed.args)])))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -168,6 +168,20 @@ def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
             )
 
 
+def with_joined_folders(args: Sequence[str]) -> list[str]:
+    """The same arguments, each folder of ours in one with its option: ``["--memory-out=RUN"]`` for ``["--memory-out", "RUN"]``.
+
+    For the workers of pytest-xdist, which look for their root anew when the folder is there already.
+    """
+    joined: list[str] = []
+    for argument in args:
+        if joined and joined[-1] in _FOLDERS and not argument.startswith("-"):
+            joined[-1] = f"{joined[-1]}={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def pythonpath_of(config: pytest.Config) -> list[Path]:
     """The folders of pytest's own setting pythonpath, which children import from too; none where that plug-in is off."""
     try:

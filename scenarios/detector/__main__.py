@@ -33,7 +33,7 @@ from scenarios.detector.sweeps import MODES, Detector, DetectorError
 
 RUNNER = "runner"
 """How clean sweeps are measured: as the plug-in does, without pytest around it."""
-ACCEPTED = "not oom and not feeds"
+ACCEPTED = "not oom"
 """The points that the baseline is made of: all that a plant or a clean sweep is measured at."""
 CLEAN_IN_MODES = 3
 """Chosen: clean sweeps that are run in every mode as well."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from harness.judge.verdict import ExitCode, FindingKind
 from scenarios.detector.plants import Plant
 
 
@@ -38,11 +39,16 @@ class Seen:
         return self.exit_code, frozenset((found.rule, found.subject) for found in self.findings)
 
     def tells(self, plant: Plant) -> bool:
-        """Whether the gate did not pass, and one of its findings is what the plant is."""
+        """Whether the gate did not pass, and one of its findings is what the plant is.
+
+        That there is no slope, because runs have died, is no answer; that a declared amount was not seen is one.
+        """
         wanted = plant.expected
         if wanted is None:
-            return self.exit_code != 0
-        return self.exit_code != 0 and any(wanted.is_told_by(found.rule, found.phase, found.meter) for found in self.findings)
+            return self.exit_code != ExitCode.PASS
+        answers = [found for found in self.findings if found.kind != FindingKind.INCOMPLETE or found.rule == "arithmetic"]
+        said = any(wanted.is_told_by(found.rule, found.phase, found.meter) for found in answers)
+        return said and self.exit_code != ExitCode.PASS
 
     def sentence_about(self, plant: Plant | None) -> str:
         """The finding that is what the plant is, else the first one; empty where there is none."""

@@ -20,8 +20,8 @@ KEPT = plant_named("full_tensor_kept")
 PASSED = Seen(exit_code=0, findings=())
 
 
-def refused(rule="slope", phase="construct", meter="device_in_use", subject="loading / lazy", code=1):
-    found = Found(kind="regression", rule=rule, subject=subject, phase=phase, meter=meter, sentence=f"{subject}: too much")
+def refused(rule="slope", phase="construct", meter="device_in_use", subject="loading / lazy", code=1, kind="regression"):
+    found = Found(kind=kind, rule=rule, subject=subject, phase=phase, meter=meter, sentence=f"{subject}: too much")
     return Seen(exit_code=code, findings=(found,))
 
 
@@ -136,6 +136,7 @@ def test_a_rate_has_its_exact_interval(count, total, words):
         (refused(phase="epoch_0"), False),
         (refused(meter="host_anon"), False),
         (refused(code=0), False),
+        (refused(code=3, kind="incomplete"), False),
         (PASSED, False),
     ],
 )

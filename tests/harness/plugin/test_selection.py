@@ -150,6 +150,15 @@ def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_writ
     assert (outside / "run.json").exists()
 
 
+def test_workers_find_the_root_of_the_session_beside_a_folder_that_it_has_made(project, pytester):
+    """A new folder outside, after a space: when workers start it is there, and would move their root."""
+    outside = pytester.path.parent / "new runs"
+    result = project(GOOD, "-n", "1", "--memory-out", str(outside), "--memory-no-trace")
+
+    assert result.ret == pytest.ExitCode.OK
+    assert (outside / "run.json").exists()
+
+
 def test_texts_of_any_kind_break_no_table_and_no_file(project, pytester, run_json):
     """Line breaks, tabs, pipes, control characters, slashes, and more letters than a file's name may have."""
     texts = ["a\nb", "a\\nb", "a\tb|c", "a\x1b[31mb\x00", "a/b", "a_b", "x" * 260, "\u4e16" * 200, "\u2028"]
