@@ -18,8 +18,9 @@ _ENCRYPTED_FLAG = 0x1
 """General purpose bit 0 (APPNOTE.TXT 4.4.4)."""
 _MOST_DEFLATED = 1032
 """Deflate's limit: 258 bytes from two bits (zlib.net/zlib_tech.html, Maximum Compression Factor)."""
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OverflowError)
-"""What zipfile raises on forged fields: versions it does not know, names that are no UTF-8, offsets that are no offsets."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
+"""What zipfile raises on forged fields: versions it does not know (NotImplementedError is a RuntimeError, too), members that seem
+encrypted, names that are no UTF-8, offsets that are no offsets."""
 
 
 @contextlib.contextmanager

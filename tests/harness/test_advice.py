@@ -40,7 +40,6 @@ MIB = 1024 * 1024
 
 # Texts that hold a command, beside those that harness/judge/commands.py makes: where, and what tries it.
 SPOKEN = {
-    "harness/__main__.py": "the name of the programme in its own help: test_main.py",
     "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
     "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
     "harness/judge/history.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 import harness.pages
-from harness.pages import write_report
+from harness.pages import write_outputs
 
 ASK = """
 import sys
 sys.path[:0] = sys.argv[1:]
-from harness.pages import write_summary
-print(sys.modules[write_summary.__module__].__file__)
+from harness.pages import write_outputs
+print(sys.modules[write_outputs.__module__].__file__)
 """
 
 
@@ -25,15 +25,15 @@ def ask(*folders):
 
 def test_in_the_repository_the_pages_are_beside_the_harness(project_root):
     """They are a part of it all the same, so that it does not matter where they lie."""
-    assert write_report.__module__ == "harness.reports.html"
-    assert ask(project_root)[0] == str(project_root / "reports" / "markdown.py")
+    assert write_outputs.__module__ == "harness.reports.writing"
+    assert ask(project_root)[0] == str(project_root / "reports" / "writing.py")
 
 
 def test_a_package_called_reports_that_comes_first_is_left_alone(project_root, tmp_path):
     """It is neither imported nor replaced."""
     (tmp_path / "reports.py").write_text("raise RuntimeError('this one is not ours')\n")
 
-    assert ask(tmp_path, project_root) == (str(project_root / "reports" / "markdown.py"), "")
+    assert ask(tmp_path, project_root) == (str(project_root / "reports" / "writing.py"), "")
 
 
 def test_pages_inside_the_harness_go_before_those_beside_it(project_root, tmp_path):
@@ -43,7 +43,7 @@ def test_pages_inside_the_harness_go_before_those_beside_it(project_root, tmp_pa
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "__init__.py").write_text("raise RuntimeError('this one is not ours')\n")
 
-    assert ask(tmp_path) == (str(tmp_path / "harness" / "reports" / "markdown.py"), "")
+    assert ask(tmp_path) == (str(tmp_path / "harness" / "reports" / "writing.py"), "")
 
 
 def test_a_harness_without_pages_says_so(project_root, tmp_path):

@@ -229,7 +229,10 @@ def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
         ),
         (("--memory-timeout", "9"), "--memory-timeout 9.0 was given, but out was started with 300.0; leave*"),
         (("--memory-out", "other"), "--memory-resume out goes on in that directory; leave --memory-out other out"),
-        (("--memory-resume", "nowhere"), "nowhere is not a run directory; name a folder that pytest --memory-out wrote"),
+        (
+            ("--memory-resume", "nowhere"),
+            "nowhere is not a run directory; name a folder that pytest --memory-out wrote (this folder holds *)",
+        ),
     ],
 )
 def test_options_that_contradict_the_run_are_refused_in_one_sentence(half, sweep, arguments, sentence, workers):

@@ -157,7 +157,7 @@ def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Che
     if decision.stands:
         finding = side.finding
         beyond = f"{found}: {round(max(excess)):,} B {side.beyond}"
-        about, advice = ([], _feed(place)) if side is _FLOOR else _explained(evidence, place, worst)
+        about, advice = ([], _feed(evidence, place)) if side is _FLOOR else _explained(evidence, place, worst)
         sentence = f"{_joined([beyond, *about, decision.words])}. To do: {advice}; the limit is {place.name}."
     return place.check(side, sentence, finding=finding, measured=float(worst), limit=limit_bytes, decision=decision)
 
@@ -166,10 +166,10 @@ def _joined(parts: Sequence[str]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _feed(place: _Place) -> str:
+def _feed(evidence: Evidence, place: _Place) -> str:
     if place.meter == TRACED_METER:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
-    return f"see that {place.phase} does what it is there for, and run python -m harness doctor"
+    return f"see that {place.phase} does what it is there for, and run {evidence.commands.doctor()}"
 
 
 def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:

@@ -107,12 +107,14 @@ def test_another_checkout_is_gated_by_the_command_of_the_page(repository, page, 
     done = repository(*command.split(), "--memory-out", "out", "--memory-no-trace")
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     packages = [row["packages"] for row in rows if row["kind"] == "code"][-1]  # the first comes before the body imports it
-    (finding,) = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    found = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    finding = next(one for one in found if one["meter"] == "device_in_use")
 
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "3 passed" in done.stdout
     assert packages["ptycho"] == str(tmp_path / "ptycho" / "__init__.py")
     assert packages["memory_tests"] == str(tmp_path / "memory_tests")
+    assert {(one["rule"], one["meter"]) for one in found} == {("slope", "device_in_use"), ("slope", "host_anon")}
     assert (finding["rule"], finding["subject"]) == ("slope", "load / load / device in use")
     assert finding["measured"] == pytest.approx(2 * 64 * 64 * 4, rel=0.001)
     assert "2.00 x X" in finding["sentence"]
