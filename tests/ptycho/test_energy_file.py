@@ -266,6 +266,19 @@ def test_a_damaged_file_never_changes_the_energies(path, arrays, generator, is_c
     assert [kept] == kept_beside(path)
 
 
+def test_a_member_that_seems_encrypted_is_damaged(path, arrays):
+    """One bit of the general purpose flags in the zip directory (APPNOTE.TXT 4.4.4)."""
+    Scan.open(path).energies()
+    (kept,) = kept_beside(path)
+    whole = kept.read_bytes()
+    image = bytearray(whole)
+    image[whole.index(b"PK\x01\x02") + 8] |= 1
+    kept.write_bytes(image)
+    np.testing.assert_allclose(expected(arrays), Scan.open(path).energies(), rtol=1e-12)
+
+    assert kept.read_bytes() == whole
+
+
 def test_a_folder_in_its_place_is_no_obstacle(path, arrays):
     Scan.open(path).energies()
     (kept,) = kept_beside(path)
