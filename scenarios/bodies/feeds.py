@@ -38,11 +38,13 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         return_free_pages()
     with memory.phase("epoch_defaults"):
         _all_seen(consume(container.as_dataset(batch_size)), parameters)
+        return_free_pages()
     with memory.phase("epoch_targets"):
         _all_seen(_consume_targets(container, batch_size), parameters)
+        return_free_pages()
     with memory.phase("epoch_batches"):
         _all_seen(consume(container.batches(batch_size, shuffle=True)), parameters)
-    return_free_pages()
+        return_free_pages()
     with memory.phase("release"):
         del container, source
         gc.collect()  # part of what is measured: cycles between datasets and their functions end here
