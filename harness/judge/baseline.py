@@ -41,7 +41,7 @@ _LAG = "; the kernel's counters to "
 
 
 class Recorded(BaseModel):
-    """One phase and meter: the smallest of the repeats, and largest minus smallest, in bytes."""
+    """One phase and meter: the smallest of the repeats, and how far above it most of them stay, in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -314,6 +314,15 @@ def _part_in_words(name: str, value: str | int) -> str:
     return f"{words} {format_bytes(value) if isinstance(value, int) and name.endswith('_bytes') else value}"
 
 
+def _spread(amounts: Sequence[int]) -> int:
+    """How far above the least a majority of the repeats stays: of two the other one, of three the middle one.
+
+    The least is what is accepted and compared. One of three or more that has by chance more than all others says nothing of it.
+    """
+    ordered = sorted(amounts)
+    return ordered[len(ordered) // 2] - ordered[0]
+
+
 def _accepted_point(
     point: Point,
     amounts: Mapping[Place, tuple[int, ...]],
@@ -330,7 +339,7 @@ def _accepted_point(
             if all(read.values()):
                 found = {field: values for field, values in read.items() if values}
                 settled = {f"{field}_bytes": typical(values) for field, values in found.items()}
-                spread = {f"{field}_spread_bytes": max(values) - min(values) for field, values in found.items()}
+                spread = {f"{field}_spread_bytes": _spread(values) for field, values in found.items()}
                 source = ", ".join(sources.get((point.name, meter), ())) or None
                 phases.setdefault(phase, {})[meter] = Recorded(**settled, **spread, source=source)
     fixed = {name: value for name, value in point.fixed.items() if value is not None}

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from harness.errors import BaselineError
-from harness.judge.baseline import file_name, find, from_run, read, write
+from harness.judge.baseline import _spread, file_name, find, from_run, read, write
 from harness.judge.baseline_text import to_text
 from harness.judge.changes import diff
 from harness.judge.table import load_run
@@ -145,3 +145,9 @@ def test_a_changed_setting_is_part_of_the_difference(synthetic_run):
     new = old.model_copy(update={"point": {**old.point, name: point}})
 
     assert list(diff(old, new)) == [f"{name} / batch_size: 64 -> 32"]
+
+
+@pytest.mark.parametrize(("amounts", "spread"), [([5], 0), ([5, 9], 4), ([5, 9, 6], 1), ([5, 900, 6, 7, 5], 1)])
+def test_one_repeat_of_several_that_has_more_by_chance_is_no_spread(amounts, spread):
+    """The least is what is accepted: what counts is how near a majority stays to it."""
+    assert spread == _spread(amounts)
