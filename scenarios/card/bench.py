@@ -77,11 +77,18 @@ class Bench:
         return make_machine(self.out / f"cards-{step}", self.card, cards=cards, total_bytes=CARD_BYTES, context_bytes=CONTEXT_BYTES)
 
     def sweep(
-        self, machine: Machine, step: str, *options: str, partial: bool = False, meanwhile: Callable[[Path], None] | None = None
+        self,
+        machine: Machine,
+        step: str,
+        *options: str,
+        partial: bool = False,
+        again: bool = False,
+        meanwhile: Callable[[Path], None] | None = None,
     ) -> Swept:
         """Measure with ``pytest scenarios --device gpu`` and judge with the committed baselines.
 
-        ``meanwhile(run)`` is called while it is measured. Raises StepError where pytest cannot measure.
+        ``again`` measures once more what may be noise; ``meanwhile(run)`` is called while it is measured. Raises StepError
+        where pytest cannot measure.
         """
         run, log = self.out / step, self.out / f"{step}.log"
         command = [sys.executable, "-m", "pytest", *_SESSION, "--memory-out", str(run), *options]
@@ -92,11 +99,12 @@ class Bench:
             code = session.wait()
         if code not in _JUDGEABLE:
             raise StepError(f"pytest ended with {code}, see {log}")
-        return self._judge(machine, run, ["--partial"] if partial else [])
+        remeasure = ["--remeasure", "--workers", str(len(machine.devices))] if again else []
+        return self._judge(machine, run, [*(["--partial"] if partial else []), *remeasure])
 
     def _judge(self, machine: Machine, run: Path, options: list[str]) -> Swept:
         done = self.python(machine, "-m", "harness", "gate", str(run), *options)
-        if self.accept is not None and not options and done.returncode == ExitCode.NO_BASELINE:
+        if self.accept is not None and "--partial" not in options and done.returncode == ExitCode.NO_BASELINE:
             accepted = self.python(machine, "-m", "harness", "accept", str(run), "--reason", self.accept)
             if accepted.returncode != 0:
                 raise StepError(f"{run} cannot become the baseline: {accepted.stderr.strip()}")
