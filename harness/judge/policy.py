@@ -102,11 +102,17 @@ class Policy(BaseModel):
         return tuple(dict.fromkeys([*ruled, *(tolerance.meter for tolerance in self.tolerances(point.scenario, phase))]))
 
     def tolerances(self, scenario: str, phase: str) -> tuple[Tolerance, ...]:
-        """The one tolerance of each meter and its fields that holds in this phase: its own, else the general one."""
+        """The tolerances that hold in this phase, each with the fields that it decides: the phase's own go before general ones."""
         covering = [tolerance for tolerance in self.tolerance if tolerance.covers(scenario, phase)]
-        general = {(tolerance.meter, tolerance.fields): tolerance for tolerance in covering if tolerance.scenarios is None}
-        own = {(tolerance.meter, tolerance.fields): tolerance for tolerance in covering if tolerance.scenarios is not None}
-        return tuple({**general, **own}.values())
+        covering.sort(key=lambda tolerance: tolerance.scenarios is not None)
+        deciding = {(tolerance.meter, field): number for number, tolerance in enumerate(covering) for field in tolerance.fields}
+        fields = {
+            number: tuple(field for field in tolerance.fields if deciding[tolerance.meter, field] == number)
+            for number, tolerance in enumerate(covering)
+        }
+        return tuple(
+            tolerance.model_copy(update={"fields": fields[number]}) for number, tolerance in enumerate(covering) if fields[number]
+        )
 
 
 def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
@@ -185,13 +191,11 @@ def parse_policy(found: Mapping[str, Any], source: str) -> Policy:
 
 
 def _clash(one: Tolerance, other: Tolerance) -> bool:
-    """Whether both would be the tolerance of the same meter in the same phase."""
-    if one.meter != other.meter or not set(one.fields) & set(other.fields):
-        return False
-    if one.fields != other.fields:
-        return True  # neither takes the place of the other, and the fields that they share would be compared twice
+    """Whether both would be the tolerance of the same amount in the same phase."""
     return (
-        (one.scenarios is None) == (other.scenarios is None)
+        one.meter == other.meter
+        and bool(set(one.fields) & set(other.fields))
+        and (one.scenarios is None) == (other.scenarios is None)
         and _share(one.scenarios, other.scenarios)
         and _share(one.phases, other.phases)
     )
