@@ -170,7 +170,7 @@ def _commit(environment: Mapping[str, object]) -> str:
     commit = environment.get("git_commit")
     if not commit:
         return unavailable("none was recorded")
-    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") else str(commit)
+    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") is True else str(commit)
 
 
 def _statement(check: Check) -> Statement:
@@ -262,7 +262,7 @@ def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object
             **{
                 f"asked for {name}": value
                 for name, value in judgement.asked.to_json().items()
-                if name not in ("partial", "by_pytest")
+                if name not in ("partial", "by_pytest", "baselines_typed")
             },
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
