@@ -31,6 +31,9 @@ _BY_CAUSE: Mapping[str, str] = {
     ),
 }
 """Advice where host memory ended a run, and not the limit that the option sets."""
+_WITHOUT_TRACEBACK = "mend the error (the log of this run in logs/ has what was said of it), then measure again"
+_MAYBE_ENDED = frozenset({"preparation", "rows"})
+"""Causes of errors that may be no exception of Python's: a preparation that was killed, rows that could not be written."""
 _SEE_ALIVE = "see what was alive when memory ran out (the report has all of it), or change what the scenario expects"
 _DEVICE_METER = "device_in_use"
 
@@ -93,6 +96,8 @@ def _advice(evidence: Evidence, point: Point, end: End) -> str:
     trace = evidence.traces().get(point.name)
     if end.outcome is Outcome.DEVICE_OOM and trace is not None and trace.out_of_memory is not None:
         return _SEE_ALIVE
+    if end.outcome is Outcome.ERROR and end.cause in _MAYBE_ENDED:
+        return _WITHOUT_TRACEBACK
     return _BY_CAUSE.get(end.cause, _ADVICE[end.outcome]) if end.outcome is Outcome.HOST_OOM else _ADVICE[end.outcome]
 
 
