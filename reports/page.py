@@ -221,7 +221,10 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     over = swept_parameters(run.points)
     for scenario, name in sizes[sizes == 1].index:
         counted = count_in_words(over[scenario])
-        yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
+        # A series without a loader begins with the name of its scenario.
+        others = str(name).removeprefix(str(scenario)).removeprefix(", ")
+        subject = f"{scenario}, {others}" if others else scenario
+        yield f"Scenario {subject}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
     yield from _notes_of_the_judgement(run, judgement)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
+from harness.judge.rules.wording import closed
 from harness.judge.tracewords import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import ENDED_BY_HARNESS, OVER_MACHINE, Outcome, Point
@@ -64,6 +65,7 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         finding, sentence = None, f"ended {outcome}, as planned."
     elif outcome is Outcome.OK:
         finding, sentence = _survived(evidence, point, repeat)
+        sentence = closed(sentence)
     else:
         # Whoever filled the machine, it was not shown to be this body.
         unmeasured = outcome in UNMEASURED or end.cause == OVER_MACHINE
@@ -72,12 +74,12 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
         if outcome is Outcome.DEVICE_OOM:
             sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
-        sentence = f"{sentence.rstrip('.')}. To do: {_advice(evidence, point, end)}."
+        sentence = f"{closed(sentence)} To do: {_advice(evidence, point, end)}."
     # An end that a limit of the harness made happened, whatever the other repeats show.
     settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
     words = decision.words if unexpected and not settled else ""
     if words:
-        sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
+        sentence = f"{closed(sentence)} Of this point, {words}."
     return Check(
         rule=RULE,
         subject=subject,
