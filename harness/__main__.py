@@ -272,7 +272,7 @@ def _asked_gate(options: argparse.Namespace) -> "Gate":
 
     given = Asked(policy=options.policy, partial=options.partial, against=options.against)
     if options.baselines is not None:
-        given = dataclasses.replace(given, baselines=existing_folder(options.baselines, "--baselines"))
+        given = dataclasses.replace(given, baselines=existing_folder(options.baselines, "--baselines"), baselines_typed=True)
     if options.against is not None:
         existing_folder(options.against, "--against")
     return Gate(directory=options.run, asked=given)

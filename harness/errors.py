@@ -25,6 +25,10 @@ class BaselineError(HarnessError, ValueError):
     """A baseline file that cannot be read, or a run that may not become one."""
 
 
+class PageError(HarnessError, RuntimeError):
+    """The page of a judgement could not be drawn; its other files are written, and the message says why."""
+
+
 class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
     """A meter that cannot read here; the message is the reason that the tables show."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import PageError
 from harness.judge.against import THEN_FOLDER, load_against
 from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
 from harness.judge.files import REPORT_FILE
@@ -111,7 +112,11 @@ def tell_judgement(run: Run, judgement: Judgement, *, page: bool, tell: Tell) ->
     """Write every file of a judgement, and ``tell`` what it says."""
     from harness.pages import write_outputs
 
-    written = write_outputs(run, judgement, page=page)
+    try:
+        written = write_outputs(run, judgement, page=page)
+        shown = None if written is None else f"report: {written}"
+    except PageError as error:
+        shown = f"{error}; the verdict and all other files of it stand"
     verdict = judgement.verdict
     tell(verdict.sentence)
     for finding in verdict.findings:
@@ -126,8 +131,8 @@ def tell_judgement(run: Run, judgement: Judgement, *, page: bool, tell: Tell) ->
         tell(f"judged by {judgement.policy}")
     if judgement.against:
         tell(judgement.against)
-    if written is not None:
-        tell(f"report: {written}")
+    if shown is not None:
+        tell(shown)
 
 
 def write_page(gate: Gate, *, anew: bool, tell: Tell, say: Tell) -> None:

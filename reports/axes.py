@@ -1,4 +1,4 @@
-"""Axes that all pictures share: images and memory on logarithmic scales with ticks that are measured or powers of four."""
+"""Axes that all pictures share: sizes and memory, logarithmic where they can be, with ticks that are measured or powers of four."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,16 +22,23 @@ def in_mib(amounts: "pd.Series[int] | Iterable[float]") -> npt.NDArray[np.float6
 
 
 def size_axis(axes: Axes, sizes: "pd.Series[int]", *, tick_room: float = _TICK_ROOM, margin: float = 0.06) -> None:
-    """A logarithmic x axis with the measured sizes as ticks, without those whose labels would touch.
+    """An x axis with the measured sizes as ticks, without those whose labels would touch.
 
+    It is logarithmic where all sizes are above 0, and linear elsewhere: a parameter may well be 0 or -1.
     ``tick_room`` and ``margin`` (beyond the outer sizes) are shares of the axis.
     """
     values = sorted({int(size) for size in sizes})
-    low, high = (values[0] / 2, values[0] * 2) if len(values) == 1 else (values[0], values[-1])
-    span = np.log(high / low)
-    axes.set_xscale("log")
-    axes.set_xlim(low * np.exp(-margin * span), high * np.exp(margin * span))
-    ticks = _apart(values, tick_room * float(span))
+    if values[0] > 0:
+        low, high = (values[0] / 2, values[0] * 2) if len(values) == 1 else (values[0], values[-1])
+        span = float(np.log(high / low))
+        axes.set_xscale("log")
+        axes.set_xlim(low * np.exp(-margin * span), high * np.exp(margin * span))
+        ticks = _apart(values, [float(np.log(value)) for value in values], tick_room * span)
+    else:
+        low, high = (values[0] - 1, values[0] + 1) if len(values) == 1 else (values[0], values[-1])
+        span = float(high - low)
+        axes.set_xlim(low - margin * span, high + margin * span)
+        ticks = _apart(values, [float(value) for value in values], tick_room * span)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,}" for tick in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -81,10 +88,11 @@ def spread_apart(wanted: Sequence[float], heights: Sequence[float]) -> list[floa
     return placed
 
 
-def _apart(values: Sequence[int], least: float) -> list[int]:
-    """The largest value and, going down, each that is at least ``least`` (in natural logarithms) below the last kept."""
-    kept = [values[-1]]
-    for value in reversed(values[:-1]):
-        if np.log(kept[-1] / value) >= least:
+def _apart(values: Sequence[int], places: Sequence[float], least: float) -> list[int]:
+    """The largest value and, going down, each whose place on the axis is at least ``least`` below that of the last kept."""
+    kept, last = [values[-1]], places[-1]
+    for value, place in zip(reversed(values[:-1]), reversed(places[:-1]), strict=True):
+        if last - place >= least:
             kept.append(value)
+            last = place
     return kept[::-1]

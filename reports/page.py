@@ -170,7 +170,7 @@ def _commit(environment: Mapping[str, object]) -> str:
     commit = environment.get("git_commit")
     if not commit:
         return unavailable("none was recorded")
-    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") else str(commit)
+    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") is True else str(commit)
 
 
 def _statement(check: Check) -> Statement:
@@ -221,7 +221,10 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     over = swept_parameters(run.points)
     for scenario, name in sizes[sizes == 1].index:
         counted = count_in_words(over[scenario])
-        yield f"Scenario {scenario}, {name}: one {counted} was planned, so there is no slope and no class of growth."
+        # A series without a loader begins with the name of its scenario.
+        others = str(name).removeprefix(str(scenario)).removeprefix(", ")
+        subject = f"{scenario}, {others}" if others else scenario
+        yield f"Scenario {subject}: one {counted} was planned, so there is no slope and no class of growth."
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
     yield from _notes_of_the_judgement(run, judgement)
@@ -262,7 +265,7 @@ def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object
             **{
                 f"asked for {name}": value
                 for name, value in judgement.asked.to_json().items()
-                if name not in ("partial", "by_pytest")
+                if name not in ("partial", "by_pytest", "baselines_typed")
             },
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),

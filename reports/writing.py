@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harness.errors import PageError
 from harness.judge.files import FINDINGS_FILE, JUNIT_FILE, REPORT_FILE, SUMMARY_FILE, replace_judgement
 from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
 from harness.judge.table import Run
@@ -14,18 +15,30 @@ def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path
 
     findings.json, junit.xml and summary.md are always written; report.html and plots/ where ``page`` asks for them, and
     where the directory has them already: what it says has to be one verdict. All of them bear the judgement's id. The tables
-    are of the run, not of a judgement. Raises RunDirectoryError where something cannot be written.
+    are of the run, not of a judgement. Raises RunDirectoryError where something cannot be written, and PageError where the
+    page cannot be drawn: then all else is written, and no page stays, because an earlier one is of another judgement.
     """
     page = page or (run.path / REPORT_FILE).exists()
+    pages, why_not = _drawn(run, judgement) if page else ({}, "")
+    page = bool(pages)
     contents = {
         FINDINGS_FILE: findings_text(run, judgement).encode(),
         JUNIT_FILE: junit_of(run, judgement).encode(),
         SUMMARY_FILE: summary_text(run, judgement, has_page=page).encode(),
+        **pages,
     }
-    if page:
-        from .html import page_files  # matplotlib, which nothing else here needs
-
-        contents |= page_files(run, judgement)
     write_tables(run, judgement)
     replace_judgement(run.path, contents)
+    if why_not:
+        raise PageError(f"the page could not be drawn: {why_not}")
     return run.path / REPORT_FILE if page else None
+
+
+def _drawn(run: Run, judgement: Judgement) -> tuple[dict[str, bytes], str]:
+    """The files of the page; where it cannot be drawn none, and why. No picture is worth the verdict that it shows."""
+    try:
+        from .html import page_files  # matplotlib, which nothing else here needs
+
+        return page_files(run, judgement), ""
+    except Exception as error:  # noqa: BLE001 - a library that draws may raise anything
+        return {}, f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")

@@ -14,6 +14,7 @@ from harness.judge.baseline import Baseline, BaselinePoint, Held, file_name, fin
 from harness.judge.changes import diff
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
+from harness.judge.markers import acceptable
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.versions import VERSION
@@ -35,6 +36,7 @@ def accept(
     policy or whose repeats differ by more than its tolerance, for accepted points that would be lost unasked, and for a
     pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
     """
+    policy = acceptable(policy, run.manifest)
     earlier = find(folder, run.manifest.comparability)
     fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=gated_meters(policy))
     chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
@@ -62,6 +64,7 @@ def accept_as_same(run: Run, policy: Policy, folder: Path, *, as_version: str, r
     No amount changes. Raises BaselineError for an empty reason, where there is no such baseline, where the run's version has
     one of its own, and for a run that the gate does not pass when it is held against that baseline.
     """
+    policy = acceptable(policy, run.manifest)
     key = run.manifest.comparability
     version = str(key.get(VERSION))
     if not reason.strip():

@@ -27,6 +27,8 @@ class Asked:
     policy: Path | None = None
     """None: what the run brings along, else the project's own."""
     baselines: Path = DEFAULT_BASELINES
+    baselines_typed: bool = False
+    """Somebody has named their folder, be it the default one: then a run that finds none in it is not compared, and no pass."""
     partial: bool = False
     against: Path | None = None
     by_pytest: bool = False
@@ -36,7 +38,10 @@ class Asked:
     def options(self) -> tuple[str, ...]:
         """What ``accept`` and ``gate`` take alike: policy and baselines, where they are not the default."""
         policy = () if self.policy is None else ("--policy", str(self.policy))
-        return (*policy, *(() if self.baselines == DEFAULT_BASELINES else ("--baselines", str(self.baselines))))
+        return (
+            *policy,
+            *(("--baselines", str(self.baselines)) if self.baselines_typed or self.baselines != DEFAULT_BASELINES else ()),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As findings.json has it."""
@@ -44,6 +49,7 @@ class Asked:
         return {
             **{name: None if path is None else str(path) for name, path in named.items()},
             "baselines": str(self.baselines),
+            "baselines_typed": self.baselines_typed,
             "partial": self.partial,
             "by_pytest": self.by_pytest,
         }
@@ -53,7 +59,7 @@ class Asked:
         """Raises KeyError or TypeError where it is damaged."""
         named = {name: None if found[name] is None else Path(found[name]) for name in ("policy", "against")}
         flags = {name: bool(found[name]) for name in ("partial", "by_pytest")}
-        return cls(**named, baselines=Path(found["baselines"]), **flags)  # type: ignore[arg-type]
+        return cls(**named, baselines=Path(found["baselines"]), baselines_typed=bool(found.get("baselines_typed")), **flags)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

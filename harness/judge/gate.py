@@ -18,6 +18,7 @@ from harness.judge.completeness import take_census
 from harness.judge.files import write_text
 from harness.judge.identity import NONE, Identity, identity, run_digest, value_digest
 from harness.judge.junit import junit_text
+from harness.judge.markers import comparing
 from harness.judge.parking import park
 from harness.judge.policy import Policy
 from harness.judge.rules import RULES
@@ -80,6 +81,8 @@ def judge(
     asked = asked or Asked(baselines=baselines_folder, partial=partial)
     if against is not None:
         policy = with_tolerances(policy)
+    else:
+        policy = comparing(run, policy, baselines_folder, named=asked.baselines_typed)
     grows = run.manifest.device.pool is PoolKind.GROWN
     policy = policy.for_run(run.points, grows=grows)
     fits = fit_run(run)

@@ -173,7 +173,9 @@ def parse_policy(found: Mapping[str, Any], source: str) -> Policy:
     Raises PolicyError, one sentence for each mistake, when it is of an unknown version, has an unknown key (naming the
     nearest known one), a rule without ``because``, a limit that is no amount, or no rule.
     """
-    if found.get("schema_version") != SCHEMA_VERSION:
+    if "schema_version" not in found:
+        raise PolicyError(f"the policy {source} has no version; write schema_version = {SCHEMA_VERSION} before its rules")
+    if found["schema_version"] != SCHEMA_VERSION:
         raise PolicyError(
             f"the policy {source} has schema_version {found.get('schema_version')!r}; this program reads {SCHEMA_VERSION}"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from harness.errors import HarnessError, MeterUnavailable, UsageError
+from harness.errors import MeterUnavailable, UsageError
 from harness.measure.deferred import refuse_deferred, refuse_returned
 from harness.measure.endings import name_exception
 from harness.measure.importing import arrange_imports, load, origins
@@ -117,13 +117,18 @@ def _report(job: Job) -> int:
         raise
     except BaseException as error:  # noqa: BLE001 - the body is a stranger: whatever ends it is the result
         ending = name_exception(error, look_for_room(job.device))
-        if ending.outcome is Outcome.ERROR and not isinstance(error, HarnessError):
-            import traceback  # for the log of a body that failed, nowhere else
-
-            traceback.print_exc()
+        if ending.outcome is Outcome.ERROR:
+            _log_traceback()
     emit({"kind": "done", "point": job.point, "repeat": job.repeat, **dataclasses.asdict(ending)})
     sys.stderr.flush()
     return 0
+
+
+def _log_traceback() -> None:
+    """Where in the user's code it was, also of a mistake that the harness has found: advice sends people to this log."""
+    import traceback  # for the log of code that failed, nowhere else
+
+    traceback.print_exc()
 
 
 def confine(host_limit_bytes: int) -> None:
@@ -156,6 +161,7 @@ def _prepare(job: Job) -> int:
         refuse_returned(job.prepare, prepare(Path(job.workspace), job.parameters), what="preparation")
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
         ending = name_exception(error)
+        _log_traceback()  # before the sentence, which the parent takes from the last line
         sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
         return 1
     return 0

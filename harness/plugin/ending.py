@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, PolicyError
+from harness.errors import HarnessError, PageError, PolicyError
 from harness.judge.commands import Asked, Commands
 from harness.plugin import running
 from harness.plugin.options import as_typed
@@ -73,9 +73,13 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
     run, judgement = judge_session(session.directory, partial=partial)
     if not stopped and _remeasure(session, run, judgement, show):
         run, judgement = judge_session(session.directory, partial=partial)
+    undrawn = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what drawing libraries deprecate is no error of the user's tests (-W error)
-        write_outputs(run, judgement, page=session.had_page)
+        try:
+            write_outputs(run, judgement, page=session.had_page)
+        except PageError as error:
+            undrawn.append(str(error))
     strangers = [
         Found(pattern, f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches no point that was measured")
         for pattern in unmatched(session.patterns, run.points)
@@ -83,6 +87,7 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
     told = [check for check in judgement.verdict.findings if _was_told(check, session)]
     findings = [check for check in judgement.verdict.findings if check not in told]
     lines = [*_table(run), *(f"overruled: {check.sentence}" for check in judgement.verdict.overruled)]
+    lines += undrawn
     lines += [f"parked: {name}, {why}" for name, why in run.parked.items()]
     if told:
         lines.append(

@@ -46,6 +46,8 @@ def read_rules(argument: str, value: object, *, because: str, phases: Sequence[s
     parameter of slopes that name none. Raises UsageError, one sentence for each mistake.
     """
     section = SECTIONS[argument]
+    if value is None:
+        raise UsageError(f"{argument} is None; leave it out where nothing is promised")
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if not entries:
         raise UsageError(f"{argument} is an empty list; leave it out where nothing is promised")

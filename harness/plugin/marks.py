@@ -13,7 +13,7 @@ from harness.judge.naming import nearest
 from harness.judge.sizes import minimum_sizes
 from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
-from harness.plugin.settings import SETTINGS, Settings, read_settings, scalar
+from harness.plugin.settings import SETTINGS, Settings, read_settings, refuse_given_twice, scalar
 from harness.plugin.sweeps import sizes_of
 from harness.records import Point, Scalar
 
@@ -155,12 +155,13 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
         (SECTIONS[argument], rule)
         for mark in marks
         for argument in SECTIONS
-        if mark.kwargs.get(argument) is not None
+        if argument in mark.kwargs
         for rule in read_rules(
             argument, mark.kwargs[argument], because=f"marker of {function_of(item)}", phases=settings.phases, over=over
         )
     )
     if settings.body is not None:
+        refuse_given_twice(settings, parameters)
         _check_over(rules, parameters)
     return Wanted(
         test=item.nodeid,

@@ -230,4 +230,17 @@ def read_call(
     given = read_settings({**own, "body": body}, root)
     changes = {name: getattr(given, name) for name in (*own, *(["body"] if body is not None else []))}
     parameters = {name: scalar(name, value) for name, value in arguments.items() if name not in OF_CALLS}
-    return dataclasses.replace(marked, **changes), {**parametrized, **parameters}
+    settings, both = dataclasses.replace(marked, **changes), {**parametrized, **parameters}
+    refuse_given_twice(settings, both)
+    return settings, both
+
+
+def refuse_given_twice(settings: Settings, parameters: Mapping[str, Scalar]) -> None:
+    """Raises UsageError where a parameter of the point is in ``fixed`` too: one of the two values would be dropped silently."""
+    twice = [name for name in settings.fixed if name in parameters]
+    if twice:
+        name = twice[0]
+        raise UsageError(
+            f"fixed has {name} = {settings.fixed[name]!r}, and {name} is a parameter of the point too: parametrized, or in the "
+            "call; leave it out of one of them"
+        )

@@ -40,7 +40,7 @@ def point(loader: str, image_count: int, stack_size: int | None = 2048, scenario
 def device_bytes(cell: Point, phase: str) -> tuple[int, int, int]:
     """Start, peak and end of the device over a phase: the eager loader keeps its arrays, the lazy one two batches."""
     images = int(cell.parameters["image_count"])
-    if cell.parameters["loader"] == "eager":
+    if cell.parameters.get("loader") == "eager":
         kept = images * ARRAY_BYTES_PER_IMAGE + 4 * KIB
         return {
             "open": (0, 0, 0),
@@ -55,7 +55,7 @@ def host_bytes(cell: Point, phase: str, repeat: int) -> tuple[int, int, int]:
     """Start, peak and end of host anonymous memory, with a run-to-run spread of 512 KiB."""
     images, base = int(cell.parameters["image_count"]), 232 * MIB
     wobble = repeat * 512 * KIB
-    if cell.parameters["loader"] == "eager" and phase == "construct":
+    if cell.parameters.get("loader") == "eager" and phase == "construct":
         return base, base + images * ARRAY_BYTES_PER_IMAGE + wobble, base + images * 16 * KIB
     growth = {"open": 1, "construct": 10, "first_batch": 14, "epoch_0": 18, "epoch_1": 12}.get(phase, 0) * MIB
     return base, base + growth + (wobble if growth else 0), base + growth // 8

@@ -173,6 +173,15 @@ def test_one_size_says_that_there_is_no_slope(only, judged, held, tmp_path, read
     assert "No fit: no phase was finished at two sizes." in page.text("p")
 
 
+@pytest.mark.parametrize(("more", "said"), [({}, "feed"), ({"way": "right"}, "feed, way=right")])
+def test_a_scenario_without_loaders_is_named_once(sweep, judged, held, tmp_path, more, said):
+    """Its series begin with its own name."""
+    sweep.points = tuple(replace(cell, scenario="feed", parameters={"image_count": 500, **more}) for cell in sweep.points[:1])
+    run = sweep.write(tmp_path / "run")
+
+    assert f"Scenario {said}: one number of images was planned" in " ".join(make_page(run, judged(run, held), ()).notes)
+
+
 def test_a_damaged_line_and_a_missing_end_are_said(sweep, judged, held, tmp_path, read_page):
     """Nothing unusable is passed over in silence."""
     sweep.changes = {"ended": None}

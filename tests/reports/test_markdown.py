@@ -44,6 +44,15 @@ def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged
     assert "Commit e559833c0ffee." in text
 
 
+def test_outside_of_git_there_are_no_changes(sweep, judged, held, tmp_path):
+    """Whether there are any is unknown as well: a reason is no yes."""
+    why = "unavailable: git diff failed (CalledProcessError)"
+    sweep.changes = {"environment": {"git_commit": "unavailable: no repository", "git_dirty": why}}
+    run = sweep.write(tmp_path)
+
+    assert "Commit unavailable: no repository." in summary_text(run, judged(run, held), has_page=True)
+
+
 def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
     """A commit alone would promise what it does not hold."""
     sweep.changes = {"environment": {"git_commit": "abc", "git_dirty": True}}

@@ -3,10 +3,12 @@
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from harness.records import Outcome
-from reports.axes import spread_apart
+from harness.records import Outcome, Point
+from reports.axes import size_axis, spread_apart
 from reports.drawing import looks
 from reports.pictures import draw
 
@@ -133,3 +135,50 @@ def test_labels_are_spread_until_none_touches():
     placed = spread_apart([0.5, 0.5, 0.99], [0.1, 0.1, 0.1])
 
     assert pytest.approx(placed) == [0.5, 0.6, 0.95]
+
+
+def with_sizes(sweep, folder, sizes):
+    """The lazy loader over these numbers of images, whatever they may stand for."""
+    (first, *_) = [cell for cell in sweep.points if cell.scenario == "loading" and cell.parameters["loader"] == "lazy"]
+    sweep.points = tuple(
+        Point(
+            scenario=first.scenario,
+            body=first.body,
+            parameters={"loader": "lazy", "image_count": size},
+            fixed=first.fixed,
+            phases=first.phases,
+        )
+        for size in sizes
+    )
+    sweep.deaths = {}
+    return sweep.write(folder)
+
+
+@pytest.mark.parametrize("sizes", [(0, 2, 8), (-1, 1, 2), (0, -1), (0,), (-3,), (-200, -100)], ids=str)
+def test_sizes_that_have_no_logarithm_are_drawn_with_their_ticks(sweep, tmp_path, sizes):
+    """0, negative and mixed ones, one or several: both pictures are there, and the outer sizes are on the axis."""
+    peak, phases = draw(with_sizes(sweep, tmp_path, sizes))
+
+    for picture in (peak, phases):
+        assert picture.wide is not None
+        assert {f"{min(sizes):,}", f"{max(sizes):,}"} <= {text.replace("\N{MINUS SIGN}", "-") for text in labels(picture.wide)}
+
+
+@pytest.mark.parametrize(("sizes", "scale"), [((1, 2, 8), "log"), ((0, 2, 8), "linear"), ((-1, 1), "linear")])
+def test_an_axis_is_logarithmic_where_every_size_is_above_0(sizes, scale):
+    """1 is, 0 is not; the limits enclose every size."""
+    axes = Figure().subplots()
+    size_axis(axes, pd.Series(sizes))
+    low, high = axes.get_xlim()
+
+    assert axes.get_xscale() == scale
+    assert low < min(sizes)
+    assert high > max(sizes)
+
+
+def test_ticks_of_a_linear_axis_stand_apart():
+    """0 and 1 would touch on an axis to 100; 50 has room."""
+    axes = Figure().subplots()
+    size_axis(axes, pd.Series([0, 1, 50, 100]))
+
+    assert list(axes.get_xticks()) == [1, 50, 100]

@@ -8,7 +8,7 @@ from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import Edges, amount_in_words, search, whereabouts
+from harness.judge.rules.wording import Edges, amount_in_words, closed, search, whereabouts
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
@@ -145,7 +145,7 @@ def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Che
     declared = evidence.declared_by(place.point)
     limit_bytes, worst = limit.in_bytes(declared), side.worst(place.amounts)
     if limit_bytes is None:
-        return place.check(side, f"{limit.gap(declared)}.", finding=FindingKind.INCOMPLETE)
+        return place.check(side, closed(limit.gap(declared)), finding=FindingKind.INCOMPLETE)
     found = (
         f"{amount_in_words(place.rule.field, worst)}, {side.limit} {limit.in_words(declared)} "
         f"({side.which} of {runs_in_words(place.amounts)})"

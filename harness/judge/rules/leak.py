@@ -7,7 +7,7 @@ from harness.judge.limits import LeakRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.rises import judged_together, least_rises
-from harness.judge.rules.wording import Edges, leak_in_words
+from harness.judge.rules.wording import Edges, closed, leak_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
@@ -44,7 +44,7 @@ def _check_leak(
     finding: FindingKind | None = None
     decision = Decision(stands=False)
     if limit_bytes is None:
-        finding, sentence = FindingKind.INCOMPLETE, f"{rule.at_most.gap(declared)}."
+        finding, sentence = FindingKind.INCOMPLETE, closed(rule.at_most.gap(declared))
     else:
         in_words = " at least in every step" if rule.every_time and len(rule.phases_of(point)) > 2 else ""
         found = (

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
+from harness.judge.rules.wording import closed
 from harness.judge.tracewords import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import ENDED_BY_HARNESS, OVER_MACHINE, Outcome, Point
@@ -31,6 +32,9 @@ _BY_CAUSE: Mapping[str, str] = {
     ),
 }
 """Advice where host memory ended a run, and not the limit that the option sets."""
+_WITHOUT_TRACEBACK = "mend the error (the log of this run in logs/ has what was said of it), then measure again"
+_MAYBE_ENDED = frozenset({"preparation", "rows"})
+"""Causes of errors that may be no exception of Python's: a preparation that was killed, rows that could not be written."""
 _SEE_ALIVE = "see what was alive when memory ran out (the report has all of it), or change what the scenario expects"
 _DEVICE_METER = "device_in_use"
 
@@ -61,6 +65,7 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         finding, sentence = None, f"ended {outcome}, as planned."
     elif outcome is Outcome.OK:
         finding, sentence = _survived(evidence, point, repeat)
+        sentence = closed(sentence)
     else:
         # Whoever filled the machine, it was not shown to be this body.
         unmeasured = outcome in UNMEASURED or end.cause == OVER_MACHINE
@@ -69,12 +74,12 @@ def _check_end(evidence: Evidence, point: Point, repeat: int, end: End, decision
         sentence = f"ended {outcome}{where} instead of {point.expected}: {reason or 'no reason was recorded'}"
         if outcome is Outcome.DEVICE_OOM:
             sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
-        sentence = f"{sentence.rstrip('.')}. To do: {_advice(evidence, point, end)}."
+        sentence = f"{closed(sentence)} To do: {_advice(evidence, point, end)}."
     # An end that a limit of the harness made happened, whatever the other repeats show.
     settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
     words = decision.words if unexpected and not settled else ""
     if words:
-        sentence = f"{sentence.rstrip('.')}. Of this point, {words}."
+        sentence = f"{closed(sentence)} Of this point, {words}."
     return Check(
         rule=RULE,
         subject=subject,
@@ -93,6 +98,8 @@ def _advice(evidence: Evidence, point: Point, end: End) -> str:
     trace = evidence.traces().get(point.name)
     if end.outcome is Outcome.DEVICE_OOM and trace is not None and trace.out_of_memory is not None:
         return _SEE_ALIVE
+    if end.outcome is Outcome.ERROR and end.cause in _MAYBE_ENDED:
+        return _WITHOUT_TRACEBACK
     return _BY_CAUSE.get(end.cause, _ADVICE[end.outcome]) if end.outcome is Outcome.HOST_OOM else _ADVICE[end.outcome]
 
 

@@ -9,7 +9,7 @@ from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
-from harness.judge.rules.wording import FIELDS
+from harness.judge.rules.wording import FIELDS, closed
 from harness.judge.scaling import Fit
 from harness.judge.sizes import sizes_in_words, unit_of
 from harness.judge.verdict import Check, FindingKind
@@ -30,7 +30,7 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     at_most, resolve = rule.at_most.in_bytes(declared), rule.resolve.in_bytes(declared)
     if at_most is None or resolve is None:
         missing = rule.at_most if at_most is None else rule.resolve
-        return subject.check(f"{missing.gap(declared)}.", finding=FindingKind.INCOMPLETE)
+        return subject.check(closed(missing.gap(declared)), finding=FindingKind.INCOMPLETE)
     between = fit.sizes[-1] - fit.sizes[0]
     at_most, resolve = at_most + rule.at_most_over_all / between, resolve + rule.resolve_over_all / between
     line, unit = fit.line, fit.unit

@@ -115,6 +115,12 @@ FIELDS: Mapping[str, FieldWords] = {
 """By the field as the policy names it."""
 
 
+def closed(sentence: str) -> str:
+    """With one full stop at its end, or the question mark that it ends with."""
+    said = sentence.rstrip(". ")
+    return said if said.endswith(("?", "!")) else f"{said}."
+
+
 def amount_in_words(field: str, amount_bytes: float) -> str:
     """``"keeps 4.0 MiB"``; of what was given back ``"ends with 4.0 MiB less than it began with"``."""
     words = FIELDS[field]

@@ -272,3 +272,39 @@ def test_nothing_is_written_where_nothing_was_judged(tmp_path):
     replace_judgement(tmp_path, {})
 
     assert list(tmp_path.iterdir()) == []
+
+
+def broken(*_):
+    """A drawing library that cannot."""
+    raise FloatingPointError("no such axis")
+
+
+@pytest.mark.parametrize(("name", "code"), [("pass", 0), ("regression, page", 1), ("no baseline", 4)])
+def test_a_page_that_cannot_be_drawn_leaves_the_verdict(place, monkeypatch, capsys, name, code):
+    """Same exit code, all other files of this judgement, and no page: the earlier one is of another judgement."""
+    assert main([*STEPS["no baseline" if name != "no baseline" else "pass"], "--page"]) in (0, 4)
+    assert (place / "report.html").exists()
+    capsys.readouterr()
+    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw", broken)
+
+    assert main([*STEPS[name], *([] if "page" in name else ["--page"])]) == code
+    said = capsys.readouterr().out
+    assert "the page could not be drawn: FloatingPointError: no such axis; the verdict" in said
+    assert set(ids_of(place)) == {"findings.json", "junit.xml", "summary.md"}
+    assert len(set(ids_of(place).values())) == 1
+    assert verdicts_of(place) == {SAID[name]}
+    assert "report.html" not in (place / "summary.md").read_text()
+
+
+def test_report_that_cannot_draw_is_one_sentence(place, monkeypatch, capsys):
+    """Exit code 2, no traceback; the judgement stays."""
+    main(STEPS["pass"])
+    main(["report", "run"])
+    before = (place / "findings.json").read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw", broken)
+
+    assert main(["report", "run"]) == 2
+    assert capsys.readouterr().err == "harness: the page could not be drawn: FloatingPointError: no such axis\n"
+    assert (place / "findings.json").read_bytes() == before
+    assert not (place / "report.html").exists()

@@ -97,6 +97,7 @@ def test_the_minimal_policy_is_read(tmp_path):
         ('["loading"]', "[]", "scenarios"),
         ('over = "image_count"', 'over = "image_count"\nwhere = { image_count = 5 }', "leave it out of where"),
         ("schema_version = 1", "schema_version = 2", "schema_version 2"),
+        ("schema_version = 1", "", "gate.toml has no version; write schema_version = 1 before its rules"),
         ("[[slope]]", "[[slope]", "not TOML"),
     ],
 )

@@ -117,3 +117,13 @@ def test_what_has_no_name_is_answered_with_where_to_define_it(given, tmp_path):
     """At the top level of a module."""
     with pytest.raises(UsageError, match="define it with def at the top level of a module, and write its name"):
         as_text(given, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parametrized", "arguments"),
+    [({"loader": "eager"}, {"fixed": {"loader": "lazy"}}), ({}, {"fixed": {"loader": "lazy"}, "loader": "eager"})],
+)
+def test_a_call_with_a_parameter_that_is_fixed_too_is_refused(tmp_path, parametrized, arguments):
+    """Parametrized, or given beside it: one of the two values would be dropped."""
+    with pytest.raises(UsageError, match="fixed has loader = 'lazy', and loader is a parameter of the point too"):
+        read_call(Settings(), parametrized, "bodies:lazy", arguments, tmp_path)

@@ -194,6 +194,11 @@ MISTAKES = {
     "a budget without a unit": (sweep(device_budget=2**28), "device_budget: 268435456 is not a text; write *as '256MiB'"),
     "no outcome": (sweep(expected="devise_oom"), "expected: 'devise_oom' is not how a run can end; did you mean 'device_oom'?"),
     "no repeats": (sweep(repeats=0), "repeats: 0 is not a number of repeats; write a whole number from 1 to 1000"),
+    "no promise": (sweep(leaks=None), "leaks is None; leave it out where nothing is promised"),
+    "one parameter twice": (
+        sweep(fixed={"batch_size": 2, "image_count": 3}),
+        "fixed has image_count = 3, and image_count is a parameter of the point too: parametrized, *; leave it out of one of them",
+    ),
     "no folder": (
         sweep(path="nowhere"),
         "path: there is no folder */nowhere; write one that exists, from the root of the session *",

@@ -221,6 +221,18 @@ def nothing_at_all(memory, parameters):
     """A body without a phase."""
 
 
+def misuse(memory, parameters):
+    """A mistake that the harness finds: phases within each other or twice, an amount that is none."""
+    with memory.phase("load"):
+        if parameters["how"] == "nested":
+            with memory.phase("epoch"):
+                pass
+        if parameters["how"] == "declared":
+            memory.declare(batch="many")
+    with memory.phase("load"):
+        pass
+
+
 def multiply(memory, parameters):
     """One operation with a known answer, and the bytes it took; every run of the point leaves its answer."""
     import tensorflow as tf

@@ -91,6 +91,32 @@ def test_a_point_has_variables_of_its_own_but_not_the_devices(runner, measure):
     assert found == {"TF_NUM_INTEROP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
+@pytest.mark.parametrize("how", ["nested", "twice", "declared"])
+def test_a_mistake_that_the_harness_finds_has_its_place_in_the_log(make_runner, project_root, how):
+    """Advice sends people to the traceback in the log: the line of the body that has made the mistake is there."""
+    runner = make_runner(prepare_device="builtins:repr", meters=())
+    planned_for(runner, project_root)
+    body = "tests.harness.run.children:misuse"
+    end = runner.measure(Point(scenario="misuse", body=body, parameters={"how": how}, phases=("load", "epoch")), 0)
+    (log,) = (runner.run_directory / "logs").iterdir()
+
+    assert (end.outcome, end.cause) == (Outcome.ERROR, "UsageError")
+    assert "children.py" in log.read_text()
+    assert "in misuse" in log.read_text()
+
+
+def test_a_preparation_that_fails_has_its_place_in_the_log(make_runner, project_root):
+    """The traceback comes before the sentence that the end bears."""
+    runner = make_runner(prepare_device="builtins:repr", meters=())
+    planned_for(runner, project_root)
+    prepare = "tests.harness.run.children:fail"
+    end = runner.measure(Point(scenario="look", body=LOOK.body, prepare=prepare, parameters={}, phases=()), 0)
+    (log,) = (runner.run_directory / "logs").iterdir()
+
+    assert end.reason == "its input could not be prepared: error: ValueError: the beam was off"
+    assert "in fail" in log.read_text()
+
+
 LOOK = Point(scenario="look", body="tests.harness.run.children:nothing_at_all", parameters={}, phases=())
 
 

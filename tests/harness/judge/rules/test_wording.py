@@ -6,7 +6,7 @@ import pytest
 
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
-from harness.judge.rules.wording import FIELDS, Edges, amount_in_words, leak_in_words, search, slope_verb, whereabouts
+from harness.judge.rules.wording import FIELDS, Edges, amount_in_words, closed, leak_in_words, search, slope_verb, whereabouts
 from harness.judge.table import load_run
 from harness.records import Point
 from harness.units import MIB
@@ -297,3 +297,12 @@ def test_a_floor_is_a_lower_bound_and_says_so(synthetic_run, edges, tmp_path, me
     assert (check.rule, check.bound, check.limit) == ("floor", "lower", MIB)
     assert "ends with 64.0 MiB less than it began with, at least 1.0 MiB" in check.sentence
     assert ("the allocator counts" in check.sentence) == (meter == "device_in_use")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [("so it is", "so it is."), ("so it is..", "so it is."), ("is it so?", "is it so?"), ("is it so?.", "is it so?")],
+)
+def test_a_sentence_ends_once(sentence, said):
+    """With a full stop, or the question mark that it has."""
+    assert closed(sentence) == said
