@@ -7,6 +7,7 @@ from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.wording import Edges, amount_in_words, search, whereabouts
 from harness.judge.verdict import Bound, Check, FindingKind
@@ -110,35 +111,31 @@ def check_budgets(evidence: Evidence) -> Iterator[Check]:
 
     A phase that no run finished has no check: its outcome and coverage say why.
     """
-    for place in _places(evidence):
+    for read, place in _places(evidence):
         if place.rule.at_most is not None:
-            yield _check(evidence, place, place.rule.at_most, _BUDGET)
+            yield _check(read, place, place.rule.at_most, _BUDGET)
 
 
 def check_floors(evidence: Evidence) -> Iterator[Check]:
     """A phase that stays below what it cannot do without was not seen by its meter: incomplete, never frugal."""
-    for place in _places(evidence):
+    for read, place in _places(evidence):
         if place.rule.at_least is not None:
-            yield _check(evidence, place, place.rule.at_least, _FLOOR)
+            yield _check(read, place, place.rule.at_least, _FLOOR)
 
 
-def _places(evidence: Evidence) -> Iterator[_Place]:
+def _places(evidence: Evidence) -> Iterator[tuple[Evidence, _Place]]:
+    """Each with the evidence that it is judged by."""
     for name, rule in evidence.policy.rules():
         if not isinstance(rule, BudgetRule):
             continue
+        read = without_pages(evidence) if rule.without_device_pages else evidence
         for point in evidence.run.points:
             for phase in rule.phases_of(point) if rule.matches(point) else ():
                 for meter in rule.meters:
-                    readings = evidence.readings.get((point.name, phase, meter, rule.field))
+                    readings = read.readings.get((point.name, phase, meter, rule.field))
                     if readings:
-                        yield _Place(
-                            name=limit_place(evidence.policy, name, rule.because),
-                            rule=rule,
-                            point=point,
-                            phase=phase,
-                            meter=meter,
-                            readings=readings,
-                        )
+                        where = limit_place(evidence.policy, name, rule.because)
+                        yield read, _Place(name=where, rule=rule, point=point, phase=phase, meter=meter, readings=readings)
 
 
 def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Check:
