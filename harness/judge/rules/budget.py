@@ -9,10 +9,9 @@ from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import Edges, amount_in_words, search, whereabouts
+from harness.judge.rules.wording import Edges, amount_in_words, beside, search
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
-from harness.units import format_bytes
 
 _UNDECIDED = Decision(stands=False)
 
@@ -170,7 +169,7 @@ def _feed(evidence: Evidence, place: _Place) -> str:
 
 
 def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:
-    """What it is as large as, where it was before the phase and after it, what a trace says was alive; and what to look for."""
+    """What it is as large as, what there was at the other edges of the phase, what a trace says was alive; and what to look for."""
     declared, edges = evidence.declared_by(place.point), _edges(evidence, place, worst)
     alive = NOTHING_TOLD
     if place.meter == TRACED_METER:
@@ -179,10 +178,7 @@ def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str]
     if alive.words and not is_explained(worst, alive.grown_bytes):
         like = ""  # sizes coincide, and the trace knows what it was
     first = place.phase == place.point.phases[0]
-    before_and_after = whereabouts(place.rule.field, edges, of=f"of these {format_bytes(worst)},")
-    if before_and_after and not before_and_after.startswith("of these"):
-        before_and_after = f"memory {before_and_after}"
-    about = [f"as large as {like}" if like else "", before_and_after, alive.words]
+    about = [f"as large as {like}" if like else "", beside(place.rule.field, edges), alive.words]
     return about, search(place.rule.field, edges, phase=place.phase, first=first)
 
 
