@@ -139,8 +139,8 @@ def test_what_grew_is_told_by_its_own_bytes_and_all_others_together(traced):
     told = alive_then(traces, points, "construct", "growth")
 
     assert told.words == (
-        f"alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 without "
-        "an operation; and 2 others, 4.0 MiB together"
+        f"alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 "
+        "without an operation; and 2 others, 4.0 MiB together"
     )
     assert told.grown_bytes == 1900 * X_BYTES
     assert told.points == tuple(points)
