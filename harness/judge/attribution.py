@@ -30,7 +30,7 @@ class AliveThen:
     """What a trace says was alive at one moment."""
 
     words: str
-    """``"alive at the peak of POINT: A; B; and 12 others, 3.0 KiB together"``; empty where no trace tells it."""
+    """``"alive at the peak of PHASE in POINT: A; B; and 12 others, 3.0 KiB together"``; empty where no trace tells it."""
     grown_bytes: int = 0
     """What the kind that grew most grew by, from the smallest of the traced points to the largest; of one point, what it is."""
     points: tuple[Point, ...] = ()
@@ -85,15 +85,13 @@ def alive_then(traces: Mapping[str, Trace], points: Sequence[Point], phase: str,
     """What was alive when ``field`` of a phase was read, as far as traces tell: what grew from the first of the points to the last.
 
     ``points`` ascend in size; of one point it is what was alive there. Traces hold what was alive at peaks: the start is known
-    where a phase peaked as it began, the end where the next one did; else it is the peak that is told of. Named are the
-    largest by their own bytes; of a growth, only what is new since the peak of the phase before, where that accounts for it.
+    where a phase peaked as it began, the end where the next one did; else nothing is said, since what another moment had may
+    not have been made yet, or be gone. Named are the largest by their own bytes; of a growth, only what is new since the peak
+    of the phase before, where that accounts for it.
     """
     moment = "start" if field.endswith("start") else "end" if field in ("end", "retained", "net_end") else "peak"
-    for one in dict.fromkeys((moment, "peak")):
-        traced = [(point, alive) for point in points if (alive := _alive(traces, point, phase, one)) is not None]
-        if traced:
-            return _told(traces, traced, phase, one, new_only=field in ("growth", "retained"))
-    return NOTHING_TOLD
+    traced = [(point, alive) for point in points if (alive := _alive(traces, point, phase, moment)) is not None]
+    return _told(traces, traced, phase, moment, new_only=field in ("growth", "retained")) if traced else NOTHING_TOLD
 
 
 def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], field: str) -> str:
@@ -106,6 +104,7 @@ def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], fi
             more = [(one, one.count - counts.get(_group(one), 0)) for one in after]
             extra = [one.model_copy(update={"count": number}) for one, number in more if number > 0]
             what, when = ("ended", "when {} ended") if moment == "end" else ("peaked", "at the peak of {}")
+            when = f"{when} (what both ended with is not traced)" if moment != field else when
             named = largest_in_words([one.counted for one in extra])
             return f"alive {when.format(later)}, beyond what there was when {earlier} {what}: {named}" if extra else ""
     return ""
@@ -126,7 +125,7 @@ def _told(
     names = {one.counted for one in grown}
     rest = [one for one in most if one.counted not in names]
     told = largest_in_words([*(one.counted for one in grown)], beside=[one.counted for one in rest])
-    when = {"peak": "at the peak of", "start": f"when {phase} began in", "end": f"when {phase} ended in"}[moment]
+    when = {"peak": f"at the peak of {phase} in", "start": f"when {phase} began in", "end": f"when {phase} ended in"}[moment]
     return AliveThen(
         words=f"alive {when} {point.name}: {told}",
         grown_bytes=max(growth[_kind(one)] for one in grown),

@@ -110,6 +110,8 @@ class SlopeRule(_SweepRule):
     all sizes without any reason."""
     resolve_over_all: BytesText = 0
     """The same of resolve."""
+    without_device_pages: StrictBool = False
+    """True: pages that the emulated device has touched are taken off what the host read."""
 
     @model_validator(mode="after")
     def _resolve_above_limit(self) -> "SlopeRule":
@@ -135,6 +137,8 @@ class BudgetRule(_Rule):
     at_most: AmountText | None = None
     at_least: AmountText | None = None
     """Below it the meter has missed something: not frugal, but not seen."""
+    without_device_pages: StrictBool = False
+    """As of a slope."""
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> "BudgetRule":

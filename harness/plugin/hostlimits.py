@@ -50,7 +50,8 @@ def host_rule(section: str, rule: Mapping[str, Any]) -> dict[str, Any] | None:
         case "budget" if rule.get("field", "growth") in _NET_FIELDS:
             host["field"] = _NET_FIELDS[rule.get("field", "growth")]
             host["at_most"] = f"{_doubled(rule['at_most'])} + {GROWTH_MORE}"
-            return _explained(host, f"twice as much and {GROWTH_MORE}, since what is on its way to a device is there as well")
+            what = f"twice as much and {GROWTH_MORE}, since what is on its way to a device is there as well"
+            return _without_pages(_explained(host, what))
         case "leak" if rule["field"] == "end":
             host |= {"at_most": f"{rule['at_most']} + {LEAK_MORE}", "every_time": True}
             return _explained(host, f"{LEAK_MORE} more, which its readings may differ by")
@@ -59,8 +60,15 @@ def host_rule(section: str, rule: Mapping[str, Any]) -> dict[str, Any] | None:
             return _explained(host, f"{GROWTH_MORE} more, which its peaks may differ by")
         case "slope":
             host |= {"at_most_over_all": OVER_ALL_MORE, "resolve_over_all": OVER_ALL_UNSURE}
-            return _explained(host, f"{OVER_ALL_MORE} more over all sizes, which its readings may differ by")
+            return _without_pages(_explained(host, f"{OVER_ALL_MORE} more over all sizes, which its readings may differ by"))
     return None
+
+
+def _without_pages(rule: dict[str, Any]) -> dict[str, Any]:
+    """Growth alone has no more pages of the emulated device than the device itself grew by in the phase."""
+    if rule.get("field", "growth") == "growth":
+        return rule
+    return {**rule, "without_device_pages": True, "because": f"{rule['because']}, less the pages of an emulated device"}
 
 
 def _doubled(amount: str) -> str:

@@ -7,11 +7,11 @@ from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import Edges, amount_in_words, closed, search, whereabouts
+from harness.judge.rules.wording import Edges, amount_in_words, beside, closed, search
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
-from harness.units import format_bytes
 
 _UNDECIDED = Decision(stands=False)
 
@@ -110,35 +110,31 @@ def check_budgets(evidence: Evidence) -> Iterator[Check]:
 
     A phase that no run finished has no check: its outcome and coverage say why.
     """
-    for place in _places(evidence):
+    for read, place in _places(evidence):
         if place.rule.at_most is not None:
-            yield _check(evidence, place, place.rule.at_most, _BUDGET)
+            yield _check(read, place, place.rule.at_most, _BUDGET)
 
 
 def check_floors(evidence: Evidence) -> Iterator[Check]:
     """A phase that stays below what it cannot do without was not seen by its meter: incomplete, never frugal."""
-    for place in _places(evidence):
+    for read, place in _places(evidence):
         if place.rule.at_least is not None:
-            yield _check(evidence, place, place.rule.at_least, _FLOOR)
+            yield _check(read, place, place.rule.at_least, _FLOOR)
 
 
-def _places(evidence: Evidence) -> Iterator[_Place]:
+def _places(evidence: Evidence) -> Iterator[tuple[Evidence, _Place]]:
+    """Each with the evidence that it is judged by."""
     for name, rule in evidence.policy.rules():
         if not isinstance(rule, BudgetRule):
             continue
+        read = without_pages(evidence) if rule.without_device_pages else evidence
         for point in evidence.run.points:
             for phase in rule.phases_of(point) if rule.matches(point) else ():
                 for meter in rule.meters:
-                    readings = evidence.readings.get((point.name, phase, meter, rule.field))
+                    readings = read.readings.get((point.name, phase, meter, rule.field))
                     if readings:
-                        yield _Place(
-                            name=limit_place(evidence.policy, name, rule.because),
-                            rule=rule,
-                            point=point,
-                            phase=phase,
-                            meter=meter,
-                            readings=readings,
-                        )
+                        where = limit_place(evidence.policy, name, rule.because)
+                        yield read, _Place(name=where, rule=rule, point=point, phase=phase, meter=meter, readings=readings)
 
 
 def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Check:
@@ -173,7 +169,7 @@ def _feed(evidence: Evidence, place: _Place) -> str:
 
 
 def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:
-    """What it is as large as, where it was before the phase and after it, what a trace says was alive; and what to look for."""
+    """What it is as large as, what there was at the other edges of the phase, what a trace says was alive; and what to look for."""
     declared, edges = evidence.declared_by(place.point), _edges(evidence, place, worst)
     alive = NOTHING_TOLD
     if place.meter == TRACED_METER:
@@ -182,10 +178,7 @@ def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str]
     if alive.words and not is_explained(worst, alive.grown_bytes):
         like = ""  # sizes coincide, and the trace knows what it was
     first = place.phase == place.point.phases[0]
-    before_and_after = whereabouts(place.rule.field, edges, of=f"of these {format_bytes(worst)},")
-    if before_and_after and not before_and_after.startswith("of these"):
-        before_and_after = f"memory {before_and_after}"
-    about = [f"as large as {like}" if like else "", before_and_after, alive.words]
+    about = [f"as large as {like}" if like else "", beside(place.rule.field, edges), alive.words]
     return about, search(place.rule.field, edges, phase=place.phase, first=first)
 
 

@@ -1,18 +1,21 @@
 """What one epoch has more than the epoch before it: whatever a second one adds, every further one adds as well."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.attribution import as_multiple, risen
 from harness.judge.limits import LeakRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.rises import judged_together, least_rises
-from harness.judge.rules.wording import Edges, closed, leak_in_words
+from harness.judge.rules.wording import Edges, LeakWords, closed, leak_in_words, leak_of_every_step
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes
 
 RULE = "leak"
+Steps = Sequence[tuple[str, str]]
+"""From phase to phase, those that are judged together."""
 
 
 def check_leaks(evidence: Evidence) -> Iterator[Check]:
@@ -24,7 +27,7 @@ def check_leaks(evidence: Evidence) -> Iterator[Check]:
                     for meter in rule.meters:
                         rises = least_rises(evidence, point, meter, rule, steps)
                         if rises:
-                            yield _check_leak(evidence, name, rule, point, meter, (steps[0][0], steps[-1][1]), rises)
+                            yield _check_leak(evidence, name, rule, point, meter, steps, rises)
 
 
 def _check_leak(
@@ -33,13 +36,13 @@ def _check_leak(
     rule: LeakRule,
     point: Point,
     meter: str,
-    phases: tuple[str, str],
+    steps: Steps,
     rises: Mapping[int, int],
 ) -> Check:
     declared, amounts = evidence.declared_by(point), tuple(rises.values())
     decisive, called = (min, "least") if rule.every_time else (max, "worst")
     limit_bytes, worst = rule.at_most.in_bytes(declared), decisive(amounts)
-    earlier, later = phases
+    earlier, later = steps[0][0], steps[-1][1]
     subject = point_place(point, f"{earlier} to {later}", meter_words(meter))
     finding: FindingKind | None = None
     decision = Decision(stands=False)
@@ -57,7 +60,7 @@ def _check_leak(
             finding = FindingKind.REGRESSION
             place = limit_place(evidence.policy, name, rule.because)
             repeat = next(repeat for repeat, amount in rises.items() if amount == worst)
-            about, to_do = _explained(evidence, rule.field, point, meter, phases, repeat, worst)
+            about, to_do = _explained(evidence, rule, point, meter, steps, repeat, worst)
             parts = [f"{found}: {round(worst - limit_bytes):,} B over it", *about, decision.words]
             sentence = f"{'; '.join(part for part in parts if part)}. To do: {to_do}. The limit is {place}."
     return Check(
@@ -87,21 +90,35 @@ def _risen(field: str, amount: int) -> str:
 
 
 def _explained(
-    evidence: Evidence, field: str, point: Point, meter: str, phases: tuple[str, str], repeat: int, worst: int
+    evidence: Evidence, rule: LeakRule, point: Point, meter: str, steps: Steps, repeat: int, worst: int
 ) -> tuple[list[str], str]:
     """What the rise is as large as, when it came and whether it is kept, what a trace says it is; and what to look for.
 
     ``repeat`` is the run that decides, with its rise ``worst``.
     """
-    earlier, later = phases
-    before, after = (_edges(evidence, point, meter, phase, repeat) for phase in phases)
-    told = risen(evidence.traces(), point, phases, field) if meter == TRACED_METER else ""
+    earlier, later = steps[0][0], steps[-1][1]
+    told = risen(evidence.traces(), point, (earlier, later), rule.field) if meter == TRACED_METER else ""
     like = as_multiple(worst, {each: float(amount) for each, amount in evidence.declared_by(point).items()})
     about = [f"as large as {like}" if like and not told else "", "", told]
-    if before is None or after is None:
+    words = _words(without_pages(evidence) if rule.every_time else evidence, rule.field, point, meter, steps, repeat)
+    if words is None:
         return about, f"find what {later} has more of than {earlier}"
-    words = leak_in_words(field, before, after, earlier=earlier, later=later)
     return [about[0], words.where, told], words.to_do
+
+
+def _words(evidence: Evidence, field: str, point: Point, meter: str, steps: Steps, repeat: int) -> LeakWords | None:
+    """By the edges of all the phases; of peaks, by those of the step that rises least, which is the one that decides."""
+    edges = [
+        (_edges(evidence, point, meter, earlier, repeat), _edges(evidence, point, meter, later, repeat)) for earlier, later in steps
+    ]
+    read = [(before, after) for before, after in edges if before is not None and after is not None]
+    if len(read) < len(steps):
+        return None
+    if field == "end" and len(steps) > 1:
+        return leak_of_every_step(steps, read)
+    least = min(range(len(steps)), key=lambda number: read[number][1].peak - read[number][0].peak)
+    (before, after), (earlier, later) = read[least], steps[least]
+    return leak_in_words(field, before, after, earlier=earlier, later=later)
 
 
 def _edges(evidence: Evidence, point: Point, meter: str, phase: str, repeat: int) -> Edges | None:

@@ -3,10 +3,9 @@
 from itertools import pairwise
 
 from harness.judge.limits import LeakRule
-from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.evidence import TRACED_METER, Evidence
+from harness.judge.rules.pages import highest_marks
 from harness.records import Point
-
-_DEVICE = "device_in_use"
 
 
 def judged_together(rule: LeakRule, point: Point) -> list[list[tuple[str, str]]]:
@@ -25,15 +24,8 @@ def _rise(evidence: Evidence, point: Point, meter: str, rule: LeakRule, earlier:
     before = evidence.readings.get((point.name, earlier, meter, rule.field), {})
     after = evidence.readings.get((point.name, later, meter, rule.field), {})
     rises = {repeat: amount - before[repeat] for repeat, amount in after.items() if repeat in before}
-    if not rule.every_time or meter == _DEVICE or evidence.run.manifest.device.kind != "emulated":
+    if not rule.every_time or meter == TRACED_METER or evidence.run.manifest.device.kind != "emulated":
         return rises
     # The emulated device never gives a page back that it has touched, so that its highest mark moves the host as well.
-    first, second = _highest(evidence, point, earlier), _highest(evidence, point, later)
+    first, second = (highest_marks(evidence, point, phase, at_end=True) for phase in (earlier, later))
     return {repeat: rise - (second.get(repeat, 0) - first.get(repeat, 0)) for repeat, rise in rises.items()}
-
-
-def _highest(evidence: Evidence, point: Point, phase: str) -> dict[int, int]:
-    """By repeat: the most that was in use on the device until the phase ended."""
-    until = point.phases[: point.phases.index(phase) + 1]
-    peaks = [evidence.readings.get((point.name, each, _DEVICE, "peak"), {}) for each in until]
-    return {repeat: max(each[repeat] for each in peaks if repeat in each) for repeat in peaks[-1]}

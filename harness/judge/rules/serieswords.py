@@ -1,11 +1,11 @@
-"""What a finding about growth says beside its numbers: what grew, where it was before, what becomes of it, what to look for."""
+"""What a finding about growth says beside its numbers: what grew, what it is at other edges of the phase, what to look for."""
 
 from harness.judge.attribution import NOTHING_TOLD, AliveThen, alive_then, as_multiple, is_explained, slope_as_multiple
 from harness.judge.ceiling import Ceiling
 from harness.judge.line import Line
 from harness.judge.rules.evidence import TRACED_METER, Evidence
 from harness.judge.rules.series import Subject
-from harness.judge.rules.wording import Edges, search, whereabouts
+from harness.judge.rules.wording import Edges, at_edges, search
 from harness.judge.scaling import Fit
 from harness.judge.sizes import NAMED_STEPS, size_of, sizes_in_words, step_in_words
 from harness.units import format_bytes
@@ -54,18 +54,18 @@ def edges_of(evidence: Evidence, subject: Subject, fit: Fit) -> Edges | None:
 
 
 def fate_in_words(evidence: Evidence, subject: Subject, fit: Fit) -> str:
-    """Where the growth was before the phase, and whether it outlives it; with a leading comma, or empty where nothing tells."""
-    words = whereabouts(subject.field, edges_of(evidence, subject, fit))
+    """What it is at the other edges of the phase; after the amount, with a leading space, or empty where nothing tells."""
+    words = at_edges(subject.field, edges_of(evidence, subject, fit))
     if not words or subject.largest_bytes < 0:
         return ""
     if subject.field != "growth":
-        return f", {words}"
+        return words
     on_device = evidence.fit(subject.series, subject.phase, "device_in_use", "growth")
     emulated = subject.meter == "host_anon" and evidence.run.manifest.device.kind == "emulated"
     if emulated and on_device is not None and on_device.line.slope > fit.line.slope / 2:
         # Its allocator keeps pages that were touched once, so the fate of the tensors is told by the device's own meter.
-        return f", {words}, pages of the emulated device included"
-    return f", {words}"
+        return f"{words}, pages of the emulated device included"
+    return words
 
 
 def search_in_words(evidence: Evidence, subject: Subject, fit: Fit) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
@@ -21,8 +22,9 @@ def check_slopes(evidence: Evidence) -> Iterator[Check]:
     for name, rule in evidence.policy.rules():
         if isinstance(rule, SlopeRule):
             yield from unswept(evidence, name, rule, optional=rule.only_if_swept)
-            for subject in subjects(evidence, name, rule):
-                yield subject.incomplete() if subject.fit is None else _check_slope(evidence, rule, subject, subject.fit)
+            read = without_pages(evidence) if rule.without_device_pages else evidence
+            for subject in subjects(read, name, rule):
+                yield subject.incomplete() if subject.fit is None else _check_slope(read, rule, subject, subject.fit)
 
 
 def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit) -> Check:

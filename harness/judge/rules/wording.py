@@ -1,10 +1,11 @@
 """What rules say of an amount, field by field: what it is, where it came from, what becomes of it, and what to look for.
 
-A field is one number of a phase; whether the memory behind it was there before, and whether it is still held at the end, its
-own reading does not tell. The start, the peak and the end of the same runs do: every sentence is made of all three.
+A field is one number of a phase; how much there was before, and how much there is at the end, its own reading does not tell. The
+start, the peak and the end of the same runs do: every sentence is made of all three. They are amounts: whether it is the same
+memory, which is still held or was there already, they do not tell, so that no sentence says it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.units import format_bytes
@@ -133,38 +134,53 @@ def slope_verb(field: str, largest_bytes: float) -> str:
     return words.slope_below if largest_bytes < 0 else words.slope
 
 
-def whereabouts(field: str, edges: Edges | None, *, of: str = "of which") -> str:
-    """Where the amount was before the phase, and where it is after it, as a clause; empty where nothing tells.
+def beside(field: str, edges: Edges | None) -> str:
+    """What there was at the other edges of the phase, as a clause about one run; empty where there is nothing to add.
 
-    ``of`` is what goes before a part of the amount.
+    Edges are amounts: of what was there first and what came later, which was given back they do not tell, and no word here does.
     """
     if edges is None:
         return ""
     start, peak, end = edges.start, edges.peak, edges.end
     match field.removeprefix("net_"):
-        case "start":
-            return _fate(start, end, of)
-        case "growth":
-            return _fate(peak - start, end - start, of)
-        case "retained":
-            return "still held when the phase ends" if end > start else ""
-        case "end":
-            return _origin(end, start, of)
+        case "start" if start > 0:
+            return f"it ends with {_amount(end)}"
+        case "peak" if peak > 0:
+            return f"it begins with {_amount(start)} and ends with {_amount(end)}"
+        case "end" if end > 0:
+            return f"{_than(end - start)} it began with"
+        case "growth" if peak > start:
+            return f"it ends with {_than(end - start)} it began with"
         case _:
-            return _both(peak, start, end, of)
+            return ""
+
+
+def at_edges(field: str, edges: Edges | None) -> str:
+    """The same of what grows with the data: at which edge the amount was, and what it is at the others; with a leading space."""
+    if edges is None:
+        return ""
+    start, peak, end = edges.start, edges.peak, edges.end
+    match field.removeprefix("net_"):
+        case "start" if start > 0:
+            return f" when the phase begins, and {_amount(end)} when it ends"
+        case "peak" if peak > 0:
+            return f" at its peak, {_amount(start)} when it begins and {_amount(end)} when it ends"
+        case "end" if end > 0:
+            return f" when the phase ends, and {_amount(start)} when it begins"
+        case "growth" if peak > start:
+            return f" at its peak; when the phase ends it is {_than(end - start)} when it began"
+        case _:
+            return ""
 
 
 def search(field: str, edges: Edges | None, *, phase: str, first: bool, each: str = "") -> str:
-    """What to look for, as an order: in the phase, or before it where the memory was there when the phase began.
+    """What to look for, as an order: in the phase, or before it where as much was there when the phase began.
 
     ``first`` says that no phase of the run is before it; ``each`` is what the amount grows with, ``"image"``.
     """
     per = f" for each {each}" if each else ""
     kind = field.removeprefix("net_")
-    whole = 0.0 if edges is None else {"peak": edges.peak, "end": edges.end}.get(kind, 0.0)
-    was_there = kind == "start" or (edges is not None and _part(whole, edges.start) is _ALL)
-    if was_there and kind == "end":
-        return f"find what still holds a reference{per} when {phase} ends, to what was made before it"
+    was_there = kind == "start" or (kind == "peak" and edges is not None and _part(edges.peak, edges.start) is _ALL)
     if was_there and first:
         return f"find what is allocated{per} before {phase} begins, outside of every phase"
     if was_there:
@@ -182,35 +198,57 @@ class LeakWords:
 
 
 def leak_in_words(field: str, before: Edges, after: Edges, *, earlier: str, later: str) -> LeakWords:
-    """Of a leak: was it there when the later phase began, did that phase keep it, or was it only more at once."""
+    """Of a leak: was as much there when the later phase began, did that phase keep it, or was it only more at once."""
     between = f"find what is made between {earlier} and {later}, and kept"
-    kept = LeakWords(
-        where=f"{later} keeps it",
-        to_do=f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, every further one adds that",
-    )
+    keeps = f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, every further one adds that"
+    already = f"as much more was in use already when {later} began"
     if field == "end":
-        there = after.start - before.end
-        rise = after.end - before.end
+        there, rise = after.start - before.end, after.end - before.end
         if _part(rise, there) is _ALL:
-            return LeakWords(where=f"it was there already when {later} began", to_do=between)
+            return LeakWords(where=already, to_do=between)
         if _part(rise, there) is _NONE:
-            return kept
-        where = f"{format_bytes(there)} of it was there already when {later} began, and {later} keeps the rest"
+            return LeakWords(where=f"{later} keeps it", to_do=keeps)
+        where = f"{format_bytes(there)} more were in use when {later} began, and {later} keeps {format_bytes(rise - there)}"
         return LeakWords(where=where, to_do=f"find what {later} keeps, and what is made between {earlier} and {later}")
     rise, there = after.peak - before.peak, after.start - before.start
     if _part(rise, there) is _ALL:
         kept_by_earlier = _part(there, before.end - before.start) is not _NONE
         to_do = f"find what {earlier} keeps" if kept_by_earlier else between
-        return LeakWords(where=f"it was there already when {later} began", to_do=to_do)
+        return LeakWords(where=already, to_do=to_do)
     held = after.end - after.start
     if _part(rise, held) is _ALL and _part(rise, there) is _NONE:
-        return kept
-    ends = f"{later} began with {format_bytes(after.start)} and ends with {format_bytes(after.end)}"
-    fate = f"nothing of it is kept ({ends})" if _part(rise, held) is _NONE else f"{format_bytes(held)} is kept ({ends})"
-    some = "" if _part(rise, there) is _NONE else f"{format_bytes(there)} of it was there already when {later} began; of the rest "
+        return LeakWords(where=f"{later} keeps as much", to_do=keeps)
+    some = "" if _part(rise, there) is _NONE else f"{format_bytes(there)} more were in use when {later} began; "
+    edges = f"{later} began with {format_bytes(after.start)} and ends with {format_bytes(after.end)}"
     return LeakWords(
-        where=f"{some}more is in use at once, and {fate}",
+        where=f"{some}more is in use at once ({edges})",
         to_do=f"find what {later} has more of at the same time than {earlier} (a batch made ahead, a copy)",
+    )
+
+
+def leak_of_every_step(steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Edges, Edges]]) -> LeakWords:
+    """Of a leak in every step from phase to phase, by what all of them end with: the phases keep it, or it comes between them.
+
+    ``ends`` are the edges of the earlier and the later phase of each of the ``steps``.
+    """
+    first, last = steps[0][1], steps[-1][1]
+    inside = sum(after.end - after.start for _, after in ends)
+    between = sum(after.start - before.end for before, after in ends)
+    whole = inside + between
+    many = f"{first} to {last}" if len(steps) > 2 else f"{first} and {last}"
+    if _part(whole, inside) is _NONE:
+        where = f"as much more was in use already when each of {many} began"
+        if any(_part(after.end - before.end, after.start - before.end) is not _ALL for before, after in ends):
+            where = f"{many} began with {format_bytes(between)} more in all than the phases before them ended with"
+        return LeakWords(where=where, to_do=f"find what is made between {steps[0][0]} and {last}, outside of them, and kept")
+    if _part(whole, between) is _NONE:
+        each = all(_part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends)
+        where = f"each of {many} keeps about as much or more" if each else f"{many} keep {format_bytes(inside)} in all"
+        to_do = f"find what {many} keep (a list, a cache, a function traced anew); if it goes on so, every further one adds as much"
+        return LeakWords(where=where, to_do=to_do)
+    where = f"{many} keep {format_bytes(inside)} in all, and {format_bytes(between)} more come between the phases"
+    return LeakWords(
+        where=where, to_do=f"find what {many} keep, and what is made between {steps[0][0]} and {last}, outside of them"
     )
 
 
@@ -224,27 +262,13 @@ def _part(whole: float, part: float) -> str:
     return _ALL if part >= (1 - _LEAST_SHARE) * whole else _SOME
 
 
-def _origin(whole: float, start: float, of: str) -> str:
-    if whole <= 0:
-        return ""
-    some = f"{of} {format_bytes(start)} were there already when the phase began"
-    return {_ALL: "there already when the phase began", _NONE: "made in the phase", _SOME: some}[_part(whole, start)]
+def _amount(amount_bytes: float) -> str:
+    """Of an edge; over what there was before the first phase it may be less than nothing."""
+    return f"{format_bytes(abs(amount_bytes))}{' less than nothing' if round(amount_bytes) < 0 else ''}"
 
 
-def _fate(whole: float, kept: float, of: str) -> str:
-    if whole <= 0:
-        return ""
-    some = f"{of} {format_bytes(kept)} are still held when the phase ends"
-    return {_ALL: "still held when the phase ends", _NONE: "given back before the phase ends", _SOME: some}[_part(whole, kept)]
-
-
-def _both(peak: float, start: float, end: float, of: str) -> str:
-    """Of a peak: where it was before, and what becomes of it."""
-    if peak <= 0:
-        return ""
-    kept = _part(peak, end)
-    if _SOME not in (kept, _part(peak, start)):
-        return f"{_origin(peak, start, of)} and {'still held when it ends' if kept is _ALL else 'given back before it ends'}"
-    some = f"{format_bytes(end)} of it are still held when it ends"
-    fate = {_ALL: "all of it is still held when it ends", _NONE: "all of it is given back before it ends", _SOME: some}[kept]
-    return f"{_origin(peak, start, of)}; {fate}"
+def _than(difference_bytes: float) -> str:
+    """``"2.0 MiB less than"``, ``"as much as"``."""
+    if round(difference_bytes) == 0:
+        return "as much as"
+    return f"{format_bytes(abs(difference_bytes))} {'more' if difference_bytes > 0 else 'less'} than"

@@ -139,8 +139,8 @@ def test_what_grew_is_told_by_its_own_bytes_and_all_others_together(traced):
     told = alive_then(traces, points, "construct", "growth")
 
     assert told.words == (
-        f"alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 without an "
-        "operation; and 2 others, 4.0 MiB together"
+        f"alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 "
+        "without an operation; and 2 others, 4.0 MiB together"
     )
     assert told.grown_bytes == 1900 * X_BYTES
     assert told.points == tuple(points)
@@ -179,7 +179,10 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
         for meter in ("device_in_use", "host_anon")
     )
 
-    assert f"; as large as 1.00 x image; alive at the peak of {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; " in device
+    assert (
+        f"; as large as 1.00 x image; alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; "
+        in device
+    )
     assert "alive" not in host
 
 
@@ -218,16 +221,20 @@ def test_what_an_epoch_keeps_is_named_where_the_next_phase_shows_it(epochs):
     assert alive_then(traces, [point], "release", "net_start").words.startswith(f"alive when release began in {point.name}: 3 x")
     # How the first epoch ended no trace shows, as the second one grew: so it is the peaks that are told of.
     assert risen(traces, point, ("epoch_0", "epoch_1"), "end") == (
-        "alive at the peak of epoch_1, beyond what there was when epoch_0 peaked: Empty (64, 64, 64, 4) float32, 4.0 MiB; "
-        "Pack (9) float32, 976.6 KiB"
+        "alive at the peak of epoch_1 (what both ended with is not traced), beyond what there was when epoch_0 peaked: Empty "
+        "(64, 64, 64, 4) float32, 4.0 MiB; Pack (9) float32, 976.6 KiB"
     )
 
 
-def test_where_nothing_shows_the_end_it_is_the_peak_that_is_told_of(epochs):
-    """Release takes more than it begins with, so its peak is not what the epoch left."""
+def test_where_nothing_shows_the_start_or_the_end_nothing_is_said_of_it(epochs):
+    """Release takes more than it begins with: its peak is not what the epoch left, nor what it began with itself."""
     traces, point = epochs([BATCH], [NOTES], [BATCH], {"epoch_1": (0, 9, 4), "release": (4, 8, 0)})
 
-    assert alive_then(traces, [point], "epoch_1", "end").words.startswith(f"alive at the peak of {point.name}: Pack (9)")
+    assert [alive_then(traces, [point], "epoch_1", field).words for field in ("end", "retained", "net_end")] == [""] * 3
+    assert [alive_then(traces, [point], "release", field).words for field in ("start", "net_start")] == [""] * 2
+    assert alive_then(traces, [point], "epoch_1", "peak").words.startswith(
+        f"alive at the peak of epoch_1 in {point.name}: Pack (9)"
+    )
 
 
 def test_of_two_epochs_that_had_the_same_nothing_is_said(epochs):

@@ -52,8 +52,9 @@ def test_the_unit_is_the_parameters_own_name(swept, baselines):
     assert (finding.measured, finding.unit) == (PER_STEP, "B/batch_size")
     assert finding.sentence == (
         "feed / plain / batch_size / epoch / device in use: grows by 2,048 B per batch_size, limit 1,024 (95 % interval 2,048 to "
-        "2,048; 3 sizes, 6 runs). At batch_size 64 that is 128.0 KiB, given back before the phase ends. To do: find what epoch "
-        "makes for each step of batch_size; the limit is the marker of tests/test_feed.py::test_epoch."
+        "2,048; 3 sizes, 6 runs). At batch_size 64 that is 128.0 KiB at its peak; when the phase ends it is as much as "
+        "when it began. To do: find what epoch makes for each step of batch_size; the limit is the "
+        "marker of tests/test_feed.py::test_epoch."
     )
 
 
