@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
-from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.evidence import Evidence, marker_of
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
@@ -18,9 +18,14 @@ from harness.units import format_bytes, format_rate, format_whole
 
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
     """A regression when the whole interval of a slope lies above its limit; incomplete when it is too wide to tell."""
+    said: set[tuple[str, str]] = set()
     for name, rule in evidence.policy.rules():
         if isinstance(rule, SlopeRule):
-            yield from unswept(evidence, name, rule, optional=rule.only_if_swept)
+            for check in unswept(evidence, name, rule, optional=rule.only_if_swept):
+                # The rule of the host, which comes with a marker's, has the same mistake.
+                if not marker_of(rule.because) or (check.subject, marker_of(rule.because)) not in said:
+                    yield check
+                said.add((check.subject, marker_of(rule.because)))
             for subject in subjects(evidence, name, rule):
                 yield subject.incomplete() if subject.fit is None else _check_slope(evidence, rule, subject, subject.fit)
 
