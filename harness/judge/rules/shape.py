@@ -125,7 +125,9 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected; {less}"
     elif line.half_width > allowed:
         half_width = format_whole(line.half_width)
-        sentence = f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats."
+        sentence = (
+            f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats or larger sizes."
+        )
         return subject.check(
             sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=limit, bound=bound, may_be_noise=True
         )

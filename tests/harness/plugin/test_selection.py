@@ -252,7 +252,6 @@ def test_a_where_that_no_call_answers_is_said_once_without_excusing_it(project):
     told = [line for line in result.stdout.lines if "planned no point" in line]
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert told == [
-        "incomplete: the marker of test_memory.py::test_calls: this run planned no point of calls, imagecount 256; correct the rule."
-    ]
+    place = "incomplete: the marker of test_memory.py::test_calls"
+    assert told == [f"{place}: this run planned no point of calls, imagecount 256; correct the rule."]
     assert "--partial" not in result.stdout.str()
