@@ -17,7 +17,7 @@ REASON = '--reason "..."'
 
 LESS_ON_PURPOSE = "pass --partial when less was measured on purpose"
 """What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
-_ENDING_COMMAND = re.compile(r"(?:\bwith|\brun|first): (?:python (?:-P )?-m harness|pytest) [^`]*$")
+_ENDING_COMMAND = re.compile(r"(?:\bwith|\brun|first): (?:python|pytest) [^`]*$")
 _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
 _AGAINST = ("--memory-against", "--against")
