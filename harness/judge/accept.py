@@ -12,6 +12,7 @@ from harness.errors import BaselineError
 from harness.judge.acceptable import broken_limits, gated_meters, unsteady
 from harness.judge.baseline import Baseline, BaselinePoint, Held, file_name, find, from_run, key_in_words, write
 from harness.judge.changes import diff
+from harness.judge.commands import ends_with_command
 from harness.judge.gate import judge
 from harness.judge.history import NO_HISTORY, History, read_history
 from harness.judge.markers import acceptable
@@ -118,7 +119,11 @@ def _no_match(pattern: str, names: list[str]) -> str:
 def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> None:
     obstacles = broken_limits(judge(run, policy, folder, partial=True).verdict.findings, chosen)
     advice = "Fix it, or change the limit in the policy with its reason"
-    _refuse(f"{run.path} cannot become a baseline", [f"{obstacle.sentence} {advice}" for obstacle in obstacles])
+    _refuse(f"{run.path} cannot become a baseline", [_with(advice, obstacle.sentence) for obstacle in obstacles])
+
+
+def _with(advice: str, sentence: str) -> str:
+    return sentence if ends_with_command(sentence) else f"{sentence} {advice}"
 
 
 def _refuse(what: str, reasons: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import BaselineError
 from harness.judge.baseline import LOADER_METERS, WITNESS_METERS, BaselinePoint, Recorded, from_run, gaps_of
-from harness.judge.commands import REASON, Commands
+from harness.judge.commands import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run
@@ -72,12 +72,18 @@ def with_possible_advice(checks: Sequence[Check], run: Run, policy: Policy, comm
     )
     if not any(advised.search(check.sentence) for check in checks):
         return tuple(checks)
-    found = list(_obstacles(checks, run, policy, commands))
+    found = list(_obstacles(checks, run, policy))
     if not found:
         return tuple(checks)
     count = f"{len(found)} reasons, the first: " if len(found) > 1 else ""
-    first = f"deal first with what keeps this run from becoming a baseline ({count}{found[0].place.rstrip('.')})"
-    return tuple(dataclasses.replace(check, sentence=advised.sub(lambda _: first, check.sentence)) for check in checks)
+    # The place may end with a command, so that nothing is put after it.
+    first = f"deal first with what keeps this run from becoming a baseline: {count}{found[0].place.rstrip('.')}"
+    return tuple(
+        dataclasses.replace(check, sentence=stopped(advised.sub(lambda _: first, check.sentence)))
+        if advised.search(check.sentence)
+        else check
+        for check in checks
+    )
 
 
 def accept_words(command: str) -> str:
@@ -85,9 +91,9 @@ def accept_words(command: str) -> str:
     return f"accept it with: {command}"
 
 
-def _obstacles(checks: Sequence[Check], run: Run, policy: Policy, commands: Commands) -> Iterator[Obstacle]:
+def _obstacles(checks: Sequence[Check], run: Run, policy: Policy) -> Iterator[Obstacle]:
     # What is missing on purpose is no obstacle: accept asks about it itself (--keep-others, --forget-others).
-    judged = [check for check in checks if commands.less_on_purpose not in check.sentence]
+    judged = [check for check in checks if LESS_ON_PURPOSE not in check.sentence]
     limits = list(broken_limits(judged))
     yield from limits
     gaps = list(gaps_of(run))

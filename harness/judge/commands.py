@@ -1,5 +1,6 @@
 """What a sentence may tell people to type next: complete commands, with the arguments that the run was judged with."""
 
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ DEFAULT_BASELINES = Path("scenarios/baselines")
 REASON = '--reason "..."'
 """How every advised ``accept`` ends; the reason is for whoever types it."""
 
+LESS_ON_PURPOSE = "pass --partial when less was measured on purpose"
+"""What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
+_ENDING_COMMAND = re.compile(r"(?:\bwith|\brun|first): (?:python|pytest) [^`]*$")
 _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
 _AGAINST = ("--memory-against", "--against")
@@ -111,12 +115,20 @@ class Commands:
         """Measure the same with the code of another revision, in turns."""
         return measuring(self.typed, against=revision)
 
-    @property
-    def less_on_purpose(self) -> str:
-        """What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
-        if self.asked.by_pytest:
-            return f"when less was measured on purpose, judge it with: {self.gate('--partial')}"
-        return "pass --partial when less was measured on purpose"
+
+def quoted(command: str) -> str:
+    """A command that words follow; one that ends its sentence stands as it is, without a full stop that a copy takes along."""
+    return f"`{command}`"
+
+
+def stopped(sentence: str) -> str:
+    """The sentence with its full stop; without one where it ends with a question, or with a command to be copied."""
+    return sentence if sentence.endswith(("?", ".")) or ends_with_command(sentence) else f"{sentence}."
+
+
+def ends_with_command(sentence: str) -> bool:
+    """Whether nothing may be put after the sentence, because its end is to be copied."""
+    return _ENDING_COMMAND.search(sentence) is not None
 
 
 def measuring(typed: str, *, resuming: Path | str | None = None, against: str | None = None) -> str:

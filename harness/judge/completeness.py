@@ -113,12 +113,6 @@ def missing_from_point(census: Census, point: Point, repeat: int, commands: Comm
         return
     finished = census.finished.get(run, frozenset())
     absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
-    if absent:
-        how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
-        yield (
-            f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
-            f"{', '.join(point.phases)}: mend the body, or measure what is missing with: {commands.resume()}"
-        )
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:
         yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"
@@ -130,6 +124,12 @@ def missing_from_point(census: Census, point: Point, repeat: int, commands: Comm
         yield (
             f"it went through its phases in the order {', '.join(entered)}, but {point.scenario} has {', '.join(point.phases)}; "
             "amounts over what there was before the first phase would mean something else"
+        )
+    if absent:  # last of all: it ends with a command
+        how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
+        yield (
+            f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
+            f"{', '.join(point.phases)}: mend the body, or measure what is missing with: {commands.resume()}"
         )
 
 

@@ -13,6 +13,7 @@ from harness.judge.naming import nearest
 from harness.judge.sizes import minimum_sizes
 from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
+from harness.plugin.narrowing import misnarrowed
 from harness.plugin.settings import SETTINGS, Settings, read_settings, refuse_given_twice, scalar
 from harness.plugin.sweeps import sizes_of
 from harness.records import Point, Scalar
@@ -100,7 +101,8 @@ def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
         except UsageError as error:
             for sentence in str(error).splitlines():
                 mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
-    for item, sentence in _of_few_sizes(items):
+    marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
+    for item, sentence in [*_of_few_sizes(marked), *misnarrowed(marked)]:
         mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
     for key, (_, place, below) in found.items():
         if key not in used:
@@ -120,9 +122,8 @@ def function_of(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def _of_few_sizes(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
+def _of_few_sizes(marked: Sequence[tuple[pytest.Item, Wanted]]) -> Iterator[tuple[pytest.Item, str]]:
     """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests of their scenario."""
-    marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
     known: dict[tuple[str, str], set[Any]] = {}
     for item, wanted in marked:
         for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:

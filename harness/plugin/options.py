@@ -102,7 +102,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "host-budget": {
         "metavar": "SIZE",
         "type": options.byte_amount,
-        "help": "limit of each child's host memory, besides an emulated device (default: 5GiB)",
+        "help": "limit of each child's host memory; an emulated device is host memory too, so that its size and 1/32 of it are "
+        "added, used or not (--memory-device-budget makes that small; default: 5GiB)",
     },
     "timeout": {
         "metavar": "SECONDS",

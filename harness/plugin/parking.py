@@ -22,7 +22,11 @@ def note_parked(item: pytest.Item, report: pytest.TestReport) -> None:
     if wanted.point is None and session.patterns:
         return  # none of its points may have been chosen
     points = {*item.stash.get(MEASURED, []), *([wanted.point.name] if wanted.point is not None else [])}
-    reason = f"skipped: {_why_skipped(report)}" if expected is None else f"xfail: {expected or 'without a reason'}"
+    if expected is None:
+        reason = f"skipped: {_why_skipped(report)}"
+    else:
+        how = "xfail" if report.skipped else "its test passed although it is expected to fail"
+        reason = f"{how}: {expected or 'without a reason'}"
     try:
         park_points(session.directory, test=item.nodeid, points=sorted(points), reason=reason)
     except RunDirectoryError as error:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
     return found or None
 
 
-def uncollected(items: Iterable[pytest.Item]) -> int:
+def uncollected(items: Sequence[pytest.Item]) -> int:
     """How many tests of these functions there are beyond those that were collected: others were named by their ids."""
     collected = Counter(item.nodeid.partition("[")[0] for item in items)
     whole = {item.nodeid.partition("[")[0]: math.prod(len(values) for _, values in _parametrized(item)) for item in items}

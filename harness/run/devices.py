@@ -143,7 +143,7 @@ class Device:
     def limit_in_words(self, option: str, host_limit_bytes: int) -> str:
         """What the limit of a child's memory is made of: the setting, and what the device takes of the host's memory."""
         set_by = f"{option} {format_bytes(host_limit_bytes)}"
-        what = "the emulated device" if self.kind == "emulated" else "the table of the card's pool"
+        what = "the emulated device, used or not" if self.kind == "emulated" else "the table of the card's pool"
         return f"{set_by}, and {format_bytes(self.host_bytes)} for {what}" if self.host_bytes else set_by
 
     def without(self, place: "Device") -> "Device | None":

@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.errors import UsageError
 from harness.judge.against import Against
 from harness.judge.baseline import Baseline
-from harness.judge.commands import Asked, Commands, launcher, measuring
+from harness.judge.commands import Asked, Commands, launcher, measuring, stopped
 from harness.judge.history import read_history
 from harness.judge.manifest import CodeSide
 from harness.run.revisions import resolve
@@ -80,11 +80,12 @@ def typed(capsys):
 
 def advised(text, command):
     """The first advice to type a command of the harness in a text, as the words that a shell makes of it."""
-    found = re.search(rf"python -m harness ({command} [^\n]*)", text)
+    found = re.search(rf"(`?)python -m harness ({command} [^\n`]*)", text)
     if found is None:
         return None
-    ended = re.match(r'.*?--reason "\.\.\."', found[1])
-    return shlex.split(ended[0] if ended else re.split(r"\. |; |, or |\.$| \(\d", found[1])[0])
+    # In backticks, or up to the end of its line: nothing that follows may be taken along by whoever copies it.
+    said = found[2] if found[1] else re.sub(r" \(\d+ more findings?\)$", "", found[2])
+    return shlex.split(said)
 
 
 def accepted(place, typed):
@@ -129,7 +130,7 @@ def test_beside_broken_limits_nobody_is_told_to_accept(place, typed):
 
     assert code == 1
     assert advised(said, "accept") is None
-    assert "deal first with what keeps this run from becoming a baseline (3 reasons, the first: arrays / lazy / " in said
+    assert "deal first with what keeps this run from becoming a baseline: 3 reasons, the first: arrays / lazy / " in said
     assert typed("accept", RUN, "--policy", "tight.toml", "--baselines", "my baselines", "--reason", "r")[0] == 2
 
 
@@ -349,7 +350,6 @@ def test_what_was_asked_survives_being_written_down():
     asked = Asked(policy=None, partial=True, by_pytest=True)
 
     assert Asked.from_json(asked.to_json()) == asked
-    assert Commands(run=Asked().baselines, asked=asked).less_on_purpose.endswith("gate scenarios/baselines --partial")
 
 
 def side(commit):
@@ -418,3 +418,64 @@ def test_no_other_text_tells_people_what_to_type(project_root):
 
     assert len(modules) > 100
     assert found == set(SPOKEN)
+
+
+MAKERS = {"gate", "accept", "doctor", "compare", "resume", "resuming", "report", "measuring", "accept_words", "accept_command"}
+MAKERS |= {"doctor_command", "judge_again", "again"}
+
+
+def taken_along(path):
+    """Where a text puts a mark right behind a command, which is not in backticks: a copy would take it along."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = node.values if isinstance(node, ast.JoinedStr) else []
+        for before, part, behind in zip([None, *parts], parts, [*parts[1:], None], strict=False):
+            if not isinstance(part, ast.FormattedValue) or not isinstance(behind, ast.Constant):
+                continue
+            called = [each.func for each in ast.walk(part.value) if isinstance(each, ast.Call)]
+            plain = [] if isinstance(part.value, ast.Name) and part.value.id == "resume" else [part.value]  # a folder
+            names = {getattr(each, "attr", getattr(each, "id", "")) for each in [*called, *plain]}
+            quoted = "quoted" in names or (isinstance(before, ast.Constant) and before.value.endswith("`"))
+            if names & MAKERS and not quoted and behind.value[:1] in set(".,;:!?)"):
+                yield f"{path.name}:{node.lineno}"
+
+
+def test_no_text_puts_a_mark_behind_a_command(project_root, tmp_path):
+    """And what looks for one finds one."""
+    bad = tmp_path / "bad.py"
+    bad.write_text('f"do: {commands.gate()}."\nf"do: `{commands.gate()}`."\nf"do: {quoted(commands.gate())}."\n')
+    modules = [*project_root.glob("harness/**/*.py"), *project_root.glob("reports/**/*.py")]
+
+    assert list(taken_along(bad)) == ["bad.py:1"]
+    assert [place for path in modules for place in taken_along(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "ends"),
+    [
+        ("judge it with: {gate}", ""),
+        ('accept it with: {gate} --reason "..."', ""),
+        ("go on with it first: {resume}", ""),
+        ("see that it does what it is there for, and run `{gate}`", "."),
+        ("did you mean 'gate'?", ""),
+        ("it has an end.", ""),
+        ("measure more values", "."),
+    ],
+)
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_sentence_that_ends_with_a_command_has_no_full_stop(sentence, ends, isolated):
+    """Whichever way the harness is started."""
+    gate = "python -P -m harness gate out/run.1" if isolated else "python -m harness gate out/run.1"
+    said = sentence.format(gate=gate, resume="pytest tests --memory-resume=out")
+
+    assert stopped(said) == said + ends
+
+
+def test_the_doctor_that_is_advised_within_a_sentence_is_in_backticks(place, typed):
+    """Of a host that took less than its floor."""
+    floor = LIMITS.format(at_most="1 GiB").replace('"device_in_use"', '"host_anon"', 1).replace("at_most", "at_least", 1)
+    (place.path.parent / "floor.toml").write_text(floor)
+    place.write()
+    code, said = typed("gate", RUN, "--policy", "floor.toml", "--baselines", "my baselines")
+
+    assert code == 3
+    assert "run `python -m harness doctor`; the limit is budget rule 1 of floor.toml." in said

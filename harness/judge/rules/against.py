@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.judge.against import THEN_FOLDER, Against
 from harness.judge.baseline import key_in_words
-from harness.judge.commands import Commands
+from harness.judge.commands import Commands, stopped
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.manifest import CodeSide
 from harness.judge.rules.evidence import Evidence
@@ -47,7 +47,7 @@ def _is_one_run(now: Run, then: Run) -> bool:
 
 def _incomplete(subject: str, sentence: str) -> Check:
     said = sentence if sentence.startswith(subject) or subject == "code" else f"{subject}: {sentence}"
-    return Check(rule=RULE, subject=subject, sentence=f"{said.rstrip('.')}.", finding=FindingKind.INCOMPLETE)
+    return Check(rule=RULE, subject=subject, sentence=stopped(said), finding=FindingKind.INCOMPLETE)
 
 
 def _comparability(evidence: Evidence, against: Against, run: Run) -> Iterator[Check]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
+from harness.judge.commands import quoted
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.pages import without_pages
@@ -165,7 +166,7 @@ def _joined(parts: Sequence[str]) -> str:
 def _feed(evidence: Evidence, place: _Place) -> str:
     if place.meter == TRACED_METER:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
-    return f"see that {place.phase} does what it is there for, and run {evidence.commands.doctor()}"
+    return f"see that {place.phase} does what it is there for, and run {quoted(evidence.commands.doctor())}"
 
 
 def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.judge.acceptable import accept_words
 from harness.judge.baseline import Baseline, counter_of, file_name, key_in_words, launchers_of, sources_of
+from harness.judge.commands import stopped
 from harness.judge.completeness import OF_THE_CARD
 from harness.judge.nearest import Nearest, nearest_baselines
 from harness.judge.rules.evidence import Evidence, meter_words
@@ -103,4 +104,4 @@ def _isolation(evidence: Evidence, baseline: Baseline | None) -> Iterator[Check]
 
 def _not_comparable(point: str, meter: str, sentence: str, finding: FindingKind) -> Check:
     subject = " / ".join(part for part in (point, meter_words(meter)) if part)
-    return Check(rule=RULE, subject=subject, sentence=f"{sentence}.", finding=finding, point=point, meter=meter)
+    return Check(rule=RULE, subject=subject, sentence=stopped(sentence), finding=finding, point=point, meter=meter)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.judge.acceptable import accept_words
+from harness.judge.commands import LESS_ON_PURPOSE, stopped
 from harness.judge.completeness import missing_from_point, missing_from_run
 from harness.judge.naming import nearest
-from harness.judge.rules.evidence import Evidence, limit_place, meter_words, point_place, text_in_words
+from harness.judge.rules.evidence import Evidence, limit_place, marker_of, meter_words, point_place, text_in_words
 from harness.judge.verdict import Check, FindingKind
 from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
 
@@ -104,21 +105,21 @@ def _meter_check(scenario: str, meter: str, seen: int, gaps: list[str], *, known
 
 def _rule_checks(evidence: Evidence) -> Iterator[Check]:
     """A rule that no point or no phase answers to would hold for ever."""
+    said: set[str] = set()
     for name, rule in evidence.policy.rules():
         points = [point for point in evidence.run.points if rule.matches(point)]
         if not points and not evidence.partial and evidence.run.points:
             where = "".join(f", {key} {text_in_words(str(value))}" for key, value in rule.where.items())
             planned = {point.scenario for point in evidence.run.points}
             what = f"this run planned no point of {' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
-            place = limit_place(evidence.policy, name, rule.because)
-            yield _unanswered(place, f"{what}; mend the rule, or {evidence.commands.less_on_purpose}")
+            more = evidence.or_less(rule.because)
+            yield from _once(said, evidence, name, rule.because, f"{what}; correct the rule{more}")
         known = {phase for point in points for phase in point.phases}
         strangers = [phase for phase in rule.phases or () if points and phase not in known]
         if strangers and not evidence.partial:
-            place = limit_place(evidence.policy, name, rule.because)
             near = nearest(strangers[0], sorted(known)) if known else "their runs entered none at all"
             what = f"no point that it is about has a phase {strangers[0]}; {near}"
-            yield _unanswered(place, what)
+            yield from _once(said, evidence, name, rule.because, what)
     if not evidence.partial and evidence.run.points:
         yield from _tolerance_checks(evidence)
 
@@ -137,7 +138,7 @@ def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
                 what = f"this run planned no {missing}"
                 yield _unanswered(
                     f"tolerance {number} of {evidence.policy.source}",
-                    f"{what}; mend the tolerance, or {evidence.commands.less_on_purpose}",
+                    f"{what}; correct the tolerance{evidence.or_less()}",
                 )
 
 
@@ -149,8 +150,16 @@ def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
 
 
 def _unanswered(place: str, sentence: str) -> Check:
-    said = sentence if sentence.endswith("?") else f"{sentence}."
-    return Check(rule=RULE, subject=place, sentence=f"{place}: {said}", finding=FindingKind.INCOMPLETE)
+    return Check(rule=RULE, subject=place, sentence=f"{place}: {stopped(sentence)}", finding=FindingKind.INCOMPLETE)
+
+
+def _once(said: set[str], evidence: Evidence, name: str, because: str, sentence: str) -> Iterator[Check]:
+    """The check; one for a marker's rule and for that of the host beside it, which has the same mistake."""
+    place = limit_place(evidence.policy, name, because)
+    whose = f"{marker_of(because) or place}: {sentence}"
+    if whose not in said:
+        said.add(whose)
+        yield _unanswered(marker_of(because) or place, sentence)
 
 
 def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
@@ -187,7 +196,7 @@ def _lost_point(evidence: Evidence, name: str, strangers: list[str]) -> Check:
     gone = accept_words(evidence.commands.accept("--forget-others"))
     sentence = (
         f"{name}: the baseline has this point, but the run did not plan it{_renamed(name, strangers)}; measure it, or "
-        f"{evidence.commands.less_on_purpose}, or, where the point is gone for good, {gone}"
+        f"{LESS_ON_PURPOSE}, or, where the point is gone for good, {gone}"
     )
     return Check(rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name)
 

@@ -6,6 +6,7 @@ from statistics import median_high, median_low
 
 from harness.judge.attribution import as_multiple
 from harness.judge.baseline import BaselinePoint, Recorded
+from harness.judge.commands import stopped
 from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
@@ -134,7 +135,7 @@ def _check_amount(
         to_do = f"find what changed {changed_in} since then; if it is meant, {accept_command(evidence)}"
         if against is not None:
             to_do = f"{against.to_do} for what {phase} does now; if it is meant, say so where the change is reviewed"
-        sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}."
+        sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}"
     elif decision.stands and against is not None:
         # The next comparison starts from here whatever anybody does, so that no headroom grows unseen.
         sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}."
@@ -145,11 +146,11 @@ def _check_amount(
         if other is not None:
             kept = f"find what {phase} does instead (reads through a map of a file, say) before you accept it as what it takes"
             to_do = f"if it is meant, {to_do}"
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}."
+        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}"
     return Check(
         rule=RULE,
         subject=f"{place} / {field}",
-        sentence=f"{place}: {sentence}",
+        sentence=stopped(f"{place}: {sentence}"),
         finding=finding,
         scenario=point.scenario,
         point=point.name,

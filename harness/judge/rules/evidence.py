@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.judge.against import Against
 from harness.judge.baseline import Baseline
-from harness.judge.commands import Commands
+from harness.judge.commands import LESS_ON_PURPOSE, Commands
 from harness.judge.completeness import Census
 from harness.judge.policy import MARKER, Policy
 from harness.judge.scaling import Fit, Series, planned_series
@@ -60,6 +60,14 @@ class Evidence:
         """What the body of a point declared; the least where repeats differ, so that a limit is never wider."""
         return self.declared.get(point.name, {})
 
+    def or_less(self, because: str = "") -> str:
+        """The end of ``"measure more"``: that less may have been meant.
+
+        Nothing where the rule (``because``) is a marker's and its session left no point out: there nothing was meant.
+        """
+        left_out = self.run.manifest.settings.get("left_out")
+        return "" if because.startswith(MARKER) and left_out == 0 else f", or {LESS_ON_PURPOSE}"
+
     def fit(self, series: Series, phase: str, meter: str, field: str) -> Fit | None:
         """The fit of a series, or None when fewer than two sizes have been read."""
         return self.fits.get(fit_key(series, phase, meter, field))
@@ -81,6 +89,11 @@ def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, st
 def limit_place(policy: Policy, name: str, because: str) -> str:
     """Where a limit stands: ``"slope rule 2 of scenarios/gate.toml"``, ``"the marker of tests/test_x.py::test_y"``."""
     return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
+
+
+def marker_of(because: str) -> str:
+    """``"the marker of tests/test_x.py::test_y"`` without what the rule says besides; empty for rules of a file."""
+    return f"the {because.partition(': ')[0]}" if because.startswith(MARKER) else ""
 
 
 def point_place(point: Point, *more: str) -> str:

@@ -122,8 +122,7 @@ def unswept(evidence: Evidence, name: str, rule: SweepRule, *, optional: bool) -
         if len(sizes) > 1:
             found = f"no two points differ in {rule.over} alone"
         what = (
-            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more, or "
-            f"{evidence.commands.less_on_purpose}"
+            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more{evidence.or_less(rule.because)}"
         )
         yield _blind(evidence, name, rule, scenario, what)
 
@@ -195,15 +194,15 @@ def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, pha
         fit=None if fit is None or len(fit.sizes) < needed else fit,
         gap=(
             f"there is no slope over {rule.over}: it needs {needed} different values, {len(series.sizes)} were planned and "
-            f"{sizes_read} could be read. {_too_few(evidence, series, needed)}"
+            f"{sizes_read} could be read. {_too_few(evidence, rule, series, needed)}"
         ),
         readings=readings,
     )
 
 
-def _too_few(evidence: Evidence, series: Series, needed: int) -> str:
+def _too_few(evidence: Evidence, rule: SweepRule, series: Series, needed: int) -> str:
     if len(series.sizes) < needed:
-        return f"To do: measure more values, or {evidence.commands.less_on_purpose}."
+        return f"To do: measure more values{evidence.or_less(rule.because)}."
     return "The other findings of this run say why the rest is missing: mend that, and measure again."
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from harness.judge.commands import quoted
 from harness.judge.limits import ArithmeticRule, GrowthClassRule
 from harness.judge.line import Line
 from harness.judge.rules.evidence import Evidence
@@ -120,11 +121,13 @@ def _check_arithmetic(evidence: Evidence, rule: ArithmeticRule, subject: Subject
     elif line.slope < expected - allowed:
         decision = vote(evidence, subject, lambda own: expected - allowed - own.slope, "rise by less")
         doctor = evidence.commands.doctor()
-        less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run {doctor}"
+        less = f"the meter did not see all of them: check what is declared as {rule.declared}, and run {quoted(doctor)}"
         finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected; {less}"
     elif line.half_width > allowed:
         half_width = format_whole(line.half_width)
-        sentence = f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats."
+        sentence = (
+            f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; measure more repeats or larger sizes."
+        )
         return subject.check(
             sentence, finding=FindingKind.INCOMPLETE, measured=line.slope, limit=limit, bound=bound, may_be_noise=True
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
-from harness.judge.rules.evidence import Evidence
+from harness.judge.rules.evidence import Evidence, marker_of
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import Subject, subjects, unswept, vote
@@ -14,14 +14,19 @@ from harness.judge.rules.wording import FIELDS, closed
 from harness.judge.scaling import Fit
 from harness.judge.sizes import sizes_in_words, unit_of
 from harness.judge.verdict import Check, FindingKind
-from harness.units import format_bytes, format_rate, format_whole
+from harness.units import KIB, format_bytes, format_rate, format_whole
 
 
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
     """A regression when the whole interval of a slope lies above its limit; incomplete when it is too wide to tell."""
+    said: set[tuple[str, str]] = set()
     for name, rule in evidence.policy.rules():
         if isinstance(rule, SlopeRule):
-            yield from unswept(evidence, name, rule, optional=rule.only_if_swept)
+            for check in unswept(evidence, name, rule, optional=rule.only_if_swept):
+                # The rule of the host, which comes with a marker's, has the same mistake.
+                if not marker_of(rule.because) or (check.subject, marker_of(rule.because)) not in said:
+                    yield check
+                said.add((check.subject, marker_of(rule.because)))
             read = without_pages(evidence) if rule.without_device_pages else evidence
             for subject in subjects(read, name, rule):
                 yield subject.incomplete() if subject.fit is None else _check_slope(read, rule, subject, subject.fit)
@@ -63,7 +68,7 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = (
             f"unresolved: {found}, but the runs differ too much to tell ({interval}): {format_rate(resolve, unit)} "
-            "has to be excluded. Measure again with more repeats or on a quieter machine."
+            f"has to be excluded. To do: {_resolving(evidence, rule, subject, fit, resolve)}."
         )
     else:
         sentence = f"{measured}{f'; {decision.words}' if decision.words else ''}."
@@ -76,6 +81,29 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         decision=decision.words,
         may_be_noise=may_be_noise,
     )
+
+
+def _resolving(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, resolve: float) -> str:
+    """What makes the interval narrow enough, or the limit wide enough; more repeats only where they were not taken yet.
+
+    Runs that differ by as much at every size leave an interval that shrinks as the span of the sizes grows. Where nothing is
+    kept, its upper end does so too, for then the slope is of those differences alone.
+    """
+    again = "" if evidence.was_remeasured(*(point.name for point in subject.points)) else "measure again on a quieter machine, or "
+    between, over_all = fit.sizes[-1] - fit.sizes[0], rule.resolve_over_all
+    excluded = resolve - over_all / between
+    larger = "measure larger sizes"
+    if excluded > 0:
+        largest = _rounded_up(fit.sizes[0] + (fit.line.slope_high * between - over_all) / excluded)
+        larger += f" (up to about {sizes_in_words(fit.series.over, largest)}, where none keeps anything)"
+    wider = math.ceil((fit.line.slope_high - over_all / between) / KIB)
+    return f'{again}{larger}, or, if so much may stay open, write resolve = "{wider} KiB", which these runs exclude'
+
+
+def _rounded_up(size: float) -> int:
+    """To two digits: what is computed of noise is not known better."""
+    step = int(10 ** max(0, len(str(math.ceil(size))) - 2))
+    return math.ceil(size / step) * step
 
 
 def _rise(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided: str) -> str:

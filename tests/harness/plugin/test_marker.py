@@ -222,6 +222,18 @@ MISTAKES = {
         sweep(budgets={"at_most": "1 MiB", "x": 1}),
         "budgets has the unknown key 'x'; known are because, where, phases, meters, pool, field, at_most, at_least",
     ),
+    "a where of a parameter that there is not": (
+        sweep(budgets={"at_most": "1 MiB", "where": {"imagecount": 256}}),
+        "budgets: where names 'imagecount', which is neither a parameter of the test nor fixed; did you mean 'image_count'?",
+    ),
+    "a where that no point has": (
+        sweep(leaks={"at_most": "1 MiB", "phases": ["epoch_0", "epoch_1"], "where": {"image_count": 257}}),
+        "leaks: where has image_count=257, which no point of the test has; known are 256, 512, 1024",
+    ),
+    "a where of a fixed value": (
+        sweep(fixed={"kind": "lazy"}, budgets={"at_most": "1 MiB", "where": {"kind": "lasy"}}),
+        "budgets: where has kind='lasy', which no point of the test has; did you mean 'lazy'?",
+    ),
     "arithmetic as a text": (sweep(arithmetic="1 KiB"), "arithmetic: '1 KiB' is no dict; write {'declared': 'image', *"),
     "no sizes": (
         "@pytest.mark.memory('bodies:lazy', slopes='1 KiB')\ndef test_load():\n    pass",

@@ -83,7 +83,7 @@ def test_the_files_of_the_page_give_its_findings(repository, page, tmp_path):
     assert sentence == re.sub(r"; alive at the peak of .*? operation\.", ".", " ".join(shown.split()))
 
 
-def test_the_short_form_finds_what_the_host_keeps_and_lets_the_right_ways_pass(repository, tmp_path):
+def test_the_short_form_finds_what_the_host_keeps_and_lets_the_right_ways_pass(repository, page, tmp_path):
     """Retracing, weights and views in their tests, the cache of all images at the end."""
     done = repository("tests/test_host.py", "--memory-out", "out", "--memory-no-trace")
     found = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
@@ -91,6 +91,9 @@ def test_the_short_form_finds_what_the_host_keeps_and_lets_the_right_ways_pass(r
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "3 failed, 9 passed" in done.stdout, done.stdout
     assert {finding["rule"] for finding in found} == {"leak", "slope"}, done.stdout
+    views = [(finding["rule"], finding["meter"], finding["phase"]) for finding in found if "views" in finding["subject"]]
+    assert views == [("leak", "device_in_use", "epoch_1"), ("leak", "device_in_use", "epoch_2")]
+    assert "its two findings, one for each step, are about `device in use`, and none is about the host" in " ".join(page.split())
     assert all(finding["meter"] == "host_anon" for finding in found if "views" not in finding["subject"])
     kept = {finding["point"] for finding in found if finding["rule"] == "leak"}
     assert kept == {f"no_epoch_keeps_anything-{habit}-wrong" for habit in ("retraced", "weights", "views")}

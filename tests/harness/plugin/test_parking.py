@@ -46,6 +46,7 @@ def test_a_failure_that_does_not_come_is_a_failure_where_it_is_strict(project, p
     strict.assert_outcomes(failed=1, passed=1)
     loose.assert_outcomes(xpassed=1, passed=1)
     assert (strict.ret, loose.ret) == (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.OK)
+    loose.stdout.fnmatch_lines(["parked: red-image_count=256, its test passed although it is expected to fail: without a reason"])
 
 
 def test_an_expectation_about_another_exception_parks_nothing(project, pytester, monkeypatch):

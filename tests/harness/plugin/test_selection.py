@@ -182,3 +182,76 @@ def test_load(text):
     assert "x" * 261 not in findings
     for name in ("junit.xml", "out/junit.xml"):
         ET.parse(pytester.path / name)  # noqa: S314 - written just now
+
+
+WHERE = """
+@pytest.mark.memory("bodies:lazy", budgets={{"at_most": "4 MiB", "where": {where}}})
+@pytest.mark.parametrize("image_count", [256, 512])
+@pytest.mark.parametrize("kind", ["lazy", "eager"])
+def test_bad(image_count, kind):
+    pass
+"""
+
+
+def test_a_where_that_names_no_point_refuses_whoever_has_selected_its_test(project, pytester):
+    """Nothing is measured; with the test deselected, nobody hears of it."""
+    tests = GOOD + WHERE.format(where={"kind": "lazzy"})
+    result = project(tests, "--memory-out", "out", "-k", "512 or good")
+    others = project(tests, "--memory-out", "out", "--memory-no-trace", "-k", "not bad")
+
+    assert (result.ret, others.ret) == (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.OK)
+    result.stderr.fnmatch_lines(
+        ["ERROR: *test_bad: budgets: where has kind='lazzy', which no point of the test has; did you mean 'lazy'[?]"]
+    )
+
+
+@pytest.mark.parametrize("where", [{"image_count": 256}, {"kind": "eager"}, {"kind": "eager", "image_count": 256}])
+@pytest.mark.parametrize("choice", [["-k", "512"], ["test_memory.py::test_bad[lazy-512]"]], ids=["by name", "by id"])
+def test_a_where_may_name_points_that_were_deselected(project, where, choice):
+    """Or that were not collected at all, since another one was named."""
+    result = project(WHERE.format(where=where), "--memory-out", "out", "--memory-no-trace", *choice)
+
+    assert result.ret == pytest.ExitCode.OK
+
+
+def test_a_where_may_be_about_a_point_of_each_test_but_not_about_none(project):
+    """Both values are there, never together; a marker of a module is about each of its tests."""
+    tests = """
+pytestmark = pytest.mark.memory(budgets={"at_most": "4 MiB", "where": {"kind": "eager"}})
+
+@pytest.mark.memory("bodies:lazy", budgets={"at_most": "4 MiB", "where": {"kind": "lazy", "image_count": 512}})
+@pytest.mark.parametrize(("kind", "image_count"), [("lazy", 256), ("eager", 512)])
+def test_pairs(kind, image_count):
+    pass
+
+@pytest.mark.memory("bodies:lazy")
+def test_without():
+    pass
+"""
+    result = project(tests, "--memory-out", "out")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*test_pairs: budgets: no point of the test has all of where (kind='lazy', image_count=512)",
+            "*test_without: budgets: where names 'kind', which is neither a parameter of the test nor fixed; the test is not *",
+        ]
+    )
+
+
+CALLED = """
+@pytest.mark.memory(budgets={"at_most": "4 MiB", "where": {"imagecount": 256}})
+def test_calls(memory_run):
+    memory_run("bodies:lazy", image_count=256)
+"""
+
+
+def test_a_where_that_no_call_answers_is_said_once_without_excusing_it(project):
+    """No meter is named, so that there are two rules; nothing was left out, so that no option of the gate is advised."""
+    result = project(CALLED, "--memory-out", "out", "--memory-no-trace")
+    told = [line for line in result.stdout.lines if "planned no point" in line]
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    place = "incomplete: the marker of test_memory.py::test_calls"
+    assert told == [f"{place}: this run planned no point of calls, imagecount 256; correct the rule."]
+    assert "--partial" not in result.stdout.str()

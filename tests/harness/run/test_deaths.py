@@ -101,7 +101,9 @@ def test_memory_that_no_limit_of_the_kernel_counts_is_bounded_by_the_watchdog(di
     assert re.match(
         r"the harness killed it in phase second: it .*held .* of private and shared memory, .* [KM]iB over the", end.reason
     )
-    assert end.reason.endswith("limit of 1.0 GiB (--memory-host-budget 960.0 MiB, and 66.0 MiB for the emulated device)")
+    assert end.reason.endswith(
+        "limit of 1.0 GiB (--memory-host-budget 960.0 MiB, and 66.0 MiB for the emulated device, used or not)"
+    )
     assert ("processes that it started" in end.reason) == (way == "fill_memory_of_other_processes")
 
 

@@ -11,7 +11,7 @@ from harness.run.devices import Device, emulated_device
 from harness.run.ends import ends_of, rows_since
 from harness.run.isolation import ChildEnd
 from harness.run.manifest import start_run
-from harness.units import GIB, MIB
+from harness.units import GIB, MIB, format_bytes
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
 
@@ -173,6 +173,22 @@ def test_a_capped_card_leaves_the_whole_host_budget_to_the_child(make_runner, pr
 
     assert launcher.order.job["host_limit_bytes"] == 2 * GIB + 56 * GIB // 32
     assert launcher.order.watchdog(1)._limit_bytes == 2 * GIB + 56 * GIB // 32
+
+
+@pytest.mark.parametrize(("size", "shown"), [(3 * GIB, "3.4 GiB"), (64 * MIB, "366.0 MiB")])
+def test_an_emulated_device_is_added_to_the_host_budget_used_or_not(make_runner, project_root, tmp_path, size, shown):
+    """Its size and its table, in full: the limit, its sentence, and the figures of the page say so."""
+    device = Device(kind="emulated", name="emulated", uuid="", memory_bytes=size, limit_bytes=size, driver="none")
+    launcher = _Order()
+    settings = {"device": device, "launcher": launcher, "host_limit_bytes": 300 * MIB, "lease_folder": tmp_path}
+    planned_for(make_runner(with_room=lambda held: held, **settings), project_root).measure(LOOK, 0)
+    page = (project_root / "docs" / "your-own-loader.md").read_text(encoding="utf-8")
+
+    assert launcher.order.job["host_limit_bytes"] == 300 * MIB + size + size // 32
+    assert launcher.order.watchdog(1)._limit_bytes == 300 * MIB + size + size // 32
+    assert launcher.order.limit_made_of.endswith("for the emulated device, used or not")
+    assert shown.replace("366.0", "366") in page
+    assert format_bytes(launcher.order.job["host_limit_bytes"]) == shown
 
 
 def test_a_run_goes_to_a_card_that_has_room(make_runner, project_root, tmp_path):
