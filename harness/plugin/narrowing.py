@@ -23,14 +23,17 @@ def misnarrowed(marked: "Iterable[tuple[pytest.Item, Wanted]]") -> Iterator[tupl
     Points that were not collected count as well, as far as their tests' own parametrization tells them.
     """
     holders: dict[tuple[str, str, str], list[tuple[pytest.Item, Wanted]]] = {}
+    wheres: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for item, wanted in marked:
         for section, rule in wanted.rules:
             if rule.get("where"):
-                holders.setdefault((section, json.dumps(rule, sort_keys=True), wanted.scenario), []).append((item, wanted))
-    for (section, text, _), tests in holders.items():
-        mistake = _mistake(json.loads(text)["where"], tests)
+                key = (section, json.dumps(rule, sort_keys=True), wanted.scenario)
+                wheres.setdefault(key, rule["where"])
+                holders.setdefault(key, []).append((item, wanted))
+    for key, tests in holders.items():
+        mistake = _mistake(wheres[key], tests)
         if mistake:
-            yield from ((item, f"{_ARGUMENTS[section]}: {mistake}") for item, _ in tests)
+            yield from ((item, f"{_ARGUMENTS[key[0]]}: {mistake}") for item, _ in tests)
 
 
 def _mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wanted]]") -> str:

@@ -89,7 +89,11 @@ def _resolving(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, 
     Runs that differ by as much at every size leave an interval that shrinks as the span of the sizes grows. Where nothing is
     kept, its upper end does so too, for then the slope is of those differences alone.
     """
-    again = "" if evidence.was_remeasured(*(point.name for point in subject.points)) else "measure again on a quieter machine, or "
+    again = (
+        ""
+        if evidence.was_remeasured(*(point.name for point in subject.points))
+        else "measure again with more repeats or on a quieter machine, or "
+    )
     between, over_all = fit.sizes[-1] - fit.sizes[0], rule.resolve_over_all
     excluded = resolve - over_all / between
     larger = "measure larger sizes"

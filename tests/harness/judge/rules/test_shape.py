@@ -109,7 +109,7 @@ def test_too_noisy_to_tell_is_incomplete(synthetic_run, verdict_of):
     findings = own(verdict_of(synthetic_run), "slope")
 
     assert {check.finding for check in findings} == {FindingKind.INCOMPLETE}
-    assert "Measure again with more repeats" in findings[0].sentence
+    assert "measure again with more repeats" in findings[0].sentence
 
 
 def test_two_sizes_are_not_enough_for_a_slope(synthetic_run, verdict_of):

@@ -72,7 +72,7 @@ def test_what_was_measured_again_already_is_not_advised(judged):
     (first,) = judged()
     (again,) = judged(more_repeats=3)
 
-    assert "To do: measure again on a quieter machine, or measure larger sizes (up to" in first.sentence
+    assert "To do: measure again with more repeats or on a quieter machine, or measure larger sizes (up to" in first.sentence
     assert "To do: measure larger sizes (up to" in again.sentence
     assert "quieter" not in again.sentence
 
