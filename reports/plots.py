@@ -79,7 +79,7 @@ def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, L
     text = f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}"
     line = peak_line(rows)
     if line is not None:
-        # As dense at both ends of the axis, which is logarithmic where all sizes are above 0; a line is straight on a linear one.
+        # Evenly spread over the axis, which is logarithmic where all sizes are above 0, and linear elsewhere (axes.size_axis).
         along = np.geomspace(sizes.min(), sizes.max(), 64) if sizes.min() > 0 else np.linspace(sizes.min(), sizes.max(), 64)
         axes.plot(along, in_mib(line.at(size) for size in along), color=drawn.colour, linewidth=1.8, zorder=3)
         text += f"\n{rate(line.slope, unit_of(over))}"

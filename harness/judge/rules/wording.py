@@ -142,11 +142,12 @@ def beside(field: str, edges: Edges | None) -> str:
     if edges is None:
         return ""
     start, peak, end = edges.start, edges.peak, edges.end
+    it = "over the same, it" if field.startswith("net_") else "it"
     match field.removeprefix("net_"):
         case "start" if start > 0:
-            return f"it ends with {_amount(end)}"
+            return f"{it} ends with {_amount(end)}"
         case "peak" if peak > 0:
-            return f"it begins with {_amount(start)} and ends with {_amount(end)}"
+            return f"{it} begins with {_amount(start)} and ends with {_amount(end)}"
         case "end" if end > 0:
             return f"{_than(end - start)} it began with"
         case "growth" if peak > start:

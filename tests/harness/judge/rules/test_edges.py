@@ -72,5 +72,7 @@ def test_no_word_is_false_whichever_blocks_the_amounts_are(before, steps):
         ("", ""),
         (f"it begins with {start} and ends with {end}", f" at its peak, {start} when it begins and {end} when it ends"),
     )
+    if edges.start > 0:
+        assert told["net_start"][0] == f"over the same, it ends with {end}"
     if more > 0:  # what "keeps" says: of what is alive at the end, at least so much came in the phase
         assert sum(size for (when, _), size in alive.items() if when == "phase") >= more
