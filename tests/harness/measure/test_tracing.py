@@ -155,9 +155,8 @@ def test_where_memory_ran_out_there_is_what_was_alive_and_what_was_asked_for(tra
         ("Empty", "[20971520]", 20 * MIB),
         ("Empty", "[10485760]", 10 * MIB),
     ]
-    assert end.reason.endswith(
-        "of 64.0 MiB were in use; the largest that were alive: Empty (20971520) uint8, 20.0 MiB; Empty (10485760) uint8, 10.0 MiB"
-    )
+    alive = "Empty (20971520) uint8, 20.0 MiB; Empty (10485760) uint8, 10.0 MiB; and 3 others, 12 B together"
+    assert end.reason.endswith(f"of 64.0 MiB were in use; the largest that were alive: {alive}")
     assert refused.requested_bytes == 30 * MIB + sum(one.each_bytes * one.count for one in refused.alive[2:])
     assert [phase.finished for phase in only(traces).phases] == [True, False]
 
