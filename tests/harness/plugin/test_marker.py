@@ -220,8 +220,10 @@ MISTAKES = {
     ),
     "an unknown key": (
         sweep(budgets={"at_most": "1 MiB", "x": 1}),
-        "budgets has the unknown key 'x'; known are because, where, phases, meters, pool, field, at_most, at_least, "
-        "without_device_pages",
+        (
+            "budgets has the unknown key 'x'; known are because, where, phases, meters, pool, field, at_most, at_least, "
+            "without_device_pages"
+        ),
     ),
     "a where of a parameter that there is not": (
         sweep(budgets={"at_most": "1 MiB", "where": {"imagecount": 256}}),
