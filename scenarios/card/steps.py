@@ -47,7 +47,7 @@ def _catalogue(bench: Bench, step: str, *options: str) -> str:
 
 def traced(bench: Bench) -> str:
     """A few points with their traces, on one card: every one has what TensorFlow's GPU allocator did."""
-    swept = bench.sweep(bench.machine("traced"), "traced", "-k", "arrays and 500", "--repeats", "1", partial=True)
+    swept = bench.sweep(bench.machine("traced"), "traced", "-k", "arrays and 1000", "--repeats", "1", partial=True)
     traces = swept.rows("traced")
     absent = [row for row in traces if not row["file"]]
     if absent or not traces:
