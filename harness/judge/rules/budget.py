@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
@@ -125,10 +126,11 @@ def check_floors(evidence: Evidence) -> Iterator[Check]:
 
 def _places(evidence: Evidence) -> Iterator[tuple[Evidence, _Place]]:
     """Each with the evidence that it is judged by."""
+    pageless = cache(lambda: without_pages(evidence))  # every marker has such a rule, and it reads the complete run anew
     for name, rule in evidence.policy.rules():
         if not isinstance(rule, BudgetRule):
             continue
-        read = without_pages(evidence) if rule.without_device_pages else evidence
+        read = pageless() if rule.without_device_pages else evidence
         for point in evidence.run.points:
             for phase in rule.phases_of(point) if rule.matches(point) else ():
                 for meter in rule.meters:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 from harness.judge.ceiling import Ceiling
 from harness.judge.limits import SlopeRule
@@ -20,6 +21,7 @@ from harness.units import KIB, format_bytes, format_rate, format_whole
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
     """A regression when the whole interval of a slope lies above its limit; incomplete when it is too wide to tell."""
     said: set[tuple[str, str]] = set()
+    pageless = cache(lambda: without_pages(evidence))  # every marker has such a rule, and it fits the complete run anew
     for name, rule in evidence.policy.rules():
         if isinstance(rule, SlopeRule):
             for check in unswept(evidence, name, rule, optional=rule.only_if_swept):
@@ -27,7 +29,7 @@ def check_slopes(evidence: Evidence) -> Iterator[Check]:
                 if not marker_of(rule.because) or (check.subject, marker_of(rule.because)) not in said:
                     yield check
                 said.add((check.subject, marker_of(rule.because)))
-            read = without_pages(evidence) if rule.without_device_pages else evidence
+            read = pageless() if rule.without_device_pages else evidence
             for subject in subjects(read, name, rule):
                 yield subject.incomplete() if subject.fit is None else _check_slope(read, rule, subject, subject.fit)
 
