@@ -10,7 +10,7 @@ from harness.judge.naming import natural
 from harness.records import Scalar
 
 _HEADER = """\
-# Accepted memory of every point, in bytes: the smallest of its repeats, and how far the repeats spread.
+# Accepted memory of every point, in bytes: the smallest of its repeats, and how far above it most of them stay.
 # Written by `python -m harness accept RUN --reason "..."`; review it like code, do not edit it by hand. A block is touched
 # only where its point changed, and says in `accepted` on what evidence; how it moved: `python -m harness history POINT`.
 """
