@@ -42,6 +42,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="runs out of memory on purpose; ask for it with --run-oom"))
 
 
+@pytest.fixture(autouse=True)
+def on_no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest prints its summary of failures in full where one of these is set, and a session that a test starts must print the same
+    on every machine."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def project_root() -> Path:
     """The root of the project, from which children import scenario bodies."""
