@@ -1,4 +1,6 @@
-"""Every job of the project as one command: ``nox -s gate``, ``nox -s tests``, ``nox -l`` for the rest."""
+"""Every job of the project as one command: ``nox -s gate``, ``nox -s tests``, ``nox -l`` for the
+rest.
+"""
 
 import os
 import shlex
@@ -12,12 +14,13 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
-nox.options.error_on_missing_interpreters = False  # versions-3.13 is skipped, with a sentence, where there is no Python 3.13
+# versions-3.13 is skipped, with a sentence, where there is no Python 3.13
+nox.options.error_on_missing_interpreters = False
 
 # The sweep measures it; whoever installs the gate does not get it.
 CONTAINER = ("-e", "./ptycho")
-# Exit codes of `python -m harness gate`, which `nox -s gate` passes on, and of pytest for a run that can be judged:
-# all passed, some failed, interrupted, none selected.
+# Exit codes of `python -m harness gate`, which `nox -s gate` passes on, and of pytest for a run
+# that can be judged: all passed, some failed, interrupted, none selected.
 USAGE, INCOMPLETE = 2, 3
 JUDGEABLE = (0, 1, 2, 5)
 # What pytest exits with when the device that was asked for is not there (harness/pytest_plugin.py).
@@ -26,7 +29,9 @@ NO_DEVICE = 3
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`, --partial, --bisect GOOD."""
+    """Measure the sweep, judge it, write the page. Takes the options of `pytest scenarios --help`,
+    --partial, --bisect GOOD.
+    """
     session.install("-e", ".", *CONTAINER)
     if _option(session.posargs, "--bisect") is None:
         _measure_and_judge(session, "gate", [])
@@ -36,9 +41,19 @@ def gate(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The same sweep on a real card; exits 3 where there is none, or none that TensorFlow can use. Takes the options of gate."""
+    """The same sweep on a real card; exits 3 where there is none, or none that TensorFlow can use.
+    Takes the options of gate.
+    """
     session.install("-e", ".", *CONTAINER)
-    asked = ["python", "-m", "harness", "doctor", "--device", "gpu", *_pool_options(session.posargs)]
+    asked = [
+        "python",
+        "-m",
+        "harness",
+        "doctor",
+        "--device",
+        "gpu",
+        *_pool_options(session.posargs),
+    ]
     if code := _code(session, *asked, "--find", "driver"):
         sys.exit(code)  # before gigabytes of CUDA are installed for nothing
     if _code(session, *asked, "--find", "tensorflow"):
@@ -51,7 +66,9 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def card(session: nox.Session) -> None:
-    """The catalogue, planted bugs and mishaps on pretended cards, under 4 minutes; exits 3 without a compiler. -- --help."""
+    """The catalogue, planted bugs and mishaps on pretended cards, under 4 minutes; exits 3 without
+    a compiler. -- --help.
+    """
     session.install("-e", ".[pretended]", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.card", *session.posargs):
         sys.exit(code)
@@ -67,11 +84,15 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=["3.11", "3.12", "3.13"])
 @nox.parametrize("resolution", ["lowest-direct", "highest"], ids=["lowest", "highest"])
 def versions(session: nox.Session, resolution: str) -> None:
-    """The suite on the lowest or highest versions that install together; a Python that is not here is skipped, with a sentence."""
+    """The suite on the lowest or highest versions that install together; a Python that is not here
+    is skipped, with a sentence.
+    """
     session.install("uv>=0.5")  # pip knows no lowest
     # Upgraded, so that what an earlier time left in the environment decides nothing.
     wanted = ["--resolution", resolution, "--upgrade", "-e", ".[test]", *CONTAINER]
-    session.run_install("uv", "pip", "install", *wanted, env={"VIRTUAL_ENV": str(Path(session.bin).parent)})
+    session.run_install(
+        "uv", "pip", "install", *wanted, env={"VIRTUAL_ENV": str(Path(session.bin).parent)}
+    )
     session.run("pytest", *_with_workers(session.posargs))
 
 
@@ -84,20 +105,29 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("lint-imports")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml")
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, Path(".github/workflows").iterdir()))
+    session.run(
+        "check-jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *map(str, Path(".github/workflows").iterdir()),
+    )
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types, strictly; needs no TensorFlow."""
     session.install("-e", ".", "--no-deps")
-    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types"))
+    session.install(
+        *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
+    )
     session.run("mypy")
 
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Speed and memory beside the alternatives; about 25 minutes and 6 GB of disk. Options: `nox -s benchmarks -- --help`."""
+    """Speed and memory beside the alternatives; about 25 minutes and 6 GB of disk. Options: `nox -s
+    benchmarks -- --help`.
+    """
     session.install("-e", ".[test]", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.benchmarks", *session.posargs):
         sys.exit(code)
@@ -105,7 +135,9 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def detector(session: nox.Session) -> None:
-    """Planted regressions and clean runs: what the gate finds, what it refuses; 80 minutes. `nox -s detector -- --help`."""
+    """Planted regressions and clean runs: what the gate finds, what it refuses; 80 minutes. `nox -s
+    detector -- --help`.
+    """
     session.install("-e", ".", *CONTAINER)
     if code := _code(session, "python", "-m", "scenarios.detector", *session.posargs):
         sys.exit(code)
@@ -113,7 +145,9 @@ def detector(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Write the page of a run again: nox -s report -- RUN (default: the newest run under artifacts)."""
+    """Write the page of a run again: nox -s report -- RUN (default: the newest run under
+    artifacts).
+    """
     session.install("-e", ".")
     run = Path(session.posargs[0]) if session.posargs else _newest_run()
     if run is None and not _installs_only(session):
@@ -121,8 +155,12 @@ def report(session: nox.Session) -> None:
     session.run("python", "-m", "harness", "report", str(run))
 
 
-def _measure_and_judge(session: nox.Session, name: str, options: list[str], *, beside: bool = False) -> None:
-    """Measure, judge, write the page; ``beside`` also the table of what the emulated device reads of the same points."""
+def _measure_and_judge(
+    session: nox.Session, name: str, options: list[str], *, beside: bool = False
+) -> None:
+    """Measure, judge, write the page; ``beside`` also the table of what the emulated device reads
+    of the same points.
+    """
     arguments = [argument for argument in session.posargs if argument != "--partial"]
     partial = ["--partial"] if "--partial" in session.posargs else []
     directory = _option(arguments, "--resume") or _option(arguments, "--memory-out")
@@ -136,23 +174,37 @@ def _measure_and_judge(session: nox.Session, name: str, options: list[str], *, b
     again = ["--remeasure", "--workers", str(_workers())]
     code = _code(session, "python", "-m", "harness", "gate", directory, "--page", *again, *partial)
     if beside:
-        _code(session, "python", "-m", "scenarios.fidelity", "--beside", directory)  # it judges nothing
+        # it judges nothing
+        _code(session, "python", "-m", "scenarios.fidelity", "--beside", directory)
     if code:
         sys.exit(code)
 
 
 def _bisect(session: nox.Session) -> None:
-    """Find the commit that made memory worse since a good one, or with --better better; takes the options of the sweep."""
+    """Find the commit that made memory worse since a good one, or with --better better; takes the
+    options of the sweep.
+    """
     good, options = _without(session.posargs, "--bisect")
     better = ["--better"] if "--better" in options else []
     options = [option for option in options if option not in better]
-    arguments = ["-m", "harness", "bisect", *better, good, "--", "scenarios", *_with_workers(options)]
+    arguments = [
+        "-m",
+        "harness",
+        "bisect",
+        *better,
+        good,
+        "--",
+        "scenarios",
+        *_with_workers(options),
+    ]
     if code := _code(session, "python", "-P", *arguments):
         sys.exit(code)
 
 
 def _pool_options(arguments: list[str]) -> list[str]:
-    """Of the sweep's options those that the doctor has too, so that it examines the pool that is measured on."""
+    """Of the sweep's options those that the doctor has too, so that it examines the pool that is
+    measured on.
+    """
     budget = _option(arguments, "--device-budget") or _option(arguments, "--memory-device-budget")
     growth = {"--growth", "--memory-growth"} & set(arguments)
     return [*(["--device-budget", budget] if budget else []), *(["--growth"] if growth else [])]
@@ -174,12 +226,15 @@ def _without(arguments: list[str], name: str) -> tuple[str, list[str]]:
 
 
 def _workers() -> int:
-    """One more than there are processors, because a child that runs out of memory waits for 10 s; 4 at most, for their memory."""
+    """One more than there are processors, because a child that runs out of memory waits for 10 s; 4
+    at most, for their memory.
+    """
     return min((os.cpu_count() or 1) + 1, 4)
 
 
 def _code(session: nox.Session, program: str, *arguments: str) -> int:
-    """Run a program of the session's environment and give its exit code, which session.run keeps to itself.
+    """Run a program of the session's environment and give its exit code, which session.run keeps to
+    itself.
 
     With ``nox --install-only`` nothing is run, as by session.run, and the code is 0.
     """
@@ -190,7 +245,9 @@ def _code(session: nox.Session, program: str, *arguments: str) -> int:
 
 
 def _installs_only(session: nox.Session) -> bool:
-    """Whether nox was asked for `--install-only`: session.run, which obeys it, gives None then and a text otherwise."""
+    """Whether nox was asked for `--install-only`: session.run, which obeys it, gives None then and
+    a text otherwise.
+    """
     return session.run("python", "-c", "", silent=True) is None
 
 

@@ -6,18 +6,21 @@ from pathlib import Path
 from harness.judge.commands import DEFAULT_BASELINES
 
 MOST_WORKERS = 64
-"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many ends here."""
+"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many
+ends here."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A run directory, and what to judge it by."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it"
+    )
     parser.add_argument(
         "--policy",
         metavar="FILE",
         type=Path,
-        help="budgets, slopes and tolerances, each with its reason (default: what the run brings along, as one of marked tests "
-        "does, else scenarios/gate.toml)",
+        help="budgets, slopes and tolerances, each with its reason (default: what the run "
+        "brings along, as one of marked tests does, else scenarios/gate.toml)",
     )
     add_baselines(parser)
 
@@ -38,14 +41,17 @@ def add_against(parser: argparse.ArgumentParser) -> None:
         "--against",
         metavar="DIR",
         type=Path,
-        help="compare with this run instead of a baseline (default: RUN/then, where pytest --memory-against has measured it)",
+        help="compare with this run instead of a baseline (default: RUN/then, where pytest "
+        "--memory-against has measured it)",
     )
 
 
 def worker_count(text: str) -> int:
     """A number of workers. Raises ArgumentTypeError for what is none."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}"
+        )
     return int(text)
 
 
@@ -54,5 +60,6 @@ def add_partial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="judge only what was measured, although the baseline holds more points (after -k, --image-counts, ...)",
+        help="judge only what was measured, although the baseline holds more points (after -k, "
+        "--image-counts, ...)",
     )

@@ -1,4 +1,6 @@
-"""``python -m harness bisect GOOD``: which commit made memory worse, or better. Every step measures a commit and GOOD in turns."""
+"""``python -m harness bisect GOOD``: which commit made memory worse, or better. Every step measures
+a commit and GOOD in turns.
+"""
 
 import json
 import subprocess
@@ -17,13 +19,29 @@ from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.run.code import Subject, read_subjects
 from harness.run.revisions import commits_between, describe, resolve
-from harness.searching import IMPROVEMENT, REGRESSION, SKIPPED, Offence, Search, Sought, Step, offence, regressions
+from harness.searching import (
+    IMPROVEMENT,
+    REGRESSION,
+    SKIPPED,
+    Offence,
+    Search,
+    Sought,
+    Step,
+    offence,
+    regressions,
+)
 
 RECORD_FILE = "bisect.json"
 _OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
-"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points that offend are measured."""
-_NOT_MEASURED: Mapping[int, ExitCode] = {2: ExitCode.INCOMPLETE, 3: ExitCode.INCOMPLETE, 4: ExitCode.USAGE}
-"""What bisecting ends with where pytest ended so: interrupted, no device or broken itself, options that cannot be used."""
+"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points
+that offend are measured."""
+_NOT_MEASURED: Mapping[int, ExitCode] = {
+    2: ExitCode.INCOMPLETE,
+    3: ExitCode.INCOMPLETE,
+    4: ExitCode.USAGE,
+}
+"""What bisecting ends with where pytest ended so: interrupted, no device or broken itself, options
+that cannot be used."""
 
 Measure = Callable[[str, str, Path, Sequence[str]], int]
 """(good, commit, run directory, points) -> pytest's exit code. No points: whatever is selected."""
@@ -62,13 +80,19 @@ class Bisection:
     def run(self) -> int:
         """Search; the exit code: 0 where there is nothing to find, 1 where it was found.
 
-        Raises UsageError for revisions that cannot be searched between, BrokenOffError where nothing further can be measured.
+        Raises UsageError for revisions that cannot be searched between, BrokenOffError where
+        nothing further can be measured.
         """
         good, bad = resolve(self.project, self.good), resolve(self.project, self.bad)
         if good == bad:
-            raise UsageError(f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an earlier one as the good one")
+            raise UsageError(
+                f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an "
+                "earlier one as the good one"
+            )
         count = len(commits_between(self.project, good, bad, ()))
-        self.show(f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them")
+        self.show(
+            f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them"
+        )
         run, ends, found = self._first(good, bad)
         if not found:
             sides = f"{self.bad} ({bad[:7]}) {self.sought.none} {self.good} ({good[:7]})"
@@ -76,40 +100,71 @@ class Bisection:
             return ExitCode.PASS
         commits = commits_between(self.project, good, bad, _subjects(run))
         offences = {offence(check) for check in found}
-        points = list(dict.fromkeys(name for check in found for name in check.points or ((check.point,) if check.point else ())))
+        points = list(
+            dict.fromkeys(
+                name
+                for check in found
+                for name in check.points or ((check.point,) if check.point else ())
+            )
+        )
         self.show(f"{bad[:7]} is {self.sought.after}: {found[0].sentence}")
-        self.show(f"{len(commits)} commits touch the code under test; measuring {', '.join(points) or 'everything selected'}")
+        self.show(
+            f"{len(commits)} commits touch the code under test; measuring "
+            f"{', '.join(points) or 'everything selected'}"
+        )
         search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
         while (place := search.next()) is not None:
             step = self._step(good, commits[place], points, offences, ends[1])
-            search.note(place, found=None if step.state == SKIPPED else step.state == self.sought.after)
+            search.note(
+                place, found=None if step.state == SKIPPED else step.state == self.sought.after
+            )
             sentences[place] = step.sentence
             left = search.bad - search.good - 1
             self.show(
-                f"{step.commit[:7]} is {step.state} ({step.title}); {left} left" + (f": {step.sentence}" if step.sentence else "")
+                f"{step.commit[:7]} is {step.state} ({step.title}); {left} left"
+                + (f": {step.sentence}" if step.sentence else "")
             )
         self._conclude(self._answer(search, sentences), search.suspects)
         return ExitCode.REGRESSION
 
     def _otherwise(self, ends: tuple[Verdict, Verdict]) -> str:
         """What to search for instead, where the later end is not what it was taken for."""
-        other, option = (IMPROVEMENT, "with --better") if self.sought is REGRESSION else (REGRESSION, "without --better")
+        other, option = (
+            (IMPROVEMENT, "with --better")
+            if self.sought is REGRESSION
+            else (REGRESSION, "without --better")
+        )
         shown = other.of(*ends)
-        return f" It is {other.after}; search {option} for the commit: {shown[0].sentence}" if shown else ""
+        return (
+            f" It is {other.after}; search {option} for the commit: {shown[0].sentence}"
+            if shown
+            else ""
+        )
 
     def _first(self, good: str, bad: str) -> tuple[Run, tuple[Verdict, Verdict], tuple[Check, ...]]:
-        """Everything that is selected at both ends; the verdicts of BAD and of GOOD alone, and what is searched for."""
+        """Everything that is selected at both ends; the verdicts of BAD and of GOOD alone, and what
+        is searched for.
+        """
         folder = self.folder / f"0-{bad[:7]}"
         self._measured(good, bad, folder, ())
         run, verdict = self.judge(folder)
         _, before = self.judge(folder / "then")
         found = self.sought.of(verdict, before)
-        gaps = [check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN]
+        gaps = [
+            check
+            for check in verdict.findings
+            if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN
+        ]
         if not found and gaps:
-            raise BrokenOffError(f"{bad[:7]} could not be compared with {good[:7]}: {gaps[0].sentence}", ExitCode.INCOMPLETE)
+            raise BrokenOffError(
+                f"{bad[:7]} could not be compared with {good[:7]}: {gaps[0].sentence}",
+                ExitCode.INCOMPLETE,
+            )
         return run, (verdict, before), found
 
-    def _step(self, good: str, commit: str, points: Sequence[str], offences: set[Offence], before: Verdict) -> Step:
+    def _step(
+        self, good: str, commit: str, points: Sequence[str], offences: set[Offence], before: Verdict
+    ) -> Step:
         folder = self.folder / f"{len(self.steps) + 1}-{commit[:7]}"
         date, title = describe(self.project, commit)
         state, sentence = SKIPPED, ""
@@ -125,14 +180,24 @@ class Bisection:
         return step
 
     def _state(self, verdict: Verdict, before: Verdict, offences: set[Offence]) -> tuple[str, str]:
-        """Does a commit have what is searched for, or not, or could it not be measured; and the sentence that says so."""
+        """Does a commit have what is searched for, or not, or could it not be measured; and the
+        sentence that says so.
+        """
         for check in self.sought.of(verdict, before):
             if offence(check) in offences:
                 return self.sought.after, check.sentence
         if any(offence(check) in offences for check in regressions(verdict)):
-            return self.sought.before, ""  # still broken as it is at GOOD, which may itself be why nothing can be compared
+            # still broken as it is at GOOD, which may itself be why nothing can be compared
+            return self.sought.before, ""
         rules = _OF_THE_RUN | {rule for rule, _ in offences}
-        gap = next((check for check in verdict.findings if check.finding is FindingKind.INCOMPLETE and check.rule in rules), None)
+        gap = next(
+            (
+                check
+                for check in verdict.findings
+                if check.finding is FindingKind.INCOMPLETE and check.rule in rules
+            ),
+            None,
+        )
         return (self.sought.before, "") if gap is None else (SKIPPED, gap.sentence)
 
     def _measured(self, good: str, commit: str, folder: Path, points: Sequence[str]) -> None:
@@ -142,9 +207,12 @@ class Bisection:
         if code in _NOT_MEASURED and points and code == 4:
             raise UsageError(f"pytest refused to measure {commit[:7]}; it says why above")
         if code in _NOT_MEASURED:
-            raise BrokenOffError(f"pytest ended with {code} at {commit[:7]}; it says why above", _NOT_MEASURED[code])
+            raise BrokenOffError(
+                f"pytest ended with {code} at {commit[:7]}; it says why above", _NOT_MEASURED[code]
+            )
         raise BrokenOffError(
-            "nothing was measured: name what to measure after --, as in: python -m harness bisect GOOD -- scenarios -n 2",
+            "nothing was measured: name what to measure after --, as in: python -m harness "
+            "bisect GOOD -- scenarios -n 2",
             ExitCode.INCOMPLETE,
         )
 
@@ -153,11 +221,15 @@ class Bisection:
         if len(suspects) > 1:
             first, last = suspects[0], suspects[-1]
             return (
-                f"The {self.sought.noun} came with one of {len(suspects)} commits, {first[:7]} to {last[:7]}: all but the last "
-                f"could not be measured. At {last[:7]}: {sentences[search.bad]}"
+                f"The {self.sought.noun} came with one of {len(suspects)} commits, "
+                f"{first[:7]} to {last[:7]}: all but the last could not be measured. At "
+                f"{last[:7]}: {sentences[search.bad]}"
             )
         date, title = describe(self.project, suspects[0])
-        return f"{suspects[0]} is the first {self.sought.after} commit, of {date}: {title}\n{sentences[search.bad]}"
+        return (
+            f"{suspects[0]} is the first {self.sought.after} commit, of {date}: "
+            f"{title}\n{sentences[search.bad]}"
+        )
 
     def _conclude(self, answer: str, suspects: Sequence[str]) -> None:
         record = {
@@ -165,11 +237,18 @@ class Bisection:
             "bad": self.bad,
             "sought": self.sought.noun,
             "answer": answer,
-            "suspects": [{"commit": commit, "title": describe(self.project, commit)[1]} for commit in suspects],
-            "steps": [{name: getattr(step, name) for name in Step.__slots__} for step in self.steps],
+            "suspects": [
+                {"commit": commit, "title": describe(self.project, commit)[1]}
+                for commit in suspects
+            ],
+            "steps": [
+                {name: getattr(step, name) for name in Step.__slots__} for step in self.steps
+            ],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / RECORD_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            self.folder / RECORD_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        )
         self.show(answer)
         self.show(f"record: {self.folder / RECORD_FILE}")
 
@@ -185,9 +264,13 @@ def bisect(
     sought: Sought = REGRESSION,
     show: Callable[[str], None],
 ) -> int:
-    """Search with pytest as the measurer; the exit code. Raises UsageError as ``Bisection.run`` does."""
+    """Search with pytest as the measurer; the exit code. Raises UsageError as ``Bisection.run``
+    does.
+    """
     if (folder / RECORD_FILE).exists():
-        raise UsageError(f"{folder} already holds a search; name another folder, or delete this one first")
+        raise UsageError(
+            f"{folder} already holds a search; name another folder, or delete this one first"
+        )
     search = Bisection(
         project=project,
         good=good,
@@ -205,10 +288,26 @@ def bisect(
         return error.code
 
 
-def _with_pytest(project: Path, options: Sequence[str], good: str, commit: str, folder: Path, points: Sequence[str]) -> int:
+def _with_pytest(
+    project: Path,
+    options: Sequence[str],
+    good: str,
+    commit: str,
+    folder: Path,
+    points: Sequence[str],
+) -> int:
     named = [argument for name in points for argument in ("--memory-points", _literally(name))]
-    comparison = ["--memory-against", good, "--memory-revision", commit, "--memory-out", str(folder), "--memory-no-trace"]
-    # As the command pytest: -m alone would put the working directory first, and whatever lies there.
+    comparison = [
+        "--memory-against",
+        good,
+        "--memory-revision",
+        commit,
+        "--memory-out",
+        str(folder),
+        "--memory-no-trace",
+    ]
+    # As the command pytest: -m alone would put the working directory first, and whatever lies
+    # there.
     command = [sys.executable, "-P", "-m", "pytest", "-q", *options, *comparison, *named]
     return subprocess.run(command, cwd=project, check=False).returncode
 

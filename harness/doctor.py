@@ -1,4 +1,6 @@
-"""What works here and why the rest does not: allocate known amounts in children and compare what each meter read."""
+"""What works here and why the rest does not: allocate known amounts in children and compare what
+each meter read.
+"""
 
 import dataclasses
 import tempfile
@@ -9,7 +11,15 @@ from typing import Any
 
 from harness.judge.table import Run, load_run
 from harness.judge.traces import read_traces
-from harness.records import TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd, phase_from_json
+from harness.records import (
+    TRACED_REPEAT,
+    Outcome,
+    Point,
+    PoolKind,
+    Quality,
+    RunEnd,
+    phase_from_json,
+)
 from harness.run.devices import Device
 from harness.run.ends import rows_since
 from harness.run.isolation import SpawnLauncher
@@ -19,9 +29,10 @@ from harness.run.traced import trace_rows_path
 from harness.units import GIB, MIB, format_bytes
 
 SMALL_BYTES, LARGE_BYTES = MIB, 32 * MIB
-"""What the self-check allocates. Chosen: the least that every allocator counts, and far above the start-up of any library while
-far below the smallest machine."""
-_HOST_LIMIT_BYTES = 2 * GIB  # chosen: many times what TensorFlow's import and the known amounts take
+"""What the self-check allocates. Chosen: the least that every allocator counts, and far above the
+start-up of any library while far below the smallest machine."""
+# chosen: many times what TensorFlow's import and the known amounts take
+_HOST_LIMIT_BYTES = 2 * GIB
 _TIMEOUT_S = 120.0
 
 _SMALLEST_CHUNK_BYTES = 256
@@ -29,14 +40,18 @@ _SMALLEST_CHUNK_BYTES = 256
 _BFC_BYTES = 4 * _SMALLEST_CHUNK_BYTES
 """Chosen: for the arguments of the operation that allocates."""
 _KERNEL_BYTES = MIB
-"""What host memory promises. The kernel's own counters lag by pages for each processor, and Python allocates beside."""
+"""What host memory promises. The kernel's own counters lag by pages for each processor, and Python
+allocates beside."""
 _POOL_BYTES = 2 * MIB
-"""TensorFlow's pool takes whole regions of a card, of 2 MiB at least (bfc_allocator.cc): it may have had that much in hand."""
+"""TensorFlow's pool takes whole regions of a card, of 2 MiB at least (bfc_allocator.cc): it may
+have had that much in hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A phase of the self-check, the meter that must find the amount there, and how far off it may be."""
+    """A phase of the self-check, the meter that must find the amount there, and how far off it may
+    be.
+    """
 
     meter: str
     phase: str
@@ -55,7 +70,11 @@ class Expectation:
         return -self.within_bytes <= error_bytes and (self.at_least or error_bytes <= over_bytes)
 
 
-_KEPT = {"device": ("device_in_use", _BFC_BYTES), "private": ("host_anon", _KERNEL_BYTES), "shared": ("host_anon", _KERNEL_BYTES)}
+_KEPT = {
+    "device": ("device_in_use", _BFC_BYTES),
+    "private": ("host_anon", _KERNEL_BYTES),
+    "shared": ("host_anon", _KERNEL_BYTES),
+}
 EXPECTED = (
     *(
         Expectation(meter, f"{kind}_{size}", amount_bytes, within_bytes)
@@ -72,7 +91,8 @@ EXPECTED_TRACED = (
     Expectation("host_uss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
 )
 TRACE = "allocation_trace"
-"""The name under which the trace stands among the meters; what it finds is unquantised, so nothing may be off."""
+"""The name under which the trace stands among the meters; what it finds is unquantised, so nothing
+may be off."""
 GATED = ("device_in_use", "host_anon")
 """Without these there is nothing to gate on."""
 
@@ -108,8 +128,13 @@ class MeterCheck:
             return f"unavailable, because {self.reason}"
         if self.found:
             return "found"
-        over = "" if self.over_bytes is None else f" below and {format_bytes(self.over_bytes)} above"
-        return f"not found within {format_bytes(self.within_bytes)}{over}: its readings are not to be trusted here"
+        over = (
+            "" if self.over_bytes is None else f" below and {format_bytes(self.over_bytes)} above"
+        )
+        return (
+            f"not found within {format_bytes(self.within_bytes)}{over}: its readings are not to "
+            "be trusted here"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +166,15 @@ def examine(device: Device, root: Path) -> Examination:
     )
     with tempfile.TemporaryDirectory(prefix="memory-doctor-") as folder:
         run_directory = Path(folder) / "run"
-        start_run(run_directory, points=[point], repeats=1, device=device, command="doctor", root=root, settings={"traces": True})
+        start_run(
+            run_directory,
+            points=[point],
+            repeats=1,
+            device=device,
+            command="doctor",
+            root=root,
+            settings={"traces": True},
+        )
         runner = Runner(
             run_directory=run_directory,
             device=device,
@@ -160,26 +193,38 @@ def examine(device: Device, root: Path) -> Examination:
         end_run(run_directory)
         run = load_run(run_directory)
         expected = expectations(device, ends[0].device_limit_bytes)
-        checks = [*_checks(expected, run.phases.to_dict("records"), ends[0]), *_traced_checks(run, point, ends[1])]
+        checks = [
+            *_checks(expected, run.phases.to_dict("records"), ends[0]),
+            *_traced_checks(run, point, ends[1]),
+        ]
     return Examination(ends=ends, checks=tuple(checks))
 
 
 def expectations(device: Device, limit_bytes: int | None) -> tuple[Expectation, ...]:
-    """What the meters must find on this device; ``limit_bytes`` is the size that its pool had, None where it had no limit."""
+    """What the meters must find on this device; ``limit_bytes`` is the size that its pool had, None
+    where it had no limit.
+    """
     expected = [_of_grown_pool(one) if device.pool is PoolKind.GROWN else one for one in EXPECTED]
-    # A pool that is reserved is there before the first phase: the driver sees the whole of it, and no tensor in it.
+    # A pool that is reserved is there before the first phase: the driver sees the whole of it, and
+    # no tensor in it.
     reserved_bytes = limit_bytes if device.pool is PoolKind.RESERVED else None
     for meter in _DRIVER_METERS:
-        asked_bytes, level = (LARGE_BYTES, False) if reserved_bytes is None else (reserved_bytes, True)
-        expected.append(Expectation(meter, "device_large", asked_bytes, _POOL_BYTES, at_least=True, level=level))
+        asked_bytes, level = (
+            (LARGE_BYTES, False) if reserved_bytes is None else (reserved_bytes, True)
+        )
+        expected.append(
+            Expectation(meter, "device_large", asked_bytes, _POOL_BYTES, at_least=True, level=level)
+        )
     return tuple(expected)
 
 
 def _of_grown_pool(expectation: Expectation) -> Expectation:
-    """As BFC reads on a pool that grows: a chunk is handed out whole unless it is at least twice the request.
+    """As BFC reads on a pool that grows: a chunk is handed out whole unless it is at least twice
+    the request.
 
-    Or 128 MiB larger, which our amounts are too small for (bfc_allocator.cc, FindChunkPtr). Chunks come in 256 B, and so do
-    the amounts: the largest that is not split is twice the amount less 256 B.
+    Or 128 MiB larger, which our amounts are too small for (bfc_allocator.cc, FindChunkPtr). Chunks
+    come in 256 B, and so do the amounts: the largest that is not split is twice the amount less 256
+    B.
     """
     if expectation.meter != "device_in_use":
         return expectation
@@ -194,7 +239,9 @@ def _phases() -> Iterator[str]:
     yield from ("spike", "mapped", "mapped_release")
 
 
-def _checks(expected: tuple[Expectation, ...], rows: list[dict[Any, Any]], end: RunEnd) -> Iterator[MeterCheck]:
+def _checks(
+    expected: tuple[Expectation, ...], rows: list[dict[Any, Any]], end: RunEnd
+) -> Iterator[MeterCheck]:
     found = {(row["meter"], row["phase"]): row for row in rows}
     for expectation in expected:
         row = found.get((expectation.meter, expectation.phase))
@@ -249,8 +296,16 @@ def _absent(expectation: Expectation, reason: str) -> MeterCheck:
 
 def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
     """PSS and USS, which only a traced run reads, and the trace itself."""
-    records = (phase_from_json(row) for row in rows_since(trace_rows_path(run.path, point.name), 0) if row["kind"] == "phase")
-    rows = [{**dataclasses.asdict(reading), "phase": record.phase} for record in records for reading in record.readings]
+    records = (
+        phase_from_json(row)
+        for row in rows_since(trace_rows_path(run.path, point.name), 0)
+        if row["kind"] == "phase"
+    )
+    rows = [
+        {**dataclasses.asdict(reading), "phase": record.phase}
+        for record in records
+        for reading in record.readings
+    ]
     yield from _checks(EXPECTED_TRACED, rows, end)
     traces = read_traces(run)
     trace = traces.found.get(point.name)
@@ -259,7 +314,9 @@ def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
         if trace is None:
             yield _absent(expectation, traces.absent.get(point.name, "no trace was planned"))
             continue
-        alive = next((phase.alive for phase in trace.phases if phase.phase == expectation.phase), ())
+        alive = next(
+            (phase.alive for phase in trace.phases if phase.phase == expectation.phase), ()
+        )
         read_bytes = max((allocation.each_bytes for allocation in alive), default=0)
         yield MeterCheck(
             meter=TRACE,

@@ -22,26 +22,29 @@ def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> 
         "--device",
         choices=("auto", "cpu", "gpu", "pretended"),
         default="auto",
-        help="default: %(default)s; pretended (experimental): TensorFlow's own GPU device over a stub of the driver",
+        help="default: %(default)s; pretended (experimental): TensorFlow's own GPU device over "
+        "a stub of the driver",
     )
     parser.add_argument(
         "--device-budget",
         metavar="SIZE",
         type=device_budget,
-        help="limit of the device's memory, as 512MiB (default: 3GiB of the emulated device; of a card all that there is room for)",
+        help="limit of the device's memory, as 512MiB (default: 3GiB of the emulated device; of "
+        "a card all that there is room for)",
     )
     parser.add_argument(
         "--growth",
         action="store_true",
-        help="on a card: have TensorFlow's pool grow on demand instead of reserving it; not together with a budget",
+        help="on a card: have TensorFlow's pool grow on demand instead of reserving it; not "
+        "together with a budget",
     )
     parser.add_argument(
         "--find",
         nargs="?",
         choices=(DRIVER_ALONE, WITH_TENSORFLOW),
         const=WITH_TENSORFLOW,
-        help="only look for the device, and measure nothing: ask the driver alone, or TensorFlow as well whether it sees the card "
-        "(default: %(const)s)",
+        help="only look for the device, and measure nothing: ask the driver alone, or "
+        "TensorFlow as well whether it sees the card (default: %(const)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(command=functools.partial(_doctor, tell))
@@ -52,13 +55,14 @@ def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
 
     if options.growth and options.device_budget is not None:
         raise UsageError(
-            f"--growth was given together with --device-budget {format_bytes(options.device_budget)}, but a pool with a limit is "
-            "reserved at once, and does not grow; leave one of them out"
+            "--growth was given together with --device-budget "
+            f"{format_bytes(options.device_budget)}, but a pool with a limit is reserved at "
+            "once, and does not grow; leave one of them out"
         )
     if options.device_budget is not None and options.device_budget < _LEAST_BUDGET_BYTES:
         raise UsageError(
-            f"--device-budget {format_bytes(options.device_budget)} has no room for what the doctor allocates; "
-            f"ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
+            f"--device-budget {format_bytes(options.device_budget)} has no room for what "
+            f"the doctor allocates; ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
         )
     device = usable_device(
         options.device,

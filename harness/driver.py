@@ -1,8 +1,9 @@
 """NVIDIA's driver through NVML (pynvml): what finding cards and measuring on them share.
 
-Every refusal becomes one sentence that a user understands (``DriverRefused``); NVML's own words follow in brackets.
-Exercised against a library built from NVML's header, and by scenarios.first_card on an H100 and an H200 (driver 580.159.04):
-memory and processes; accounting, MIG and MPS have met no real card.
+Every refusal becomes one sentence that a user understands (``DriverRefused``); NVML's own words
+follow in brackets. Exercised against a library built from NVML's header, and by
+scenarios.first_card on an H100 and an H200 (driver 580.159.04): memory and processes; accounting,
+MIG and MPS have met no real card.
 """
 
 import contextlib
@@ -16,17 +17,26 @@ import pynvml
 from harness.errors import DriverRefused
 
 ALL_ONES = (1 << 64) - 1
-"""NVML's "not available" for an unsigned 64-bit amount (nvml.h, NVML_VALUE_NOT_AVAILABLE); pynvml hands it on as a number."""
+"""NVML's "not available" for an unsigned 64-bit amount (nvml.h, NVML_VALUE_NOT_AVAILABLE); pynvml
+hands it on as a number."""
 MEMORY_V2 = "memory v2"
 """Without what the driver and the card keep for themselves."""
 MEMORY_V1 = "memory v1"
-"""With it (nvml.h, nvmlMemory_t.used: "sum of reserved and allocated"): some hundred MiB more, never compared with v2."""
+"""With it (nvml.h, nvmlMemory_t.used: "sum of reserved and allocated"): some hundred MiB more,
+never compared with v2."""
 
 _WORDS = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed here: libnvidia-ml.so.1 was not found",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
+        "no NVIDIA driver is installed here: libnvidia-ml.so.1 was not found"
+    ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded",
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated, but the kernel still runs the old one; reboot",
-    pynvml.NVML_ERROR_NO_PERMISSION: "this user may not ask that of the driver; a card in MIG mode tells its instances' users only",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
+        "the NVIDIA driver was updated, but the kernel still runs the old one; reboot"
+    ),
+    pynvml.NVML_ERROR_NO_PERMISSION: (
+        "this user may not ask that of the driver; a card in MIG mode tells its instances' users "
+        "only"
+    ),
     pynvml.NVML_ERROR_NOT_SUPPORTED: "the driver cannot tell that on this device",
     pynvml.NVML_ERROR_NOT_FOUND: "the driver knows nothing of that name here",
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "this driver is too old to be asked that",
@@ -36,10 +46,12 @@ _WORDS = {
     pynvml.NVML_ERROR_UNKNOWN: "the driver failed twice without saying why",
 }
 _PASSING = (pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
-"""Asked once more: UNKNOWN is "an internal driver error" that need not come again; a list of processes may have grown
-between being measured and being filled (nvml.h, nvmlDeviceGetComputeRunningProcesses)."""
+"""Asked once more: UNKNOWN is "an internal driver error" that need not come again; a list of
+processes may have grown between being measured and being filled (nvml.h,
+nvmlDeviceGetComputeRunningProcesses)."""
 _OLDER = (pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH)
-"""What a driver says to a version that it does not have: of the function, or of the structure that is filled."""
+"""What a driver says to a version that it does not have: of the function, or of the structure that
+is filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,9 @@ def start() -> None:
         if refusal.code != pynvml.NVML_ERROR_NOT_FOUND:
             raise
         # Here it is about no name: nothing was asked for by one yet.
-        raise DriverRefused("the NVIDIA driver found no card here (NVML: Not Found)", code=refusal.code) from refusal
+        raise DriverRefused(
+            "the NVIDIA driver found no card here (NVML: Not Found)", code=refusal.code
+        ) from refusal
 
 
 def stop() -> None:
@@ -80,7 +94,9 @@ def stop() -> None:
 
 
 def ask(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - pynvml is untyped
-    """What a function of pynvml answers. Raises DriverRefused, with NVML's code, where it does not."""
+    """What a function of pynvml answers. Raises DriverRefused, with NVML's code, where it does
+    not.
+    """
     try:
         try:
             return function(*arguments, **keywords)
@@ -90,14 +106,20 @@ def ask(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any: 
             return function(*arguments, **keywords)
     except pynvml.NVMLError as error:
         words = _WORDS.get(error.value)
-        raise DriverRefused(f"{words} (NVML: {error})" if words else f"NVML: {error}", code=error.value) from error
-    except pynvml.NVMLLibraryMismatchError as error:  # no NVMLError, although it means FUNCTION_NOT_FOUND
+        raise DriverRefused(
+            f"{words} (NVML: {error})" if words else f"NVML: {error}", code=error.value
+        ) from error
+    except (
+        pynvml.NVMLLibraryMismatchError
+    ) as error:  # no NVMLError, although it means FUNCTION_NOT_FOUND
         code = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
         raise DriverRefused(f"{_WORDS[code]} (pynvml: library mismatch)", code=code) from error
 
 
 def newest(*functions: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that asks the first of ``functions`` that the driver has; they are the versions of one, newest first."""
+    """A function that asks the first of ``functions`` that the driver has; they are the versions of
+    one, newest first.
+    """
 
     def answer(*arguments: Any) -> Any:  # noqa: ANN401 - pynvml is untyped
         for function in functions[:-1]:
@@ -113,13 +135,21 @@ def newest(*functions: Callable[..., Any]) -> Callable[..., Any]:
 
 _COMPUTE_LISTS = (
     # A client of MPS is in a list of its own (nvml.h).
-    newest(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2),
-    newest(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2),
+    newest(
+        pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
+        pynvml.nvmlDeviceGetComputeRunningProcesses_v2,
+    ),
+    newest(
+        pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
+        pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2,
+    ),
 )
 
 
 def memory_source(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
-    """``MEMORY_V2``, or ``MEMORY_V1`` where the driver has no second version of the query. Raises DriverRefused."""
+    """``MEMORY_V2``, or ``MEMORY_V1`` where the driver has no second version of the query. Raises
+    DriverRefused.
+    """
     try:
         memory(handle, MEMORY_V2)
     except DriverRefused as refusal:
@@ -130,14 +160,21 @@ def memory_source(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
 
 
 def memory(handle: Any, source: str) -> DeviceMemory:  # noqa: ANN401 - pynvml is untyped
-    """The memory of a card or MIG instance, by the query ``source``. Raises DriverRefused, also for "not available"."""
+    """The memory of a card or MIG instance, by the query ``source``. Raises DriverRefused, also for
+    "not available".
+    """
     try:
-        found = ask(pynvml.nvmlDeviceGetMemoryInfo, handle, version=pynvml.nvmlMemory_v2 if source == MEMORY_V2 else None)
+        found = ask(
+            pynvml.nvmlDeviceGetMemoryInfo,
+            handle,
+            version=pynvml.nvmlMemory_v2 if source == MEMORY_V2 else None,
+        )
     except DriverRefused as refusal:
         if refusal.code == pynvml.NVML_ERROR_NOT_SUPPORTED:
             raise DriverRefused(
-                "the device has no memory of its own that the driver could tell of, as where it shares the host's "
-                "(NVML: Not Supported); host_anon sees what is used",
+                "the device has no memory of its own that the driver could tell of, as "
+                "where it shares the host's (NVML: Not Supported); host_anon sees what is "
+                "used",
                 code=refusal.code,
             ) from refusal
         raise
@@ -148,7 +185,10 @@ def memory(handle: Any, source: str) -> DeviceMemory:  # noqa: ANN401 - pynvml i
 
 
 def _not_available(what: str) -> NoReturn:
-    raise DriverRefused(f"the driver answers 'not available' for {what} (NVML: all ones)", code=pynvml.NVML_ERROR_NO_DATA)
+    raise DriverRefused(
+        f"the driver answers 'not available' for {what} (NVML: all ones)",
+        code=pynvml.NVML_ERROR_NO_DATA,
+    )
 
 
 def cards() -> Iterator[Any]:
@@ -206,42 +246,60 @@ def uuid_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
 
 
 def name_of(handle: Any) -> str:  # noqa: ANN401 - pynvml is untyped
-    """The name of a card or MIG device; bytes that are no UTF-8 are shown as U+FFFD. Raises DriverRefused."""
+    """The name of a card or MIG device; bytes that are no UTF-8 are shown as U+FFFD. Raises
+    DriverRefused.
+    """
     # pynvml decodes it strictly; what it wraps (functools.wraps) gives the bytes.
     name = ask(pynvml.nvmlDeviceGetName.__wrapped__, handle)
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def find(uuid: str) -> tuple[Any, Any]:
-    """Handle of the card or instance, and that of the instance's card (None of a card's). Raises DriverRefused."""
+    """Handle of the card or instance, and that of the instance's card (None of a card's). Raises
+    DriverRefused.
+    """
     if not uuid.startswith("MIG-"):
         return ask(pynvml.nvmlDeviceGetHandleByUUID, uuid), None
     for card in cards():
         for instance in instances(card) if in_mig_mode(card) else ():
             if uuid_of(instance) == uuid:
                 return instance, card
-    raise DriverRefused(f"no card here has a MIG instance {uuid}; nvidia-smi -L lists them", code=pynvml.NVML_ERROR_NOT_FOUND)
+    raise DriverRefused(
+        f"no card here has a MIG instance {uuid}; nvidia-smi -L lists them",
+        code=pynvml.NVML_ERROR_NOT_FOUND,
+    )
 
 
 def compute_processes(handle: Any, parent: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
-    """NVML's records of the processes that compute on the device, those of MPS too, each maybe twice. Raises DriverRefused."""
+    """NVML's records of the processes that compute on the device, those of MPS too, each maybe
+    twice. Raises DriverRefused.
+    """
     for answer in _COMPUTE_LISTS:
         try:
             yield from answer(handle)
         except DriverRefused as refusal:
-            if refusal.code not in (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+            if refusal.code not in (
+                pynvml.NVML_ERROR_NOT_SUPPORTED,
+                pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+            ):
                 raise
             if answer is not _COMPUTE_LISTS[0]:
                 continue  # no MPS here
             if parent is None:
                 raise
-            # Under vGPU the list of an instance is not supported (nvml.h); that of the card says whose is whose.
+            # Under vGPU the list of an instance is not supported (nvml.h); that of the card says
+            # whose is whose.
             yield from _of_instance(handle, answer(parent))
 
 
 def _of_instance(instance: Any, listed: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
-    own = (ask(pynvml.nvmlDeviceGetGpuInstanceId, instance), ask(pynvml.nvmlDeviceGetComputeInstanceId, instance))
-    return (process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own)
+    own = (
+        ask(pynvml.nvmlDeviceGetGpuInstanceId, instance),
+        ask(pynvml.nvmlDeviceGetComputeInstanceId, instance),
+    )
+    return (
+        process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own
+    )
 
 
 def amount(value: int | None) -> int | None:
@@ -253,7 +311,10 @@ def process_name(pid: int) -> str:
     """What a process of this machine calls itself, as far as anyone tells."""
     try:
         return str(ask(pynvml.nvmlSystemGetProcessName, pid))
-    except (DriverRefused, UnicodeDecodeError):  # pynvml decodes whatever bytes a process calls itself by
+    except (
+        DriverRefused,
+        UnicodeDecodeError,
+    ):  # pynvml decodes whatever bytes a process calls itself by
         try:
             return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
         except OSError:

@@ -2,7 +2,9 @@
 
 
 class HarnessError(Exception):
-    """Something the user can mend; the message says what was asked, what was found and what to do."""
+    """Something the user can mend; the message says what was asked, what was found and what to
+    do.
+    """
 
 
 class UsageError(HarnessError, ValueError):
@@ -26,7 +28,9 @@ class BaselineError(HarnessError, ValueError):
 
 
 class PageError(HarnessError, RuntimeError):
-    """The page of a judgement could not be drawn; its other files are written, and the message says why."""
+    """The page of a judgement could not be drawn; its other files are written, and the message says
+    why.
+    """
 
 
 class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
@@ -34,7 +38,9 @@ class MeterUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of t
 
 
 class CodeUnavailable(HarnessError, ImportError):  # noqa: N818 - a state of the code, not a mistake of the harness's user alone
-    """Code that a child should run and cannot import; the message says which, where it was looked for, and why."""
+    """Code that a child should run and cannot import; the message says which, where it was looked
+    for, and why.
+    """
 
 
 class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
@@ -42,7 +48,9 @@ class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of 
 
 
 class DriverRefused(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
-    """NVIDIA's driver does not answer a question; the message says why, ``code`` is NVML's (nvmlReturn_t)."""
+    """NVIDIA's driver does not answer a question; the message says why, ``code`` is NVML's
+    (nvmlReturn_t).
+    """
 
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)

@@ -1,4 +1,6 @@
-"""The command ``gate``: judge a run directory, measure again what may be noise where that is asked for, and say it all."""
+"""The command ``gate``: judge a run directory, measure again what may be noise where that is asked
+for, and say it all.
+"""
 
 import contextlib
 import dataclasses
@@ -35,31 +37,46 @@ class Gate:
 
     directory: Path
     asked: Asked = field(default_factory=Asked)
-    """By which policy, and compared with what; None as the other run: the one beside this one, or else a baseline."""
+    """By which policy, and compared with what; None as the other run: the one beside this one, or
+    else a baseline."""
 
     def judge(self) -> tuple[Run, Policy, Judgement]:
-        """Read the directory and apply every rule. Raises HarnessError where run, policy or baseline cannot be used."""
+        """Read the directory and apply every rule. Raises HarnessError where run, policy or
+        baseline cannot be used.
+        """
         run, asked = load_run(self.directory), self.asked
         policy = choose_policy(asked.policy, run.manifest)
         against = load_against(run, asked.against)
-        return run, policy, judge(run, policy, asked.baselines, partial=asked.partial, against=against, asked=asked)
+        return (
+            run,
+            policy,
+            judge(
+                run, policy, asked.baselines, partial=asked.partial, against=against, asked=asked
+            ),
+        )
 
     @property
     def measured(self) -> tuple[Path, ...]:
-        """The run directories that measuring again has to add to: where two codes are compared, both."""
+        """The run directories that measuring again has to add to: where two codes are compared,
+        both.
+        """
         beside = self.directory / THEN_FOLDER
         compared = self.asked.against is None and (beside / RUN_FILE).exists()
         return (self.directory, beside) if compared else (self.directory,)
 
 
-def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) -> tuple[Run, Judgement, bool]:
-    """Judge, measure the points of findings again that may be noise, and judge once more with all that was measured.
+def judge_and_remeasure(
+    gate: Gate, *, workers: int, command: str, say: Tell
+) -> tuple[Run, Judgement, bool]:
+    """Judge, measure the points of findings again that may be noise, and judge once more with all
+    that was measured.
 
-    What was judged before is removed as soon as more is measured; the last of the results tells whether a page was among it.
-    Raises as ``Gate.judge`` and ``harness.remeasuring.remeasure`` do; KeyboardInterrupt when it is interrupted, and then
-    nothing that was measured is lost.
+    What was judged before is removed as soon as more is measured; the last of the results tells
+    whether a page was among it. Raises as ``Gate.judge`` and ``harness.remeasuring.remeasure`` do;
+    KeyboardInterrupt when it is interrupted, and then nothing that was measured is lost.
     """
-    from harness.remeasuring import remeasure, was_broken_off  # starts children, which no other command does
+    # starts children, which no other command does
+    from harness.remeasuring import remeasure, was_broken_off
     from harness.run.manifest import hold_run_directory
 
     run, policy, judgement = gate.judge()
@@ -69,16 +86,22 @@ def judge_and_remeasure(gate: Gate, *, workers: int, command: str, say: Tell) ->
             # First what is owed already: the verdict on half of it would announce still more.
             for directory in gate.measured:
                 with _progress(directory, say) as show:
-                    remeasure(directory, Offenders(points=()), command=command, show=show, workers=workers)
+                    remeasure(
+                        directory, Offenders(points=()), command=command, show=show, workers=workers
+                    )
             run, policy, judgement = gate.judge()
         found = find_offenders(run, policy, judgement.verdict)
         if policy.remeasure is None and judgement.verdict.findings:
             where = policy.source if policy.promises else "the policy, since there is none"
-            say(f"there is no [remeasure] in {where}, to say how often: nothing is measured again, every finding stands")
+            say(
+                f"there is no [remeasure] in {where}, to say how often: nothing is measured "
+                "again, every finding stands"
+            )
         if found.left:
             say(
-                f"{len(found.left)} findings are not measured again, because that would take longer than the run itself has "
-                f"taken: they stand as they are; the first is {found.left[0].subject}"
+                f"{len(found.left)} findings are not measured again, because that would "
+                "take longer than the run itself has taken: they stand as they are; the "
+                f"first is {found.left[0].subject}"
             )
         count = 0
         for directory in gate.measured:
@@ -99,10 +122,17 @@ def run_gate(gate: Gate, *, workers: int | None, page: bool, tell: Tell, say: Te
         run, _, judgement = gate.judge()
     else:
         try:
-            run, judgement, had_page = judge_and_remeasure(gate, workers=workers, command=_typed(), say=say)
+            run, judgement, had_page = judge_and_remeasure(
+                gate, workers=workers, command=_typed(), say=say
+            )
         except KeyboardInterrupt:
-            again = Commands(run=gate.directory, asked=gate.asked).gate("--remeasure", *(["--page"] if page else []))
-            say(f"stopped while {gate.directory} was measured again; nothing that had ended is lost, go on with: {again}")
+            again = Commands(run=gate.directory, asked=gate.asked).gate(
+                "--remeasure", *(["--page"] if page else [])
+            )
+            say(
+                f"stopped while {gate.directory} was measured again; nothing that had ended "
+                f"is lost, go on with: {again}"
+            )
             return ExitCode.INCOMPLETE
     tell_judgement(run, judgement, page=page or had_page, tell=tell)
     return int(judgement.verdict.exit_code)
@@ -136,9 +166,11 @@ def tell_judgement(run: Run, judgement: Judgement, *, page: bool, tell: Tell) ->
 
 
 def write_page(gate: Gate, *, anew: bool, tell: Tell, say: Tell) -> None:
-    """Write the page of the judgement that lies in the run directory; ``anew``, or where none can be used, judge first.
+    """Write the page of the judgement that lies in the run directory; ``anew``, or where none can
+    be used, judge first.
 
-    ``say`` is told why it was judged anew; the arguments are then those of ``gate``, or those of the judgement that was there.
+    ``say`` is told why it was judged anew; the arguments are then those of ``gate``, or those of
+    the judgement that was there.
     """
     from harness.pages import write_outputs
 
@@ -151,7 +183,9 @@ def write_page(gate: Gate, *, anew: bool, tell: Tell, say: Tell) -> None:
             say(f"judged anew, because {kept.why_not}")
             if kept.asked.baselines != DEFAULT_BASELINES:
                 existing_folder(kept.asked.baselines, "--baselines")
-            run, _, judgement = dataclasses.replace(gate, asked=dataclasses.replace(kept.asked, by_pytest=False)).judge()
+            run, _, judgement = dataclasses.replace(
+                gate, asked=dataclasses.replace(kept.asked, by_pytest=False)
+            ).judge()
         else:
             judgement = kept.judgement
     page = write_outputs(run, judgement, page=True)
@@ -169,11 +203,18 @@ def _progress(directory: Path, say: Tell) -> "Iterator[Show]":
     if not sys.stderr.isatty():
         side = " with the earlier code" if directory.name == THEN_FOLDER else ""
         yield lambda step: say(
-            f"measured again{side} {step.done} of {step.total}: {step.point}, repeat {step.repeat}: {step.outcome}"
+            f"measured again{side} {step.done} of {step.total}: {step.point}, repeat "
+            f"{step.repeat}: {step.outcome}"
         )
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("measuring again"),
@@ -187,7 +228,10 @@ def _progress(directory: Path, say: Tell) -> "Iterator[Show]":
 
         def show(step: "Step") -> None:
             bar.update(
-                task, total=step.total, completed=step.done, description=f"{step.point}, repeat {step.repeat}: {step.outcome}"
+                task,
+                total=step.total,
+                completed=step.done,
+                description=f"{step.point}, repeat {step.repeat}: {step.outcome}",
             )
 
         yield show

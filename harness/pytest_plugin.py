@@ -1,4 +1,6 @@
-"""Composition root for pytest: the hooks of a session that measures. What they call is in ``harness.plugin``."""
+"""Composition root for pytest: the hooks of a session that measures. What they call is in
+``harness.plugin``.
+"""
 
 import dataclasses
 from collections.abc import Callable, Generator
@@ -8,22 +10,46 @@ import pytest
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
 from harness.plugin.device import is_worker
 from harness.plugin.ending import end_session
-from harness.plugin.fixtures import POINT_PROPERTY, RUNNER, measure, measure_marked, memory_run, memory_runner, memory_turns
+from harness.plugin.fixtures import (
+    POINT_PROPERTY,
+    RUNNER,
+    measure,
+    measure_marked,
+    memory_run,
+    memory_runner,
+    memory_turns,
+)
 from harness.plugin.junit import tell_junit
 from harness.plugin.marks import HELP, WANTED, read_tests, told_to
-from harness.plugin.options import as_typed, check_folders, declare_options, is_dry, with_joined_folders
+from harness.plugin.options import (
+    as_typed,
+    check_folders,
+    declare_options,
+    is_dry,
+    with_joined_folders,
+)
 from harness.plugin.parking import note_parked
-from harness.plugin.plan import check_patterns, is_left_untraced, is_named, make_plan, namesakes, point_of, run_of
+from harness.plugin.plan import (
+    check_patterns,
+    is_left_untraced,
+    is_named,
+    make_plan,
+    namesakes,
+    point_of,
+    run_of,
+)
 from harness.plugin.session import SESSION, RunSession, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
 from harness.run.traced import repeat_id
 
-__all__ = ["measure", "memory_run", "memory_runner", "memory_turns"]  # fixtures, which pytest finds by their names in this module
+# fixtures, which pytest finds by their names in this module
+__all__ = ["measure", "memory_run", "memory_runner", "memory_turns"]
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
-# What the session ends with where the device that was asked for is not there: that of a gate that saw nothing.
+# What the session ends with where the device that was asked for is not there: that of a gate that
+# saw nothing.
 _NO_DEVICE = 3
 
 
@@ -51,7 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[SESSION] = RunSession.settle(config)
     except DeviceUnavailable as error:
-        pytest.exit(f"{as_typed(config, 'memory_device')} gpu: {error}; nothing was measured", returncode=_NO_DEVICE)
+        pytest.exit(
+            f"{as_typed(config, 'memory_device')} gpu: {error}; nothing was measured",
+            returncode=_NO_DEVICE,
+        )
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -64,9 +93,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    """Give the workers arguments by which they find the controller's root: the run directory is there when they look for it."""
+    """Give the workers arguments by which they find the controller's root: the run directory is
+    there when they look for it.
+    """
     typed = config.invocation_params
-    config.invocation_params = dataclasses.replace(typed, args=tuple(with_joined_folders([*map(str, typed.args)])))
+    config.invocation_params = dataclasses.replace(
+        typed, args=tuple(with_joined_folders([*map(str, typed.args)]))
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,15 +114,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat every point of a sweep, and trace it once."""
     if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
         resumed = metafunc.config.stash[SESSION].resumed
-        repeats = [*range(metafunc.config.getoption("memory_repeats") if resumed is None else resumed.most_repeats)]
+        repeats = [
+            *range(
+                metafunc.config.getoption("memory_repeats")
+                if resumed is None
+                else resumed.most_repeats
+            )
+        ]
         if not metafunc.config.getoption("memory_no_trace"):
             repeats.append(TRACED_REPEAT)
         metafunc.parametrize("repeat", repeats, ids=[repeat_id(repeat) for repeat in repeats])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    """Read markers, and remember all tests before -k and its like choose; leave out what is not wanted, or there already."""
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """Read markers, and remember all tests before -k and its like choose; leave out what is not
+    wanted, or there already.
+    """
     session = config.stash[SESSION]
     session.mistakes = read_tests(items, config.rootpath)
     session.collected = [*items]
@@ -98,10 +141,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if WANTED in item.stash and RUNNER not in item.fixturenames:  # type: ignore[attr-defined]
             item.fixturenames.append(RUNNER)  # type: ignore[attr-defined]
-    left_out = {item for item in items if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)}
-    left_out |= {item for item in items if (run := run_of(item)) is not None and not session.lacks(run[0].name, run[1])}
-    # A test with a marker runs again, on what was measured, so that nothing it says is lost; but no other than was selected.
-    left_out |= {item for item in items if WANTED in item.stash and not session.is_of_run(item.nodeid, point_of(item))}
+    left_out = {
+        item
+        for item in items
+        if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)
+    }
+    left_out |= {
+        item
+        for item in items
+        if (run := run_of(item)) is not None and not session.lacks(run[0].name, run[1])
+    }
+    # A test with a marker runs again, on what was measured, so that nothing it says is lost; but no
+    # other than was selected.
+    left_out |= {
+        item
+        for item in items
+        if WANTED in item.stash and not session.is_of_run(item.nodeid, point_of(item))
+    }
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
@@ -128,7 +184,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     except HarnessError as error:
         if not is_worker(config):
             raise pytest.UsageError(str(error)) from error
-        # An exception here would be xdist's crash; the controller tells the user, and nothing is measured.
+        # An exception here would be xdist's crash; the controller tells the user, and nothing is
+        # measured.
         config.workeroutput["memory_refused"] = str(error)  # type: ignore[attr-defined]
         session.items.clear()
 
@@ -158,7 +215,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note which tests were skipped, or failed as expected, once pytest itself has said so."""
     report = yield
     note_parked(item, report)
@@ -166,13 +225,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 class _Listener:
-    """Hears the reports of all tests, those of workers too; the hook itself is not told whose session it is."""
+    """Hears the reports of all tests, those of workers too; the hook itself is not told whose
+    session it is.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which findings tests have failed with, so that they are not told twice; a test that caught one has not."""
+        """Remember which findings tests have failed with, so that they are not told twice; a test
+        that caught one has not.
+        """
         if not (report.failed or hasattr(report, "wasxfail")):
             return
         told = (str(value) for name, value in report.user_properties if name == POINT_PROPERTY)
@@ -181,7 +244,9 @@ class _Listener:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-    """Note the end of the run, in the process that the user started, and judge it; a run that was broken off has none."""
+    """Note the end of the run, in the process that the user started, and judge it; a run that was
+    broken off has none.
+    """
     config, run = session.config, session.config.stash[SESSION]
     if is_worker(config) or exitstatus in _BROKEN_OFF:
         return
@@ -192,7 +257,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
         return
     try:
         run.finish()
-        run.end = end_session(run, stopped=bool(session.shouldfail or session.shouldstop), show=_show(config))
+        run.end = end_session(
+            run, stopped=bool(session.shouldfail or session.shouldstop), show=_show(config)
+        )
     except RunDirectoryError as error:
         run.broken = str(error)
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and run.was_whole:
@@ -203,14 +270,20 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Say what was measured, what was found, where it is, and how to judge it."""
     run = config.stash[SESSION]
     if run.refused:
         terminalreporter.write_line(f"ERROR: {run.refused}", red=True)
         return
     if run.deselected:
-        tests = "1 test that measures was" if run.deselected == 1 else f"{run.deselected} tests that measure were"
+        tests = (
+            "1 test that measures was"
+            if run.deselected == 1
+            else f"{run.deselected} tests that measure were"
+        )
         terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
     if is_dry(config):
         _tell_mistakes(terminalreporter, run)
@@ -220,7 +293,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("memory")
     alarming = {found.sentence for found in run.end.findings} if run.end is not None else set()
     try:
-        for line in summary(run.directory, run.shown, broken=run.broken, resumed=run.resumed, end=run.end, resuming=run.resuming):
+        for line in summary(
+            run.directory,
+            run.shown,
+            broken=run.broken,
+            resumed=run.resumed,
+            end=run.end,
+            resuming=run.resuming,
+        ):
             terminalreporter.line(line, red=line in alarming)
     except OSError as error:
         terminalreporter.line(f"what was measured cannot be told: {error}")
@@ -231,13 +311,17 @@ def _tell_mistakes(reporter: pytest.TerminalReporter, run: RunSession) -> None:
     mistakes = [*told_to(run.mistakes, run.collected), *namesakes(run.collected)]
     if mistakes:
         reporter.section("memory")
-        reporter.line("what a session that runs these tests would be refused for, unless they are deselected:")
+        reporter.line(
+            "what a session that runs these tests would be refused for, unless they are deselected:"
+        )
     for mistake in mistakes:
         reporter.line(mistake, red=True)
 
 
 def _note_deselected(config: pytest.Config, number: int) -> None:
-    """How many tests with markers were there, none of which was selected; the controller hears it of its workers."""
+    """How many tests with markers were there, none of which was selected; the controller hears it
+    of its workers.
+    """
     config.stash[SESSION].deselected = number
     if is_worker(config):
         config.workeroutput["memory_deselected"] = number  # type: ignore[attr-defined]
@@ -245,7 +329,8 @@ def _note_deselected(config: pytest.Config, number: int) -> None:
 
 def _show(config: pytest.Config) -> Callable[[str], None]:
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
-    # The line of progress has no end yet, and nothing public tells whether the terminal is in the midst of one.
+    # The line of progress has no end yet, and nothing public tells whether the terminal is in the
+    # midst of one.
     return (lambda line: reporter.write_line(f"\n{line}")) if reporter is not None else _silent
 
 

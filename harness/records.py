@@ -1,4 +1,6 @@
-"""The words of the whole house: what is planned, what was read, how it ended. Plain frozen records, JSON in and out."""
+"""The words of the whole house: what is planned, what was read, how it ended. Plain frozen records,
+JSON in and out.
+"""
 
 import dataclasses
 import errno
@@ -17,30 +19,35 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 2
-"""Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the new one."""
+"""Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the
+new one."""
 
 RUN_FILE = "run.json"
 ROWS_FILE = "rows.jsonl"
 TRACES_FOLDER = "traces"
-"""Folder in the run directory with one compressed JSON file per traced point, and the rows of its run."""
+"""Folder in the run directory with one compressed JSON file per traced point, and the rows of its
+run."""
 TRACE_SCHEMA_VERSION = 1
 """Version of the files in it."""
 TRACED_REPEAT = -1
-"""Number of the extra, traced run of a point: it is none of the repeats, which are numbered from 0."""
+"""Number of the extra, traced run of a point: it is none of the repeats, which are numbered from
+0."""
 
 PRETENDED = "Pretended"
 """First word of the names of pretended cards (harness.pretended), as the driver tells them."""
 
 
 PRETENDED_NOTE = (
-    "On a pretended card: TensorFlow's GPU device over a stub of the driver; networks run CPU algorithms, so their peaks "
-    "(training, inference) are not those of a card."
+    "On a pretended card: TensorFlow's GPU device over a stub of the driver; networks run "
+    "CPU algorithms, so their peaks (training, inference) are not those of a card."
 )
 """What the doctor, the page and the summary say of a pretended card."""
 
 
 def passed_over_in_words(why: str) -> str:
-    """What the terminal, the page and the summary say where ``auto`` found a card that cannot be used, with what to do about it."""
+    """What the terminal, the page and the summary say where ``auto`` found a card that cannot be
+    used, with what to do about it.
+    """
     return f"the emulated device was measured on, and the card was passed over: {why}"
 
 
@@ -51,8 +58,9 @@ def is_pretended(device_name: str) -> bool:
 
 Scalar = str | int | float | bool | None
 
-# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike missed: a sampler at
-# 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms (measured). Chosen with room to both.
+# A peak that is polled fewer times, or with a gap over this share of the phase, may be a spike
+# missed: a sampler at 2 ms saw all spikes of 5 ms, a starved one missed half of those of 100 ms
+# (measured). Chosen with room to both.
 LEAST_SAMPLES = 5
 LARGEST_GAP_SHARE = 0.25
 
@@ -73,11 +81,13 @@ class Outcome(StrEnum):
 OVER_LIMIT: Final = "watchdog"
 """Cause of an end: the run held more of the host's memory than its limit."""
 OVER_MACHINE: Final = "machine"
-"""Cause of an end: within its limit, while the last memory of the machine, or of its cgroup, was about to go."""
+"""Cause of an end: within its limit, while the last memory of the machine, or of its cgroup, was
+about to go."""
 OVER_TIME: Final = "time-out"
 """Cause of an end: the run took longer than it may."""
 ENDED_BY_HARNESS = frozenset({OVER_LIMIT, OVER_MACHINE, OVER_TIME})
-"""Causes of ends that the harness itself has made, by a setting: no repeat that went well makes noise of them."""
+"""Causes of ends that the harness itself has made, by a setting: no repeat that went well makes
+noise of them."""
 
 
 class Quality(StrEnum):
@@ -88,22 +98,28 @@ class Quality(StrEnum):
     BOUNDED = "bounded"
     """The peak lies between peak_bytes and peak_bound_bytes, both from exact counters."""
     SAMPLED = "sampled"
-    """Polled: a peak between two samples is missed; samples, rate_hz and largest_gap_s say how finely."""
+    """Polled: a peak between two samples is missed; samples, rate_hz and largest_gap_s say how
+    finely."""
     UNRESOLVED = "unresolved"
-    """Polled too coarsely to say what the peak was; the reason says how coarsely. Shown, never judged."""
+    """Polled too coarsely to say what the peak was; the reason says how coarsely. Shown, never
+    judged."""
     UNAVAILABLE = "unavailable"
     """Nothing could be read; the reason says why. Never zero."""
 
 
 class PoolKind(StrEnum):
-    """How TensorFlow's allocator takes its pool of a device, which decides what a reading of it can tell."""
+    """How TensorFlow's allocator takes its pool of a device, which decides what a reading of it can
+    tell.
+    """
 
     RESERVED = "reserved"
     """In one region of a known size, out of which every request is cut to 256 B."""
     GROWN = "grown"
-    """Region by region, on demand: a chunk is handed out whole unless it is twice the request, or 128 MiB larger."""
+    """Region by region, on demand: a chunk is handed out whole unless it is twice the request, or
+    128 MiB larger."""
     DRIVER = "driver"
-    """Not BFC's but the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), which enforces no limit."""
+    """Not BFC's but the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), which enforces no
+    limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,20 +137,30 @@ class Reading:
     """Samples a second, over the whole phase."""
     largest_gap_s: float | None = None
     source: str = ""
-    """Which counter of the instrument was read, where it has several that must not be compared with each other."""
+    """Which counter of the instrument was read, where it has several that must not be compared with
+    each other."""
     contended: str = ""
-    """Who else used the device meanwhile; empty when nobody was seen. Such a run is measured again."""
+    """Who else used the device meanwhile; empty when nobody was seen. Such a run is measured
+    again."""
     reason: str = ""
 
     @property
     def growth_bytes(self) -> int | None:
         """Peak over start."""
-        return None if self.peak_bytes is None or self.start_bytes is None else self.peak_bytes - self.start_bytes
+        return (
+            None
+            if self.peak_bytes is None or self.start_bytes is None
+            else self.peak_bytes - self.start_bytes
+        )
 
     @property
     def retained_bytes(self) -> int | None:
         """End over start; negative where the phase gave memory back."""
-        return None if self.end_bytes is None or self.start_bytes is None else self.end_bytes - self.start_bytes
+        return (
+            None
+            if self.end_bytes is None or self.start_bytes is None
+            else self.end_bytes - self.start_bytes
+        )
 
     @classmethod
     def unavailable(cls, meter: str, reason: str) -> Self:
@@ -144,7 +170,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseRecord:
-    """One named span of one run. ``finished`` is False when the body died in it with an exception."""
+    """One named span of one run. ``finished`` is False when the body died in it with an
+    exception.
+    """
 
     point: str
     repeat: int
@@ -161,32 +189,44 @@ class Point:
 
     scenario: str
     body: str
-    """``"package.module:function"``, imported only in the child; called with (memory, parameters)."""
+    """``"package.module:function"``, imported only in the child; called with (memory,
+    parameters)."""
     parameters: Mapping[str, Scalar]
     """What the sweep varies, in the order of the point's name."""
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     """What every point of the scenario shares; passed to the body together with the parameters."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Files of the user's, by name; passed to the body as well, but no part of what makes points comparable."""
+    """Files of the user's, by name; passed to the body as well, but no part of what makes points
+    comparable."""
     phases: tuple[str, ...]
-    """The phases a whole run has, in order; empty where that is not known beforehand: whatever the runs of its scenario enter."""
+    """The phases a whole run has, in order; empty where that is not known beforehand: whatever the
+    runs of its scenario enter."""
     path: str = ""
-    """Folder from which the body and what it imports are taken before anything else; empty: only the root that the children
-    start in. A place on this machine, and no part of what makes points comparable."""
+    """Folder from which the body and what it imports are taken before anything else; empty: only
+    the root that the children start in. A place on this machine, and no part of what makes points
+    comparable."""
     prepare: str | None = None
-    """``"package.module:function"`` that makes the input files, run in a child of its own, unmeasured."""
+    """``"package.module:function"`` that makes the input files, run in a child of its own,
+    unmeasured."""
     expected: Outcome = Outcome.OK
     device_budget_bytes: int | None = None
     """Size of the device for this point alone; None is the run's own setting."""
     traced: bool = True
-    """Whether a sweep that traces runs this point once more to record its allocations; where another point tells the same, no."""
+    """Whether a sweep that traces runs this point once more to record its allocations; where
+    another point tells the same, no."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables of this point's children, before the device's own; say in ``fixed`` what they mean for its numbers."""
+    """Variables of this point's children, before the device's own; say in ``fixed`` what they mean
+    for its numbers."""
 
     @property
     def name(self) -> str:
-        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``; a long one ends in a digest of it."""
-        parts = [self.scenario, *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items())]
+        """The point in one word, as in ``loading-lazy-image_count=500-stack_size=2048``; a long one
+        ends in a digest of it.
+        """
+        parts = [
+            self.scenario,
+            *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items()),
+        ]
         return shortened(one_line("-".join(parts)))
 
 
@@ -196,14 +236,17 @@ class Ending:
 
     outcome: Outcome
     cause: str = ""
-    """What exactly, in one word: the limit that was met, the signal, the exit code, the type of the error; empty when ok."""
+    """What exactly, in one word: the limit that was met, the signal, the exit code, the type of the
+    error; empty when ok."""
     reason: str = ""
     """One sentence for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How one run ended, as its parent saw it; outcome, cause and reason are those of an ``Ending``."""
+    """How one run ended, as its parent saw it; outcome, cause and reason are those of an
+    ``Ending``.
+    """
 
     point: str
     repeat: int
@@ -216,11 +259,13 @@ class RunEnd:
     launcher: str
     duration_s: float
     device: str = ""
-    """UUID of the card that it was measured on, one of those of the run; empty on the emulated device."""
+    """UUID of the card that it was measured on, one of those of the run; empty on the emulated
+    device."""
     device_limit_bytes: int | None = None
     """Size of the pool that it had; None where the pool had no limit, or no child was started."""
     left_out: tuple[str, ...] = ()
-    """A sentence for each equal card that could not be used this time: lost, or filled by somebody else."""
+    """A sentence for each equal card that could not be used this time: lost, or filled by somebody
+    else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +286,9 @@ class TraceEnd:
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
     plain = dataclasses.asdict(record)
-    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    return {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()
+    }
 
 
 def open_rows(path: Path) -> int:
@@ -251,11 +298,13 @@ def open_rows(path: Path) -> int:
 
 
 def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also beside other processes.
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also
+    beside other processes.
 
-    One write, while nobody else writes: a line without an end is that of a writer that was killed, or of a disk that was
-    full, and is ended first, so that it spoils no other. Where the file system has no locks nobody looks for one, for it might
-    be another's that is being written. Raises OSError when the line cannot be written or is cut short.
+    One write, while nobody else writes: a line without an end is that of a writer that was killed,
+    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
+    system has no locks nobody looks for one, for it might be another's that is being written.
+    Raises OSError when the line cannot be written or is cut short.
     """
     line = (json.dumps(row) + "\n").encode()
     with locked(descriptor) as alone:
@@ -267,8 +316,13 @@ def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
 
 
 def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
-    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
-    readings = tuple(Reading(**{**reading, "quality": Quality(reading["quality"])}) for reading in row["readings"])
+    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is
+    not one.
+    """
+    readings = tuple(
+        Reading(**{**reading, "quality": Quality(reading["quality"])})
+        for reading in row["readings"]
+    )
     return PhaseRecord(
         point=row["point"],
         repeat=row["repeat"],
@@ -281,12 +335,22 @@ def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
 
 
 def end_from_json(row: Mapping[str, Any]) -> RunEnd:
-    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
+    one.
+    """
     values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
-    return RunEnd(**{**values, "outcome": Outcome(values["outcome"]), "left_out": tuple(values.get("left_out", ()))})
+    return RunEnd(
+        **{
+            **values,
+            "outcome": Outcome(values["outcome"]),
+            "left_out": tuple(values.get("left_out", ())),
+        }
+    )
 
 
 def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
-    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not one."""
+    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
+    one.
+    """
     values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
     return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})

@@ -1,7 +1,8 @@
-"""``gate --remeasure``: announce further repeats of the points of findings, measure them, and seal the run again.
+"""``gate --remeasure``: announce further repeats of the points of findings, measure them, and seal
+the run again.
 
-Nothing that is there is lost by it, whatever happens meanwhile: rows are only added, a run without an end is incomplete, and
-what was announced and is missing is measured by the next attempt.
+Nothing that is there is lost by it, whatever happens meanwhile: rows are only added, a run without
+an end is incomplete, and what was announced and is missing is measured by the next attempt.
 """
 
 import contextlib
@@ -53,7 +54,9 @@ Show = Callable[[Step], None]
 
 
 def was_broken_off(directory: Path) -> bool:
-    """Whether the run has no end because it was broken off while it was measured again, not while it was measured first."""
+    """Whether the run has no end because it was broken off while it was measured again, not while
+    it was measured first.
+    """
     manifest = read_manifest(directory)
     return manifest.ended is None and bool(manifest.remeasured)
 
@@ -67,15 +70,17 @@ def remeasure(
     workers: int,
     open_measure: OpenMeasure | None = None,
 ) -> int:
-    """Measure the points in ``found`` again, and what earlier announcements still lack; how many runs that were.
+    """Measure the points in ``found`` again, and what earlier announcements still lack; how many
+    runs that were.
 
-    Whoever calls holds the run directory (``hold_run_directory``). With nothing to measure the directory stays untouched,
-    but for the end that an attempt before this one may have failed to note.
-    ``open_measure`` is by default a runner with the settings of run.json.
+    Whoever calls holds the run directory (``hold_run_directory``). With nothing to measure the
+    directory stays untouched, but for the end that an attempt before this one may have failed to
+    note. ``open_measure`` is by default a runner with the settings of run.json.
 
-    Raises UsageError where the run was never measured to its end, or where device, versions or code are not what they were
-    when it was; DeviceUnavailable where there is no device; RunDirectoryError when the directory cannot be written. After an
-    interruption (KeyboardInterrupt) the children have ended and the run has no end: call again to go on.
+    Raises UsageError where the run was never measured to its end, or where device, versions or code
+    are not what they were when it was; DeviceUnavailable where there is no device;
+    RunDirectoryError when the directory cannot be written. After an interruption
+    (KeyboardInterrupt) the children have ended and the run has no end: call again to go on.
     """
     manifest, before = read_manifest(directory), read_resumption(directory)
     if not found.points and not _missing(before):
@@ -84,15 +89,18 @@ def remeasure(
         return 0
     if manifest.ended is None and not manifest.remeasured:
         raise UsageError(
-            f"{directory} was not measured to its end, so nothing can be measured again yet; go on with it first: "
-            f"{Commands.of(directory, manifest).resume()}"
+            f"{directory} was not measured to its end, so nothing can be measured again "
+            f"yet; go on with it first: {Commands.of(directory, manifest).resume()}"
         )
     root = root_of(manifest, directory)
     if open_measure is None:
         check_same_here(directory, device_of(manifest), root, what="be measured again")
         open_measure = runner_opener(directory, manifest, root)
-    forget_judgement(directory)  # it would speak for a run that has changed, should this one be killed
-    note_remeasuring(directory, command=command, root=root, points=[one.point for one in found.points])
+    # it would speak for a run that has changed, should this one be killed
+    forget_judgement(directory)
+    note_remeasuring(
+        directory, command=command, root=root, points=[one.point for one in found.points]
+    )
     for one in found.points:
         write_row(directory, one.row())
     now = read_resumption(directory)
@@ -107,12 +115,18 @@ def remeasure(
 
 
 def root_of(manifest: Manifest, directory: Path) -> Path:
-    """The folder that the children of a run worked in. Raises UsageError where it is not known, or gone."""
+    """The folder that the children of a run worked in. Raises UsageError where it is not known, or
+    gone.
+    """
     if manifest.root is None or not Path(manifest.root).is_dir():
-        where = "is not recorded" if manifest.root is None else f"was {manifest.root}, which is not there"
+        where = (
+            "is not recorded"
+            if manifest.root is None
+            else f"was {manifest.root}, which is not there"
+        )
         raise UsageError(
-            f"{directory} cannot be measured again here: the folder that it was measured in {where}; "
-            "judge it without --remeasure, or measure it anew"
+            f"{directory} cannot be measured again here: the folder that it was measured in "
+            f"{where}; judge it without --remeasure, or measure it anew"
         )
     return Path(manifest.root)
 
@@ -121,14 +135,18 @@ def device_of(manifest: Manifest) -> Device:
     """The device that the settings of a run mean here. Raises DeviceUnavailable or UsageError."""
     # Not what "auto" would mean now, but what it meant.
     pretended = manifest.settings.get("device") == "pretended"
-    device = choose_device("cpu" if manifest.device.kind == "emulated" else "pretended" if pretended else "gpu")
+    device = choose_device(
+        "cpu" if manifest.device.kind == "emulated" else "pretended" if pretended else "gpu"
+    )
     if manifest.settings.get("growth"):
         return device.with_growth()
     return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))
 
 
 def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasure:
-    """What opens a runner with the settings that the run was started with; a launcher and a sampler for each thread."""
+    """What opens a runner with the settings that the run was started with; a launcher and a sampler
+    for each thread.
+    """
     settings: Mapping[str, Any] = manifest.settings
     device, code = device_of(manifest), _code_of(manifest, root)
 
@@ -152,7 +170,8 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
 
 
 def _code_of(manifest: Manifest, root: Path) -> Code:
-    """The code that a run measured, where it was one of two; a revision is unpacked again where its copy is not whole.
+    """The code that a run measured, where it was one of two; a revision is unpacked again where its
+    copy is not whole.
 
     Raises UsageError where the code is not what it was.
     """
@@ -162,7 +181,10 @@ def _code_of(manifest: Manifest, root: Path) -> Code:
     subjects = read_subjects(was.subjects)
     side = revision_side(root, was.commit, subjects) if was.commit else working_tree(root, subjects)
     if dict(side.content) != dict(was.content):
-        raise UsageError(f"{was.asked or 'the working tree'} is not what it was when the run was measured; measure it anew")
+        raise UsageError(
+            f"{was.asked or 'the working tree'} is not what it was when the run was "
+            "measured; measure it anew"
+        )
     return side.code
 
 
@@ -176,8 +198,12 @@ def _missing(resumption: Resumption) -> list[tuple[str, int]]:
     ]
 
 
-def _measure_all(runs: list[tuple[Point, int]], open_measure: OpenMeasure, workers: int, show: Show) -> None:
-    """Measure all of them, ``workers`` at a time; the first error of any ends the others, and is raised here."""
+def _measure_all(
+    runs: list[tuple[Point, int]], open_measure: OpenMeasure, workers: int, show: Show
+) -> None:
+    """Measure all of them, ``workers`` at a time; the first error of any ends the others, and is
+    raised here.
+    """
     waiting: _Waiting = queue.SimpleQueue()
     for run in runs:
         waiting.put(run)
@@ -206,7 +232,15 @@ def _hear(ended: _Ended, total: int, working: int, show: Show) -> None:
             working -= 1
             continue
         done += 1
-        show(Step(done=done, total=total, point=told.point, repeat=told.repeat, outcome=str(told.outcome)))
+        show(
+            Step(
+                done=done,
+                total=total,
+                point=told.point,
+                repeat=told.repeat,
+                outcome=str(told.outcome),
+            )
+        )
 
 
 class _Worker(threading.Thread):
@@ -219,7 +253,8 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         """What the thread does."""
-        with contextlib.suppress(KeyboardInterrupt):  # one that comes when its last word is said already
+        # one that comes when its last word is said already
+        with contextlib.suppress(KeyboardInterrupt):
             try:
                 self._measure()
             finally:
@@ -227,14 +262,18 @@ class _Worker(threading.Thread):
                     self._is_over = True
 
     def interrupt(self) -> None:
-        """End it as Ctrl-C ends a main thread: its child is ended with all that it has started, its launcher closed.
+        """End it as Ctrl-C ends a main thread: its child is ended with all that it has started, its
+        launcher closed.
 
-        Signals reach the main thread alone. A launcher looks at its child every 20 ms (``harness.run.waiting``), which is
-        where the exception is raised; nothing that it could interrupt is written in more than one step.
+        Signals reach the main thread alone. A launcher looks at its child every 20 ms
+        (``harness.run.waiting``), which is where the exception is raised; nothing that it could
+        interrupt is written in more than one step.
         """
         with self._lock:
             if not self._is_over and self.ident is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)
+                )
 
     def _measure(self) -> None:
         try:

@@ -1,4 +1,6 @@
-"""A run that is resumed: what its directory lacks, whether the same thing would be measured now, and what must be mended."""
+"""A run that is resumed: what its directory lacks, whether the same thing would be measured now,
+and what must be mended.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,12 +18,14 @@ from harness.run.environment import describe_environment
 from harness.run.manifest import comparability
 
 DAMAGED_FILE = "rows.damaged"
-"""In a run directory: lines of rows.jsonl that were cut short, set aside when the run was resumed."""
+"""In a run directory: lines of rows.jsonl that were cut short, set aside when the run was
+resumed."""
 
 RunKey = tuple[str, int]
 """Name of the point and number of the repeat."""
 
-# What must be the same for all runs of one directory: keys of run.json's environment, and what to do where they differ.
+# What must be the same for all runs of one directory: keys of run.json's environment, and what to
+# do where they differ.
 _SAME = {
     "git_commit": "check that commit out, or start a new run",
     "git_changes": "bring the changes to tracked files back to what they were, or start a new run",
@@ -34,7 +38,9 @@ _SAME = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """What is there of a run: decided once, by the process that the user started, and handed to its workers."""
+    """What is there of a run: decided once, by the process that the user started, and handed to its
+    workers.
+    """
 
     directory: str
     repeats: int
@@ -43,13 +49,15 @@ class Resumption:
     planned: tuple[str, ...]
     """Names of the points that run.json plans, and those that were announced since."""
     owed: Mapping[str, int]
-    """Repeats of a point by name, those that were announced later included; of one that is not in it, ``repeats``."""
+    """Repeats of a point by name, those that were announced later included; of one that is not in
+    it, ``repeats``."""
     further: Mapping[str, int]
     """Those of them that were announced because a point offended, by its name."""
     asked: tuple[str, ...]
     """Tests that say only when they run what they measure."""
     repeats_given: bool
-    """Whether an option had said how often, which goes before what a test says of its own points."""
+    """Whether an option had said how often, which goes before what a test says of its own
+    points."""
     traced: tuple[str, ...]
     """Points that are to have a traced run."""
     measured: frozenset[RunKey]
@@ -59,11 +67,17 @@ class Resumption:
 
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether this run is planned, and not measured yet."""
-        owed = point in self.traced if repeat == TRACED_REPEAT else point in self.planned and repeat in self.repeats_of(point)
+        owed = (
+            point in self.traced
+            if repeat == TRACED_REPEAT
+            else point in self.planned and repeat in self.repeats_of(point)
+        )
         return owed and (point, repeat) not in self.measured
 
     def repeats_of(self, point: str) -> range:
-        """The repeats that a point owes, those included that were announced after the run had been planned."""
+        """The repeats that a point owes, those included that were announced after the run had been
+        planned.
+        """
         return range(self.owed.get(point, self.repeats))
 
     @property
@@ -85,7 +99,9 @@ class Resumption:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, planned, owed, further, asked, repeats_given, traced, measured, void = json.loads(text)
+        directory, repeats, planned, owed, further, asked, repeats_given, traced, measured, void = (
+            json.loads(text)
+        )
         return cls(
             directory=directory,
             repeats=repeats,
@@ -101,12 +117,20 @@ class Resumption:
 
 
 def read_resumption(path: Path) -> Resumption:
-    """What is there of the run in ``path``. Raises RunDirectoryError where it is no run directory, or damaged."""
+    """What is there of the run in ``path``. Raises RunDirectoryError where it is no run directory,
+    or damaged.
+    """
     manifest = read_manifest(path)
     rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
     traces = bool(manifest.settings.get("traces", False))
     measured = measured_runs(rows)
-    left_rows = {*rows.begun, *rows.declared, *rows.done, *rows.ends, *((point, repeat) for point, repeat, _ in rows.phases)}
+    left_rows = {
+        *rows.begun,
+        *rows.declared,
+        *rows.done,
+        *rows.ends,
+        *((point, repeat) for point, repeat, _ in rows.phases),
+    }
     return Resumption(
         directory=str(path),
         repeats=manifest.repeats,
@@ -123,13 +147,22 @@ def read_resumption(path: Path) -> Resumption:
 
 
 def measured_runs(rows: Rows) -> frozenset[RunKey]:
-    """The runs that need not be measured again. A trace that ended, with a file or without, is one: it would end so again."""
-    found = {(p.name, repeat) for p in rows.points for repeat in rows.repeats_of(p.name) if is_measured(rows, p, repeat)}
+    """The runs that need not be measured again. A trace that ended, with a file or without, is one:
+    it would end so again.
+    """
+    found = {
+        (p.name, repeat)
+        for p in rows.points
+        for repeat in rows.repeats_of(p.name)
+        if is_measured(rows, p, repeat)
+    }
     return frozenset(found | {(point, TRACED_REPEAT) for point in rows.traces})
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The options that the run in ``path`` was started with, by their names in pytest's configuration."""
+    """The options that the run in ``path`` was started with, by their names in pytest's
+    configuration.
+    """
     manifest = read_manifest(path)
     settings = manifest.settings
     return {
@@ -147,40 +180,60 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def check_same_here(path: Path, device: Device, root: Path, *, what: str = "be resumed") -> None:
-    """Refuse to mix two things in one run: raises UsageError when device, versions or code are not what they were."""
+    """Refuse to mix two things in one run: raises UsageError when device, versions or code are not
+    what they were.
+    """
     manifest = read_manifest(path)
     now, then = comparability(device), manifest.comparability
     for key, value in now.items():
         if then.get(key) != value:
-            raise UsageError(f"{path} cannot {what}: it was measured with {key} {then.get(key)!r}, and here it is {value!r}")
+            raise UsageError(
+                f"{path} cannot {what}: it was measured with {key} {then.get(key)!r}, and "
+                f"here it is {value!r}"
+            )
     if manifest.device.uuid not in {device.uuid, *(equal.uuid for equal in device.equals)}:
-        raise UsageError(f"{path} cannot {what}: it was measured on the card {manifest.device.uuid}, and here it is {device.uuid}")
+        raise UsageError(
+            f"{path} cannot {what}: it was measured on the card {manifest.device.uuid}, and "
+            f"here it is {device.uuid}"
+        )
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():
         before = manifest.environment.get(key)
         if before is not None and before != here[key]:
-            raise UsageError(f"{path} cannot {what}: it was measured with {key} {before}, and here it is {here[key]}; {remedy}")
+            raise UsageError(
+                f"{path} cannot {what}: it was measured with {key} {before}, and here it is "
+                f"{here[key]}; {remedy}"
+            )
 
 
 def check_plan(path: Path, collected: Sequence[Point]) -> None:
-    """Raises UsageError when a point that the run planned is not collected now, or is another one of the same name."""
+    """Raises UsageError when a point that the run planned is not collected now, or is another one
+    of the same name.
+    """
     manifest, found = read_manifest(path), {point.name: point for point in collected}
     absent = [point.name for point in manifest.planned if point.name not in found]
     if absent:
         raise UsageError(
-            f"{path} cannot be resumed: {len(absent)} of its {len(manifest.planned)} planned points are not among those collected "
-            f"now, the first is {absent[0]}; repeat the options that choose points (it was started as: {manifest.command})"
+            f"{path} cannot be resumed: {len(absent)} of its {len(manifest.planned)} "
+            f"planned points are not among those collected now, the first is {absent[0]}; "
+            f"repeat the options that choose points (it was started as: {manifest.command})"
         )
     changed = [point for point in manifest.planned if found[point.name] != point]
     if changed:
-        differs = next(key for key in Point.__slots__ if getattr(changed[0], key) != getattr(found[changed[0].name], key))
+        differs = next(
+            key
+            for key in Point.__slots__
+            if getattr(changed[0], key) != getattr(found[changed[0].name], key)
+        )
         raise UsageError(
-            f"{path} cannot be resumed: the point {changed[0].name} is defined differently now ({differs}); start a new run for it"
+            f"{path} cannot be resumed: the point {changed[0].name} is defined differently "
+            f"now ({differs}); start a new run for it"
         )
 
 
 def set_damage_aside(path: Path) -> int:
-    """Move lines that were cut short out of rows.jsonl, so that a finished run can be judged; how many they were.
+    """Move lines that were cut short out of rows.jsonl, so that a finished run can be judged; how
+    many they were.
 
     Raises RunDirectoryError when they cannot be moved; then rows.jsonl is as it was.
     """
@@ -197,7 +250,9 @@ def set_damage_aside(path: Path) -> int:
         mended.write_bytes(b"".join(line + b"\n" for line in whole))
         mended.replace(rows)
     except OSError as error:
-        raise RunDirectoryError(f"{rows} has lines that were cut short and cannot be set aside: {error.strerror}") from error
+        raise RunDirectoryError(
+            f"{rows} has lines that were cut short and cannot be set aside: {error.strerror}"
+        ) from error
     return len(damaged)
 
 

@@ -1,7 +1,8 @@
-"""Checksums that a run gets at its end, so that a file that was cut, continued or edited later is noticed.
+"""Checksums that a run gets at its end, so that a file that was cut, continued or edited later is
+noticed.
 
-They are no signature: who edits a file on purpose can write new checksums as well. Against that stands the reviewer, who
-sees the run that an acceptance names, and the machine that measures again.
+They are no signature: who edits a file on purpose can write new checksums as well. Against that
+stands the reviewer, who sees the run that an acceptance names, and the machine that measures again.
 """
 
 import hashlib
@@ -20,7 +21,11 @@ def seal_of(manifest: Mapping[str, Any], rows: bytes) -> dict[str, str | int]:
     """
     plan = {name: value for name, value in manifest.items() if name != SEAL}
     canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return {"plan_sha256": digest(canonical.encode()), "rows_bytes": len(rows), "rows_sha256": digest(rows)}
+    return {
+        "plan_sha256": digest(canonical.encode()),
+        "rows_bytes": len(rows),
+        "rows_sha256": digest(rows),
+    }
 
 
 def digest(content: bytes) -> str:

@@ -1,4 +1,6 @@
-"""What a bisection looks for, and the search itself: which commit is measured next, and which ones are left."""
+"""What a bisection looks for, and the search itself: which commit is measured next, and which ones
+are left.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,11 @@ class Sought:
 
 def regressions(verdict: Verdict) -> tuple[Check, ...]:
     """The findings that say that memory is worse than something allows."""
-    return tuple(check for check in verdict.findings if check.finding in (FindingKind.REGRESSION, FindingKind.FAILED))
+    return tuple(
+        check
+        for check in verdict.findings
+        if check.finding in (FindingKind.REGRESSION, FindingKind.FAILED)
+    )
 
 
 def offence(check: Check) -> Offence:
@@ -42,14 +48,25 @@ def _worse(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
 
 
 def _better(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
-    """What takes less than GOOD, and what holds although it is broken at GOOD: a limit, or memory that ran out there."""
+    """What takes less than GOOD, and what holds although it is broken at GOOD: a limit, or memory
+    that ran out there.
+    """
     broken = {offence(check) for check in regressions(good)}
-    return (*verdict.better, *(check for check in verdict.checks if not check.finding and offence(check) in broken))
+    return (
+        *verdict.better,
+        *(check for check in verdict.checks if not check.finding and offence(check) in broken),
+    )
 
 
-REGRESSION = Sought(noun="regression", before="good", after="bad", none="takes no more than", of=_worse)
+REGRESSION = Sought(
+    noun="regression", before="good", after="bad", none="takes no more than", of=_worse
+)
 IMPROVEMENT = Sought(
-    noun="improvement", before="as before", after="better", none="takes no less, beyond tolerance, than", of=_better
+    noun="improvement",
+    before="as before",
+    after="better",
+    none="takes no less, beyond tolerance, than",
+    of=_better,
 )
 
 
@@ -61,14 +78,17 @@ class Step:
     date: str
     title: str
     state: str
-    """``"good"`` or ``"bad"``, ``"as before"`` or ``"better"``, or ``"skipped"``: it could not be measured."""
+    """``"good"`` or ``"bad"``, ``"as before"`` or ``"better"``, or ``"skipped"``: it could not be
+    measured."""
     sentence: str
     """What shows it, or why it was skipped; empty where it is as GOOD is."""
 
 
 @dataclass(slots=True)
 class Search:
-    """First-parent commits after GOOD that touch the code under test, oldest first; the last of them is as BAD is."""
+    """First-parent commits after GOOD that touch the code under test, oldest first; the last of
+    them is as BAD is.
+    """
 
     commits: Sequence[str]
     good: int = -1
@@ -81,13 +101,17 @@ class Search:
         self.bad = len(self.commits) - 1
 
     def next(self) -> int | None:
-        """The place to measure next: the one nearest to the middle that was not skipped; None when none is left."""
+        """The place to measure next: the one nearest to the middle that was not skipped; None when
+        none is left.
+        """
         left = [place for place in range(self.good + 1, self.bad) if place not in self.skipped]
         middle = (self.good + self.bad) / 2
         return min(left, key=lambda place: abs(place - middle), default=None)
 
     def note(self, place: int, *, found: bool | None) -> None:
-        """Whether the commit there has what is searched for; None where it could not be measured."""
+        """Whether the commit there has what is searched for; None where it could not be
+        measured.
+        """
         if found is None:
             self.skipped.add(place)
         elif found:
@@ -97,5 +121,7 @@ class Search:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """The commits that may be the first that has it; one, unless commits beside it could not be measured."""
+        """The commits that may be the first that has it; one, unless commits beside it could not be
+        measured.
+        """
         return tuple(self.commits[self.good + 1 : self.bad + 1])

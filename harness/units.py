@@ -1,4 +1,6 @@
-"""The only place that parses and prints amounts of bytes. IEC units: 1 MiB = 1024 * 1024 B (IEC 80000-13)."""
+"""The only place that parses and prints amounts of bytes. IEC units: 1 MiB = 1024 * 1024 B (IEC
+80000-13).
+"""
 
 import math
 import re
@@ -14,18 +16,29 @@ TIB = 1024 * GIB
 _FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _LARGEST_FIRST = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 _AMOUNT = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)\s*")
-_DECIMAL_UNITS = {"KB": "KiB", "MB": "MiB", "GB": "GiB", "TB": "TiB", "K": "KiB", "M": "MiB", "G": "GiB", "T": "TiB"}
+_DECIMAL_UNITS = {
+    "KB": "KiB",
+    "MB": "MiB",
+    "GB": "GiB",
+    "TB": "TiB",
+    "K": "KiB",
+    "M": "MiB",
+    "G": "GiB",
+    "T": "TiB",
+}
 
 
 def parse_bytes(text: str) -> int:
     """Bytes from a text such as ``"256MiB"``, ``"1.5 GiB"`` or ``"4096 B"``.
 
-    Raises BytesError for anything else; decimal and one-letter units are refused, because they mean different
-    amounts to different people.
+    Raises BytesError for anything else; decimal and one-letter units are refused, because they mean
+    different amounts to different people.
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise BytesError(f"{text!r} is not an amount of bytes; write a number and a unit, for example 256MiB")
+        raise BytesError(
+            f"{text!r} is not an amount of bytes; write a number and a unit, for example 256MiB"
+        )
     unit = match["unit"]
     if unit not in _FACTORS:
         wanted = _DECIMAL_UNITS.get(unit.upper(), "MiB")
@@ -40,7 +53,9 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(amount: float) -> str:
-    """An amount for people: ``"0 B"``, ``"768 B"``, ``"4.0 MiB"``, ``"-1.5 GiB"``; the exact value stays in the tables."""
+    """An amount for people: ``"0 B"``, ``"768 B"``, ``"4.0 MiB"``, ``"-1.5 GiB"``; the exact value
+    stays in the tables.
+    """
     sign, size = ("-", -amount) if amount < 0 else ("", amount)
     for unit, factor in _LARGEST_FIRST:
         # 0.9995 of a unit already prints as 1.0 of it; the smaller unit would print 1024.0.
@@ -50,12 +65,15 @@ def format_bytes(amount: float) -> str:
 
 
 def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
-    """Amounts one after the other in one unit, fine enough to be told apart: ``"4.00 -> 4.10 -> 4.30 MiB"``.
+    """Amounts one after the other in one unit, fine enough to be told apart: ``"4.00 -> 4.10 ->
+    4.30 MiB"``.
 
     ``gap_after`` is how many are followed by an ellipsis, where some between were left out.
     """
     largest = max(abs(amount) for amount in amounts)
-    unit, factor = next(((unit, factor) for unit, factor in _LARGEST_FIRST if largest >= factor), ("B", 1))
+    unit, factor = next(
+        ((unit, factor) for unit, factor in _LARGEST_FIRST if largest >= factor), ("B", 1)
+    )
     texts = [f"{amount / factor:,.2f}" if factor > 1 else f"{amount:,}" for amount in amounts]
     if len(set(texts)) < len(set(amounts)):
         unit, texts = "B", [f"{amount:,}" for amount in amounts]
@@ -65,10 +83,14 @@ def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
 
 
 def format_rate(bytes_per_item: float, item: str) -> str:
-    """A slope for people, in plain bytes so that small limits stay readable: ``"65,536 B/image"``."""
+    """A slope for people, in plain bytes so that small limits stay readable: ``"65,536
+    B/image"``.
+    """
     return f"{format_whole(bytes_per_item)} B/{item}"
 
 
 def format_whole(amount: float) -> str:
-    """A rounded number without its unit: ``"65,536"``, never ``"-0"``; ``"inf"`` where there is no bound."""
+    """A rounded number without its unit: ``"65,536"``, never ``"-0"``; ``"inf"`` where there is no
+    bound.
+    """
     return f"{round(amount):,}" if math.isfinite(amount) else f"{amount:,.0f}"

@@ -25,7 +25,8 @@ EXIT_BROKEN_PIPE = 1
 _EXAMPLES = """examples:
   python -m ptycho info scan.npz
   python -m ptycho info scan.cxi --intensity --check
-  python -m ptycho info scan.h5 --frames /entry/data --positions /entry/x /entry/y --intensity --dc corner
+  python -m ptycho info scan.h5 --frames /entry/data --positions /entry/x /entry/y --intensity \
+--dc corner
   python -m ptycho info frames.npy --positions positions.csv --units metres --pixel-size-m 20e-9
 """
 
@@ -42,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print(text: str) -> int:
-    """0, or 1 where the reader of a pipe has gone: nothing is left to say then, not even by the interpreter."""
+    """0, or 1 where the reader of a pipe has gone: nothing is left to say then, not even by the
+    interpreter.
+    """
     try:
         print(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered is flushed at exit: it must not meet the broken pipe again (docs.python.org, SIGPIPE).
+        # What is still buffered is flushed at exit: it must not meet the broken pipe again
+        # (docs.python.org, SIGPIPE).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return 0
@@ -60,7 +64,9 @@ def _path(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ptycho", description="Look at ptychography scans, simulate one, cut one.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ptycho", description="Look at ptychography scans, simulate one, cut one."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     reading = _reading_options()
 
@@ -73,16 +79,39 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     info.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    info.add_argument("--check", action="store_true", help="read all frames once: check every value, keep the energies")
+    info.add_argument(
+        "--check",
+        action="store_true",
+        help="read all frames once: check every value, keep the energies",
+    )
     info.set_defaults(run=_info)
 
-    simulated = commands.add_parser("simulate", help="write a simulated scan: probe x object, far field, Poisson counts")
-    simulated.add_argument("out", type=_path, metavar="OUT", help="the NPZ to write, for example scan.npz")
-    simulated.add_argument("--frame-count", type=int, required=True, help="frames to simulate, for example 2048")
-    simulated.add_argument("--frame-size", type=int, default=64, help="pixels N of a frame of N x N (default: %(default)s)")
-    simulated.add_argument("--seed", type=int, default=0, help="the same seed gives the same file (default: %(default)s)")
+    simulated = commands.add_parser(
+        "simulate", help="write a simulated scan: probe x object, far field, Poisson counts"
+    )
     simulated.add_argument(
-        "--photons-per-frame", type=float, default=DEFAULT_PHOTONS_PER_FRAME, help="mean counts of a frame (default: %(default)g)"
+        "out", type=_path, metavar="OUT", help="the NPZ to write, for example scan.npz"
+    )
+    simulated.add_argument(
+        "--frame-count", type=int, required=True, help="frames to simulate, for example 2048"
+    )
+    simulated.add_argument(
+        "--frame-size",
+        type=int,
+        default=64,
+        help="pixels N of a frame of N x N (default: %(default)s)",
+    )
+    simulated.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="the same seed gives the same file (default: %(default)s)",
+    )
+    simulated.add_argument(
+        "--photons-per-frame",
+        type=float,
+        default=DEFAULT_PHOTONS_PER_FRAME,
+        help="mean counts of a frame (default: %(default)g)",
     )
     simulated.set_defaults(run=_simulate)
 
@@ -90,10 +119,14 @@ def _parser() -> argparse.ArgumentParser:
         "subset",
         parents=[reading],
         help="write the first frames of a scan as a new, uncompressed contract NPZ",
-        description="Write the first frames of a scan, of any format, as a new, uncompressed contract NPZ.",
+        description=(
+            "Write the first frames of a scan, of any format, as a new, uncompressed contract NPZ."
+        ),
     )
     cut.add_argument("out", type=_path, metavar="OUT", help="the NPZ to write")
-    cut.add_argument("--frame-count", type=int, required=True, help="how many of the first frames to keep")
+    cut.add_argument(
+        "--frame-count", type=int, required=True, help="how many of the first frames to keep"
+    )
     cut.set_defaults(run=_subset)
     return parser
 
@@ -101,34 +134,82 @@ def _parser() -> argparse.ArgumentParser:
 def _reading_options() -> argparse.ArgumentParser:
     """What ``Scan.open`` takes, for every command that reads a scan."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("file", type=_path, metavar="FILE", help="a contract NPZ, .cxi, .h5, .hdf5, .hdf, .nxs, or .npy of frames")
-    group = parser.add_argument_group("reading", "NAME is a data set of HDF5, a key of an NPZ, or a .npy, .csv or .txt file.")
-    group.add_argument("--frames", metavar="NAME", help="the frames in the file; plain HDF5 needs it")
+    parser.add_argument(
+        "file",
+        type=_path,
+        metavar="FILE",
+        help="a contract NPZ, .cxi, .h5, .hdf5, .hdf, .nxs, or .npy of frames",
+    )
+    group = parser.add_argument_group(
+        "reading", "NAME is a data set of HDF5, a key of an NPZ, or a .npy, .csv or .txt file."
+    )
     group.add_argument(
-        "--positions", nargs="+", metavar="NAME", help="patch centres [x, y], column and row: one NAME of (M, 2), or two, x first"
+        "--frames", metavar="NAME", help="the frames in the file; plain HDF5 needs it"
+    )
+    group.add_argument(
+        "--positions",
+        nargs="+",
+        metavar="NAME",
+        help="patch centres [x, y], column and row: one NAME of (M, 2), or two, x first",
     )
     group.add_argument("--probe", metavar="NAME", help="(N, N) complex")
     group.add_argument("--object", metavar="NAME", help="(H, W) complex")
-    group.add_argument("--mask", metavar="NAME", help="(N, N), 0 for good pixels; the others read 0 (default: that of CXI)")
-    group.add_argument("--intensity", action="store_true", help="frames are counts; the amplitude is their square root")
     group.add_argument(
-        "--dc", choices=("center", "corner"), default="center", help="where zero frequency is (default: %(default)s)"
+        "--mask",
+        metavar="NAME",
+        help="(N, N), 0 for good pixels; the others read 0 (default: that of CXI)",
     )
-    group.add_argument("--axes", default="frame,row,column", help="the stored axes, slowest first (default: %(default)s)")
-    group.add_argument("--units", choices=("pixels", "metres"), help="of positions (default: metres for CXI, else pixels)")
-    group.add_argument("--pixel-size-m", type=float, help="one object pixel in metres (default for CXI: that of the far field)")
-    group.add_argument("--cache-dir", type=_path, help="of unpacked frames and kept energies (default: the user's cache folder)")
     group.add_argument(
-        "--cache-bytes", type=int, default=DEFAULT_CACHE_BYTES, help="memory for chunks of an HDF5 file (default: %(default)s)"
+        "--intensity",
+        action="store_true",
+        help="frames are counts; the amplitude is their square root",
     )
-    group.add_argument("--repack", action="store_true", help="write chunked or scattered frames one after the other, once")
+    group.add_argument(
+        "--dc",
+        choices=("center", "corner"),
+        default="center",
+        help="where zero frequency is (default: %(default)s)",
+    )
+    group.add_argument(
+        "--axes",
+        default="frame,row,column",
+        help="the stored axes, slowest first (default: %(default)s)",
+    )
+    group.add_argument(
+        "--units",
+        choices=("pixels", "metres"),
+        help="of positions (default: metres for CXI, else pixels)",
+    )
+    group.add_argument(
+        "--pixel-size-m",
+        type=float,
+        help="one object pixel in metres (default for CXI: that of the far field)",
+    )
+    group.add_argument(
+        "--cache-dir",
+        type=_path,
+        help="of unpacked frames and kept energies (default: the user's cache folder)",
+    )
+    group.add_argument(
+        "--cache-bytes",
+        type=int,
+        default=DEFAULT_CACHE_BYTES,
+        help="memory for chunks of an HDF5 file (default: %(default)s)",
+    )
+    group.add_argument(
+        "--repack",
+        action="store_true",
+        help="write chunked or scattered frames one after the other, once",
+    )
     return parser
 
 
 def _open(options: argparse.Namespace, progress: Progress | None) -> Scan:
     positions = options.positions
     if positions is not None and len(positions) > 2:
-        raise ContainerError(f"--positions has {len(positions)} names; one of (M, 2), or two, x first, after FILE")
+        raise ContainerError(
+            f"--positions has {len(positions)} names; one of (M, 2), or two, x first, after FILE"
+        )
     return Scan.open(
         options.file,
         frames=options.frames,
@@ -176,8 +257,12 @@ def _info(options: argparse.Namespace) -> str:
     facts = _facts(scan)
     if options.json:
         return json.dumps(facts, indent=2)
-    lines = [f"{key.replace('_', ' '):<12} {value}" for key, value in facts.items() if key != "notes"]
-    return "\n".join(one_line(line) for line in [*lines, *(f"note: {note}" for note in facts["notes"])])
+    lines = [
+        f"{key.replace('_', ' '):<12} {value}" for key, value in facts.items() if key != "notes"
+    ]
+    return "\n".join(
+        one_line(line) for line in [*lines, *(f"note: {note}" for note in facts["notes"])]
+    )
 
 
 def _facts(scan: Scan) -> dict[str, Any]:
@@ -204,7 +289,10 @@ def _simulate(options: argparse.Namespace) -> str:
         seed=options.seed,
         photons_per_frame=options.photons_per_frame,
     )
-    return one_line(f"{options.out}: {options.frame_count} frames of {options.frame_size} x {options.frame_size} pixels")
+    return one_line(
+        f"{options.out}: {options.frame_count} frames of {options.frame_size} x "
+        f"{options.frame_size} pixels"
+    )
 
 
 def _subset(options: argparse.Namespace) -> str:

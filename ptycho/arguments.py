@@ -13,7 +13,9 @@ INT64_MOST = 2**63 - 1
 
 
 def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:  # noqa: ANN401 - this finds out what it is
-    """``value`` as an int of ``least`` to ``most``; raises ContainerError for anything that is not such a whole number."""
+    """``value`` as an int of ``least`` to ``most``; raises ContainerError for anything that is not
+    such a whole number.
+    """
     try:
         # bool is an index too, but never a count.
         number = None if isinstance(value, bool) else operator.index(value)
@@ -39,12 +41,16 @@ def photons(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out wh
     """``value`` as a positive, finite number; raises ContainerError for anything else."""
     number = _number(value)
     if not (math.isfinite(number) and number > 0):
-        raise ContainerError(f"{name} is {value!r}; a positive number of photons per frame is needed")
+        raise ContainerError(
+            f"{name} is {value!r}; a positive number of photons per frame is needed"
+        )
     return number
 
 
 def factor(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
-    """``value`` as a number that is positive and finite as a float32; raises ContainerError for anything else."""
+    """``value`` as a number that is positive and finite as a float32; raises ContainerError for
+    anything else.
+    """
     number = _number(value)
     with np.errstate(over="ignore"):
         rounded = np.float32(number)

@@ -13,13 +13,16 @@ from ptycho.formats.npy import header_bytes
 from ptycho.formats.spool import keep_copy
 
 KEPT_OBJECT_BYTES = 1 << 20
-"""Chosen: an object that cannot be mapped is held if it takes no more than one chunk of the energy pass; else it is copied."""
+"""Chosen: an object that cannot be mapped is held if it takes no more than one chunk of the energy
+pass; else it is copied."""
 
 _Complex = npt.NDArray[np.complex64]
 
 
 def read_probe(part: Part, notes: list[str]) -> _Complex:
-    """The probe (N, N) complex64; raises ScanError for one that is not finite or illuminates nothing."""
+    """The probe (N, N) complex64; raises ScanError for one that is not finite or illuminates
+    nothing.
+    """
     probe = _held(part, notes)
     if not probe.any():
         raise ScanError(f"{part.name} is zero everywhere; nothing would be illuminated")
@@ -29,16 +32,27 @@ def read_probe(part: Part, notes: list[str]) -> _Complex:
 def read_mask(part: Part, notes: list[str]) -> npt.NDArray[np.bool_] | None:
     """(N, N), True for bad pixels, turned as the frames are stored; None where all are good."""
     flat = np.concatenate([block != 0 for block in part.blocks()])
-    is_bad: npt.NDArray[np.bool_] = flat.reshape(part.header.shape, order="F" if part.is_fortran else "C")
+    is_bad: npt.NDArray[np.bool_] = flat.reshape(
+        part.header.shape, order="F" if part.is_fortran else "C"
+    )
     bad_count = int(is_bad.sum())
     if bad_count == is_bad.size:
-        raise ScanError(f"{part.name} marks all {is_bad.size} pixels as bad; 0 is good, so perhaps it must be inverted")
-    notes.append(f"{part.key} marks {bad_count} of {is_bad.size} pixels as bad (0 is good); they read 0 in every frame")
+        raise ScanError(
+            f"{part.name} marks all {is_bad.size} pixels as bad; 0 is good, so perhaps it "
+            "must be inverted"
+        )
+    notes.append(
+        f"{part.key} marks {bad_count} of {is_bad.size} pixels as bad (0 is good); they "
+        "read 0 in every frame"
+    )
     return is_bad if bad_count else None
 
 
-def read_object(part: Part, scan_path: Path, notes: list[str], *, cache_dir: Path | None, is_known: bool) -> _Complex:
-    """The object (H, W) complex64, checked; a read-only map of where its values lie, in a file or a copy, unless it is small.
+def read_object(
+    part: Part, scan_path: Path, notes: list[str], *, cache_dir: Path | None, is_known: bool
+) -> _Complex:
+    """The object (H, W) complex64, checked; a read-only map of where its values lie, in a file or a
+    copy, unless it is small.
 
     ``is_known`` says that the very values of the file were found finite before.
     """
@@ -69,7 +83,8 @@ def read_object(part: Part, scan_path: Path, notes: list[str], *, cache_dir: Pat
         advice="save it as complex64, uncompressed",
     )
     notes.append(
-        f"{part.key} cannot be mapped where it lies; it {'was copied once to' if is_new else 'is read from its copy'} {copy}"
+        f"{part.key} cannot be mapped where it lies; it "
+        f"{'was copied once to' if is_new else 'is read from its copy'} {copy}"
     )
     shape = part.header.shape
     array = FileArray(copy, len(image), shape, np.dtype(np.complex64), FileState.of(copy.stat()))
@@ -92,7 +107,9 @@ def _note_conversion(part: Part, notes: list[str]) -> None:
 
 
 def _finite(part: Part) -> Iterator[_Complex]:
-    """The values as complex64, block by block; raises ScanError naming the place of one that is not finite there."""
+    """The values as complex64, block by block; raises ScanError naming the place of one that is not
+    finite there.
+    """
     start = 0
     for block in part.blocks():
         with np.errstate(over="ignore", invalid="ignore"):  # found out below, with its place
@@ -100,8 +117,14 @@ def _finite(part: Part) -> Iterator[_Complex]:
         is_bad = ~np.isfinite(converted)
         if is_bad.any():
             at = int(np.argmax(is_bad))
-            row, column = np.unravel_index(start + at, part.header.shape, order="F" if part.is_fortran else "C")
-            why = "too large for complex64; scale it" if np.isfinite(block[at]) else "mend it before loading"
+            row, column = np.unravel_index(
+                start + at, part.header.shape, order="F" if part.is_fortran else "C"
+            )
+            why = (
+                "too large for complex64; scale it"
+                if np.isfinite(block[at])
+                else "mend it before loading"
+            )
             raise ScanError(f"{part.name} is {block[at]} at [{row}, {column}]; {why}")
         yield converted
         start += block.size

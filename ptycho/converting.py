@@ -1,4 +1,6 @@
-"""Frames that are not stored as they are handed out: counts, zero frequency in the corner, turned axes, bad pixels."""
+"""Frames that are not stored as they are handed out: counts, zero frequency in the corner, turned
+axes, bad pixels.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,11 +31,18 @@ class Interpretation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.intensity, bool):
-            raise ContainerError(f"intensity is {self.intensity!r}; True for counts, False for amplitudes")
+            raise ContainerError(
+                f"intensity is {self.intensity!r}; True for counts, False for amplitudes"
+            )
         if self.dc not in ("center", "corner"):
-            raise ContainerError(f"dc is {self.dc!r}; 'center' or 'corner' says where zero frequency is in a frame")
+            raise ContainerError(
+                f"dc is {self.dc!r}; 'center' or 'corner' says where zero frequency is in a frame"
+            )
         if not isinstance(self.axes, str) or sorted(self._words()) != sorted(AXES):
-            raise ContainerError(f"axes is {self.axes!r}; name the stored axes in their order, such as {','.join(AXES)!r}")
+            raise ContainerError(
+                f"axes is {self.axes!r}; name the stored axes in their order, such as "
+                f"{','.join(AXES)!r}"
+            )
 
     def _words(self) -> tuple[str, ...]:
         return tuple(word.strip() for word in self.axes.split(","))
@@ -61,12 +70,19 @@ class Interpretation:
 
 
 class ConvertedFrames(FrameStack):
-    """Amplitudes made of stored frames when they are asked for; holds a few frames of scratch and no copy.
+    """Amplitudes made of stored frames when they are asked for; holds a few frames of scratch and
+    no copy.
 
-    ``is_bad`` (N, N), turned and shifted as the frames are stored, marks pixels that read 0 in every frame.
+    ``is_bad`` (N, N), turned and shifted as the frames are stored, marks pixels that read 0 in
+    every frame.
     """
 
-    def __init__(self, stored: FrameStack, interpretation: Interpretation, is_bad: npt.NDArray[np.bool_] | None) -> None:
+    def __init__(
+        self,
+        stored: FrameStack,
+        interpretation: Interpretation,
+        is_bad: npt.NDArray[np.bool_] | None,
+    ) -> None:
         self._stored, self._intensity = stored, interpretation.intensity
         self._is_turned, self._is_shifted = interpretation.is_turned, interpretation.dc == "corner"
         self._half = stored.shape[1] // 2
@@ -78,7 +94,8 @@ class ConvertedFrames(FrameStack):
         self.description = f"{stored.description}, {done} batch by batch"
         is_double = not interpretation.intensity and stored.dtype.itemsize == 8
         self._dtype = np.dtype(np.float64 if is_double else np.float32)
-        # Stored frames on their way; kept, because malloc would keep one in the arena of every thread that reads.
+        # Stored frames on their way; kept, because malloc would keep one in the arena of every
+        # thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
     @property
@@ -103,9 +120,13 @@ class ConvertedFrames(FrameStack):
         self._free_scratch.append(scratch)
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """(first frame, amplitudes) through two buffers that together take about ``chunk_bytes``."""
+        """(first frame, amplitudes) through two buffers that together take about
+        ``chunk_bytes``.
+        """
         stored_bytes = self._stored.frame_bytes
-        per_chunk = frames_per_chunk(self, chunk_bytes * self.frame_bytes // (self.frame_bytes + stored_bytes))
+        per_chunk = frames_per_chunk(
+            self, chunk_bytes * self.frame_bytes // (self.frame_bytes + stored_bytes)
+        )
         out = np.empty((per_chunk, *self.shape[1:]), self.dtype)
         for start, stored in self._stored.chunks(per_chunk * stored_bytes):
             for first in range(0, len(stored), per_chunk):
@@ -118,7 +139,9 @@ class ConvertedFrames(FrameStack):
         self._stored.check()
 
     def fault(self, frame: int) -> str:
-        """The first stored value of ``frame``, bad pixels aside, that can be no amplitude or count."""
+        """The first stored value of ``frame``, bad pixels aside, that can be no amplitude or
+        count.
+        """
         stored = np.array(self._stored[frame])
         if self._is_bad is not None:
             stored[self._is_bad] = 0
@@ -130,7 +153,8 @@ class ConvertedFrames(FrameStack):
 
     def _convert(self, stored: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         turned = stored.transpose(0, 2, 1) if self._is_turned else stored
-        # What is no count comes out as NaN and is refused by the pass over all frames, unless it is masked.
+        # What is no count comes out as NaN and is refused by the pass over all frames, unless it is
+        # masked.
         with np.errstate(invalid="ignore", over="ignore"):
             if not self._is_shifted:
                 self._write(turned, out)

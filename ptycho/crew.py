@@ -1,4 +1,6 @@
-"""Threads that share one batch: numpy copies without the interpreter's lock, so two gather faster than one."""
+"""Threads that share one batch: numpy copies without the interpreter's lock, so two gather faster
+than one.
+"""
 
 import threading
 import weakref
@@ -10,8 +12,8 @@ Job = Callable[[], None]
 class Crew:
     """``size`` threads beside the caller's own; they end when the crew is dropped.
 
-    Two bare locks hand a job over and back. concurrent.futures did the same for 150 us more a batch (measured, batches of
-    4 MiB on two cores), a seventh of what the batch takes.
+    Two bare locks hand a job over and back. concurrent.futures did the same for 150 us more a batch
+    (measured, batches of 4 MiB on two cores), a seventh of what the batch takes.
     """
 
     def __init__(self, size: int) -> None:
@@ -23,7 +25,8 @@ class Crew:
             weakref.finalize(self, hand.dismiss).atexit = False
 
     def run(self, jobs: list[Job]) -> None:
-        """Run all ``jobs``, at most ``size`` + 1, and return when all have ended; raises what the first of them raised.
+        """Run all ``jobs``, at most ``size`` + 1, and return when all have ended; raises what the
+        first of them raised.
 
         Where the crew is busy for another thread, this one does them alone.
         """

@@ -1,4 +1,6 @@
-"""Energies that were found once, kept beside the scan so that the pass over all frames is not made again."""
+"""Energies that were found once, kept beside the scan so that the pass over all frames is not made
+again.
+"""
 
 import contextlib
 import json
@@ -26,10 +28,11 @@ _MOST_IDENTITY_BYTES = 1 << 16
 
 @dataclass(eq=False)
 class EnergyFile:
-    """The kept energies of one scan under one interpretation: read where they fit, written where that is possible.
+    """The kept energies of one scan under one interpretation: read where they fit, written where
+    that is possible.
 
-    ``identity`` is everything the energies depend on. A file that is stale, damaged or another scan's is never believed; it
-    is replaced.
+    ``identity`` is everything the energies depend on. A file that is stale, damaged or another
+    scan's is never believed; it is replaced.
     """
 
     scan_path: Path
@@ -50,7 +53,9 @@ class EnergyFile:
         in_cache = f"{first_letters(self.scan_path.stem)}-{key}.energies.npz"
         if self.cache_dir is not None:
             return [self.cache_dir / in_cache]
-        places = [self.scan_path.parent / f".{first_letters(self.scan_path.name)}.{key}.energies.npz"]
+        places = [
+            self.scan_path.parent / f".{first_letters(self.scan_path.name)}.{key}.energies.npz"
+        ]
         with contextlib.suppress(PtychoError):
             places.append(default_cache_dir() / in_cache)
         return places
@@ -74,19 +79,33 @@ class EnergyFile:
         return None
 
     def knows_object(self, token: str) -> bool:
-        """Whether the object that ``token`` stands for was found finite when the energies were kept."""
-        return any((kept := self._content(place)) is not None and kept.get("object") == token for place in self.places())
+        """Whether the object that ``token`` stands for was found finite when the energies were
+        kept.
+        """
+        return any(
+            (kept := self._content(place)) is not None and kept.get("object") == token
+            for place in self.places()
+        )
 
     def write(self, energies: npt.NDArray[np.float64], object_token: str | None) -> None:
-        """Keep the energies in the first place that takes them; where none does, say so in ``note`` and go on."""
+        """Keep the energies in the first place that takes them; where none does, say so in ``note``
+        and go on.
+        """
         content = {"version": _VERSION, "identity": self.identity, "object": object_token}
         for place in self.places():
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 mode = self.scan_path.stat().st_mode & 0o666
-                with replacing(place, mode=mode) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    archive.writestr(zipfile.ZipInfo("identity.json"), json.dumps(content, sort_keys=True))
-                    with archive.open(zipfile.ZipInfo("energies.npy"), "w", force_zip64=True) as member:
+                with (
+                    replacing(place, mode=mode) as file,
+                    zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+                ):
+                    archive.writestr(
+                        zipfile.ZipInfo("identity.json"), json.dumps(content, sort_keys=True)
+                    )
+                    with archive.open(
+                        zipfile.ZipInfo("energies.npy"), "w", force_zip64=True
+                    ) as member:
                         header = {"descr": "<f8", "fortran_order": False, "shape": energies.shape}
                         np.lib.format.write_array_header_1_0(member, header)
                         member.write(np.ascontiguousarray(energies, "<f8").view(np.uint8).data)
@@ -97,7 +116,10 @@ class EnergyFile:
         if not self.is_kept:
             self.note = "energies are not kept, as asked"
             return
-        self.note = "energies are not kept, because neither the scan's folder nor the cache folder can be written; give a cache_dir"
+        self.note = (
+            "energies are not kept, because neither the scan's folder nor the cache folder can "
+            "be written; give a cache_dir"
+        )
 
     def _content(self, place: Path) -> dict[str, Any] | None:
         """What the file at ``place`` says about itself, if it is whole and about this very scan."""
@@ -106,10 +128,18 @@ class EnergyFile:
                 return None
             with open_zip(place) as archive:
                 member = archive.getinfo("identity.json")
-                if member.file_size > _MOST_IDENTITY_BYTES or member.compress_type != zipfile.ZIP_STORED:
+                if (
+                    member.file_size > _MOST_IDENTITY_BYTES
+                    or member.compress_type != zipfile.ZIP_STORED
+                ):
                     return None
-                content = json.loads(b"".join(pieces(place, "identity", archive, member, piece_bytes=BLOCK_BYTES)))
+                content = json.loads(
+                    b"".join(pieces(place, "identity", archive, member, piece_bytes=BLOCK_BYTES))
+                )
             expected = {"version": _VERSION, "identity": json.loads(json.dumps(self.identity))}
-            if isinstance(content, dict) and {key: content.get(key) for key in expected} == expected:
+            if (
+                isinstance(content, dict)
+                and {key: content.get(key) for key in expected} == expected
+            ):
                 return content
         return None

@@ -2,7 +2,9 @@
 
 
 class PtychoError(Exception):
-    """Something the user can mend; the message says what was asked, what was found and what to do, in one line."""
+    """Something the user can mend; the message says what was asked, what was found and what to do,
+    in one line.
+    """
 
     def __str__(self) -> str:
         # Here, once: paths, keys and other people's texts come into messages everywhere.
@@ -22,5 +24,11 @@ class ContainerError(PtychoError, ValueError):
 
 
 def one_line(text: str) -> str:
-    """``text`` with everything that does not print (line ends, control codes, undecodable bytes) as Python escapes."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """``text`` with everything that does not print (line ends, control codes, undecodable bytes) as
+    Python escapes.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    )

@@ -1,4 +1,6 @@
-"""From the frames of a file to a stack of amplitudes: mapped, read through h5py, unpacked or repacked, converted."""
+"""From the frames of a file to a stack of amplitudes: mapped, read through h5py, unpacked or
+repacked, converted.
+"""
 
 import os
 from collections.abc import Iterator
@@ -33,20 +35,22 @@ def open_frames(
 ) -> tuple[FrameStack, list[str]]:
     """The frames as amplitudes and what had to be done for it.
 
-    Raises ScanError for frames that cannot be read frame by frame, unless they are repacked; ScanFileError where a copy
-    cannot be written.
+    Raises ScanError for frames that cannot be read frame by frame, unless they are repacked;
+    ScanFileError where a copy cannot be written.
     """
     where, notes = _contiguous(part, scan_path, cache_dir, progress)
     if repack and (where is None or what.is_scattered):
-        where, note = _repacked(part, where, scan_path, what, cache_dir=cache_dir, progress=progress)
+        where, note = _repacked(
+            part, where, scan_path, what, cache_dir=cache_dir, progress=progress
+        )
         notes.append(note)
         if is_bad is not None and what.is_turned:
             is_bad = is_bad.T
         what = Interpretation(what.intensity, what.dc)
     if what.is_scattered:
         raise ScanError(
-            f"{part.name} has the axes {what.axes}, so every frame is scattered over the whole file; "
-            "give repack=True to write the frames one after the other"
+            f"{part.name} has the axes {what.axes}, so every frame is scattered over the "
+            "whole file; give repack=True to write the frames one after the other"
         )
     if where is not None:
         stack: FrameStack = MappedFrames(where, name=part.name)
@@ -62,19 +66,31 @@ def _contiguous(
     if isinstance(part, NpzPart):
         where, note = located(part, scan_path, cache_dir, progress)
         return where, [note]
-    return part.file, [] if part.file is None else [f"{part.key} is mapped where it lies in the file"]
+    return part.file, [] if part.file is None else [
+        f"{part.key} is mapped where it lies in the file"
+    ]
 
 
-def located(part: NpzPart, scan_path: Path, cache_dir: Path | None, progress: Progress | None = None) -> tuple[FileArray, str]:
-    """Where the values of an NPZ's member lie, and what had to be done for it: a compressed one is unpacked once.
+def located(
+    part: NpzPart, scan_path: Path, cache_dir: Path | None, progress: Progress | None = None
+) -> tuple[FileArray, str]:
+    """Where the values of an NPZ's member lie, and what had to be done for it: a compressed one is
+    unpacked once.
 
     Raises ScanError for a damaged member, ScanFileError where the copy cannot be written.
     """
     if part.file is not None:
-        return part.file, f"{part.key} is mapped where it lies in the file; its checksum is not verified"
-    copy, is_new = spool(scan_path, part.archive, part.member, cache_dir=cache_dir, progress=progress)
+        return (
+            part.file,
+            f"{part.key} is mapped where it lies in the file; its checksum is not verified",
+        )
+    copy, is_new = spool(
+        scan_path, part.archive, part.member, cache_dir=cache_dir, progress=progress
+    )
     done = "was unpacked once to" if is_new else "is read from its unpacked copy"
-    return part.at_start_of(copy), f"{part.key} is compressed, which has no random access; it {done} {copy}"
+    return part.at_start_of(
+        copy
+    ), f"{part.key} is compressed, which has no random access; it {done} {copy}"
 
 
 def _chunked(part: Part, cache_bytes: int) -> FrameStack:
@@ -86,9 +102,17 @@ def _chunked(part: Part, cache_bytes: int) -> FrameStack:
 
 
 def _repacked(
-    part: Part, where: FileArray | None, scan_path: Path, what: Interpretation, *, cache_dir: Path | None, progress: Progress | None
+    part: Part,
+    where: FileArray | None,
+    scan_path: Path,
+    what: Interpretation,
+    *,
+    cache_dir: Path | None,
+    progress: Progress | None,
 ) -> tuple[FileArray, str]:
-    """The frames (M, N, N) one after the other in the cache folder, in the type they are stored in."""
+    """The frames (M, N, N) one after the other in the cache folder, in the type they are stored
+    in.
+    """
     stored_shape, dtype = part.header
     shape = tuple(stored_shape[axis] for axis in what.order)
     native = dtype.newbyteorder("=")
@@ -120,7 +144,9 @@ def _repacked(
         advice=f"save the frames uncompressed as ({', '.join(AXES)})",
     )
     done = "was repacked once to" if is_new else "is read from its repacked copy"
-    return FileArray(copy, len(image), shape, native, FileState.of(copy.stat())), f"{part.key} {done} {copy}"
+    return FileArray(
+        copy, len(image), shape, native, FileState.of(copy.stat())
+    ), f"{part.key} {done} {copy}"
 
 
 def _slabs(part: Part, where: FileArray | None) -> Iterator[npt.NDArray[Any]]:

@@ -19,12 +19,20 @@ from ptycho.truth import ComplexPart
 
 Grouped = Mapping[str, Any]
 
-KEYS = ("X_full", "Y", "coords_start_offsets", "coords_start_relative", "coords_offsets", "coords_relative", "nn_indices")
+KEYS = (
+    "X_full",
+    "Y",
+    "coords_start_offsets",
+    "coords_start_relative",
+    "coords_offsets",
+    "coords_relative",
+    "nn_indices",
+)
 """What PtychoPINN's grouping returns; ``Y`` and ``nn_indices`` may be None."""
 
 _ROUNDING = 1e-6
-"""PtychoPINN's grouping scales X already, in float32. A constant this near to 1 is its rounding, and X stays as it is, bit
-for bit; the tolerance is the one to which norm_Y_I is defined."""
+"""PtychoPINN's grouping scales X already, in float32. A constant this near to 1 is its rounding,
+and X stays as it is, bit for bit; the tolerance is the one to which norm_Y_I is defined."""
 
 
 def arguments_from_grouped(
@@ -43,7 +51,11 @@ def arguments_from_grouped(
     scale = scale_to((x_full.shape[1] / 2) ** 2, float(energies.mean()))
     if abs(scale - 1) < _ROUNDING:
         scale = 1.0
-    part = {key: None if grouped[key] is None else grouped[key][groups] for key in KEYS if key != "X_full"}
+    part = {
+        key: None if grouped[key] is None else grouped[key][groups]
+        for key in KEYS
+        if key != "X_full"
+    }
     chosen = x_full[groups]
     return Arguments(
         X=chosen.scaled(scale) if isinstance(chosen, ImageStack) else GroupedArray(chosen, scale),
@@ -63,7 +75,9 @@ def arguments_from_grouped(
 def arguments_from_raw(
     raw: RawData, N: int | None, K: int, nsamples: int, *, gridsize: int, seed: int, nphotons: float
 ) -> Arguments:
-    """What ``from_raw_data_without_pc`` makes a container of: all groups of a scan of loose arrays."""
+    """What ``from_raw_data_without_pc`` makes a container of: all groups of a scan of loose
+    arrays.
+    """
     if raw.diff3d is None:
         raise ContainerError("diff3d is None; there are no frames to group")
     size = raw.diff3d.shape[1] if N is None else N
@@ -72,20 +86,31 @@ def arguments_from_raw(
 
 
 def group_energies(images: npt.NDArray[Any] | ImageStack) -> npt.NDArray[np.float64]:
-    """Energy per image, averaged over the channels of each group: (B,) float64; images are read where it is not known.
+    """Energy per image, averaged over the channels of each group: (B,) float64; images are read
+    where it is not known.
 
     Raises ScanError naming the group for amplitudes that cannot be used.
     """
     known = images.group_energies() if isinstance(images, ImageStack) else None
-    return array_energies(images, name="X_full, counting groups,") / images.shape[-1] if known is None else known
+    return (
+        array_energies(images, name="X_full, counting groups,") / images.shape[-1]
+        if known is None
+        else known
+    )
 
 
 def _sliceable(values: Any) -> Any:  # noqa: ANN401 - anything that a mapping may hold
-    return ImageStack(values) if isinstance(values, GroupSource) and not isinstance(values, ImageStack) else values
+    return (
+        ImageStack(values)
+        if isinstance(values, GroupSource) and not isinstance(values, ImageStack)
+        else values
+    )
 
 
 def _images(x_full: Any) -> npt.NDArray[Any] | ImageStack:  # noqa: ANN401 - this finds out what it is
-    images: npt.NDArray[Any] | ImageStack = x_full if isinstance(x_full, ImageStack) else np.asarray(x_full)
+    images: npt.NDArray[Any] | ImageStack = (
+        x_full if isinstance(x_full, ImageStack) else np.asarray(x_full)
+    )
     if images.dtype.kind not in "fiu":
         raise ContainerError(f"X_full is {images.dtype}; amplitudes are real, give float32")
     return images
@@ -94,7 +119,11 @@ def _images(x_full: Any) -> npt.NDArray[Any] | ImageStack:  # noqa: ANN401 - thi
 def _truth(truth: Any, part: Part) -> GroupSource | None:  # noqa: ANN401 - array, tensor or stack
     if truth is None:
         return None
-    return StackPart(truth, part) if isinstance(truth, GroupSource) else ComplexPart(np.asarray(truth), part)
+    return (
+        StackPart(truth, part)
+        if isinstance(truth, GroupSource)
+        else ComplexPart(np.asarray(truth), part)
+    )
 
 
 def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Grouped, slice]:  # noqa: ANN401, FBT001 - see above
@@ -104,13 +133,21 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
         if which not in ("train", "test"):
             raise ContainerError(f"which is {which!r}; a split has 'train' and 'test'")
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise ContainerError(f"create_split needs cb() to return (grouped, train_fraction), not {type(returned).__name__}")
+            raise ContainerError(
+                "create_split needs cb() to return (grouped, train_fraction), not "
+                f"{type(returned).__name__}"
+            )
         grouped, fraction = returned[0], train_fraction(returned[1])
     if not isinstance(grouped, Mapping):
-        raise ContainerError(f"cb() returned {type(grouped).__name__}; a mapping of grouped arrays is needed")
+        raise ContainerError(
+            f"cb() returned {type(grouped).__name__}; a mapping of grouped arrays is needed"
+        )
     missing = [key for key in KEYS if key not in grouped]
     if missing:
-        raise ContainerError(f"the grouped mapping lacks {', '.join(missing)}; it has {', '.join(grouped) or 'nothing'}")
+        raise ContainerError(
+            f"the grouped mapping lacks {', '.join(missing)}; it has "
+            f"{', '.join(grouped) or 'nothing'}"
+        )
     group_count = _check_lengths(grouped)
     # Every source can be cut like an array then.
     grouped = {key: _sliceable(values) for key, values in grouped.items()}
@@ -118,14 +155,19 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
         return grouped, slice(None)
     first = int(group_count * fraction)
     if first in (0, group_count):
-        raise ContainerError(f"a train fraction of {fraction} leaves one part of {group_count} groups empty; choose another")
+        raise ContainerError(
+            f"a train fraction of {fraction} leaves one part of {group_count} groups empty; "
+            "choose another"
+        )
     return grouped, slice(first) if which == "train" else slice(first, None)
 
 
 def train_fraction(fraction: Any) -> float:  # noqa: ANN401 - this finds out what it is
     """``fraction`` between 0 and 1, both excluded; raises ContainerError for anything else."""
     if not isinstance(fraction, int | float | np.floating) or not 0 < fraction < 1:
-        raise ContainerError(f"the train fraction is {fraction}; it lies between 0 and 1, both excluded")
+        raise ContainerError(
+            f"the train fraction is {fraction}; it lies between 0 and 1, both excluded"
+        )
     return float(fraction)
 
 
@@ -136,9 +178,16 @@ def _check_lengths(grouped: Grouped) -> int:
     for key in KEYS:
         values = grouped[key]
         if values is None and key not in ("Y", "nn_indices"):
-            raise ContainerError(f"{key} is None; one entry for each of {shape[0]} groups is needed")
+            raise ContainerError(
+                f"{key} is None; one entry for each of {shape[0]} groups is needed"
+            )
         if values is not None and not np.shape(values):
-            raise ContainerError(f"{key} is {values!r}; one entry for each of {shape[0]} groups is needed")
+            raise ContainerError(
+                f"{key} is {values!r}; one entry for each of {shape[0]} groups is needed"
+            )
         if values is not None and np.shape(values)[0] != shape[0]:
-            raise ContainerError(f"{key} has {np.shape(values)[0]} groups and X_full {shape[0]}; they describe the same groups")
+            raise ContainerError(
+                f"{key} has {np.shape(values)[0]} groups and X_full {shape[0]}; they "
+                "describe the same groups"
+            )
     return int(shape[0])

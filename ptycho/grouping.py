@@ -18,18 +18,21 @@ DEFAULT_NEIGHBOR_COUNT = 7
 """PtychoPINN's default K."""
 
 _CHUNK_NEIGHBORS = 1 << 16
-"""Chosen: neighbours that are asked of the tree at once, those of 8,192 seeds at K = 7; about 2 MiB with all that is made of
-them."""
+"""Chosen: neighbours that are asked of the tree at once, those of 8,192 seeds at K = 7; about 2 MiB
+with all that is made of them."""
 _LEAF_FRAMES = 64
-"""Frames per leaf of the tree. With scipy's default of 16 the tree's nodes take up to 36 bytes per frame while it grows
-(72 bytes each, in a vector that doubles), with 64 a quarter of that; queries are as fast (measured)."""
+"""Frames per leaf of the tree. With scipy's default of 16 the tree's nodes take up to 36 bytes per
+frame while it grows (72 bytes each, in a vector that doubles), with 64 a quarter of that; queries
+are as fast (measured)."""
 _MOST_COMBINATIONS = 1 << 62
 """The sum of two numbers below it is still an int64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """B groups of C frames that lie beside each other. Axis 2 of the coordinates is [x, y], pixels."""
+    """B groups of C frames that lie beside each other. Axis 2 of the coordinates is [x, y],
+    pixels.
+    """
 
     nn_indices: npt.NDArray[np.int64]
     """(B, C) frame numbers; channel 0 is the seed of the group."""
@@ -61,16 +64,24 @@ def group(
     seed: int = 0,
     order: Order = "random",
 ) -> Groups:
-    """Choose ``image_count`` seed frames and C - 1 of the K nearest neighbours of each, C = gridsize^2.
+    """Choose ``image_count`` seed frames and C - 1 of the K nearest neighbours of each, C =
+    gridsize^2.
 
-    ``x`` and ``y`` are (M,) float64 pixels. Seeds are all different while they last: in random order, or frame 0, 1, 2, ...
-    with ``order="sequential"``. Beyond M groups every frame is a seed again in the same order, each time with another
-    combination of its neighbours, so that M * comb(K, C - 1) groups are the most. K = ``neighbor_count`` is cut to the
-    M - 1 neighbours there are. The draw has a generator of its own, made from ``seed``: numpy's global state is neither
+    ``x`` and ``y`` are (M,) float64 pixels. Seeds are all different while they last: in random
+    order, or frame 0, 1, 2, ... with ``order="sequential"``. Beyond M groups every frame is a seed
+    again in the same order, each time with another combination of its neighbours, so that M *
+    comb(K, C - 1) groups are the most. K = ``neighbor_count`` is cut to the M - 1 neighbours there
+    are. The draw has a generator of its own, made from ``seed``: numpy's global state is neither
     read nor set. Raises ContainerError for counts that cannot be met.
     """
     nn_indices = group_indices(
-        x, y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, order=order
+        x,
+        y,
+        image_count=image_count,
+        gridsize=gridsize,
+        neighbor_count=neighbor_count,
+        seed=seed,
+        order=order,
     )
     return Groups(nn_indices, *coordinates(x, y, nn_indices, np.float32))
 
@@ -86,10 +97,18 @@ def group_indices(
     order: Order,
 ) -> npt.NDArray[np.int64]:
     """The (B, C) frame numbers of ``group``, without coordinates."""
-    gridsize, image_count = whole("gridsize", gridsize, least=1), whole("image_count", image_count, least=1)
-    neighbor_count, seed = whole("neighbor_count", neighbor_count, least=0), whole("seed", seed, least=0)
+    gridsize, image_count = (
+        whole("gridsize", gridsize, least=1),
+        whole("image_count", image_count, least=1),
+    )
+    neighbor_count, seed = (
+        whole("neighbor_count", neighbor_count, least=0),
+        whole("seed", seed, least=0),
+    )
     if order not in get_args(Order):
-        raise ContainerError(f"order is {order!r}; seeds are taken in 'random' or 'sequential' order")
+        raise ContainerError(
+            f"order is {order!r}; seeds are taken in 'random' or 'sequential' order"
+        )
     frame_count, channel_count = len(x), gridsize * gridsize
     nearest = min(neighbor_count, frame_count - 1) if channel_count > 1 else 0
     _check(frame_count, gridsize, neighbor_count, nearest, image_count)
@@ -104,7 +123,10 @@ def group_indices(
 
 
 def coordinates(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], nn_indices: npt.NDArray[np.int64], dtype: npt.DTypeLike
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    nn_indices: npt.NDArray[np.int64],
+    dtype: npt.DTypeLike,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """(coords, offsets, relative) of the groups (B, C) as ``dtype``; shapes as in ``Groups``."""
     # Two float64 arrays of (B, C) at a time, cast once: the mean is that of the positions as given.
@@ -119,31 +141,48 @@ def coordinates(
     return coords, offsets, relative
 
 
-def _check(frame_count: int, gridsize: int, neighbor_count: int, nearest: int, image_count: int) -> None:
+def _check(
+    frame_count: int, gridsize: int, neighbor_count: int, nearest: int, image_count: int
+) -> None:
     channel_count = gridsize * gridsize
     if frame_count < channel_count:
-        raise ContainerError(f"gridsize {gridsize} needs {channel_count} frames per group and the scan has {frame_count}")
+        raise ContainerError(
+            f"gridsize {gridsize} needs {channel_count} frames per group and the scan has "
+            f"{frame_count}"
+        )
     if channel_count > 1 and neighbor_count < channel_count:
-        raise ContainerError(f"gridsize {gridsize} needs a neighbor_count of at least {channel_count}, not {neighbor_count}")
+        raise ContainerError(
+            f"gridsize {gridsize} needs a neighbor_count of at least {channel_count}, not "
+            f"{neighbor_count}"
+        )
     combinations = math.comb(nearest, channel_count - 1)
     if combinations >= _MOST_COMBINATIONS:
         raise ContainerError(
-            f"neighbor_count {nearest} has more than 2^62 choices of {channel_count - 1} neighbours for gridsize {gridsize}; "
+            f"neighbor_count {nearest} has more than 2^62 choices of {channel_count - 1} "
+            f"neighbours for gridsize {gridsize}; "
             f"{_most_neighbors(nearest, channel_count - 1)} is the most"
         )
     if image_count > frame_count * combinations:
         advice = "take a larger neighbor_count or fewer" if channel_count > 1 else "take fewer"
         raise ContainerError(
-            f"image_count is {image_count}; {frame_count} frames with {nearest} neighbours each make at most "
-            f"{frame_count * combinations} different groups of gridsize {gridsize}, {advice}"
+            f"image_count is {image_count}; {frame_count} frames with {nearest} neighbours "
+            f"each make at most {frame_count * combinations} different groups of gridsize "
+            f"{gridsize}, {advice}"
         )
 
 
 def _most_neighbors(too_many: int, wanted: int) -> int:
-    return bisect.bisect_left(range(too_many), _MOST_COMBINATIONS, key=lambda count: math.comb(count, wanted)) - 1
+    return (
+        bisect.bisect_left(
+            range(too_many), _MOST_COMBINATIONS, key=lambda count: math.comb(count, wanted)
+        )
+        - 1
+    )
 
 
-def _first_seeds(generator: np.random.Generator, frame_count: int, count: int, order: Order) -> npt.NDArray[np.int64]:
+def _first_seeds(
+    generator: np.random.Generator, frame_count: int, count: int, order: Order
+) -> npt.NDArray[np.int64]:
     """(count,) int64, all different."""
     if order == "sequential":
         return np.arange(count)
@@ -163,12 +202,14 @@ def _fill_neighbors(
 
     ``seeds`` (s,) are channel 0 of the first s groups, and of every further s groups again.
 
-    The combinations of a seed are walked through by number, from a random one in steps of a random stride without common
-    divisor with their number: none comes twice before all were there, and nothing has to be remembered.
+    The combinations of a seed are walked through by number, from a random one in steps of a random
+    stride without common divisor with their number: none comes twice before all were there, and
+    nothing has to be remembered.
     """
     points = np.empty((len(x), 2))
     points[:, 0], points[:, 1] = x, y
-    # 16 bytes per frame for the points, which the tree refers to, 8 for its order of them, and its nodes.
+    # 16 bytes per frame for the points, which the tree refers to, 8 for its order of them, and its
+    # nodes.
     tree = cKDTree(points, leafsize=_LEAF_FRAMES, copy_data=False)
     wanted = nn_indices.shape[1] - 1
     table = _combination_counts(nearest, wanted)
@@ -181,7 +222,9 @@ def _fill_neighbors(
         stride = _strides(generator, combinations, len(chosen))
         for first in range(start, len(nn_indices), len(seeds)):
             rows = nn_indices[first : first + len(chosen), 1:]
-            picked = np.take_along_axis(candidates[: len(rows)], _combination(rank[: len(rows)], table), axis=1)
+            picked = np.take_along_axis(
+                candidates[: len(rows)], _combination(rank[: len(rows)], table), axis=1
+            )
             # By number the farthest neighbour comes first; no channel is to mean anything.
             rows[...] = generator.permuted(picked, axis=1)
             rank = (rank + stride) % combinations
@@ -190,7 +233,8 @@ def _fill_neighbors(
 def _candidates(tree: cKDTree, seeds: npt.NDArray[np.int64], nearest: int) -> npt.NDArray[np.int64]:
     """(s, nearest) frames around each seed, never the seed itself."""
     _, found = tree.query(tree.data[seeds], k=nearest + 1)
-    # The seed is not always first, nor always there, where frames share a position: push it (or the farthest) out.
+    # The seed is not always first, nor always there, where frames share a position: push it (or the
+    # farthest) out.
     found = np.asarray(found, np.int64)
     is_seed = found == seeds[:, None]
     is_seed[~is_seed.any(axis=1), -1] = True
@@ -198,7 +242,9 @@ def _candidates(tree: cKDTree, seeds: npt.NDArray[np.int64], nearest: int) -> np
     return candidates
 
 
-def _strides(generator: np.random.Generator, combinations: int, count: int) -> npt.NDArray[np.int64]:
+def _strides(
+    generator: np.random.Generator, combinations: int, count: int
+) -> npt.NDArray[np.int64]:
     """(count,) numbers from 1 to ``combinations`` without common divisor with it."""
     strides = generator.integers(1, combinations, size=count, endpoint=True)
     while (is_bad := np.gcd(strides, combinations) != 1).any():
@@ -211,14 +257,22 @@ def _combination_counts(nearest: int, wanted: int) -> npt.NDArray[np.int64]:
     combinations = math.comb(nearest, wanted)
     # Cut at the number of combinations, which no rank reaches, so that every entry is an int64.
     return np.array(
-        [[min(math.comb(number, size), combinations) for number in range(nearest)] for size in range(wanted, 0, -1)], np.int64
+        [
+            [min(math.comb(number, size), combinations) for number in range(nearest)]
+            for size in range(wanted, 0, -1)
+        ],
+        np.int64,
     )
 
 
-def _combination(rank: npt.NDArray[np.int64], table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(s, wanted) different numbers below ``nearest``: the combination that has the number ``rank`` (s,).
+def _combination(
+    rank: npt.NDArray[np.int64], table: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(s, wanted) different numbers below ``nearest``: the combination that has the number ``rank``
+    (s,).
 
-    The combinatorial number system (Knuth, TAOCP 4A, 7.2.1.3): rank = comb(c_w, w) + ... + comb(c_1, 1), c_w > ... > c_1.
+    The combinatorial number system (Knuth, TAOCP 4A, 7.2.1.3): rank = comb(c_w, w) + ... +
+    comb(c_1, 1), c_w > ... > c_1.
     """
     rest = rank.copy()
     picked = np.empty((len(rank), len(table)), np.int64)

@@ -12,14 +12,17 @@ from ptycho.truth import write_part
 
 
 class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
-    """Chosen groups of a source, (B, N, N, C), as an array that is not there before somebody computes with it.
+    """Chosen groups of a source, (B, N, N, C), as an array that is not there before somebody
+    computes with it.
 
-    ``stack[a:b]``, ``stack[indices]`` and ``scaled`` give another such stack and read nothing; ``stack[3]`` and
-    ``stack[..., 0]`` give arrays. Arithmetic, numpy's functions and TensorFlow get the whole array: that is the cost to
-    avoid, so choose the groups first.
+    ``stack[a:b]``, ``stack[indices]`` and ``scaled`` give another such stack and read nothing;
+    ``stack[3]`` and ``stack[..., 0]`` give arrays. Arithmetic, numpy's functions and TensorFlow get
+    the whole array: that is the cost to avoid, so choose the groups first.
     """
 
-    def __init__(self, source: GroupSource, groups: Indices | None = None, scale: float = 1.0) -> None:
+    def __init__(
+        self, source: GroupSource, groups: Indices | None = None, scale: float = 1.0
+    ) -> None:
         self._source, self._scale = source, scale
         self._groups = np.arange(source.shape[0]) if groups is None else groups
 
@@ -91,8 +94,11 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
         if chosen.ndim == 1 and not rest:
             return ImageStack(self._source, chosen, self._scale)
         if chosen.ndim > 1:
-            raise IndexError("groups are chosen along one axis: a number, a slice or a list of numbers")
-        # The groups that were chosen, then all else as numpy has it: a number and a list count as indices, a slice does not.
+            raise IndexError(
+                "groups are chosen along one axis: a number, a slice or a list of numbers"
+            )
+        # The groups that were chosen, then all else as numpy has it: a number and a list count as
+        # indices, a slice does not.
         images = np.asarray(ImageStack(self._source, np.atleast_1d(chosen), self._scale))
         if chosen.ndim == 0:
             return images[(0, *rest)]

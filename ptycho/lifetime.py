@@ -1,8 +1,9 @@
 """What a dataset reads lives exactly as long as TensorFlow may read it.
 
-``tf.numpy_function`` registers its callable in the outermost graph for the life of the process, so a callable that held the
-frames would keep them for good. Callables made by ``weakly`` do not; a tensor made by ``tie`` does, for as long as a dataset,
-an iterator or a traced function holds the tensor.
+``tf.numpy_function`` registers its callable in the outermost graph for the life of the process, so
+a callable that held the frames would keep them for good. Callables made by ``weakly`` do not; a
+tensor made by ``tie`` does, for as long as a dataset, an iterator or a traced function holds the
+tensor.
 """
 
 import weakref
@@ -25,10 +26,12 @@ class _Tied(np.ndarray[Any, Any]):
 def tie(*objects: object) -> tf.Tensor:
     """A scalar int64 tensor that keeps ``objects`` alive until TensorFlow lets go of it.
 
-    Its memory is a numpy array that owns them, imported without a copy. Pass it through a dataset as an element
-    (``from_tensors``), not captured by a function: a function's graph is a cycle that only the garbage collector ends.
+    Its memory is a numpy array that owns them, imported without a copy. Pass it through a dataset
+    as an element (``from_tensors``), not captured by a function: a function's graph is a cycle that
+    only the garbage collector ends.
     """
-    # Eager even while a function is traced: the trace then captures the tensor instead of a copy of its value.
+    # Eager even while a function is traced: the trace then captures the tensor instead of a copy of
+    # its value.
     with tf.init_scope():
         array: npt.NDArray[Any] = aligned_empty((), np.int64)
         array[()] = 0
@@ -44,7 +47,10 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:  # noqa: ANN401 - whatever the method takes and gives
         live = reference()
         if live is None:
-            raise ReferenceError("what this dataset reads is gone: TensorFlow took its tie apart; make the dataset anew")
+            raise ReferenceError(
+                "what this dataset reads is gone: TensorFlow took its tie apart; make the "
+                "dataset anew"
+            )
         return live(*arguments)
 
     return call

@@ -1,4 +1,6 @@
-"""Containers of grouped images for TensorFlow: eager, lazy, and what PtychoPINN's module of this name has."""
+"""Containers of grouped images for TensorFlow: eager, lazy, and what PtychoPINN's module of this
+name has.
+"""
 
 from ptycho.compat import (
     PtychoDataset,

@@ -1,4 +1,5 @@
-"""A compact physics-informed network: frames in, object patches out, trained on nothing but the frames themselves.
+"""A compact physics-informed network: frames in, object patches out, trained on nothing but the
+frames themselves.
 
 Layers and loss register themselves nowhere: a saved model is loaded with
 ``keras.models.load_model(path, custom_objects=CUSTOM_OBJECTS)``.
@@ -17,19 +18,31 @@ from ptycho.arguments import factor, photons, whole
 from ptycho.containers.inputs import DEFAULT_NPHOTONS
 from ptycho.containers.inputs import intensity_scale as containers_scale
 from ptycho.errors import ContainerError
-from ptycho.layers import CentredAmplitude, FarField, FirstGuess, Illumination, Intensity, Modulus, Overlap, to_complex
+from ptycho.layers import (
+    CentredAmplitude,
+    FarField,
+    FirstGuess,
+    Illumination,
+    Intensity,
+    Modulus,
+    Overlap,
+    to_complex,
+)
 from ptycho.layout import MIN_FRAME_SIZE
 
 DEFAULT_FILTERS = 8
-"""Chosen: 42,000 weights, which two cores train in seconds and which come down to the noise of a simulated scan."""
+"""Chosen: 42,000 weights, which two cores train in seconds and which come down to the noise of a
+simulated scan."""
 DEFAULT_LEARNING_RATE = 3e-3
 """Measured on the simulated scan: within 20 epochs 1e-3 is behind it."""
 _LEVELS = 2
 """Chosen: times that the images are halved on their way through the encoder."""
 _ROUNDS = 5
-"""Measured on the simulated scan: 3 rounds learn slower, 8 no better; they cost a tenth of a step."""
+"""Measured on the simulated scan: 3 rounds learn slower, 8 no better; they cost a tenth of a
+step."""
 _FLAT_START = 1e-3
-"""Chosen: spread of the decoders' last weights, so that training starts at an object of amplitude 1 and phase 0."""
+"""Chosen: spread of the decoders' last weights, so that training starts at an object of amplitude 1
+and phase 0."""
 _PATCHES = "_object_patches"
 """Where a model keeps its traced function."""
 
@@ -37,12 +50,14 @@ Patches = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class PoissonDeviance(keras.losses.Loss):
-    """Negative log likelihood of Poisson counts, less the least that it can be, over twice the mean count.
+    """Negative log likelihood of Poisson counts, less the least that it can be, over twice the mean
+    count.
 
-    For intensities t (measured) and p (predicted): mean over pixels of t log(t / p) + p - t, over s^2 / 2, since the mean of
-    t is s^2 / 4 for frames of mean energy (N/2)^2. The likelihood itself is about 1e7 a pixel at the default nphotons; this
-    is 0 for a perfect fit, of the same gradient up to a constant, and for small misfits the square of the relative misfit
-    of the amplitudes, sum (a - d)^2 / sum d^2. ``background``, in mean counts, is added to both intensities: in the dark
+    For intensities t (measured) and p (predicted): mean over pixels of t log(t / p) + p - t, over
+    s^2 / 2, since the mean of t is s^2 / 4 for frames of mean energy (N/2)^2. The likelihood itself
+    is about 1e7 a pixel at the default nphotons; this is 0 for a perfect fit, of the same gradient
+    up to a constant, and for small misfits the square of the relative misfit of the amplitudes, sum
+    (a - d)^2 / sum d^2. ``background``, in mean counts, is added to both intensities: in the dark
     the gradient of the logarithm has no bound.
     """
 
@@ -60,18 +75,34 @@ class PoissonDeviance(keras.losses.Loss):
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """(b,) of two intensities (b, N, N, C)."""
         mean_count = self.intensity_scale**2 / 4
-        measured, expected = y_true / mean_count + self.background, y_pred / mean_count + self.background
+        measured, expected = (
+            y_true / mean_count + self.background,
+            y_pred / mean_count + self.background,
+        )
         deviance = measured * tf.math.log(measured / expected) + expected - measured
         return tf.reduce_mean(deviance, axis=(1, 2, 3)) / 2
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor needs."""
-        return {**super().get_config(), "intensity_scale": self.intensity_scale, "background": self.background}
+        return {
+            **super().get_config(),
+            "intensity_scale": self.intensity_scale,
+            "background": self.background,
+        }
 
 
 CUSTOM_OBJECTS = {
     kind.__name__: kind
-    for kind in (CentredAmplitude, FarField, FirstGuess, Illumination, Intensity, Modulus, Overlap, PoissonDeviance)
+    for kind in (
+        CentredAmplitude,
+        FarField,
+        FirstGuess,
+        Illumination,
+        Intensity,
+        Modulus,
+        Overlap,
+        PoissonDeviance,
+    )
 }
 """What ``keras.models.load_model`` has to be told."""
 
@@ -87,22 +118,29 @@ def build_model(
 ) -> keras.Model:
     """The network for frames (N, N) in groups of C = gridsize^2; compile it with ``compile_model``.
 
-    Inputs: X * s (b, N, N, C) float32 and coords (b, 1, 2, C) float32, as a container's batches. Outputs, in the order of a
-    container's targets: amplitude of the first patch, centred in its group, (b, N, N, 1); predicted X * s (b, N, N, C);
-    predicted intensity (X * s)^2 (b, N, N, C). s is ``intensity_scale``, by default sqrt(nphotons) / (N/2).
+    Inputs: X * s (b, N, N, C) float32 and coords (b, 1, 2, C) float32, as a container's batches.
+    Outputs, in the order of a container's targets: amplitude of the first patch, centred in its
+    group, (b, N, N, 1); predicted X * s (b, N, N, C); predicted intensity (X * s)^2 (b, N, N, C). s
+    is ``intensity_scale``, by default sqrt(nphotons) / (N/2).
 
-    ``probe`` (N, N) complex is brought to the energy (N/2)^2 that the frames have on average, so that |object| is about 1.
-    An encoder and two decoders, for amplitude and phase, see one frame at a time, as the first guess that a few rounds of
-    ePIE make of it together with its group; the patches of a group then become one object before the forward model. So
-    frames of a group bind each other, and the number of weights does not depend on C.
+    ``probe`` (N, N) complex is brought to the energy (N/2)^2 that the frames have on average, so
+    that |object| is about 1. An encoder and two decoders, for amplitude and phase, see one frame at
+    a time, as the first guess that a few rounds of ePIE make of it together with its group; the
+    patches of a group then become one object before the forward model. So frames of a group bind
+    each other, and the number of weights does not depend on C.
 
-    Raises ContainerError for sizes that no network can have and for a probe of another size, not finite, or zero.
+    Raises ContainerError for sizes that no network can have and for a probe of another size, not
+    finite, or zero.
     """
     frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
-    channel_count, filters = whole("gridsize", gridsize, least=1) ** 2, whole("filters", filters, least=1)
+    channel_count, filters = (
+        whole("gridsize", gridsize, least=1) ** 2,
+        whole("filters", filters, least=1),
+    )
     if frame_size % 2**_LEVELS:
         raise ContainerError(
-            f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple of {2**_LEVELS} is needed"
+            f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple "
+            f"of {2**_LEVELS} is needed"
         )
     if intensity_scale is None:
         scale = containers_scale(photons("nphotons", nphotons), frame_size)
@@ -114,7 +152,9 @@ def build_model(
     parts = illumination(scaled)
     illumination.set(_normalized(probe, frame_size))
     guess = FirstGuess(scale, _ROUNDS, name="first_guess")(scaled, coords, parts)
-    amplitude, phase = (_by_group(images, channel_count) for images in _network(_by_frame(guess), filters))
+    amplitude, phase = (
+        _by_group(images, channel_count) for images in _network(_by_frame(guess), filters)
+    )
     patches = Overlap(name="patches")(amplitude, phase, coords, parts)
     wave = FarField(scale, name="far_field")(patches, parts)
     outputs = [
@@ -135,14 +175,16 @@ def compile_model(
 ) -> keras.Model:
     """Give ``model`` Adam and its losses, and return it.
 
-    ``intensity_weight`` is of ``PoissonDeviance``. ``amplitude_weight`` compares the centred amplitude with the ground
-    truth, ``frames_weight`` the predicted X with the measured one, both by the mean absolute error; they are 0, and not
-    computed: training needs no truth. Without XLA, whose compilation takes longer here than the training of a small scan.
+    ``intensity_weight`` is of ``PoissonDeviance``. ``amplitude_weight`` compares the centred
+    amplitude with the ground truth, ``frames_weight`` the predicted X with the measured one, both
+    by the mean absolute error; they are 0, and not computed: training needs no truth. Without XLA,
+    whose compilation takes longer here than the training of a small scan.
     """
     scale = intensity_scale_of(model)
     losses = (
         (amplitude_weight, "mean_absolute_error"),
-        (frames_weight / scale, "mean_absolute_error"),  # in units of X, as the amplitude is in those of the object
+        # in units of X, as the amplitude is in those of the object
+        (frames_weight / scale, "mean_absolute_error"),
         (intensity_weight, PoissonDeviance(scale)),
     )
     model.compile(
@@ -151,14 +193,17 @@ def compile_model(
         loss_weights=[weight if weight else None for weight, _ in losses],
         jit_compile=False,
     )
-    model.optimizer.build(model.trainable_variables)  # else Keras cannot load what was saved before the first step
+    # else Keras cannot load what was saved before the first step
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
 def object_patches(model: keras.Model) -> Patches:
-    """A function of X * s (b, N, N, C) and coords (b, 1, 2, C) that gives the object there, (b, N, N, C) complex64.
+    """A function of X * s (b, N, N, C) and coords (b, 1, 2, C) that gives the object there, (b, N,
+    N, C) complex64.
 
-    Traced once for each model, for batches of every size, and kept by it; it keeps nothing of a call.
+    Traced once for each model, for batches of every size, and kept by it; it keeps nothing of a
+    call.
     """
     known: Patches | None = getattr(model, _PATCHES, None)
     if known is not None:
@@ -170,13 +215,16 @@ def object_patches(model: keras.Model) -> Patches:
         return to_complex(inner([scaled, coords], training=False))
 
     patches: Patches = tf.function(predict, input_signature=signature, autograph=False)
-    # Made anew for each call, every one would be kept until the garbage collector finds the cycles of its graph.
+    # Made anew for each call, every one would be kept until the garbage collector finds the cycles
+    # of its graph.
     setattr(model, _PATCHES, patches)
     return patches
 
 
 def intensity_scale_of(model: keras.Model) -> float:
-    """The s of a model that ``build_model`` made: what it expects X to be multiplied with. Raises ContainerError for others."""
+    """The s of a model that ``build_model`` made: what it expects X to be multiplied with. Raises
+    ContainerError for others.
+    """
     return float(_layer(model, "far_field").intensity_scale)
 
 
@@ -184,18 +232,26 @@ def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
     try:
         return model.get_layer(name)
     except ValueError as error:
-        raise ContainerError(f"the model has no layer {name!r}; build it with ptycho.model.build_model") from error
+        raise ContainerError(
+            f"the model has no layer {name!r}; build it with ptycho.model.build_model"
+        ) from error
 
 
 def _normalized(probe: npt.ArrayLike, frame_size: int) -> npt.NDArray[np.complex64]:
     """The probe with sum |probe|^2 = (N/2)^2."""
     values = np.asarray(probe)
     if values.shape not in ((frame_size, frame_size), (frame_size, frame_size, 1)):
-        raise ContainerError(f"probe has shape {values.shape}; {(frame_size, frame_size)} is needed")
+        raise ContainerError(
+            f"probe has shape {values.shape}; {(frame_size, frame_size)} is needed"
+        )
     if not np.isfinite(values).all() or not values.any():
-        raise ContainerError("probe is zero everywhere or not finite; give the illumination of the scan")
+        raise ContainerError(
+            "probe is zero everywhere or not finite; give the illumination of the scan"
+        )
     values = values.reshape(frame_size, frame_size)
-    normalized: npt.NDArray[np.complex64] = (values * (frame_size / 2 / np.linalg.norm(values))).astype(np.complex64)
+    normalized: npt.NDArray[np.complex64] = (
+        values * (frame_size / 2 / np.linalg.norm(values))
+    ).astype(np.complex64)
     return normalized
 
 
@@ -213,7 +269,9 @@ def _by_group(images: keras.KerasTensor, channel_count: int) -> keras.KerasTenso
     return keras.ops.transpose(split, (0, 2, 3, 1))
 
 
-def _network(images: keras.KerasTensor, filters: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def _network(
+    images: keras.KerasTensor, filters: int
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Amplitude, 0 and more, and phase, within pi, of single frames."""
     skips = []
     for level in range(_LEVELS):
@@ -232,10 +290,17 @@ def _network(images: keras.KerasTensor, filters: int) -> tuple[keras.KerasTensor
 
 
 def _decoder(
-    images: keras.KerasTensor, skips: list[keras.KerasTensor], filters: int, name: str, *, bias: float
+    images: keras.KerasTensor,
+    skips: list[keras.KerasTensor],
+    filters: int,
+    name: str,
+    *,
+    bias: float,
 ) -> keras.KerasTensor:
     for level in reversed(range(_LEVELS)):
-        larger = keras.layers.UpSampling2D(interpolation="bilinear", name=f"{name}_up_{level}")(images)
+        larger = keras.layers.UpSampling2D(interpolation="bilinear", name=f"{name}_up_{level}")(
+            images
+        )
         both = keras.layers.Concatenate(name=f"{name}_skip_{level}")([larger, skips[level]])
         images = _block(both, filters << level, f"{name}_{level}")
     last = keras.layers.Conv2D(
@@ -251,5 +316,7 @@ def _decoder(
 
 def _block(images: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     for number in range(2):
-        images = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"{name}_conv_{number}")(images)
+        images = keras.layers.Conv2D(
+            filters, 3, padding="same", activation="relu", name=f"{name}_conv_{number}"
+        )(images)
     return images

@@ -1,4 +1,6 @@
-"""How a scan file becomes a scan: every array found, compared with the others, checked, and only then mapped or copied."""
+"""How a scan file becomes a scan: every array found, compared with the others, checked, and only
+then mapped or copied.
+"""
 
 import math
 import os
@@ -51,7 +53,10 @@ class Request:
         size_m = self.pixel_size_m
         is_number = isinstance(size_m, int | float | np.floating) and not isinstance(size_m, bool)
         if size_m is not None and not (is_number and math.isfinite(size_m) and size_m > 0):
-            raise ContainerError(f"pixel_size_m is {size_m!r}; the size of one object pixel is a positive number of metres")
+            raise ContainerError(
+                f"pixel_size_m is {size_m!r}; the size of one object pixel is a positive "
+                "number of metres"
+            )
         for name, value in (("repack", self.repack), ("keep_energies", self.keep_energies)):
             if not isinstance(value, bool):
                 raise ContainerError(f"{name} is {value!r}; True or False is needed")
@@ -104,7 +109,9 @@ def open_scan(request: Request) -> Opened:
             notes.append("there is no probe, and containers need one: give probe=")
         is_bad = None if parts.mask is None else read_mask(parts.mask, notes)
         identity = _identity(store, parts, request.what, is_bad, frame_count)
-        energy_file = EnergyFile(request.path, identity, frame_count, request.cache_dir, is_kept=request.keep_energies)
+        energy_file = EnergyFile(
+            request.path, identity, frame_count, request.cache_dir, is_kept=request.keep_energies
+        )
         obj, token = _object(parts, request, where, frame_size, energy_file, notes)
         stack, more = open_frames(
             parts.frames,
@@ -136,21 +143,34 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
     key, dtype = parts.frames.key, parts.frames.header.dtype
     notes = []
     if what.intensity:
-        notes.append(f"{key} is {dtype} and taken as counts; the amplitude is their square root, float32")
+        notes.append(
+            f"{key} is {dtype} and taken as counts; the amplitude is their square root, float32"
+        )
     elif not isinstance(parts.frames, NpzPart):
         notes.append(f"{key} is {dtype} and taken as amplitude; give intensity=True for counts")
     if dtype.itemsize == 8 and not what.intensity:
         notes.append(f"{key} is float64; every batch is converted to float32")
     if what.dc == "corner":
-        notes.append(f"{key} has zero frequency at [0, 0]; frames are shifted to have it at [N/2, N/2]")
+        notes.append(
+            f"{key} has zero frequency at [0, 0]; frames are shifted to have it at [N/2, N/2]"
+        )
     elif not isinstance(parts.frames, NpzPart):
-        notes.append(f"{key} is taken to have zero frequency at [N/2, N/2]; give dc='corner' for [0, 0]")
+        notes.append(
+            f"{key} is taken to have zero frequency at [N/2, N/2]; give dc='corner' for [0, 0]"
+        )
     if what.is_turned or what.is_scattered:
         notes.append(f"{key} has the axes {what.axes}; frames are turned to (row, column)")
     return notes
 
 
-def _positions(store: Store, parts: Parts, request: Request, frame_count: int, frame_size: int, notes: list[str]) -> _Positions:
+def _positions(
+    store: Store,
+    parts: Parts,
+    request: Request,
+    frame_count: int,
+    frame_size: int,
+    notes: list[str],
+) -> _Positions:
     """Both axes in pixels; raises ScanError where they are not in them, or cannot be."""
     matrix, remedy = _matrix(store, parts, request, frame_size, notes)
     is_pair = len(parts.positions) == 2
@@ -158,16 +178,23 @@ def _positions(store: Store, parts: Parts, request: Request, frame_count: int, f
     for index in (0, 1):
         part = parts.positions[index if is_pair else 0]
         columns = 1 if is_pair else part.header.shape[1]
-        weights: Sequence[float] = (matrix[index, index],) if is_pair else matrix[index, :columns].tolist()
+        weights: Sequence[float] = (
+            (matrix[index, index],) if is_pair else matrix[index, :columns].tolist()
+        )
         axes.append(read_axis(part, weights, frame_count))
     keys = [part.key for part in parts.positions]
     names = (keys[0], keys[1]) if is_pair else (f"x of {keys[0]}", f"y of {keys[0]}")
     return _Positions(names, axes[0], axes[1], remedy)
 
 
-def _matrix(store: Store, parts: Parts, request: Request, frame_size: int, notes: list[str]) -> tuple[npt.NDArray[np.float64], str]:
-    """(2, 3), from the stored columns to x and y in pixels, and what to do where these look like metres."""
-    # Positions that were given are patch centres; only a format's own are translations of the sample.
+def _matrix(
+    store: Store, parts: Parts, request: Request, frame_size: int, notes: list[str]
+) -> tuple[npt.NDArray[np.float64], str]:
+    """(2, 3), from the stored columns to x and y in pixels, and what to do where these look like
+    metres.
+    """
+    # Positions that were given are patch centres; only a format's own are translations of the
+    # sample.
     geometry_is_asked = request.positions is None and request.units != "pixels"
     geometry = store.geometry(frame_size, request.pixel_size_m) if geometry_is_asked else None
     if geometry is not None:
@@ -175,20 +202,33 @@ def _matrix(store: Store, parts: Parts, request: Request, frame_size: int, notes
         return geometry.matrix, "check pixel_size_m"
     if request.units == "metres":
         if request.pixel_size_m is None:
-            raise ContainerError("units is 'metres'; give pixel_size_m, the size of one object pixel in metres")
-        notes.append(f"positions are in metres; one object pixel is {request.pixel_size_m:.6g} m, as given")
+            raise ContainerError(
+                "units is 'metres'; give pixel_size_m, the size of one object pixel in metres"
+            )
+        notes.append(
+            f"positions are in metres; one object pixel is {request.pixel_size_m:.6g} m, as given"
+        )
         return np.eye(2, 3) / request.pixel_size_m, "check pixel_size_m"
     if request.pixel_size_m is not None:
         raise ContainerError(
-            f"pixel_size_m is {request.pixel_size_m!r} and positions are in pixels; give units='metres' or leave it out"
+            f"pixel_size_m is {request.pixel_size_m!r} and positions are in pixels; give "
+            "units='metres' or leave it out"
         )
     if not isinstance(parts.frames, NpzPart):
-        notes.append("positions are taken as pixels of the object; give units='metres' and pixel_size_m for metres")
+        notes.append(
+            "positions are taken as pixels of the object; give units='metres' and "
+            "pixel_size_m for metres"
+        )
     return np.eye(2, 3), "convert it to pixels"
 
 
 def _object(
-    parts: Parts, request: Request, where: _Positions, frame_size: int, energy_file: EnergyFile, notes: list[str]
+    parts: Parts,
+    request: Request,
+    where: _Positions,
+    frame_size: int,
+    energy_file: EnergyFile,
+    notes: list[str],
 ) -> tuple[npt.NDArray[np.complex64] | None, str | None]:
     """The object, or None, and what it is known by if it was checked where it lies."""
     if parts.object is None:
@@ -196,23 +236,36 @@ def _object(
         check_span(request.path, where.names, where.x, where.y, where.remedy)
         return None, None
     file = parts.object.file
-    token = None if file is None else f"{file.path} {file.offset_bytes} {file.shape} {file.dtype.str} {tuple(file.state)}"
+    token = (
+        None
+        if file is None
+        else f"{file.path} {file.offset_bytes} {file.shape} {file.dtype.str} {tuple(file.state)}"
+    )
     is_known = token is not None and energy_file.knows_object(token)
-    obj = read_object(parts.object, request.path, notes, cache_dir=request.cache_dir, is_known=is_known)
+    obj = read_object(
+        parts.object, request.path, notes, cache_dir=request.cache_dir, is_known=is_known
+    )
     for name, axis, extent in zip(where.names, (where.x, where.y), obj.shape[::-1], strict=True):
         check_inside(f"{request.path}: {name}", axis, extent, frame_size, parts.object.key)
     return obj, token
 
 
 def _identity(
-    store: Store, parts: Parts, what: Interpretation, is_bad: npt.NDArray[np.bool_] | None, frame_count: int
+    store: Store,
+    parts: Parts,
+    what: Interpretation,
+    is_bad: npt.NDArray[np.bool_] | None,
+    frame_count: int,
 ) -> Mapping[str, Any]:
-    """Everything that the energies depend on; ``reading`` is what may differ between openings of one file."""
+    """Everything that the energies depend on; ``reading`` is what may differ between openings of
+    one file.
+    """
     state = store.state
     sources = getattr(parts.frames, "sources", ())
     return {
         "path": os.path.realpath(store.path),
-        "reading": f"{parts.frames.key} {asdict(what)} {digest(is_bad.tobytes().hex()) if is_bad is not None else 'no mask'}",
+        "reading": f"{parts.frames.key} {asdict(what)} "
+        f"{digest(is_bad.tobytes().hex()) if is_bad is not None else 'no mask'}",
         "state": {"inode": state.inode, "size_bytes": state.size_bytes, "mtime_ns": state.mtime_ns},
         "sources": [[str(path), list(source)] for path, source in sources],
         "frames": [list(parts.frames.header.shape), parts.frames.header.dtype.str],

@@ -9,8 +9,9 @@ import numpy.typing as npt
 def far_field_amplitude(probe: npt.NDArray[Any], patch: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Amplitude on the detector, zero frequency at [N/2, N/2]: |fftshift(fft2(probe * patch))|.
 
-    ``probe`` (N, N) complex, ``patch`` (..., N, N) complex: the object where the probe lies. The transform is
-    orthonormal, so sum amplitude^2 = sum |probe * patch|^2. Returns (..., N, N), real, in the precision given.
+    ``probe`` (N, N) complex, ``patch`` (..., N, N) complex: the object where the probe lies. The
+    transform is orthonormal, so sum amplitude^2 = sum |probe * patch|^2. Returns (..., N, N), real,
+    in the precision given.
     """
     wave = np.fft.fft2(probe * patch, norm="ortho")
     return np.abs(np.fft.fftshift(wave, axes=(-2, -1)))
@@ -21,10 +22,14 @@ def patch_corner(position: npt.NDArray[np.float64], frame_size: int) -> npt.NDAr
     return np.rint(position).astype(np.int64) - frame_size // 2
 
 
-def correlation(first: npt.NDArray[Any], second: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> float:
-    """How alike two complex images are, 0 to 1, whatever their global phase and scale: |<a, b>| / (|a| |b|).
+def correlation(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None
+) -> float:
+    """How alike two complex images are, 0 to 1, whatever their global phase and scale: |<a, b>| /
+    (|a| |b|).
 
-    All of one shape; ``weights``, real, count a pixel more or less (booleans choose). Raises ValueError where a side is 0.
+    All of one shape; ``weights``, real, count a pixel more or less (booleans choose). Raises
+    ValueError where a side is 0.
     """
     counted = np.ones(first.shape) if weights is None else weights
     product = np.abs(np.sum(counted * np.conj(first) * second))

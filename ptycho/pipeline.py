@@ -20,13 +20,15 @@ from ptycho.sources import GroupSource, Scaled
 from ptycho.targets import inputs_and_targets
 
 Batch = tuple[Any, ...]
-"""(X, coords), or with targets ((X*s, coords), (centred Y_I, X*s, (X*s)^2)); TensorFlow ships no types."""
+"""(X, coords), or with targets ((X*s, coords), (centred Y_I, X*s, (X*s)^2)); TensorFlow ships no
+types."""
 Repeat = bool | int
 """How many epochs one pass over a dataset has: False and 1 are one, True has no end."""
 
 _as_written = tf.autograph.experimental.do_not_convert
-"""A function of tf.data without control flow of tensors, which needs no conversion. On Python 3.13 a conversion warns thousands
-of times (gast, of how it makes its nodes); where warnings are errors it fails, and its traceback keeps the feed alive."""
+"""A function of tf.data without control flow of tensors, which needs no conversion. On Python 3.13
+a conversion warns thousands of times (gast, of how it makes its nodes); where warnings are errors
+it fails, and its traceback keeps the feed alive."""
 
 
 def stream(
@@ -39,14 +41,16 @@ def stream(
     amplitude: GroupSource | None = None,
     scale: float | None = None,
 ) -> tf.data.Dataset:
-    """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered on the host one at a time.
+    """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered on the host one at a
+    time.
 
-    With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see ``ptycho.targets``. Every batch lies
-    in memory of TensorFlow's allocator: see ``ptycho.feed``.
+    With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see
+    ``ptycho.targets``. Every batch lies in memory of TensorFlow's allocator: see ``ptycho.feed``.
 
-    On the device lie the batches that the consumer holds, the one being made and at most ``prefetch`` more. Raises
-    ScanFileError where the source's file has changed; every epoch asks again when it begins, and what is wrong then comes
-    out of the iterator as a tf.errors.OpError that has the same sentence in its text.
+    On the device lie the batches that the consumer holds, the one being made and at most
+    ``prefetch`` more. Raises ScanFileError where the source's file has changed; every epoch asks
+    again when it begins, and what is wrong then comes out of the iterator as a tf.errors.OpError
+    that has the same sentence in its text.
     """
     source.check()
     first = None if scale is None or amplitude is None else amplitude.first_channel()
@@ -58,10 +62,11 @@ def stream(
 def batches(
     source: GroupSource, coords: npt.NDArray[np.float32], *, order: BatchOrder, epoch: int
 ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) without tf.data, on the current device.
+    """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) without tf.data, on the
+    current device.
 
-    Each batch is gathered when it is asked for, into memory of TensorFlow's allocator, and is good for as long as it is
-    held. Raises ScanFileError where the source's file has changed.
+    Each batch is gathered when it is asked for, into memory of TensorFlow's allocator, and is good
+    for as long as it is held. Raises ScanFileError where the source's file has changed.
     """
     source.check()
     feed = Feed(source, coords, order)
@@ -87,14 +92,22 @@ def slice_batches(
 ) -> tf.data.Dataset:
     """Batches as ``stream`` makes them, of tensors that are already on the device.
 
-    On a GPU they are gathered there, and a batch at a time comes to the host, where functions of tf.data run: see
-    ``ptycho.slicer``. Elsewhere the slicing is such a function itself.
+    On a GPU they are gathered there, and a batch at a time comes to the host, where functions of
+    tf.data run: see ``ptycho.slicer``. Elsewhere the slicing is such a function itself.
     """
     targets = scale is not None and amplitude is not None
     tensors = (images, coords, amplitude) if targets else (images, coords)
     if any(map(is_on_card, tensors)):
         slicer = Slicer(order, *tensors)
-        return _fed(slicer, weakly(order.next_epoch), slicer.shapes, order=order, prefetch=prefetch, repeat=repeat, scale=scale)
+        return _fed(
+            slicer,
+            weakly(order.next_epoch),
+            slicer.shapes,
+            order=order,
+            prefetch=prefetch,
+            repeat=repeat,
+            scale=scale,
+        )
     read = weakly(order.numbered)
     batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
     # No larger than it needs to be: TensorFlow counts in int64.
@@ -102,19 +115,31 @@ def slice_batches(
 
     def gather(number: tf.Tensor) -> Batch:
         if order.shuffle:
-            groups = tf.ensure_shape(tf.numpy_function(read, [number], tf.int64), (order.static_size,))
+            groups = tf.ensure_shape(
+                tf.numpy_function(read, [number], tf.int64), (order.static_size,)
+            )
         else:
             start = number % batch_count * batch_size
-            groups = tf.range(start, tf.minimum(start + batch_size, group_count)) * shard.count + shard.index
+            groups = (
+                tf.range(start, tf.minimum(start + batch_size, group_count)) * shard.count
+                + shard.index
+            )
 
         def chosen(tensor: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:]))
+            return tf.ensure_shape(
+                tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:])
+            )
 
         if not targets:
             return chosen(images), chosen(coords)
-        return inputs_and_targets(chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1])
+        return inputs_and_targets(
+            chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1]
+        )
 
-    return _finish(_steps(tie(order), weakly(order.next_epoch), order, repeat).map(_as_written(gather)), prefetch)
+    return _finish(
+        _steps(tie(order), weakly(order.next_epoch), order, repeat).map(_as_written(gather)),
+        prefetch,
+    )
 
 
 def _fed(
@@ -127,32 +152,42 @@ def _fed(
     repeat: Repeat,
     scale: float | None = None,
 ) -> tf.data.Dataset:
-    """Batches that ``feed`` gathers in Python: two arrays, or with Y_I of channel 0 as a third one inputs and targets.
+    """Batches that ``feed`` gathers in Python: two arrays, or with Y_I of channel 0 as a third one
+    inputs and targets.
 
     ``shapes`` are those of all groups; images are multiplied by ``scale`` where it is given.
     """
-    # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read`` alone, weakly.
+    # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read``
+    # alone, weakly.
     read = weakly(feed.numbered)
     specs = [tf.TensorSpec((order.static_size, *shape[1:]), tf.float32) for shape in shapes]
 
     def gather(number: tf.Tensor) -> Batch:
         arrays = tf.numpy_function(read, [number], [tf.float32] * len(specs))
-        arrays = [tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)]
+        arrays = [
+            tf.ensure_shape(array, spec.shape) for array, spec in zip(arrays, specs, strict=True)
+        ]
         if len(arrays) == 2:
             return tuple(arrays)
         images, places, amplitude = arrays
         return inputs_and_targets(images if scale is None else images * scale, places, amplitude)
 
     images, places, *amplitudes = specs
-    structure = ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
+    structure = (
+        ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
+    )
     return _finish(_mapped(_steps(tie(feed), begin, order, repeat), gather, structure), prefetch)
 
 
-def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat) -> tf.data.Dataset:
-    """The number of every batch, int64: epoch * batch_count + step; an epoch asks ``begin`` for its number.
+def _steps(
+    tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat
+) -> tf.data.Dataset:
+    """The number of every batch, int64: epoch * batch_count + step; an epoch asks ``begin`` for its
+    number.
 
-    One number, because every component of an element costs (measured: 60 us for three instead of one). flat_map keeps
-    ``tied`` while the batches of an epoch are drawn, and the dataset keeps it for as long as there is one.
+    One number, because every component of an element costs (measured: 60 us for three instead of
+    one). flat_map keeps ``tied`` while the batches of an epoch are drawn, and the dataset keeps it
+    for as long as there is one.
     """
     batch_count = order.batch_count
 
@@ -168,14 +203,21 @@ def _steps(tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, re
         # A Python int from here on: numpy's would overflow in the product.
         repeat = whole("repeat", repeat, least=1, most=INT64_MOST // batch_count)
         epochs, count = epochs.repeat(repeat), batch_count * repeat
-    return epochs.flat_map(_as_written(one_epoch)).apply(tf.data.experimental.assert_cardinality(count))
+    return epochs.flat_map(_as_written(one_epoch)).apply(
+        tf.data.experimental.assert_cardinality(count)
+    )
 
 
-def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any) -> tf.data.Dataset:  # noqa: ANN401 - nested specs
+def _mapped(
+    steps: tf.data.Dataset,
+    gather: Callable[..., Batch],
+    structure: Any,  # noqa: ANN401 - nested specs
+) -> tf.data.Dataset:
     """``steps.map(gather)``, run in the thread that asks for the batch.
 
-    tf.data hands a map's function to a pool of threads and waits; here that costs more than the function does (measured:
-    390 us a batch with nothing to gather, 216 us without the pool). Only the raw operation has the switch.
+    tf.data hands a map's function to a pool of threads and waits; here that costs more than the
+    function does (measured: 390 us a batch with nothing to gather, 216 us without the pool). Only
+    the raw operation has the switch.
     """
     function = tf.function(gather, autograph=False).get_concrete_function(steps.element_spec)
     outputs = tf.nest.flatten(structure)
@@ -193,7 +235,8 @@ def _mapped(steps: tf.data.Dataset, gather: Callable[..., Batch], structure: Any
 
 def _finish(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
     options = tf.data.Options()
-    # The default optimisations may fuse, cache or run ahead, each of which holds batches that nobody asked for.
+    # The default optimisations may fuse, cache or run ahead, each of which holds batches that
+    # nobody asked for.
     options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     dataset = dataset.with_options(options)

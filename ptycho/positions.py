@@ -13,11 +13,14 @@ from ptycho.physics import patch_corner
 Axis = npt.NDArray[np.float64]
 
 MOST_PIXELS = 1e9
-"""Chosen: no position is a billion pixels from the origin; float32 coordinates would be 64 pixels coarse there."""
+"""Chosen: no position is a billion pixels from the origin; float32 coordinates would be 64 pixels
+coarse there."""
 _METRES_PIXELS = 1e-2
-"""Chosen: no axis is measured in hundredths of a pixel, while scans in metres are smaller than a centimetre."""
+"""Chosen: no axis is measured in hundredths of a pixel, while scans in metres are smaller than a
+centimetre."""
 _ROUNDING_PIXELS = 1e-9
-"""Chosen: below a tenth of an atom in metres, and above the rounding of a line scan's constant axis."""
+"""Chosen: below a tenth of an atom in metres, and above the rounding of a line scan's constant
+axis."""
 _STEP = BLOCK_BYTES // 8
 """Positions looked at together: a few temporaries of this size, whatever the number of frames."""
 
@@ -25,7 +28,8 @@ _STEP = BLOCK_BYTES // 8
 def read_axis(part: Part, weights: Sequence[float], frame_count: int) -> Axis:
     """One axis of the positions, (M,) float64 pixels: the columns of ``part`` weighted and added.
 
-    ``part`` is (M,) or (M, columns). Raises ScanError naming the frame for values that are not finite, or no pixels.
+    ``part`` is (M,) or (M, columns). Raises ScanError naming the frame for values that are not
+    finite, or no pixels.
     """
     axis = np.zeros(frame_count)
     first = 0
@@ -36,24 +40,56 @@ def read_axis(part: Part, weights: Sequence[float], frame_count: int) -> Axis:
             offset = (column - first) % len(weights)
             values = block[offset :: len(weights)].astype(np.float64)
             start = (first + offset) // len(weights)
-            _refuse(~np.isfinite(values), values, start, part, column, "leave the frame out or give its position", weights)
+            _refuse(
+                ~np.isfinite(values),
+                values,
+                start,
+                part,
+                column,
+                "leave the frame out or give its position",
+                weights,
+            )
             with np.errstate(over="ignore"):
                 values *= weight
             axis[start : start + len(values)] += values
             _refuse(
-                np.abs(values) > MOST_PIXELS, values, start, part, column, f"positions are pixels, at most {MOST_PIXELS:g}", weights
+                np.abs(values) > MOST_PIXELS,
+                values,
+                start,
+                part,
+                column,
+                f"positions are pixels, at most {MOST_PIXELS:g}",
+                weights,
             )
         first += block.size
     return axis
 
 
 def check_finite(part: Part) -> None:
-    """Refuse positions that nothing reads, but that are not sound: a broken array means a broken file."""
+    """Refuse positions that nothing reads, but that are not sound: a broken array means a broken
+    file.
+    """
     first = 0
     for block in part.blocks():
         values = block.astype(np.float64)
-        _refuse(~np.isfinite(values), values, first, part, 0, "leave the frame out or give its position", (1,))
-        _refuse(np.abs(values) > MOST_PIXELS, values, first, part, 0, f"positions are pixels, at most {MOST_PIXELS:g}", (1,))
+        _refuse(
+            ~np.isfinite(values),
+            values,
+            first,
+            part,
+            0,
+            "leave the frame out or give its position",
+            (1,),
+        )
+        _refuse(
+            np.abs(values) > MOST_PIXELS,
+            values,
+            first,
+            part,
+            0,
+            f"positions are pixels, at most {MOST_PIXELS:g}",
+            (1,),
+        )
         first += block.size
 
 
@@ -63,7 +99,9 @@ def check_index(part: Part) -> None:
     for block in part.blocks():
         if block.min() < 0:
             frame = int(np.argmin(block))
-            raise ScanError(f"{part.name} is {block[frame]} for frame {first + frame}; it is 0 or more")
+            raise ScanError(
+                f"{part.name} is {block[frame]} for frame {first + frame}; it is 0 or more"
+            )
         first += block.size
 
 
@@ -81,19 +119,29 @@ def check_inside(name: str, positions: Axis, extent: int, frame_size: int, objec
 
 
 def check_span(path: Any, names: tuple[str, str], x: Axis, y: Axis, remedy: str) -> None:  # noqa: ANN401 - a path or a name
-    """Without an object to measure against, at least refuse what can only be metres, and a scan that never moved."""
+    """Without an object to measure against, at least refuse what can only be metres, and a scan
+    that never moved.
+    """
     if len(x) == 1:
         return
     spans = float(np.ptp(x)), float(np.ptp(y))
     both = f"{path}: {names[0]} and {names[1]}"
     if not any(spans):
-        raise ScanError(f"{both} are the same for all {len(x)} frames; give the position of each frame")
+        raise ScanError(
+            f"{both} are the same for all {len(x)} frames; give the position of each frame"
+        )
     if max(spans) < 1:
         raise ScanError(f"{both} span {max(spans):g} pixels, which looks like metres; {remedy}")
     for name, axis, span in zip(names, (x, y), spans, strict=True):
-        # A line scan may keep still along one axis, up to rounding; it may also jitter, but not about zero and this little.
-        if span > _ROUNDING_PIXELS and max(abs(float(axis.min())), abs(float(axis.max()))) < _METRES_PIXELS:
-            raise ScanError(f"{path}: {name} spans {span:g} pixels, which looks like metres; {remedy}")
+        # A line scan may keep still along one axis, up to rounding; it may also jitter, but not
+        # about zero and this little.
+        if (
+            span > _ROUNDING_PIXELS
+            and max(abs(float(axis.min())), abs(float(axis.max()))) < _METRES_PIXELS
+        ):
+            raise ScanError(
+                f"{path}: {name} spans {span:g} pixels, which looks like metres; {remedy}"
+            )
 
 
 def _steps(positions: Axis) -> Iterator[tuple[int, Axis]]:
@@ -102,7 +150,13 @@ def _steps(positions: Axis) -> Iterator[tuple[int, Axis]]:
 
 
 def _refuse(
-    is_bad: npt.NDArray[np.bool_], values: Axis, first: int, part: Part, column: int, what: str, weights: Sequence[float]
+    is_bad: npt.NDArray[np.bool_],
+    values: Axis,
+    first: int,
+    part: Part,
+    column: int,
+    what: str,
+    weights: Sequence[float],
 ) -> None:
     if is_bad.any():
         frame = int(np.argmax(is_bad))

@@ -1,4 +1,6 @@
-"""``RawData``: PtychoPINN's scan of loose arrays, and its grouping, with images that are read when they are used."""
+"""``RawData``: PtychoPINN's scan of loose arrays, and its grouping, with images that are read when
+they are used.
+"""
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
@@ -31,17 +33,18 @@ key_coords_offsets = "coords_start_offsets"
 key_coords_relative = "coords_start_relative"
 
 _DEFAULT_SEED = 0
-"""For ``seed=None``: the same groups every time, so that two calls for the two parts of one split agree."""
+"""For ``seed=None``: the same groups every time, so that two calls for the two parts of one split
+agree."""
 
 
 class RawData:
     """A scan of M frames under PtychoPINN's names.
 
-    ``xcoords``, ``ycoords``, ``xcoords_start``, ``ycoords_start`` (M,) pixels; ``diff3d`` (M, N, N) float amplitude, a
-    memory map where it comes from a file; ``probeGuess`` (N, N) and ``objectGuess`` (H, W) or None, complex;
-    ``scan_index`` (M,) whole numbers or None; ``Y`` (M, N, N) complex ground truth or None. They are kept as they are
-    given, and may be replaced: each use checks them again. Raises ContainerError or ScanError where they do not fit
-    together.
+    ``xcoords``, ``ycoords``, ``xcoords_start``, ``ycoords_start`` (M,) pixels; ``diff3d`` (M, N, N)
+    float amplitude, a memory map where it comes from a file; ``probeGuess`` (N, N) and
+    ``objectGuess`` (H, W) or None, complex; ``scan_index`` (M,) whole numbers or None; ``Y`` (M, N,
+    N) complex ground truth or None. They are kept as they are given, and may be replaced: each use
+    checks them again. Raises ContainerError or ScanError where they do not fit together.
     """
 
     def __init__(
@@ -90,9 +93,14 @@ class RawData:
         *,
         cache_dir: str | PathLike[str] | None = None,
     ) -> Self:
-        """Open a scan file; the frames stay in it. See ``Scan.open`` for ``cache_dir`` and for what is refused."""
+        """Open a scan file; the frames stay in it. See ``Scan.open`` for ``cache_dir`` and for what
+        is refused.
+        """
         if validate_config and current_config is not None:
-            raise ContainerError("validate_config compares with metadata, which is not read; leave it out and compare yourself")
+            raise ContainerError(
+                "validate_config compares with metadata, which is not read; leave it out "
+                "and compare yourself"
+            )
         scan = Scan.open(train_data_file_path, cache_dir=cache_dir)
         order = _scan_order(scan)
         raw = cls(
@@ -109,14 +117,18 @@ class RawData:
         return raw
 
     @classmethod
-    def from_files(cls, train_data_file_path: str | PathLike[str], test_data_file_path: str | PathLike[str]) -> tuple[Self, Self]:
+    def from_files(
+        cls, train_data_file_path: str | PathLike[str], test_data_file_path: str | PathLike[str]
+    ) -> tuple[Self, Self]:
         """Two scan files."""
         return cls.from_file(train_data_file_path), cls.from_file(test_data_file_path)
 
     def to_file(self, file_path: str | PathLike[str]) -> None:
-        """Write a contract NPZ (float32 frames), a few frames at a time; ``.npz`` is added where it is missing.
+        """Write a contract NPZ (float32 frames), a few frames at a time; ``.npz`` is added where it
+        is missing.
 
-        Raises ScanFileError where it cannot be written, ContainerError where frames or probe are missing.
+        Raises ScanFileError where it cannot be written, ContainerError where frames or probe are
+        missing.
         """
         frames = self._check()
         if frames is None or self.probeGuess is None:
@@ -124,7 +136,11 @@ class RawData:
         if isinstance(frames, FrameStack):
             frames.check()
         per_chunk = max(1, CHUNK_BYTES // frames[0].nbytes)
-        order = {"xcoords_start": self.xcoords_start, "ycoords_start": self.ycoords_start, "scan_index": self.scan_index}
+        order = {
+            "xcoords_start": self.xcoords_start,
+            "ycoords_start": self.ycoords_start,
+            "scan_index": self.scan_index,
+        }
         write_scan(
             npz_path(file_path),
             (frames[start : start + per_chunk] for start in range(0, len(frames), per_chunk)),
@@ -148,23 +164,30 @@ class RawData:
         enable_oversampling: bool = False,  # noqa: FBT001, FBT002 - PtychoPINN's call
         neighbor_pool_size: int | None = None,
     ) -> dict[str, Any]:
-        """B = ``nsamples`` groups of C = ``gridsize``^2 frames (1 by default), as ``load`` takes them; no image is gathered.
+        """B = ``nsamples`` groups of C = ``gridsize``^2 frames (1 by default), as ``load`` takes
+        them; no image is gathered.
 
-        ``diffraction``, ``X_full`` (B, N, N, C) float32 and ``Y`` complex64, or None, are ImageStacks; ``coords_nn``,
-        ``coords_relative`` (B, 1, 2, C) and ``coords_offsets`` (B, 1, 2, 1) float64, once more as ``coords_start_...``;
-        ``nn_indices`` (B, C) int64; ``objectGuess`` as it is. A group is its seed frame and C - 1 of its K nearest
-        neighbours. More groups than frames need ``enable_oversampling``, and then K is ``neighbor_pool_size``, if given;
-        without neighbours (C = 1) there are as many as frames. Raises ContainerError for what cannot be met, ScanError
-        naming the frame for amplitudes that cannot be used.
+        ``diffraction``, ``X_full`` (B, N, N, C) float32 and ``Y`` complex64, or None, are
+        ImageStacks; ``coords_nn``, ``coords_relative`` (B, 1, 2, C) and ``coords_offsets`` (B, 1,
+        2, 1) float64, once more as ``coords_start_...``; ``nn_indices`` (B, C) int64;
+        ``objectGuess`` as it is. A group is its seed frame and C - 1 of its K nearest neighbours.
+        More groups than frames need ``enable_oversampling``, and then K is ``neighbor_pool_size``,
+        if given; without neighbours (C = 1) there are as many as frames. Raises ContainerError for
+        what cannot be met, ScanError naming the frame for amplitudes that cannot be used.
         """
         frames = self._check()
         if frames is None:
             raise ContainerError("diff3d is None; there are no frames to group")
         if frames.shape[1] != whole("N", N, least=1):
-            raise ContainerError(f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, or crop them first")
+            raise ContainerError(
+                f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, "
+                "or crop them first"
+            )
         gridsize = 1 if gridsize is None else whole("gridsize", gridsize, least=1)
         pool = neighbor_pool_size if enable_oversampling else None
-        image_count, neighbor_count = self._counts(nsamples, K, pool, gridsize**2, is_more_allowed=enable_oversampling)
+        image_count, neighbor_count = self._counts(
+            nsamples, K, pool, gridsize**2, is_more_allowed=enable_oversampling
+        )
         nn_indices = group_indices(
             np.asarray(self.xcoords, np.float64),
             np.asarray(self.ycoords, np.float64),
@@ -176,14 +199,18 @@ class RawData:
         )
         return self._grouped(frames, nn_indices)
 
-    def _counts(self, nsamples: int, K: int, pool: int | None, channel_count: int, *, is_more_allowed: bool) -> tuple[int, int]:
+    def _counts(
+        self, nsamples: int, K: int, pool: int | None, channel_count: int, *, is_more_allowed: bool
+    ) -> tuple[int, int]:
         """How many groups, and out of how many neighbours."""
         image_count, frame_count = whole("nsamples", nsamples, least=1), len(self.xcoords)
         name, neighbor_count = "K", K
         if image_count > frame_count and channel_count == 1:
             warnings.warn(
-                f"nsamples is {image_count} and there are {frame_count} frames: each is one group of gridsize 1",
-                stacklevel=3,  # past this function and generate_grouped_data, to the line that asked
+                f"nsamples is {image_count} and there are {frame_count} frames: each is one "
+                "group of gridsize 1",
+                # past this function and generate_grouped_data, to the line that asked
+                stacklevel=3,
             )
             image_count = frame_count
         elif image_count > frame_count and not is_more_allowed:
@@ -194,7 +221,9 @@ class RawData:
         elif image_count > frame_count and pool is not None:
             name, neighbor_count = "neighbor_pool_size", pool
         if whole(name, neighbor_count, least=1) < channel_count > 1:
-            raise ContainerError(f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C")
+            raise ContainerError(
+                f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C"
+            )
         return image_count, neighbor_count
 
     def _grouped(self, frames: Frames, nn_indices: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -223,13 +252,19 @@ class RawData:
             grouped["sample_indices"] = np.array(self.sample_indices)
         return grouped
 
-    def _truth(self, nn_indices: npt.NDArray[np.int64], coords: npt.NDArray[np.float64], frame_size: int) -> ImageStack | None:
-        """(B, N, N, C) complex64 where each frame was measured: out of ``Y``, else of ``objectGuess``."""
+    def _truth(
+        self, nn_indices: npt.NDArray[np.int64], coords: npt.NDArray[np.float64], frame_size: int
+    ) -> ImageStack | None:
+        """(B, N, N, C) complex64 where each frame was measured: out of ``Y``, else of
+        ``objectGuess``.
+        """
         if self.Y is not None:
             return ImageStack(FrameGather(self.Y, nn_indices))
         if self.objectGuess is not None:
             # In float32 as the containers have them, so that the same pixels are cut.
-            return ImageStack(ObjectPatches(self.objectGuess, coords.astype(np.float32), frame_size, "complex"))
+            return ImageStack(
+                ObjectPatches(self.objectGuess, coords.astype(np.float32), frame_size, "complex")
+            )
         return None
 
     def _energies(self, frames: Frames) -> npt.NDArray[np.float64]:
@@ -245,12 +280,24 @@ class RawData:
         """The frames, all arrays checked against them; a scan without frames has positions only."""
         axes = {key: getattr(self, key) for key in (*POSITION_KEYS, *START_KEYS)}
         for key, positions in axes.items():
-            if np.shape(positions) != np.shape(self.xcoords) or np.ndim(positions) != 1 or not len(positions):
-                raise ContainerError(f"{key} has shape {np.shape(positions)}; all positions are (M,), one value per frame")
+            if (
+                np.shape(positions) != np.shape(self.xcoords)
+                or np.ndim(positions) != 1
+                or not len(positions)
+            ):
+                raise ContainerError(
+                    f"{key} has shape {np.shape(positions)}; all positions are (M,), one "
+                    "value per frame"
+                )
         if self.diff3d is not None:
-            parts = {key: GivenPart(f"RawData: {key}", getattr(self, key)) for key in ("diff3d", *axes)}
+            parts = {
+                key: GivenPart(f"RawData: {key}", getattr(self, key)) for key in ("diff3d", *axes)
+            }
             more = {key: getattr(self, key) for key in ("probeGuess", "objectGuess", "scan_index")}
-            probe, obj, index = (None if array is None else GivenPart(f"RawData: {key}", array) for key, array in more.items())
+            probe, obj, index = (
+                None if array is None else GivenPart(f"RawData: {key}", array)
+                for key, array in more.items()
+            )
             check_layout(
                 Parts(
                     frames=parts["diff3d"],
@@ -264,23 +311,47 @@ class RawData:
                 ),
                 Interpretation(),
             )
-            if self.Y is not None and (self.Y.shape != self.diff3d.shape or self.Y.dtype.kind != "c"):
-                raise ContainerError(f"Y is {self.Y.dtype} {self.Y.shape}; complex {self.diff3d.shape}, as diff3d, is needed")
+            if self.Y is not None and (
+                self.Y.shape != self.diff3d.shape or self.Y.dtype.kind != "c"
+            ):
+                raise ContainerError(
+                    f"Y is {self.Y.dtype} {self.Y.shape}; complex {self.diff3d.shape}, as "
+                    "diff3d, is needed"
+                )
         for key, positions in axes.items():
             is_bad = ~np.isfinite(positions)
             if is_bad.any():
                 frame = int(np.argmax(is_bad))
-                raise ContainerError(f"{key} is {positions[frame]} for frame {frame}; leave the frame out or give its position")
+                raise ContainerError(
+                    f"{key} is {positions[frame]} for frame {frame}; leave the frame out or "
+                    "give its position"
+                )
         return self.diff3d
 
     def __str__(self) -> str:
-        names = ("xcoords", "ycoords", "xcoords_start", "ycoords_start", "diff3d", "probeGuess", "scan_index", "objectGuess")
+        names = (
+            "xcoords",
+            "ycoords",
+            "xcoords_start",
+            "ycoords_start",
+            "diff3d",
+            "probeGuess",
+            "scan_index",
+            "objectGuess",
+        )
         arrays = {name: getattr(self, name) for name in names}
-        return "\n".join(["RawData:", *(f"  {name}: {None if a is None else a.shape}" for name, a in arrays.items())])
+        return "\n".join(
+            [
+                "RawData:",
+                *(f"  {name}: {None if a is None else a.shape}" for name, a in arrays.items()),
+            ]
+        )
 
 
 def _scan_order(scan: Scan) -> dict[str, npt.NDArray[Any]]:
-    """What says how the scan was taken, (M,) each, from an NPZ that ``Scan.open`` has checked; empty for other formats."""
+    """What says how the scan was taken, (M,) each, from an NPZ that ``Scan.open`` has checked;
+    empty for other formats.
+    """
     if scan.path.suffix.lower() != SUFFIX:
         return {}
     with np.load(scan.path, allow_pickle=False) as archive:

@@ -1,4 +1,6 @@
-"""The object of a whole scan out of a trained model: batch by batch on the device, on one canvas in host memory."""
+"""The object of a whole scan out of a trained model: batch by batch on the device, on one canvas in
+host memory.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,18 +31,22 @@ class Reconstruction:
     weights: npt.NDArray[np.float32]
     """(H, W) how often a pixel was lit, in visits by the brightest spot of the probe."""
     origin: tuple[int, int]
-    """[row, column] of the first pixel, in the pixels that scan positions count: (0, 0) is the first of the scan's object."""
+    """[row, column] of the first pixel, in the pixels that scan positions count: (0, 0) is the
+    first of the scan's object."""
 
 
-def reconstruct(model: keras.Model, container: Container, batch_size: int, *, progress: bool = True) -> Reconstruction:
+def reconstruct(
+    model: keras.Model, container: Container, batch_size: int, *, progress: bool = True
+) -> Reconstruction:
     """Predict the patches of every group and put them together.
 
-    A patch lies at object[y-N/2:y+N/2, x-N/2:x+N/2] around its rounded position, offset - relative; where patches overlap,
-    they are averaged by the brightness of the probe, |probe|^2. On the device is one batch at a time, whatever their
-    number; on the host the canvas, 12 bytes a pixel. ``progress`` shows a bar on stderr.
+    A patch lies at object[y-N/2:y+N/2, x-N/2:x+N/2] around its rounded position, offset - relative;
+    where patches overlap, they are averaged by the brightness of the probe, |probe|^2. On the
+    device is one batch at a time, whatever their number; on the host the canvas, 12 bytes a pixel.
+    ``progress`` shows a bar on stderr.
 
-    Raises ContainerError for a container without offsets, for a model of other frames or groups, and for positions so far
-    apart that no canvas holds them.
+    Raises ContainerError for a container without offsets, for a model of other frames or groups,
+    and for positions so far apart that no canvas holds them.
     """
     batch_size = whole("batch_size", batch_size, least=1)
     _check_fit(model, container)
@@ -57,12 +63,18 @@ def reconstruct(model: keras.Model, container: Container, batch_size: int, *, pr
 
 def _check_fit(model: keras.Model, container: Container) -> None:
     if container.global_offsets is None:
-        raise ContainerError("the container has no global_offsets; without the positions of its groups nothing can be put together")
+        raise ContainerError(
+            "the container has no global_offsets; without the positions of its groups "
+            "nothing can be put together"
+        )
     shape, coords = tuple(container.probe.shape), tuple(container.coords_nominal.shape)
     asked = tuple(model.inputs[0].shape[1:])
     found = (*shape, coords[-1])
     if asked != found:
-        raise ContainerError(f"the model is for frames and channels of {asked} and the container has {found}; build it for these")
+        raise ContainerError(
+            f"the model is for frames and channels of {asked} and the container has "
+            f"{found}; build it for these"
+        )
 
 
 def _predictions(
@@ -87,12 +99,19 @@ def _shown(batches: Iterator[Any], batch_count: int, *, progress: bool) -> Itera
 class _Canvas:
     """Weighted sums of patches, large enough for all of them."""
 
-    def __init__(self, positions: npt.NDArray[np.float32], probe: npt.NDArray[np.complex64]) -> None:
+    def __init__(
+        self, positions: npt.NDArray[np.float32], probe: npt.NDArray[np.complex64]
+    ) -> None:
         """``positions`` (B, 1, 2, C) are the centres of all patches, [x, y]."""
         size = len(probe)
-        columns, rows = (patch_corner(positions[:, 0, axis].astype(np.float64), size) for axis in (0, 1))
+        columns, rows = (
+            patch_corner(positions[:, 0, axis].astype(np.float64), size) for axis in (0, 1)
+        )
         self.origin = int(rows.min()), int(columns.min())
-        shape = tuple(int(corners.max()) - first + size for corners, first in zip((rows, columns), self.origin, strict=True))
+        shape = tuple(
+            int(corners.max()) - first + size
+            for corners, first in zip((rows, columns), self.origin, strict=True)
+        )
         if shape[0] * shape[1] > _MOST_CANVAS_PIXELS:
             raise ContainerError(
                 f"the positions of the container span {shape[0]} x {shape[1]} pixels; "

@@ -10,11 +10,13 @@ from typing import IO
 
 @contextlib.contextmanager
 def replacing(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of ``target`` when the block ends well and leaves nothing when it does not.
+    """A new file that takes the place of ``target`` when the block ends well and leaves nothing
+    when it does not.
 
     Its permissions are ``mode`` without those that the umask takes away. Raises OSError.
     """
-    # Not tempfile: its files are for their owner alone, and the umask cannot be read without setting it.
+    # Not tempfile: its files are for their owner alone, and the umask cannot be read without
+    # setting it.
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
     try:

@@ -1,4 +1,6 @@
-"""Where the images of a group come from: every source is (B, N, N, C) to its reader and stores as little as it can."""
+"""Where the images of a group come from: every source is (B, N, N, C) to its reader and stores as
+little as it can.
+"""
 
 from abc import abstractmethod
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -16,8 +18,9 @@ Indices = npt.NDArray[np.intp]
 Part = Literal["amplitude", "phase", "complex"]
 
 _PIECE_BYTES = 512 << 10
-"""Frames of one channel that are gathered at a time, half of what a core's own cache holds. One channel after the other is as
-fast as any order that was measured; smaller pieces cost calls, and threads a change of hands, larger ones leave the cache."""
+"""Frames of one channel that are gathered at a time, half of what a core's own cache holds. One
+channel after the other is as fast as any order that was measured; smaller pieces cost calls, and
+threads a change of hands, larger ones leave the cache."""
 
 
 @runtime_checkable
@@ -39,11 +42,15 @@ class GroupSource(Protocol):
         return np.dtype(np.float32)
 
     def group_energies(self) -> npt.NDArray[np.float64] | None:
-        """Energy sum_xy image^2 averaged over the channels, (B,), where it is known without reading an image; else None."""
+        """Energy sum_xy image^2 averaged over the channels, (B,), where it is known without reading
+        an image; else None.
+        """
         return None
 
     def check(self) -> None:
-        """Raise ScanFileError where a file behind the images has changed; asked whenever a pass over them begins."""
+        """Raise ScanFileError where a file behind the images has changed; asked whenever a pass
+        over them begins.
+        """
         return
 
     @property
@@ -57,7 +64,9 @@ class GroupSource(Protocol):
         return _way(None)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
-        """The frames of ``file`` that ``groups`` (b,) are made of, (b, C); (b, 0) where there is no file."""
+        """The frames of ``file`` that ``groups`` (b,) are made of, (b, C); (b, 0) where there is no
+        file.
+        """
         return np.empty((len(groups), 0), np.int64)
 
     def first_channel(self) -> "GroupSource":
@@ -69,10 +78,16 @@ class GroupSource(Protocol):
         """What the whole stack takes in memory; the source itself may store far less."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 - numpy's
+    def __array__(
+        self,
+        dtype: npt.DTypeLike | None = None,
+        copy: bool | None = None,  # noqa: FBT001 - numpy's
+    ) -> npt.NDArray[Any]:
         """The whole stack, (B, N, N, C): this is the cost the source exists to avoid."""
         if copy is False:
-            raise ValueError("the images of a source are not stored as one array; reading them makes one")
+            raise ValueError(
+                "the images of a source are not stored as one array; reading them makes one"
+            )
         whole = np.empty(self.shape, self.dtype)
         read_all(self, whole)
         return whole if dtype is None else whole.astype(dtype, copy=False)
@@ -95,7 +110,9 @@ class FirstChannel(GroupSource):
         return self._source.dtype
 
     def read(self, groups: Indices, out: Images) -> None:
-        """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1) float32, through the channels of one group at a time."""
+        """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1) float32, through the channels of
+        one group at a time.
+        """
         whole = np.empty((1, *self._source.shape[1:]), self.dtype)
         for row in range(len(groups)):
             self._source.read(groups[row : row + 1], whole)
@@ -103,7 +120,9 @@ class FirstChannel(GroupSource):
 
 
 class Scaled(GroupSource):
-    """A source times a factor: rounded to float32 before and after, as if the whole stack were multiplied."""
+    """A source times a factor: rounded to float32 before and after, as if the whole stack were
+    multiplied.
+    """
 
     def __init__(self, source: GroupSource, factor: float) -> None:
         self._source, self._factor = source, np.float32(factor)
@@ -132,7 +151,9 @@ class Scaled(GroupSource):
         return self._source.frames_of(groups)
 
     def read(self, groups: Indices, out: Images) -> None:
-        """Write factor * source[groups] into ``out`` (b, N, N, C) float32, while each piece is in the processor's cache."""
+        """Write factor * source[groups] into ``out`` (b, N, N, C) float32, while each piece is in
+        the processor's cache.
+        """
         step = _piece_groups(self.shape)
         for start in range(0, len(groups), step):
             piece = out[start : start + step]
@@ -141,7 +162,9 @@ class Scaled(GroupSource):
 
 
 def read_all(source: GroupSource, out: Images) -> None:
-    """Write the whole stack into ``out`` (B, N, N, C); raises ScanFileError where its file has changed."""
+    """Write the whole stack into ``out`` (B, N, N, C); raises ScanFileError where its file has
+    changed.
+    """
     source.check()
     source.read(np.arange(source.shape[0]), out)
 
@@ -149,16 +172,21 @@ def read_all(source: GroupSource, out: Images) -> None:
 def places_of(source: GroupSource) -> npt.NDArray[np.int64]:
     """(B,) where in the source's file each group begins, in frames."""
     # In pieces: all frames of all groups at once would be C times as much.
-    return np.concatenate([source.frames_of(part)[:, 0] for part in np.array_split(np.arange(source.shape[0]), 64)])
+    return np.concatenate(
+        [source.frames_of(part)[:, 0] for part in np.array_split(np.arange(source.shape[0]), 64)]
+    )
 
 
 class GroupedArray(GroupSource):
-    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never copied.
+    """A grouped array as it is, (B, N, N, C) of any real dtype; converted batch by batch, never
+    copied.
 
     It may be a memory map of ``file``.
     """
 
-    def __init__(self, array: npt.NDArray[Any], scale: float = 1.0, *, file: FileArray | None = None) -> None:
+    def __init__(
+        self, array: npt.NDArray[Any], scale: float = 1.0, *, file: FileArray | None = None
+    ) -> None:
         self._array, self._scale, self._file = np.asarray(array), scale, file
 
     def check(self) -> None:
@@ -202,7 +230,8 @@ class GroupedArray(GroupSource):
 class FrameGather(GroupSource):
     """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C).
 
-    ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them already.
+    ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them
+    already.
     """
 
     def __init__(
@@ -220,7 +249,8 @@ class FrameGather(GroupSource):
             )
         self._frames = frames if isinstance(frames, FrameStack) else ArrayFrames(frames)
         self._nn_indices, self._scale, self._energies = nn_indices, scale, energies
-        # Frames on their way into a batch; kept, because malloc would keep one in the arena of every thread that reads.
+        # Frames on their way into a batch; kept, because malloc would keep one in the arena of
+        # every thread that reads.
         self._free_scratch: list[npt.NDArray[Any]] = []
 
     def check(self) -> None:
@@ -250,13 +280,18 @@ class FrameGather(GroupSource):
         """(B,) out of the energies of the frames."""
         if self._energies is None:
             return None
-        energies: npt.NDArray[np.float64] = self._scale**2 * self._energies[self._nn_indices].mean(axis=1)
+        energies: npt.NDArray[np.float64] = self._scale**2 * self._energies[self._nn_indices].mean(
+            axis=1
+        )
         return energies
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, N, N, C)."""
-        (group_count, channel_count), (_, rows, columns) = self._nn_indices.shape, self._frames.shape
+        (group_count, channel_count), (_, rows, columns) = (
+            self._nn_indices.shape,
+            self._frames.shape,
+        )
         return group_count, rows, columns, channel_count
 
     def read(self, groups: Indices, out: Images) -> None:

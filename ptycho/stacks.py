@@ -14,20 +14,23 @@ from ptycho.formats.contents import FileArray
 Indices = npt.NDArray[np.intp]
 
 CHUNK_BYTES = 1 << 20
-"""Chosen: a read of this size costs only its bytes, it stays in the processor's cache, and even a small scan has more."""
+"""Chosen: a read of this size costs only its bytes, it stays in the processor's cache, and even a
+small scan has more."""
 
 
 class FrameStack(ABC):
     """M frames of N x N pixels that are read when they are asked for.
 
-    What a scan hands out is float32 or float64 amplitude with zero frequency at [N/2, N/2]. Indexing and ``np.asarray``
-    work as on the array (M, N, N); slices and index arrays copy, one frame may be a view.
+    What a scan hands out is float32 or float64 amplitude with zero frequency at [N/2, N/2].
+    Indexing and ``np.asarray`` work as on the array (M, N, N); slices and index arrays copy, one
+    frame may be a view.
     """
 
     description: str
     """How the frames are read, one phrase."""
     file: FileArray | None = None
-    """Where the frames lie one after the other as they are handed out or, if they are converted, as they are stored."""
+    """Where the frames lie one after the other as they are handed out or, if they are converted, as
+    they are stored."""
     quantity: str = "amplitude"
     """What is stored, for messages."""
 
@@ -43,26 +46,33 @@ class FrameStack(ABC):
 
     @abstractmethod
     def take(self, frames: Indices, out: npt.NDArray[Any]) -> None:
-        """Write ``frames`` (b,), each within 0..M-1, into ``out`` (b, N, N) of ``dtype``, C-contiguous.
+        """Write ``frames`` (b,), each within 0..M-1, into ``out`` (b, N, N) of ``dtype``,
+        C-contiguous.
 
-        Threads may call it side by side. Raises ScanError naming the frame where the file is damaged.
+        Threads may call it side by side. Raises ScanError naming the frame where the file is
+        damaged.
         """
 
     @abstractmethod
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """(first frame, (b, N, N) frames) in file order; every chunk is overwritten by the next.
 
-        Reads through a buffer of about ``chunk_bytes`` and at least one frame, and not through a memory map, so that the
-        process does not grow by the file. Raises ScanFileError where the file has changed.
+        Reads through a buffer of about ``chunk_bytes`` and at least one frame, and not through a
+        memory map, so that the process does not grow by the file. Raises ScanFileError where the
+        file has changed.
         """
 
     def check(self) -> None:
-        """Raise ScanFileError where a file behind the frames has changed, or is gone, since it was opened."""
+        """Raise ScanFileError where a file behind the frames has changed, or is gone, since it was
+        opened.
+        """
         if self.file is not None:
             self.file.check()
 
     def fault(self, frame: int) -> str:
-        """The first value of ``frame`` that can be no amplitude: what it is and where, for messages."""
+        """The first value of ``frame`` that can be no amplitude: what it is and where, for
+        messages.
+        """
         return fault_in(self[frame])
 
     @property
@@ -80,7 +90,9 @@ class FrameStack(ABC):
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever indexes the first axis
-        """Frames by number, slice or index array (...,) -> (..., N, N); a tuple goes on into the pixels."""
+        """Frames by number, slice or index array (...,) -> (..., N, N); a tuple goes on into the
+        pixels.
+        """
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         chosen = np.arange(len(self))[first]  # IndexError as an array's
         out = np.empty((chosen.size, *self.shape[1:]), self.dtype)
@@ -88,7 +100,11 @@ class FrameStack(ABC):
         whole = out.reshape(*chosen.shape, *self.shape[1:])
         return whole[(*(slice(None),) * chosen.ndim, *rest)] if rest else whole
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:  # noqa: FBT001 - numpy's
+    def __array__(
+        self,
+        dtype: npt.DTypeLike | None = None,
+        copy: bool | None = None,  # noqa: FBT001 - numpy's
+    ) -> npt.NDArray[Any]:
         """All frames, (M, N, N): this is the cost the stack exists to avoid."""
         if copy is False:
             raise ValueError("the frames of a stack are not in memory; reading them makes an array")
@@ -108,8 +124,9 @@ class ArrayFrames(FrameStack):
     def __init__(self, frames: npt.NDArray[Any]) -> None:
         # A plain view: the memmap subclass costs more than the copy of a small frame.
         self._frames = frames.view(np.ndarray)
-        # np.take makes a copy of ALL frames where they are not aligned, in this machine's byte order and one after the other.
-        # Their bytes always are the first two; frames with gaps between their values are copied one by one.
+        # np.take makes a copy of ALL frames where they are not aligned, in this machine's byte
+        # order and one after the other. Their bytes always are the first two; frames with gaps
+        # between their values are copied one by one.
         is_plain = self._frames.flags.aligned and self._frames.dtype.isnative
         self._has_gaps = not self._frames.flags.c_contiguous
         self._as_bytes = None if is_plain or self._has_gaps else _bytes_of(self._frames)
@@ -127,7 +144,8 @@ class ArrayFrames(FrameStack):
 
     def take(self, frames: Indices, out: npt.NDArray[Any]) -> None:
         """Write ``frames`` (b,) into ``out`` (b, N, N)."""
-        # The indices are within the stack; "clip" is what lets take() write straight into its output.
+        # The indices are within the stack; "clip" is what lets take() write straight into its
+        # output.
         if self._has_gaps:
             for row, frame in enumerate(frames):
                 out[row] = self._frames[frame]
@@ -160,7 +178,11 @@ class MappedFrames(ArrayFrames):
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """(first frame, frames) through one buffer."""
-        count, frame_bytes, per_chunk = len(self), self.frame_bytes, frames_per_chunk(self, chunk_bytes)
+        count, frame_bytes, per_chunk = (
+            len(self),
+            self.frame_bytes,
+            frames_per_chunk(self, chunk_bytes),
+        )
         buffer = bytearray(per_chunk * frame_bytes)
         with self.file.open() as file:
             file.seek(self.file.offset_bytes)
@@ -172,13 +194,17 @@ class MappedFrames(ArrayFrames):
                     got = file.readinto(filled[read_bytes:])
                     if not got:
                         frame = start + read_bytes // frame_bytes
-                        raise ScanError(f"{self._name} ends in frame {frame} of {count}; the file was cut")
+                        raise ScanError(
+                            f"{self._name} ends in frame {frame} of {count}; the file was cut"
+                        )
                     read_bytes += got
                 yield start, np.frombuffer(filled, self.dtype).reshape(-1, *self.shape[1:])
 
 
 def frames_per_chunk(stack: FrameStack, chunk_bytes: int) -> int:
-    """How many frames of ``stack`` a buffer of ``chunk_bytes`` holds: one at least, and no more than there are."""
+    """How many frames of ``stack`` a buffer of ``chunk_bytes`` holds: one at least, and no more
+    than there are.
+    """
     return max(1, min(len(stack), chunk_bytes // stack.frame_bytes))
 
 
@@ -194,7 +220,9 @@ def _bytes_of(frames: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def fault_in(frame: npt.NDArray[Any]) -> str:
-    """The first value of a frame that can be no amplitude or count, or else the largest: what it is and where."""
+    """The first value of a frame that can be no amplitude or count, or else the largest: what it is
+    and where.
+    """
     with np.errstate(invalid="ignore"):
         is_bad = ~np.isfinite(frame) | (frame < 0)
     if not is_bad.any():  # too large, then

@@ -1,4 +1,6 @@
-"""Where ground truth comes from: parts of complex images, patches of the object, or nothing at all."""
+"""Where ground truth comes from: parts of complex images, patches of the object, or nothing at
+all.
+"""
 
 import copy
 from typing import Any
@@ -33,10 +35,11 @@ class ComplexPart(GroupSource):
 
 
 class ObjectPatches(GroupSource):
-    """The object (H, W), its amplitude or its phase, where every frame was measured, cut batch by batch.
+    """The object (H, W), its amplitude or its phase, where every frame was measured, cut batch by
+    batch.
 
-    ``coords`` (B, 1, 2, C) are absolute patch centres [x, y]; a patch is object[y-N/2:y+N/2, x-N/2:x+N/2] at the
-    rounded position. Raises ContainerError where a patch leaves the object.
+    ``coords`` (B, 1, 2, C) are absolute patch centres [x, y]; a patch is object[y-N/2:y+N/2,
+    x-N/2:x+N/2] at the rounded position. Raises ContainerError where a patch leaves the object.
     """
 
     def __init__(
@@ -51,7 +54,10 @@ class ObjectPatches(GroupSource):
         extent = np.array([[obj.shape[1]], [obj.shape[0]]])
         is_outside = ((corners < 0) | (corners + frame_size > extent)).any(axis=(1, 2))
         if is_outside.any():
-            raise ContainerError(f"group {int(np.argmax(is_outside))} leaves the object of shape {obj.shape}; check its positions")
+            raise ContainerError(
+                f"group {int(np.argmax(is_outside))} leaves the object of shape "
+                f"{obj.shape}; check its positions"
+            )
         self._object, self._corners, self._frame_size = obj, corners, frame_size
         self._part: Part = part
 

@@ -38,10 +38,10 @@ def write_scan(
 ) -> None:
     """Write a contract NPZ at ``path``, replacing what is there, without holding the frames.
 
-    ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N). ``order`` has the arrays
-    that say how the scan was taken (``xcoords_start``, ``ycoords_start``, ``scan_index``). The file appears whole or not at
-    all; a link is followed. Raises ScanFileError where it cannot be written, ContainerError where the frames are not
-    ``frame_count``.
+    ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N).
+    ``order`` has the arrays that say how the scan was taken (``xcoords_start``, ``ycoords_start``,
+    ``scan_index``). The file appears whole or not at all; a link is followed. Raises ScanFileError
+    where it cannot be written, ContainerError where the frames are not ``frame_count``.
     """
     small: dict[str, npt.NDArray[Any]] = {
         "xcoords": np.asarray(x, np.float64),
@@ -55,15 +55,24 @@ def write_scan(
         _write_small(archive, {**small, **(order or {})})
 
 
-def write_stacks(path: str | PathLike[str], stacks: Mapping[str, GroupSource], small: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no pickle.
+def write_stacks(
+    path: str | PathLike[str],
+    stacks: Mapping[str, GroupSource],
+    small: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no
+    pickle.
 
-    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot be written or a file
-    behind the images has changed, ContainerError for an array of Python objects.
+    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot
+    be written or a file behind the images has changed, ContainerError for an array of Python
+    objects.
     """
     for key, values in small.items():
         if values.dtype.hasobject:
-            raise ContainerError(f"{key} is {type(values.item(0) if values.size else values).__name__}, not an array of numbers")
+            raise ContainerError(
+                f"{key} is {type(values.item(0) if values.size else values).__name__}, not "
+                "an array of numbers"
+            )
     with _archive(Path(path)) as archive:
         for key, source in stacks.items():
             with _array_member(archive, key, source.dtype, source.shape) as member:
@@ -89,7 +98,9 @@ def _group_chunks(source: GroupSource) -> Iterator[npt.NDArray[Any]]:
 def _archive(given: Path) -> Iterator[zipfile.ZipFile]:
     """A stored NPZ that takes the place of ``given`` when the block ends well."""
     if given.suffix.lower() != SUFFIX:
-        raise ScanFileError(f"{given} has the suffix {given.suffix!r}; a scan is written as {SUFFIX}, name it so")
+        raise ScanFileError(
+            f"{given} has the suffix {given.suffix!r}; a scan is written as {SUFFIX}, name it so"
+        )
     try:
         with (
             replacing(_target(given), mode=_EVERYBODY) as file,
@@ -99,11 +110,15 @@ def _archive(given: Path) -> Iterator[zipfile.ZipFile]:
     except PtychoError:
         raise
     except OSError as error:
-        raise ScanFileError(f"{given} cannot be written ({error.strerror or error}); choose another place") from error
+        raise ScanFileError(
+            f"{given} cannot be written ({error.strerror or error}); choose another place"
+        ) from error
 
 
 def _target(given: Path) -> Path:
-    """What is replaced: the file itself where ``given`` is a link to it, never a device, a pipe or a folder."""
+    """What is replaced: the file itself where ``given`` is a link to it, never a device, a pipe or
+    a folder.
+    """
     target = Path(os.path.realpath(given))
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(target.stat().st_mode):
@@ -112,21 +127,37 @@ def _target(given: Path) -> Path:
 
 
 def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
-    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object stay whole.
+    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object
+    stay whole.
 
-    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be written or the scan's
-    has changed.
+    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
+    written or the scan's has changed.
     """
     frame_count = whole("frame_count", frame_count, least=1)
     if frame_count > scan.frame_count:
-        raise ContainerError(f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}")
+        raise ContainerError(
+            f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}"
+        )
     if scan.probe is None:
-        raise ContainerError(f"{scan.path} has no probe, which a scan of this format needs; open it with probe=")
+        raise ContainerError(
+            f"{scan.path} has no probe, which a scan of this format needs; open it with probe="
+        )
     scan.frames.check()
     per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
-    chunks = (scan.frames[start : min(start + per_chunk, frame_count)] for start in range(0, frame_count, per_chunk))
+    chunks = (
+        scan.frames[start : min(start + per_chunk, frame_count)]
+        for start in range(0, frame_count, per_chunk)
+    )
     first = slice(frame_count)
-    write_scan(path, chunks, frame_count=frame_count, x=scan.x[first], y=scan.y[first], probe=scan.probe, obj=scan.object)
+    write_scan(
+        path,
+        chunks,
+        frame_count=frame_count,
+        x=scan.x[first],
+        y=scan.y[first],
+        probe=scan.probe,
+        obj=scan.object,
+    )
 
 
 def npz_path(path: str | PathLike[str]) -> Path:
@@ -135,12 +166,17 @@ def npz_path(path: str | PathLike[str]) -> Path:
     return given if given.suffix.lower() == SUFFIX else given.with_name(given.name + SUFFIX)
 
 
-def _write_frames(archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, ...]) -> None:
+def _write_frames(
+    archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, ...]
+) -> None:
     written = 0
     with _array_member(archive, "diff3d", np.dtype("<f4"), shape) as member:
         for chunk in chunks:
             if chunk.shape[1:] != shape[1:]:
-                raise ContainerError(f"frames have shape {chunk.shape[1:]} and the probe {shape[1:]}; they must be the same")
+                raise ContainerError(
+                    f"frames have shape {chunk.shape[1:]} and the probe {shape[1:]}; they "
+                    "must be the same"
+                )
             member.write(np.ascontiguousarray(chunk, "<f4").view(np.uint8).data)
             written += len(chunk)
     if written != shape[0]:
@@ -148,11 +184,15 @@ def _write_frames(archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], 
 
 
 @contextlib.contextmanager
-def _array_member(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+def _array_member(
+    archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Iterator[IO[bytes]]:
     """A member whose header is written and whose values, C-ordered, are the block's to write."""
     # A ZipInfo of its own has a fixed date: the same values give the same bytes.
     with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        )
         yield member
 
 

@@ -31,14 +31,18 @@ def annotate(
     baselines: Path | None = None,
     form: str = FORMATS[0],
 ) -> Iterator[str]:
-    """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from ``since``.
+    """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from
+    ``since``.
 
-    Findings of another run, or of this one before more was measured, are refused. ``subjects`` are the packages under test,
-    as paths from ``folder``; none: those that the run compared, or imported.
-    Without ``since`` it is the revision that the run was compared with. Raises RunDirectoryError when the run was not
-    judged; UsageError when git cannot compare, after the last annotation.
+    Findings of another run, or of this one before more was measured, are refused. ``subjects`` are
+    the packages under test, as paths from ``folder``; none: those that the run compared, or
+    imported. Without ``since`` it is the revision that the run was compared with. Raises
+    RunDirectoryError when the run was not judged; UsageError when git cannot compare, after the
+    last annotation.
     """
-    judging = Commands(run=run, asked=Asked(policy=policy, baselines=baselines or DEFAULT_BASELINES)).gate()
+    judging = Commands(
+        run=run, asked=Asked(policy=policy, baselines=baselines or DEFAULT_BASELINES)
+    ).gate()
     if not run.is_dir():
         raise RunDirectoryError(f"{run} is not a run directory; {nearest_path(run)}")
     text = _read(run / FINDINGS_FILE, f"{run} was not judged; judge it first: {judging}")
@@ -49,14 +53,19 @@ def annotate(
     limits = (policy or DEFAULT_POLICY).as_posix()
     since = since or _compared_with(manifest)
     refused = None
-    place = Spot(why="Not put on a file, because no revision to compare with was given (--changed-since).")
+    place = Spot(
+        why="Not put on a file, because no revision to compare with was given (--changed-since)."
+    )
     if since is not None:
         try:
             prefix = folder_in_repository(folder)
             place = spot(
                 changed_files(folder, since),
                 since=since,
-                subjects=[str(prefix / subject) for subject in subjects or _subjects(manifest, run, folder)],
+                subjects=[
+                    str(prefix / subject)
+                    for subject in subjects or _subjects(manifest, run, folder)
+                ],
                 beside=[limits, *_bodies(manifest, run)],
             )
         except UsageError as error:
@@ -77,7 +86,9 @@ def _read(path: Path, otherwise: str) -> str:
 
 
 def _manifest(path: Path) -> Mapping[str, Any]:
-    """run.json as far as it can be read: a damaged one has no say in where findings are put, and the gate has said so."""
+    """run.json as far as it can be read: a damaged one has no say in where findings are put, and
+    the gate has said so.
+    """
     try:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -92,24 +103,41 @@ def _compared_with(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _subjects(manifest: Mapping[str, Any], run: Path, folder: Path) -> list[str]:
-    """The packages whose two versions the run compared; else those below ``folder`` that it imported, bodies aside."""
+    """The packages whose two versions the run compared; else those below ``folder`` that it
+    imported, bodies aside.
+    """
     code = manifest.get("code")
     named = code.get("subjects") if isinstance(code, dict) else None
     if isinstance(named, list) and named:
         return [str(name) for name in named]
     # The harness runs in every child, and is not what it measures.
-    beside = {"harness", *(body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest, run))}
-    found = [packages for row in _rows(run, "code") if isinstance(packages := row.get("packages"), dict)]
-    files = {Path(str(file)) for packages in found for name, file in packages.items() if name.partition(".")[0] not in beside}
+    beside = {
+        "harness",
+        *(body.partition("/")[0].removesuffix(".py") for body in _bodies(manifest, run)),
+    }
+    found = [
+        packages for row in _rows(run, "code") if isinstance(packages := row.get("packages"), dict)
+    ]
+    files = {
+        Path(str(file))
+        for packages in found
+        for name, file in packages.items()
+        if name.partition(".")[0] not in beside
+    }
     packages = {file.parent if file.name == "__init__.py" else file for file in files}
     root = folder.resolve()
-    return sorted(str(package.relative_to(root)) for package in packages if package.is_relative_to(root))
+    return sorted(
+        str(package.relative_to(root)) for package in packages if package.is_relative_to(root)
+    )
 
 
 def _bodies(manifest: Mapping[str, Any], run: Path) -> list[str]:
     """The files of the bodies of all points, planned and announced, by the ends of their paths."""
     planned = manifest.get("planned")
-    points = [*(planned if isinstance(planned, list) else []), *(row.get("record") for row in _rows(run, "point"))]
+    points = [
+        *(planned if isinstance(planned, list) else []),
+        *(row.get("record") for row in _rows(run, "point")),
+    ]
     bodies = {str(point.get("body", "")) for point in points if isinstance(point, dict)}
     return sorted({f"{body.partition(':')[0].replace('.', '/')}.py" for body in bodies if body})
 

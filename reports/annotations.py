@@ -1,7 +1,9 @@
-"""Findings as annotations of a pull request: GitHub's workflow commands, put on the file that changed most.
+"""Findings as annotations of a pull request: GitHub's workflow commands, put on the file that
+changed most.
 
-Pure functions over the text of findings.json and a list of changed files. Sentences quote what measured code said, so all
-of it is untrusted: a command is one line, and nothing in a sentence can end it or begin another.
+Pure functions over the text of findings.json and a list of changed files. Sentences quote what
+measured code said, so all of it is untrusted: a command is one line, and nothing in a sentence can
+end it or begin another.
 """
 
 import json
@@ -19,7 +21,8 @@ from .changed import MERGE_BASE, ChangedFile
 from .words import count
 
 MOST_OF_A_LEVEL = 10
-"""Errors, and warnings, that GitHub shows of one step (docs.github.com, workflow commands); the last one counts the rest."""
+"""Errors, and warnings, that GitHub shows of one step (docs.github.com, workflow commands); the
+last one counts the rest."""
 _MOST_CHARACTERS = 4000
 """Chosen: a screen of text; GitHub cuts messages at 64 KiB."""
 _MOST_NAMED = 3
@@ -79,7 +82,8 @@ class Annotation:
 
 
 def parse_findings(text: str, name: str, *, judging: str) -> Findings:
-    """Read the text of findings.json. Raises RunDirectoryError when it is damaged, or of another version.
+    """Read the text of findings.json. Raises RunDirectoryError when it is damaged, or of another
+    version.
 
     ``judging`` is the command that writes it anew.
     """
@@ -88,7 +92,8 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
         version = document["schema_version"]
         if version != SCHEMA_VERSION:
             raise RunDirectoryError(
-                f"{name} is of version {version!r}, and this program reads {SCHEMA_VERSION}; judge the run again: {judging}"
+                f"{name} is of version {version!r}, and this program reads "
+                f"{SCHEMA_VERSION}; judge the run again: {judging}"
             )
         return Findings(
             verdict=str(document["verdict"]),
@@ -97,23 +102,38 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
             findings=tuple(_told(finding) for finding in document["findings"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(f"{name} is damaged ({error!r}); judge the run again: {judging}") from error
+        raise RunDirectoryError(
+            f"{name} is damaged ({error!r}); judge the run again: {judging}"
+        ) from error
 
 
 def _told(finding: Mapping[str, Any]) -> Told:
-    kind, rule, subject, sentence = (str(finding[name]) for name in ("finding", "rule", "subject", "sentence"))
+    kind, rule, subject, sentence = (
+        str(finding[name]) for name in ("finding", "rule", "subject", "sentence")
+    )
     return Told(kind=kind, rule=rule, subject=subject, sentence=sentence)
 
 
-def spot(changed: Sequence[ChangedFile], *, since: str, subjects: Collection[str], beside: Collection[str]) -> Spot:
+def spot(
+    changed: Sequence[ChangedFile],
+    *,
+    since: str,
+    subjects: Collection[str],
+    beside: Collection[str],
+) -> Spot:
     """Where to put findings: on the file of the packages under test that changed most.
 
-    ``changed`` has most changed lines first. ``subjects`` are the packages under test, as paths from the root of the
-    repository (``"src/mypkg"``, ``"tools/single.py"``); without one, any Python file outside of tests is taken for the
-    loader. ``beside`` are files that decide with them, policy and scenarios: the ends of their paths.
+    ``changed`` has most changed lines first. ``subjects`` are the packages under test, as paths
+    from the root of the repository (``"src/mypkg"``, ``"tools/single.py"``); without one, any
+    Python file outside of tests is taken for the loader. ``beside`` are files that decide with
+    them, policy and scenarios: the ends of their paths.
     """
     named = " or ".join(sorted(subjects)) or "the code under test"
-    then = f"the merge base with {since.removeprefix(MERGE_BASE)}" if since.startswith(MERGE_BASE) else since
+    then = (
+        f"the merge base with {since.removeprefix(MERGE_BASE)}"
+        if since.startswith(MERGE_BASE)
+        else since
+    )
     own = [file for file in changed if _is_of(file.path, subjects)]
     placed = [file for file in own if file.first_line is not None]
     if placed:
@@ -121,13 +141,18 @@ def spot(changed: Sequence[ChangedFile], *, since: str, subjects: Collection[str
         why = f"Put here because {first.path} is the only file of {named} that differs from {then}."
         if others:
             why = (
-                f"Put here because, of the {len(own)} files of {named} that differ from {then}, {first.path} is the one with most "
-                f"changed lines that can be shown; the others: {_some(others)}."
+                f"Put here because, of the {len(own)} files of {named} that differ from "
+                f"{then}, {first.path} is the one with most changed lines that can be "
+                f"shown; the others: {_some(others)}."
             )
         return Spot(file=first.path, line=first.first_line or 1, why=why)
     gone = f" but {_some([file.path for file in own])}, which cannot be shown," if own else ""
     nothing = f"No file of {named}{gone} differs from {then}"
-    decisive = [file for file in changed if file.first_line is not None and any(_ends_with(file.path, name) for name in beside)]
+    decisive = [
+        file
+        for file in changed
+        if file.first_line is not None and any(_ends_with(file.path, name) for name in beside)
+    ]
     if decisive:
         first = decisive[0]
         return Spot(
@@ -135,27 +160,47 @@ def spot(changed: Sequence[ChangedFile], *, since: str, subjects: Collection[str
             line=first.first_line or 1,
             why=f"{nothing}; {first.path}, which decides what is measured and promised, does.",
         )
-    return Spot(why=f"{nothing}: look at what it is built on (versions are in run.json), the scenarios and the machine.")
+    return Spot(
+        why=f"{nothing}: look at what it is built on (versions are in run.json), the scenarios "
+        "and the machine."
+    )
 
 
 def annotations(found: Findings, place: Spot) -> Iterator[Annotation]:
-    """An annotation for each finding, as many of each level as GitHub shows; the last one counts those that are left out."""
+    """An annotation for each finding, as many of each level as GitHub shows; the last one counts
+    those that are left out.
+    """
     if not found.findings and found.exit_code != 0:
-        yield _annotation("error", f"Memory gate: {_plain(found.verdict)} (exit code {found.exit_code})", found.sentence, place)
+        yield _annotation(
+            "error",
+            f"Memory gate: {_plain(found.verdict)} (exit code {found.exit_code})",
+            found.sentence,
+            place,
+        )
     for level in dict.fromkeys(_LEVELS.values()):
         own = [finding for finding in found.findings if _LEVELS.get(finding.kind, "error") == level]
         shown = own if len(own) <= MOST_OF_A_LEVEL else own[: MOST_OF_A_LEVEL - 1]
         for finding in shown:
-            title = f"Memory gate: {_plain(finding.kind)} ({_plain(finding.rule)}); exit code {found.exit_code}"
+            title = (
+                f"Memory gate: {_plain(finding.kind)} ({_plain(finding.rule)}); exit code "
+                f"{found.exit_code}"
+            )
             yield _annotation(level, title, finding.sentence, place)
         left_out = len(own) - len(shown)
         if left_out:
             title = f"Memory gate: {count(left_out, 'more finding')}; exit code {found.exit_code}"
-            yield _annotation(level, title, f"{count(left_out, 'more finding')} in the summary and in the page of the run.", place)
+            yield _annotation(
+                level,
+                title,
+                f"{count(left_out, 'more finding')} in the summary and in the page of the run.",
+                place,
+            )
 
 
 def command(annotation: Annotation) -> str:
-    """The workflow command, on one line. GitHub decodes %25, %0D, %0A everywhere, %3A and %2C in properties only."""
+    """The workflow command, on one line. GitHub decodes %25, %0D, %0A everywhere, %3A and %2C in
+    properties only.
+    """
     where = {"file": annotation.file, "line": str(annotation.line)} if annotation.file else {}
     properties = {**where, "title": annotation.title}
     listed = ",".join(f"{name}={_escaped_property(value)}" for name, value in properties.items())
@@ -164,7 +209,9 @@ def command(annotation: Annotation) -> str:
 
 def _annotation(level: str, title: str, sentence: str, place: Spot) -> Annotation:
     told = sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[:_MOST_CHARACTERS]} [...]"
-    return Annotation(level=level, title=title, message=f"{told}\n{place.why}", file=place.file, line=place.line)
+    return Annotation(
+        level=level, title=title, message=f"{told}\n{place.why}", file=place.file, line=place.line
+    )
 
 
 def _is_of(path: str, subjects: Collection[str]) -> bool:

@@ -1,4 +1,6 @@
-"""Axes that all pictures share: sizes and memory, logarithmic where they can be, with ticks that are measured or powers of four."""
+"""Axes that all pictures share: sizes and memory, logarithmic where they can be, with ticks that
+are measured or powers of four.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,9 +13,11 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from harness.units import MIB
 
 _TICK_FACTOR = 4
-"""Chosen: a tick at every second doubling is dense enough to read off and loose enough for a panel an inch high."""
+"""Chosen: a tick at every second doubling is dense enough to read off and loose enough for a panel
+an inch high."""
 _TICK_ROOM = 0.17
-"""Least distance of two tick labels as a share of a whole picture's axis; a four-figure number is that wide."""
+"""Least distance of two tick labels as a share of a whole picture's axis; a four-figure number is
+that wide."""
 
 
 def in_mib(amounts: "pd.Series[int] | Iterable[float]") -> npt.NDArray[np.float64]:
@@ -21,11 +25,13 @@ def in_mib(amounts: "pd.Series[int] | Iterable[float]") -> npt.NDArray[np.float6
     return np.asarray(list(amounts), dtype=float) / MIB
 
 
-def size_axis(axes: Axes, sizes: "pd.Series[int]", *, tick_room: float = _TICK_ROOM, margin: float = 0.06) -> None:
+def size_axis(
+    axes: Axes, sizes: "pd.Series[int]", *, tick_room: float = _TICK_ROOM, margin: float = 0.06
+) -> None:
     """An x axis with the measured sizes as ticks, without those whose labels would touch.
 
-    It is logarithmic where all sizes are above 0, and linear elsewhere: a parameter may well be 0 or -1.
-    ``tick_room`` and ``margin`` (beyond the outer sizes) are shares of the axis.
+    It is logarithmic where all sizes are above 0, and linear elsewhere: a parameter may well be 0
+    or -1. ``tick_room`` and ``margin`` (beyond the outer sizes) are shares of the axis.
     """
     values = sorted({int(size) for size in sizes})
     if values[0] > 0:
@@ -45,11 +51,17 @@ def size_axis(axes: Axes, sizes: "pd.Series[int]", *, tick_room: float = _TICK_R
 
 
 def memory_axis(
-    axes: Axes, amounts_mib: Sequence[float] | npt.NDArray[np.float64], *, tick_step: int = 1, headroom: float = 1.7
+    axes: Axes,
+    amounts_mib: Sequence[float] | npt.NDArray[np.float64],
+    *,
+    tick_step: int = 1,
+    headroom: float = 1.7,
 ) -> None:
-    """A logarithmic y axis in MiB; linear below 1 MiB where an amount is that small, so that 0 has a place.
+    """A logarithmic y axis in MiB; linear below 1 MiB where an amount is that small, so that 0 has
+    a place.
 
-    ``tick_step`` leaves out ticks: 2 shows every second one. The axis ends at ``headroom`` times the highest amount.
+    ``tick_step`` leaves out ticks: 2 shows every second one. The axis ends at ``headroom`` times
+    the highest amount.
     """
     highest = max([float(np.max(amounts_mib)), 1.0])
     lowest = float(np.min(amounts_mib))
@@ -70,11 +82,17 @@ def memory_axis(
 
 def height_of(axes: Axes, amount_mib: float) -> float:
     """Where an amount lies on the y axis: 0 at the bottom, 1 at the top."""
-    return float(axes.transAxes.inverted().transform(axes.transData.transform((axes.get_xlim()[0], amount_mib)))[1])
+    return float(
+        axes.transAxes.inverted().transform(
+            axes.transData.transform((axes.get_xlim()[0], amount_mib))
+        )[1]
+    )
 
 
 def spread_apart(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Centres of labels of the given heights, as near to the wanted ones as they fit without touching, within 0 to 1."""
+    """Centres of labels of the given heights, as near to the wanted ones as they fit without
+    touching, within 0 to 1.
+    """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = [0.0] * len(wanted)
     floor = 0.0
@@ -89,7 +107,9 @@ def spread_apart(wanted: Sequence[float], heights: Sequence[float]) -> list[floa
 
 
 def _apart(values: Sequence[int], places: Sequence[float], least: float) -> list[int]:
-    """The largest value and, going down, each whose place on the axis is at least ``least`` below that of the last kept."""
+    """The largest value and, going down, each whose place on the axis is at least ``least`` below
+    that of the last kept.
+    """
     kept, last = [values[-1]], places[-1]
     for value, place in zip(reversed(values[:-1]), reversed(places[:-1]), strict=True):
         if last - place >= least:

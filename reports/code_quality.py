@@ -1,4 +1,6 @@
-"""Findings as GitLab's code quality report, which its merge requests show beside the files that changed."""
+"""Findings as GitLab's code quality report, which its merge requests show beside the files that
+changed.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,9 @@ _SEVERITIES: Mapping[str, str] = {
 
 
 def code_quality_text(found: Findings, place: Spot, *, otherwise: str) -> str:
-    """The report: JSON, one entry for each finding. GitLab leaves out what has no path; ``otherwise`` is one."""
+    """The report: JSON, one entry for each finding. GitLab leaves out what has no path;
+    ``otherwise`` is one.
+    """
     told = found.findings
     if not told and found.exit_code != 0:
         told = (Told(kind=found.verdict, rule="verdict", subject="run", sentence=found.sentence),)
@@ -33,7 +37,8 @@ def code_quality_text(found: Findings, place: Spot, *, otherwise: str) -> str:
 
 
 def _entry(finding: Told, occurrence: int, place: Spot, otherwise: str) -> dict[str, object]:
-    # Without amounts, which differ from run to run: GitLab matches the two sides of a merge request by it.
+    # Without amounts, which differ from run to run: GitLab matches the two sides of a merge request
+    # by it.
     named = "\n".join((finding.rule, finding.subject, str(occurrence)))
     return {
         "description": f"{finding.sentence} {place.why}",

@@ -25,16 +25,23 @@ class Comparison:
 
 def comparison_of(checks: Iterable[Check]) -> Comparison:
     """Compare what the checks that know an earlier amount have measured."""
-    compared = [check for check in checks if check.earlier is not None and check.measured is not None]
+    compared = [
+        check for check in checks if check.earlier is not None and check.measured is not None
+    ]
     if not compared:
         return Comparison(sentence="No amount was compared with an earlier one.", moves=None)
     origins = sorted({check.earlier_from for check in compared})
-    origin = origins[0] if len(origins) == 1 else f"{origins[0]}, and {count(len(origins) - 1, 'other origin')}"
+    origin = (
+        origins[0]
+        if len(origins) == 1
+        else f"{origins[0]}, and {count(len(origins) - 1, 'other origin')}"
+    )
     moved = [check for check in compared if _change(check)]
     beyond = sum(check.finding is not None or check.better for check in moved)
     sentence = (
-        f"{count(len(compared), 'amount')} compared with those {origin}: {beyond:,} moved beyond tolerance, "
-        f"{len(moved) - beyond:,} within it, {len(compared) - len(moved):,} not by a byte."
+        f"{count(len(compared), 'amount')} compared with those {origin}: {beyond:,} moved "
+        f"beyond tolerance, {len(moved) - beyond:,} within it, "
+        f"{len(compared) - len(moved):,} not by a byte."
     )
     return Comparison(sentence=sentence, moves=_table(moved) if moved else None)
 
@@ -43,12 +50,29 @@ def _table(moved: list[Check]) -> Table:
     """One row for each phase, meter and amount of a series: the point of it that moved most."""
     series: dict[tuple[str, ...], list[Check]] = {}
     for check in sorted(moved, key=lambda check: (-_parts_of_tolerance(check), check.subject)):
-        series.setdefault(tuple(part for part in check.subject.split(" / ") if "=" not in part), []).append(check)
+        series.setdefault(
+            tuple(part for part in check.subject.split(" / ") if "=" not in part), []
+        ).append(check)
     shown = list(series.values())[:MOST_MOVES]
-    largest = "Amounts that moved" if len(shown) == len(series) else f"The {len(shown)} of {len(series):,} amounts that moved most"
+    largest = (
+        "Amounts that moved"
+        if len(shown) == len(series)
+        else f"The {len(shown)} of {len(series):,} amounts that moved most"
+    )
     return Table(
-        caption=f"{largest}, each at the point where it did most, in order of their share of the tolerance",
-        columns=("where", "amount", "now", "then", "change", "in %", "tolerance", "points", "finding"),
+        caption=f"{largest}, each at the point where it did most, in order of their share of the "
+        "tolerance",
+        columns=(
+            "where",
+            "amount",
+            "now",
+            "then",
+            "change",
+            "in %",
+            "tolerance",
+            "points",
+            "finding",
+        ),
         rows=tuple(_row(checks[0], len(checks)) for checks in shown),
         amounts=frozenset({"now", "then", "change", "in %", "tolerance", "points"}),
     )

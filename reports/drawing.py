@@ -1,4 +1,6 @@
-"""Figures to bytes and text, always the same bytes for the same figure: one look, no global state, no window system."""
+"""Figures to bytes and text, always the same bytes for the same figure: one look, no global state,
+no window system.
+"""
 
 import io
 import re
@@ -17,23 +19,27 @@ QUIET = "#5b6270"
 """Secondary text; 6:1 against white, above the 4.5:1 that WCAG 2.1 asks of small text."""
 GRID = "#e3e6eb"
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with any common colour blindness. The darker ones first.
+# Okabe and Ito, "Color Universal Design" (2008): told apart with any common colour blindness. The
+# darker ones first.
 _SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _SERIES_INKS = ("#0072B2", "#A84A00", "#006B4E", "#98416F", "#1F6F9F", "#80580A")
 """The same hues for text, darkened to at least 4.5:1 against white."""
 _SERIES_MARKERS = ("o", "s", "D", "^", "v", "P")
 DEVICE_COLOUR = INK
 BUDGET_COLOUR = "#8a3d6b"
-"""A darkened Okabe-Ito purple: the budget's line carries small text, which the original is too pale for."""
+"""A darkened Okabe-Ito purple: the budget's line carries small text, which the original is too pale
+for."""
 
-# Chosen: in the page 9.6 in shows 10 pt as 15 px on a desktop, and 4.4 in as 12 px on a telephone 400 px wide.
+# Chosen: in the page 9.6 in shows 10 pt as 15 px on a desktop, and 4.4 in as 12 px on a telephone
+# 400 px wide.
 WIDE_IN = 9.6
 NARROW_IN = 4.4
 
 _SETTINGS: Mapping[Any, Any] = MappingProxyType(
     {
         "font.family": "sans-serif",
-        # DejaVu comes with matplotlib, so the layout is the same everywhere; Verdana has the same widths in a browser.
+        # DejaVu comes with matplotlib, so the layout is the same everywhere; Verdana has the same
+        # widths in a browser.
         "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
         "font.size": 10,
         "text.color": INK,
@@ -82,20 +88,28 @@ class Drawing:
 
 
 def looks(series: list[str]) -> dict[str, Look]:
-    """A look for each series. Eager and lazy always have the same one; others follow in their order."""
+    """A look for each series. Eager and lazy always have the same one; others follow in their
+    order.
+    """
     fixed = {"lazy": 0, "eager": 1}
     others = [name for name in dict.fromkeys(series) if name not in fixed]
-    places = {name: fixed.get(name, 2 + others.index(name) if name in others else 0) for name in series}
+    places = {
+        name: fixed.get(name, 2 + others.index(name) if name in others else 0) for name in series
+    }
     size = len(_SERIES_COLOURS)
     return {
-        name: Look(_SERIES_COLOURS[place % size], _SERIES_INKS[place % size], _SERIES_MARKERS[place % size])
+        name: Look(
+            _SERIES_COLOURS[place % size], _SERIES_INKS[place % size], _SERIES_MARKERS[place % size]
+        )
         for name, place in places.items()
     }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of every figure, for the time of building it; matplotlib's own settings are as before afterwards."""
+    """The look of every figure, for the time of building it; matplotlib's own settings are as
+    before afterwards.
+    """
     with mpl.rc_context({**_SETTINGS}):
         yield
 
@@ -108,19 +122,28 @@ def write_title(figure: Figure, title: str, key: str) -> None:
 
 
 def finish(figure: Figure, name: str, description: str) -> Drawing:
-    """The figure as SVG text and PNG bytes; ``description`` is what a screen reader says instead of it."""
+    """The figure as SVG text and PNG bytes; ``description`` is what a screen reader says instead of
+    it.
+    """
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         text = io.StringIO()
-        # Without these four no metadata are written: neither a date nor the address of anybody's web site.
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        # Without these four no metadata are written: neither a date nor the address of anybody's
+        # web site.
+        figure.savefig(
+            text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
         pixels = io.BytesIO()
         # 144 dpi: sharp at the width of a README on a screen with two pixels to the point.
         figure.savefig(pixels, format="png", dpi=144, metadata={"Software": None})
-    return Drawing(name=name, svg=_inline(text.getvalue(), name, description), png=pixels.getvalue())
+    return Drawing(
+        name=name, svg=_inline(text.getvalue(), name, description), png=pixels.getvalue()
+    )
 
 
 def _inline(svg: str, name: str, description: str) -> str:
-    """The ``<svg>`` element alone, at home in a page: ids of its own, styles that stay inside, a spoken description."""
+    """The ``<svg>`` element alone, at home in a page: ids of its own, styles that stay inside, a
+    spoken description.
+    """
     body = svg[svg.index("<svg") :]
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)

@@ -19,16 +19,22 @@ from .words import METER_MEANINGS, meter_name
 TEMPLATES = Path(__file__).with_name("templates")
 
 SHOWN_FINDINGS = 12
-"""Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody reads on."""
+"""Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody
+reads on."""
 
 
 def page_files(run: Run, judgement: Judgement) -> dict[str, bytes]:
-    """report.html, and SVG and PNG of every picture below plots/, by their paths in the run directory.
+    """report.html, and SVG and PNG of every picture below plots/, by their paths in the run
+    directory.
 
     Nothing but the run directory and its judgement is read, so the page can be made again anywhere.
     """
     page = make_page(run, judgement, draw(run), draw_traces=draw_traces)
-    drawn = {picture.name: picture.wide for picture in (*page.pictures, *page.trace_pictures) if picture.wide is not None}
+    drawn = {
+        picture.name: picture.wide
+        for picture in (*page.pictures, *page.trace_pictures)
+        if picture.wide is not None
+    }
     plots = {
         f"{PLOTS_FOLDER}/{name}.{kind}": content
         for name, drawing in drawn.items()
@@ -41,13 +47,21 @@ def page_files(run: Run, judgement: Judgement) -> dict[str, bytes]:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as they are."""
+    """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as
+    they are.
+    """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
     limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}
-    return environment.get_template("report.html.j2").render(page=page, meters=meters, svg=_svg, **limits)
+    return environment.get_template("report.html.j2").render(
+        page=page, meters=meters, svg=_svg, **limits
+    )
 
 
 def _svg(text: str) -> Markup:
@@ -55,7 +69,15 @@ def _svg(text: str) -> Markup:
 
 
 def _stamped(png: bytes, texts: Mapping[str, str]) -> bytes:
-    """A PNG with texts in it, each a chunk tEXt (PNG specification, 11.3.4.3) behind the header, which takes 33 bytes."""
-    chunks = [b"tEXt" + name.encode("latin-1") + b"\0" + text.encode("latin-1") for name, text in texts.items()]
-    framed = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    """A PNG with texts in it, each a chunk tEXt (PNG specification, 11.3.4.3) behind the header,
+    which takes 33 bytes.
+    """
+    chunks = [
+        b"tEXt" + name.encode("latin-1") + b"\0" + text.encode("latin-1")
+        for name, text in texts.items()
+    ]
+    framed = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    ]
     return png[:33] + b"".join(framed) + png[33:]

@@ -1,4 +1,6 @@
-"""summary.md: the verdict, the findings and what moved, for the reviewer of a pull request; the same words as the page."""
+"""summary.md: the verdict, the findings and what moved, for the reviewer of a pull request; the
+same words as the page.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,11 +13,14 @@ from .tables import Table
 from .words import count
 
 MOST_CHARACTERS = 60_000
-"""A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either; the page has it all."""
+"""A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either;
+the page has it all."""
 MAX_FINDINGS = 20
-"""Findings that are told in full, each with those that say nearly the same. Chosen: a reader reads no more."""
+"""Findings that are told in full, each with those that say nearly the same. Chosen: a reader reads
+no more."""
 _MOST_ALIKE = 6
-"""Findings named beside one that says nearly the same: as many as the default sweep has sizes and stacks."""
+"""Findings named beside one that says nearly the same: as many as the default sweep has sizes and
+stacks."""
 _LONGEST = 2_000
 """Characters of one sentence. Chosen: five lines; the last words of a child may be longer."""
 
@@ -25,28 +30,41 @@ _HEADINGS: Mapping[str, str] = {
 }
 """What notes that begin so stand under."""
 
-# Punctuation that Markdown reads as markup anywhere, tables and mathematics included; "&" and "<" become entities, since
-# HTML is let through as it is. What would become a link or call somebody is written as an entity too. The last one: what is
-# markup at the start of a line.
+# Punctuation that Markdown reads as markup anywhere, tables and mathematics included; "&" and "<"
+# become entities, since HTML is let through as it is. What would become a link or call somebody is
+# written as an entity too. The last one: what is markup at the start of a line.
 _MARKUP = re.compile(r"([\\`*_\[\]|~$])")
 _LINKS = re.compile(r"@|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LEADING = re.compile(r"^(\d*)([#=>]|[.)+-](?=[\s-]|$))")
 
 
 def summary_text(run: Run, judgement: Judgement, *, has_page: bool) -> str:
-    """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it refers to."""
+    """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
+    refers to.
+    """
     return render(make_page(run, judgement, (), has_page=has_page))
 
 
 def render(page: Page) -> str:
-    """The summary as GitHub-flavoured Markdown, of MOST_CHARACTERS at most; every text is escaped."""
+    """The summary as GitHub-flavoured Markdown, of MOST_CHARACTERS at most; every text is
+    escaped.
+    """
     first = (
         f"## {escape(page.verdict_word)}",
         f"**{_sentence(page.sentence)}**",
         escape(f"Exit code {page.exit_code}. {page.tally} {page.outcomes}"),
     )
-    # In the order of what a reviewer can least do without; what there is no room for is left to the page.
-    rest = (*_findings(page), *_decided(page), *_moves(page), *_notes(page), *_reproduce(page), *_traces(page), *_numbers(page))
+    # In the order of what a reviewer can least do without; what there is no room for is left to the
+    # page.
+    rest = (
+        *_findings(page),
+        *_decided(page),
+        *_moves(page),
+        *_notes(page),
+        *_reproduce(page),
+        *_traces(page),
+        *_numbers(page),
+    )
     last = f"Judgement {page.judgement} of run {escape(page.run_id)}."
     room = MOST_CHARACTERS - sum(len(block) + 2 for block in (*first, last))
     return "\n\n".join((*first, *_that_fit(rest, room, page), last)) + "\n"
@@ -54,7 +72,10 @@ def render(page: Page) -> str:
 
 def _that_fit(blocks: Sequence[str], room: int, page: Page) -> Iterator[str]:
     """The blocks that there is room for, and a sentence where there are others."""
-    more = f"There is more than fits here: the page of the run, report.html, has all of it{_how_to_get(page)}."
+    more = (
+        "There is more than fits here: the page of the run, report.html, has all of "
+        f"it{_how_to_get(page)}."
+    )
     left = room - len(more) - 2
     whole = True
     for block in blocks:
@@ -70,7 +91,11 @@ def _that_fit(blocks: Sequence[str], room: int, page: Page) -> Iterator[str]:
 def escape(text: str) -> str:
     """A text as one line of Markdown that shows exactly its characters."""
     line = " ".join(text.split())
-    escaped = _LEADING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line)).replace("&", "&amp;").replace("<", "&lt;")
+    escaped = (
+        _LEADING.sub(r"\1\\\2", _MARKUP.sub(r"\\\1", line))
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+    )
     return _LINKS.sub(lambda found: f"&#{ord(found.group())};", escaped)
 
 
@@ -82,7 +107,11 @@ def _findings(page: Page) -> Iterator[str]:
     """A numbered list; findings that say nearly the same of several points are one item."""
     yield "### Findings"
     if not page.findings:
-        yield "No finding: every check holds." if page.held else "No check applied, so nothing was found and nothing is promised."
+        yield (
+            "No finding: every check holds."
+            if page.held
+            else "No check applied, so nothing was found and nothing is promised."
+        )
         return
     groups: dict[tuple[str, ...], list[Statement]] = {}
     for statement in page.findings:
@@ -91,7 +120,10 @@ def _findings(page: Page) -> Iterator[str]:
     yield from (_finding(number, alike) for number, alike in enumerate(told, start=1))
     more = len(page.findings) - sum(map(len, told))
     if more > 0:
-        yield f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the page{_how_to_get(page)}."
+        yield (
+            f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the "
+            f"page{_how_to_get(page)}."
+        )
 
 
 def _finding(number: int, alike: Sequence[Statement]) -> str:
@@ -103,18 +135,25 @@ def _finding(number: int, alike: Sequence[Statement]) -> str:
         named = "; ".join(_in_short(other) for other in others[:_MOST_ALIKE])
         more = len(others) - _MOST_ALIKE
         lines.append(
-            f"   - And {count(len(others), 'more finding')} like it: {named}{f'; and {more:,} others' if more > 0 else ''}."
+            f"   - And {count(len(others), 'more finding')} like it: "
+            f"{named}{f'; and {more:,} others' if more > 0 else ''}."
         )
     return "\n".join(lines)
 
 
 def _in_short(statement: Statement) -> str:
-    amounts = f": {statement.measured}, {statement.limit}" if statement.measured and statement.limit else ""
+    amounts = (
+        f": {statement.measured}, {statement.limit}"
+        if statement.measured and statement.limit
+        else ""
+    )
     return _sentence(f"{statement.subject}{amounts}")
 
 
 def _decided(page: Page) -> Iterator[str]:
-    """What is neither a finding nor something that the run cannot show, each kind below a heading of its own."""
+    """What is neither a finding nor something that the run cannot show, each kind below a heading
+    of its own.
+    """
     for prefix, heading in _HEADINGS.items():
         told = [note.removeprefix(prefix) for note in page.notes if note.startswith(prefix)]
         if told:
@@ -153,7 +192,10 @@ def _traces(page: Page) -> Iterator[str]:
     """The points worth reading first; that there is no trace, and why, is among the notes."""
     if page.traced.points:
         yield "### What was alive at the peak"
-        yield "\n".join(f"- {escape(f'{point.point}: {point.headline} {point.refusal}')}" for point in page.traced.points)
+        yield "\n".join(
+            f"- {escape(f'{point.point}: {point.headline} {point.refusal}')}"
+            for point in page.traced.points
+        )
 
 
 def _reproduce(page: Page) -> Iterator[str]:
@@ -172,7 +214,9 @@ def _of(table: Table) -> str:
     return _table(table.columns, table.rows, table.amounts)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], amounts: Collection[str] = ()) -> str:
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], amounts: Collection[str] = ()
+) -> str:
     """A table whose amounts are flush right."""
     rule = ["---:" if column in amounts else "---" for column in columns]
     cells = [[escape(cell) for cell in row] for row in (columns, *rows)]

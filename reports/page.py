@@ -15,7 +15,15 @@ from harness.units import format_bytes
 
 from . import tables
 from .comparison import Comparison, comparison_of
-from .frames import LOADER, SWEPT, common_budget_bytes, describe_points, main_scenario, phase_table, swept_parameters
+from .frames import (
+    LOADER,
+    SWEPT,
+    common_budget_bytes,
+    describe_points,
+    main_scenario,
+    phase_table,
+    swept_parameters,
+)
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
 from .words import count, limit_in_words, rate, unavailable, verdict_word
@@ -26,7 +34,8 @@ if TYPE_CHECKING:
 OVERRULED = "Overruled: "
 """What a note begins with that tells how a quorum decided against single runs."""
 BETTER = "Better than before: "
-"""What a note begins with that tells of an amount below that of the code it was compared with, beyond tolerance."""
+"""What a note begins with that tells of an amount below that of the code it was compared with,
+beyond tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +76,8 @@ class Page:
     """The command that measures the same again."""
     judge_again: str
     make_again: str
-    """The commands that judge it again by the same arguments, and that write the page of this judgement."""
+    """The commands that judge it again by the same arguments, and that write the page of this
+    judgement."""
     has_page: bool
     """Whether the run directory holds the page."""
     commit: str
@@ -108,7 +118,8 @@ def make_page(
 ) -> Page:
     """The page of a run, from the run directory and its judgement alone.
 
-    ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that shows them.
+    ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that
+    shows them.
     """
     traced = traced_run(run, judgement)
     commands = Commands.of(run.path, run.manifest, judgement.asked)
@@ -152,25 +163,38 @@ def make_page(
         outcomes=tables.outcomes(run),
         odd_runs=odd_runs,
         runs=all_runs,
-        main_fits=tables.fits(tables.main_fits(judgement.fits, swept, over), f"Growth over the {counted}, {swept}"),
+        main_fits=tables.fits(
+            tables.main_fits(judgement.fits, swept, over), f"Growth over the {counted}, {swept}"
+        ),
         fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
-        provenance={heading: tuple(_pairs(values)) for heading, values in _provenance(run, judgement).items()},
+        provenance={
+            heading: tuple(_pairs(values))
+            for heading, values in _provenance(run, judgement).items()
+        },
     )
 
 
 def _sentence(judgement: Judgement) -> str:
     """That of the verdict, and which two codes it compares, where it compares two."""
     against = judgement.against
-    return f"{judgement.verdict.sentence} {against[0].upper()}{against[1:]}." if against else judgement.verdict.sentence
+    return (
+        f"{judgement.verdict.sentence} {against[0].upper()}{against[1:]}."
+        if against
+        else judgement.verdict.sentence
+    )
 
 
 def _commit(environment: Mapping[str, object]) -> str:
     commit = environment.get("git_commit")
     if not commit:
         return unavailable("none was recorded")
-    return f"{commit}, with uncommitted changes" if environment.get("git_dirty") is True else str(commit)
+    return (
+        f"{commit}, with uncommitted changes"
+        if environment.get("git_dirty") is True
+        else str(commit)
+    )
 
 
 def _statement(check: Check) -> Statement:
@@ -198,7 +222,10 @@ def _with_unit(value: float | None, unit: str) -> str:
 def _tally(checks: int, findings: int) -> str:
     if not checks:
         return "No check applied."
-    return f"{count(checks, 'check')}: {checks - findings:,} hold, {findings:,} {'does' if findings == 1 else 'do'} not."
+    return (
+        f"{count(checks, 'check')}: {checks - findings:,} hold, {findings:,} "
+        f"{'does' if findings == 1 else 'do'} not."
+    )
 
 
 def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
@@ -215,7 +242,9 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
     for scenario, mine in points.groupby(points["scenario"].astype(str), sort=False):
         series = sorted(set(mine["series"]))
         if len(series) == 1 and str(scenario) in with_loaders:
-            yield f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
+            yield (
+                f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
+            )
     swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
     sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
     over = swept_parameters(run.points)
@@ -224,7 +253,10 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         # A series without a loader begins with the name of its scenario.
         others = str(name).removeprefix(str(scenario)).removeprefix(", ")
         subject = f"{scenario}, {others}" if others else scenario
-        yield f"Scenario {subject}: one {counted} was planned, so there is no slope and no class of growth."
+        yield (
+            f"Scenario {subject}: one {counted} was planned, so there is no slope and no class "
+            "of growth."
+        )
     if judgement.fits.empty:
         yield "No fit: no phase was finished at two sizes."
     yield from _notes_of_the_judgement(run, judgement)
@@ -261,7 +293,11 @@ def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object
             "repeats": manifest.repeats,
         },
         "Judgement": {
-            **{name: value for name, value in judgement.identity(run).to_json().items() if name != "checks"},
+            **{
+                name: value
+                for name, value in judgement.identity(run).to_json().items()
+                if name != "checks"
+            },
             **{
                 f"asked for {name}": value
                 for name, value in judgement.asked.to_json().items()
@@ -269,8 +305,13 @@ def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object
             },
         },
         **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
-        **({"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}),
-        "Device": {**manifest.device.model_dump(), **({"asked_for_by_every_point_bytes": shared} if shared else {})},
+        **(
+            {"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}
+        ),
+        "Device": {
+            **manifest.device.model_dump(),
+            **({"asked_for_by_every_point_bytes": shared} if shared else {}),
+        },
         "Environment": manifest.environment,
         "A baseline has to share": manifest.comparability,
         "Settings": manifest.settings,
@@ -287,4 +328,9 @@ def _pairs(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         elif isinstance(value, int) and name.endswith("_bytes"):
             yield label, f"{format_bytes(value)} ({value:,} B)"
         else:
-            yield label, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            yield (
+                label,
+                value
+                if isinstance(value, str)
+                else json.dumps(value, ensure_ascii=False, default=str),
+            )

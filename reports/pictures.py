@@ -1,4 +1,6 @@
-"""The pictures of a run with their captions in plain words; each drawn twice, for a desktop and for a telephone."""
+"""The pictures of a run with their captions in plain words; each drawn twice, for a desktop and for
+a telephone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +39,9 @@ INLINED_TRACES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One picture; where ``wide`` is None there is none, and the caption says why. ``narrow`` is for what is inlined."""
+    """One picture; where ``wide`` is None there is none, and the caption says why. ``narrow`` is
+    for what is inlined.
+    """
 
     name: str
     heading: str
@@ -47,7 +51,9 @@ class Picture:
 
 
 def draw(run: Run) -> tuple[Picture, ...]:
-    """The main picture, the small multiples, and the stack's where the run has several stack sizes at one image count."""
+    """The main picture, the small multiples, and the stack's where the run has several stack sizes
+    at one image count.
+    """
     device_bytes = common_budget_bytes(run.points) or _pool_bytes(run)
     peaks = peak_picture(run.phases, run.ends, run.points, device_bytes)
     stacks = stack_table(run.phases, run.points)
@@ -56,21 +62,25 @@ def draw(run: Run) -> tuple[Picture, ...]:
 
 
 def _pool_bytes(run: Run) -> int:
-    """The smallest limit of the runs without a budget of their own: a card's reserved pool is smaller than the card."""
+    """The smallest limit of the runs without a budget of their own: a card's reserved pool is
+    smaller than the card.
+    """
     own = {point.name for point in run.points if point.device_budget_bytes is None}
     limits = run.ends[run.ends["point"].isin(own)]["device_limit_bytes"].dropna()
     return run.manifest.device.memory_bytes if limits.empty else int(limits.min())
 
 
 def draw_traces(points: Sequence[TracedPoint]) -> tuple[Picture, ...]:
-    """The timeline of each of these traces, in their order; only the first ``INLINED_TRACES`` for a telephone as well."""
+    """The timeline of each of these traces, in their order; only the first ``INLINED_TRACES`` for a
+    telephone as well.
+    """
     return tuple(_trace(number, point) for number, point in enumerate(points, start=1))
 
 
 def _trace(number: int, point: TracedPoint) -> Picture:
     caption = (
-        f"What was live on the device in {point.point}, after each allocation and deallocation in the order in which they "
-        f"happened. {point.headline}"
+        f"What was live on the device in {point.point}, after each allocation and "
+        f"deallocation in the order in which they happened. {point.headline}"
     )
     wide = timeline_figure(point.trace)
     narrow = timeline_figure(point.trace, narrow=True) if number <= INLINED_TRACES else None
@@ -79,7 +89,9 @@ def _trace(number: int, point: TracedPoint) -> Picture:
 
 def _peaks(picture: PeakPicture) -> Picture:
     caption = _peak_caption(picture)
-    return _picture("peak", "Peak memory", caption, peak_figure(picture), peak_figure(picture, narrow=True))
+    return _picture(
+        "peak", "Peak memory", caption, peak_figure(picture), peak_figure(picture, narrow=True)
+    )
 
 
 def _phases(run: Run, picture: PeakPicture) -> Picture:
@@ -87,15 +99,26 @@ def _phases(run: Run, picture: PeakPicture) -> Picture:
     table = table[table["scenario"].isin(picture.scenarios) & table["device_budget_bytes"].isna()]
     if picture.stack_size is not None:
         table = table[table[STACK] == picture.stack_size]
-    phases = tuple(dict.fromkeys(phase for point in run.points if point.scenario in picture.scenarios for phase in point.phases))
+    phases = tuple(
+        dict.fromkeys(
+            phase
+            for point in run.points
+            if point.scenario in picture.scenarios
+            for phase in point.phases
+        )
+    )
     caption = (
-        f"How far memory rises above where each phase of {_listed(picture)} started. Above: live tensors on the device; below: "
-        "private memory of the process on the host. All panels have the same axes, linear below 1 MiB and logarithmic above; "
-        "a whisker is as long as the repeats lie apart."
+        f"How far memory rises above where each phase of {_listed(picture)} started. Above: "
+        "live tensors on the device; below: private memory of the process on the host. All "
+        "panels have the same axes, linear below 1 MiB and logarithmic above; a whisker is "
+        "as long as the repeats lie apart."
     )
     wide, narrow = phase_figure(table, phases), phase_figure(table, phases, narrow=True)
     if wide is None:
-        caption = "No picture of the phases: no phase of a point with a number of images, or another size, was recorded."
+        caption = (
+            "No picture of the phases: no phase of a point with a number of images, or another "
+            "size, was recorded."
+        )
     return _picture("phases", "Phase by phase", caption, wide, narrow)
 
 
@@ -103,13 +126,18 @@ def _stacks(table: pd.DataFrame) -> Picture:
     scenario, sizes = str(table["scenario"].iloc[0]), sorted({int(size) for size in table[STACK]})
     images = sizes_in_words(str(table["over"].iloc[0]), int(table[SWEPT].iloc[0]))
     caption = (
-        f"The highest reading of a run of {scenario} over where it started, at {images}, out of stacks of "
-        f"{' and '.join(f'{size:,}' for size in sizes)} frames. A loader that keeps the whole stack would rise with it."
+        f"The highest reading of a run of {scenario} over where it started, at {images}, "
+        f"out of stacks of {' and '.join(f'{size:,}' for size in sizes)} frames. A loader "
+        "that keeps the whole stack would rise with it."
     )
-    return _picture("stack", "A larger stack", caption, stack_figure(table), stack_figure(table, narrow=True))
+    return _picture(
+        "stack", "A larger stack", caption, stack_figure(table), stack_figure(table, narrow=True)
+    )
 
 
-def _picture(name: str, heading: str, caption: str, wide: Figure | None, narrow: Figure | None) -> Picture:
+def _picture(
+    name: str, heading: str, caption: str, wide: Figure | None, narrow: Figure | None
+) -> Picture:
     return Picture(
         name=name,
         heading=heading,
@@ -123,26 +151,41 @@ def _peak_caption(picture: PeakPicture) -> str:
     """What the main picture shows, in sentences that can be read without it."""
     if picture.empty:
         return (
-            "No picture of peak memory: no whole run of a point with a number of images, or another size, has a reading of "
-            f"{meter_name(DEVICE_METER)}, and none ran out of device memory."
+            "No picture of peak memory: no whole run of a point with a number of images, "
+            f"or another size, has a reading of {meter_name(DEVICE_METER)}, and none ran "
+            "out of device memory."
         )
     sentences = []
     if len(picture.peaks):
-        stack = f" out of a stack of {picture.stack_size:,} frames" if picture.stack_size is not None else ""
+        stack = (
+            f" out of a stack of {picture.stack_size:,} frames"
+            if picture.stack_size is not None
+            else ""
+        )
         quality = " or ".join(sorted({str(quality) for quality in picture.peaks["quality"]}))
         repeats = int(picture.peaks["runs"].max())
         least = f"the least of {repeats:,} repeats" if repeats > 1 else "one run for each point"
         sentences.append(
-            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of {_listed(picture)}{stack}, "
-            f"less what there was before the first of them: {least}."
+            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of "
+            f"{_listed(picture)}{stack}, less what there was before the first of them: "
+            f"{least}."
         )
-    sentences += [_series_sentence(str(name), rows) for name, rows in picture.peaks.groupby("series", sort=False)]
+    sentences += [
+        _series_sentence(str(name), rows)
+        for name, rows in picture.peaks.groupby("series", sort=False)
+    ]
     if picture.device_bytes is not None:
-        sentences.append(f"The dashed line is the size of the device's pool, {format_bytes(picture.device_bytes)}.")
-    deaths = picture.out_of_memory.groupby(["device_budget_bytes", "series", "expected"], sort=False)
+        sentences.append(
+            "The dashed line is the size of the device's pool, "
+            f"{format_bytes(picture.device_bytes)}."
+        )
+    deaths = picture.out_of_memory.groupby(
+        ["device_budget_bytes", "series", "expected"], sort=False
+    )
     sentences += [_death_sentence(rows) for _, rows in deaths]
     sentences += [
-        f"{_on_device(row)}, {row['series']} peaked at {format_bytes(int(row['peak_bytes']))} at {_at(row)}."
+        f"{_on_device(row)}, {row['series']} peaked at "
+        f"{format_bytes(int(row['peak_bytes']))} at {_at(row)}."
         for _, row in picture.capped.iterrows()
     ]
     return " ".join(sentences)
@@ -154,17 +197,30 @@ def _listed(picture: PeakPicture) -> str:
 
 def _series_sentence(name: str, rows: pd.DataFrame) -> str:
     last, over = rows.iloc[-1], str(rows["over"].iloc[-1])
-    reached = f"{name[:1].upper()}{name[1:]} reaches {format_bytes(int(last['peak_bytes']))} at {_at(last)}"
+    reached = (
+        f"{name[:1].upper()}{name[1:]} reaches {format_bytes(int(last['peak_bytes']))} at "
+        f"{_at(last)}"
+    )
     line = peak_line(rows)
     if line is None:
         return f"{reached}; with one {count_in_words(over)} there is no slope."
-    return f"{reached}, {rate(line.slope, unit_of(over))} by a straight line through {rows[SWEPT].nunique()} sizes."
+    return (
+        f"{reached}, {rate(line.slope, unit_of(over))} by a straight line through "
+        f"{rows[SWEPT].nunique()} sizes."
+    )
 
 
 def _death_sentence(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    planned = "as the plan expects" if first["expected"] == Outcome.DEVICE_OOM else "which the plan does not expect"
-    listed, over = ", ".join(f"{size:,}" for size in sorted({int(size) for size in rows[SWEPT]})), str(first["over"])
+    planned = (
+        "as the plan expects"
+        if first["expected"] == Outcome.DEVICE_OOM
+        else "which the plan does not expect"
+    )
+    listed, over = (
+        ", ".join(f"{size:,}" for size in sorted({int(size) for size in rows[SWEPT]})),
+        str(first["over"]),
+    )
     sizes = f"{listed} {unit_of(over)}s" if over in NAMED_STEPS else f"{over} {listed}"
     return f"{_on_device(first)}, {first['series']} ran out of memory at {sizes}, {planned}."
 

@@ -1,4 +1,6 @@
-"""The main picture: peak device memory against the number of images, with fits, budgets and where memory ran out."""
+"""The main picture: peak device memory against the number of images, with fits, budgets and where
+memory ran out.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,16 @@ from harness.judge.sizes import count_in_words, unit_of
 from harness.units import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart
-from .drawing import BUDGET_COLOUR, DEVICE_COLOUR, NARROW_IN, WIDE_IN, Look, looks, style, write_title
+from .drawing import (
+    BUDGET_COLOUR,
+    DEVICE_COLOUR,
+    NARROW_IN,
+    WIDE_IN,
+    Look,
+    looks,
+    style,
+    write_title,
+)
 from .frames import SWEPT, PeakPicture, peak_line
 from .words import rate
 
@@ -30,7 +41,9 @@ class _Label:
 
 
 def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
-    """Peak device memory against image count; None when no point of the run has anything to show."""
+    """Peak device memory against image count; None when no point of the run has anything to
+    show.
+    """
     if picture.empty:
         return None
     drawn = pd.concat([picture.peaks, picture.capped, picture.out_of_memory])
@@ -38,29 +51,50 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
     with style():
         figure = Figure(figsize=(NARROW_IN, 5.0) if narrow else (WIDE_IN, 4.8))
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.19 if narrow else 0.09, right=0.66 if narrow else 0.8, bottom=0.115, top=0.84)
+        figure.subplots_adjust(
+            left=0.19 if narrow else 0.09, right=0.66 if narrow else 0.8, bottom=0.115, top=0.84
+        )
         size_axis(axes, drawn[SWEPT], tick_room=0.3 if narrow else 0.15)
         limits = _limits(picture)
         memory_axis(axes, [*in_mib(drawn["peak_bytes"].dropna()), *in_mib(limits)])
         labels = [
-            _draw_series(axes, str(name), rows, look, picture.over) for name, rows in picture.peaks.groupby("series", sort=False)
+            _draw_series(axes, str(name), rows, look, picture.over)
+            for name, rows in picture.peaks.groupby("series", sort=False)
         ]
         labels += [_draw_limit(axes, limit, picture, look) for limit in limits]
         for name, rows in picture.capped.groupby("series", sort=False):
             colour = look[str(name)].colour
-            axes.plot(rows[SWEPT], in_mib(rows["peak_bytes"]), "o", ms=13, mfc="none", mec=colour, mew=1.6, zorder=5)
+            axes.plot(
+                rows[SWEPT],
+                in_mib(rows["peak_bytes"]),
+                "o",
+                ms=13,
+                mfc="none",
+                mec=colour,
+                mew=1.6,
+                zorder=5,
+            )
         _write_labels(figure, axes, labels)
         axes.set_xlabel(count_in_words(picture.over))
         axes.set_ylabel("peak device memory (MiB)")
-        title = "Peak device memory" if narrow else f"Peak device memory against {count_in_words(picture.over)}"
+        title = (
+            "Peak device memory"
+            if narrow
+            else f"Peak device memory against {count_in_words(picture.over)}"
+        )
         write_title(figure, title, _key(picture, ",\n" if narrow else ", "))
     return figure
 
 
 def _key(picture: PeakPicture, separator: str) -> str:
     """How to read the marks: two lines where the first separator breaks the line."""
-    repeated, fitted = (picture.peaks["runs"] > 1).any(), (picture.peaks.groupby("series")[SWEPT].nunique() > 1).any()
-    parts = [f"point: {'least of the repeats' if repeated else 'one run'}{', line: straight fit' if fitted else ''}"]
+    repeated, fitted = (
+        (picture.peaks["runs"] > 1).any(),
+        (picture.peaks.groupby("series")[SWEPT].nunique() > 1).any(),
+    )
+    point = "least of the repeats" if repeated else "one run"
+    line = ", line: straight fit" if fitted else ""
+    parts = [f"point: {point}{line}"]
     parts = parts if len(picture.peaks) else []
     parts += ["cross: out of memory"] if len(picture.out_of_memory) else []
     parts += ["ring: under the budget"] if len(picture.capped) else []
@@ -69,29 +103,58 @@ def _key(picture: PeakPicture, separator: str) -> str:
 
 def _limits(picture: PeakPicture) -> list[int]:
     """The device's size, and every budget of a point's own, in bytes, ascending."""
-    budgets = [*picture.capped["device_budget_bytes"], *picture.out_of_memory["device_budget_bytes"]]
-    return sorted({int(budget) for budget in [*budgets, *([picture.device_bytes] if picture.device_bytes else [])]})
+    budgets = [
+        *picture.capped["device_budget_bytes"],
+        *picture.out_of_memory["device_budget_bytes"],
+    ]
+    return sorted(
+        {
+            int(budget)
+            for budget in [*budgets, *([picture.device_bytes] if picture.device_bytes else [])]
+        }
+    )
 
 
-def _draw_series(axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, Look], over: str) -> _Label:
+def _draw_series(
+    axes: Axes, name: str, rows: pd.DataFrame, look: Mapping[str, Look], over: str
+) -> _Label:
     sizes, peaks, drawn = rows[SWEPT].to_numpy(float), in_mib(rows["peak_bytes"]), look[name]
     axes.plot(sizes, peaks, drawn.marker, color=drawn.colour, markersize=7, zorder=4)
     text = f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}"
     line = peak_line(rows)
     if line is not None:
-        # Evenly spread over the axis, which is logarithmic where all sizes are above 0, and linear elsewhere (axes.size_axis).
-        along = np.geomspace(sizes.min(), sizes.max(), 64) if sizes.min() > 0 else np.linspace(sizes.min(), sizes.max(), 64)
-        axes.plot(along, in_mib(line.at(size) for size in along), color=drawn.colour, linewidth=1.8, zorder=3)
+        # Evenly spread over the axis, which is logarithmic where all sizes are above 0, and linear
+        # elsewhere (axes.size_axis).
+        along = (
+            np.geomspace(sizes.min(), sizes.max(), 64)
+            if sizes.min() > 0
+            else np.linspace(sizes.min(), sizes.max(), 64)
+        )
+        axes.plot(
+            along,
+            in_mib(line.at(size) for size in along),
+            color=drawn.colour,
+            linewidth=1.8,
+            zorder=3,
+        )
         text += f"\n{rate(line.slope, unit_of(over))}"
     return _Label(float(peaks[-1]), text, drawn.ink)
 
 
 def _draw_limit(axes: Axes, limit: int, picture: PeakPicture, look: Mapping[str, Look]) -> _Label:
-    """The line of the device or of a budget, and a cross on it wherever memory of that size ran out."""
+    """The line of the device or of a budget, and a cross on it wherever memory of that size ran
+    out.
+    """
     device = limit == picture.device_bytes
     colour = DEVICE_COLOUR if device else BUDGET_COLOUR
     height = float(in_mib([limit])[0])
-    axes.axhline(height, color=colour, linewidth=1.4, linestyle=(0, (6, 3)) if device else (0, (2, 2)), zorder=2)
+    axes.axhline(
+        height,
+        color=colour,
+        linewidth=1.4,
+        linestyle=(0, (6, 3)) if device else (0, (2, 2)),
+        zorder=2,
+    )
     text = f"{'device' if device else 'budget'}: {format_bytes(limit)}"
     dead = picture.out_of_memory[picture.out_of_memory["device_budget_bytes"] == limit]
     for place, (name, rows) in enumerate(dead.groupby("series", sort=False)):
@@ -116,4 +179,12 @@ def _write_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
     heights = [line * (label.text.count("\n") + 1.3) for label in labels]
     centres = spread_apart([height_of(axes, label.mib) for label in labels], heights)
     for label, centre in zip(labels, centres, strict=True):
-        axes.text(1.03, centre, label.text, transform=axes.transAxes, color=label.colour, va="center", fontsize=9.5)
+        axes.text(
+            1.03,
+            centre,
+            label.text,
+            transform=axes.transAxes,
+            color=label.colour,
+            va="center",
+            fontsize=9.5,
+        )

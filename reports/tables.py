@@ -1,4 +1,6 @@
-"""The tables of the page and the summary, as text: every amount printed once, with the kind of number it is."""
+"""The tables of the page and the summary, as text: every amount printed once, with the kind of
+number it is.
+"""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +32,11 @@ class Table:
 
 
 def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> Table | None:
-    """Growth and retained bytes of each planned phase, the series side by side, at the largest image count that all plan.
+    """Growth and retained bytes of each planned phase, the series side by side, at the largest
+    image count that all plan.
 
-    ``table`` is ``frames.phase_table``. Of several stack sizes the first planned is shown. A phase without a reading
-    says why it has none. None when the scenario has no points.
+    ``table`` is ``frames.phase_table``. Of several stack sizes the first planned is shown. A phase
+    without a reading says why it has none. None when the scenario has no points.
     """
     planned = describe_points(points)
     planned = planned[planned["scenario"] == scenario]
@@ -48,14 +51,29 @@ def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> T
     phases = next(point.phases for point in points if point.name == cells["point"].iloc[0])
     read = {(row["point"], row["phase"], row["meter"]): row for _, row in table.iterrows()}
     rows = [
-        (plain(phase), meter_name(meter), *(text for point in cells["point"] for text in _compared(read, str(point), phase, meter)))
+        (
+            plain(phase),
+            meter_name(meter),
+            *(
+                text
+                for point in cells["point"]
+                for text in _compared(read, str(point), phase, meter)
+            ),
+        )
         for phase in phases
         for meter in _COMPARED
     ]
-    at = f" at {sizes_in_words(str(cells['over'].iloc[0]), int(largest))}" if largest is not None else ""
-    headings = tuple(f"{name} {word}" for name in cells["series"] for word in ("growth", "retained", "kind"))
+    at = (
+        f" at {sizes_in_words(str(cells['over'].iloc[0]), int(largest))}"
+        if largest is not None
+        else ""
+    )
+    headings = tuple(
+        f"{name} {word}" for name in cells["series"] for word in ("growth", "retained", "kind")
+    )
     return Table(
-        caption=f"Growth and retained bytes of each phase, {scenario}{at}: the repeat that grew least",
+        caption=f"Growth and retained bytes of each phase, {scenario}{at}: the repeat that grew "
+        "least",
         columns=("phase", "meter", *headings),
         rows=tuple(rows),
         amounts=frozenset(heading for heading in headings if not heading.endswith("kind")),
@@ -63,15 +81,23 @@ def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> T
 
 
 def phases_at_largest(table: pd.DataFrame, scenario: str) -> Table:
-    """Every phase of each series of a scenario at its largest image count, without meters that could not read at all."""
+    """Every phase of each series of a scenario at its largest image count, without meters that
+    could not read at all.
+    """
     mine = at_largest(_readable(table[table["scenario"] == scenario]))
     over = str(mine["over"].iloc[0]) if len(mine) else ""
-    return _phases(f"Phases of {scenario}{f', each series at its largest {count_in_words(over)}' if over else ''}", mine)
+    return _phases(
+        "Phases of "
+        f"{scenario}{f', each series at its largest {count_in_words(over)}' if over else ''}",
+        mine,
+    )
 
 
 def phases_of_points(table: pd.DataFrame, scenario: str) -> Table:
     """Every phase of every point of a scenario, without meters that could not read at all."""
-    return _phases(f"Phases of {scenario}, every point", _readable(table[table["scenario"] == scenario]))
+    return _phases(
+        f"Phases of {scenario}, every point", _readable(table[table["scenario"] == scenario])
+    )
 
 
 def silent_meters(table: pd.DataFrame) -> list[str]:
@@ -101,12 +127,21 @@ def outcomes(run: Run) -> str:
     missing = int(ends["outcome"].isna().sum())
     parts += [f"{missing:,} without a recorded end"] if missing else []
     planned = int((ends["outcome"].fillna("") == ends["expected"]).sum())
-    return f"{count(len(ends), 'run')} planned: {', '.join(parts)}; {planned:,} ended as the plan expects."
+    return (
+        f"{count(len(ends), 'run')} planned: {', '.join(parts)}; {planned:,} ended as the plan "
+        "expects."
+    )
 
 
 def fits(fits_frame: pd.DataFrame, caption: str) -> Table:
-    """Slopes with their confidence intervals, one row for each fit of ``harness.judge.scaling.fits_table``."""
-    parameters = [name for name in fits_frame.columns[1 : list(fits_frame.columns).index("over")] if name not in _SHARED_COLUMNS]
+    """Slopes with their confidence intervals, one row for each fit of
+    ``harness.judge.scaling.fits_table``.
+    """
+    parameters = [
+        name
+        for name in fits_frame.columns[1 : list(fits_frame.columns).index("over")]
+        if name not in _SHARED_COLUMNS
+    ]
     return Table(
         caption=caption,
         columns=(
@@ -129,18 +164,32 @@ def fits(fits_frame: pd.DataFrame, caption: str) -> Table:
 
 
 def main_fits(fits_frame: pd.DataFrame, scenario: str, over: str) -> pd.DataFrame:
-    """The fits behind the pictures: growth over one parameter of one scenario, by the meters that the gate judges."""
-    chosen = (fits_frame["scenario"] == scenario) & (fits_frame["over"] == over) & (fits_frame["field"] == "growth")
+    """The fits behind the pictures: growth over one parameter of one scenario, by the meters that
+    the gate judges.
+    """
+    chosen = (
+        (fits_frame["scenario"] == scenario)
+        & (fits_frame["over"] == over)
+        & (fits_frame["field"] == "growth")
+    )
     return fits_frame[chosen & fits_frame["meter"].isin(_COMPARED)]
 
 
-def _compared(read: Mapping[tuple[str, str, str], "pd.Series[str]"], point: str, phase: str, meter: str) -> tuple[str, str, str]:
+def _compared(
+    read: Mapping[tuple[str, str, str], "pd.Series[str]"], point: str, phase: str, meter: str
+) -> tuple[str, str, str]:
     """Growth, retained bytes and kind of number of one phase of one point."""
     row = read.get((point, phase, meter))
     if row is not None:
         return amount(row["growth_bytes"]), amount(row["retained_bytes"]), _kind(row)
-    last = next((row for (name, _, entered), row in read.items() if name == point and not entered), None)
-    why = "nothing was recorded" if last is None else f"{_outcome(last)} in {plain(str(last['phase']))}"
+    last = next(
+        (row for (name, _, entered), row in read.items() if name == point and not entered), None
+    )
+    why = (
+        "nothing was recorded"
+        if last is None
+        else f"{_outcome(last)} in {plain(str(last['phase']))}"
+    )
     return "unavailable", "unavailable", unavailable(why)
 
 
@@ -161,7 +210,11 @@ def _phases(caption: str, table: pd.DataFrame) -> Table:
 
 
 def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
-    budget = f", {format_bytes(int(row['device_budget_bytes']))} device" if known(row["device_budget_bytes"]) else ""
+    budget = (
+        f", {format_bytes(int(row['device_budget_bytes']))} device"
+        if known(row["device_budget_bytes"])
+        else ""
+    )
     return (
         f"{row['series']}{budget}",
         _whole(row[SWEPT]),
@@ -172,7 +225,9 @@ def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
         peak(row["peak_bytes"], row["peak_bound_bytes"], str(row["quality"])),
         amount(row["growth_bytes"]),
         amount(row["retained_bytes"]),
-        amount(row["spread_bytes"], otherwise="one run" if int(row["runs"]) == 1 else "unavailable"),
+        amount(
+            row["spread_bytes"], otherwise="one run" if int(row["runs"]) == 1 else "unavailable"
+        ),
         f"{int(row['runs']):,}",
         _kind(row),
     )
@@ -180,7 +235,11 @@ def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
 
 def _kind(row: "pd.Series[str]") -> str:
     if row["quality"] == Quality.UNAVAILABLE:
-        ended = f"the run ended in this phase: {_ending(row)}" if not row["meter"] else str(row["reason"])
+        ended = (
+            f"the run ended in this phase: {_ending(row)}"
+            if not row["meter"]
+            else str(row["reason"])
+        )
         return unavailable(ended)
     cut = "" if row["finished"] else f"; cut short: {_ending(row)}"
     return kind_of_number(str(row["quality"]), row["samples"], row["largest_gap_s"]) + cut
@@ -194,7 +253,16 @@ def _ending(row: "pd.Series[str]") -> str:
 def _runs(caption: str, ends: pd.DataFrame) -> Table:
     return Table(
         caption=caption,
-        columns=("point", "repeat", "outcome", "expected", "phase", "reason", "duration", "launcher"),
+        columns=(
+            "point",
+            "repeat",
+            "outcome",
+            "expected",
+            "phase",
+            "reason",
+            "duration",
+            "launcher",
+        ),
         rows=tuple(_run_row(row) for row in ends.to_dict("records")),
         amounts=frozenset({"repeat", "duration"}),
     )
@@ -203,7 +271,16 @@ def _runs(caption: str, ends: pd.DataFrame) -> Table:
 def _run_row(row: Mapping[Hashable, object]) -> tuple[str, ...]:
     if not known(row["outcome"]):
         missing = unavailable("no end of this run was recorded")
-        return str(row["point"]), str(row["repeat"]), missing, str(row["expected"]), "", "", "unavailable", "unavailable"
+        return (
+            str(row["point"]),
+            str(row["repeat"]),
+            missing,
+            str(row["expected"]),
+            "",
+            "",
+            "unavailable",
+            "unavailable",
+        )
     return (
         str(row["point"]),
         str(row["repeat"]),
@@ -217,7 +294,11 @@ def _run_row(row: Mapping[Hashable, object]) -> tuple[str, ...]:
 
 
 def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple[str, ...]:
-    settings = (f"{name}={value}" if isinstance(value, int) else str(value) for name in parameters if known(value := row[name]))
+    settings = (
+        f"{name}={value}" if isinstance(value, int) else str(value)
+        for name in parameters
+        if known(value := row[name])
+    )
     unit = unit_of(str(row["over"]))
     slope = row[f"slope_bytes_per_{unit}"]
     low, high = (float(str(row[name])) for name in ("slope_low", "slope_high"))

@@ -1,4 +1,6 @@
-"""What was alive at the peak, out of the traces of a run: sentences and tables for the points worth reading first."""
+"""What was alive at the peak, out of the traces of a run: sentences and tables for the points worth
+reading first.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from .tables import Table
 from .words import count, plain
 
 _MOST_GROUPS = 5
-"""Rows for one moment; the rest is summed up in one more, and so is what is less than a hundredth of all. Chosen: what a reader
-takes in, and the largest are what matters."""
+"""Rows for one moment; the rest is summed up in one more, and so is what is less than a hundredth
+of all. Chosen: what a reader takes in, and the largest are what matters."""
 _COLUMNS = ("operation", "shape", "type", "count", "each", "together", "as large as")
 _AMOUNTS = frozenset({"count", "each", "together"})
 
@@ -45,7 +47,8 @@ class TracedRun:
     """All traces of a run; nothing at all where none was planned."""
 
     points: tuple[TracedPoint, ...]
-    """Those worth reading first: of findings, then of each series at its largest number of images."""
+    """Those worth reading first: of findings, then of each series at its largest number of
+    images."""
     overview: Table
     """One row for every trace."""
     notes: tuple[str, ...]
@@ -66,19 +69,27 @@ def traced_run(run: Run, judgement: Judgement) -> TracedRun:
 
 
 def highest(trace: Trace) -> TracedPhase | None:
-    """The phase with the highest requested peak, the first of equals; None where nothing was ever requested."""
+    """The phase with the highest requested peak, the first of equals; None where nothing was ever
+    requested.
+    """
     phases = [phase for phase in trace.phases if phase.requested.peak_bytes]
     return max(phases, key=lambda phase: phase.requested.peak_bytes, default=None)
 
 
 def _chosen(points: Sequence[Point], judgement: Judgement, found: Iterable[str]) -> list[str]:
-    """Names of the points to show: those of findings, then each series of each scenario at its largest count."""
+    """Names of the points to show: those of findings, then each series of each scenario at its
+    largest count.
+    """
     there = set(found)
     table = describe_points(points)
-    table = table[table["point"].isin(there)].sort_values(SWEPT, ascending=False, na_position="last", kind="stable")
+    table = table[table["point"].isin(there)].sort_values(
+        SWEPT, ascending=False, na_position="last", kind="stable"
+    )
     names = [check.point for check in judgement.verdict.findings if check.point in there]
     for check in judgement.verdict.findings:
-        mine = table[(table["scenario"] == check.scenario) & table["series"].isin(check.subject.split(" / "))]
+        mine = table[
+            (table["scenario"] == check.scenario) & table["series"].isin(check.subject.split(" / "))
+        ]
         names += list(mine["point"].head(1))
     largest = table.groupby(["scenario", "series"], sort=False)["point"].first()
     order = {point.name: place for place, point in enumerate(points)}
@@ -92,12 +103,22 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         trace=trace,
         headline=_headline(trace),
         sentences=(agreement(trace, run.phases), recording_in_words(trace)),
-        refusal="" if refused is None else refusal_in_words(refused, trace.limit_bytes, reason=_reason(run, trace.point)),
-        refused=None if refused is None else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
+        refusal=""
+        if refused is None
+        else refusal_in_words(refused, trace.limit_bytes, reason=_reason(run, trace.point)),
+        refused=None
+        if refused is None
+        else _table("What was alive when memory ran out", "", [("", _rows(refused.alive))]),
         peaks=_table(
             "What was alive at the peak of each phase",
             "phase",
-            [(f"{plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)}", _rows(phase.alive)) for phase in trace.phases],
+            [
+                (
+                    f"{plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)}",
+                    _rows(phase.alive),
+                )
+                for phase in trace.phases
+            ],
         ),
     )
 
@@ -113,13 +134,17 @@ def _headline(trace: Trace) -> str:
         return "Nothing was allocated on the device in any phase."
     ranked = _ranked(phase.alive)
     if not ranked:
-        return f"The device held most in {plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)} as requested."
+        return (
+            f"The device held most in {plain(phase.phase)}, "
+            f"{format_bytes(phase.requested.peak_bytes)} as requested."
+        )
     first, *rest = ranked
     told = rest and rest[0].total_bytes >= SMALL_SHARE * phase.requested.peak_bytes
     others = f"; the next is {rest[0].sentence}" if told else ""
     return (
-        f"The device held most in {plain(phase.phase)}, {format_bytes(phase.requested.peak_bytes)} as requested. "
-        f"The largest part of it was {first.sentence}{others}."
+        f"The device held most in {plain(phase.phase)}, "
+        f"{format_bytes(phase.requested.peak_bytes)} as requested. The largest part of it "
+        f"was {first.sentence}{others}."
     )
 
 
@@ -134,7 +159,10 @@ def _rows(alive: Sequence[Alive]) -> Iterator[tuple[str, ...]]:
         yield ("nothing", "", "", "0", "", format_bytes(0), "")
     ranked = _ranked(alive)
     least_bytes = SMALL_SHARE * sum(one.total_bytes for one in ranked)
-    shown = [*ranked[:1], *(one for one in ranked[1:_MOST_GROUPS] if one.total_bytes >= least_bytes)]
+    shown = [
+        *ranked[:1],
+        *(one for one in ranked[1:_MOST_GROUPS] if one.total_bytes >= least_bytes),
+    ]
     for one in shown:
         yield (
             one.op or "none named",
@@ -148,17 +176,40 @@ def _rows(alive: Sequence[Alive]) -> Iterator[tuple[str, ...]]:
     others = ranked[len(shown) :]
     if others:
         number, total = sum(one.count for one in others), sum(one.total_bytes for one in others)
-        yield (f"{count(len(others), 'other kind')}", "", "", f"{number:,}", "", format_bytes(total), "")
+        yield (
+            f"{count(len(others), 'other kind')}",
+            "",
+            "",
+            f"{number:,}",
+            "",
+            format_bytes(total),
+            "",
+        )
 
 
-def _table(caption: str, first: str, blocks: Iterable[tuple[str, Iterable[tuple[str, ...]]]]) -> Table:
+def _table(
+    caption: str, first: str, blocks: Iterable[tuple[str, Iterable[tuple[str, ...]]]]
+) -> Table:
     """Blocks of rows under one heading column, or without it where ``first`` is empty."""
     rows = [(heading, *row) if first else row for heading, block in blocks for row in block]
-    return Table(caption=caption, columns=((first, *_COLUMNS) if first else _COLUMNS), rows=tuple(rows), amounts=_AMOUNTS)
+    return Table(
+        caption=caption,
+        columns=((first, *_COLUMNS) if first else _COLUMNS),
+        rows=tuple(rows),
+        amounts=_AMOUNTS,
+    )
 
 
 def _overview(traces: Iterable[Trace]) -> Table:
-    columns = ("point", "peak as requested", "of the allocator", "in phase", "largest part of it", "allocations", "did not fit")
+    columns = (
+        "point",
+        "peak as requested",
+        "of the allocator",
+        "in phase",
+        "largest part of it",
+        "allocations",
+        "did not fit",
+    )
     return Table(
         caption="Every trace: the highest peak of the run and the largest part of it",
         columns=columns,
@@ -173,7 +224,9 @@ def _overview_row(trace: Trace) -> tuple[str, ...]:
     return (
         trace.point,
         format_bytes(phase.requested.peak_bytes) if phase else format_bytes(0),
-        format_bytes(max((one.allocator.peak_bytes for one in trace.phases), default=trace.base_bytes)),
+        format_bytes(
+            max((one.allocator.peak_bytes for one in trace.phases), default=trace.base_bytes)
+        ),
         plain(phase.phase) if phase else "none",
         _ranked(phase.alive)[0].sentence if phase and phase.alive else "nothing",
         f"{counts.allocations:,}",

@@ -1,4 +1,6 @@
-"""The words people read beside the numbers: names of meters, amounts with their kind, reasons where nothing was read."""
+"""The words people read beside the numbers: names of meters, amounts with their kind, reasons where
+nothing was read.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,8 +15,14 @@ from harness.units import format_bytes, format_rate
 METER_MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "device_in_use": "bytes of live tensors, counted by TensorFlow's own allocator",
-        "host_anon": "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated itself, private or shared",
-        "host_mapped": "pages of memory-mapped files in the child, which the kernel can drop; no limit counts them",
+        "host_anon": (
+            "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated "
+            "itself, private or shared"
+        ),
+        "host_mapped": (
+            "pages of memory-mapped files in the child, which the kernel can drop; no limit "
+            "counts them"
+        ),
         "host_rss": "resident memory of the child, pages of memory-mapped files included",
         "nvml_process": "what the driver says the child holds on the card",
         "nvml_device_used": "what the driver says is used on the card by everybody",
@@ -32,12 +40,18 @@ EXIT_WORDS: Mapping[ExitCode, str] = MappingProxyType(
         ExitCode.IMPROVEMENT: "Better than the baseline",
     }
 )
-"""What each exit code says in one or two words; the colour of the page repeats it, and never says it alone."""
+"""What each exit code says in one or two words; the colour of the page repeats it, and never says
+it alone."""
 
 
-_KIND_WORDS: Mapping[FindingKind, str] = MappingProxyType({FindingKind.FAILED: "Failed", FindingKind.MOVED: "Moved, not better"})
-"""Kinds of findings that share an exit code with a graver or a better one, and are called by a word of their own."""
-_BOUND_WORDS: Mapping[Bound, str] = MappingProxyType({"upper": "at most {} allowed", "lower": "at least {} expected", "": "{}"})
+_KIND_WORDS: Mapping[FindingKind, str] = MappingProxyType(
+    {FindingKind.FAILED: "Failed", FindingKind.MOVED: "Moved, not better"}
+)
+"""Kinds of findings that share an exit code with a graver or a better one, and are called by a word
+of their own."""
+_BOUND_WORDS: Mapping[Bound, str] = MappingProxyType(
+    {"upper": "at most {} allowed", "lower": "at least {} expected", "": "{}"}
+)
 
 
 def verdict_word(verdict: Verdict) -> str:
@@ -94,7 +108,9 @@ def kind_of_number(quality: str, samples: object = None, largest_gap_s: object =
     """``exact``, ``bounded`` or ``sampled``, the last with how finely."""
     if quality != Quality.SAMPLED or not known(samples):
         return quality
-    gap = f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
+    gap = (
+        f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
+    )
     return f"{quality} ({int(str(samples)):,} samples{gap})"
 
 

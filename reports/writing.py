@@ -1,9 +1,17 @@
-"""The one writer of what a judgement leaves in a run directory: findings, JUnit, summary, and the page where there is one."""
+"""The one writer of what a judgement leaves in a run directory: findings, JUnit, summary, and the
+page where there is one.
+"""
 
 from pathlib import Path
 
 from harness.errors import PageError
-from harness.judge.files import FINDINGS_FILE, JUNIT_FILE, REPORT_FILE, SUMMARY_FILE, replace_judgement
+from harness.judge.files import (
+    FINDINGS_FILE,
+    JUNIT_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    replace_judgement,
+)
 from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
 from harness.judge.table import Run
 
@@ -11,12 +19,15 @@ from .markdown import summary_text
 
 
 def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path | None:
-    """Replace everything that an earlier judgement left in the run directory; the path of the page, where there is one.
+    """Replace everything that an earlier judgement left in the run directory; the path of the page,
+    where there is one.
 
-    findings.json, junit.xml and summary.md are always written; report.html and plots/ where ``page`` asks for them, and
-    where the directory has them already: what it says has to be one verdict. All of them bear the judgement's id. The tables
-    are of the run, not of a judgement. Raises RunDirectoryError where something cannot be written, and PageError where the
-    page cannot be drawn: then all else is written, and no page stays, because an earlier one is of another judgement.
+    findings.json, junit.xml and summary.md are always written; report.html and plots/ where
+    ``page`` asks for them, and where the directory has them already: what it says has to be one
+    verdict. All of them bear the judgement's id. The tables are of the run, not of a judgement.
+    Raises RunDirectoryError where something cannot be written, and PageError where the page cannot
+    be drawn: then all else is written, and no page stays, because an earlier one is of another
+    judgement.
     """
     page = page or (run.path / REPORT_FILE).exists()
     pages, why_not = _drawn(run, judgement) if page else ({}, "")
@@ -35,7 +46,9 @@ def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path
 
 
 def _drawn(run: Run, judgement: Judgement) -> tuple[dict[str, bytes], str]:
-    """The files of the page; where it cannot be drawn none, and why. No picture is worth the verdict that it shows."""
+    """The files of the page; where it cannot be drawn none, and why. No picture is worth the
+    verdict that it shows.
+    """
     try:
         from .html import page_files  # matplotlib, which nothing else here needs
 

@@ -1,1 +1,3 @@
-"""What is measured: the catalogue, its bodies, the policy of the gate and the committed baselines."""
+"""What is measured: the catalogue, its bodies, the policy of the gate and the committed
+baselines.
+"""

@@ -1,4 +1,6 @@
-"""Options of the sweep: which scan, how many groups. ``pytest scenarios --help`` lists them with the harness's own."""
+"""Options of the sweep: which scan, how many groups. ``pytest scenarios --help`` lists them with
+the harness's own.
+"""
 
 import argparse
 import dataclasses
@@ -37,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--scan",
         metavar="FILE",
         type=Path,
-        help="your own scan, a contract NPZ, instead of the simulated one; the image counts are chosen to fit it",
+        help="your own scan, a contract NPZ, instead of the simulated one; the image counts are "
+        "chosen to fit it",
     )
     group.addoption(
         "--image-counts",
@@ -49,14 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--plant",
         metavar="KIND",
         choices=[plant.name for plant in (*PLANTS, *CARD_PLANTS)],
-        help="put a known bug into the loader of every point, to see what the gate says about it; the kinds are in "
-        "scenarios/detector/plants.py, each with the points (-k) that it is meant for",
+        help="put a known bug into the loader of every point, to see what the gate says about "
+        "it; the kinds are in scenarios/detector/plants.py, each with the points (-k) that "
+        "it is meant for",
     )
     declare_short_names(parser, "scenarios", _SHORT_NAMES)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the scan and check the counts against it, once: xdist's workers are told by the controller."""
+    """Settle the scan and check the counts against it, once: xdist's workers are told by the
+    controller.
+    """
     told = getattr(config, "workerinput", {}).get("scenarios_scan")
     config.stash[_SCAN] = _settle_scan(config) if told is None else ScanChoice(**told)
 
@@ -78,7 +84,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _settle_scan(config: pytest.Config) -> ScanChoice:
-    # Where this file is found only in the course of collection (pytest .), its options were not declared in time.
+    # Where this file is found only in the course of collection (pytest .), its options were not
+    # declared in time.
     path: Path | None = config.getoption("scan", None)
     counts: tuple[int, ...] = config.getoption("image_counts", None) or ()
     scan = SIMULATED if path is None else _ask_scan(path, config.rootpath)
@@ -103,13 +110,17 @@ def _ask_scan(path: Path, root: Path) -> ScanChoice:
     facts = json.loads(asked.stdout)
     frame_count, frame_size = int(facts["frame_count"]), int(facts["frame_size"])
     label = f"{path.name}, {frame_count} frames of {frame_size} x {frame_size}"
-    return ScanChoice(label=label, frame_count=frame_count, frame_size=frame_size, file=str(path.resolve()))
+    return ScanChoice(
+        label=label, frame_count=frame_count, frame_size=frame_size, file=str(path.resolve())
+    )
 
 
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of image counts; write whole numbers above 0, as 100,500,1000")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of image counts; write whole numbers above 0, as 100,500,1000"
+        )
     counts = tuple(sorted({int(part) for part in parts}))
     if len(counts) < 3:
         raise argparse.ArgumentTypeError(

@@ -1,16 +1,18 @@
-"""The ways through the loader that ``catalog`` does not take: several one after the other in a child, over two sizes.
+"""The ways through the loader that ``catalog`` does not take: several one after the other in a
+child, over two sizes.
 
-A phase is one way from its file or arrays to the last batch; what it holds is let go of after it. Swept over the stack alone,
-with one group for every four frames, so that two sizes show what a frame costs as well as what an image does. The scans are
-simulated, whatever scan the others read.
+A phase is one way from its file or arrays to the last batch; what it holds is let go of after it.
+Swept over the stack alone, with one group for every four frames, so that two sizes show what a
+frame costs as well as what an image does. The scans are simulated, whatever scan the others read.
 """
 
 from harness.records import Outcome, Point
 from scenarios.scenario import Scenario
 
 STACK_SIZES = (768, 2048)
-"""Frames: 20 MiB of them apart, 40 times what runs of a point may differ by; a scan of the larger size is there already. The
-smaller one compresses to 1.3 MB, more than the buffer that it is unpacked through: 512 frames would not fill it."""
+"""Frames: 20 MiB of them apart, 40 times what runs of a point may differ by; a scan of the larger
+size is there already. The smaller one compresses to 1.3 MB, more than the buffer that it is
+unpacked through: 512 frames would not fill it."""
 FRAME_SIZE = 64
 GRIDSIZE = 2
 BATCH_SIZE = 16
@@ -28,14 +30,33 @@ WAYS = (
         name="scripts",
         body="scenarios.bodies.scripts:measure",
         prepare="scenarios.bodies.written:prepare",
-        phases=("raw_data", "grouped", "normalized", "saved", "assigned", "images", "truth", "release"),
+        phases=(
+            "raw_data",
+            "grouped",
+            "normalized",
+            "saved",
+            "assigned",
+            "images",
+            "truth",
+            "release",
+        ),
         expected={"lazy": Outcome.OK},
     ),
     Scenario(
         name="settings",
         body="scenarios.bodies.settings:measure",
         prepare="scenarios.bodies.written:prepare",
-        phases=("epochs_of_chunks", "repeated", "sharded", "ahead", "without_truth", "oversampled", "singles", "nines", "release"),
+        phases=(
+            "epochs_of_chunks",
+            "repeated",
+            "sharded",
+            "ahead",
+            "without_truth",
+            "oversampled",
+            "singles",
+            "nines",
+            "release",
+        ),
         expected={"lazy": Outcome.OK},
     ),
 )

@@ -1,4 +1,6 @@
-"""Fixtures: the stub driver and the pretended card, built once for the session, and a control file for each test."""
+"""Fixtures: the stub driver and the pretended card, built once for the session, and a control file
+for each test.
+"""
 
 import fcntl
 import os
@@ -17,7 +19,9 @@ from harness.pretended.machine import Machine, make_machine
 
 @pytest.fixture(scope="session")
 def build_stub(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stub]:
-    """``build_stub(old_library=False)``; the workers of xdist share one build. Skips where it cannot be built."""
+    """``build_stub(old_library=False)``; the workers of xdist share one build. Skips where it
+    cannot be built.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -46,7 +50,9 @@ def nvml_stub(build_stub: Callable[..., Stub]) -> Stub:
 
 @pytest.fixture(scope="session")
 def old_nvml_stub(build_stub: Callable[..., Stub]) -> Stub:
-    """The stub of a driver before R510: no second version of the memory query, no third of the process lists."""
+    """The stub of a driver before R510: no second version of the memory query, no third of the
+    process lists.
+    """
     return build_stub(old_library=True)
 
 
@@ -66,10 +72,16 @@ def driver_environment(driver: StubControl, nvml_stub: Stub) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def pretended_card(tmp_path_factory: pytest.TempPathFactory) -> Card:
-    """The libraries of a pretended card, built once; the workers of xdist share them. Skips where they cannot be built."""
+    """The libraries of a pretended card, built once; the workers of xdist share them. Skips where
+    they cannot be built.
+    """
     base = tmp_path_factory.getbasetemp()
     try:
-        return cached_card((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ptycho-memory" / "pretended")
+        return cached_card(
+            (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+            / "ptycho-memory"
+            / "pretended"
+        )
     except DoesNotCompileError:
         raise
     except StubUnavailableError as reason:

@@ -1,6 +1,8 @@
-"""The container of this project in the words of its users: how eager loading runs out of memory, and lazy does not.
+"""The container of this project in the words of its users: how eager loading runs out of memory,
+and lazy does not.
 
-Every measurement runs in a child of its own, on the GPU's allocator, or without a GPU on the same allocator on the CPU.
+Every measurement runs in a child of its own, on the GPU's allocator, or without a GPU on the same
+allocator on the CPU.
 """
 
 import json
@@ -33,7 +35,9 @@ def launcher():
 
 @pytest.fixture
 def measure(launcher, tmp_path):
-    """Run one point of the catalogue: how it ended, and what the device's allocator read in each phase."""
+    """Run one point of the catalogue: how it ended, and what the device's allocator read in each
+    phase.
+    """
 
     def run(point):
         device = usable_device("auto", ROOT)
@@ -47,11 +51,24 @@ def measure(launcher, tmp_path):
             host_limit_bytes=5 * GIB,
             timeout_s=300.0,
         )
-        start_run(runner.run_directory, points=[point], repeats=1, device=device, command="test", root=ROOT, settings={})
+        start_run(
+            runner.run_directory,
+            points=[point],
+            repeats=1,
+            device=device,
+            command="test",
+            root=ROOT,
+            settings={},
+        )
         end = runner.measure(point, 0)
-        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
+        ]
         phases = [phase_from_json(row) for row in rows if row["kind"] == "phase"]
-        return end, {p.phase: next(r for r in p.readings if r.meter == "device_in_use") for p in phases}
+        return end, {
+            p.phase: next(r for r in p.readings if r.meter == "device_in_use") for p in phases
+        }
 
     return run
 
@@ -59,7 +76,9 @@ def measure(launcher, tmp_path):
 def point_of(scenario, loader, image_count) -> Point:
     """The point of the catalogue at these parameters."""
     wanted = {"loader": loader, "image_count": image_count}
-    return next(p for p in points() if p.scenario == scenario and wanted.items() <= p.parameters.items())
+    return next(
+        p for p in points() if p.scenario == scenario and wanted.items() <= p.parameters.items()
+    )
 
 
 class TestEagerLoadingOOM:
@@ -81,7 +100,9 @@ class TestEagerLoadingOOM:
 
     @pytest.mark.oom
     def test_oom_with_eager_loading(self, measure):
-        """At 2,000 groups under 256 MiB the device runs out during construction, and the row says so."""
+        """At 2,000 groups under 256 MiB the device runs out during construction, and the row says
+        so.
+        """
         end, device = measure(point_of("oom", "eager", 2000))
 
         assert (end.outcome, end.phase) == (Outcome.DEVICE_OOM, "construct"), end.reason
@@ -90,7 +111,8 @@ class TestEagerLoadingOOM:
 
     @pytest.mark.oom
     def test_oom_with_eager_loading_at_dense_study_size(self, measure):
-        """The study that started it, N = 128 and 20,000 groups: X alone, 5 GB, does not fit a device of 4 GiB.
+        """The study that started it, N = 128 and 20,000 groups: X alone, 5 GB, does not fit a
+        device of 4 GiB.
 
         The device is asked first: nothing of it is ever made on the host.
         """
@@ -111,7 +133,9 @@ class TestLazyLoading:
     """What this project gives them: nothing on the device before a batch is asked for."""
 
     def test_lazy_loading_avoids_oom(self, measure):
-        """The same groups under the same 256 MiB: both epochs run, with between one and four batches on the device."""
+        """The same groups under the same 256 MiB: both epochs run, with between one and four
+        batches on the device.
+        """
         end, device = measure(point_of("oom", "lazy", 2000))
 
         assert end.outcome is Outcome.OK, end.reason
@@ -122,7 +146,9 @@ class TestLazyLoading:
             assert device[epoch].retained_bytes < MIB
 
     def test_lazy_container_backward_compatible(self):
-        """Old code that reads whole tensors still gets them, bit for bit, with a warning that says what to use."""
+        """Old code that reads whole tensors still gets them, bit for bit, with a warning that says
+        what to use.
+        """
         import tensorflow as tf
 
         from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
@@ -138,6 +164,8 @@ class TestLazyLoading:
             assert isinstance(tensor, tf.Tensor)
             np.testing.assert_array_equal(tensor.numpy(), getattr(eager, name).numpy())
         for name in ("coords", "coords_nominal", "coords_true", "probe"):
-            np.testing.assert_array_equal(np.asarray(getattr(lazy, name)), np.asarray(getattr(eager, name)))
+            np.testing.assert_array_equal(
+                np.asarray(getattr(lazy, name)), np.asarray(getattr(eager, name))
+            )
         assert lazy.norm_Y_I == eager.norm_Y_I
         assert lazy.nn_indices is eager.nn_indices is None

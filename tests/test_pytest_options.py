@@ -12,7 +12,15 @@ def warn_from(module, category=DeprecationWarning):
 
 
 @pytest.mark.parametrize(
-    "module", ["harness", "harness.units", "ptycho.scan", "reports.html", "scenarios.catalog", "tests.conftest"]
+    "module",
+    [
+        "harness",
+        "harness.units",
+        "ptycho.scan",
+        "reports.html",
+        "scenarios.catalog",
+        "tests.conftest",
+    ],
 )
 def test_a_warning_that_a_line_of_ours_causes_is_an_error(module):
     """Of any category."""

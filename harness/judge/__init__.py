@@ -1,1 +1,3 @@
-"""Pure functions over tables: fits, baselines, rules, verdicts. Needs neither TensorFlow nor a GPU."""
+"""Pure functions over tables: fits, baselines, rules, verdicts. Needs neither TensorFlow nor a
+GPU.
+"""

@@ -1,4 +1,6 @@
-"""Make a run the earlier truth: only one that keeps the policy's limits, and without losing what was accepted before."""
+"""Make a run the earlier truth: only one that keeps the policy's limits, and without losing what
+was accepted before.
+"""
 
 import difflib
 from collections.abc import Collection, Iterator, Sequence
@@ -10,7 +12,16 @@ from typing import Literal
 
 from harness.errors import BaselineError
 from harness.judge.acceptable import broken_limits, gated_meters, unsteady
-from harness.judge.baseline import Baseline, BaselinePoint, Held, file_name, find, from_run, key_in_words, write
+from harness.judge.baseline import (
+    Baseline,
+    BaselinePoint,
+    Held,
+    file_name,
+    find,
+    from_run,
+    key_in_words,
+    write,
+)
 from harness.judge.changes import diff
 from harness.judge.commands import ends_with_command
 from harness.judge.gate import judge
@@ -25,45 +36,76 @@ Others = Literal["refuse", "keep", "forget"]
 
 
 def accept(
-    run: Run, policy: Policy, folder: Path, *, reason: str, others: Others = "refuse", only: str | None = None
+    run: Run,
+    policy: Policy,
+    folder: Path,
+    *,
+    reason: str,
+    others: Others = "refuse",
+    only: str | None = None,
 ) -> tuple[str, ...]:
-    """Make a run the baseline for its key; the lines to show: what changed, old -> new, and the file.
+    """Make a run the baseline for its key; the lines to show: what changed, old -> new, and the
+    file.
 
-    With ``only``, a pattern such as ``"loading-lazy-*"``, just the points whose names match it are taken, and all others
-    stay as they were accepted before; the run has to be complete all the same. A point that is the same as before keeps
-    its block, with its earlier evidence.
+    With ``only``, a pattern such as ``"loading-lazy-*"``, just the points whose names match it are
+    taken, and all others stay as they were accepted before; the run has to be complete all the
+    same. A point that is the same as before keeps its block, with its earlier evidence.
 
-    Raises BaselineError for an empty reason, a run that is incomplete, did not end as planned, breaks a limit of the
-    policy or whose repeats differ by more than its tolerance, for accepted points that would be lost unasked, and for a
-    pattern that no point matches. Raises RunDirectoryError when the file cannot be written.
+    Raises BaselineError for an empty reason, a run that is incomplete, did not end as planned,
+    breaks a limit of the policy or whose repeats differ by more than its tolerance, for accepted
+    points that would be lost unasked, and for a pattern that no point matches. Raises
+    RunDirectoryError when the file cannot be written.
     """
     policy = acceptable(policy, run.manifest)
     earlier = find(folder, run.manifest.comparability)
-    fresh = from_run(run, reason=reason, accepted=datetime.now(UTC).date().isoformat(), meters=gated_meters(policy))
-    chosen = {name: point for name, point in fresh.point.items() if only is None or fnmatchcase(name, only)}
+    fresh = from_run(
+        run,
+        reason=reason,
+        accepted=datetime.now(UTC).date().isoformat(),
+        meters=gated_meters(policy),
+    )
+    chosen = {
+        name: point
+        for name, point in fresh.point.items()
+        if only is None or fnmatchcase(name, only)
+    }
     if not chosen:
         raise BaselineError(_no_match(str(only), list(fresh.point)))
     _refuse_broken_limits(run, policy, folder, chosen)
-    _refuse(f"{run.path} cannot become a baseline", [obstacle.sentence for obstacle in unsteady(chosen, run, policy)])
+    _refuse(
+        f"{run.path} cannot become a baseline",
+        [obstacle.sentence for obstacle in unsteady(chosen, run, policy)],
+    )
     before = {} if earlier is None else earlier.point
     absent = {name: point for name, point in before.items() if name not in chosen}
     if absent and only is None and others == "refuse":
         raise BaselineError(
-            f"{run.path} did not measure {len(absent)} of {len(absent) + len(chosen)} points that the baseline holds, "
-            f"such as {next(iter(absent))}; measure them all, or say --keep-others or --forget-others"
+            f"{run.path} did not measure {len(absent)} of {len(absent) + len(chosen)} "
+            f"points that the baseline holds, such as {next(iter(absent))}; measure them "
+            "all, or say --keep-others or --forget-others"
         )
     kept = absent if only is not None or others == "keep" else {}
     points = {**kept, **{name: _unless_same(before.get(name), chosen[name]) for name in chosen}}
-    merged = fresh.model_copy(update={"point": points, "also": {} if earlier is None else earlier.also})
-    history = NO_HISTORY if earlier is None else read_history(folder / file_name(run.manifest.comparability))
+    merged = fresh.model_copy(
+        update={"point": points, "also": {} if earlier is None else earlier.also}
+    )
+    history = (
+        NO_HISTORY
+        if earlier is None
+        else read_history(folder / file_name(run.manifest.comparability))
+    )
     return (*_lines(earlier, merged, history), f"baseline: {write(merged, folder)}")
 
 
-def accept_as_same(run: Run, policy: Policy, folder: Path, *, as_version: str, reason: str) -> tuple[str, ...]:
-    """Note in the baseline of TensorFlow ``as_version`` that it holds for the run's version too; the lines to show.
+def accept_as_same(
+    run: Run, policy: Policy, folder: Path, *, as_version: str, reason: str
+) -> tuple[str, ...]:
+    """Note in the baseline of TensorFlow ``as_version`` that it holds for the run's version too;
+    the lines to show.
 
-    No amount changes. Raises BaselineError for an empty reason, where there is no such baseline, where the run's version has
-    one of its own, and for a run that the gate does not pass when it is held against that baseline.
+    No amount changes. Raises BaselineError for an empty reason, where there is no such baseline,
+    where the run's version has one of its own, and for a run that the gate does not pass when it is
+    held against that baseline.
     """
     policy = acceptable(policy, run.manifest)
     key = run.manifest.comparability
@@ -72,20 +114,31 @@ def accept_as_same(run: Run, policy: Policy, folder: Path, *, as_version: str, r
         raise BaselineError("a baseline needs a reason: say why these numbers are right")
     if find(folder, key) is not None:
         own = folder / file_name(key)
-        raise BaselineError(f"TensorFlow {version} has a baseline of its own, {own}; delete that first, or leave out --same-as")
+        raise BaselineError(
+            f"TensorFlow {version} has a baseline of its own, {own}; delete that first, or "
+            "leave out --same-as"
+        )
     baseline = find(folder, {**key, VERSION: as_version})
     if baseline is None:
         wanted = key_in_words({**key, VERSION: as_version})
-        raise BaselineError(f"{folder} has no baseline for {wanted}; accept a run of TensorFlow {as_version} first")
-    shared = baseline.model_copy(update={"also": {**baseline.also, version: _evidence(run, reason)}})
+        raise BaselineError(
+            f"{folder} has no baseline for {wanted}; accept a run of TensorFlow {as_version} first"
+        )
+    shared = baseline.model_copy(
+        update={"also": {**baseline.also, version: _evidence(run, reason)}}
+    )
     with TemporaryDirectory() as scratch:
         write(shared, Path(scratch))
         findings = judge(run, policy, Path(scratch)).verdict.findings
     _refuse(
-        f"the baseline of TensorFlow {as_version} does not hold for {version} (leave out --same-as for one of its own)",
+        f"the baseline of TensorFlow {as_version} does not hold for {version} (leave out "
+        "--same-as for one of its own)",
         [check.sentence for check in findings],
     )
-    return f"TensorFlow {version}: within every tolerance of what {as_version} takes", f"baseline: {write(shared, folder)}"
+    return (
+        f"TensorFlow {version}: within every tolerance of what {as_version} takes",
+        f"baseline: {write(shared, folder)}",
+    )
 
 
 def _evidence(run: Run, reason: str) -> Held:
@@ -113,13 +166,19 @@ def _lines(earlier: Baseline | None, merged: Baseline, history: History) -> Iter
 def _no_match(pattern: str, names: list[str]) -> str:
     near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3)
     hint = f", such as {near[0]}" if near else ""
-    return f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a name or a pattern with *{hint}"
+    return (
+        f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a "
+        f"name or a pattern with *{hint}"
+    )
 
 
 def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collection[str]) -> None:
     obstacles = broken_limits(judge(run, policy, folder, partial=True).verdict.findings, chosen)
     advice = "Fix it, or change the limit in the policy with its reason"
-    _refuse(f"{run.path} cannot become a baseline", [_with(advice, obstacle.sentence) for obstacle in obstacles])
+    _refuse(
+        f"{run.path} cannot become a baseline",
+        [_with(advice, obstacle.sentence) for obstacle in obstacles],
+    )
 
 
 def _with(advice: str, sentence: str) -> str:

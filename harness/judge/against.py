@@ -1,4 +1,6 @@
-"""The earlier code of a comparison: a baseline made of what was measured beside the run, never accepted and never stale."""
+"""The earlier code of a comparison: a baseline made of what was measured beside the run, never
+accepted and never stale.
+"""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +20,18 @@ from harness.records import Outcome, Point
 THEN_FOLDER = "then"
 """The run of the earlier code, in the run directory of the later (``harness.run.sides``)."""
 _REASON = "measured beside the run that is compared with it"
-_BECAUSE = "What two codes measured in one run on one machine may differ by where the policy has no [[tolerance]] of its own: "
+_BECAUSE = (
+    "What two codes measured in one run on one machine may differ by where the policy has no "
+    "[[tolerance]] of its own: "
+)
 DEFAULT_TOLERANCES = (
     Tolerance.model_validate(
         {
             "meter": "device_in_use",
             "percent": 2,
             "floor": "64 KiB",
-            "because": _BECAUSE + "phases of loaders repeat to the byte, and small chunks are rounded.",
+            "because": _BECAUSE
+            + "phases of loaders repeat to the byte, and small chunks are rounded.",
         }
     ),
     Tolerance.model_validate(
@@ -34,7 +40,8 @@ DEFAULT_TOLERANCES = (
             "percent": 25,
             "floor": "4 MiB",
             "because": _BECAUSE
-            + "runs of one point were seen to differ by less than 0.6 MiB, and threads have arenas of their own.",
+            + "runs of one point were seen to differ by less than 0.6 MiB, and threads have "
+            "arenas of their own.",
         }
     ),
 )
@@ -69,7 +76,11 @@ class Against:
     @property
     def now_words(self) -> str:
         """``"in the working tree"``."""
-        return f"at {self.now_name}" if self.now is not None and self.now.commit else f"in {self.now_name}"
+        return (
+            f"at {self.now_name}"
+            if self.now is not None and self.now.commit
+            else f"in {self.now_name}"
+        )
 
     @property
     def sentence(self) -> str:
@@ -95,10 +106,11 @@ class Against:
 
 
 def load_against(run: Run, folder: Path | None) -> Against | None:
-    """What the run is compared with: the run in ``folder``, else the one that was measured beside it; None for neither.
+    """What the run is compared with: the run in ``folder``, else the one that was measured beside
+    it; None for neither.
 
-    A run that was to be compared and whose other half is gone is compared with nothing, and says so.
-    Raises RunDirectoryError when a folder that the user named is no run directory.
+    A run that was to be compared and whose other half is gone is compared with nothing, and says
+    so. Raises RunDirectoryError when a folder that the user named is no run directory.
     """
     then, now = run.manifest.against, run.manifest.code
     if folder is None and then is None:
@@ -117,7 +129,9 @@ def load_against(run: Run, folder: Path | None) -> Against | None:
         name=_name(then, f"run {earlier.manifest.run_id}"),
         now_name=_name(now, f"run {run.manifest.run_id}"),
         run=earlier,
-        baseline=Baseline(key=dict(run.manifest.comparability), point=_recorded(earlier, unmeasured)),
+        baseline=Baseline(
+            key=dict(run.manifest.comparability), point=_recorded(earlier, unmeasured)
+        ),
         unmeasured=unmeasured,
         then=then,
         now=now,
@@ -133,8 +147,15 @@ def with_tolerances(policy: Policy) -> Policy:
 
 def _left_empty(paths: Sequence[str], words: str) -> str:
     many = len(paths) > 1
-    these = f"submodules {', '.join(paths[:-1])} and {paths[-1]} are" if many else f"submodule {paths[0]} is"
-    return f"The {these} empty {words}: git keeps the files of a submodule in a repository of {'their' if many else 'its'} own."
+    these = (
+        f"submodules {', '.join(paths[:-1])} and {paths[-1]} are"
+        if many
+        else f"submodule {paths[0]} is"
+    )
+    return (
+        f"The {these} empty {words}: git keeps the files of a submodule in a repository of "
+        f"{'their' if many else 'its'} own."
+    )
 
 
 def _unreadable(run: Run, then: CodeSide | None, now: CodeSide | None, problem: str) -> Against:
@@ -162,7 +183,8 @@ def _name(side: CodeSide | None, otherwise: str) -> str:
 def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
     """Points whose runs of the earlier code say nothing about its memory; the first reason of each.
 
-    Whether every run has its rows is asked of them as of any other run; here it is how they ended that counts.
+    Whether every run has its rows is asked of them as of any other run; here it is how they ended
+    that counts.
     """
     census = take_census(run)
     for point in run.points:
@@ -183,6 +205,7 @@ def _expectation(point: Point) -> str:
 def _recorded(run: Run, unmeasured: Mapping[str, str]) -> dict[str, BaselinePoint]:
     meters = tuple(dict.fromkeys([*LOADER_METERS, *run.phases["meter"].dropna()]))
     date = run.manifest.started.partition("T")[0]
-    # Measured again, one lucky run must not decide for the earlier code, any more than an unlucky one for the later.
+    # Measured again, one lucky run must not decide for the earlier code, any more than an unlucky
+    # one for the later.
     found = recorded_points(run, reason=_REASON, accepted=date, meters=meters, settled=median_low)
     return {name: point for name, point in found.items() if name not in unmeasured}

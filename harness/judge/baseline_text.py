@@ -1,4 +1,6 @@
-"""The text of a baseline: TOML that is reviewed like code. One block for each point, one line for each phase and meter."""
+"""The text of a baseline: TOML that is reviewed like code. One block for each point, one line for
+each phase and meter.
+"""
 
 import re
 import tomllib
@@ -10,20 +12,29 @@ from harness.judge.naming import natural
 from harness.records import Scalar
 
 _HEADER = """\
-# Accepted memory of every point, in bytes: the smallest of its repeats, and how far above it most of them stay.
-# Written by `python -m harness accept RUN --reason "..."`; review it like code, do not edit it by hand. A block is touched
-# only where its point changed, and says in `accepted` on what evidence; how it moved: `python -m harness history POINT`.
+# Accepted memory of every point, in bytes: the smallest of its repeats, and how far above it most \
+of them stay.
+# Written by `python -m harness accept RUN --reason "..."`; review it like code, do not edit it by \
+hand. A block is touched
+# only where its point changed, and says in `accepted` on what evidence; how it moved: \
+`python -m harness history POINT`.
 """
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """TOML of a baseline document: ``schema_version``, ``key``, ``also`` and ``point`` tables, in that order; points by name."""
+    """TOML of a baseline document: ``schema_version``, ``key``, ``also`` and ``point`` tables, in
+    that order; points by name.
+    """
     lines = [_HEADER, f"schema_version = {document['schema_version']}", "", "[key]"]
     lines += [f"{_key(name)} = {_value(value)}" for name, value in document["key"].items()]
     if document.get("also"):
         held = sorted(document["also"].items(), key=lambda item: natural(item[0]))
-        lines += ["", "[also]", *(f"{_key(version)} = {_value(evidence)}" for version, evidence in held)]
+        lines += [
+            "",
+            "[also]",
+            *(f"{_key(version)} = {_value(evidence)}" for version, evidence in held),
+        ]
     # In the order of their names, so that branches which add points add them in the same places.
     for name, point in sorted(document["point"].items(), key=lambda item: natural(item[0])):
         lines += ["", f"[point.{_key(name)}]"]
@@ -64,7 +75,9 @@ def _value(value: Scalar | Mapping[str, Any]) -> str:
         return repr(value)
     if isinstance(value, str):
         return _string(value)
-    raise BaselineError(f"{value!r} has no form in a baseline file; use a text, a number or a truth value")
+    raise BaselineError(
+        f"{value!r} has no form in a baseline file; use a text, a number or a truth value"
+    )
 
 
 def _string(text: str) -> str:
@@ -73,7 +86,8 @@ def _string(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    # TOML 1.0 forbids control characters other than tab in a basic string, and DEL; lone surrogates have no form at all.
+    # TOML 1.0 forbids control characters other than tab in a basic string, and DEL; lone surrogates
+    # have no form at all.
     code = ord(character)
     if 0xD800 <= code <= 0xDFFF:
         return "\\uFFFD"

@@ -1,4 +1,6 @@
-"""A fixed amount that small sizes do not fill: it rises with them, and is level from some size on."""
+"""A fixed amount that small sizes do not fill: it rises with them, and is level from some size
+on.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +9,8 @@ from statistics import median, median_high
 from harness.judge.line import Line, fit_line
 
 LEVEL_SHARE = 0.1
-"""Chosen: level is what differs by no more than a tenth of the rise before it, over all runs, and by no more than a tenth of what
-straight growth would have added."""
+"""Chosen: level is what differs by no more than a tenth of the rise before it, over all runs, and
+by no more than a tenth of what straight growth would have added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +28,34 @@ class Ceiling:
 
     @property
     def rise(self) -> float:
-        """What each step from the smallest size to the level adds at least, in bytes: the level may have been reached before."""
+        """What each step from the smallest size to the level adds at least, in bytes: the level may
+        have been reached before.
+        """
         return (self.level_bytes - self.smallest_bytes) / (self.from_size - self.smallest)
 
     def holds(self, *, at_most: float, resolve: float) -> bool:
-        """Whether the level part alone keeps a limit of growth for each image, and is exact enough to show it."""
-        return abs(self.line.slope) <= at_most and self.line.slope_high <= resolve and self.line.slope_low >= -resolve
+        """Whether the level part alone keeps a limit of growth for each image, and is exact enough
+        to show it.
+        """
+        return (
+            abs(self.line.slope) <= at_most
+            and self.line.slope_high <= resolve
+            and self.line.slope_low >= -resolve
+        )
 
 
 def find_ceiling(sizes: Sequence[int], amounts: Sequence[int]) -> Ceiling | None:
-    """The level that the amounts of the largest sizes share, where those of smaller ones rise to it; None where they do not.
+    """The level that the amounts of the largest sizes share, where those of smaller ones rise to
+    it; None where they do not.
 
-    Two sizes at least have to share it, with two runs of one of them (or three sizes), so that it is no chance: straight growth
-    would have gone on between them, by far more than they differ. ``sizes`` and ``amounts`` are one of each for every run.
+    Two sizes at least have to share it, with two runs of one of them (or three sizes), so that it
+    is no chance: straight growth would have gone on between them, by far more than they differ.
+    ``sizes`` and ``amounts`` are one of each for every run.
     """
-    runs = {size: [amount for other, amount in zip(sizes, amounts, strict=True) if other == size] for size in sorted(set(sizes))}
+    runs = {
+        size: [amount for other, amount in zip(sizes, amounts, strict=True) if other == size]
+        for size in sorted(set(sizes))
+    }
     ordered = list(runs)
     for place in range(1, len(ordered) - 1):
         level, rising = ordered[place:], ordered[:place]

@@ -1,4 +1,6 @@
-"""What accepting a run changes, line by line, and how each amount has moved over its acceptances before."""
+"""What accepting a run changes, line by line, and how each amount has moved over its acceptances
+before.
+"""
 
 from collections.abc import Iterator
 
@@ -8,9 +10,11 @@ from harness.units import format_bytes
 
 
 def diff(old: Baseline | None, new: Baseline, history: History = NO_HISTORY) -> Iterator[str]:
-    """What accepting ``new`` changes, one line for each amount: ``point / phase / meter growth: old -> new``.
+    """What accepting ``new`` changes, one line for each amount: ``point / phase / meter growth: old
+    -> new``.
 
-    Where ``history`` knows earlier acceptances, the line ends with the whole way: ``(4.00 -> 4.10 -> 4.30 MiB over ...)``.
+    Where ``history`` knows earlier acceptances, the line ends with the whole way: ``(4.00 -> 4.10
+    -> 4.30 MiB over ...)``.
     """
     before = {} if old is None else old.point
     for name in dict.fromkeys([*before, *new.point]):
@@ -19,10 +23,15 @@ def diff(old: Baseline | None, new: Baseline, history: History = NO_HISTORY) -> 
         elif name not in new.point:
             yield f"{name}: {_count(before[name])} -> none"
         else:
-            yield from (f"{name}{line}" for line in _diff_point(name, before[name], new.point[name], history))
+            yield from (
+                f"{name}{line}"
+                for line in _diff_point(name, before[name], new.point[name], history)
+            )
 
 
-def _diff_point(name: str, old: BaselinePoint, new: BaselinePoint, history: History) -> Iterator[str]:
+def _diff_point(
+    name: str, old: BaselinePoint, new: BaselinePoint, history: History
+) -> Iterator[str]:
     then = {**old.fixed, **budget_setting(old.device_budget_bytes)}
     now = {**new.fixed, **budget_setting(new.device_budget_bytes)}
     for setting in dict.fromkeys([*then, *now]):
@@ -33,7 +42,10 @@ def _diff_point(name: str, old: BaselinePoint, new: BaselinePoint, history: Hist
         if before.get(place) != after.get(place):
             phase, meter, field = place
             way = _way(name, place, new, history)
-            yield f" / {phase} / {meter} {field}: {_amount(before.get(place))} -> {_amount(after.get(place))}{way}"
+            yield (
+                f" / {phase} / {meter} {field}: {_amount(before.get(place))} -> "
+                f"{_amount(after.get(place))}{way}"
+            )
 
 
 def _way(name: str, place: AmountPlace, new: BaselinePoint, history: History) -> str:

@@ -1,4 +1,6 @@
-"""What a sentence may tell people to type next: complete commands, with the arguments that the run was judged with."""
+"""What a sentence may tell people to type next: complete commands, with the arguments that the run
+was judged with.
+"""
 
 import re
 import shlex
@@ -16,7 +18,8 @@ REASON = '--reason "..."'
 """How every advised ``accept`` ends; the reason is for whoever types it."""
 
 LESS_ON_PURPOSE = "pass --partial when less was measured on purpose"
-"""What to do about points that are missing because nobody wanted them, as the end of ``"measure more, or ..."``."""
+"""What to do about points that are missing because nobody wanted them, as the end of ``"measure
+more, or ..."``."""
 _ENDING_COMMAND = re.compile(r"(?:\bwith|\brun|first): (?:python|pytest) [^`]*$")
 _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
@@ -26,13 +29,16 @@ _AGAINST = ("--memory-against", "--against")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The arguments that a run is judged with; what differs from the defaults is in every command that is advised."""
+    """The arguments that a run is judged with; what differs from the defaults is in every command
+    that is advised.
+    """
 
     policy: Path | None = None
     """None: what the run brings along, else the project's own."""
     baselines: Path = DEFAULT_BASELINES
     baselines_typed: bool = False
-    """Somebody has named their folder, be it the default one: then a run that finds none in it is not compared, and no pass."""
+    """Somebody has named their folder, be it the default one: then a run that finds none in it is
+    not compared, and no pass."""
     partial: bool = False
     against: Path | None = None
     by_pytest: bool = False
@@ -40,11 +46,17 @@ class Asked:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What ``accept`` and ``gate`` take alike: policy and baselines, where they are not the default."""
+        """What ``accept`` and ``gate`` take alike: policy and baselines, where they are not the
+        default.
+        """
         policy = () if self.policy is None else ("--policy", str(self.policy))
         return (
             *policy,
-            *(("--baselines", str(self.baselines)) if self.baselines_typed or self.baselines != DEFAULT_BASELINES else ()),
+            *(
+                ("--baselines", str(self.baselines))
+                if self.baselines_typed or self.baselines != DEFAULT_BASELINES
+                else ()
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +73,17 @@ class Asked:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Asked":
         """Raises KeyError or TypeError where it is damaged."""
-        named = {name: None if found[name] is None else Path(found[name]) for name in ("policy", "against")}
+        named = {
+            name: None if found[name] is None else Path(found[name])
+            for name in ("policy", "against")
+        }
         flags = {name: bool(found[name]) for name in ("partial", "by_pytest")}
-        return cls(**named, baselines=Path(found["baselines"]), baselines_typed=bool(found.get("baselines_typed")), **flags)  # type: ignore[arg-type]
+        return cls(
+            **named,  # type: ignore[arg-type]
+            baselines=Path(found["baselines"]),
+            baselines_typed=bool(found.get("baselines_typed")),
+            **flags,  # type: ignore[arg-type]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +102,13 @@ class Commands:
         """Those of a run, judged as ``asked`` says; None: by the defaults."""
         device, growth = manifest.settings.get("device"), manifest.settings.get("growth")
         known = device if device in ("cpu", "gpu", "pretended") else "auto"
-        return cls(run=run, asked=asked or Asked(), typed=manifest.command, device=known, growth=bool(growth))
+        return cls(
+            run=run,
+            asked=asked or Asked(),
+            typed=manifest.command,
+            device=known,
+            growth=bool(growth),
+        )
 
     def gate(self, *options: str) -> str:
         """Judge it again by the same arguments; ``options`` are added."""
@@ -95,7 +121,9 @@ class Commands:
         return _harness("report", str(self.run))
 
     def accept(self, *options: str) -> str:
-        """Make it the baseline. That it may become one is for whoever advises it to know (``judge.acceptable``)."""
+        """Make it the baseline. That it may become one is for whoever advises it to know
+        (``judge.acceptable``).
+        """
         return f"{_harness('accept', str(self.run), *self.asked.options, *options)} {REASON}"
 
     def doctor(self) -> str:
@@ -117,13 +145,19 @@ class Commands:
 
 
 def quoted(command: str) -> str:
-    """A command that words follow; one that ends its sentence stands as it is, without a full stop that a copy takes along."""
+    """A command that words follow; one that ends its sentence stands as it is, without a full stop
+    that a copy takes along.
+    """
     return f"`{command}`"
 
 
 def stopped(sentence: str) -> str:
-    """The sentence with its full stop; without one where it ends with a question, or with a command to be copied."""
-    return sentence if sentence.endswith(("?", ".")) or ends_with_command(sentence) else f"{sentence}."
+    """The sentence with its full stop; without one where it ends with a question, or with a command
+    to be copied.
+    """
+    return (
+        sentence if sentence.endswith(("?", ".")) or ends_with_command(sentence) else f"{sentence}."
+    )
 
 
 def ends_with_command(sentence: str) -> bool:
@@ -132,7 +166,9 @@ def ends_with_command(sentence: str) -> bool:
 
 
 def measuring(typed: str, *, resuming: Path | str | None = None, against: str | None = None) -> str:
-    """The command ``typed`` without the run directory that it named; to go on with a run, or against another revision."""
+    """The command ``typed`` without the run directory that it named; to go on with a run, or
+    against another revision.
+    """
     # With "=": a folder that stands alone, outside of the project, pytest takes for one of tests.
     resumed = [] if resuming is None else [f"--memory-resume={resuming}"]
     compared = [] if against is None else [f"--memory-against={against}"]
@@ -145,7 +181,9 @@ def measuring(typed: str, *, resuming: Path | str | None = None, against: str | 
 
 
 def launcher(here: Path | None = None) -> tuple[str, ...]:
-    """How the command line is started in a folder: -P keeps another package called harness out of its way."""
+    """How the command line is started in a folder: -P keeps another package called harness out of
+    its way.
+    """
     other = (here or Path.cwd()) / "harness"
     foreign = other.is_dir() and not (other / "measure" / "worker.py").exists()
     return ("python", "-P", "-m", "harness") if foreign else ("python", "-m", "harness")

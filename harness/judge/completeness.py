@@ -1,4 +1,6 @@
-"""Is the run whole? What is missing has a sentence; an empty answer is what makes a run fit to be judged or accepted."""
+"""Is the run whole? What is missing has a sentence; an empty answer is what makes a run fit to be
+judged or accepted.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.
 
 
 OF_THE_CARD = "nvml_device_used"
-"""Read by one of two queries of the driver, of which the older counts what the driver keeps for itself."""
+"""Read by one of two queries of the driver, of which the older counts what the driver keeps for
+itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Census:
     """In their order."""
     finished: Mapping[RunKey, frozenset[str]]
     contended: Mapping[RunKey, frozenset[str]]
-    """Who else used the device during the run, by what its readings say; only runs that were not alone."""
+    """Who else used the device during the run, by what its readings say; only runs that were not
+    alone."""
 
 
 def take_census(run: Run) -> Census:
@@ -66,77 +70,109 @@ def take_census(run: Run) -> Census:
 
 
 def missing_from_run(run: Run, commands: Commands | None = None) -> Iterator[str]:
-    """What the run as a whole lacks: a point, its end, rows that could be used, tests that have measured anything.
+    """What the run as a whole lacks: a point, its end, rows that could be used, tests that have
+    measured anything.
 
     ``commands`` are those that bring what is missing; None: with the arguments of nobody.
     """
     commands = commands or Commands.of(run.path, run.manifest)
     silent = [test for test in run.manifest.asked if test not in run.tests]
     if not run.points and not silent:
-        yield "the run planned no point at all; choose points that exist (pytest --collect-only lists them)"
+        yield (
+            "the run planned no point at all; choose points that exist (pytest --collect-only "
+            "lists them)"
+        )
     if run.manifest.ended is None and run.manifest.remeasured:
         yield (
-            "the run has no end: it was broken off while it was measured again, or still is; wait for it, or go on with: "
-            f"{commands.gate('--remeasure')}"
+            "the run has no end: it was broken off while it was measured again, or still "
+            f"is; wait for it, or go on with: {commands.gate('--remeasure')}"
         )
     elif run.manifest.ended is None:
         yield (
-            "the run has no end: it was broken off, or is still going; wait for it, or measure what is missing with: "
-            f"{commands.resume()}"
+            "the run has no end: it was broken off, or is still going; wait for it, or "
+            f"measure what is missing with: {commands.resume()}"
         )
     yield from run.problems
     for test in silent:
         yield (
-            f"{test} takes memory_run and measured nothing: it was skipped or never started, failed before its body was, or never "
-            "calls memory_run; mend the test, or deselect it"
+            f"{test} takes memory_run and measured nothing: it was skipped or never "
+            "started, failed before its body was, or never calls memory_run; mend the "
+            "test, or deselect it"
         )
-    queries = sorted(set(run.phases.loc[run.phases["meter"] == OF_THE_CARD, "source"].dropna()) - {""})
+    queries = sorted(
+        set(run.phases.loc[run.phases["meter"] == OF_THE_CARD, "source"].dropna()) - {""}
+    )
     if len(queries) > 1:
-        yield f"{OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be compared; measure with one driver"
+        yield (
+            f"{OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be "
+            "compared; measure with one driver"
+        )
 
 
-def missing_from_point(census: Census, point: Point, repeat: int, commands: Commands) -> Iterator[str]:
-    """What one run of a point lacks: its end, phases that it must have gone through, the device to itself."""
+def missing_from_point(
+    census: Census, point: Point, repeat: int, commands: Commands
+) -> Iterator[str]:
+    """What one run of a point lacks: its end, phases that it must have gone through, the device to
+    itself.
+    """
     run = (point.name, repeat)
     end = census.ends.get(run)
     if end is None and repeat >= census.first_repeats.get(point.name, repeat + 1):
-        yield f"it was announced because of a finding and not measured; go on with: {commands.gate('--remeasure')}"
+        yield (
+            "it was announced because of a finding and not measured; go on with: "
+            f"{commands.gate('--remeasure')}"
+        )
         return
     if end is None:
-        yield f"no end of it was recorded: it was skipped, lost or never started; measure what is missing with: {commands.resume()}"
+        yield (
+            "no end of it was recorded: it was skipped, lost or never started; measure what is "
+            f"missing with: {commands.resume()}"
+        )
         return
     if not point.phases and end.outcome is Outcome.OK:
         yield (
-            "its body ended without having entered a phase, so nothing was measured; put what is to be measured under "
-            'memory.phase, as in: with memory.phase("load"): ...'
+            "its body ended without having entered a phase, so nothing was measured; put what is "
+            'to be measured under memory.phase, as in: with memory.phase("load"): ...'
         )
         return
     finished = census.finished.get(run, frozenset())
-    absent = [phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished]
+    absent = [
+        phase for phase in owed_phases(point, end.outcome, end.phase) if phase not in finished
+    ]
     neighbours = sorted(census.contended.get(run, ()))
     if neighbours:
-        yield f"it was not alone on the device, at its last attempt either: {'; '.join(neighbours)}; measure again when it is free"
+        yield (
+            "it was not alone on the device, at its last attempt either: "
+            f"{'; '.join(neighbours)}; measure again when it is free"
+        )
     entered = census.entered.get(run, ())
     strangers = sorted(set(entered) - set(point.phases))
     if strangers:
-        yield f"it measured {', '.join(strangers)}, which its scenario does not list; add the phase to the scenario"
+        yield (
+            f"it measured {', '.join(strangers)}, which its scenario does not list; add the "
+            "phase to the scenario"
+        )
     elif list(entered) != [phase for phase in point.phases if phase in entered]:
         yield (
-            f"it went through its phases in the order {', '.join(entered)}, but {point.scenario} has {', '.join(point.phases)}; "
-            "amounts over what there was before the first phase would mean something else"
+            f"it went through its phases in the order {', '.join(entered)}, but "
+            f"{point.scenario} has {', '.join(point.phases)}; amounts over what there was "
+            "before the first phase would mean something else"
         )
     if absent:  # last of all: it ends with a command
         how = "ended ok" if end.outcome is Outcome.OK else f"ended {end.outcome} in {end.phase}"
         yield (
-            f"it {how}, but {', '.join(absent)} was not measured to the end; a run of {point.scenario} has to go through "
-            f"{', '.join(point.phases)}: mend the body, or measure what is missing with: {commands.resume()}"
+            f"it {how}, but {', '.join(absent)} was not measured to the end; a run of "
+            f"{point.scenario} has to go through {', '.join(point.phases)}: mend the body, "
+            f"or measure what is missing with: {commands.resume()}"
         )
 
 
 def _in_order(named: pd.DataFrame) -> dict[RunKey, tuple[str, ...]]:
     ordered = named.sort_values("phase_index", kind="stable")
     found: dict[RunKey, dict[str, None]] = {}
-    for point, repeat, phase in zip(ordered["point"], ordered["repeat"], ordered["phase"], strict=True):
+    for point, repeat, phase in zip(
+        ordered["point"], ordered["repeat"], ordered["phase"], strict=True
+    ):
         found.setdefault((point, repeat), {})[phase] = None
     return {run: tuple(phases) for run, phases in found.items()}
 

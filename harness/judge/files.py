@@ -1,4 +1,6 @@
-"""Writing into a run directory: a reader sees the old file or the new one, and never files of two judgements side by side."""
+"""Writing into a run directory: a reader sees the old file or the new one, and never files of two
+judgements side by side.
+"""
 
 import contextlib
 import fcntl
@@ -15,20 +17,32 @@ SUMMARY_FILE = "summary.md"
 REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 
-_OF_A_JUDGEMENT = (FINDINGS_FILE, JUNIT_FILE, SUMMARY_FILE, REPORT_FILE, f"{PLOTS_FOLDER}/*.svg", f"{PLOTS_FOLDER}/*.png")
-"""Everything in a run directory that says what was judged, as patterns; what was measured is none of them."""
+_OF_A_JUDGEMENT = (
+    FINDINGS_FILE,
+    JUNIT_FILE,
+    SUMMARY_FILE,
+    REPORT_FILE,
+    f"{PLOTS_FOLDER}/*.svg",
+    f"{PLOTS_FOLDER}/*.png",
+)
+"""Everything in a run directory that says what was judged, as patterns; what was measured is none
+of them."""
 
 # Readable by everybody, as files are that open() makes; mkstemp alone would give the owner's only.
 _MODE = 0o644
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in UTF-8, in one step. Raises RunDirectoryError when it cannot be written."""
+    """Replace ``path`` by ``text`` in UTF-8, in one step. Raises RunDirectoryError when it cannot
+    be written.
+    """
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, in one step. Raises RunDirectoryError when it cannot be written."""
+    """Replace ``path`` by ``content``, in one step. Raises RunDirectoryError when it cannot be
+    written.
+    """
     unfinished = _staged(path, content)
     try:
         unfinished.replace(path)
@@ -40,9 +54,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 def replace_judgement(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Replace all files of the judgement in ``folder`` by ``contents``, by their paths from there.
 
-    What an earlier judgement left goes first and the new files come last, so that a process which is killed half-way leaves
-    files of one of the two and none of the other. Two processes that judge the same run take turns.
-    Raises RunDirectoryError when a file cannot be written; then those of the earlier judgement are as they were, or gone.
+    What an earlier judgement left goes first and the new files come last, so that a process which
+    is killed half-way leaves files of one of the two and none of the other. Two processes that
+    judge the same run take turns. Raises RunDirectoryError when a file cannot be written; then
+    those of the earlier judgement are as they were, or gone.
     """
     with _alone(folder):
         _clear_unfinished(folder)
@@ -62,7 +77,9 @@ def replace_judgement(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def remove_judgement(folder: Path) -> None:
-    """Remove what was judged, before more is measured: it would speak for a run that has changed. Raises OSError."""
+    """Remove what was judged, before more is measured: it would speak for a run that has changed.
+    Raises OSError.
+    """
     for pattern in _OF_A_JUDGEMENT:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

@@ -72,11 +72,13 @@ def judge(
     against: Against | None = None,
     asked: Asked | None = None,
 ) -> Judgement:
-    """Apply every rule. The order of the run's rows changes nothing; what points were measured again, a quorum decides.
+    """Apply every rule. The order of the run's rows changes nothing; what points were measured
+    again, a quorum decides.
 
-    With ``partial`` only what the run planned is asked for: points of the baseline and rules without a point in it do
-    not count as missing. With ``against`` the run is compared with what was measured beside it, instead of a baseline from the
-    folder. ``asked`` are the arguments that advice repeats. Raises BaselineError when the baseline's file is damaged.
+    With ``partial`` only what the run planned is asked for: points of the baseline and rules
+    without a point in it do not count as missing. With ``against`` the run is compared with what
+    was measured beside it, instead of a baseline from the folder. ``asked`` are the arguments that
+    advice repeats. Raises BaselineError when the baseline's file is damaged.
     """
     asked = asked or Asked(baselines=baselines_folder, partial=partial)
     if against is not None:
@@ -93,7 +95,9 @@ def judge(
         readings=readings_by_place(run.phases),
         declared=declared_by_point(run.phases),
         census=take_census(run),
-        baseline=holding(baselines_folder, run.manifest.comparability) if against is None else against.baseline,
+        baseline=holding(baselines_folder, run.manifest.comparability)
+        if against is None
+        else against.baseline,
         against=against,
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),
@@ -101,7 +105,10 @@ def judge(
         commands=Commands.of(run.path, run.manifest, asked),
     )
     table = fits_table(fits)
-    checks = (*park(run, [check for rule in RULES for check in rule(evidence)]), *_edited(run, table))
+    checks = (
+        *park(run, [check for rule in RULES for check in rule(evidence)]),
+        *_edited(run, table),
+    )
     if grows:
         checks = tuple(map(_with_quantum, checks))
     checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
@@ -121,24 +128,34 @@ def _sources(evidence: Evidence) -> dict[str, str]:
     other = None if against is None else against.run
     return {
         "policy": value_digest([policy.source, policy.model_dump(mode="json")]),
-        "baseline": NONE if baseline is None or against is not None else value_digest(baseline.model_dump(mode="json")),
+        "baseline": NONE
+        if baseline is None or against is not None
+        else value_digest(baseline.model_dump(mode="json")),
         "against": NONE if other is None else run_digest(other.path),
     }
 
 
 def _with_quantum(check: Check) -> Check:
-    """A finding about live tensors in a pool that grew: who reads it must know how coarse its readings are."""
+    """A finding about live tensors in a pool that grew: who reads it must know how coarse its
+    readings are.
+    """
     if check.finding is None or check.rule not in LIMITS or check.meter != "device_in_use":
         return check
-    quantum = "The pool grew on demand, where a tensor may count as up to twice its bytes; without --memory-growth it is exact."
+    quantum = (
+        "The pool grew on demand, where a tensor may count as up to twice its bytes; without "
+        "--memory-growth it is exact."
+    )
     return dataclasses.replace(check, sentence=f"{check.sentence} {quantum}")
 
 
-def _without_limits(run: Run, checks: Sequence[Check], policy: Policy, *, partial: bool) -> Iterator[Check]:
+def _without_limits(
+    run: Run, checks: Sequence[Check], policy: Policy, *, partial: bool
+) -> Iterator[Check]:
     """What to say of a run that no amount of was held against a limit.
 
-    Rules that do not apply to what was measured are no pass, and nor is a sweep that nothing promises anything of. Tests
-    that measure assert for themselves: how their runs ended is judged, and that nothing else was is said.
+    Rules that do not apply to what was measured are no pass, and nor is a sweep that nothing
+    promises anything of. Tests that measure assert for themselves: how their runs ended is judged,
+    and that nothing else was is said.
     """
     limited = any(check.rule in LIMITS for check in checks)
     nothing_promised = not policy.promises
@@ -146,30 +163,47 @@ def _without_limits(run: Run, checks: Sequence[Check], policy: Policy, *, partia
     wrong = any(check.finding for check in checks)
     if not limited and ((nothing_promised and (by_tests or wrong)) or (by_tests and partial)):
         why = "none was promised" if nothing_promised else "none is about what was selected"
-        sentence = f"limits: {why}, so that only how the runs ended, and whether all was measured, was judged."
+        sentence = (
+            f"limits: {why}, so that only how the runs ended, and whether all was measured, was "
+            "judged."
+        )
         yield Check(rule=COVERAGE, subject=UNPROMISED, sentence=sentence)
     elif not limited and not wrong:
         sentence = (
-            f"no rule of {policy.source} applies to what was measured, so nothing was held against a limit: measure what its rules "
-            "are about (sizes that a rule with only_if_swept needs among it), or give it a rule about this"
+            f"no rule of {policy.source} applies to what was measured, so nothing was held "
+            "against a limit: measure what its rules are about (sizes that a rule with "
+            "only_if_swept needs among it), or give it a rule about this"
         )
         if nothing_promised:
             sentence = (
-                "nothing promises what this run may cost, so nothing was held against a limit; name a file of limits with "
-                "--policy, or compare with another run (--against)"
+                "nothing promises what this run may cost, so nothing was held against a "
+                "limit; name a file of limits with --policy, or compare with another run "
+                "(--against)"
             )
-        yield Check(rule=COVERAGE, subject=policy.source, sentence=f"{sentence}.", finding=FindingKind.INCOMPLETE)
+        yield Check(
+            rule=COVERAGE,
+            subject=policy.source,
+            sentence=f"{sentence}.",
+            finding=FindingKind.INCOMPLETE,
+        )
 
 
 def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
     for name in edited_tables(run.path, derived_tables(run, fits), recorded_tables(run.path)):
-        yield Check(rule=COVERAGE, subject=name, sentence=f"{edited_in_words(name)}.", finding=FindingKind.INCOMPLETE)
+        yield Check(
+            rule=COVERAGE,
+            subject=name,
+            sentence=f"{edited_in_words(name)}.",
+            finding=FindingKind.INCOMPLETE,
+        )
 
 
 def write_tables(run: Run, judgement: Judgement) -> None:
-    """Write phases.csv and fits.csv into the run directory, each in one step: what was read, whoever judges it.
+    """Write phases.csv and fits.csv into the run directory, each in one step: what was read,
+    whoever judges it.
 
-    A table that somebody has edited is left as it is; the verdict says so. Raises RunDirectoryError when one cannot be written.
+    A table that somebody has edited is left as it is; the verdict says so. Raises RunDirectoryError
+    when one cannot be written.
     """
     tables = derived_tables(run, judgement.fits)
     edited = edited_tables(run.path, tables, recorded_tables(run.path))
@@ -192,7 +226,9 @@ def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]
 
 
 def findings_text(run: Run, judgement: Judgement) -> str:
-    """findings.json: the verdict and every check, also those that hold, with all the readings they rest on."""
+    """findings.json: the verdict and every check, also those that hold, with all the readings they
+    rest on.
+    """
     verdict = judgement.verdict
     findings = verdict.findings
     document = {
@@ -204,7 +240,10 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "sentence": verdict.sentence,
         "policy": judgement.policy,
         **({"against": judgement.against} if judgement.against else {}),
-        "tables": {name: digest(text().encode()) for name, text in derived_tables(run, judgement.fits).items()},
+        "tables": {
+            name: digest(text().encode())
+            for name, text in derived_tables(run, judgement.fits).items()
+        },
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],
     }
@@ -221,10 +260,18 @@ def _plain(check: Check) -> dict[str, Any]:
 
 
 def _over_repeats(check: Check) -> Iterator[dict[str, object]]:
-    """For each point that the check rests on: how many runs were read, their least and most, and how far those lie apart."""
+    """For each point that the check rests on: how many runs were read, their least and most, and
+    how far those lie apart.
+    """
     amounts: dict[str, list[int]] = {}
     for one in check.readings:
         amounts.setdefault(one.point, []).append(one.amount_bytes)
     for point, read in amounts.items():
         least, most = min(read), max(read)
-        yield {"point": point, "runs": len(read), "least_bytes": least, "most_bytes": most, "spread_bytes": most - least}
+        yield {
+            "point": point,
+            "runs": len(read),
+            "least_bytes": least,
+            "most_bytes": most,
+            "spread_bytes": most - least,
+        }

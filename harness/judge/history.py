@@ -1,4 +1,5 @@
-"""How accepted amounts moved: every version of a baseline file that git knows, and the one that is there now.
+"""How accepted amounts moved: every version of a baseline file that git knows, and the one that is
+there now.
 
 Limits that are raised a little at a time are never raised enough to be noticed; their whole way is.
 """
@@ -11,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BaselineError, UsageError
-from harness.judge.baseline import RECORDED_FIELDS, WITNESS_METERS, Baseline, BaselinePoint, key_in_words, parse, read
+from harness.judge.baseline import (
+    RECORDED_FIELDS,
+    WITNESS_METERS,
+    Baseline,
+    BaselinePoint,
+    key_in_words,
+    parse,
+    read,
+)
 from harness.judge.naming import natural
 from harness.units import format_bytes, format_way
 
@@ -33,7 +42,9 @@ class History:
     versions: tuple[Baseline, ...] = ()
     note: str = ""
     """What it may lack, and why; empty when nothing."""
-    _points: dict[str, tuple[BaselinePoint, ...]] = field(default_factory=dict, init=False, repr=False)
+    _points: dict[str, tuple[BaselinePoint, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def of(self, name: str) -> tuple[BaselinePoint, ...]:
         """Every acceptance of a point that changed it, the oldest first."""
@@ -51,24 +62,37 @@ NO_HISTORY = History()
 
 
 def read_history(path: Path) -> History:
-    """The versions of the baseline ``path``; without git, or outside of a repository, the present one alone, saying so."""
+    """The versions of the baseline ``path``; without git, or outside of a repository, the present
+    one alone, saying so.
+    """
     try:
         commits = _git(path, "log", "--format=%H", "--", path.name).split()
         shallow = _git(path, "rev-parse", "--is-shallow-repository").strip() == "true"
     except (OSError, subprocess.SubprocessError) as error:
-        return History(versions=tuple(_present(path)), note=f"only the present acceptance is known, because {_why(error)}")
+        return History(
+            versions=tuple(_present(path)),
+            note=f"only the present acceptance is known, because {_why(error)}",
+        )
     versions, unreadable = [], 0
     for commit in reversed(commits):
         try:
-            versions.append(parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}"))
+            versions.append(
+                parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}")
+            )
         except (BaselineError, subprocess.SubprocessError):
-            unreadable += 1  # a version that deleted the file, or that only an older program can read
+            # a version that deleted the file, or that only an older program can read
+            unreadable += 1
     notes = [
-        "git has only a part of the past (a shallow clone); fetch all of it with git fetch --unshallow" if shallow else "",
+        "git has only a part of the past (a shallow clone); fetch all of it with git fetch "
+        "--unshallow"
+        if shallow
+        else "",
         f"{unreadable} earlier versions of the file cannot be read" if unreadable else "",
         "" if commits else "the file is not committed yet",
     ]
-    return History(versions=(*versions, *_present(path)), note="; ".join(note for note in notes if note))
+    return History(
+        versions=(*versions, *_present(path)), note="; ".join(note for note in notes if note)
+    )
 
 
 def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
@@ -77,11 +101,18 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
     if not known:
         return "never accepted"
     amounts = [amount for _, amount in known]
-    moved = [amount for number, amount in enumerate(amounts) if number == 0 or amount != amounts[number - 1]]
+    moved = [
+        amount
+        for number, amount in enumerate(amounts)
+        if number == 0 or amount != amounts[number - 1]
+    ]
     shown = moved if len(moved) <= _MOST_SHOWN else [moved[0], *moved[1 - _MOST_SHOWN :]]
     gap = 1 if len(shown) < len(moved) else None
     count = f"{len(known)} acceptance{'' if len(known) == 1 else 's'}"
-    return f"{format_way(shown, gap_after=gap)} over {count} since {known[0][0].accepted.date}: {_change(amounts[0], amounts[-1])}"
+    return (
+        f"{format_way(shown, gap_after=gap)} over {count} since {known[0][0].accepted.date}: "
+        f"{_change(amounts[0], amounts[-1])}"
+    )
 
 
 def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
@@ -96,10 +127,13 @@ def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
     }
 
 
-def histories(folder: Path, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
+def histories(
+    folder: Path, name: str, *, phase: str | None = None, meter: str | None = None
+) -> Iterator[str]:
     """The history of a point in every baseline file of the folder that ever had it.
 
-    Raises UsageError where none has the point, the phase or the meter, naming the nearest; BaselineError for a damaged file.
+    Raises UsageError where none has the point, the phase or the meter, naming the nearest;
+    BaselineError for a damaged file.
     """
     known: dict[str, None] = {}
     lines: list[str] = []
@@ -111,12 +145,18 @@ def histories(folder: Path, name: str, *, phase: str | None = None, meter: str |
             lines += told(history, name, phase=phase, meter=meter)
             lines += [f"  history: {history.note}"] if history.note else []
     if not lines:
-        raise UsageError(f"no baseline in {folder} has ever had the point {name}; {_meant(name, list(known))}")
+        raise UsageError(
+            f"no baseline in {folder} has ever had the point {name}; {_meant(name, list(known))}"
+        )
     yield from lines
 
 
-def told(history: History, name: str, *, phase: str | None = None, meter: str | None = None) -> Iterator[str]:
-    """The history of a point: its acceptances, then one line for each amount; without a phase, only those that moved."""
+def told(
+    history: History, name: str, *, phase: str | None = None, meter: str | None = None
+) -> Iterator[str]:
+    """The history of a point: its acceptances, then one line for each amount; without a phase, only
+    those that moved.
+    """
     accepted = history.of(name)
     for point in accepted:
         by = point.accepted
@@ -126,7 +166,9 @@ def told(history: History, name: str, *, phase: str | None = None, meter: str | 
     if not wanted:
         raise UsageError(f"{name} was never accepted with {_missing(phase, meter, list(places))}")
     moved = [place for place in wanted if phase is not None or _moved(accepted, place)]
-    yield from (f"  {place[0]} / {place[1]} {place[2]}: {drift(accepted, place)}" for place in moved)
+    yield from (
+        f"  {place[0]} / {place[1]} {place[2]}: {drift(accepted, place)}" for place in moved
+    )
     if len(moved) < len(wanted):
         yield f"  {len(wanted) - len(moved)} of {len(wanted)} amounts never moved"
 
@@ -145,7 +187,10 @@ def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]
     phases = dict.fromkeys(place[0] for place in places)
     if phase is not None and phase not in phases:
         return f"a phase {phase}; {_nearest(phase, list(phases))}"
-    return f"a meter {meter} in {phase}; {_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
+    return (
+        f"a meter {meter} in {phase}; "
+        f"{_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
+    )
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -173,7 +218,13 @@ def _present(path: Path) -> Iterator[Baseline]:
 
 def _git(path: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", *arguments], cwd=path.parent, capture_output=True, text=True, check=True, timeout=_GIT_TIMEOUT_S, encoding="utf-8"
+        ["git", *arguments],
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_GIT_TIMEOUT_S,
+        encoding="utf-8",
     )
     return done.stdout
 
@@ -181,5 +232,13 @@ def _git(path: Path, *arguments: str) -> str:
 def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "git is not installed, or the folder is not there"
-    said = str(error.stderr or "").strip().splitlines() if isinstance(error, subprocess.CalledProcessError) else []
-    return f"git says: {said[-1].removeprefix('fatal: ')}" if said else f"git failed ({type(error).__name__})"
+    said = (
+        str(error.stderr or "").strip().splitlines()
+        if isinstance(error, subprocess.CalledProcessError)
+        else []
+    )
+    return (
+        f"git says: {said[-1].removeprefix('fatal: ')}"
+        if said
+        else f"git failed ({type(error).__name__})"
+    )

@@ -1,4 +1,6 @@
-"""What makes a judgement one: the run, policy, baseline or other side, and version that it follows from, as one short id."""
+"""What makes a judgement one: the run, policy, baseline or other side, and version that it follows
+from, as one short id.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,8 @@ class Identity:
     version: str
     """Of the program that judged."""
     checks: str
-    """Of everything that was concluded: a program under development keeps its version while it changes."""
+    """Of everything that was concluded: a program under development keeps its version while it
+    changes."""
 
     @property
     def id(self) -> str:
@@ -43,8 +46,12 @@ class Identity:
         return {"id": self.id, **asdict(self)}
 
 
-def identity(run: Path, sources: Mapping[str, str], *, partial: bool, checks: Sequence[Mapping[str, Any]]) -> Identity:
-    """That of a judgement of the run in the folder ``run``; ``sources`` are the checksums of what it was held against."""
+def identity(
+    run: Path, sources: Mapping[str, str], *, partial: bool, checks: Sequence[Mapping[str, Any]]
+) -> Identity:
+    """That of a judgement of the run in the folder ``run``; ``sources`` are the checksums of what
+    it was held against.
+    """
     return Identity(
         run=run_digest(run),
         policy=sources.get("policy", NONE),
@@ -57,13 +64,19 @@ def identity(run: Path, sources: Mapping[str, str], *, partial: bool, checks: Se
 
 
 def run_digest(folder: Path) -> str:
-    """The checksum of what was measured; where run.json is damaged, of its bytes. Raises OSError where a file is gone."""
+    """The checksum of what was measured; where run.json is damaged, of its bytes. Raises OSError
+    where a file is gone.
+    """
     manifest, rows = (folder / RUN_FILE).read_bytes(), (folder / ROWS_FILE).read_bytes()
     try:
         found = json.loads(manifest)
     except (ValueError, RecursionError):
         found = None
-    said = _canonical({name: value for name, value in found.items() if name != SEAL}) if isinstance(found, dict) else manifest
+    said = (
+        _canonical({name: value for name, value in found.items() if name != SEAL})
+        if isinstance(found, dict)
+        else manifest
+    )
     return digest(b"\n".join([said, *sorted(rows.splitlines())]))
 
 
@@ -73,7 +86,9 @@ def value_digest(value: object) -> str:
 
 
 def program_version() -> str:
-    """The version of the installed program; that of a checkout which nobody has installed is unknown."""
+    """The version of the installed program; that of a checkout which nobody has installed is
+    unknown.
+    """
     try:
         return version(_DISTRIBUTION)
     except PackageNotFoundError:
@@ -81,4 +96,6 @@ def program_version() -> str:
 
 
 def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str
+    ).encode()

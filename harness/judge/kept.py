@@ -1,4 +1,6 @@
-"""A judgement read back from findings.json, so that a page can be made of what was judged and of nothing else."""
+"""A judgement read back from findings.json, so that a page can be made of what was judged and of
+nothing else.
+"""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +29,9 @@ class Kept:
 
 
 def kept_judgement(run: Run) -> Kept:
-    """The judgement that lies in a run directory, if it is whole and of this run, as this program would have made it."""
+    """The judgement that lies in a run directory, if it is whole and of this run, as this program
+    would have made it.
+    """
     document = _document(run.path / FINDINGS_FILE)
     if document is None:
         return Kept(judgement=None, asked=Asked(), why_not=f"{run.path} was not judged yet")
@@ -39,14 +43,21 @@ def kept_judgement(run: Run) -> Kept:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Kept(judgement=None, asked=asked, why_not=f"{FINDINGS_FILE} is damaged ({error!r})")
     if judgement.identity(run).id != document["judgement"]["id"]:
-        return Kept(judgement=None, asked=asked, why_not=f"{FINDINGS_FILE} was edited, or is of another version of this program")
+        return Kept(
+            judgement=None,
+            asked=asked,
+            why_not=f"{FINDINGS_FILE} was edited, or is of another version of this program",
+        )
     return Kept(judgement=judgement, asked=asked)
 
 
 def foreign(document: Mapping[str, Any], folder: Path) -> str:
     """Why findings are not those of the run as it lies in ``folder`` now; empty where they are."""
     if document.get("schema_version") != SCHEMA_VERSION:
-        return f"{FINDINGS_FILE} is of version {document.get('schema_version')!r}, and this program reads {SCHEMA_VERSION}"
+        return (
+            f"{FINDINGS_FILE} is of version {document.get('schema_version')!r}, and this "
+            f"program reads {SCHEMA_VERSION}"
+        )
     identity = document.get("judgement")
     said = identity.get("run") if isinstance(identity, dict) else None
     try:
@@ -55,7 +66,10 @@ def foreign(document: Mapping[str, Any], folder: Path) -> str:
         is_of_run = False
     if is_of_run:
         return ""
-    return f"{FINDINGS_FILE} is not of this run as it is now: it was copied from another one, or more was measured since"
+    return (
+        f"{FINDINGS_FILE} is not of this run as it is now: it was copied from another one, or "
+        "more was measured since"
+    )
 
 
 def _document(path: Path) -> dict[str, Any] | None:

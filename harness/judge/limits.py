@@ -1,4 +1,6 @@
-"""What a policy can promise, rule by rule: which points, phases and meters, and the limit with its reason."""
+"""What a policy can promise, rule by rule: which points, phases and meters, and the limit with its
+reason.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -71,7 +73,9 @@ class _Rule(_Section):
         settings = {**point.fixed, **point.parameters}
         return (
             point.scenario in self.scenarios
-            and all(name in settings and settings[name] == value for name, value in self.where.items())
+            and all(
+                name in settings and settings[name] == value for name, value in self.where.items()
+            )
             and self.pool in (None, self._pool_of(point))
         )
 
@@ -86,13 +90,16 @@ class _Rule(_Section):
 
 class _SweepRule(_Rule):
     over: Annotated[StrictStr, StringConstraints(min_length=1)]
-    """Name of a parameter of the points that is a whole number; that some point has it is checked when a run is judged."""
+    """Name of a parameter of the points that is a whole number; that some point has it is checked
+    when a run is judged."""
     field: Literal["peak", "growth", "retained", "net_start", "net_end"] = "growth"
 
     @model_validator(mode="after")
     def _leave_the_sweep_free(self) -> "_SweepRule":
         if self.over in self.where:
-            raise ValueError(f"where fixes {self.over}, which the rule sweeps over; leave it out of where")
+            raise ValueError(
+                f"where fixes {self.over}, which the rule sweeps over; leave it out of where"
+            )
         return self
 
 
@@ -100,14 +107,16 @@ class SlopeRule(_SweepRule):
     """[[slope]]: how much each further image or frame may cost."""
 
     at_most: AmountText
-    """For each image, frame or step of another parameter; a regression is a slope whose 95 % interval lies above it."""
+    """For each image, frame or step of another parameter; a regression is a slope whose 95 %
+    interval lies above it."""
     resolve: AmountText
     """As at_most, what the interval has to exclude; a run too noisy for that is incomplete."""
     only_if_swept: StrictBool = False
-    """True: no finding where the sweep planned a single size, as with a scan that cannot be enlarged."""
+    """True: no finding where the sweep planned a single size, as with a scan that cannot be
+    enlarged."""
     at_most_over_all: BytesText = 0
-    """Added to at_most, divided by the sizes between the smallest and the largest: what a meter's amounts may differ by over
-    all sizes without any reason."""
+    """Added to at_most, divided by the sizes between the smallest and the largest: what a meter's
+    amounts may differ by over all sizes without any reason."""
     resolve_over_all: BytesText = 0
     """The same of resolve."""
     without_device_pages: StrictBool = False
@@ -117,7 +126,8 @@ class SlopeRule(_SweepRule):
     def _resolve_above_limit(self) -> "SlopeRule":
         if self.resolve.of == self.at_most.of and self.resolve.count < self.at_most.count:
             raise ValueError(
-                f"resolve ({self.resolve.text}) is below at_most ({self.at_most.text}); it has to be at least as large"
+                f"resolve ({self.resolve.text}) is below at_most ({self.at_most.text}); it "
+                "has to be at least as large"
             )
         return self
 
@@ -133,7 +143,9 @@ class GrowthClassRule(_SweepRule):
 class BudgetRule(_Rule):
     """[[budget]]: an amount that each run has to stay below, or to reach."""
 
-    field: Literal["start", "peak", "end", "growth", "retained", "net_start", "net_peak", "net_end"] = "growth"
+    field: Literal[
+        "start", "peak", "end", "growth", "retained", "net_start", "net_peak", "net_end"
+    ] = "growth"
     at_most: AmountText | None = None
     at_least: AmountText | None = None
     """Below it the meter has missed something: not frugal, but not seen."""
@@ -148,18 +160,24 @@ class BudgetRule(_Rule):
 
 
 class LeakRule(_Rule):
-    """[[leak]]: how much one phase may have more than the one before it that did the same; the phases in their order."""
+    """[[leak]]: how much one phase may have more than the one before it that did the same; the
+    phases in their order.
+    """
 
     field: Literal["peak", "end"]
     at_most: AmountText
     every_time: StrictBool = False
-    """True: it is a leak where every step from phase to phase rises by more, in every repeat, and by more than the emulated
-    device's pages explain; for meters that other things move as well. False: where any step does."""
+    """True: it is a leak where every step from phase to phase rises by more, in every repeat, and
+    by more than the emulated device's pages explain; for meters that other things move as well.
+    False: where any step does."""
 
     @model_validator(mode="after")
     def _has_two_phases(self) -> "LeakRule":
         if len(self.phases or ()) < 2:
-            raise ValueError('compares phases that do the same one after the other; name two or more, as ["epoch_0", "epoch_1"]')
+            raise ValueError(
+                "compares phases that do the same one after the other; name two or more, "
+                'as ["epoch_0", "epoch_1"]'
+            )
         return self
 
 
@@ -172,13 +190,18 @@ class ArithmeticRule(_SweepRule):
 
 
 class Tolerance(_Section):
-    """[[tolerance]]: how far a meter may be from the baseline; beyond percent AND floor it is a finding."""
+    """[[tolerance]]: how far a meter may be from the baseline; beyond percent AND floor it is a
+    finding.
+    """
 
     meter: StrictStr
     percent: Percent
     floor: BytesText
-    fields: Annotated[tuple[Literal["growth", "retained", "net_start"], ...], Field(min_length=1)] = ("growth", "retained")
-    """The amounts that it is about. ``net_start`` is what there is when the phase begins, whichever phases brought it."""
+    fields: Annotated[
+        tuple[Literal["growth", "retained", "net_start"], ...], Field(min_length=1)
+    ] = ("growth", "retained")
+    """The amounts that it is about. ``net_start`` is what there is when the phase begins, whichever
+    phases brought it."""
     scenarios: Names | None = None
     """Given: it holds in these instead of the meter's general tolerance of the same fields."""
     phases: Names | None = None
@@ -192,7 +215,9 @@ class Tolerance(_Section):
 
     def covers(self, scenario: str, phase: str) -> bool:
         """Whether it is about this phase of this scenario."""
-        return (self.scenarios is None or scenario in self.scenarios) and (self.phases is None or phase in self.phases)
+        return (self.scenarios is None or scenario in self.scenarios) and (
+            self.phases is None or phase in self.phases
+        )
 
 
 class Remeasure(_Section):

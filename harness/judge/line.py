@@ -1,4 +1,6 @@
-"""A straight line through whole numbers, in exact arithmetic: data without noise has an interval of width 0."""
+"""A straight line through whole numbers, in exact arithmetic: data without noise has an interval of
+width 0.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +12,22 @@ from scipy.special import stdtr, stdtrit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Amounts against sizes by ordinary least squares. Amounts in bytes, slopes in bytes for each unit of size."""
+    """Amounts against sizes by ordinary least squares. Amounts in bytes, slopes in bytes for each
+    unit of size.
+    """
 
     slope: float
     slope_low: float
-    """Lower end of the confidence interval (Student's t); -inf when two runs or fewer leave no interval."""
+    """Lower end of the confidence interval (Student's t); -inf when two runs or fewer leave no
+    interval."""
     slope_high: float
     intercept_bytes: float
     residual_bytes: float
     """Root mean square distance of the runs from the line."""
     mean_size: float
     bend_bytes: float
-    """How far a parabola through the runs bulges below its chord over the sizes; negative when it bulges above."""
+    """How far a parabola through the runs bulges below its chord over the sizes; negative when it
+    bulges above."""
     bend_p_value: float
     """Chance of at least such a bend by noise alone; 1 where it cannot be tested."""
 
@@ -38,13 +44,18 @@ class Line:
 def fit_line(sizes: Sequence[int], amounts: Sequence[int], *, confidence: float = 0.95) -> Line:
     """Fit one line; every run counts as one observation.
 
-    Fractions keep the sums exact, so that a slope of exactly the limit is not pushed over it by rounding.
-    Raises ValueError for fewer than two different sizes, or sequences of different lengths.
+    Fractions keep the sums exact, so that a slope of exactly the limit is not pushed over it by
+    rounding. Raises ValueError for fewer than two different sizes, or sequences of different
+    lengths.
     """
     if len(sizes) != len(amounts) or len(set(sizes)) < 2:
-        raise ValueError(f"a line needs as many amounts as sizes and two different sizes; got {len(sizes)} and {len(amounts)}")
+        raise ValueError(
+            "a line needs as many amounts as sizes and two different sizes; got "
+            f"{len(sizes)} and {len(amounts)}"
+        )
     count, total_size, total_amount = len(sizes), sum(sizes), sum(amounts)
-    # Distances from the means, times the count, so that all sums are of whole numbers: Fraction would cancel at each step.
+    # Distances from the means, times the count, so that all sums are of whole numbers: Fraction
+    # would cancel at each step.
     steps = [count * size - total_size for size in sizes]
     rises = [count * amount - total_amount for amount in amounts]
     spread = sum(step * step for step in steps)
@@ -74,21 +85,27 @@ def _half_width(squares: Fraction, spread: Fraction, freedom: int, confidence: f
     return float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(squares / freedom / spread)
 
 
-def _bend(steps: Sequence[int], offsets: Sequence[int], spread: int, squares: Fraction) -> tuple[float, float]:
-    """The square term beside the line, as a bulge in bytes, and its one-sided p value (t test of the extra term).
+def _bend(
+    steps: Sequence[int], offsets: Sequence[int], spread: int, squares: Fraction
+) -> tuple[float, float]:
+    """The square term beside the line, as a bulge in bytes, and its one-sided p value (t test of
+    the extra term).
 
-    ``steps`` are distances from the mean size times the count, ``spread`` the sum of their squares, ``offsets`` distances from
-    the line times count * spread.
+    ``steps`` are distances from the mean size times the count, ``spread`` the sum of their squares,
+    ``offsets`` distances from the line times count * spread.
     """
     if len(set(steps)) < 3:
         return 0.0, 1.0
     count = len(steps)
     cubes = sum(step**3 for step in steps)
-    # The part of size squared that neither a constant nor the line can take up, times count^3 * spread.
+    # The part of size squared that neither a constant nor the line can take up, times count^3 *
+    # spread.
     bows = [count * step * step * spread - spread * spread - count * cubes * step for step in steps]
     unit = count**3 * spread
     bow_spread = Fraction(sum(bow * bow for bow in bows), unit**2)
-    product = Fraction(sum(bow * offset for bow, offset in zip(bows, offsets, strict=True)), unit * count * spread)
+    product = Fraction(
+        sum(bow * offset for bow, offset in zip(bows, offsets, strict=True)), unit * count * spread
+    )
     curvature = product / bow_spread
     bulge_bytes = float(curvature * Fraction(max(steps) - min(steps), count) ** 2 / 4)
     freedom = count - 3

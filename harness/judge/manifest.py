@@ -13,7 +13,8 @@ from harness.judge.naming import nearest_path
 from harness.records import RUN_FILE, SCHEMA_VERSION, Point, PoolKind
 
 MOST_REPEATS = 1000
-"""Of one point. What the options of a run take at most; a damaged number must not fill the memory."""
+"""Of one point. What the options of a run take at most; a damaged number must not fill the
+memory."""
 
 
 class Device(BaseModel):
@@ -72,7 +73,8 @@ class Manifest(BaseModel):
     settings: Mapping[str, Any]
     planned: tuple[Point, ...]
     policy: Mapping[str, Any] | None = None
-    """What the run is to be judged by, with the keys of a policy file; None where it brings none of its own."""
+    """What the run is to be judged by, with the keys of a policy file; None where it brings none of
+    its own."""
     asked: tuple[StrictStr, ...] = ()
     """Tests that were to measure something, each of which has to have announced a point."""
     code: CodeSide | None = None
@@ -88,12 +90,15 @@ class Manifest(BaseModel):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the run in ``folder``.
 
-    Raises RunDirectoryError where there is none, where it is damaged, of an unknown version, or plans a point twice.
+    Raises RunDirectoryError where there is none, where it is damaged, of an unknown version, or
+    plans a point twice.
     """
     path = folder / RUN_FILE
     if not folder.is_dir():
         near = "" if folder.exists() else f" ({nearest_path(folder)})"
-        raise RunDirectoryError(f"{folder} is not a run directory; name a folder that pytest --memory-out wrote{near}")
+        raise RunDirectoryError(
+            f"{folder} is not a run directory; name a folder that pytest --memory-out wrote{near}"
+        )
     found = _read_object(path)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -104,10 +109,18 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(found)
     except ValidationError as error:
-        raise RunDirectoryError(f"{path} is damaged: {first_error(error)}; measure again") from error
-    twice = [name for name, count in Counter(point.name for point in manifest.planned).items() if count > 1]
+        raise RunDirectoryError(
+            f"{path} is damaged: {first_error(error)}; measure again"
+        ) from error
+    twice = [
+        name
+        for name, count in Counter(point.name for point in manifest.planned).items()
+        if count > 1
+    ]
     if twice:
-        raise RunDirectoryError(f"{path} plans {twice[0]} more than once; give each point parameters of its own")
+        raise RunDirectoryError(
+            f"{path} plans {twice[0]} more than once; give each point parameters of its own"
+        )
     return manifest
 
 
@@ -122,11 +135,16 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}; name the folder of a run") from error
+        raise RunDirectoryError(
+            f"{path.parent} is not a run directory: it has no {path.name}; name the folder of a run"
+        ) from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is damaged, not JSON: {error}; measure again") from error
     if not isinstance(found, dict):
-        raise RunDirectoryError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object; measure again")
+        raise RunDirectoryError(
+            f"{path} is damaged: it holds a {type(found).__name__} instead of an object; "
+            "measure again"
+        )
     return found

@@ -1,4 +1,6 @@
-"""What tests promise by their markers has limits and no tolerances: where their runs are compared with baselines all the same."""
+"""What tests promise by their markers has limits and no tolerances: where their runs are compared
+with baselines all the same.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,16 @@ from harness.judge.table import Run
 
 
 def comparing(run: Run, policy: Policy, folder: Path, *, named: bool) -> Policy:
-    """The policy to hold a run against baselines by: of tests with the default tolerances, where there are baselines of theirs.
+    """The policy to hold a run against baselines by: of tests with the default tolerances, where
+    there are baselines of theirs.
 
-    A project that has accepted none is compared with nothing, unless ``named``: somebody has typed the folder. Baselines for
-    another device or TensorFlow count too, as nobody would notice that nothing is compared any more.
+    A project that has accepted none is compared with nothing, unless ``named``: somebody has typed
+    the folder. Baselines for another device or TensorFlow count too, as nobody would notice that
+    nothing is compared any more.
     """
-    if is_of_tests(policy, run.manifest) and (named or any(_is_of_run(baseline, run) for baseline in _readable(folder))):
+    if is_of_tests(policy, run.manifest) and (
+        named or any(_is_of_run(baseline, run) for baseline in _readable(folder))
+    ):
         return with_tolerances(policy)
     return policy
 
@@ -28,12 +34,18 @@ def acceptable(policy: Policy, manifest: Manifest) -> Policy:
 
 
 def is_of_tests(policy: Policy, manifest: Manifest) -> bool:
-    """Whether it is what tests have brought along: their markers' limits, or nothing where they assert for themselves."""
-    return policy.source == RUNS_OWN or (not policy.promises and bool(manifest.settings.get("judged_by_pytest", False)))
+    """Whether it is what tests have brought along: their markers' limits, or nothing where they
+    assert for themselves.
+    """
+    return policy.source == RUNS_OWN or (
+        not policy.promises and bool(manifest.settings.get("judged_by_pytest", False))
+    )
 
 
 def _is_of_run(baseline: Baseline, run: Run) -> bool:
-    """A project with a policy has sweeps, whose baselines are none of a test's; without one all are of its tests."""
+    """A project with a policy has sweeps, whose baselines are none of a test's; without one all are
+    of its tests.
+    """
     return not DEFAULT_POLICY.exists() or any(point.name in baseline.point for point in run.points)
 
 

@@ -1,4 +1,6 @@
-"""Where there is no baseline for a run: which of the others is nearest, and what makes it another one."""
+"""Where there is no baseline for a run: which of the others is nearest, and what makes it another
+one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,14 +26,16 @@ def nearest_baselines(folder: Path, key: Mapping[str, str | int]) -> list[Neares
         try:
             other = read(path).key
         except BaselineError:
-            continue  # it is of no key that could be compared; whoever needs it is told when it is read
+            # it is of no key that could be compared; whoever needs it is told when it is read
+            continue
         found.append(Nearest(path, tuple(_differences(other, key))))
     return sorted(found, key=lambda nearest: len(nearest.differences))
 
 
 def _differences(then: Mapping[str, str | int], now: Mapping[str, str | int]) -> list[str]:
     return [
-        f"{name.replace('_', ' ')} was {then.get(name, 'not recorded')} and is {now.get(name, 'not recorded')}"
+        f"{name.replace('_', ' ')} was {then.get(name, 'not recorded')} and is "
+        f"{now.get(name, 'not recorded')}"
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]

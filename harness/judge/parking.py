@@ -1,4 +1,6 @@
-"""Points whose tests pytest was told to skip, or to expect a failure of: pytest and the gate treat them alike."""
+"""Points whose tests pytest was told to skip, or to expect a failure of: pytest and the gate treat
+them alike.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,7 +10,8 @@ from harness.judge.verdict import Check
 
 
 def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
-    """The checks, without the findings that are about parked points alone; their sentences say why they fail nobody.
+    """The checks, without the findings that are about parked points alone; their sentences say why
+    they fail nobody.
 
     A run in which nothing was measured is no pass, whatever was skipped.
     """
@@ -20,5 +23,10 @@ def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
         else:
             why = parked[sorted(points)[0]]
             yield dataclasses.replace(
-                check, finding=None, remeasure=False, decision="", parked=why, sentence=f"parked ({why}): {check.sentence}"
+                check,
+                finding=None,
+                remeasure=False,
+                decision="",
+                parked=why,
+                sentence=f"parked ({why}): {check.sentence}",
             )

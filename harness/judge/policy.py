@@ -1,4 +1,6 @@
-"""A policy, checked: budgets, slopes and tolerances, each with its reason. A misspelt key is refused, never ignored."""
+"""A policy, checked: budgets, slopes and tolerances, each with its reason. A misspelt key is
+refused, never ignored.
+"""
 
 import re
 import tomllib
@@ -56,7 +58,8 @@ class Policy(BaseModel):
 
     _source: str = PrivateAttr("the policy")
     _judged: tuple[bool, tuple[Point, ...]] | None = PrivateAttr(None)
-    """Whether the pool of the run that is judged grew, and its points; None before that is known."""
+    """Whether the pool of the run that is judged grew, and its points; None before that is
+    known."""
 
     @property
     def source(self) -> str:
@@ -70,19 +73,28 @@ class Policy(BaseModel):
         return policy
 
     def for_run(self, points: Iterable[Point], *, grows: bool) -> "Policy":
-        """The same policy for a run with these points: rules about another pool than it has, or any of them has, fall away."""
-        own = {section: tuple(rule.for_run(grows=grows) for rule in getattr(self, section)) for section in _SECTIONS}
+        """The same policy for a run with these points: rules about another pool than it has, or any
+        of them has, fall away.
+        """
+        own = {
+            section: tuple(rule.for_run(grows=grows) for rule in getattr(self, section))
+            for section in _SECTIONS
+        }
         policy = self.model_copy(update=own)
         policy._judged = grows, tuple(points)
         return policy
 
     @property
     def promises(self) -> bool:
-        """Whether it has any rule or tolerance at all, also one that is not about the run that is judged."""
+        """Whether it has any rule or tolerance at all, also one that is not about the run that is
+        judged.
+        """
         return bool(self.tolerance) or any(getattr(self, section) for section in _SECTIONS)
 
     def rules(self) -> Iterator[tuple[str, AnyRule]]:
-        """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of the file."""
+        """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of
+        the file.
+        """
         for section in _SECTIONS:
             for number, rule in enumerate(getattr(self, section), start=1):
                 if self._applies(rule):
@@ -92,36 +104,57 @@ class Policy(BaseModel):
         if self._judged is None or rule.pool is None:
             return True
         grows, points = self._judged
-        return rule.pool == ("grown" if grows else "reserved") or any(rule.matches(point) for point in points)
+        return rule.pool == ("grown" if grows else "reserved") or any(
+            rule.matches(point) for point in points
+        )
 
     def gated_meters(self, point: Point, phase: str) -> tuple[str, ...]:
         """The meters that some rule or tolerance needs in this phase of this point."""
         ruled = [
-            meter for _, rule in self.rules() if rule.matches(point) and phase in rule.phases_of(point) for meter in rule.meters
+            meter
+            for _, rule in self.rules()
+            if rule.matches(point) and phase in rule.phases_of(point)
+            for meter in rule.meters
         ]
-        return tuple(dict.fromkeys([*ruled, *(tolerance.meter for tolerance in self.tolerances(point.scenario, phase))]))
+        return tuple(
+            dict.fromkeys(
+                [*ruled, *(tolerance.meter for tolerance in self.tolerances(point.scenario, phase))]
+            )
+        )
 
     def tolerances(self, scenario: str, phase: str) -> tuple[Tolerance, ...]:
-        """The tolerances that hold in this phase, each with the fields that it decides: the phase's own go before general ones."""
+        """The tolerances that hold in this phase, each with the fields that it decides: the phase's
+        own go before general ones.
+        """
         covering = [tolerance for tolerance in self.tolerance if tolerance.covers(scenario, phase)]
         covering.sort(key=lambda tolerance: tolerance.scenarios is not None)
-        deciding = {(tolerance.meter, field): number for number, tolerance in enumerate(covering) for field in tolerance.fields}
+        deciding = {
+            (tolerance.meter, field): number
+            for number, tolerance in enumerate(covering)
+            for field in tolerance.fields
+        }
         fields = {
-            number: tuple(field for field in tolerance.fields if deciding[tolerance.meter, field] == number)
+            number: tuple(
+                field for field in tolerance.fields if deciding[tolerance.meter, field] == number
+            )
             for number, tolerance in enumerate(covering)
         }
         return tuple(
-            tolerance.model_copy(update={"fields": fields[number]}) for number, tolerance in enumerate(covering) if fields[number]
+            tolerance.model_copy(update={"fields": fields[number]})
+            for number, tolerance in enumerate(covering)
+            if fields[number]
         )
 
 
 def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
-    """The policy to judge a run by: the file that is named, else what the run brings along, else the project's own.
+    """The policy to judge a run by: the file that is named, else what the run brings along, else
+    the project's own.
 
-    Where there is none, it is empty: how the runs ended, and whether all was measured, is judged in any case. A run that
-    compares two codes needs none: there are tolerances for that (``judge.against``). Tests that measure for themselves are
-    not judged by the project's own, unless that has rules about their points.
-    Raises PolicyError as ``read_policy`` does, and where the run's own would excuse points that the project's is about.
+    Where there is none, it is empty: how the runs ended, and whether all was measured, is judged in
+    any case. A run that compares two codes needs none: there are tolerances for that
+    (``judge.against``). Tests that measure for themselves are not judged by the project's own,
+    unless that has rules about their points. Raises PolicyError as ``read_policy`` does, and where
+    the run's own would excuse points that the project's is about.
     """
     if path is not None:
         return read_policy(path)
@@ -129,7 +162,9 @@ def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
         return _unless_it_excuses(parse_policy(manifest.policy, RUNS_OWN), manifest)
     if DEFAULT_POLICY.exists():
         project = read_policy(DEFAULT_POLICY)
-        ruled = any(rule.matches(point) for _, rule in project.rules() for point in manifest.planned)
+        ruled = any(
+            rule.matches(point) for _, rule in project.rules() for point in manifest.planned
+        )
         if ruled or not manifest.settings.get("judged_by_pytest", False):
             return project
     source = NO_POLICY if manifest.code is None else "the default tolerances of a comparison"
@@ -137,7 +172,9 @@ def choose_policy(path: Path | None, manifest: Manifest) -> Policy:
 
 
 def _unless_it_excuses(own: Policy, manifest: Manifest) -> Policy:
-    """The run's own policy; one marked test among the project's sweep must not put all of its limits out of force."""
+    """The run's own policy; one marked test among the project's sweep must not put all of its
+    limits out of force.
+    """
     if not DEFAULT_POLICY.exists():
         return own
     ruled = [rule for _, rule in read_policy(DEFAULT_POLICY).rules()]
@@ -145,18 +182,23 @@ def _unless_it_excuses(own: Policy, manifest: Manifest) -> Policy:
     excused = [
         point.name
         for point in manifest.planned
-        if any(rule.matches(point) for rule in ruled) and not any(rule.matches(point) for rule in promised)
+        if any(rule.matches(point) for rule in ruled)
+        and not any(rule.matches(point) for rule in promised)
     ]
     if excused:
         raise PolicyError(
-            f"{RUNS_OWN} comes from tests with markers and says nothing about {len(excused)} points that {DEFAULT_POLICY} has "
-            f"rules for, first {excused[0]}; name the one to judge by with --policy, or measure marked tests in a run of their own"
+            f"{RUNS_OWN} comes from tests with markers and says nothing about "
+            f"{len(excused)} points that {DEFAULT_POLICY} has rules for, first "
+            f"{excused[0]}; name the one to judge by with --policy, or measure marked tests "
+            "in a run of their own"
         )
     return own
 
 
 def read_policy(path: Path) -> Policy:
-    """Read a policy file. Raises PolicyError when it is missing or not TOML, and as ``parse_policy`` does."""
+    """Read a policy file. Raises PolicyError when it is missing or not TOML, and as
+    ``parse_policy`` does.
+    """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -170,25 +212,40 @@ def read_policy(path: Path) -> Policy:
 def parse_policy(found: Mapping[str, Any], source: str) -> Policy:
     """A policy from its keys and values; ``source`` is what to call the place that they come from.
 
-    Raises PolicyError, one sentence for each mistake, when it is of an unknown version, has an unknown key (naming the
-    nearest known one), a rule without ``because``, a limit that is no amount, or no rule.
+    Raises PolicyError, one sentence for each mistake, when it is of an unknown version, has an
+    unknown key (naming the nearest known one), a rule without ``because``, a limit that is no
+    amount, or no rule.
     """
     if "schema_version" not in found:
-        raise PolicyError(f"the policy {source} has no version; write schema_version = {SCHEMA_VERSION} before its rules")
+        raise PolicyError(
+            f"the policy {source} has no version; write schema_version = {SCHEMA_VERSION} "
+            "before its rules"
+        )
     if found["schema_version"] != SCHEMA_VERSION:
         raise PolicyError(
-            f"the policy {source} has schema_version {found.get('schema_version')!r}; this program reads {SCHEMA_VERSION}"
+            f"the policy {source} has schema_version {found.get('schema_version')!r}; this "
+            f"program reads {SCHEMA_VERSION}"
         )
     try:
         policy = Policy.model_validate(found)
     except ValidationError as error:
-        raise PolicyError("\n".join(f"{source}: {_sentence(detail)}" for detail in error.errors())) from error
+        raise PolicyError(
+            "\n".join(f"{source}: {_sentence(detail)}" for detail in error.errors())
+        ) from error
     if not any(True for _ in policy.rules()) and not policy.tolerance:
-        raise PolicyError(f"the policy {source} has no rule at all, so that every run would pass; write at least one")
+        raise PolicyError(
+            f"the policy {source} has no rule at all, so that every run would pass; write "
+            "at least one"
+        )
     for number, tolerance in enumerate(policy.tolerance):
-        twin = next((other for other in policy.tolerance[:number] if _clash(tolerance, other)), None)
+        twin = next(
+            (other for other in policy.tolerance[:number] if _clash(tolerance, other)), None
+        )
         if twin is not None:
-            raise PolicyError(f"{source}: two [[tolerance]] for {tolerance.meter}{_common_ground(tolerance, twin)}; keep one")
+            raise PolicyError(
+                f"{source}: two [[tolerance]] for "
+                f"{tolerance.meter}{_common_ground(tolerance, twin)}; keep one"
+            )
     return policy.called(source)
 
 
@@ -220,14 +277,22 @@ def _sentence(detail: ErrorDetails) -> str:
     if len(location) > 1 and isinstance(location[1], int):
         place = f"[[{location[0]}]] number {location[1] + 1}"
     if detail["type"] == "extra_forbidden":
-        return f"{place} has the unknown key {location[-1]!r}; {nearest(str(location[-1]), _known_keys(location))}"
+        return (
+            f"{place} has the unknown key {location[-1]!r}; "
+            f"{nearest(str(location[-1]), _known_keys(location))}"
+        )
     if detail["type"] == "missing":
-        return f"{place} lacks {key!r}" + ("; say where the limit comes from" if key == "because" else "")
+        return f"{place} lacks {key!r}" + (
+            "; say where the limit comes from" if key == "because" else ""
+        )
     if key == "because":
         return f"{place} has an empty 'because'; say where the limit comes from"
     if detail["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        return f"{place}: {key}: {detail['input']!r} cannot be chosen; {nearest(str(detail['input']), choices)}"
+        return (
+            f"{place}: {key}: {detail['input']!r} cannot be chosen; "
+            f"{nearest(str(detail['input']), choices)}"
+        )
     what = detail["msg"].removeprefix("Value error, ")
     whole_section = isinstance(location[-1], int) and len(location) == 2
     return f"{place} {what}" if whole_section else f"{place}: {key}: {what}"
@@ -236,6 +301,7 @@ def _sentence(detail: ErrorDetails) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     if len(location) == 1:
         return list(Policy.model_fields)
-    (section, *_) = get_args(Policy.model_fields[str(location[0])].annotation)  # of tuple[Rule, ...] and of Section | None
+    # of tuple[Rule, ...] and of Section | None
+    (section, *_) = get_args(Policy.model_fields[str(location[0])].annotation)
     keys: dict[str, Any] = section.model_fields
     return list(keys)

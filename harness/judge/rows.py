@@ -1,4 +1,6 @@
-"""rows.jsonl, line by line: what can be used, and a sentence for every line that cannot. Nothing is dropped in silence."""
+"""rows.jsonl, line by line: what can be used, and a sentence for every line that cannot. Nothing is
+dropped in silence.
+"""
 
 import dataclasses
 import json
@@ -28,16 +30,19 @@ class Rows:
     repeats: int
     """Of each point, as planned."""
     known: dict[str, Point]
-    """By name: what was planned, and what was announced; phases as they were given, also where that is none."""
+    """By name: what was planned, and what was announced; phases as they were given, also where that
+    is none."""
     announced: set[str] = field(default_factory=set)
     """Names of the points that were announced and not planned."""
     begun: dict[RunKey, dict[str, int]] = field(default_factory=dict)
     """Index of every phase that was entered."""
     phases: dict[tuple[str, int, str], PhaseRecord] = field(default_factory=dict)
     declared: dict[RunKey, dict[str, int]] = field(default_factory=dict)
-    """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier one."""
+    """Bytes that the body says its arrays add up to, by name; a later row overrides an earlier
+    one."""
     code: dict[RunKey, dict[str, str]] = field(default_factory=dict)
-    """The file that each package of the user's came from, by name; of a run that imported more in mid-phase, all of them."""
+    """The file that each package of the user's came from, by name; of a run that imported more in
+    mid-phase, all of them."""
     done: dict[RunKey, Outcome] = field(default_factory=dict)
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
@@ -54,22 +59,34 @@ class Rows:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """What was planned, then what was announced, by name: the order in which workers came to it changes nothing.
+        """What was planned, then what was announced, by name: the order in which workers came to it
+        changes nothing.
 
         Phases that were not known beforehand are those that runs have entered.
         """
         planned = [point for name, point in self.known.items() if name not in self.announced]
         announced = [self.known[name] for name in sorted(self.announced, key=natural)]
-        return tuple(dataclasses.replace(point, phases=point.phases or self._entered(point)) for point in (*planned, *announced))
+        return tuple(
+            dataclasses.replace(point, phases=point.phases or self._entered(point))
+            for point in (*planned, *announced)
+        )
 
     def repeats_of(self, point: str) -> range:
-        """The numbers of the repeats that a point owes: those that were planned, and those announced later."""
+        """The numbers of the repeats that a point owes: those that were planned, and those
+        announced later.
+        """
         return range(self.own_repeats.get(point, self.repeats) + self.further.get(point, 0))
 
     def _entered(self, point: Point) -> tuple[str, ...]:
-        """The phases that any run of the point's scenario and body has entered, in order: of each, the latest place it had."""
+        """The phases that any run of the point's scenario and body has entered, in order: of each,
+        the latest place it had.
+        """
         kind = (point.scenario, point.body)
-        open_ended = {name for name, other in self.known.items() if (other.scenario, other.body) == kind and not other.phases}
+        open_ended = {
+            name
+            for name, other in self.known.items()
+            if (other.scenario, other.body) == kind and not other.phases
+        }
         latest: dict[str, int] = {}
         for (name, _), entered in sorted(self.begun.items()):
             for phase, index in entered.items() if name in open_ended else ():
@@ -87,9 +104,10 @@ class _Line:
 def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
     """Read rows.jsonl of a run that planned ``points``, ``repeats`` times each (numbered from 0).
 
-    Further points and further repeats are accepted where a row has announced them, wherever in the file it stands. Damaged
-    lines, duplicates and rows of runs that nobody planned or announced become ``problems`` with their line numbers.
-    Raises RunDirectoryError when the file is missing or cannot be read.
+    Further points and further repeats are accepted where a row has announced them, wherever in the
+    file it stands. Damaged lines, duplicates and rows of runs that nobody planned or announced
+    become ``problems`` with their line numbers. Raises RunDirectoryError when the file is missing
+    or cannot be read.
     """
     rows = Rows(repeats=repeats, known={point.name: point for point in points})
     damaged: dict[int, str] = {}
@@ -99,7 +117,8 @@ def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
             lines.append(_Line(number, text, _parse(text)))
         except RowError as error:
             damaged[number] = str(error)
-    # Announcements first: what they announce may stand before them where workers wrote side by side.
+    # Announcements first: what they announce may stand before them where workers wrote side by
+    # side.
     for line in sorted(lines, key=lambda line: _FIRST.get(line.row["kind"], len(_FIRST))):
         try:
             _check_announced(rows, line.row)
@@ -108,7 +127,9 @@ def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
             damaged[line.number] = f"a damaged row: {first_error(error)}"
         except RowError as error:
             damaged[line.number] = str(error)
-    rows.problems.extend(f"{path.name}, line {number}: {what}" for number, what in sorted(damaged.items()))
+    rows.problems.extend(
+        f"{path.name}, line {number}: {what}" for number, what in sorted(damaged.items())
+    )
     rows.problems.extend(_contradictions(rows))
     return rows
 
@@ -118,12 +139,13 @@ def _texts(path: Path) -> Iterator[bytes]:
         text = read_whole(path)
     except FileNotFoundError as error:
         raise RunDirectoryError(
-            f"{path.parent} has no {path.name}, which a run has from its start on: it was deleted, or not "
-            "copied with the rest; restore it, or measure again"
+            f"{path.parent} has no {path.name}, which a run has from its start on: it was "
+            "deleted, or not copied with the rest; restore it, or measure again"
         ) from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
-    # Not splitlines(): a carriage return or a lone control character inside a damaged row is not the end of it.
+    # Not splitlines(): a carriage return or a lone control character inside a damaged row is not
+    # the end of it.
     return iter(text.removesuffix(b"\n").split(b"\n") if text else [])
 
 
@@ -132,7 +154,11 @@ def _parse(line: bytes) -> dict[str, Any]:
         row = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RowError("damaged or cut short, not JSON") from error
-    if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or row["kind"] not in _STORE:
+    if (
+        not isinstance(row, dict)
+        or not isinstance(row.get("kind"), str)
+        or row["kind"] not in _STORE
+    ):
         raise RowError(f"not a row of a known kind ({', '.join(_STORE)})")
     return row
 
@@ -151,10 +177,16 @@ def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
     if row["kind"] in ("traced", "remeasure"):
         return  # it is of none of the repeats
     more = rows.further.get(point, 0)
-    if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat not in rows.repeats_of(point):
+    if (
+        not isinstance(repeat, int)
+        or isinstance(repeat, bool)
+        or repeat not in rows.repeats_of(point)
+    ):
         announced = f" and {more} more announced" if more else ""
         planned = rows.own_repeats.get(point, rows.repeats)
-        raise RowError(f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0")
+        raise RowError(
+            f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0"
+        )
 
 
 def _store_point(rows: Rows, line: bytes) -> None:
@@ -163,10 +195,13 @@ def _store_point(rows: Rows, line: bytes) -> None:
         rows.announced.add(row.point)
     there = rows.known.setdefault(row.point, row.record)
     if there != row.record:
-        differs = next(key for key in Point.__slots__ if getattr(there, key) != getattr(row.record, key))
+        differs = next(
+            key for key in Point.__slots__ if getattr(there, key) != getattr(row.record, key)
+        )
         raise RowError(
-            f"announces {row.point} with another {differs} than it was planned or announced with before: two things that are "
-            "measured need two names; give them parameters of their own"
+            f"announces {row.point} with another {differs} than it was planned or announced "
+            "with before: two things that are measured need two names; give them "
+            "parameters of their own"
         )
     if row.test:
         rows.tests.add(row.test)
@@ -189,7 +224,9 @@ def _store_begin(rows: Rows, line: bytes) -> None:
     begin = rowkinds.BEGIN.validate_json(line, strict=True)
     own = rows.begun.setdefault((begin.point, begin.repeat), {})
     if begin.phase in own:
-        raise RowError(f"{begin.point}, repeat {begin.repeat}, enters phase {begin.phase} a second time")
+        raise RowError(
+            f"{begin.point}, repeat {begin.repeat}, enters phase {begin.phase} a second time"
+        )
     own[begin.phase] = begin.index
 
 
@@ -221,7 +258,9 @@ def _store_end(rows: Rows, line: bytes) -> None:
     end = rowkinds.END.validate_json(line, strict=True)
     run = (end.point, end.repeat)
     if run in rows.ends:
-        raise RowError(f"{end.point}, repeat {end.repeat}, ends a second time; the first end is kept")
+        raise RowError(
+            f"{end.point}, repeat {end.repeat}, ends a second time; the first end is kept"
+        )
     rows.ends[run] = end
 
 
@@ -240,14 +279,19 @@ def _store_again(rows: Rows, line: bytes) -> None:
 
 
 def _contradictions(rows: Rows) -> Iterator[str]:
-    """An end that says ok needs the child's own word for it: a parent cannot know what the child did not finish."""
+    """An end that says ok needs the child's own word for it: a parent cannot know what the child
+    did not finish.
+    """
     for (point, repeat), end in sorted(rows.ends.items()):
         said = rows.done.get((point, repeat))
         if end.outcome is Outcome.OK and said is not Outcome.OK:
             word = "never said that it was done" if said is None else f"said {said}"
             yield f"{point}, repeat {repeat}, is recorded as ok, but its child {word}"
         if end.outcome is Outcome.OK and end.exit_code not in (0, None):
-            yield f"{point}, repeat {repeat}, is recorded as ok, but its child exited with code {end.exit_code}"
+            yield (
+                f"{point}, repeat {repeat}, is recorded as ok, but its child exited with code "
+                f"{end.exit_code}"
+            )
 
 
 _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {

@@ -1,4 +1,6 @@
-"""Is the run directory as the run and the gate left it? Honest accidents are noticed; ``harness.seal`` says what is not."""
+"""Is the run directory as the run and the gate left it? Honest accidents are noticed;
+``harness.seal`` says what is not.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +18,8 @@ _CLOCKS_APART = timedelta(days=1)
 
 
 def broken_seal(folder: Path) -> Iterator[str]:
-    """A sentence for each of run.json and rows.jsonl that has changed since the run ended; none for a run without an end.
+    """A sentence for each of run.json and rows.jsonl that has changed since the run ended; none for
+    a run without an end.
 
     Both files have to be there; run.json has to be an object.
     """
@@ -25,42 +28,65 @@ def broken_seal(folder: Path) -> Iterator[str]:
     if manifest.get("ended") is None:
         return
     said, found = manifest.get(SEAL), seal_of(manifest, rows)
-    if not isinstance(said, dict) or {name: type(value) for name, value in said.items()} != {n: type(v) for n, v in found.items()}:
+    if not isinstance(said, dict) or {name: type(value) for name, value in said.items()} != {
+        n: type(v) for n, v in found.items()
+    }:
         yield (
-            f"{RUN_FILE} has an end but no seal (the checksums that a run gets at its end): it was edited, or made by another "
-            "version of this program; measure again"
+            f"{RUN_FILE} has an end but no seal (the checksums that a run gets at its end): "
+            "it was edited, or made by another version of this program; measure again"
         )
         return
     if said["plan_sha256"] != found["plan_sha256"]:
-        yield f"{RUN_FILE} was changed after the run had ended (its plan, device or settings); restore it, or measure again"
+        yield (
+            f"{RUN_FILE} was changed after the run had ended (its plan, device or settings); "
+            "restore it, or measure again"
+        )
     if said["rows_sha256"] != found["rows_sha256"]:
-        yield f"{ROWS_FILE} {_change(said['rows_bytes'], said['rows_sha256'], rows)}; restore it, or measure again"
+        yield (
+            f"{ROWS_FILE} {_change(said['rows_bytes'], said['rows_sha256'], rows)}; restore it, "
+            "or measure again"
+        )
 
 
-def edited_tables(folder: Path, derived: Mapping[str, Callable[[], str]], recorded: Mapping[str, str]) -> tuple[str, ...]:
+def edited_tables(
+    folder: Path, derived: Mapping[str, Callable[[], str]], recorded: Mapping[str, str]
+) -> tuple[str, ...]:
     """Names of the tables in ``folder`` that are not what the gate wrote there.
 
-    ``derived`` makes their texts as they follow from the rows; ``recorded`` has the checksums of what the gate wrote last:
-    a later version of this program may derive another text, and a gate that was killed has written only the tables.
+    ``derived`` makes their texts as they follow from the rows; ``recorded`` has the checksums of
+    what the gate wrote last: a later version of this program may derive another text, and a gate
+    that was killed has written only the tables.
     """
     there = {name: _digest_of(folder / name) for name in derived if (folder / name).exists()}
-    return tuple(name for name, found in there.items() if found != recorded.get(name) and found != digest(derived[name]().encode()))
+    return tuple(
+        name
+        for name, found in there.items()
+        if found != recorded.get(name) and found != digest(derived[name]().encode())
+    )
 
 
 def recorded_tables(folder: Path) -> dict[str, str]:
-    """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it has not, or cannot tell."""
+    """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where it
+    has not, or cannot tell.
+    """
     try:
         found = json.loads((folder / FINDINGS_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     tables = found.get("tables") if isinstance(found, dict) else None
-    return {str(name): str(value) for name, value in tables.items()} if isinstance(tables, dict) else {}
+    return (
+        {str(name): str(value) for name, value in tables.items()}
+        if isinstance(tables, dict)
+        else {}
+    )
 
 
 def forget_judgement(folder: Path) -> bool:
-    """Remove what was judged, and the tables of it that nobody has edited, before more is measured; whether a page was there.
+    """Remove what was judged, and the tables of it that nobody has edited, before more is measured;
+    whether a page was there.
 
-    They would speak for a run that has changed. Raises RunDirectoryError where they cannot be removed.
+    They would speak for a run that has changed. Raises RunDirectoryError where they cannot be
+    removed.
     """
     had_page = (folder / REPORT_FILE).exists()
     try:
@@ -69,31 +95,44 @@ def forget_judgement(folder: Path) -> bool:
                 (folder / name).unlink()
         remove_judgement(folder)
     except OSError as error:
-        raise RunDirectoryError(f"what was judged in {folder} cannot be removed: {error}") from error
+        raise RunDirectoryError(
+            f"what was judged in {folder} cannot be removed: {error}"
+        ) from error
     return had_page
 
 
 def odd_times(started: str, ended: str | None, now: datetime) -> Iterator[str]:
-    """A sentence where the times of run.json cannot be: an end before the start, or after ``now``."""
+    """A sentence where the times of run.json cannot be: an end before the start, or after
+    ``now``.
+    """
     if ended is None:
         return
     try:
         start, end = datetime.fromisoformat(started), datetime.fromisoformat(ended)
         backwards, ahead = end < start, end > now + _CLOCKS_APART
     except (ValueError, TypeError):
-        yield f"{RUN_FILE} has times that are none ({started!r} to {ended!r}): it was edited; restore it, or measure again"
+        yield (
+            f"{RUN_FILE} has times that are none ({started!r} to {ended!r}): it was edited; "
+            "restore it, or measure again"
+        )
         return
     if backwards:
-        yield f"{RUN_FILE} says that the run ended ({ended}) before it started ({started}); restore it, or measure again"
+        yield (
+            f"{RUN_FILE} says that the run ended ({ended}) before it started ({started}); "
+            "restore it, or measure again"
+        )
     if ahead:
         yield (
-            f"{RUN_FILE} says that the run ended at {ended}, which is still to come: it was edited, or the clock of the machine "
-            "that measured is wrong; set it, and measure again"
+            f"{RUN_FILE} says that the run ended at {ended}, which is still to come: it was "
+            "edited, or the clock of the machine that measured is wrong; set it, and "
+            "measure again"
         )
 
 
 def _digest_of(path: Path) -> str:
-    """The checksum of a file, or nothing's where it cannot be read: then it is not what the gate wrote."""
+    """The checksum of a file, or nothing's where it cannot be read: then it is not what the gate
+    wrote.
+    """
     try:
         return digest(path.read_bytes())
     except OSError:
@@ -103,14 +142,21 @@ def _digest_of(path: Path) -> str:
 def edited_in_words(name: str) -> str:
     """What to say of such a table."""
     return (
-        f"{name} is not what the gate derived from {ROWS_FILE}: it was edited, or another version of this program wrote it. "
-        "No verdict rests on it, and it is left as it is; delete it and run the gate again"
+        f"{name} is not what the gate derived from {ROWS_FILE}: it was edited, or another "
+        "version of this program wrote it. No verdict rests on it, and it is left as it "
+        "is; delete it and run the gate again"
     )
 
 
 def _change(said_bytes: int, said_sha256: str, rows: bytes) -> str:
     if len(rows) > said_bytes and digest(rows[:said_bytes]) == said_sha256:
-        return f"has grown by {len(rows) - said_bytes:,} B since the run ended: something went on writing, or rows were added"
+        return (
+            f"has grown by {len(rows) - said_bytes:,} B since the run ended: something went on "
+            "writing, or rows were added"
+        )
     if len(rows) < said_bytes:
-        return f"has lost {said_bytes - len(rows):,} of the {said_bytes:,} B that it had when the run ended: it was cut short"
+        return (
+            f"has lost {said_bytes - len(rows):,} of the {said_bytes:,} B that it had when the "
+            "run ended: it was cut short"
+        )
     return "was changed after the run had ended"

@@ -1,4 +1,6 @@
-"""What memory is fitted against: parameters that are whole numbers, and the words for their steps."""
+"""What memory is fitted against: parameters that are whole numbers, and the words for their
+steps.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
@@ -6,7 +8,8 @@ from typing import TypeGuard
 from harness.records import Point
 
 NAMED_STEPS: Mapping[str, str] = {"image_count": "image", "stack_size": "frame"}
-"""Parameters whose steps have a name of their own; those of all others are called by the parameter."""
+"""Parameters whose steps have a name of their own; those of all others are called by the
+parameter."""
 _MINIMUM_SIZES: Mapping[str, int] = {"stack_size": 2}
 """Two stack sizes show whether the stack matters at all."""
 _USUAL_MINIMUM_SIZES = 3
@@ -14,18 +17,28 @@ _USUAL_MINIMUM_SIZES = 3
 
 
 def unit_of(over: str) -> str:
-    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's own name."""
+    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's
+    own name.
+    """
     return NAMED_STEPS.get(over, over)
 
 
 def sizes_in_words(over: str, *sizes: int) -> str:
-    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to 64"``."""
+    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to
+    64"``.
+    """
     span = " to ".join(f"{size:,}" for size in sizes)
-    return f"{span} {NAMED_STEPS[over]}{'' if sizes[-1] == 1 else 's'}" if over in NAMED_STEPS else f"{over} {span}"
+    return (
+        f"{span} {NAMED_STEPS[over]}{'' if sizes[-1] == 1 else 's'}"
+        if over in NAMED_STEPS
+        else f"{over} {span}"
+    )
 
 
 def step_in_words(over: str) -> str:
-    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of batch_size"``."""
+    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of
+    batch_size"``.
+    """
     return NAMED_STEPS.get(over, f"step of {over}")
 
 
@@ -41,7 +54,9 @@ def minimum_sizes(over: str) -> int:
 
 def size_parameters(points: Sequence[Point]) -> tuple[str, ...]:
     """Every parameter that is a whole number in some point: what memory can be fitted against."""
-    names = dict.fromkeys(name for point in points for name, value in point.parameters.items() if is_size(value))
+    names = dict.fromkeys(
+        name for point in points for name, value in point.parameters.items() if is_size(value)
+    )
     return tuple(dict.fromkeys([*(name for name in NAMED_STEPS if name in names), *names]))
 
 
@@ -54,5 +69,8 @@ def size_of(point: Point, over: str) -> int:
     """The value of a swept parameter. Raises TypeError where it is no whole number."""
     size = point.parameters[over]
     if not is_size(size):
-        raise TypeError(f"{point.name}: {over} is {size!r}; a size that memory is fitted against is a whole number")
+        raise TypeError(
+            f"{point.name}: {over} is {size!r}; a size that memory is fitted against is a "
+            "whole number"
+        )
     return size

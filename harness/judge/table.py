@@ -1,4 +1,6 @@
-"""Run directory -> tidy table: one row for each point, repeat, phase and meter. Everything later is computed from it."""
+"""Run directory -> tidy table: one row for each point, repeat, phase and meter. Everything later is
+computed from it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +61,17 @@ _END_COLUMNS = {
     "device_limit_bytes": "Int64",
 }
 
-_AMOUNTS = ("start", "peak", "end", "growth", "growth_bound", "retained", "net_start", "net_peak", "net_end")
+_AMOUNTS = (
+    "start",
+    "peak",
+    "end",
+    "growth",
+    "growth_bound",
+    "retained",
+    "net_start",
+    "net_peak",
+    "net_end",
+)
 
 Place = tuple[str, str, str, str]
 """Point, phase, meter and field: where an amount was read."""
@@ -72,33 +84,45 @@ class Run:
     path: Path
     manifest: Manifest
     points: tuple[Point, ...]
-    """What was planned, in the order of the catalogue, and then what was announced; with phases, as far as any are known."""
+    """What was planned, in the order of the catalogue, and then what was announced; with phases, as
+    far as any are known."""
     phases: pd.DataFrame
-    """One row for each point, repeat, phase and meter; amounts are nullable Int64 bytes, missing when unavailable.
+    """One row for each point, repeat, phase and meter; amounts are nullable Int64 bytes, missing
+    when unavailable.
 
-    The last columns, ``NAME_bytes``, are what the bodies declared, for every name that any of them did.
+    The last columns, ``NAME_bytes``, are what the bodies declared, for every name that any of them
+    did.
 
-    A phase that was entered and never left, and a run that died before its first phase, have one row without a meter.
+    A phase that was entered and never left, and a run that died before its first phase, have one
+    row without a meter.
     """
     ends: pd.DataFrame
-    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher, duration_s, device."""
+    """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher,
+    duration_s, device."""
     own_repeats: Mapping[str, int]
-    """Repeats that a point was announced with, by its name, where they are not those of the manifest."""
+    """Repeats that a point was announced with, by its name, where they are not those of the
+    manifest."""
     further: Mapping[str, int]
     """Repeats that were announced beyond the plan, by the name of the point."""
     tests: frozenset[str]
     """The tests that have announced a point."""
     code: Mapping[RunKey, Mapping[str, str]]
-    """The file that each package of the user's was imported from, by run; a run that was killed early may be absent."""
+    """The file that each package of the user's was imported from, by run; a run that was killed
+    early may be absent."""
     traces: Mapping[str, TraceEnd]
-    """How the traced run of each point ended, by name; the traces themselves are for ``judge.traces`` to read."""
+    """How the traced run of each point ended, by name; the traces themselves are for
+    ``judge.traces`` to read."""
     parked: Mapping[str, str]
-    """Why nothing that is found about a point fails anybody, by its name: its test was skipped, or expected to fail."""
+    """Why nothing that is found about a point fails anybody, by its name: its test was skipped, or
+    expected to fail."""
     problems: tuple[str, ...]
-    """A sentence for everything in the directory that could not be used; not empty means incomplete."""
+    """A sentence for everything in the directory that could not be used; not empty means
+    incomplete."""
 
     def repeats_of(self, point: str) -> range:
-        """The numbers of the repeats that this point owes: those that were planned, and those announced later."""
+        """The numbers of the repeats that this point owes: those that were planned, and those
+        announced later.
+        """
         return range(self.first_repeats_of(point) + self.further.get(point, 0))
 
     def first_repeats_of(self, point: str) -> int:
@@ -109,7 +133,8 @@ class Run:
 def load_run(path: Path) -> Run:
     """Read the run directory ``path``, also one without any rows yet.
 
-    Raises RunDirectoryError when it is not a run directory, or its run.json is damaged or of an unknown version.
+    Raises RunDirectoryError when it is not a run directory, or its run.json is damaged or of an
+    unknown version.
     """
     manifest = read_manifest(path)
     rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
@@ -138,7 +163,9 @@ def phases_text(run: Run) -> str:
 
 
 def setting_columns(points: Sequence[Point]) -> tuple[str, ...]:
-    """The parameters of all points, then their fixed settings: the columns that identify a row's point."""
+    """The parameters of all points, then their fixed settings: the columns that identify a row's
+    point.
+    """
     names = [name for point in points for name in point.parameters]
     names += [name for point in points for name in point.fixed]
     return tuple(dict.fromkeys(names))
@@ -151,11 +178,19 @@ def declared_names(phases: pd.DataFrame) -> tuple[str, ...]:
 
 
 def declared_by_point(phases: pd.DataFrame) -> Mapping[str, Mapping[str, int]]:
-    """Bytes that each point's body declared, by name; the least where repeats differ, so that no limit is wider for it."""
+    """Bytes that each point's body declared, by name; the least where repeats differ, so that no
+    limit is wider for it.
+    """
     names = declared_names(phases)
-    least = phases.groupby("point", sort=False)[[f"{name}_bytes" for name in names]].min() if names else pd.DataFrame()
+    least = (
+        phases.groupby("point", sort=False)[[f"{name}_bytes" for name in names]].min()
+        if names
+        else pd.DataFrame()
+    )
     return {
-        str(point): {name: int(row[f"{name}_bytes"]) for name in names if not pd.isna(row[f"{name}_bytes"])}
+        str(point): {
+            name: int(row[f"{name}_bytes"]) for name in names if not pd.isna(row[f"{name}_bytes"])
+        }
         for point, row in least.iterrows()
     }
 
@@ -163,9 +198,9 @@ def declared_by_point(phases: pd.DataFrame) -> Mapping[str, Mapping[str, int]]:
 def readings_by_place(phases: pd.DataFrame) -> Mapping[Place, Mapping[int, int]]:
     """Every amount of every *finished* phase in bytes, by repeat, in the order of the repeats.
 
-    Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper bound of the growth,
-    where a meter brackets its peak; ``net_start``, ``net_peak`` and ``net_end``, over what there was when the run's first phase
-    began; and what the body declared.
+    Fields are ``start``, ``peak``, ``end``, ``growth``, ``retained``; ``growth_bound``, the upper
+    bound of the growth, where a meter brackets its peak; ``net_start``, ``net_peak`` and
+    ``net_end``, over what there was when the run's first phase began; and what the body declared.
     """
     found: defaultdict[Place, dict[int, int]] = defaultdict(dict)
     fields = (*_AMOUNTS, *declared_names(phases))
@@ -181,20 +216,28 @@ def readings_by_place(phases: pd.DataFrame) -> Mapping[Place, Mapping[int, int]]
         for field in fields:
             amount = row[f"{field}_bytes"]
             if not pd.isna(amount):
-                found[row["point"], row["phase"], row["meter"], field][int(row["repeat"])] = int(amount)
+                found[row["point"], row["phase"], row["meter"], field][int(row["repeat"])] = int(
+                    amount
+                )
     return dict(found)
 
 
 def _before_the_first_phase(phases: pd.DataFrame) -> "pd.Series[Any]":
-    """For each row, where the run's first phase began on that meter: what is the harness's or TensorFlow's own."""
+    """For each row, where the run's first phase began on that meter: what is the harness's or
+    TensorFlow's own.
+    """
     in_order = phases.sort_values("phase_index", kind="stable")
-    first = in_order.groupby(["point", "repeat", "meter"], sort=False)["start_bytes"].transform("first")
+    first = in_order.groupby(["point", "repeat", "meter"], sort=False)["start_bytes"].transform(
+        "first"
+    )
     return first.reindex(phases.index)
 
 
 def amounts_by_place(phases: pd.DataFrame) -> Mapping[Place, tuple[int, ...]]:
     """As ``readings_by_place``, without the numbers of the repeats."""
-    return {place: tuple(readings.values()) for place, readings in readings_by_place(phases).items()}
+    return {
+        place: tuple(readings.values()) for place, readings in readings_by_place(phases).items()
+    }
 
 
 def _phases_table(points: Sequence[Point], rows: Rows) -> pd.DataFrame:
@@ -203,9 +246,17 @@ def _phases_table(points: Sequence[Point], rows: Rows) -> pd.DataFrame:
     declared = {f"{name}_bytes": "Int64" for name in names}
     own = _BEFORE_PARAMETERS | _AFTER_PARAMETERS | declared
     columns = columns_of(settings, own)
-    found = [row for point, repeat in _runs(points, rows) for row in _rows_of_run(point, repeat, rows, names, columns)]
-    table = pd.DataFrame(found, columns=[*_BEFORE_PARAMETERS, *columns.values(), *_AFTER_PARAMETERS, *declared]).astype(own)
-    return table.astype({column: _setting_dtype([row.get(column) for row in found]) for column in columns.values()})
+    found = [
+        row
+        for point, repeat in _runs(points, rows)
+        for row in _rows_of_run(point, repeat, rows, names, columns)
+    ]
+    table = pd.DataFrame(
+        found, columns=[*_BEFORE_PARAMETERS, *columns.values(), *_AFTER_PARAMETERS, *declared]
+    ).astype(own)
+    return table.astype(
+        {column: _setting_dtype([row.get(column) for row in found]) for column in columns.values()}
+    )
 
 
 def _runs(points: Sequence[Point], rows: Rows) -> Iterator[tuple[Point, int]]:
@@ -215,7 +266,9 @@ def _runs(points: Sequence[Point], rows: Rows) -> Iterator[tuple[Point, int]]:
 
 
 def _in_one_line(value: Scalar) -> Scalar:
-    """A setting as a line of CSV has it: programs that read line by line take a quoted line break for the end of a row."""
+    """A setting as a line of CSV has it: programs that read line by line take a quoted line break
+    for the end of a row.
+    """
     return one_line(value) if isinstance(value, str) else value
 
 
@@ -235,7 +288,10 @@ def _rows_of_run(
     shared: dict[str, Any] = {
         "scenario": point.scenario,
         "point": point.name,
-        **{columns[name]: _in_one_line(value) for name, value in {**point.fixed, **point.parameters}.items()},
+        **{
+            columns[name]: _in_one_line(value)
+            for name, value in {**point.fixed, **point.parameters}.items()
+        },
         "repeat": repeat,
         "outcome": None if end is None else str(end.outcome),
         "cause": "" if end is None else end.cause,
@@ -243,16 +299,27 @@ def _rows_of_run(
         "launcher": None if end is None else end.launcher,
         **{f"{name}_bytes": declared.get(name) for name in names},
     }
-    records = {phase: record for (name, number, phase), record in rows.phases.items() if (name, number) == run}
-    left_open = {phase: index for phase, index in rows.begun.get(run, {}).items() if phase not in records}
-    places = [(record.index, phase) for phase, record in records.items()] + [(index, phase) for phase, index in left_open.items()]
+    records = {
+        phase: record
+        for (name, number, phase), record in rows.phases.items()
+        if (name, number) == run
+    }
+    left_open = {
+        phase: index for phase, index in rows.begun.get(run, {}).items() if phase not in records
+    }
+    places = [(record.index, phase) for phase, record in records.items()] + [
+        (index, phase) for phase, index in left_open.items()
+    ]
     for index, phase in sorted(places):
         shared_phase = {**shared, "phase": phase, "phase_index": index}
         record = records.get(phase)
         if record is None or not record.readings:
             yield {**shared_phase, **_without_reading(record)}
         else:
-            yield from ({**shared_phase, **_of_reading(record, reading, shared["reason"])} for reading in record.readings)
+            yield from (
+                {**shared_phase, **_of_reading(record, reading, shared["reason"])}
+                for reading in record.readings
+            )
     if not places and end is not None:
         yield {**shared, **_without_reading(None)}
 

@@ -19,9 +19,11 @@ from harness.tensors import COPY_TO_CARD, tensors_in_words, without_operation
 from harness.units import format_bytes
 
 _MOST_BYTES = 512 * 1024 * 1024
-"""Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a small one can unpack to anything."""
+"""Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a
+small one can unpack to anything."""
 
-# More than any machine has, or any run lasts in nanoseconds, and far inside 64 bits, sums of differences included.
+# More than any machine has, or any run lasts in nanoseconds, and far inside 64 bits, sums of
+# differences included.
 _MOST = 2**60
 _Amount = Annotated[int, Field(ge=0, le=_MOST)]
 _Step = Annotated[int, Field(ge=-_MOST, le=_MOST)]
@@ -32,7 +34,9 @@ class _Strict(BaseModel):
 
 
 class Alive(_Strict):
-    """Allocations of one operation, shape and size, live at the same moment; empty texts where TensorFlow named nothing."""
+    """Allocations of one operation, shape and size, live at the same moment; empty texts where
+    TensorFlow named nothing.
+    """
 
     op: str
     shape: str
@@ -58,22 +62,37 @@ class Alive(_Strict):
 
     @property
     def short(self) -> str:
-        """``"Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"``, for a list inside a sentence."""
+        """``"Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"``, for a list inside a
+        sentence.
+        """
         return tensors_in_words(
-            op=self.op, shape=self.shape, dtype=self.dtype, count=self.count, total_bytes=self.total_bytes, like=self.like
+            op=self.op,
+            shape=self.shape,
+            dtype=self.dtype,
+            count=self.count,
+            total_bytes=self.total_bytes,
+            like=self.like,
         )
 
     @property
     def counted(self) -> tuple[str, int, int]:
-        """``short``, how many they are, and their bytes: what ``harness.tensors.largest_in_words`` ranks."""
+        """``short``, how many they are, and their bytes: what ``harness.tensors.largest_in_words``
+        ranks.
+        """
         return self.short, self.count, self.total_bytes
 
     @property
     def sentence(self) -> str:
-        """What they are, in one line: how many, of which size, by whom, and what of the scenario's they are as large as."""
+        """What they are, in one line: how many, of which size, by whom, and what of the scenario's
+        they are as large as.
+        """
         if not self.op:
             words = without_operation(
-                shape=self.shape, dtype=self.dtype, count=self.count, each_bytes=self.each_bytes, like=self.like
+                shape=self.shape,
+                dtype=self.dtype,
+                count=self.count,
+                each_bytes=self.each_bytes,
+                like=self.like,
             )
             return f"{format_bytes(self.total_bytes)}: {words}" if self.count > 1 else words
         like = f", {self.like}{' each' if self.count > 1 else ''}" if self.like else ""
@@ -107,7 +126,9 @@ class TracedPhase(_Strict):
 
 
 class Timeline(_Strict):
-    """What was live after each event: three columns, each value the difference to the one before."""
+    """What was live after each event: three columns, each value the difference to the one
+    before.
+    """
 
     time_ns: tuple[_Step, ...]
     requested_bytes: tuple[_Step, ...]
@@ -121,7 +142,11 @@ class Timeline(_Strict):
 
     def whole(self) -> tuple[list[int], list[int], list[int]]:
         """Times, requested bytes and allocator's bytes as they were."""
-        return list(accumulate(self.time_ns)), list(accumulate(self.requested_bytes)), list(accumulate(self.allocator_bytes))
+        return (
+            list(accumulate(self.time_ns)),
+            list(accumulate(self.requested_bytes)),
+            list(accumulate(self.allocator_bytes)),
+        )
 
 
 class Counts(_Strict):
@@ -171,7 +196,9 @@ class Trace(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """All traces of a run that can be read, by point, in the order of the plan; and why there is none of the others."""
+    """All traces of a run that can be read, by point, in the order of the plan; and why there is
+    none of the others.
+    """
 
     found: Mapping[str, Trace]
     absent: Mapping[str, str]
@@ -210,19 +237,26 @@ def read_traces(run: Run) -> Traces:
 
 
 def read_trace(path: Path, point: str) -> Trace:
-    """The trace of ``point``. Raises RunDirectoryError where it is missing, damaged, of another version or point."""
+    """The trace of ``point``. Raises RunDirectoryError where it is missing, damaged, of another
+    version or point.
+    """
     text = _unpack(path)
     version = _version(text, path)
     if version != TRACE_SCHEMA_VERSION:
         raise RunDirectoryError(
-            f"{path} has schema_version {version!r}; this program reads version {TRACE_SCHEMA_VERSION}: measure again"
+            f"{path} has schema_version {version!r}; this program reads version "
+            f"{TRACE_SCHEMA_VERSION}: measure again"
         )
     try:
         trace = Trace.model_validate_json(text)
     except ValidationError as error:
-        raise RunDirectoryError(f"{path} is damaged: {first_error(error)}; measure again") from error
+        raise RunDirectoryError(
+            f"{path} is damaged: {first_error(error)}; measure again"
+        ) from error
     if trace.point != point:
-        raise RunDirectoryError(f"{path} is the trace of {trace.point}, not of {point}; measure again")
+        raise RunDirectoryError(
+            f"{path} is the trace of {trace.point}, not of {point}; measure again"
+        )
     return trace
 
 
@@ -233,11 +267,16 @@ def _unpack(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is not there any more; measure again") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RunDirectoryError(f"{path} is damaged or cut short, not gzip: {error}; measure again") from error
+        raise RunDirectoryError(
+            f"{path} is damaged or cut short, not gzip: {error}; measure again"
+        ) from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     if len(text) > _MOST_BYTES:
-        raise RunDirectoryError(f"{path} unpacks to more than {format_bytes(_MOST_BYTES)}, which no trace has; measure again")
+        raise RunDirectoryError(
+            f"{path} unpacks to more than {format_bytes(_MOST_BYTES)}, which no trace has; "
+            "measure again"
+        )
     return text
 
 
@@ -247,5 +286,8 @@ def _version(text: bytes, path: Path) -> object:
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{path} is damaged, not JSON; measure again") from error
     if not isinstance(found, dict):
-        raise RunDirectoryError(f"{path} is damaged: it holds a {type(found).__name__} instead of an object; measure again")
+        raise RunDirectoryError(
+            f"{path} is damaged: it holds a {type(found).__name__} instead of an object; "
+            "measure again"
+        )
     return found.get("schema_version")

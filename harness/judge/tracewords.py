@@ -1,4 +1,6 @@
-"""Traces in sentences: what was recorded, what ran out, and whether it agrees with the allocator's own peaks."""
+"""Traces in sentences: what was recorded, what ran out, and whether it agrees with the allocator's
+own peaks.
+"""
 
 from collections.abc import Sequence
 
@@ -10,56 +12,78 @@ from harness.units import format_bytes
 
 ALLOCATOR_METER = "device_in_use"
 ROUNDING_BYTES = 1024
-"""Chosen: four of BFC's smallest chunks (256 B, kMinAllocationSize in bfc_allocator.h). Whether the shape argument of an
-operation is still kept when a phase begins differs from process to process by one or two of them."""
+"""Chosen: four of BFC's smallest chunks (256 B, kMinAllocationSize in bfc_allocator.h). Whether the
+shape argument of an operation is still kept when a phase begins differs from process to process by
+one or two of them."""
 
 
 def agreement(trace: Trace, phases: pd.DataFrame) -> str:
-    """Whether the trace and the allocator's own peaks of the untraced repeats tell the same, in one sentence.
+    """Whether the trace and the allocator's own peaks of the untraced repeats tell the same, in one
+    sentence.
 
-    ``phases`` is the table of a run. A peak agrees within the repeats' own spread and ``ROUNDING_BYTES``.
+    ``phases`` is the table of a run. A peak agrees within the repeats' own spread and
+    ``ROUNDING_BYTES``.
     """
     peaks = _untraced_peaks(phases, trace.point)
     compared = [phase for phase in trace.phases if phase.finished and phase.phase in peaks]
     if not compared:
-        return "No untraced repeat read the allocator's peak in a phase of this trace, so the two cannot be compared."
-    apart = [phase for phase in compared if not _agrees(phase.allocator.peak_bytes, peaks[phase.phase])]
-    if not apart:
-        largest_bytes = max(_distance(phase.allocator.peak_bytes, peaks[phase.phase]) for phase in compared)
         return (
-            f"The trace and the allocator's own peak in the untraced repeats agree in all {len(compared)} phases"
-            f"{f' within {largest_bytes:,} B' if largest_bytes else ' to the byte'}."
+            "No untraced repeat read the allocator's peak in a phase of this trace, so the two "
+            "cannot be compared."
+        )
+    apart = [
+        phase for phase in compared if not _agrees(phase.allocator.peak_bytes, peaks[phase.phase])
+    ]
+    if not apart:
+        largest_bytes = max(
+            _distance(phase.allocator.peak_bytes, peaks[phase.phase]) for phase in compared
+        )
+        return (
+            "The trace and the allocator's own peak in the untraced repeats agree in all "
+            f"{len(compared)} "
+            f"phases{f' within {largest_bytes:,} B' if largest_bytes else ' to the byte'}."
         )
     told = [
-        f"{phase.phase.replace('_', ' ')} peaked at {format_bytes(phase.allocator.peak_bytes)} when traced, "
-        f"at {_range(peaks[phase.phase])} when not"
+        f"{phase.phase.replace('_', ' ')} peaked at "
+        f"{format_bytes(phase.allocator.peak_bytes)} when traced, at "
+        f"{_range(peaks[phase.phase])} when not"
         for phase in apart
     ]
-    return f"The traced run was another one in {len(apart)} of {len(compared)} phases: {'; '.join(told)}."
+    return (
+        f"The traced run was another one in {len(apart)} of {len(compared)} phases: "
+        f"{'; '.join(told)}."
+    )
 
 
 def recording_in_words(trace: Trace) -> str:
     """How much was recorded, and everything in it that did not fit, in one sentence."""
     counts = trace.counts
+    from_before = "deallocations of what was there before (left out of the requested bytes)"
     odd = {
-        "deallocations of what was there before (left out of the requested bytes)": counts.from_before,
+        from_before: counts.from_before,
         "events put in order by the allocator's own count": counts.reordered,
         "gaps in the allocator's count (something was not recorded)": counts.jumps,
         "allocations where something lay still": counts.overwritten,
         "deallocations of another size than was allocated": counts.resized,
-        **{f"events of {name} (left out)": number for name, number in counts.other_allocators.items()},
+        **{
+            f"events of {name} (left out)": number
+            for name, number in counts.other_allocators.items()
+        },
     }
     told = [f"{number:,} {words}" for words, number in odd.items() if number]
     return (
-        f"{counts.allocations:,} allocations and {counts.deallocations:,} deallocations of {trace.allocator} on {trace.device}, "
-        f"on top of {format_bytes(trace.base_bytes)} from before; {', '.join(told) or 'every one of them fits'}."
+        f"{counts.allocations:,} allocations and {counts.deallocations:,} deallocations of "
+        f"{trace.allocator} on {trace.device}, on top of {format_bytes(trace.base_bytes)} "
+        f"from before; {', '.join(told) or 'every one of them fits'}."
     )
 
 
 def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None, *, reason: str = "") -> str:
-    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes`` is the device's size.
+    """What was asked for when memory ran out, and what there was, in one sentence; ``limit_bytes``
+    is the device's size.
 
-    ``reason`` is how the traced run ended; of a refused copy, which the error does not size, its log may have told it.
+    ``reason`` is how the traced run ended; of a refused copy, which the error does not size, its
+    log may have told it.
     """
     where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
     alive = f"; {largest_alive(refused)}" if refused.alive else ""
@@ -70,35 +94,54 @@ def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None, *, reason: s
     if refused.asked_bytes is not None:
         like = f" ({refused.like})" if refused.like else ""
         asked = f"{format_bytes(refused.asked_bytes)}{like} for {refused.dtype} {refused.shape}"
-    full = "" if refused.asked_bytes is None else handed_out(refused.asked_bytes, refused.allocator_bytes, limit_bytes)
+    full = (
+        ""
+        if refused.asked_bytes is None
+        else handed_out(refused.asked_bytes, refused.allocator_bytes, limit_bytes)
+    )
     return f"Memory ran out{where}: {asked} was asked for {in_use}{full}{alive}."
 
 
 def largest_alive(refused: OutOfMemory) -> str:
-    """``"the largest that were alive: A; B; and 12 others, 3.0 KiB together"``, of what was live when memory ran out."""
+    """``"the largest that were alive: A; B; and 12 others, 3.0 KiB together"``, of what was live
+    when memory ran out.
+    """
     return f"{ALIVE}{largest_in_words([one.counted for one in refused.alive])}"
 
 
 def alive_when_refused(trace: Trace | None) -> str:
-    """What the traced run of a point adds to the reason of a run that ran out of the device's memory, as a clause."""
+    """What the traced run of a point adds to the reason of a run that ran out of the device's
+    memory, as a clause.
+    """
     if trace is None:
         return "what was alive is unknown, as there is no trace of this point"
     refused = trace.out_of_memory
     if refused is None:
         return "what was alive is unknown, as the traced run did not run out of memory"
-    return f"in the traced run {largest_alive(refused)}" if refused.alive else "in the traced run nothing was alive then"
+    return (
+        f"in the traced run {largest_alive(refused)}"
+        if refused.alive
+        else "in the traced run nothing was alive then"
+    )
 
 
 def with_what_is_known(reason: str, trace: Trace | None) -> str:
-    """The reason of a run that ran out of the device's memory, with how much was in use where the traced run knows it."""
+    """The reason of a run that ran out of the device's memory, with how much was in use where the
+    traced run knows it.
+    """
     refused = None if trace is None else trace.out_of_memory
     return reason if refused is None else with_known_use(reason, refused.allocator_bytes)
 
 
 def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:
-    rows = phases[(phases["point"] == point) & (phases["meter"] == ALLOCATOR_METER) & phases["finished"]]
+    rows = phases[
+        (phases["point"] == point) & (phases["meter"] == ALLOCATOR_METER) & phases["finished"]
+    ]
     rows = rows[rows["peak_bytes"].notna()]
-    return {str(phase): [int(amount) for amount in mine["peak_bytes"]] for phase, mine in rows.groupby("phase", sort=False)}
+    return {
+        str(phase): [int(amount) for amount in mine["peak_bytes"]]
+        for phase, mine in rows.groupby("phase", sort=False)
+    }
 
 
 def _distance(peak_bytes: int, others: Sequence[int]) -> int:

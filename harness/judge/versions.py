@@ -1,4 +1,6 @@
-"""Versions of TensorFlow that a baseline holds for: its own, and those of which a complete run was within its tolerances."""
+"""Versions of TensorFlow that a baseline holds for: its own, and those of which a complete run was
+within its tolerances.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,9 +14,11 @@ VERSION = "tensorflow"
 
 
 def holding(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
-    """The baseline for a key, or that of another version of TensorFlow which holds for it too; None where there is neither.
+    """The baseline for a key, or that of another version of TensorFlow which holds for it too; None
+    where there is neither.
 
-    One of the version's own comes first, then that of the highest version. Raises BaselineError when its own is damaged.
+    One of the version's own comes first, then that of the highest version. Raises BaselineError
+    when its own is damaged.
     """
     own = find(folder, key)
     if own is not None:
@@ -24,7 +28,9 @@ def holding(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
 
 
 def key_with_evidence(baseline: Baseline, key: Mapping[str, str | int]) -> str:
-    """What a baseline is for, in words, and for a run with another version of TensorFlow since when it holds for that too."""
+    """What a baseline is for, in words, and for a run with another version of TensorFlow since when
+    it holds for that too.
+    """
     words = key_in_words(baseline.key)
     version = str(key.get(VERSION))
     held = baseline.also.get(version)
@@ -39,5 +45,7 @@ def _of_other_versions(folder: Path, key: Mapping[str, str | int]) -> Iterator[B
             other = read(path)
         except BaselineError:
             continue  # it cannot be compared with; whoever needs it is told when it is read
-        if path.name == file_name(other.key) and {**other.key, VERSION: key.get(VERSION)} == dict(key):
+        if path.name == file_name(other.key) and {**other.key, VERSION: key.get(VERSION)} == dict(
+            key
+        ):
             yield other

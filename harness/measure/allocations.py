@@ -1,7 +1,9 @@
-"""Replay what an allocator did, address by address: how much was live at every moment, and what it was at the peaks.
+"""Replay what an allocator did, address by address: how much was live at every moment, and what it
+was at the peaks.
 
-Pure: events in, records out; nothing of TensorFlow is imported. The *requested* bytes of a replay are what the program
-asked for, unquantised; the allocator's bytes are those it keeps count of itself, rounded up to its chunks.
+Pure: events in, records out; nothing of TensorFlow is imported. The *requested* bytes of a replay
+are what the program asked for, unquantised; the allocator's bytes are those it keeps count of
+itself, rounded up to its chunks.
 """
 
 from array import array
@@ -14,8 +16,8 @@ from harness.measure.ordering import Event, Ordering
 from harness.tensors import COPY_TO_CARD
 
 MOST_MULTIPLES = 8
-"""Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within 1 % lie so dense that
-any amount would soon be near one."""
+"""Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within
+1 % lie so dense that any amount would soon be near one."""
 MATCH_PERCENT = 1
 """Chosen: an amount within 1 % of a multiple of a declared array is told as that multiple."""
 
@@ -53,8 +55,9 @@ class Alive:
     each_bytes: int
     count: int
     like: str
-    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty; small multiples of it
-    where it became a tensor or was copied to the card, by no operation that would say what it is."""
+    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty;
+    small multiples of it where it became a tensor or was copied to the card, by no operation that
+    would say what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +82,19 @@ class Counts:
     allocations: int = 0
     deallocations: int = 0
     from_before: int = 0
-    """Deallocations of addresses that were allocated before the recording began; they lower the allocator's bytes alone."""
+    """Deallocations of addresses that were allocated before the recording began; they lower the
+    allocator's bytes alone."""
     reordered: int = 0
     """Events that the allocator's own count places after others with later times."""
     jumps: int = 0
-    """Events whose count does not follow from the one before: something between them was not recorded."""
+    """Events whose count does not follow from the one before: something between them was not
+    recorded."""
     overwritten: int = 0
-    """Allocations at an address that was live still: its deallocation was not recorded; the later one is kept."""
+    """Allocations at an address that was live still: its deallocation was not recorded; the later
+    one is kept."""
     resized: int = 0
-    """Deallocations of another size than was allocated at the address; the size that was allocated is taken off."""
+    """Deallocations of another size than was allocated at the address; the size that was allocated
+    is taken off."""
 
 
 @dataclass(slots=True)
@@ -115,11 +122,13 @@ class Replay:
     counts: Counts
 
 
-def replay(events: Iterable[Event], spans: Sequence[Span], *, base_bytes: int, declared: Mapping[str, int]) -> Replay:
+def replay(
+    events: Iterable[Event], spans: Sequence[Span], *, base_bytes: int, declared: Mapping[str, int]
+) -> Replay:
     """Put the events of one allocator in order and follow them.
 
-    ``base_bytes`` is what the allocator had in use when the recording began, ``spans`` the phases in their order, and
-    ``declared`` what the scenario's arrays add up to, by name.
+    ``base_bytes`` is what the allocator had in use when the recording began, ``spans`` the phases
+    in their order, and ``declared`` what the scenario's arrays add up to, by name.
     """
     counts = Counts()
     ordering = Ordering(base_bytes)
@@ -129,22 +138,31 @@ def replay(events: Iterable[Event], spans: Sequence[Span], *, base_bytes: int, d
     peaks = [_peak_place(timeline, span) for span in spans]
     alive = _alive_at(ordered, set(peaks), declared)
     phases = tuple(
-        _phase(timeline, span, place, alive.get(place, ()), base_bytes) for span, place in zip(spans, peaks, strict=True)
+        _phase(timeline, span, place, alive.get(place, ()), base_bytes)
+        for span, place in zip(spans, peaks, strict=True)
     )
-    return Replay(base_bytes=base_bytes, events=ordered, timeline=timeline, phases=phases, counts=counts)
+    return Replay(
+        base_bytes=base_bytes, events=ordered, timeline=timeline, phases=phases, counts=counts
+    )
 
 
 def refusal_place(done: Replay, *, from_ns: int, asked_bytes: int, limit_bytes: int | None) -> int:
-    """Number of the last event before memory was refused between ``from_ns`` and the end; -1 for none at all.
+    """Number of the last event before memory was refused between ``from_ns`` and the end; -1 for
+    none at all.
 
-    A refused request leaves no event, and what follows it gives memory back: the moment is that of the last allocation.
-    Where the allocator's limit is known, it is the last one after which the request could not have fitted, so that small
-    ones made while the error was on its way are left out. Without an allocation it is the moment at ``from_ns``.
+    A refused request leaves no event, and what follows it gives memory back: the moment is that of
+    the last allocation. Where the allocator's limit is known, it is the last one after which the
+    request could not have fitted, so that small ones made while the error was on its way are left
+    out. Without an allocation it is the moment at ``from_ns``.
     """
     start = bisect_left(done.timeline.time_ns, from_ns)
     allocated = [place for place in range(start, len(done.events)) if done.events[place].allocated]
     most_bytes = None if limit_bytes is None else limit_bytes - asked_bytes
-    crowded = [place for place in allocated if most_bytes is not None and done.events[place].in_use_bytes > most_bytes]
+    crowded = [
+        place
+        for place in allocated
+        if most_bytes is not None and done.events[place].in_use_bytes > most_bytes
+    ]
     return (crowded or allocated or [start - 1])[-1]
 
 
@@ -154,8 +172,12 @@ def alive_after(done: Replay, place: int, declared: Mapping[str, int]) -> tuple[
 
 
 def group(live: Iterable[Event], declared: Mapping[str, int]) -> tuple[Alive, ...]:
-    """Live allocations by operation, shape, type, region and size; the largest total first, names decide between equals."""
-    numbers = Counter((event.op, event.shape, event.dtype, event.region, event.requested_bytes) for event in live)
+    """Live allocations by operation, shape, type, region and size; the largest total first, names
+    decide between equals.
+    """
+    numbers = Counter(
+        (event.op, event.shape, event.dtype, event.region, event.requested_bytes) for event in live
+    )
     ranked = sorted(numbers.items(), key=lambda item: (-item[0][4] * item[1], item[0]))
     return tuple(
         Alive(
@@ -171,17 +193,23 @@ def group(live: Iterable[Event], declared: Mapping[str, int]) -> tuple[Alive, ..
     )
 
 
-def multiple_of(amount_bytes: int, declared: Mapping[str, int], *, most: int = MOST_MULTIPLES) -> str:
-    """``"1.00 x batch"``: the smallest multiple, up to ``most``, of a declared array that the amount is within 1 % of.
+def multiple_of(
+    amount_bytes: int, declared: Mapping[str, int], *, most: int = MOST_MULTIPLES
+) -> str:
+    """``"1.00 x batch"``: the smallest multiple, up to ``most``, of a declared array that the
+    amount is within 1 % of.
 
-    Empty where there is none. Of several arrays with the same multiple the nearest is named, then the first declared.
+    Empty where there is none. Of several arrays with the same multiple the nearest is named, then
+    the first declared.
     """
     found = []
     for place, (name, unit_bytes) in enumerate(declared.items()):
         whole = round(amount_bytes / unit_bytes) if unit_bytes else 0
         distance_bytes = abs(amount_bytes - whole * unit_bytes)
         if 1 <= whole <= most and 100 * distance_bytes <= MATCH_PERCENT * whole * unit_bytes:
-            found.append((whole, distance_bytes, place, f"{amount_bytes / unit_bytes:.2f} x {name}"))
+            found.append(
+                (whole, distance_bytes, place, f"{amount_bytes / unit_bytes:.2f} x {name}")
+            )
     return min(found)[3] if found else ""
 
 
@@ -200,13 +228,17 @@ def _follow(ordered: Sequence[Event], counts: Counts) -> Timeline:
             counts.deallocations += 1
             counts.from_before += known_bytes is None
             counts.resized += known_bytes is not None and known_bytes != event.requested_bytes
-        timeline.time_ns.append(max(event.time_ns, timeline.time_ns[-1]) if timeline.time_ns else event.time_ns)
+        timeline.time_ns.append(
+            max(event.time_ns, timeline.time_ns[-1]) if timeline.time_ns else event.time_ns
+        )
         timeline.requested_bytes.append(requested_bytes)
         timeline.allocator_bytes.append(event.in_use_bytes)
     return timeline
 
 
-def _alive_at(ordered: Sequence[Event], places: set[int], declared: Mapping[str, int]) -> dict[int, tuple[Alive, ...]]:
+def _alive_at(
+    ordered: Sequence[Event], places: set[int], declared: Mapping[str, int]
+) -> dict[int, tuple[Alive, ...]]:
     """What is live after each of the events with these numbers."""
     live: dict[int, Event] = {}
     found = {}
@@ -221,11 +253,15 @@ def _alive_at(ordered: Sequence[Event], places: set[int], declared: Mapping[str,
 
 def _places(timeline: Timeline, span: Span) -> tuple[int, int]:
     """Number of the last event before the phase (-1: none) and of the last one in it."""
-    return bisect_left(timeline.time_ns, span.start_ns) - 1, bisect_right(timeline.time_ns, span.end_ns) - 1
+    return bisect_left(timeline.time_ns, span.start_ns) - 1, bisect_right(
+        timeline.time_ns, span.end_ns
+    ) - 1
 
 
 def _peak_place(timeline: Timeline, span: Span) -> int:
-    """Number of the event after which the requested bytes of the phase were highest, the first of equals; -1 before any."""
+    """Number of the event after which the requested bytes of the phase were highest, the first of
+    equals; -1 before any.
+    """
     before, last = _places(timeline, span)
     amounts = timeline.requested_bytes
     best, best_bytes = before, amounts[before] if before >= 0 else 0
@@ -235,14 +271,18 @@ def _peak_place(timeline: Timeline, span: Span) -> int:
     return best
 
 
-def _phase(timeline: Timeline, span: Span, peak_place: int, alive: tuple[Alive, ...], base_bytes: int) -> PhaseReplay:
+def _phase(
+    timeline: Timeline, span: Span, peak_place: int, alive: tuple[Alive, ...], base_bytes: int
+) -> PhaseReplay:
     before, last = _places(timeline, span)
     return PhaseReplay(
         span=span,
         requested=_edges(timeline.requested_bytes, before, last, 0),
         allocator=_edges(timeline.allocator_bytes, before, last, base_bytes),
         # A peak that the phase began with was there at its start.
-        peak_ns=max(timeline.time_ns[peak_place], span.start_ns) if peak_place >= 0 else span.start_ns,
+        peak_ns=max(timeline.time_ns[peak_place], span.start_ns)
+        if peak_place >= 0
+        else span.start_ns,
         alive=alive,
     )
 
@@ -251,5 +291,7 @@ def _edges(amounts: "array[int]", before: int, last: int, at_first_bytes: int) -
     start_bytes = amounts[before] if before >= 0 else at_first_bytes
     within = amounts[before + 1 : last + 1]
     return Edges(
-        start_bytes=start_bytes, peak_bytes=max([start_bytes, *within]), end_bytes=within[-1] if len(within) else start_bytes
+        start_bytes=start_bytes,
+        peak_bytes=max([start_bytes, *within]),
+        end_bytes=within[-1] if len(within) else start_bytes,
     )

@@ -1,6 +1,8 @@
-"""The card as one child of the sampler sees it: bytes in use all the time, the processes on it at the edges of a phase.
+"""The card as one child of the sampler sees it: bytes in use all the time, the processes on it at
+the edges of a phase.
 
-The list of processes takes milliseconds under a lock of the driver, so it is never asked for while a phase runs.
+The list of processes takes milliseconds under a lock of the driver, so it is never asked for while
+a phase runs.
 """
 
 import dataclasses
@@ -42,7 +44,9 @@ class CardView:
         return {"used_bytes": used_bytes}
 
     def look(self, now_s: float) -> None:
-        """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the end of the phase."""
+        """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the
+        end of the phase.
+        """
         used_bytes = self._used_bytes()
         if used_bytes is not None and self._watch is not None:
             self._watch.see(used_bytes, now_s)
@@ -53,7 +57,9 @@ class CardView:
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
         watch.see(self._card.used_bytes(), time.monotonic())
-        return dataclasses.asdict(CardPhase(span=watch.close(), start=self._start, end=self._edge()))
+        return dataclasses.asdict(
+            CardPhase(span=watch.close(), start=self._start, end=self._edge())
+        )
 
     def close(self) -> None:
         """Let go of the card."""
@@ -65,7 +71,10 @@ class CardView:
             found = self._card.processes()
         except MeterUnavailable as reason:
             return Edge(
-                not_listed=str(reason), others_unknown=str(reason), accounted_bytes=accounted_bytes, not_accounted=not_accounted
+                not_listed=str(reason),
+                others_unknown=str(reason),
+                accounted_bytes=accounted_bytes,
+                not_accounted=not_accounted,
             )
         own_bytes, not_listed = self._own(found)
         neighbours = neighbours_among(found, {self._process})

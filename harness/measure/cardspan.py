@@ -1,4 +1,6 @@
-"""What was seen of a card over one phase. No NVML here: the child, which reads this, never loads it."""
+"""What was seen of a card over one phase. No NVML here: the child, which reads this, never loads
+it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +50,9 @@ class CardWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """What the driver tells at one edge of a phase; each amount is None where it does not, with the reason."""
+    """What the driver tells at one edge of a phase; each amount is None where it does not, with the
+    reason.
+    """
 
     process_bytes: int | None = None
     not_listed: str = ""
@@ -72,4 +76,8 @@ class CardPhase:
     @classmethod
     def from_json(cls, answer: Mapping[str, Any]) -> "CardPhase":
         """What ``CardView.end`` gave, after its way over the line."""
-        return cls(span=CardSpan(**answer["span"]), start=Edge(**answer["start"]), end=Edge(**answer["end"]))
+        return cls(
+            span=CardSpan(**answer["span"]),
+            start=Edge(**answer["start"]),
+            end=Edge(**answer["end"]),
+        )

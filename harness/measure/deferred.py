@@ -1,4 +1,6 @@
-"""Bodies that do nothing when they are called: what they give back would have to be awaited, or iterated over, by somebody."""
+"""Bodies that do nothing when they are called: what they give back would have to be awaited, or
+iterated over, by somebody.
+"""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -12,18 +14,27 @@ _LOOP = "without yield; loop over a generator of your own inside it"
 
 
 def refuse_deferred(name: str, body: Callable[..., Any], *, what: str = "body") -> None:
-    """Raises UsageError for a function whose call alone runs none of its lines, before anything is measured.
+    """Raises UsageError for a function whose call alone runs none of its lines, before anything is
+    measured.
 
     What a decorator has made of it is asked, not what it was made of: that may well run it.
     """
     called = f"the {what} {name!r} is"
     for given in (body, getattr(type(body), "__call__", body)):  # noqa: B004 - of an object that is called, its method
         if inspect.isasyncgenfunction(given):
-            raise UsageError(f"{called} an async generator (async def with yield), and a call runs none of it; {_ADVICE}{_RUN}")
+            raise UsageError(
+                f"{called} an async generator (async def with yield), and a call runs none "
+                f"of it; {_ADVICE}{_RUN}"
+            )
         if inspect.iscoroutinefunction(given):
-            raise UsageError(f"{called} a coroutine (async def), and a call runs none of it; {_ADVICE}{_RUN}")
+            raise UsageError(
+                f"{called} a coroutine (async def), and a call runs none of it; {_ADVICE}{_RUN}"
+            )
         if inspect.isgeneratorfunction(given):
-            raise UsageError(f"{called} a generator (it has a yield), and a call runs none of it; {_ADVICE}{_LOOP}")
+            raise UsageError(
+                f"{called} a generator (it has a yield), and a call runs none of it; "
+                f"{_ADVICE}{_LOOP}"
+            )
 
 
 def refuse_returned(name: str, returned: object, *, what: str = "body") -> None:
@@ -36,4 +47,6 @@ def refuse_returned(name: str, returned: object, *, what: str = "body") -> None:
     if inspect.isasyncgen(returned):
         raise UsageError(f"{called} an async generator, none of which has run; {_ADVICE}{_RUN}")
     if isinstance(returned, Awaitable):
-        raise UsageError(f"{called} a {type(returned).__name__} that nobody awaits; {_ADVICE}{_RUN}")
+        raise UsageError(
+            f"{called} a {type(returned).__name__} that nobody awaits; {_ADVICE}{_RUN}"
+        )

@@ -8,9 +8,11 @@ from harness.errors import DeviceUnavailable
 from harness.units import MIB
 
 _FIRST_REGION_BYTES = 2 * MIB
-"""What BFC takes for TensorFlow's first small tensors, before it is asked for the pool; seen with limits of 16 to 3,072 MiB."""
+"""What BFC takes for TensorFlow's first small tensors, before it is asked for the pool; seen with
+limits of 16 to 3,072 MiB."""
 _ARGUMENTS_BYTES = 1024
-"""Left free of it, for the arguments of the operation that fills it: four of BFC's smallest chunks, of 256 B."""
+"""Left free of it, for the arguments of the operation that fills it: four of BFC's smallest chunks,
+of 256 B."""
 _held: list[tf.Tensor] = []
 """What fills that region, as long as the process lives."""
 
@@ -18,10 +20,11 @@ _held: list[tf.Tensor] = []
 def prepare_device(device: dict[str, Any]) -> str:
     """Configure the leased device and start TensorFlow's runtime; gives its name, as ``"CPU:0"``.
 
-    The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the environment. A card is
-    capped with a logical device of ``limit_bytes``, or its pool grows when there is no limit (``configure``). Raises
-    DeviceUnavailable when TensorFlow does not see the card that the driver has, or not it alone, cannot be told how to
-    use it, or when the emulated one has no room here.
+    The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the
+    environment. A card is capped with a logical device of ``limit_bytes``, or its pool grows when
+    there is no limit (``configure``). Raises DeviceUnavailable when TensorFlow does not see the
+    card that the driver has, or not it alone, cannot be told how to use it, or when the emulated
+    one has no room here.
 
     The card's branch has met TensorFlow's GPU device on a pretended card, and never a real one.
     """
@@ -37,28 +40,34 @@ def prepare_device(device: dict[str, Any]) -> str:
 
 
 def _only(kind: str, named: str) -> Any:  # noqa: ANN401 - tf.config.PhysicalDevice has no type stubs
-    """The one device of a kind that TensorFlow sees; the environment made it the only visible one."""
+    """The one device of a kind that TensorFlow sees; the environment made it the only visible
+    one.
+    """
     found = tf.config.list_physical_devices(kind)
     if not found:
         raise DeviceUnavailable(
             f"TensorFlow {tf.__version__} sees no {kind}, though the driver has {named}; "
-            "install a build with CUDA (pip install 'tensorflow[and-cuda]') or ask for --memory-device cpu"
+            "install a build with CUDA (pip install 'tensorflow[and-cuda]') or ask for "
+            "--memory-device cpu"
         )
     if len(found) > 1:
         raise DeviceUnavailable(
-            f"TensorFlow sees {len(found)} devices of the kind {kind}, but {named} was leased alone; "
-            "something has changed CUDA_VISIBLE_DEVICES in the child"
+            f"TensorFlow sees {len(found)} devices of the kind {kind}, but {named} was "
+            "leased alone; something has changed CUDA_VISIBLE_DEVICES in the child"
         )
     return found[0]
 
 
 def configure(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.config.PhysicalDevice has no type stubs
-    """Cap a card, or have its pool grow on demand where there is no limit. Raises DeviceUnavailable with TensorFlow's words.
+    """Cap a card, or have its pool grow on demand where there is no limit. Raises DeviceUnavailable
+    with TensorFlow's words.
 
-    With a limit, which a pool that is reserved has too, the pool is one region of that size from the first tensor on, as on
-    the emulated device: BFC cuts every request out of it to 256 B, and the driver sees the whole pool. Its table, 1/32 of the
-    limit, is written into the host's memory then, before the first phase. Without a limit the pool grows in steps, which the
-    driver sees too, and a tensor that fills more than half of a step counts as all of it. PoolKind says which it is.
+    With a limit, which a pool that is reserved has too, the pool is one region of that size from
+    the first tensor on, as on the emulated device: BFC cuts every request out of it to 256 B, and
+    the driver sees the whole pool. Its table, 1/32 of the limit, is written into the host's memory
+    then, before the first phase. Without a limit the pool grows in steps, which the driver sees
+    too, and a tensor that fills more than half of a step counts as all of it. PoolKind says which
+    it is.
     """
     try:
         if limit_bytes is None:
@@ -66,19 +75,25 @@ def configure(card: Any, limit_bytes: int | None) -> None:  # noqa: ANN401 - tf.
         else:
             capped = tf.config.LogicalDeviceConfiguration(memory_limit=limit_bytes // MIB)
             tf.config.set_logical_device_configuration(card, [capped])
-    except (ValueError, RuntimeError) as error:  # what tf.config raises, for what it cannot do and for what comes too late
-        wish = "grow on demand" if limit_bytes is None else f"be limited to {limit_bytes // MIB:,} MiB"
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # what tf.config raises, for what it cannot do and for what comes too late
+        wish = (
+            "grow on demand" if limit_bytes is None else f"be limited to {limit_bytes // MIB:,} MiB"
+        )
         raise DeviceUnavailable(f"TensorFlow cannot have {card.name} {wish}: {error}") from error
 
 
 def _reserve(name: str, limit_bytes: int) -> None:
     """Have BFC take its whole pool as one region, as it does on a capped card.
 
-    A pool that grows in steps makes readings coarse: a chunk is split only when it is at least twice the request, so
-    6.25 MiB at the end of a fresh 8 MiB region count as 8 (bfc_allocator.cc). Out of one large chunk every request is
-    cut to 256 B. A request for more than half of the pool makes the region the whole rest of the limit. The pages stay
-    untouched; what it costs is BFC's table of chunks, 1/32 of the limit, before the first phase. What is left of the small
-    first region is filled for good, or 1 MiB out of its 2 MiB would count as both.
+    A pool that grows in steps makes readings coarse: a chunk is split only when it is at least
+    twice the request, so 6.25 MiB at the end of a fresh 8 MiB region count as 8 (bfc_allocator.cc).
+    Out of one large chunk every request is cut to 256 B. A request for more than half of the pool
+    makes the region the whole rest of the limit. The pages stay untouched; what it costs is BFC's
+    table of chunks, 1/32 of the limit, before the first phase. What is left of the small first
+    region is filled for good, or 1 MiB out of its 2 MiB would count as both.
     """
     try:
         with tf.device(name):
@@ -86,12 +101,17 @@ def _reserve(name: str, limit_bytes: int) -> None:
             limit_mib = limit_bytes // MIB
             most_mib = min(limit_mib * 15 // 16, limit_mib - _FIRST_REGION_BYTES // MIB)
             tf.raw_ops.Empty(shape=[most_mib, MIB], dtype=tf.uint8, init=False)
-            left_bytes = _FIRST_REGION_BYTES - tf.config.experimental.get_memory_info(name)["current"] - _ARGUMENTS_BYTES
+            left_bytes = (
+                _FIRST_REGION_BYTES
+                - tf.config.experimental.get_memory_info(name)["current"]
+                - _ARGUMENTS_BYTES
+            )
             if left_bytes > 0:
                 _held.append(tf.raw_ops.Empty(shape=[left_bytes], dtype=tf.uint8, init=False))
     except tf.errors.ResourceExhaustedError as error:
         # Not the body's doing: it would pass for a loader that ran out of memory.
         raise DeviceUnavailable(
-            f"the emulated device of {limit_bytes // MIB:,} MiB could not be reserved in this machine's memory; "
-            "ask for a smaller --memory-device-budget, or free memory"
+            f"the emulated device of {limit_bytes // MIB:,} MiB could not be reserved in "
+            "this machine's memory; ask for a smaller --memory-device-budget, or free "
+            "memory"
         ) from error

@@ -1,16 +1,19 @@
-"""The kernel's counters of one process's memory: all of them (/proc/PID/status), three of them (statm), and the reset of one.
+"""The kernel's counters of one process's memory: all of them (/proc/PID/status), three of them
+(statm), and the reset of one.
 
-RssAnon is private memory, RssShmem shared memory and tmpfs, RssFile page cache mapped into the process, VmRSS their sum,
-VmHWM the highest VmRSS since it was last reset by writing 5 to clear_refs (proc(5)).
+RssAnon is private memory, RssShmem shared memory and tmpfs, RssFile page cache mapped into the
+process, VmRSS their sum, VmHWM the highest VmRSS since it was last reset by writing 5 to clear_refs
+(proc(5)).
 
-How exact they are: since Linux 6.2 each counter is kept in parts, one for each processor, and a processor adds its part to
-the sum when it holds a batch of pages (lib/percpu_counter.c). Since 6.16, and in the stable kernels that took the same
-mend, status and statm add the parts up when they are read (fs/proc/task_mmu.c, get_mm_counter_sum); VmHWM is still kept from
-the sum without the parts (mm.h, update_hiwater_rss), so it may be off by ``harness.lag.counter_lag_bytes``.
+How exact they are: since Linux 6.2 each counter is kept in parts, one for each processor, and a
+processor adds its part to the sum when it holds a batch of pages (lib/percpu_counter.c). Since
+6.16, and in the stable kernels that took the same mend, status and statm add the parts up when they
+are read (fs/proc/task_mmu.c, get_mm_counter_sum); VmHWM is still kept from the sum without the
+parts (mm.h, update_hiwater_rss), so it may be off by ``harness.lag.counter_lag_bytes``.
 
-Faults bound what can have come: every page that a process gets is one fault of its own, or part of a huge page, which the
-kernel counts by size for the whole system (mm/memory.c, mm_account_fault; admin-guide/mm/transhuge). Not counted are huge pages
-that khugepaged puts together on its own.
+Faults bound what can have come: every page that a process gets is one fault of its own, or part of
+a huge page, which the kernel counts by size for the whole system (mm/memory.c, mm_account_fault;
+admin-guide/mm/transhuge). Not counted are huge pages that khugepaged puts together on its own.
 """
 
 import os
@@ -23,11 +26,17 @@ from harness.errors import MeterUnavailable
 from harness.lag import PAGE_BYTES
 
 _KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
-_FIELDS = (b"VmHWM", b"VmRSS", b"RssAnon", b"RssFile", b"RssShmem")  # one after the other, in this order (task_mem)
-_LINES = re.compile(rb"VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\nRssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\nRssShmem:\s+(\d+) kB\n")
-_READ_BYTES = 8192  # chosen: status takes 1.5 kB here, and grows with the number of processors and nodes
+# one after the other, in this order (task_mem)
+_FIELDS = (b"VmHWM", b"VmRSS", b"RssAnon", b"RssFile", b"RssShmem")
+_LINES = re.compile(
+    rb"VmHWM:\s+(\d+) kB\nVmRSS:\s+(\d+) kB\nRssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) "
+    rb"kB\nRssShmem:\s+(\d+) kB\n"
+)
+# chosen: status takes 1.5 kB here, and grows with the number of processors and nodes
+_READ_BYTES = 8192
 _RESET_PEAK = b"5"
-# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt is 10, majflt 12, starttime 22).
+# Fields of /proc/PID/stat, counted from behind the name (proc_pid_stat(5): minflt is 10, majflt 12,
+# starttime 22).
 _MINOR_FIELD, _MAJOR_FIELD, _STARTED_FIELD = 7, 9, 19
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
@@ -49,10 +58,16 @@ class HostState(NamedTuple):
         """Parse /proc/PID/status. Raises MeterUnavailable when a counter is missing."""
         found = _LINES.search(text)
         if found is None:
-            missing = sorted(name.decode() for name in _FIELDS if b"\n" + name + b":" not in b"\n" + text)
-            raise MeterUnavailable(f"/proc/PID/status lacks {', '.join(missing) or 'the order of its counters'}")
+            missing = sorted(
+                name.decode() for name in _FIELDS if b"\n" + name + b":" not in b"\n" + text
+            )
+            raise MeterUnavailable(
+                f"/proc/PID/status lacks {', '.join(missing) or 'the order of its counters'}"
+            )
         highest, resident, anon, mapped, shared = map(int, found.groups())
-        return cls((anon + shared) * _KIB, mapped * _KIB, resident * _KIB, highest * _KIB, shared * _KIB)
+        return cls(
+            (anon + shared) * _KIB, mapped * _KIB, resident * _KIB, highest * _KIB, shared * _KIB
+        )
 
 
 class Glance(NamedTuple):
@@ -62,20 +77,24 @@ class Glance(NamedTuple):
     not_private_bytes: int
     """RssFile + RssShmem, which statm does not tell apart."""
     faulted_bytes: int | None
-    """What the process's faults have brought since its start, at most; None where that cannot be told."""
+    """What the process's faults have brought since its start, at most; None where that cannot be
+    told."""
 
 
 class HostCounters(Protocol):
     """Reads one process; what it opened stays with that process, also when another gets its id."""
 
     tells_anon: bool
-    """Whether it can tell the process's own memory from mapped files, and has a peak; else it reads ``resident_bytes`` alone."""
+    """Whether it can tell the process's own memory from mapped files, and has a peak; else it reads
+    ``resident_bytes`` alone."""
 
     def look(self) -> HostState:
         """Every counter. Raises MeterUnavailable when the process is gone."""
 
     def has_moved(self) -> bool:
-        """Whether anything is different from when this was asked last; the cheapest. Raises MeterUnavailable likewise."""
+        """Whether anything is different from when this was asked last; the cheapest. Raises
+        MeterUnavailable likewise.
+        """
 
     def glance(self) -> Glance:
         """The cheap ones. Raises MeterUnavailable likewise."""
@@ -88,22 +107,33 @@ class HostCounters(Protocol):
 
 
 class ProcCounters:
-    """Linux. Its descriptors belong to the process, not to its id: once it has ended they read nothing (ESRCH)."""
+    """Linux. Its descriptors belong to the process, not to its id: once it has ended they read
+    nothing (ESRCH).
+    """
 
     tells_anon = True
 
     def __init__(self, process: int | str = "self", *, proc: Path = Path("/proc")) -> None:
-        """Open the process's files. Raises MeterUnavailable where the system has none, or forbids them."""
+        """Open the process's files. Raises MeterUnavailable where the system has none, or forbids
+        them.
+        """
         folder = proc / str(process)
         self._open: list[int] = []
-        files = {"status": os.O_RDONLY, "statm": os.O_RDONLY, "stat": os.O_RDONLY, "clear_refs": os.O_WRONLY}
+        files = {
+            "status": os.O_RDONLY,
+            "statm": os.O_RDONLY,
+            "stat": os.O_RDONLY,
+            "clear_refs": os.O_WRONLY,
+        }
         try:
             for name, flags in files.items():
                 self._open.append(os.open(folder / name, flags))
             self._huge = _huge_page_counts(self._open)
         except OSError as error:
             self.close()
-            raise MeterUnavailable(f"needs Linux's {folder / 'status'} and {folder / 'clear_refs'}: {error}") from error
+            raise MeterUnavailable(
+                f"needs Linux's {folder / 'status'} and {folder / 'clear_refs'}: {error}"
+            ) from error
         self._status, self._statm, self._stat, self._clear_refs = self._open[:4]
         self._printed = b""
         self._moves = False
@@ -114,7 +144,9 @@ class ProcCounters:
         return HostState.from_status(_read(self._status))
 
     def has_moved(self) -> bool:
-        """Statm as it is printed, about 3 us; not asked of a process that moved at the last glance."""
+        """Statm as it is printed, about 3 us; not asked of a process that moved at the last
+        glance.
+        """
         return self._moves or self._printed != _read(self._statm)
 
     def glance(self) -> Glance:
@@ -128,7 +160,8 @@ class ProcCounters:
         return Glance(int(resident) * PAGE_BYTES, int(not_private) * PAGE_BYTES, faulted_bytes)
 
     def _count_faults(self) -> int | None:
-        # Read before what is resident: a fault in between is then counted with the next glance as well, and none is lost.
+        # Read before what is resident: a fault in between is then counted with the next glance as
+        # well, and none is lost.
         if self._huge is None:
             return None
         stat = _read(self._stat)
@@ -160,12 +193,17 @@ def _read(descriptor: int) -> bytes:
         raise MeterUnavailable(f"the process cannot be read: {error}") from error
 
 
-def _huge_page_counts(opened: list[int], huge_pages: Path = _HUGE_PAGES) -> list[tuple[int, int]] | None:
-    """The count of each size of huge pages in use, open, with the size; None where the kernel has no such counts (before 6.9)."""
+def _huge_page_counts(
+    opened: list[int], huge_pages: Path = _HUGE_PAGES
+) -> list[tuple[int, int]] | None:
+    """The count of each size of huge pages in use, open, with the size; None where the kernel has
+    no such counts (before 6.9).
+    """
     if not huge_pages.exists() or "[never]" in (huge_pages / "enabled").read_text(encoding="ascii"):
         return []
     counts = []
-    for enabled in huge_pages.glob("hugepages-*kB/enabled"):  # sizes for shared memory alone have no such file
+    # sizes for shared memory alone have no such file
+    for enabled in huge_pages.glob("hugepages-*kB/enabled"):
         size_kib = int(enabled.parent.name.removeprefix("hugepages-").removesuffix("kB"))
         count = enabled.parent / "stats" / "anon_fault_alloc"
         if "[never]" not in enabled.read_text(encoding="ascii") and count.exists():
@@ -175,16 +213,22 @@ def _huge_page_counts(opened: list[int], huge_pages: Path = _HUGE_PAGES) -> list
 
 
 class PsutilCounters:
-    """Any other system, through psutil: the resident set alone, no peak, nothing of what it is made of."""
+    """Any other system, through psutil: the resident set alone, no peak, nothing of what it is made
+    of.
+    """
 
     tells_anon = False
 
     def __init__(self, process: int) -> None:
-        """Find the process. Raises MeterUnavailable where psutil is not installed, or does not see it."""
+        """Find the process. Raises MeterUnavailable where psutil is not installed, or does not see
+        it.
+        """
         try:
             import psutil  # only where there is no /proc
         except ImportError as error:
-            raise MeterUnavailable(f"needs psutil on {sys.platform} (pip install psutil): {error}") from error
+            raise MeterUnavailable(
+                f"needs psutil on {sys.platform} (pip install psutil): {error}"
+            ) from error
         self._error = psutil.Error
         try:
             self._process = psutil.Process(process)
@@ -216,7 +260,8 @@ class PsutilCounters:
 
 
 def started_ticks(process: int | str = "self") -> int:
-    """When the process was started, in the kernel's ticks since boot: with its id, a name that no other process has.
+    """When the process was started, in the kernel's ticks since boot: with its id, a name that no
+    other process has.
 
     0 where there is no /proc. Raises MeterUnavailable when there is, and the process is gone.
     """

@@ -1,18 +1,25 @@
 """Host memory over one phase: its peak, from looks and the times at which they were taken.
 
-The kernel keeps no peak of anon (RssAnon + RssShmem), only of the whole resident set, VmHWM. From VmHWM = max(anon + file)
-follow two bounds of the peak of anon, VmHWM - max(file) and VmHWM - min(file). A phase is cut into windows, each of which
-ends with a look and a reset of VmHWM; the bounds of a window differ by what RssFile moved within it, and those of the phase
-are the highest of its windows'. A second upper bound is what anon was at the look before, and all that faults have brought
-since, which is far lower while a file is read through a mapping: one fault maps many pages of it. The lower of the two counts.
+The kernel keeps no peak of anon (RssAnon + RssShmem), only of the whole resident set, VmHWM. From
+VmHWM = max(anon + file) follow two bounds of the peak of anon, VmHWM - max(file) and VmHWM -
+min(file). A phase is cut into windows, each of which ends with a look and a reset of VmHWM; the
+bounds of a window differ by what RssFile moved within it, and those of the phase are the highest of
+its windows'. A second upper bound is what anon was at the look before, and all that faults have
+brought since, which is far lower while a file is read through a mapping: one fault maps many pages
+of it. The lower of the two counts.
 
 What this takes for granted:
 
-- RssFile stayed between what was seen at the edges of each window. Pages of a file that are mapped *and* let go within one
-  window pass for anon in the lower bound; anon that peaks while pages are let go and mapped again escapes the upper one.
-- VmHWM lags by ``lag_bytes`` at most (see ``hostcounters``). The upper bound from it includes that. The lower one does not take
-  it off: pages that come one by one make VmHWM lag downwards, and looks, which do not lag, stand beside it.
-- No pages come without a fault (see ``hostcounters``), and nothing peaks between a look and its reset, some microseconds, of
+- RssFile stayed between what was seen at the edges of each window. Pages of a file that are mapped
+  *and* let go within one
+  window pass for anon in the lower bound; anon that peaks while pages are let go and mapped again
+  escapes the upper one.
+- VmHWM lags by ``lag_bytes`` at most (see ``hostcounters``). The upper bound from it includes that.
+  The lower one does not take
+  it off: pages that come one by one make VmHWM lag downwards, and looks, which do not lag, stand
+  beside it.
+- No pages come without a fault (see ``hostcounters``), and nothing peaks between a look and its
+  reset, some microseconds, of
   which ``blind_s`` is the longest.
 """
 
@@ -24,8 +31,8 @@ from harness.measure.hostcounters import Glance, HostCounters, HostState
 from harness.measure.pace import Pace
 
 _TRUSTED_MOVES = 3
-"""Cheap looks in a row that may take what moved for pages of files, though it could be shared memory that was there already:
-chosen, 8 ms at most."""
+"""Cheap looks in a row that may take what moved for pages of files, though it could be shared
+memory that was there already: chosen, 8 ms at most."""
 _RISE_BYTES = 256 * 1024
 """Chosen: a quarter of what the bracket is to be exact to."""
 
@@ -68,7 +75,8 @@ class HostWatch:
         self._highest_resident_bytes = start.resident_bytes
         self._highest_mapped_bytes = start.mapped_bytes
         self._highest_shared_bytes = start.shared_bytes
-        # A counter that stands at nothing at both edges of a window is taken to have stood still in it.
+        # A counter that stands at nothing at both edges of a window is taken to have stood still in
+        # it.
         self._lag_bytes = (lag_here_bytes(2), lag_here_bytes(3))
         self._windows = 1
         self._blind_s = 0.0
@@ -79,15 +87,22 @@ class HostWatch:
         return self._low_bytes
 
     def glance(self, seen: Glance, now_s: float) -> bool:
-        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is noted yet.
+        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is
+        noted yet.
 
-        It does when nothing that came since the last one can have lifted anon over what is known, and files alone moved.
+        It does when nothing that came since the last one can have lifted anon over what is known,
+        and files alone moved.
         """
         shared_bytes = self.edge.shared_bytes
         mapped_bytes = seen.not_private_bytes - shared_bytes
         known_bytes = self._high_bytes
         if mapped_bytes != self._mapped_bytes:
-            if mapped_bytes < self._mapped_bytes or shared_bytes or seen.faulted_bytes is None or not self._trusted_moves:
+            if (
+                mapped_bytes < self._mapped_bytes
+                or shared_bytes
+                or seen.faulted_bytes is None
+                or not self._trusted_moves
+            ):
                 return False
             known_bytes = self._low_bytes
             self._trusted_moves -= 1
@@ -102,13 +117,22 @@ class HostWatch:
         return True
 
     def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
-        """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it would be set to."""
+        """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it
+        would be set to.
+        """
         self.pace.count(now_s)
         shares = bool(self.edge.shared_bytes or state.shared_bytes)
-        mapped_bytes, highest_bytes = state.mapped_bytes, max(state.highest_resident_bytes, state.resident_bytes)
-        most_bytes, least_bytes = max(self._mapped_bytes, mapped_bytes), min(self.edge.mapped_bytes, mapped_bytes)
+        mapped_bytes, highest_bytes = (
+            state.mapped_bytes,
+            max(state.highest_resident_bytes, state.resident_bytes),
+        )
+        most_bytes, least_bytes = (
+            max(self._mapped_bytes, mapped_bytes),
+            min(self.edge.mapped_bytes, mapped_bytes),
+        )
         bound_bytes = highest_bytes - least_bytes + self._lag_bytes[shares]
-        if faulted_bytes is not None and not shares:  # one fault may map many pages of shared memory
+        # one fault may map many pages of shared memory
+        if faulted_bytes is not None and not shares:
             bound_bytes = min(bound_bytes, self._faulted_to(faulted_bytes))
         self._low_bytes = max(self._low_bytes, highest_bytes - most_bytes, state.anon_bytes)
         self._high_bytes = max(self._high_bytes, bound_bytes, self._low_bytes)
@@ -120,7 +144,9 @@ class HostWatch:
         return most_bytes != least_bytes and highest_bytes > state.resident_bytes
 
     def reset(self, blind_s: float) -> None:
-        """VmHWM was reset, so long after the last look; where it stood at what is resident there was nothing to reset."""
+        """VmHWM was reset, so long after the last look; where it stood at what is resident there
+        was nothing to reset.
+        """
         self._windows += 1
         self._blind_s = max(self._blind_s, blind_s)
 
@@ -160,7 +186,9 @@ def begin_host(counters: HostCounters) -> HostWatch:
 
 
 def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> bool:
-    """One look, as cheap as says enough; whether the peak has risen so much that the next one should be soon."""
+    """One look, as cheap as says enough; whether the peak has risen so much that the next one
+    should be soon.
+    """
     if not counters.has_moved():
         # What came and went unseen is in the next look's count of faults, and in VmHWM.
         watch.pace.count(now_s)

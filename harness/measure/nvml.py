@@ -1,8 +1,9 @@
-"""One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and what accounting knows.
+"""One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and what
+accounting knows.
 
-Whatever the driver does not tell is MeterUnavailable with the reason in words, never 0. Exercised against a library
-built from NVML's header (harness/pretended), beside pynvml, gpustat and nvitop, and by scenarios.first_card on an H100 and an
-H200; accounting, MIG and MPS have met no real card.
+Whatever the driver does not tell is MeterUnavailable with the reason in words, never 0. Exercised
+against a library built from NVML's header (harness/pretended), beside pynvml, gpustat and nvitop,
+and by scenarios.first_card on an H100 and an H200; accounting, MIG and MPS have met no real card.
 """
 
 import ctypes
@@ -18,13 +19,16 @@ from harness import driver
 from harness.errors import DriverRefused, MeterUnavailable
 from harness.units import format_bytes
 
-# What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5); learn.microsoft.com, WSL).
+# What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5);
+# learn.microsoft.com, WSL).
 _KERNEL = Path("/proc/sys/kernel/osrelease")
 _WSL = "microsoft"
 
 
 class CardProcess(NamedTuple):
-    """A process that computes on the device. ``used_bytes`` is None where the driver does not tell it."""
+    """A process that computes on the device. ``used_bytes`` is None where the driver does not tell
+    it.
+    """
 
     pid: int
     used_bytes: int | None
@@ -41,7 +45,9 @@ class Neighbours:
     """Why it cannot be told whether there are others; empty when it can."""
 
     def __str__(self) -> str:
-        """As in ``"4711 (python3, 120.0 MiB)"``; empty when there is nobody, or it cannot be told."""
+        """As in ``"4711 (python3, 120.0 MiB)"``; empty when there is nobody, or it cannot be
+        told.
+        """
         return ", ".join(map(_in_words, self.others, self.names))
 
 
@@ -51,7 +57,9 @@ def _in_words(process: CardProcess, name: str) -> str:
 
 
 class Card:
-    """An open card or MIG instance. ``used_bytes`` is quick; the rest belongs to the edges of phases."""
+    """An open card or MIG instance. ``used_bytes`` is quick; the rest belongs to the edges of
+    phases.
+    """
 
     def __init__(self, handle: Any, parent: Any, source: str) -> None:  # noqa: ANN401 - pynvml is untyped
         self._handle = handle
@@ -80,22 +88,28 @@ class Card:
         return card
 
     def used_bytes(self) -> int:
-        """Bytes in use on the device by whomever, by the query that ``source`` names. Raises MeterUnavailable."""
+        """Bytes in use on the device by whomever, by the query that ``source`` names. Raises
+        MeterUnavailable.
+        """
         try:
             return driver.memory(self._handle, self.source).used_bytes
         except DriverRefused as refusal:
             raise MeterUnavailable(str(refusal)) from refusal
 
     def quick(self) -> Callable[[], int | None]:
-        """A function that asks what ``used_bytes`` asks at a fifth of its cost; None whenever it gets no answer.
+        """A function that asks what ``used_bytes`` asks at a fifth of its cost; None whenever it
+        gets no answer.
 
-        For the sampler, which asks 500 times a second: pynvml builds a structure and looks the function up each time.
+        For the sampler, which asks 500 times a second: pynvml builds a structure and looks the
+        function up each time.
         """
         versioned = self.source == driver.MEMORY_V2
         answer = pynvml.c_nvmlMemory_v2_t() if versioned else pynvml.c_nvmlMemory_t()
         if versioned:
             answer.version = pynvml.nvmlMemory_v2
-        ask = getattr(pynvml.nvmlLib, "nvmlDeviceGetMemoryInfo_v2" if versioned else "nvmlDeviceGetMemoryInfo")
+        ask = getattr(
+            pynvml.nvmlLib, "nvmlDeviceGetMemoryInfo_v2" if versioned else "nvmlDeviceGetMemoryInfo"
+        )
         handle, where = self._handle, ctypes.byref(answer)
 
         def used_bytes() -> int | None:
@@ -106,10 +120,12 @@ class Card:
         return used_bytes
 
     def processes(self) -> list[CardProcess]:
-        """The processes that compute here, by process id; of an instance, its own. Takes milliseconds under a lock.
+        """The processes that compute here, by process id; of an instance, its own. Takes
+        milliseconds under a lock.
 
-        In a container the ids are the host's. Programs that only draw are left out: a desktop is always there. Raises
-        MeterUnavailable where the driver lists none, on purpose or by its nature.
+        In a container the ids are the host's. Programs that only draw are left out: a desktop is
+        always there. Raises MeterUnavailable where the driver lists none, on purpose or by its
+        nature.
         """
         try:
             # In both lists a process holds the same memory; it is not counted twice.
@@ -122,29 +138,44 @@ class Card:
         return [found[pid] for pid in sorted(found)]
 
     def accounting_peak_bytes(self, pid: int) -> int:
-        """The most that ``pid`` ever held on the card, alive or ended: the only peak that the driver itself keeps.
+        """The most that ``pid`` ever held on the card, alive or ended: the only peak that the
+        driver itself keeps.
 
-        Raises MeterUnavailable unless an administrator has switched accounting on, and the process has been seen by it.
+        Raises MeterUnavailable unless an administrator has switched accounting on, and the process
+        has been seen by it.
         """
         try:
-            if driver.ask(pynvml.nvmlDeviceGetAccountingMode, self._handle) != pynvml.NVML_FEATURE_ENABLED:
-                raise MeterUnavailable("accounting is off on this card; an administrator can switch it on: nvidia-smi -am 1")
-            peak_bytes = int(driver.ask(pynvml.nvmlDeviceGetAccountingStats, self._handle, pid).maxMemoryUsage)
+            if (
+                driver.ask(pynvml.nvmlDeviceGetAccountingMode, self._handle)
+                != pynvml.NVML_FEATURE_ENABLED
+            ):
+                raise MeterUnavailable(
+                    "accounting is off on this card; an administrator can switch it on: "
+                    "nvidia-smi -am 1"
+                )
+            peak_bytes = int(
+                driver.ask(pynvml.nvmlDeviceGetAccountingStats, self._handle, pid).maxMemoryUsage
+            )
         except DriverRefused as refusal:
             if refusal.code == pynvml.NVML_ERROR_NOT_FOUND:
                 raise MeterUnavailable(
-                    f"accounting is on, but knows no process {pid} (in a container it has the host's ids)"
+                    f"accounting is on, but knows no process {pid} (in a container it has "
+                    "the host's ids)"
                 ) from refusal
             raise MeterUnavailable(f"accounting: {refusal}") from refusal
         except TypeError as error:
             # pynvml 13 writes None over "not available" in a C structure, which takes numbers only.
-            raise MeterUnavailable(f"accounting is on, but does not tell the memory of process {pid}") from error
+            raise MeterUnavailable(
+                f"accounting is on, but does not tell the memory of process {pid}"
+            ) from error
         return peak_bytes
 
     def neighbours(self, ours: Collection[int]) -> Neighbours:
-        """Who computes here besides ``ours``, which must hold memory on the device already, and what they have started.
+        """Who computes here besides ``ours``, which must hold memory on the device already, and
+        what they have started.
 
-        Where none of ours is listed, nothing can be said of the others either: ``unknown`` has the reason.
+        Where none of ours is listed, nothing can be said of the others either: ``unknown`` has the
+        reason.
         """
         try:
             found = self.processes()
@@ -161,8 +192,14 @@ def neighbours_among(found: Sequence[CardProcess], ours: Collection[int]) -> Nei
     """``Card.neighbours``, of a list that was asked for already."""
     if not any(process.pid in ours for process in found):
         return Neighbours(unknown=_why_not_listed(found))
-    others = tuple(process for process in found if process.pid not in ours and not _is_started_by(process.pid, ours))
-    return Neighbours(others=others, names=tuple(driver.process_name(process.pid) for process in others))
+    others = tuple(
+        process
+        for process in found
+        if process.pid not in ours and not _is_started_by(process.pid, ours)
+    )
+    return Neighbours(
+        others=others, names=tuple(driver.process_name(process.pid) for process in others)
+    )
 
 
 def process_bytes(found: Iterable[CardProcess], pid: int) -> int:
@@ -172,19 +209,24 @@ def process_bytes(found: Iterable[CardProcess], pid: int) -> int:
     if own is None:
         raise MeterUnavailable(_why_not_listed(listed))
     if own.used_bytes is None:
-        raise MeterUnavailable("the driver lists this process, but not what it holds (WSL, or a desktop driver model)")
+        raise MeterUnavailable(
+            "the driver lists this process, but not what it holds (WSL, or a desktop driver model)"
+        )
     return own.used_bytes
 
 
 def _why_not_listed(listed: Sequence[CardProcess]) -> str:
     if listed:
         return (
-            f"this process is not among the {len(listed)} that the driver lists, although it uses the device: "
-            "in a container the driver has the host's process ids"
+            f"this process is not among the {len(listed)} that the driver lists, although "
+            "it uses the device: in a container the driver has the host's process ids"
         )
     if _under_wsl():
         return "under WSL the driver lists no processes"
-    return "the driver lists no process on this device, although this one uses it (a container without the host's process ids)"
+    return (
+        "the driver lists no process on this device, although this one uses it (a container "
+        "without the host's process ids)"
+    )
 
 
 def _under_wsl() -> bool:

@@ -1,4 +1,6 @@
-"""The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no second copy in memory."""
+"""The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no
+second copy in memory.
+"""
 
 import mmap
 import re
@@ -25,23 +27,34 @@ _PICOSECONDS = 1000  # in a nanosecond; XEvent counts the former, XLine the latt
 # Wire types of protocol buffers (protobuf.dev/programming-guides/encoding).
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
-# How TensorFlow 2.19 to 2.21 describe copies to a card. An eager one has the operation that wants the tensor there, and shape
-# and type of the tensor before it got its memory: [0] and float, whatever is copied. One inside a function has its own shape.
+# How TensorFlow 2.19 to 2.21 describe copies to a card. An eager one has the operation that wants
+# the tensor there, and shape and type of the tensor before it got its memory: [0] and float,
+# whatever is copied. One inside a function has its own shape.
 _COPY_REGION = "dynamic"
 _NO_ELEMENTS = re.compile(r"\b0\b")
 _RECEIVED = "SameWorkerRecvDone"
 
 _PIECE_BYTES = 1 << 20
 """Chosen: what is unpacked at a time, some 5,000 events; larger pieces are not faster."""
-_NUMBERS = ("addr", "requested_bytes", "allocation_bytes", "bytes_allocated", "data_type", EDGE_NUMBER)
+_NUMBERS = (
+    "addr",
+    "requested_bytes",
+    "allocation_bytes",
+    "bytes_allocated",
+    "data_type",
+    EDGE_NUMBER,
+)
 _TEXTS = ("allocator_name", "tf_op", "shape", "region_type")
 _NO_TEXT = "(null)"
-"""What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no string."""
+"""What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no
+string."""
 
 
 @dataclass(slots=True)
 class Profile:
-    """What one recording holds about one allocator; times in nanoseconds of the profiler's clock."""
+    """What one recording holds about one allocator; times in nanoseconds of the profiler's
+    clock.
+    """
 
     events: list[Event] = field(default_factory=list)
     edges: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -51,7 +64,8 @@ class Profile:
 
 
 def read_profile(path: Path, allocator: str, xplane: ModuleType) -> Profile:
-    """Read the events of one allocator and the marks; ``xplane`` is TensorFlow's module of that name.
+    """Read the events of one allocator and the marks; ``xplane`` is TensorFlow's module of that
+    name.
 
     Raises ValueError where the file is no XSpace, OSError where it cannot be read.
     """
@@ -82,7 +96,8 @@ def _read_plane(plane: memoryview, profile: Profile, allocator: str, xplane: Mod
         start_ns = 0
         for piece in _pieces(line):
             part = xplane.XLine.FromString(piece)
-            # Fields are written in the order of their numbers: the first piece has the line's start, and later ones 0.
+            # Fields are written in the order of their numbers: the first piece has the line's
+            # start, and later ones 0.
             start_ns = part.timestamp_ns or start_ns
             _read_events(part.events, start_ns, profile, allocator, _Words(events, names))
 
@@ -97,7 +112,13 @@ class _Words:
         self.texts = {number: name for number, name in names.items() if name in _TEXTS}
 
 
-def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, words: _Words) -> None:  # noqa: ANN401 - messages
+def _read_events(
+    events: Any,  # noqa: ANN401 - messages
+    start_ns: int,
+    profile: Profile,
+    allocator: str,
+    words: _Words,
+) -> None:
     for event in events:
         name = words.events.get(event.metadata_id)
         if name is None:
@@ -113,14 +134,19 @@ def _read_events(events: Any, start_ns: int, profile: Profile, allocator: str, w
                 said = words.names[stat.ref_value] if stat.ref_value else stat.str_value
                 texts[text] = "" if said == _NO_TEXT else said
         if name == EDGE_EVENT:
-            profile.edges[numbers[EDGE_NUMBER]] = (time_ns, time_ns + event.duration_ps // _PICOSECONDS)
+            profile.edges[numbers[EDGE_NUMBER]] = (
+                time_ns,
+                time_ns + event.duration_ps // _PICOSECONDS,
+            )
         elif texts["allocator_name"] == allocator:
             profile.events.append(_event(time_ns, numbers, texts, allocated=name == _ALLOCATED))
         else:
             profile.others[texts["allocator_name"]] += 1
 
 
-def _event(time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *, allocated: bool) -> Event:
+def _event(
+    time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *, allocated: bool
+) -> Event:
     op, shape, dtype = _named(numbers, texts)
     return Event(
         time_ns=time_ns,
@@ -137,16 +163,24 @@ def _event(time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *
 
 
 def _named(numbers: Mapping[str, int], texts: Mapping[str, str]) -> tuple[str, str, int]:
-    """Operation, shape and number of the type, as far as they are those of the tensor that got the memory."""
+    """Operation, shape and number of the type, as far as they are those of the tensor that got the
+    memory.
+    """
     op, shape, dtype = texts.get("tf_op", ""), texts.get("shape", ""), numbers.get("data_type", 0)
-    if texts.get("region_type") == _COPY_REGION and _NO_ELEMENTS.search(shape) and numbers["requested_bytes"]:
+    if (
+        texts.get("region_type") == _COPY_REGION
+        and _NO_ELEMENTS.search(shape)
+        and numbers["requested_bytes"]
+    ):
         return COPY_TO_CARD, "", 0
     return COPY_TO_CARD if op == _RECEIVED else op, shape, dtype
 
 
 @cache
 def _dtype(number: int) -> str:
-    """``"float32"`` for 1 (types.proto); empty for 0, which is no type, and for what this TensorFlow does not know."""
+    """``"float32"`` for 1 (types.proto); empty for 0, which is no type, and for what this
+    TensorFlow does not know.
+    """
     try:
         return str(tf.as_dtype(number).name) if number else ""
     except TypeError:

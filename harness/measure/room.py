@@ -29,12 +29,16 @@ class Room:
 
 
 def look_for_room(device: Mapping[str, Any]) -> Room | None:
-    """What is left on the leased device and in this process; None where TensorFlow does not tell, or there is no limit."""
+    """What is left on the leased device and in this process; None where TensorFlow does not tell,
+    or there is no limit.
+    """
     tensorflow, limit_bytes = sys.modules.get("tensorflow"), device["limit_bytes"]
     if tensorflow is None or limit_bytes is None:
         return None
     try:
-        held = tensorflow.config.experimental.get_memory_info("CPU:0" if device["kind"] == "emulated" else "GPU:0")
+        held = tensorflow.config.experimental.get_memory_info(
+            "CPU:0" if device["kind"] == "emulated" else "GPU:0"
+        )
         status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     except (ValueError, OSError):
         return None

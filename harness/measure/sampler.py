@@ -1,8 +1,10 @@
-"""The sampler: a process that looks at other processes and at the card every 2 ms, beside the workload.
+"""The sampler: a process that looks at other processes and at the card every 2 ms, beside the
+workload.
 
-Started by the parent as ``python -m harness.measure.sampler SOCKET``; a thread of the workload's own process would wait for
-its interpreter, and miss most of what it is for. Children connect to the socket, one after the other, and say when a phase
-begins and ends; the answer to the end is what was seen in between. NVML is loaded here and nowhere else.
+Started by the parent as ``python -m harness.measure.sampler SOCKET``; a thread of the workload's
+own process would wait for its interpreter, and miss most of what it is for. Children connect to the
+socket, one after the other, and say when a phase begins and ends; the answer to the end is what was
+seen in between. NVML is loaded here and nowhere else.
 
 Messages are JSON, one a packet, and each gets an answer::
 
@@ -39,15 +41,17 @@ if TYPE_CHECKING:
     from harness.measure.card import CardView
 
 LOG = "log"
-"""Beside the socket: what the sampler says on standard error, which its parent has opened for it."""
+"""Beside the socket: what the sampler says on standard error, which its parent has opened for
+it."""
 INTERVAL_S = 0.002
-"""Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as much."""
+"""Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as
+much."""
 _RUSH_S = 0.000125
 _MOST_RUSHES = 128
 _RUSHES_PER_LOOK = 0.25
-"""While the peak of host memory rises from look to look, the next look comes soon, so that the peak is seen from
-close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 % of a core; 64 of them see 16 ms at once,
-in which 32 MiB are touched here."""
+"""While the peak of host memory rises from look to look, the next look comes soon, so that the peak
+is seen from close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 %
+of a core; 64 of them see 16 ms at once, in which 32 MiB are touched here."""
 _NONE: list[int] = []
 _IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
@@ -71,11 +75,16 @@ class Client:
         return self._host is not None or (self._card is not None and self._card.is_open)
 
     def look(self, now_s: float, *, on_time: bool) -> bool:
-        """One look at all that is watched; whether host memory rises so fast that the next one should be soon.
+        """One look at all that is watched; whether host memory rises so fast that the next one
+        should be soon.
 
         The card is looked at when it is time, not in between.
         """
-        rises = self._host is not None and self._counters is not None and see_host(self._host, self._counters, now_s)
+        rises = (
+            self._host is not None
+            and self._counters is not None
+            and see_host(self._host, self._counters, now_s)
+        )
         if on_time and self._card is not None and self._card.is_open:
             self._card.look(now_s)
         return rises
@@ -90,7 +99,8 @@ class Client:
         if what == "host":
             return self._answer_host(verb)
         if verb == "open":
-            from harness.measure.card import CardView  # loads NVML's binding, which only a card needs
+            # loads NVML's binding, which only a card needs
+            from harness.measure.card import CardView
 
             self._card = CardView(str(what["card"]), self._process)
             return {"source": self._card.source}
@@ -123,7 +133,9 @@ class Client:
     def _meet(self, process: int, started: int) -> Mapping[str, Any]:
         known = peer_process(self.line)
         if known not in (None, process):
-            raise MeterUnavailable(f"process {process} was announced, but process {known} is connected")
+            raise MeterUnavailable(
+                f"process {process} was announced, but process {known} is connected"
+            )
         self._started = started
         self._check_started(process)
         self._process = process
@@ -132,21 +144,30 @@ class Client:
     def _check_started(self, process: int) -> None:
         # Asked again once its files are open: they stay with the process that they were opened for.
         if started_ticks(process) != self._started:
-            raise MeterUnavailable(f"process {process} is another one than the one that connected: its id was used again")
+            raise MeterUnavailable(
+                f"process {process} is another one than the one that connected: its id was "
+                "used again"
+            )
 
 
 def peer_process(line: socket.socket) -> int | None:
-    """The process at the other end, as the kernel noted it when it connected; None where the system does not tell."""
+    """The process at the other end, as the kernel noted it when it connected; None where the system
+    does not tell.
+    """
     if not hasattr(socket, "SO_PEERCRED"):
         return None
-    process, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    process, _, _ = struct.unpack(
+        "3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
     return int(process)
 
 
 class Sampler:
     """Serves children and looks on time."""
 
-    def __init__(self, listener: socket.socket, open_counters: Callable[[int], HostCounters], parent: int) -> None:
+    def __init__(
+        self, listener: socket.socket, open_counters: Callable[[int], HostCounters], parent: int
+    ) -> None:
         self._listener = listener
         self._open_counters = open_counters
         self._parent = parent
@@ -164,7 +185,9 @@ class Sampler:
             self._listen(ready)
 
     def _look_until_asked(self, everything: list[int]) -> list[int]:
-        """Look at whatever has a phase open, on time, until one of ``everything`` can be read, or nothing is to be done."""
+        """Look at whatever has a phase open, on time, until one of ``everything`` can be read, or
+        nothing is to be done.
+        """
         watching = [client for client in self._clients.values() if client.is_open]
         while watching:
             wait_s = self._due_s - time.monotonic()
@@ -193,7 +216,8 @@ class Sampler:
                     self._rushes -= 1
                     self._due_s = min(self._grid_s, now_s + _RUSH_S)
             except MeterUnavailable:
-                gone.append(client)  # in mid-phase; whoever else holds its line would wait for nothing
+                # in mid-phase; whoever else holds its line would wait for nothing
+                gone.append(client)
         for client in gone:
             self._forget(client)
         return bool(gone)
@@ -229,7 +253,9 @@ class Sampler:
             return {"refused": f"{packet[:80]!r} is no request: {type(error).__name__}: {error}"}
 
     def _forget(self, client: Client) -> None:
-        self._clients = {number: other for number, other in self._clients.items() if other is not client}
+        self._clients = {
+            number: other for number, other in self._clients.items() if other is not client
+        }
         client.close()
 
 
@@ -237,7 +263,11 @@ def main() -> int:
     """Listen, say so on standard output, and serve until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m harness.measure.sampler")
     parser.add_argument("socket", type=Path)
-    parser.add_argument("--counters", choices=("proc", "psutil"), default="proc" if sys.platform == "linux" else "psutil")
+    parser.add_argument(
+        "--counters",
+        choices=("proc", "psutil"),
+        default="proc" if sys.platform == "linux" else "psutil",
+    )
     parser.add_argument("--parent", type=int, default=os.getppid())
     options = parser.parse_args()
     if sys.platform == "linux":
@@ -250,14 +280,18 @@ def main() -> int:
     gc.disable()  # nothing here makes cycles, and a collection would come between two looks
     os.write(1, b"ready\n")
     try:
-        Sampler(listener, ProcCounters if options.counters == "proc" else PsutilCounters, options.parent).serve(until=0)
+        Sampler(
+            listener, ProcCounters if options.counters == "proc" else PsutilCounters, options.parent
+        ).serve(until=0)
     finally:
         _tidy(options.socket)
     return 0
 
 
 def _tidy(address: Path) -> None:
-    """Take away the folder that the parent made, which a parent that was killed cannot do itself."""
+    """Take away the folder that the parent made, which a parent that was killed cannot do
+    itself.
+    """
     with contextlib.suppress(OSError):  # the parent is at it as well
         for file in (address, address.with_name(LOG)):
             file.unlink(missing_ok=True)

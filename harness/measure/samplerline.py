@@ -10,14 +10,19 @@ from typing import Any, NoReturn, Self
 from harness.errors import MeterUnavailable
 from harness.measure.hostcounters import started_ticks
 
-MESSAGE_BYTES = 1 << 16  # chosen: a span takes a kilobyte, and a list of the processes on a card a few
+# chosen: a span takes a kilobyte, and a list of the processes on a card a few
+MESSAGE_BYTES = 1 << 16
 SOCKET_KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
-"""Packets, so that a message is never cut. Elsewhere a stream does: nobody speaks before the other has."""
-_ANSWER_S = 10.0  # chosen: a driver's slowest answer that was told of took 2 s; a child must not wait for ever
+"""Packets, so that a message is never cut. Elsewhere a stream does: nobody speaks before the other
+has."""
+# chosen: a driver's slowest answer that was told of took 2 s; a child must not wait for ever
+_ANSWER_S = 10.0
 
 
 class SamplerLine:
-    """Asks, and waits for the answer. Once the sampler has failed, it stays failed for this child."""
+    """Asks, and waits for the answer. Once the sampler has failed, it stays failed for this
+    child.
+    """
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -25,7 +30,9 @@ class SamplerLine:
 
     @classmethod
     def connect(cls, address: str) -> Self:
-        """Connect to the sampler and say who this process is. Raises MeterUnavailable with the reason when it cannot."""
+        """Connect to the sampler and say who this process is. Raises MeterUnavailable with the
+        reason when it cannot.
+        """
         line = socket.socket(socket.AF_UNIX, SOCKET_KIND)
         line.settimeout(_ANSWER_S)
         try:

@@ -1,4 +1,6 @@
-"""A body with known answers: allocate known amounts, kept and for a moment, and let the meters find them."""
+"""A body with known answers: allocate known amounts, kept and for a moment, and let the meters find
+them.
+"""
 
 import mmap
 from collections.abc import Mapping
@@ -11,10 +13,12 @@ from harness.measure.phases import Memory
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Phases by what they hold, for ``small_bytes`` and ``large_bytes``: tensors, private and shared host memory.
+    """Phases by what they hold, for ``small_bytes`` and ``large_bytes``: tensors, private and
+    shared host memory.
 
-    ``spike`` holds ``large_bytes`` of private memory for a moment while as much of a file is read through a mapping;
-    ``mapped`` keeps that mapping. Every amount is let go again in a phase of its own.
+    ``spike`` holds ``large_bytes`` of private memory for a moment while as much of a file is read
+    through a mapping; ``mapped`` keeps that mapping. Every amount is let go again in a phase of its
+    own.
     """
     file = memory.workspace / "known.bin"
     file.write_bytes(bytes(parameters["large_bytes"]))

@@ -1,7 +1,8 @@
-"""Record every allocation of one run through TensorFlow's profiler, and leave the replay in one compact file.
+"""Record every allocation of one run through TensorFlow's profiler, and leave the replay in one
+compact file.
 
-Runs in the child, around the body. Nothing that goes wrong here changes how the run ends: the reason is told instead of
-the file.
+Runs in the child, around the body. Nothing that goes wrong here changes how the run ends: the
+reason is told instead of the file.
 """
 
 import gzip
@@ -27,9 +28,9 @@ from harness.units import format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
 _OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_level": 0}
-"""Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1 report none. 2.20.0 and 2.21.0
-report them at any level, because they read none of these options ("host_tracer_level expects an i value") and record at the
-default (seen with each)."""
+"""Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1
+report none. 2.20.0 and 2.21.0 report them at any level, because they read none of these options
+("host_tracer_level expects an i value") and record at the default (seen with each)."""
 _GROWTH_METER = "device_in_use"
 """The meter that sees whether the device's allocator handed out anything, recorded or not."""
 
@@ -48,15 +49,26 @@ class _Heard:
 
 
 class Tracer:
-    """Records from ``with`` to its end. As the last meter it marks the edges of the phases, close around the body.
+    """Records from ``with`` to its end. As the last meter it marks the edges of the phases, close
+    around the body.
 
-    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point", "repeat", "file", "reason"}``,
-    where the file is None when there is none, and the reason says why.
+    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point",
+    "repeat", "file", "reason"}``, where the file is None when there is none, and the reason says
+    why.
     """
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, *, point: str, repeat: int, device_name: str, device: Mapping[str, Any], path: Path, emit: Emit) -> None:
+    def __init__(
+        self,
+        *,
+        point: str,
+        repeat: int,
+        device_name: str,
+        device: Mapping[str, Any],
+        path: Path,
+        emit: Emit,
+    ) -> None:
         self._point = point
         self._repeat = repeat
         self._device_name = device_name
@@ -98,13 +110,20 @@ class Tracer:
         try:
             self._xplane = _xplane()
             self._base_bytes = _in_use_bytes(self._device_name)
-            tf.profiler.experimental.start(str(self._folder), options=tf.profiler.experimental.ProfilerOptions(**_OPTIONS))
+            tf.profiler.experimental.start(
+                str(self._folder), options=tf.profiler.experimental.ProfilerOptions(**_OPTIONS)
+            )
         except Exception as error:  # noqa: BLE001 - the run goes on without a trace, whatever TensorFlow says
             self._xplane = None
             self._reason = _sentence(error)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop, replay, write; the body's own error goes on."""
         written = False
         if self._xplane is not None:
@@ -140,7 +159,9 @@ class Tracer:
         if len(found) != 1:
             raise MeterUnavailable(f"the profiler left {len(found)} recordings instead of one")
         profile = read_profile(found[0], device_allocator(self._device_name), xplane)
-        reason = why_empty(profile, device_allocator(self._device_name), self._heard.grown_bytes, tf.__version__)
+        reason = why_empty(
+            profile, device_allocator(self._device_name), self._heard.grown_bytes, tf.__version__
+        )
         if reason:
             raise MeterUnavailable(reason)
         return profile
@@ -158,8 +179,14 @@ class Tracer:
             for index, phase in enumerate(heard.phases)
         ]
         done = replay(profile.events, spans, base_bytes=self._base_bytes, declared=heard.declared)
-        origin_ns = min([start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0)
-        refused = None if error is None else out_of_memory(done, spans, error, heard.declared, self._device)
+        origin_ns = min(
+            [start for start, _ in profile.edges.values()] + [*done.timeline.time_ns[:1]], default=0
+        )
+        refused = (
+            None
+            if error is None
+            else out_of_memory(done, spans, error, heard.declared, self._device)
+        )
         if error is not None and refused is not None and refused["alive"]:
             error.add_note(largest_alive(refused["alive"]))
         document = {
@@ -177,17 +204,22 @@ class Tracer:
                 "requested_bytes": _steps(done.timeline.requested_bytes),
                 "allocator_bytes": _steps(done.timeline.allocator_bytes),
             },
-            "counts": {**asdict(done.counts), "other_allocators": dict(sorted(profile.others.items()))},
+            "counts": {
+                **asdict(done.counts),
+                "other_allocators": dict(sorted(profile.others.items())),
+            },
             "out_of_memory": refused,
         }
         write_compact(self._path, document)
 
 
-def why_empty(profile: Profile, allocator: str, grown_bytes: Mapping[str, int], version: str) -> str:
+def why_empty(
+    profile: Profile, allocator: str, grown_bytes: Mapping[str, int], version: str
+) -> str:
     """Why a recording without an allocation of ``allocator`` is none; empty where it is complete.
 
-    ``grown_bytes`` is by how much the device's memory in use grew, by phase. A body in whose phases it never grew has an
-    empty recording that is right.
+    ``grown_bytes`` is by how much the device's memory in use grew, by phase. A body in whose phases
+    it never grew has an empty recording that is right.
     """
     if not grown_bytes or any(event.allocated for event in profile.events):
         return ""
@@ -205,13 +237,17 @@ def profile_folder(path: Path) -> Path:
 
 
 def device_allocator(device_name: str) -> str:
-    """The allocator of a device as TensorFlow names it: ``"GPU_0_bfc"``, or the one the CPU borrows from cards."""
+    """The allocator of a device as TensorFlow names it: ``"GPU_0_bfc"``, or the one the CPU borrows
+    from cards.
+    """
     kind, _, index = device_name.partition(":")
     return "bfc_cpu_allocator_for_gpu" if kind == "CPU" else f"{kind}_{index}_bfc"
 
 
 def write_compact(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON, compressed, in one step; the same document gives the same bytes. Raises OSError."""
+    """Write JSON, compressed, in one step; the same document gives the same bytes. Raises
+    OSError.
+    """
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -226,7 +262,9 @@ def _xplane() -> ModuleType:
     try:
         return import_module(_XPLANE)
     except ImportError as error:
-        raise MeterUnavailable(f"TensorFlow {tf.__version__} has no {_XPLANE} to read the profiler's file with") from error
+        raise MeterUnavailable(
+            f"TensorFlow {tf.__version__} has no {_XPLANE} to read the profiler's file with"
+        ) from error
 
 
 def _in_use_bytes(device_name: str) -> int:
@@ -240,9 +278,20 @@ def _sentence(error: Exception) -> str:
 
 
 def _growth(row: Mapping[str, Any]) -> dict[str, int]:
-    """What the device's meter saw the phase grow by, at its peak or at its end; nothing where it saw none or cannot read."""
-    read = [reading for reading in row["readings"] if reading["meter"] == _GROWTH_METER and reading["start_bytes"] is not None]
-    grown = [reading[edge] - reading["start_bytes"] for reading in read for edge in ("peak_bytes", "end_bytes") if reading[edge]]
+    """What the device's meter saw the phase grow by, at its peak or at its end; nothing where it
+    saw none or cannot read.
+    """
+    read = [
+        reading
+        for reading in row["readings"]
+        if reading["meter"] == _GROWTH_METER and reading["start_bytes"] is not None
+    ]
+    grown = [
+        reading[edge] - reading["start_bytes"]
+        for reading in read
+        for edge in ("peak_bytes", "end_bytes")
+        if reading[edge]
+    ]
     most_bytes = max(grown, default=0)
     return {row["phase"]: most_bytes} if most_bytes > 0 else {}
 

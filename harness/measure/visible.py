@@ -1,4 +1,5 @@
-"""What TensorFlow sees of the one card that the environment makes visible, asked in a process of its own; JSON on the last line.
+"""What TensorFlow sees of the one card that the environment makes visible, asked in a process of
+its own; JSON on the last line.
 
 TensorFlow's warnings, which alone say why it sees none, go to standard error.
 """
@@ -11,7 +12,9 @@ import tensorflow as tf
 
 
 def main() -> int:
-    """Print TensorFlow's version, whether it is a build with CUDA, how many cards it sees, and whether CUDA's driver is there."""
+    """Print TensorFlow's version, whether it is a build with CUDA, how many cards it sees, and
+    whether CUDA's driver is there.
+    """
     found = {
         "tensorflow": tf.__version__,
         "is_cuda_build": bool(tf.test.is_built_with_cuda()),

@@ -1,8 +1,8 @@
 """The child: confine itself, run one scenario body, emit one JSON line per finished phase.
 
-Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input, or forked from the zygote.
-Nothing heavy is imported here: bodies, preparations and meters are loaded by name, after the environment that their
-libraries read is set.
+Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input, or forked
+from the zygote. Nothing heavy is imported here: bodies, preparations and meters are loaded by name,
+after the environment that their libraries read is set.
 """
 
 import contextlib
@@ -31,12 +31,15 @@ from harness.measure.samplerline import SamplerLine
 from harness.records import Ending, Outcome, append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
-_FIRST_VICTIM = "1000"  # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
+# proc(5): the highest oom_score_adj; the kernel takes the child before its parent
+_FIRST_VICTIM = "1000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one child is told. With ``body`` it measures a point; with ``prepare`` alone it makes input files."""
+    """What one child is told. With ``body`` it measures a point; with ``prepare`` alone it makes
+    input files.
+    """
 
     point: str
     repeat: int
@@ -48,13 +51,15 @@ class Job:
     device: Mapping[str, Any]
     host_limit_bytes: int
     import_paths: Sequence[str] = ()
-    """Folders from which bodies and what they import are taken before anything else, in this order; then the working directory."""
+    """Folders from which bodies and what they import are taken before anything else, in this order;
+    then the working directory."""
     kept_out: Sequence[str] = ()
     """Packages that come with the harness and may not be imported from beside a copy of it."""
     subjects: Mapping[str, str] = field(default_factory=dict)
     """Packages under test, by name, with the one folder that each may be imported from."""
     prepare_device: str = ""
-    """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation needs none."""
+    """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation
+    needs none."""
     meters: Sequence[str] = ()
     """``"module:Class"`` of each instrument, in the order in which they begin."""
     tracer: str = ""
@@ -91,7 +96,9 @@ def run(job: Job) -> int:
 
 
 class RowsError(BaseException):
-    """What was measured could not be written down. Raised inside the body, but not for the body to handle."""
+    """What was measured could not be written down. Raised inside the body, but not for the body to
+    handle.
+    """
 
 
 @contextlib.contextmanager
@@ -125,7 +132,9 @@ def _report(job: Job) -> int:
 
 
 def _log_traceback() -> None:
-    """Where in the user's code it was, also of a mistake that the harness has found: advice sends people to this log."""
+    """Where in the user's code it was, also of a mistake that the harness has found: advice sends
+    people to this log.
+    """
     import traceback  # for the log of code that failed, nowhere else
 
     traceback.print_exc()
@@ -134,9 +143,10 @@ def _log_traceback() -> None:
 def confine(host_limit_bytes: int) -> None:
     """Bound this process: its rank for the kernel's out-of-memory killer, and its parent's life.
 
-    Its memory is bounded by who has started it (``harness.run.watchdog``), and its address space not at all: the kernel's limits
-    count every thread's stack and every array that nobody touches, so that a limit which lets those through lets a process fill
-    the machine as well. Only where there is no Linux, and so nobody who could see what it holds, its data segment is limited.
+    Its memory is bounded by who has started it (``harness.run.watchdog``), and its address space
+    not at all: the kernel's limits count every thread's stack and every array that nobody touches,
+    so that a limit which lets those through lets a process fill the machine as well. Only where
+    there is no Linux, and so nobody who could see what it holds, its data segment is limited.
     Raises OSError where the kernel refuses that.
     """
     if sys.platform != "linux":
@@ -158,7 +168,9 @@ def _prepare(job: Job) -> int:
         _arrange(job)
         prepare = load(job.prepare)
         refuse_deferred(job.prepare, prepare, what="preparation")
-        refuse_returned(job.prepare, prepare(Path(job.workspace), job.parameters), what="preparation")
+        refuse_returned(
+            job.prepare, prepare(Path(job.workspace), job.parameters), what="preparation"
+        )
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
         ending = name_exception(error)
         _log_traceback()  # before the sentence, which the parent takes from the last line
@@ -168,11 +180,15 @@ def _prepare(job: Job) -> int:
 
 
 def _arrange(job: Job) -> None:
-    arrange_imports(job.import_paths, root=str(Path.cwd()), kept_out=job.kept_out, subjects=job.subjects)
+    arrange_imports(
+        job.import_paths, root=str(Path.cwd()), kept_out=job.kept_out, subjects=job.subjects
+    )
 
 
 def _import_ours(job: Job) -> None:
-    """Before the user's folders come first: one of them may hold a file called like a module that our instruments import."""
+    """Before the user's folders come first: one of them may hold a file called like a module that
+    our instruments import.
+    """
     for name in filter(None, (job.prepare_device, *job.meters, job.tracer)):
         module = name.partition(":")[0]
         if module.partition(".")[0] == __name__.partition(".")[0]:
@@ -192,8 +208,12 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
         _tell_code(job, told, emit)  # bodies may import in mid-phase
 
 
-def _tell_code(job: Job, told: Mapping[str, str], emit: Callable[[Mapping[str, Any]], None]) -> Mapping[str, str]:
-    """Write down which code this is, where that is more than was told already: a run proves what it has measured."""
+def _tell_code(
+    job: Job, told: Mapping[str, str], emit: Callable[[Mapping[str, Any]], None]
+) -> Mapping[str, str]:
+    """Write down which code this is, where that is more than was told already: a run proves what it
+    has measured.
+    """
     body_package = str(job.body).partition(":")[0].partition(".")[0]
     found = origins({body_package, *job.kept_out, *job.subjects})
     if found != told:
@@ -201,23 +221,40 @@ def _tell_code(job: Job, told: Mapping[str, str], emit: Callable[[Mapping[str, A
     return found
 
 
-def _run_body(job: Job, body: Callable[..., Any], emit: Callable[[Mapping[str, Any]], None]) -> None:
+def _run_body(
+    job: Job, body: Callable[..., Any], emit: Callable[[Mapping[str, Any]], None]
+) -> None:
     device_name = load(job.prepare_device)(job.device)
     # The line is opened here and not before: nothing may be open when the zygote forks.
     sampler, without = _call_sampler(job)
     context = MeterContext(
-        device_name=device_name, device=job.device, sampler=sampler, without_sampler=without, sampler_note=job.sampler_note
+        device_name=device_name,
+        device=job.device,
+        sampler=sampler,
+        without_sampler=without,
+        sampler_note=job.sampler_note,
     )
     meters = [_open_meter(name, context) for name in job.meters]
     with contextlib.ExitStack() as recording:
         if job.tracer:
             tracer = load(job.tracer)(
-                point=job.point, repeat=job.repeat, device_name=device_name, device=job.device, path=Path(job.trace_path), emit=emit
+                point=job.point,
+                repeat=job.repeat,
+                device_name=device_name,
+                device=job.device,
+                path=Path(job.trace_path),
+                emit=emit,
             )
             recording.enter_context(tracer)
             # As the last meter it begins last and ends first: its marks enclose the body alone.
             meters, emit = [*meters, tracer], tracer.hear
-        memory = Memory(point=job.point, repeat=job.repeat, workspace=Path(job.workspace), meters=meters, emit=emit)
+        memory = Memory(
+            point=job.point,
+            repeat=job.repeat,
+            workspace=Path(job.workspace),
+            meters=meters,
+            emit=emit,
+        )
         refuse_returned(str(job.body), body(memory, job.parameters))
 
 

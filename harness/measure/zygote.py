@@ -1,13 +1,15 @@
-"""The zygote: a process that has imported TensorFlow and done nothing with it, and forks one child for each job.
+"""The zygote: a process that has imported TensorFlow and done nothing with it, and forks one child
+for each job.
 
-A fresh interpreter pays seconds for that import at every measurement; a fork pays milliseconds. It is only right
-while nothing but the import has happened: a fork after the first operation inherits locks and queues of threads that
-do not exist in the child, and hangs. So the zygote checks itself before it offers its service, tries one child out,
-and otherwise refuses with the reason; the parent then starts fresh interpreters instead.
+A fresh interpreter pays seconds for that import at every measurement; a fork pays milliseconds. It
+is only right while nothing but the import has happened: a fork after the first operation inherits
+locks and queues of threads that do not exist in the child, and hangs. So the zygote checks itself
+before it offers its service, tries one child out, and otherwise refuses with the reason; the parent
+then starts fresh interpreters instead.
 
-Talks JSON lines over the socket on its standard input. To the parent: ``ready`` or ``refused``, then for each job
-``forked`` with the child's id and ``ended`` with its exit code. From the parent: ``job`` (with descriptors the child
-keeps), or ``signal``.
+Talks JSON lines over the socket on its standard input. To the parent: ``ready`` or ``refused``,
+then for each job ``forked`` with the child's id and ``ended`` with its exit code. From the parent:
+``job`` (with descriptors the child keeps), or ``signal``.
 """
 
 import ctypes
@@ -27,12 +29,14 @@ from harness.measure import worker
 
 _MESSAGE_BYTES = 1 << 20  # chosen: a job with its environment takes some kilobytes
 _CANARY_S = 60.0  # chosen: a hundred times what a first operation takes on a busy machine
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: orphans below this process become its children, not those of init
-# Libraries of the driver: once one is mapped, the process may have a context that a fork cannot share (CUDA
-# programming guide: a CUDA context does not survive fork).
+# linux/prctl.h: orphans below this process become its children, not those of init
+_PR_SET_CHILD_SUBREAPER = 36
+# Libraries of the driver: once one is mapped, the process may have a context that a fork cannot
+# share (CUDA programming guide: a CUDA context does not survive fork).
 _DRIVER_LIBRARIES = ("libcuda.so", "libnvidia-ml.so")
 
-# What every measured child imports: TensorFlow for seconds, the rest for ten milliseconds. None of it does anything.
+# What every measured child imports: TensorFlow for seconds, the rest for ten milliseconds. None of
+# it does anything.
 _PRELOADED = (
     "tensorflow",
     "harness.measure.device",
@@ -54,7 +58,8 @@ def main() -> int:
         _send(line, {"refused": f"{name} cannot be imported: {error}"})
         return 1
     gc.collect()
-    gc.freeze()  # the children's collector leaves the imported objects alone, so their pages stay shared
+    # the children's collector leaves the imported objects alone, so their pages stay shared
+    gc.freeze()
     refusal = cannot_adopt or unfit_to_fork() or _canary()
     if refusal:
         _send(line, {"refused": refusal})
@@ -69,7 +74,9 @@ def main() -> int:
 
 
 def _adopt_orphans() -> str:
-    """Become the parent of whatever a job leaves behind; why that cannot be, or nothing. Forks do not inherit it."""
+    """Become the parent of whatever a job leaves behind; why that cannot be, or nothing. Forks do
+    not inherit it.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         return f"the kernel does not let it adopt orphans ({os.strerror(ctypes.get_errno())})"
     if not _children_file().exists():
@@ -79,7 +86,9 @@ def _adopt_orphans() -> str:
 
 def unfit_to_fork() -> str:
     """Why this process must not be forked from, in one clause; empty when it may."""
-    threads = sorted((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
+    threads = sorted(
+        (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    )
     if len(threads) != 1:
         return f"the import left {len(threads)} threads running: {', '.join(threads)}"
     context = import_module("tensorflow.python.eager.context").context_safe()
@@ -129,7 +138,8 @@ def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[in
         if message is not None:
             _signal_group(child, message["signal"])
     os.close(ended)
-    # Whatever the body started must not outlive it. The child is not reaped yet, so its id still names its group.
+    # Whatever the body started must not outlive it. The child is not reaped yet, so its id still
+    # names its group.
     _signal_group(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     _end_orphans()
@@ -138,7 +148,9 @@ def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[in
 
 
 def _become(request: Mapping[str, Any]) -> int:
-    """Turn the fork into the child of one job: session, environment, folder and output of its own."""
+    """Turn the fork into the child of one job: session, environment, folder and output of its
+    own.
+    """
     try:
         os.setsid()
         log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -161,7 +173,9 @@ def _become(request: Mapping[str, Any]) -> int:
 
 
 def _end_orphans() -> None:
-    """End what the job started in groups of its own (setsid). The death of one may bring its children here in turn."""
+    """End what the job started in groups of its own (setsid). The death of one may bring its
+    children here in turn.
+    """
     while orphans := [int(number) for number in _children_file().read_text().split()]:
         for orphan in orphans:
             os.kill(orphan, signal.SIGKILL)  # nobody else reaps it, so its id still names it

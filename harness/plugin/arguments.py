@@ -1,4 +1,6 @@
-"""Arguments of ``memory_run`` and of the marker that have none of their names: which one was probably meant."""
+"""Arguments of ``memory_run`` and of the marker that have none of their names: which one was
+probably meant.
+"""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -36,9 +38,12 @@ _OTHER_WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What others call them, in small letters and without underscores."""
-_SIMILAR = 0.8  # chosen: "budget" is 0.92 like "budgets", "enviroment" 0.95 like "environment"; "phased" is a near miss too
+# chosen: "budget" is 0.92 like "budgets", "enviroment" 0.95 like "environment"; "phased" is a near
+# miss too
+_SIMILAR = 0.8
 _SHORT = 5
-"""Letters up to which a word has too many neighbours that are words themselves: patch and math beside path, order beside over."""
+"""Letters up to which a word has too many neighbours that are words themselves: patch and math
+beside path, order beside over."""
 _OWN_WORDS = frozenset({"patch"})
 
 
@@ -64,11 +69,15 @@ def _plain(name: str) -> str:
 
 
 def _one_apart(one: str, other: str) -> bool:
-    """Whether a single letter was left out, added, exchanged, or has changed places with its neighbour."""
+    """Whether a single letter was left out, added, exchanged, or has changed places with its
+    neighbour.
+    """
     shorter, longer = sorted((one, other), key=len)
     if len(longer) - len(shorter) > 1:
         return False
-    place = next((at for at, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    place = next(
+        (at for at, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter)
+    )
     if len(shorter) < len(longer):
         return shorter[place:] == longer[place + 1 :]
     swapped = shorter[:place] + shorter[place : place + 2][::-1] + shorter[place + 2 :]

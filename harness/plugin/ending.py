@@ -1,4 +1,6 @@
-"""The end of a session with markers, in the process that the user started: all points are judged together."""
+"""The end of a session with markers, in the process that the user started: all points are judged
+together.
+"""
 
 import contextlib
 import warnings
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from harness.remeasuring import Measure, Step
 
 MOST_ROWS = 40
-"""Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all of them."""
+"""Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all
+of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,19 @@ class SessionEnd:
     lines: tuple[str, ...] = ()
     """What the section "memory" says of the judgement."""
     judge_again: str = ""
-    """The command that judges the run by the same limits and draws its page; empty where it cannot be judged."""
+    """The command that judges the run by the same limits and draws its page; empty where it cannot
+    be judged."""
 
 
-def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd | None:
-    """Judge the run directory, measure offenders against rules over several points again, and write what was found.
+def end_session(
+    session: RunSession, *, stopped: bool, show: Callable[[str], None]
+) -> SessionEnd | None:
+    """Judge the run directory, measure offenders against rules over several points again, and write
+    what was found.
 
-    None where no test has a marker or takes ``memory_run``: a sweep is judged by ``python -m harness gate``. ``stopped``: the
-    session was ended before its last test (-x), so that nothing more is to be measured.
+    None where no test has a marker or takes ``memory_run``: a sweep is judged by ``python -m
+    harness gate``. ``stopped``: the session was ended before its last test (-x), so that nothing
+    more is to be measured.
     """
     from harness.judge.manifest import read_manifest
 
@@ -60,12 +68,16 @@ def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], Non
         settings = read_manifest(session.directory).settings
         if not settings.get("judged_by_pytest", False):
             return None
-        return _judge(session, left_out=int(settings.get("left_out", 0)), stopped=stopped, show=show)
+        return _judge(
+            session, left_out=int(settings.get("left_out", 0)), stopped=stopped, show=show
+        )
     except HarnessError as error:
         return SessionEnd(findings=(Found("run", f"the run could not be judged: {error}"),))
 
 
-def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+def _judge(
+    session: RunSession, *, left_out: int, stopped: bool, show: Callable[[str], None]
+) -> SessionEnd:
     from harness.pages import write_outputs
     from harness.plugin.judging import judge_session
 
@@ -75,40 +87,55 @@ def _judge(session: RunSession, *, left_out: int, stopped: bool, show: Callable[
         run, judgement = judge_session(session.directory, partial=partial)
     undrawn = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what drawing libraries deprecate is no error of the user's tests (-W error)
+        # what drawing libraries deprecate is no error of the user's tests (-W error)
+        warnings.simplefilter("ignore")
         try:
             write_outputs(run, judgement, page=session.had_page)
         except PageError as error:
             undrawn.append(str(error))
     strangers = [
-        Found(pattern, f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches no point that was measured")
+        Found(
+            pattern,
+            f"incomplete: {as_typed(session.config, 'memory_points')} {pattern!r} matches "
+            "no point that was measured",
+        )
         for pattern in unmatched(session.patterns, run.points)
     ]
     told = [check for check in judgement.verdict.findings if _was_told(check, session)]
     findings = [check for check in judgement.verdict.findings if check not in told]
-    lines = [*_table(run), *(f"overruled: {check.sentence}" for check in judgement.verdict.overruled)]
+    lines = [
+        *_table(run),
+        *(f"overruled: {check.sentence}" for check in judgement.verdict.overruled),
+    ]
     lines += undrawn
     lines += [f"parked: {name}, {why}" for name, why in run.parked.items()]
     if told:
         lines.append(
-            f"{len(told)} more {'finding is' if len(told) == 1 else 'findings are'} told by the tests that failed with them"
+            f"{len(told)} more {'finding is' if len(told) == 1 else 'findings are'} told by "
+            "the tests that failed with them"
         )
     if left_out:
         lines.append(
-            f"{left_out} {'point was' if left_out == 1 else 'points were'} deselected: rules over several points were judged on "
-            "those that were measured, or not at all"
+            f"{left_out} {'point was' if left_out == 1 else 'points were'} deselected: "
+            "rules over several points were judged on those that were measured, or not at "
+            "all"
         )
     if not judgement.verdict.findings:
         lines.append(judgement.verdict.sentence)
     return SessionEnd(
-        findings=(*strangers, *(Found(check.subject, f"{check.finding}: {check.sentence}") for check in findings)),
+        findings=(
+            *strangers,
+            *(Found(check.subject, f"{check.finding}: {check.sentence}") for check in findings),
+        ),
         lines=tuple(lines),
         judge_again=_judge_again(session, run, partial=partial),
     )
 
 
 def _judge_again(session: RunSession, run: "Run", *, partial: bool) -> str:
-    """What to type; where the gate would ask which of two policies is meant, with the project's own."""
+    """What to type; where the gate would ask which of two policies is meant, with the project's
+    own.
+    """
     from harness.judge.policy import DEFAULT_POLICY, choose_policy
 
     policy = None
@@ -116,7 +143,9 @@ def _judge_again(session: RunSession, run: "Run", *, partial: bool) -> str:
         choose_policy(None, run.manifest)
     except PolicyError:
         policy = DEFAULT_POLICY
-    return Commands(run=Path(session.shown), asked=Asked(policy=policy, partial=partial)).gate("--page")
+    return Commands(run=Path(session.shown), asked=Asked(policy=policy, partial=partial)).gate(
+        "--page"
+    )
 
 
 def _was_told(check: "Check", session: RunSession) -> bool:
@@ -125,8 +154,12 @@ def _was_told(check: "Check", session: RunSession) -> bool:
     return len(points) == 1 and points <= session.told
 
 
-def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Callable[[str], None]) -> bool:
-    """Measure the points of findings again that may be noise, and what a resumed run still owes; whether there were any."""
+def _remeasure(
+    session: RunSession, run: "Run", judgement: "Judgement", show: Callable[[str], None]
+) -> bool:
+    """Measure the points of findings again that may be noise, and what a resumed run still owes;
+    whether there were any.
+    """
     from harness.judge.remeasure import find_offenders
     from harness.plugin.judging import policy_of
     from harness.remeasuring import remeasure
@@ -134,7 +167,10 @@ def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Ca
     found = find_offenders(run, policy_of(run), judgement.verdict)
     if found.points:
         number, names = len(found.points), ", ".join(offender.point for offender in found.points)
-        show(f"memory: measuring {number} {'point' if number == 1 else 'points'} again, {found.points[0].repeats} times: {names}")
+        show(
+            f"memory: measuring {number} {'point' if number == 1 else 'points'} again, "
+            f"{found.points[0].repeats} times: {names}"
+        )
     for directory in session.directories[1:]:
         for offender in found.points:
             write_row(directory, offender.row())
@@ -152,7 +188,14 @@ def _remeasure(session: RunSession, run: "Run", judgement: "Judgement", show: Ca
             yield measure
 
     workers = int(getattr(session.config.option, "numprocesses", None) or 1)
-    count = remeasure(session.directory, found, command=session.command, show=_untold, workers=workers, open_measure=opened)
+    count = remeasure(
+        session.directory,
+        found,
+        command=session.command,
+        show=_untold,
+        workers=workers,
+        open_measure=opened,
+    )
     if count:
         session.finish()
     return count > 0

@@ -1,4 +1,6 @@
-"""The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and everybody's ``memory_run``."""
+"""The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and everybody's
+``memory_run``.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
@@ -21,7 +23,8 @@ RUNNER = "memory_turns"
 """The fixture that every measuring test needs, by a marker too."""
 FINDING_PROPERTY = "memory_finding"
 POINT_PROPERTY = "memory_point"
-"""Names of what a test's report carries of its findings: junit.xml has them as properties of the test."""
+"""Names of what a test's report carries of its findings: junit.xml has them as properties of the
+test."""
 
 MEASURED = pytest.StashKey[list[str]]()
 """Names of the points that a test has measured, or wanted to."""
@@ -47,16 +50,26 @@ def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner | None]:
 
 @pytest.fixture(scope="session")
 def memory_turns(memory_runner: Runner | None, pytestconfig: pytest.Config) -> Turns | None:
-    """What measures a run: the runner, in turns with one of the code that it is compared with; None where no test runs."""
-    return None if memory_runner is None else running.turns_of(pytestconfig.stash[SESSION], memory_runner)
+    """What measures a run: the runner, in turns with one of the code that it is compared with; None
+    where no test runs.
+    """
+    return (
+        None
+        if memory_runner is None
+        else running.turns_of(pytestconfig.stash[SESSION], memory_runner)
+    )
 
 
 @pytest.fixture
-def measure(memory_turns: Turns, request: pytest.FixtureRequest) -> Callable[[Point, int], RunEnd | None]:
-    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk when it returns.
+def measure(
+    memory_turns: Turns, request: pytest.FixtureRequest
+) -> Callable[[Point, int], RunEnd | None]:
+    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
+    when it returns.
 
-    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the extra, traced run.
-    Where two codes are compared, both are measured, and the end is that of the later.
+    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
+    extra, traced run. Where two codes are compared, both are measured, and the end is that of the
+    later.
     """
 
     def measure(point: Point, repeat: int) -> RunEnd | None:
@@ -70,12 +83,14 @@ def measure(memory_turns: Turns, request: pytest.FixtureRequest) -> Callable[[Po
 
 @pytest.fixture
 def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRunFixture:
-    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory of a body, phase by phase.
+    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory
+    of a body, phase by phase.
 
-    The body is measured at once, in children of its own: ``run["epoch"].device_in_use.growth_bytes``. The test fails where it
-    ended otherwise than expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget, expected,
-    repeats, prepare, environment, fixed, as of the marker; all others are parameters of the body.
-    ``memory_run()`` gives what the test's marker has measured.
+    The body is measured at once, in children of its own:
+    ``run["epoch"].device_in_use.growth_bytes``. The test fails where it ended otherwise than
+    expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget,
+    expected, repeats, prepare, environment, fixed, as of the marker; all others are parameters of
+    the body. ``memory_run()`` gives what the test's marker has measured.
     """
     item = request.node
 
@@ -85,8 +100,8 @@ def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRun
                 found: MemoryRun = item.stash[_RESULT]
                 return found
             pytest.fail(
-                "memory_run() gives what the test's marker has measured, and no marker names a body; write "
-                "memory_run('package.module:function', ...)",
+                "memory_run() gives what the test's marker has measured, and no marker "
+                "names a body; write memory_run('package.module:function', ...)",
                 pytrace=False,
             )
         return _measure(item, memory_turns, call=(body, arguments))
@@ -95,13 +110,17 @@ def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRun
 
 
 def measure_marked(item: pytest.Item) -> None:
-    """Measure the body that the test's marker names, if one does; the test fails where it breaks a limit."""
+    """Measure the body that the test's marker names, if one does; the test fails where it breaks a
+    limit.
+    """
     item.config.stash[SESSION].executions[item.stash[WANTED].same] += 1
     if item.stash[WANTED].point is not None:
         item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
 
 
-def _measure(item: pytest.Item, turns: Turns, *, call: tuple[str | None, Mapping[str, Any]] | None) -> MemoryRun:
+def _measure(
+    item: pytest.Item, turns: Turns, *, call: tuple[str | None, Mapping[str, Any]] | None
+) -> MemoryRun:
     found: Measured | HarnessError | NotChosen
     try:
         found = _measured(item, turns, call)
@@ -120,15 +139,21 @@ def _measure(item: pytest.Item, turns: Turns, *, call: tuple[str | None, Mapping
     return found.run
 
 
-def _measured(item: pytest.Item, turns: Turns, call: tuple[str | None, Mapping[str, Any]] | None) -> Measured:
+def _measured(
+    item: pytest.Item, turns: Turns, call: tuple[str | None, Mapping[str, Any]] | None
+) -> Measured:
     wanted, session = item.stash[WANTED], item.config.stash[SESSION]
     settings, parameters = wanted.settings, wanted.parameters
     if call is not None:
         body, arguments = call
-        settings, parameters = read_call(settings, parameters, body, arguments, item.config.rootpath)
+        settings, parameters = read_call(
+            settings, parameters, body, arguments, item.config.rootpath
+        )
     point = make_point(wanted.scenario, settings, parameters)
     item.stash.setdefault(MEASURED, []).append(point.name)
-    return measure_point(session, turns, point, repeats=settings.repeats, wanted=wanted, planned=call is None)
+    return measure_point(
+        session, turns, point, repeats=settings.repeats, wanted=wanted, planned=call is None
+    )
 
 
 def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:

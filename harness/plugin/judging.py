@@ -1,4 +1,6 @@
-"""What the judge says of a run directory while, and after, a session measures into it. Loads pandas."""
+"""What the judge says of a run directory while, and after, a session measures into it. Loads
+pandas.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -25,14 +27,20 @@ RUNS_OWN = "the markers"
 
 
 def policy_of(run: Run) -> Policy:
-    """What the markers of the session's tests promise, as run.json has it; an empty policy where they promise nothing."""
+    """What the markers of the session's tests promise, as run.json has it; an empty policy where
+    they promise nothing.
+    """
     if run.manifest.policy is None:
-        return Policy(schema_version=SCHEMA_VERSION, remeasure=Remeasure(**REMEASURE)).called(RUNS_OWN)
+        return Policy(schema_version=SCHEMA_VERSION, remeasure=Remeasure(**REMEASURE)).called(
+            RUNS_OWN
+        )
     return parse_policy(run.manifest.policy, RUNS_OWN)
 
 
 def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | None]:
-    """What does not hold of one point, while others are still to come; and how to measure it again, where that could settle it."""
+    """What does not hold of one point, while others are still to come; and how to measure it again,
+    where that could settle it.
+    """
     run = load_run(directory)
     own = tuple(one for one in run.points if one.name == point.name)
     alone = dataclasses.replace(
@@ -44,17 +52,27 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
         parked={},  # the test itself has to fail, so that pytest can say that this was expected
     )
     policy = policy_of(run)
-    findings = judge(alone, policy, NO_BASELINES, partial=True, asked=Asked(partial=True, by_pytest=True)).verdict.findings
-    own_findings = [check for check in findings if check.rule not in OF_SERIES and (check.point == point.name or check.meter)]
+    findings = judge(
+        alone, policy, NO_BASELINES, partial=True, asked=Asked(partial=True, by_pytest=True)
+    ).verdict.findings
+    own_findings = [
+        check
+        for check in findings
+        if check.rule not in OF_SERIES and (check.point == point.name or check.meter)
+    ]
     return own_findings, next(iter(offenders(alone, policy, Verdict(tuple(own_findings)))), None)
 
 
 def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
-    """The whole run directory, by what the markers promise. ``partial``: the user has left points out on purpose."""
+    """The whole run directory, by what the markers promise. ``partial``: the user has left points
+    out on purpose.
+    """
     run = load_run(directory)
     asked = Asked(partial=partial, by_pytest=True)
     against = load_against(run, None)
-    return run, judge(run, policy_of(run), NO_BASELINES, partial=partial, against=against, asked=asked)
+    return run, judge(
+        run, policy_of(run), NO_BASELINES, partial=partial, against=against, asked=asked
+    )
 
 
 MOST_NAME_BYTES = 80
@@ -63,10 +81,14 @@ POINT_COLUMNS = ("point", "phase", "meter", "growth", "spread", "start", "peak",
 
 
 def point_rows(run: Run) -> Iterator[tuple[str, ...]]:
-    """The least of the repeats for every point, phase and meter that some rule is about, and of the device in any case."""
+    """The least of the repeats for every point, phase and meter that some rule is about, and of the
+    device in any case.
+    """
     policy = policy_of(run)
     meters = {DEFAULT_METER, *(meter for _, rule in policy.rules() for meter in rule.meters)}
-    readable = run.phases[run.phases["meter"].isin(sorted(meters)) & run.phases["growth_bytes"].notna()]
+    readable = run.phases[
+        run.phases["meter"].isin(sorted(meters)) & run.phases["growth_bytes"].notna()
+    ]
     for (point, phase, meter), own in readable.groupby(["point", "phase", "meter"], sort=False):
         spread = int(own["growth_bytes"].max() - own["growth_bytes"].min())
         least = [int(own[f"{field}_bytes"].min()) for field in ("growth", "start", "peak", "end")]

@@ -1,4 +1,6 @@
-"""Findings over several points as failed tests of junit.xml: they belong to no single test of the session."""
+"""Findings over several points as failed tests of junit.xml: they belong to no single test of the
+session.
+"""
 
 from collections.abc import Iterable
 
@@ -7,13 +9,16 @@ import pytest
 from harness.plugin.ending import Found
 
 _WRITER = "LogXML"
-"""pytest's plug-in that writes junit.xml (_pytest.junitxml); it has no public name, but its hooks are those of all plug-ins."""
+"""pytest's plug-in that writes junit.xml (_pytest.junitxml); it has no public name, but its hooks
+are those of all plug-ins."""
 
 
 def tell_junit(config: pytest.Config, findings: Iterable[Found]) -> None:
-    """Add a failed test ``memory / SUBJECT`` for each finding, before the file is written; nothing where none is written.
+    """Add a failed test ``memory / SUBJECT`` for each finding, before the file is written; nothing
+    where none is written.
 
-    Findings that a test has failed with are in its own entry: its message, and its properties ``memory_finding``.
+    Findings that a test has failed with are in its own entry: its message, and its properties
+    ``memory_finding``.
     """
     for writer in config.pluginmanager.get_plugins():
         if type(writer).__name__ == _WRITER:

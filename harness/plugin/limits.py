@@ -1,4 +1,6 @@
-"""Arguments of ``@pytest.mark.memory`` that promise something: short forms to rules of a policy, each one checked."""
+"""Arguments of ``@pytest.mark.memory`` that promise something: short forms to rules of a policy,
+each one checked.
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,27 +25,47 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 SCHEMA_VERSION = 1
 """Of the policy that is made of them (harness.judge.policy)."""
 DEFAULT_METER = "device_in_use"
-"""What a rule is about that names no meter: the exact one, of what a loader puts on the device. Most are about the host too."""
-METERS = ("device_in_use", "host_anon", "host_rss", "host_mapped", "nvml_process", "nvml_device_used", "nvml_accounting_peak")
-"""What the meters of a measured run read (those of harness.run.runner.METERS); a misspelt one would be told only by the judge."""
+"""What a rule is about that names no meter: the exact one, of what a loader puts on the device.
+Most are about the host too."""
+METERS = (
+    "device_in_use",
+    "host_anon",
+    "host_rss",
+    "host_mapped",
+    "nvml_process",
+    "nvml_device_used",
+    "nvml_accounting_peak",
+)
+"""What the meters of a measured run read (those of harness.run.runner.METERS); a misspelt one would
+be told only by the judge."""
 FURTHER_REPEATS = 3
-"""How often an offender is measured again. Chosen: with the two planned that makes five, of which three decide."""
+"""How often an offender is measured again. Chosen: with the two planned that makes five, of which
+three decide."""
 REMEASURE: Mapping[str, Any] = MappingProxyType(
-    {"repeats": FURTHER_REPEATS, "because": "With the two planned that makes five, of which three decide: no single run does."}
+    {
+        "repeats": FURTHER_REPEATS,
+        "because": (
+            "With the two planned that makes five, of which three decide: no single run does."
+        ),
+    }
 )
 """The same, as a policy says it."""
 DEFAULT_OVER = "image_count"
 """What a slope is over where no test says so and none has a whole-number parameter yet."""
 
 _SWEPT = frozenset({"slope", "growth_class", "arithmetic"})
-_DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})  # of all others it is growth, the policy's own default
+# of all others it is growth, the policy's own default
+_DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})
 
 
-def read_rules(argument: str, value: object, *, because: str, phases: Sequence[str], over: str) -> list[dict[str, Any]]:
+def read_rules(
+    argument: str, value: object, *, because: str, phases: Sequence[str], over: str
+) -> list[dict[str, Any]]:
     """The rules of one argument, whole but for the points that they are about.
 
-    ``because`` says whose marker it is; ``phases`` are those of the test, as far as they are known; ``over`` is the
-    parameter of slopes that name none. Raises UsageError, one sentence for each mistake.
+    ``because`` says whose marker it is; ``phases`` are those of the test, as far as they are known;
+    ``over`` is the parameter of slopes that name none. Raises UsageError, one sentence for each
+    mistake.
     """
     section = SECTIONS[argument]
     if value is None:
@@ -54,12 +76,25 @@ def read_rules(argument: str, value: object, *, because: str, phases: Sequence[s
     return [
         rule
         for entry in by_meters(entries)
-        for rule in _read_rules(argument, section, _keys(argument, section, entry), because=because, phases=phases, over=over)
+        for rule in _read_rules(
+            argument,
+            section,
+            _keys(argument, section, entry),
+            because=because,
+            phases=phases,
+            over=over,
+        )
     ]
 
 
 def _read_rules(
-    argument: str, section: str, rule: dict[str, Any], *, because: str, phases: Sequence[str], over: str
+    argument: str,
+    section: str,
+    rule: dict[str, Any],
+    *,
+    because: str,
+    phases: Sequence[str],
+    over: str,
 ) -> list[dict[str, Any]]:
     """The rule, and that of the host beside it where none of the meters is named."""
     names_meters = "meters" in rule
@@ -72,10 +107,20 @@ def _read_rules(
     return [rule, host]
 
 
-def _complete(argument: str, section: str, rule: dict[str, Any], *, because: str, phases: Sequence[str], over: str) -> None:
+def _complete(
+    argument: str,
+    section: str,
+    rule: dict[str, Any],
+    *,
+    because: str,
+    phases: Sequence[str],
+    over: str,
+) -> None:
     """Give a rule what it does not say itself."""
     if "scenarios" in rule:
-        raise UsageError(f"{argument} names scenarios; a marker's limits are about its own tests: leave it out")
+        raise UsageError(
+            f"{argument} names scenarios; a marker's limits are about its own tests: leave it out"
+        )
     for name in ("meters", "phases"):
         if isinstance(rule.get(name), str):
             rule[name] = [rule[name]]
@@ -85,7 +130,8 @@ def _complete(argument: str, section: str, rule: dict[str, Any], *, because: str
     if section in _SWEPT:
         rule.setdefault("over", over)
     if section == "slope" and "at_most" in rule:
-        # The interval of the slope has to lie below the limit: what cannot be told from more than the limit is no pass.
+        # The interval of the slope has to lie below the limit: what cannot be told from more than
+        # the limit is no pass.
         rule.setdefault("resolve", rule["at_most"])
     if section == "leak" and "phases" not in rule:
         rule["phases"] = _repeated(argument, phases)
@@ -97,10 +143,15 @@ def _keys(argument: str, section: str, entry: object) -> dict[str, Any]:
     if isinstance(entry, Mapping):
         return {str(name): each for name, each in entry.items()}
     if section == "arithmetic":
-        raise UsageError(f"{argument}: {entry!r} is no dict; write {{'declared': 'image', 'within_percent': 2}}")
+        raise UsageError(
+            f"{argument}: {entry!r} is no dict; write {{'declared': 'image', 'within_percent': 2}}"
+        )
     if isinstance(entry, str):
         return {"at_most": entry}
-    raise UsageError(f"{argument}: {entry!r} is no limit; write an amount, as '16 MiB', or a dict, as {{'at_most': '16 MiB'}}")
+    raise UsageError(
+        f"{argument}: {entry!r} is no limit; write an amount, as '16 MiB', or a dict, as "
+        f"{{'at_most': '16 MiB'}}"
+    )
 
 
 def _repeated(argument: str, phases: Sequence[str]) -> list[str]:
@@ -114,33 +165,58 @@ def _repeated(argument: str, phases: Sequence[str]) -> list[str]:
 
 
 def by_meters(entries: Sequence[object]) -> Iterator[object]:
-    """The entries, one for each meter where limits are given by their names: ``{"device_in_use": "64 KiB"}``."""
+    """The entries, one for each meter where limits are given by their names: ``{"device_in_use":
+    "64 KiB"}``.
+    """
     for entry in entries:
         if isinstance(entry, Mapping) and entry and not set(entry) - set(METERS):
             for meter, limit in entry.items():
-                yield {**(limit if isinstance(limit, Mapping) else {"at_most": limit}), "meters": [meter]}
+                yield {
+                    **(limit if isinstance(limit, Mapping) else {"at_most": limit}),
+                    "meters": [meter],
+                }
         else:
             yield entry
 
 
 def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
     from harness.judge.naming import nearest
-    from harness.judge.policy import parse_policy  # pydantic is loaded where a marker promises something, nowhere else
+
+    # pydantic is loaded where a marker promises something, nowhere else
+    from harness.judge.policy import parse_policy
 
     try:
-        parse_policy({"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}, argument)
+        parse_policy(
+            {"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}, argument
+        )
     except PolicyError as error:
         # Which tests a rule is about is no key of a marker's.
-        said = str(error).replace(f": [[{section}]] number 1", "").replace("because, scenarios, where", "because, where")
-        meant = next((match for key in rule for match in difflib.get_close_matches(key, METERS, n=1) if key not in METERS), None)
+        said = (
+            str(error)
+            .replace(f": [[{section}]] number 1", "")
+            .replace("because, scenarios, where", "because, where")
+        )
+        meant = next(
+            (
+                match
+                for key in rule
+                for match in difflib.get_close_matches(key, METERS, n=1)
+                if key not in METERS
+            ),
+            None,
+        )
         if meant is not None and "unknown key" in said:
             said = f"{said.partition(';')[0]}; did you mean the meter {meant!r}?"
         raise UsageError(said) from error
     unknown = [meter for meter in rule["meters"] if meter not in METERS]
     if unknown:
-        raise UsageError(f"{argument} names the meter {unknown[0]!r}, which there is not; {nearest(unknown[0], METERS)}")
+        raise UsageError(
+            f"{argument} names the meter {unknown[0]!r}, which there is not; "
+            f"{nearest(unknown[0], METERS)}"
+        )
     strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
     if strangers:
         raise UsageError(
-            f"{argument} names the phase {strangers[0]!r}, which is none of the test's; {nearest(strangers[0], phases)}"
+            f"{argument} names the phase {strangers[0]!r}, which is none of the test's; "
+            f"{nearest(strangers[0], phases)}"
         )

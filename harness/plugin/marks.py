@@ -1,4 +1,6 @@
-"""``@pytest.mark.memory`` on a test, its class and its module: one set of settings, and every promise of them."""
+"""``@pytest.mark.memory`` on a test, its class and its module: one set of settings, and every
+promise of them.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,9 +23,11 @@ from harness.records import Point, Scalar
 MARK = "memory"
 FIXTURE = "memory_run"
 HELP = (
-    "memory(body, *, path, phases, device_budget, expected, repeats, scenario, prepare, environment, fixed, over, budgets, slopes, "
-    "leaks, growth_class, arithmetic): measure the body ('package.module:function') in children of its own, one point for each "
-    "set of parametrized values, and hold it to the limits; without a body: settings and limits of the tests below"
+    "memory(body, *, path, phases, device_budget, expected, repeats, scenario, prepare, "
+    "environment, fixed, over, budgets, slopes, leaks, growth_class, arithmetic): measure "
+    "the body ('package.module:function') in children of its own, one point for each set "
+    "of parametrized values, and hold it to the limits; without a body: settings and "
+    "limits of the tests below"
 )
 
 
@@ -34,7 +38,8 @@ class Wanted:
     test: str
     """Its id."""
     same: str
-    """What it shares with the other executions of the same test, where a plug-in runs each test several times."""
+    """What it shares with the other executions of the same test, where a plug-in runs each test
+    several times."""
     settings: Settings
     scenario: str
     parameters: Mapping[str, Scalar]
@@ -45,8 +50,14 @@ class Wanted:
 
     @property
     def point(self) -> Point | None:
-        """The point that the marker names; None where the test calls ``memory_run`` with bodies of its own."""
-        return None if self.settings.body is None else make_point(self.scenario, self.settings, self.parameters)
+        """The point that the marker names; None where the test calls ``memory_run`` with bodies of
+        its own.
+        """
+        return (
+            None
+            if self.settings.body is None
+            else make_point(self.scenario, self.settings, self.parameters)
+        )
 
 
 WANTED = pytest.StashKey[Wanted]()
@@ -72,7 +83,8 @@ def make_point(scenario: str, settings: Settings, parameters: Mapping[str, Scala
 
 
 Mistakes = Mapping[str, Sequence[pytest.Item]]
-"""A sentence for each mistake, with the tests that it is about: it refuses nobody who has deselected all of them."""
+"""A sentence for each mistake, with the tests that it is about: it refuses nobody who has
+deselected all of them."""
 
 
 def told_to(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
@@ -82,7 +94,9 @@ def told_to(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
 
 
 def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
-    """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of many tests is told once."""
+    """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of
+    many tests is told once.
+    """
     mistakes: dict[str, list[pytest.Item]] = {}
     used: set[int] = set()
     found: dict[int, tuple[pytest.Mark, str, list[pytest.Item]]] = {}
@@ -101,12 +115,19 @@ def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
         except UsageError as error:
             for sentence in str(error).splitlines():
                 mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
-    marked = [(item, item.stash[WANTED]) for item in items if WANTED in item.stash and item.stash[WANTED].point is not None]
+    marked = [
+        (item, item.stash[WANTED])
+        for item in items
+        if WANTED in item.stash and item.stash[WANTED].point is not None
+    ]
     for item, sentence in [*_of_few_sizes(marked), *misnarrowed(marked)]:
         mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
     for key, (_, place, below) in found.items():
         if key not in used:
-            mistakes[f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body or takes {FIXTURE}"] = below
+            mistakes[
+                f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body "
+                f"or takes {FIXTURE}"
+            ] = below
     return mistakes
 
 
@@ -122,29 +143,51 @@ def function_of(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def _of_few_sizes(marked: Sequence[tuple[pytest.Item, Wanted]]) -> Iterator[tuple[pytest.Item, str]]:
-    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests of their scenario."""
+def _of_few_sizes(
+    marked: Sequence[tuple[pytest.Item, Wanted]],
+) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests
+    of their scenario.
+    """
     known: dict[tuple[str, str], set[Any]] = {}
     for item, wanted in marked:
         for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:
             sizes = sizes_of(item, over)
-            known.setdefault((wanted.scenario, over), set()).update({None, wanted.parameters[over]} if sizes is None else sizes)
+            known.setdefault((wanted.scenario, over), set()).update(
+                {None, wanted.parameters[over]} if sizes is None else sizes
+            )
     for item, wanted in marked:
-        for section, over in dict.fromkeys((section, rule["over"]) for section, rule in wanted.rules if "over" in rule):
+        for section, over in dict.fromkeys(
+            (section, rule["over"]) for section, rule in wanted.rules if "over" in rule
+        ):
             sizes = known[wanted.scenario, over]
             needed = minimum_sizes(over)
             if None not in sizes and len(sizes) < needed:
                 found = f"the test has {len(sizes)} ({', '.join(map(str, sorted(sizes)))})"
                 advice = f"write @pytest.mark.parametrize('{over}', [500, 1000, 2000]), say"
-                yield item, f"a {section} over {over} needs {needed} different values of it, and {found}; {advice}"
+                yield (
+                    item,
+                    (
+                        f"a {section} over {over} needs {needed} different values of it, and "
+                        f"{found}; {advice}"
+                    ),
+                )
 
 
 def _idle(item: pytest.Item) -> str:
-    if (body := next((mark.kwargs["body"] for mark in item.iter_markers(MARK) if "body" in mark.kwargs), None)) is not None:
-        return f"{function_of(item)}: the body is the argument without a name; write @pytest.mark.{MARK}({body!r}, ...)"
+    if (
+        body := next(
+            (mark.kwargs["body"] for mark in item.iter_markers(MARK) if "body" in mark.kwargs), None
+        )
+    ) is not None:
+        return (
+            f"{function_of(item)}: the body is the argument without a name; write "
+            f"@pytest.mark.{MARK}({body!r}, ...)"
+        )
     return (
-        f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not take {FIXTURE}, so nothing "
-        f"would be measured; write @pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"
+        f"{function_of(item)}: @pytest.mark.{MARK} names no body, and the test does not "
+        f"take {FIXTURE}, so nothing would be measured; write "
+        f"@pytest.mark.{MARK}('package.module:function', ...), or take {FIXTURE} and call it"
     )
 
 
@@ -158,7 +201,11 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
         for argument in SECTIONS
         if argument in mark.kwargs
         for rule in read_rules(
-            argument, mark.kwargs[argument], because=f"marker of {function_of(item)}", phases=settings.phases, over=over
+            argument,
+            mark.kwargs[argument],
+            because=f"marker of {function_of(item)}",
+            phases=settings.phases,
+            over=over,
         )
     )
     if settings.body is not None:
@@ -181,7 +228,10 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for mark in marks:
         if len(mark.args) > 1:
-            raise UsageError(f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the body alone has none")
+            raise UsageError(
+                f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the "
+                "body alone has none"
+            )
         unknown = [name for name in mark.kwargs if name not in known]
         if unknown:
             raise UsageError("\n".join(_unknown(name, known) for name in unknown))
@@ -199,11 +249,16 @@ def _unknown(name: str, known: set[str]) -> str:
     told = f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
     if hint.endswith("?"):
         return told
-    return f"{told}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is parametrized with it"
+    return (
+        f"{told}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is "
+        "parametrized with it"
+    )
 
 
 def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:
-    """What the test is parametrized with; where a call names its own parameters, without what no child can be told."""
+    """What the test is parametrized with; where a call names its own parameters, without what no
+    child can be told.
+    """
     callspec = getattr(item, "callspec", None)
     for name, value in (callspec.params if callspec is not None else {}).items():
         if name.startswith("_"):
@@ -221,7 +276,11 @@ def _scenario(item: pytest.Item) -> str:
 
 
 def _sizes(parameters: Mapping[str, Scalar]) -> list[str]:
-    return [name for name, value in parameters.items() if isinstance(value, int) and not isinstance(value, bool)]
+    return [
+        name
+        for name, value in parameters.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    ]
 
 
 def _only_size(parameters: Mapping[str, Scalar]) -> str:
@@ -229,7 +288,9 @@ def _only_size(parameters: Mapping[str, Scalar]) -> str:
     return sizes[0] if len(sizes) == 1 else DEFAULT_OVER
 
 
-def _check_over(rules: Iterable[tuple[str, dict[str, Any]]], parameters: Mapping[str, Scalar]) -> None:
+def _check_over(
+    rules: Iterable[tuple[str, dict[str, Any]]], parameters: Mapping[str, Scalar]
+) -> None:
     """A slope over something that the test is not parametrized with would never be judged."""
     sizes = _sizes(parameters)
     for section, rule in rules:
@@ -241,5 +302,6 @@ def _check_over(rules: Iterable[tuple[str, dict[str, Any]]], parameters: Mapping
                 f"write @pytest.mark.parametrize('{DEFAULT_OVER}', [500, 1000, 2000])"
             )
         raise UsageError(
-            f"a {section} is over {rule['over']!r}, which is none of the test's whole numbers ({', '.join(sizes)}); say over=..."
+            f"a {section} is over {rule['over']!r}, which is none of the test's whole "
+            f"numbers ({', '.join(sizes)}); say over=..."
         )

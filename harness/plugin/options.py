@@ -1,7 +1,8 @@
-"""Options of a session that measures, as pytest declares them, and where each setting takes its value from.
+"""Options of a session that measures, as pytest declares them, and where each setting takes its
+value from.
 
-The plug-in is active in every session of whoever has it installed, so that all its options begin with ``--memory-``:
-other plug-ins have a ``--device`` or ``--repeats`` of their own.
+The plug-in is active in every session of whoever has it installed, so that all its options begin
+with ``--memory-``: other plug-ins have a ``--device`` or ``--repeats`` of their own.
 """
 
 import shlex
@@ -17,11 +18,14 @@ from harness.run import options
 from harness.units import GIB
 
 DEFAULT_REPEATS = 2
-"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four sizes."""
+"""Chosen: the smallest number that shows a spread, and that tells a slope from noise with four
+sizes."""
 DEFAULT_HOST_LIMIT_BYTES = 5 * GIB
-"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with TensorFlow's own code)."""
+"""Chosen: twice what the largest eager point of the catalogue needs beside the device (with
+TensorFlow's own code)."""
 DEFAULT_TIMEOUT_S = 300.0
-"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits before it reports OOM."""
+"""Chosen: twenty times the longest point of the catalogue; it includes the 10 s that BFC waits
+before it reports OOM."""
 DEFAULTS: Mapping[str, Any] = {
     "memory_repeats": DEFAULT_REPEATS,
     "memory_device": "auto",
@@ -34,32 +38,36 @@ DEFAULTS: Mapping[str, Any] = {
     "memory_against": None,
     "memory_revision": None,
 }
-"""Settings of a run where no option is given, by their names in pytest's configuration. The options themselves have no
-defaults, so that a resumed run can tell those that were given from those that it knows."""
+"""Settings of a run where no option is given, by their names in pytest's configuration. The options
+themselves have no defaults, so that a resumed run can tell those that were given from those that it
+knows."""
 
 _PREFIX = "--memory-"
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "out": {
         "metavar": "DIR",
         "type": options.folder,
-        "help": "run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet (default: artifacts/runs/TIME)",
+        "help": "run directory to write: run.json, rows.jsonl, logs; it must not hold a run yet "
+        "(default: artifacts/runs/TIME)",
     },
     "resume": {
         "metavar": "RUN",
         "type": options.folder,
-        "help": "go on with a run that was broken off: measures what its directory lacks and keeps the rest; its settings are "
-        "known, options that choose points (-k and the like aside) must be given again",
+        "help": "go on with a run that was broken off: measures what its directory lacks and keeps "
+        "the rest; its settings are known, options that choose points (-k and the like "
+        "aside) must be given again",
     },
     "points": {
         "metavar": "PATTERN",
         "action": "append",
-        "help": "measure only points whose names match, as 'loading-lazy-*' (* ? [abc]; may be given several times); tests that "
-        "measure nothing run as ever",
+        "help": "measure only points whose names match, as 'loading-lazy-*' (* ? [abc]; may be "
+        "given several times); tests that measure nothing run as ever",
     },
     "against": {
         "metavar": "REV",
-        "help": "measure the packages that memory_subject names at this git revision as well (a commit, branch, tag, or "
-        "merge-base:origin/main), in turns with the working tree, so that the gate compares the two instead of asking a baseline",
+        "help": "measure the packages that memory_subject names at this git revision as well (a "
+        "commit, branch, tag, or merge-base:origin/main), in turns with the working tree, "
+        "so that the gate compares the two instead of asking a baseline",
     },
     "revision": {
         "metavar": "REV",
@@ -72,44 +80,52 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "no-trace": {
         "action": "store_true",
-        "help": "leave out the extra run of each point (its test is called traced) in which TensorFlow's profiler records every "
-        "allocation: without it nobody can say what was alive at a peak; with it a sweep takes one repeat longer, and the "
-        "measured repeats stay as they are",
+        "help": "leave out the extra run of each point (its test is called traced) in which "
+        "TensorFlow's profiler records every allocation: without it nobody can say what "
+        "was alive at a peak; with it a sweep takes one repeat longer, and the measured "
+        "repeats stay as they are",
     },
     "device-budget": {
         "metavar": "SIZE",
         "type": options.device_budget,
-        "help": "limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated device; of a card what the driver "
-        "says is free, less what CUDA's context and libraries need, reserved at once so that readings are exact)",
+        "help": "limit of the device's memory, as 512MiB or 2GiB (default: 3GiB for the emulated "
+        "device; of a card what the driver says is free, less what CUDA's context and "
+        "libraries need, reserved at once so that readings are exact)",
     },
     "growth": {
         "action": "store_true",
-        "help": "on a card: have TensorFlow's pool grow on demand instead of reserving it, as most programs do; a tensor may then "
-        "count as up to twice its bytes, and rules with pool = 'grown' apply; not together with a device budget",
+        "help": "on a card: have TensorFlow's pool grow on demand instead of reserving it, as most "
+        "programs do; a tensor may then count as up to twice its bytes, and rules with "
+        "pool = 'grown' apply; not together with a device budget",
     },
     "device": {
         "choices": ("auto", "cpu", "gpu", "pretended"),
-        "help": "auto: the first NVIDIA card that has room and that TensorFlow can use, or without one TensorFlow's GPU allocator "
-        "emulated on the CPU, saying why; gpu insists on a card, and exits with 3 where there is none to use; pretended "
-        "(experimental, needs cc, c++ and the extra [pretended]): TensorFlow's own GPU device over a stub of the driver, which "
-        "tells apart what is on the card and what on the host; networks run CPU algorithms there (default: auto)",
+        "help": "auto: the first NVIDIA card that has room and that TensorFlow can use, or without "
+        "one TensorFlow's GPU allocator emulated on the CPU, saying why; gpu insists on a "
+        "card, and exits with 3 where there is none to use; pretended (experimental, needs "
+        "cc, c++ and the extra [pretended]): TensorFlow's own GPU device over a stub of "
+        "the driver, which tells apart what is on the card and what on the host; networks "
+        "run CPU algorithms there (default: auto)",
     },
     "isolation": {
         "choices": ("auto", "zygote", "spawn"),
-        "help": "how children start: forks of a process that has only imported TensorFlow (zygote), fresh interpreters (spawn), "
-        "or auto: the first where it is safe (default: auto)",
+        "help": "how children start: forks of a process that has only imported TensorFlow "
+        "(zygote), fresh interpreters (spawn), or auto: the first where it is safe "
+        "(default: auto)",
     },
     "host-budget": {
         "metavar": "SIZE",
         "type": options.byte_amount,
-        "help": "limit of each child's host memory; an emulated device is host memory too, so that its size and 1/32 of it are "
-        "added, used or not (--memory-device-budget makes that small; default: 5GiB)",
+        "help": "limit of each child's host memory; an emulated device is host memory too, so that "
+        "its size and 1/32 of it are added, used or not (--memory-device-budget makes that "
+        "small; default: 5GiB)",
     },
     "timeout": {
         "metavar": "SECONDS",
         "type": options.seconds,
-        "help": "time after which a child is stopped and its point recorded as timed_out; one that is idle then gets 11 s more, "
-        f"because TensorFlow's allocator sleeps before it reports that memory ran out (default: {DEFAULT_TIMEOUT_S:g})",
+        "help": "time after which a child is stopped and its point recorded as timed_out; one that "
+        "is idle then gets 11 s more, because TensorFlow's allocator sleeps before it "
+        f"reports that memory ran out (default: {DEFAULT_TIMEOUT_S:g})",
     },
 }
 
@@ -117,27 +133,33 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
 def declare_options(parser: pytest.Parser) -> None:
     """Declare the options of a session that measures."""
     group = parser.getgroup(
-        "memory", 'memory measurement (each point in a child of its own; choose points by words of their names: -k "lazy and 500")'
+        "memory",
+        "memory measurement (each point in a child of its own; choose points by words of "
+        'their names: -k "lazy and 500")',
     )
     for name, settings in _OPTIONS.items():
         group.addoption(f"{_PREFIX}{name}", default=None, **settings)
     parser.addini(
         "memory_subject",
-        "packages under test, by their paths from the project's root (mypkg, src/mypkg): what two revisions are compared in",
+        "packages under test, by their paths from the project's root (mypkg, src/mypkg): "
+        "what two revisions are compared in",
         type="args",
         default=[],
     )
     parser.addini(
         "memory_preload",
-        "libraries that scenario bodies import and that the zygote may import for all of them, before it forks; never the code "
-        "under test, which each child has to import for itself",
+        "libraries that scenario bodies import and that the zygote may import for all of "
+        "them, before it forks; never the code under test, which each child has to import "
+        "for itself",
         type="args",
         default=[],
     )
 
 
 def declare_short_names(parser: pytest.Parser, group_name: str, names: tuple[str, ...]) -> None:
-    """Declare ``--repeats`` and the like beside ``--memory-repeats``, where nobody else has a use for the short names."""
+    """Declare ``--repeats`` and the like beside ``--memory-repeats``, where nobody else has a use
+    for the short names.
+    """
     group = parser.getgroup(group_name)
     for name in names:
         group.addoption(
@@ -155,8 +177,8 @@ _FOLDERS = frozenset({f"{_PREFIX}out", f"{_PREFIX}resume"})
 def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
     """Raises UsageError for a folder of ours that pytest takes for one with tests.
 
-    It looks for its root and its settings before it knows our options. Then the value after a space is just another path, and
-    an existing folder outside of the project moves both.
+    It looks for its root and its settings before it knows our options. Then the value after a space
+    is just another path, and an existing folder outside of the project moves both.
     """
     for option, value in pairwise(args):
         if option not in _FOLDERS or value.startswith("-"):
@@ -164,15 +186,18 @@ def check_folders(args: Sequence[str], invocation_dir: Path) -> None:
         folder = (invocation_dir / value).resolve()
         if folder.is_dir() and not folder.is_relative_to(invocation_dir.resolve()):
             raise UsageError(
-                f"{option} {value} lies outside of {invocation_dir}, and after a space pytest takes it for a folder with tests, "
-                f"so that its root and its settings are no longer yours; write {shlex.quote(f'{option}={value}')}"
+                f"{option} {value} lies outside of {invocation_dir}, and after a space "
+                "pytest takes it for a folder with tests, so that its root and its "
+                f"settings are no longer yours; write {shlex.quote(f'{option}={value}')}"
             )
 
 
 def with_joined_folders(args: Sequence[str]) -> list[str]:
-    """The same arguments, each folder of ours in one with its option: ``["--memory-out=RUN"]`` for ``["--memory-out", "RUN"]``.
+    """The same arguments, each folder of ours in one with its option: ``["--memory-out=RUN"]`` for
+    ``["--memory-out", "RUN"]``.
 
-    For the workers of pytest-xdist, which look for their root anew when the folder is there already.
+    For the workers of pytest-xdist, which look for their root anew when the folder is there
+    already.
     """
     joined: list[str] = []
     for argument in args:
@@ -184,15 +209,25 @@ def with_joined_folders(args: Sequence[str]) -> list[str]:
 
 
 def pythonpath_of(config: pytest.Config) -> list[Path]:
-    """The folders of pytest's own setting pythonpath, which children import from too; none where that plug-in is off."""
+    """The folders of pytest's own setting pythonpath, which children import from too; none where
+    that plug-in is off.
+    """
     try:
         return list(config.getini("pythonpath"))
     except (KeyError, ValueError):  # nobody has declared it (-p no:python_path)
         return []
 
 
-_DRY = ("collectonly", "setuponly", "setupplan", "showfixtures", "show_fixtures_per_test", "cacheshow")
-"""Where pytest keeps that it is to run no test: --collect-only, --setup-only, --setup-plan, --fixtures and the like."""
+_DRY = (
+    "collectonly",
+    "setuponly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+)
+"""Where pytest keeps that it is to run no test: --collect-only, --setup-only, --setup-plan,
+--fixtures and the like."""
 
 
 def is_dry(config: pytest.Config) -> bool:
@@ -201,7 +236,9 @@ def is_dry(config: pytest.Config) -> bool:
 
 
 def as_typed(config: pytest.Config, setting: str) -> str:
-    """The option of a setting, in its short form where that is what the user typed: ``"--resume"``."""
+    """The option of a setting, in its short form where that is what the user typed:
+    ``"--resume"``.
+    """
     whole = f"--{setting.replace('_', '-')}"
     short = whole.replace(_PREFIX, "--", 1)
     typed = [argument.partition("=")[0] for argument in map(str, config.invocation_params.args)]
@@ -209,7 +246,8 @@ def as_typed(config: pytest.Config, setting: str) -> str:
 
 
 def settle_options(config: pytest.Config, resume: Path | None) -> None:
-    """Give every setting its value: what the option says, what the resumed run was started with, or the default.
+    """Give every setting its value: what the option says, what the resumed run was started with, or
+    the default.
 
     Raises UsageError for an option that contradicts the resumed run.
     """
@@ -223,7 +261,7 @@ def settle_options(config: pytest.Config, resume: Path | None) -> None:
         if resume is not None and given is not None and given != value:
             shown = "" if isinstance(given, bool) else f" {given}"
             raise UsageError(
-                f"{as_typed(config, name)}{shown} was given, but {resume} was started with {value!r}; "
-                "leave the option out, or start a new run"
+                f"{as_typed(config, name)}{shown} was given, but {resume} was started with "
+                f"{value!r}; leave the option out, or start a new run"
             )
         setattr(config.option, name, value if given is None else given)

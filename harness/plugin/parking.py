@@ -1,4 +1,6 @@
-"""Tests that are skipped, or expected to fail: noted in the run directory, so that the gate treats them as pytest does."""
+"""Tests that are skipped, or expected to fail: noted in the run directory, so that the gate treats
+them as pytest does.
+"""
 
 import pytest
 
@@ -11,17 +13,26 @@ from harness.run.announcing import park_points
 
 
 def note_parked(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Write down that nothing which is found about the test's points fails anybody, if that is what its report says.
+    """Write down that nothing which is found about the test's points fails anybody, if that is what
+    its report says.
 
     An expected failure that is strict and did not come is a failure of pytest's, and parks nothing.
     """
     wanted, session = item.stash.get(WANTED, None), item.config.stash[SESSION]
     expected = getattr(report, "wasxfail", None)
-    if wanted is None or is_dry(item.config) or not session.is_there or (expected is None and not report.skipped):
+    if (
+        wanted is None
+        or is_dry(item.config)
+        or not session.is_there
+        or (expected is None and not report.skipped)
+    ):
         return
     if wanted.point is None and session.patterns:
         return  # none of its points may have been chosen
-    points = {*item.stash.get(MEASURED, []), *([wanted.point.name] if wanted.point is not None else [])}
+    points = {
+        *item.stash.get(MEASURED, []),
+        *([wanted.point.name] if wanted.point is not None else []),
+    }
     if expected is None:
         reason = f"skipped: {_why_skipped(report)}"
     else:

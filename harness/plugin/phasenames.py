@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 
 def repeated(phases: Sequence[str]) -> list[str]:
-    """Phases that do the same, by their numbers (``epoch_0``, ``epoch_1``); empty where there are none, or several kinds."""
+    """Phases that do the same, by their numbers (``epoch_0``, ``epoch_1``); empty where there are
+    none, or several kinds.
+    """
     families: dict[str, list[str]] = {}
     for phase in phases:
         if numbered := re.fullmatch(r"(.*?)\d+", phase):

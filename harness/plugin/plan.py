@@ -1,4 +1,6 @@
-"""What a collected session measures: the runs and points that its tests stand for, which of them are wanted, and the policy."""
+"""What a collected session measures: the runs and points that its tests stand for, which of them
+are wanted, and the policy.
+"""
 
 import difflib
 import fnmatch
@@ -28,14 +30,16 @@ class Plan:
     collected: tuple[Point, ...]
     """Those that were there before -k and its like chose from them."""
     asked: tuple[str, ...]
-    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker names a body."""
+    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker
+    names a body."""
     policy: Mapping[str, Any] | None
     """What the markers promise, those of tests that were deselected among them."""
     traces: bool
     judged: bool
     """Whether pytest itself judges the run: some test has a marker, or takes ``memory_run``."""
     left_out: int
-    """Tests or points that were collected and not selected, so that rules over several points may lack some."""
+    """Tests or points that were collected and not selected, so that rules over several points may
+    lack some."""
 
     @property
     def is_empty(self) -> bool:
@@ -43,7 +47,13 @@ class Plan:
         return not self.points and not self.asked
 
 
-def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item], *, traces: bool, patterns: Sequence[str]) -> Plan:
+def make_plan(
+    selected: Sequence[pytest.Item],
+    collected: Sequence[pytest.Item],
+    *,
+    traces: bool,
+    patterns: Sequence[str],
+) -> Plan:
     """The plan of the selected tests among those collected.
 
     ``traces`` and ``patterns`` are what the options say.
@@ -67,16 +77,24 @@ def make_plan(selected: Sequence[pytest.Item], collected: Sequence[pytest.Item],
 
 
 def run_of(item: pytest.Item) -> Run | None:
-    """The one run that a test of a sweep measures: a test with ``point``, ``repeat`` and ``measure``."""
+    """The one run that a test of a sweep measures: a test with ``point``, ``repeat`` and
+    ``measure``.
+    """
     callspec = getattr(item, "callspec", None)
     point = callspec.params.get("point") if callspec is not None else None
-    if callspec is None or not isinstance(point, Point) or "measure" not in getattr(item, "fixturenames", ()):
+    if (
+        callspec is None
+        or not isinstance(point, Point)
+        or "measure" not in getattr(item, "fixturenames", ())
+    ):
         return None
     return point, callspec.params["repeat"]
 
 
 def point_of(item: pytest.Item) -> Point | None:
-    """The point that a test is known to measure, in one run of a sweep or in all its runs by a marker."""
+    """The point that a test is known to measure, in one run of a sweep or in all its runs by a
+    marker.
+    """
     if (run := run_of(item)) is not None:
         return run[0]
     wanted = item.stash.get(WANTED, None)
@@ -85,12 +103,20 @@ def point_of(item: pytest.Item) -> Point | None:
 
 def points_of(items: Iterable[pytest.Item]) -> list[Point]:
     """The points that the tests are known to measure, each once, in order."""
-    return list({point.name: point for item in items if (point := point_of(item)) is not None}.values())
+    return list(
+        {point.name: point for item in items if (point := point_of(item)) is not None}.values()
+    )
 
 
 def _asked_of(items: Iterable[pytest.Item]) -> list[str]:
-    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker names a body."""
-    return [item.nodeid for item in items if (wanted := item.stash.get(WANTED, None)) is not None and wanted.point is None]
+    """Tests that say only when they run what they measure: they call ``memory_run``, and no marker
+    names a body.
+    """
+    return [
+        item.nodeid
+        for item in items
+        if (wanted := item.stash.get(WANTED, None)) is not None and wanted.point is None
+    ]
 
 
 def is_left_untraced(item: pytest.Item) -> bool:
@@ -100,7 +126,9 @@ def is_left_untraced(item: pytest.Item) -> bool:
 
 
 def _any_traced(items: Iterable[pytest.Item], *, asked_for: bool) -> bool:
-    """Whether a traced run is among those that the tests measure; ``asked_for`` is what the option says."""
+    """Whether a traced run is among those that the tests measure; ``asked_for`` is what the option
+    says.
+    """
     return any(
         asked_for if WANTED in item.stash else run is not None and run[1] == TRACED_REPEAT
         for item, run in ((item, run_of(item)) for item in items)
@@ -116,11 +144,17 @@ def namesakes(items: Iterable[pytest.Item]) -> list[str]:
         if point is None:
             continue
         other = first.setdefault(point.name, item)
-        if other is item or (run_of(other) is not None and run_of(item) is not None) or _are_same(other, item):
-            continue  # the repeats of a sweep are tests of their own; another plug-in may run a test several times
+        if (
+            other is item
+            or (run_of(other) is not None and run_of(item) is not None)
+            or _are_same(other, item)
+        ):
+            # the repeats of a sweep are tests of their own; another plug-in may run a test several
+            # times
+            continue
         told[
-            f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; give one of them a name of its own "
-            "with scenario='...'"
+            f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; "
+            "give one of them a name of its own with scenario='...'"
         ] = None
     return list(told)
 
@@ -153,15 +187,19 @@ def unmatched(patterns: Sequence[str], points: Iterable[Point]) -> list[str]:
 
 
 def make_policy(items: Iterable[pytest.Item]) -> dict[str, Any] | None:
-    """What the markers of these tests promise, with the keys of a policy file; None where they promise nothing.
+    """What the markers of these tests promise, with the keys of a policy file; None where they
+    promise nothing.
 
-    A rule is about the scenario of its test; where other tests share the scenario but not the rule, about its points alone.
+    A rule is about the scenario of its test; where other tests share the scenario but not the rule,
+    about its points alone.
     """
     wanted = [found for item in items if (found := item.stash.get(WANTED, None)) is not None]
     holders: dict[tuple[str, str, str], list[Wanted]] = {}
     for test in wanted:
         for section, rule in test.rules:
-            holders.setdefault((section, json.dumps(rule, sort_keys=True), test.scenario), []).append(test)
+            holders.setdefault(
+                (section, json.dumps(rule, sort_keys=True), test.scenario), []
+            ).append(test)
     if not holders:
         return None
     policy: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "remeasure": dict(REMEASURE)}

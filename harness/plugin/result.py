@@ -1,4 +1,6 @@
-"""What ``memory_run`` gives back: how the runs of a point ended, and what the meters read in each phase."""
+"""What ``memory_run`` gives back: how the runs of a point ended, and what the meters read in each
+phase.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +9,17 @@ from pathlib import Path
 from harness.errors import MeterUnavailable
 from harness.judge.naming import nearest
 from harness.plugin.text_table import text_table
-from harness.records import ROWS_FILE, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, end_from_json, phase_from_json
+from harness.records import (
+    ROWS_FILE,
+    Outcome,
+    PhaseRecord,
+    Point,
+    Quality,
+    Reading,
+    RunEnd,
+    end_from_json,
+    phase_from_json,
+)
 from harness.run.ends import rows_since
 from harness.units import format_bytes
 
@@ -17,7 +29,8 @@ _QUALITIES = tuple(Quality)
 
 @dataclass(frozen=True, slots=True)
 class MeterReadings:
-    """What one meter read over one phase, in every repeat; each amount is the least of the repeats, in bytes.
+    """What one meter read over one phase, in every repeat; each amount is the least of the repeats,
+    in bytes.
 
     The least, because other things on the machine only ever add. All of them are in ``repeats``.
     Asking for an amount raises MeterUnavailable, with the reason, where no repeat has one.
@@ -71,18 +84,26 @@ class MeterReadings:
 
     def _amounts(self, field: str) -> list[int]:
         __tracebackhide__ = True
-        amounts = [amount for reading in self.repeats if (amount := getattr(reading, field)) is not None]
+        amounts = [
+            amount for reading in self.repeats if (amount := getattr(reading, field)) is not None
+        ]
         if not amounts:
             raise MeterUnavailable(
-                f"{self.meter} could not be read in {self.phase} of {self.point}: {self.reason or 'no reason given'}"
+                f"{self.meter} could not be read in {self.phase} of {self.point}: "
+                f"{self.reason or 'no reason given'}"
             )
         return amounts
 
     def __repr__(self) -> str:
         if self.quality is Quality.UNAVAILABLE:
             return f"<{self.phase} / {self.meter}: unavailable, {self.reason}>"
-        amounts = f"grows by {format_bytes(self.growth_bytes)}, peaks at {format_bytes(self.peak_bytes)}"
-        return f"<{self.phase} / {self.meter}: {amounts}, keeps {format_bytes(self.retained_bytes)} ({self.quality})>"
+        amounts = (
+            f"grows by {format_bytes(self.growth_bytes)}, peaks at {format_bytes(self.peak_bytes)}"
+        )
+        return (
+            f"<{self.phase} / {self.meter}: {amounts}, keeps "
+            f"{format_bytes(self.retained_bytes)} ({self.quality})>"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +123,18 @@ class PhaseReadings:
     @property
     def meters(self) -> tuple[str, ...]:
         """Names of all meters that were asked."""
-        return tuple(dict.fromkeys(reading.meter for record in self.records for reading in record.readings))
+        return tuple(
+            dict.fromkeys(reading.meter for record in self.records for reading in record.readings)
+        )
 
     def __getitem__(self, meter: str) -> MeterReadings:
         __tracebackhide__ = True
-        repeats = tuple(reading for record in self.records for reading in record.readings if reading.meter == meter)
+        repeats = tuple(
+            reading
+            for record in self.records
+            for reading in record.readings
+            if reading.meter == meter
+        )
         if not repeats:
             raise KeyError(f"there is no meter {meter!r}; {nearest(meter, self.meters)}")
         return MeterReadings(self.point, self.name, meter, repeats)
@@ -160,7 +188,9 @@ class MemoryRun(Mapping[str, PhaseReadings]):
 
     @property
     def _decisive(self) -> RunEnd:
-        return next((end for end in self.ends if end.outcome is not self.point.expected), self.ends[0])
+        return next(
+            (end for end in self.ends if end.outcome is not self.point.expected), self.ends[0]
+        )
 
     def __getitem__(self, phase: str) -> PhaseReadings:
         __tracebackhide__ = True
@@ -170,7 +200,11 @@ class MemoryRun(Mapping[str, PhaseReadings]):
         return PhaseReadings(self.name, phase, records)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(record.phase for record in sorted(self.records, key=lambda record: record.index)))
+        return iter(
+            dict.fromkeys(
+                record.phase for record in sorted(self.records, key=lambda record: record.index)
+            )
+        )
 
     def __len__(self) -> int:
         return len(set(self))
@@ -178,7 +212,9 @@ class MemoryRun(Mapping[str, PhaseReadings]):
     def __repr__(self) -> str:
         runs = f"{len(self.ends)} {'run' if len(self.ends) == 1 else 'runs'}"
         ended = f"{self.outcome}{f' ({self.reason})' if self.reason else ''}"
-        lines = list(text_table(COLUMNS, [row for phase in self.values() for row in rows_of(phase)]))
+        lines = list(
+            text_table(COLUMNS, [row for phase in self.values() for row in rows_of(phase)])
+        )
         return "\n".join([f"{self.name}: {runs}, {ended}; least of the runs", *lines])
 
 
@@ -186,16 +222,27 @@ COLUMNS = ("phase", "meter", "growth", "spread", "start", "peak", "end")
 
 
 def rows_of(phase: PhaseReadings, meters: Iterable[str] | None = None) -> Iterator[tuple[str, ...]]:
-    """Rows of a table with ``COLUMNS``, one for each meter that could be read; of ``meters``, or of all."""
-    for name in phase.meters if meters is None else [meter for meter in meters if meter in phase.meters]:
+    """Rows of a table with ``COLUMNS``, one for each meter that could be read; of ``meters``, or of
+    all.
+    """
+    for name in (
+        phase.meters if meters is None else [meter for meter in meters if meter in phase.meters]
+    ):
         read = phase[name]
         if read.quality is not Quality.UNAVAILABLE:
-            amounts = (read.growth_bytes, read.spread_bytes, read.start_bytes, read.peak_bytes, read.end_bytes)
+            amounts = (
+                read.growth_bytes,
+                read.spread_bytes,
+                read.start_bytes,
+                read.peak_bytes,
+                read.end_bytes,
+            )
             yield (phase.name, name, *map(format_bytes, amounts))
 
 
 def read_run(run_directory: Path, point: Point, *, from_byte: int = 0) -> MemoryRun:
-    """What rows.jsonl has of a point, from a byte on; runs that were measured again without what they left before.
+    """What rows.jsonl has of a point, from a byte on; runs that were measured again without what
+    they left before.
 
     Raises OSError when it cannot be read.
     """
@@ -213,4 +260,8 @@ def read_run(run_directory: Path, point: Point, *, from_byte: int = 0) -> Memory
         elif row["kind"] == "end":
             end = end_from_json(row)
             ends[end.repeat] = end
-    return MemoryRun(point, tuple(ends[repeat] for repeat in sorted(ends)), tuple(records[key] for key in sorted(records)))
+    return MemoryRun(
+        point,
+        tuple(ends[repeat] for repeat in sorted(ends)),
+        tuple(records[key] for key in sorted(records)),
+    )

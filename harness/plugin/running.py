@@ -1,4 +1,6 @@
-"""What measures the points of a session: a runner on the session's device, with the launcher that its options choose."""
+"""What measures the points of a session: a runner on the session's device, with the launcher that
+its options choose.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -31,10 +33,18 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
 
 
 def turns_of(session: RunSession, runner: Runner) -> Turns:
-    """What measures a run with the code of the session, and in turns with that which it is compared with."""
+    """What measures a run with the code of the session, and in turns with that which it is compared
+    with.
+    """
     if session.sides is None:
-        return Turns(runners={NOW: runner}, directories={NOW: session.directory}, resumed={NOW: session.resumed})
-    then = dataclasses.replace(runner, run_directory=session.then_directory, code=session.sides.then.code)
+        return Turns(
+            runners={NOW: runner},
+            directories={NOW: session.directory},
+            resumed={NOW: session.resumed},
+        )
+    then = dataclasses.replace(
+        runner, run_directory=session.then_directory, code=session.sides.then.code
+    )
     return Turns(
         runners={NOW: runner, THEN: then},
         directories={NOW: session.directory, THEN: session.then_directory},

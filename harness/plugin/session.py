@@ -1,7 +1,9 @@
-"""The run directory of a pytest session: settled once, shared with xdist's workers, begun, and ended.
+"""The run directory of a pytest session: settled once, shared with xdist's workers, begun, and
+ended.
 
-The controller and its workers share one run directory: children append whole lines to one rows.jsonl. Every worker has
-collected the same plan; the first to get there writes run.json, before any child starts.
+The controller and its workers share one run directory: children append whole lines to one
+rows.jsonl. Every worker has collected the same plan; the first to get there writes run.json, before
+any child starts.
 """
 
 import contextlib
@@ -73,9 +75,11 @@ class RunSession:
     collected: Sequence[pytest.Item] = ()
     """All tests, before -k and its like choose from them."""
     mistakes: Mapping[str, Sequence[pytest.Item]] = field(default_factory=dict)
-    """Why what was collected cannot be measured: sentences, each with the tests that it is about."""
+    """Why what was collected cannot be measured: sentences, each with the tests that it is
+    about."""
     measured: dict[str, MeasuredBefore] = field(default_factory=dict)
-    """By name of the point: what tests have measured in this process by a marker or by ``memory_run``."""
+    """By name of the point: what tests have measured in this process by a marker or by
+    ``memory_run``."""
     executions: Counter[str] = field(default_factory=Counter)
     """How often each test was run in this process."""
     told: set[str] = field(default_factory=set)
@@ -85,7 +89,8 @@ class RunSession:
     end: "SessionEnd | None" = None
     """What was found when all points were there; None where no test has a marker."""
     broken: str = ""
-    """Why the run directory could not be written, once it could not: one sentence for the summary."""
+    """Why the run directory could not be written, once it could not: one sentence for the
+    summary."""
     refused: str = ""
     """Why the workers measured nothing: one sentence, which is an error of usage."""
     chosen: Device | None = None
@@ -100,23 +105,28 @@ class RunSession:
     def settle(cls, config: pytest.Config) -> Self:
         """The run directory and settings that the options of this session ask for.
 
-        Raises UsageError for those that cannot be used, DeviceUnavailable where the device is not there.
+        Raises UsageError for those that cannot be used, DeviceUnavailable where the device is not
+        there.
         """
         asked: Path | None = config.getoption("memory_out")
         resume: Path | None = config.getoption("memory_resume")
         if asked is not None and resume is not None:
             raise UsageError(
-                f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; leave --memory-out {asked} out"
+                f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; "
+                f"leave --memory-out {asked} out"
             )
         repeats_given = config.getoption("memory_repeats") is not None
         settle_options(config, resume)
         check_one_pool(config)
-        session = cls(config, resume or asked or default_run_directory(config.rootpath), repeats_given)
+        session = cls(
+            config, resume or asked or default_run_directory(config.rootpath), repeats_given
+        )
         if is_dry(config):
             if resume is not None:
                 from harness.resuming import read_resumption
 
-                session.resumed = read_resumption(resume)  # so that what is listed is what would be measured
+                # so that what is listed is what would be measured
+                session.resumed = read_resumption(resume)
             return session
         if asked is not None:
             claim_run_directory(asked)
@@ -133,10 +143,14 @@ class RunSession:
     def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
         """What the controller has settled, so that a bad value is told once."""
         vars(config.option).update(json.loads(told["memory_settings"]))
-        session = cls(config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"]))
+        session = cls(
+            config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"])
+        )
         session.resumed = _resumption_from(told["memory_resumed"])
         session.resumed_then = _resumption_from(told["memory_resumed_then"])
-        session.sides = Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None
+        session.sides = (
+            Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None
+        )
         return session
 
     def for_worker(self) -> dict[str, str]:
@@ -175,11 +189,18 @@ class RunSession:
         return self.resumed.lacks(point, repeat) or (then is not None and then.lacks(point, repeat))
 
     def is_of_run(self, test: str, point: Point | None) -> bool:
-        """Whether a test with a marker belongs to the run: to a new one every test does, to a resumed one those it selected."""
+        """Whether a test with a marker belongs to the run: to a new one every test does, to a
+        resumed one those it selected.
+        """
         if self.resumed is None:
             return True
-        # Where points were chosen by name, run.json does not say which tests would name one when they run.
-        return point.name in self.resumed.planned if point is not None else bool(self.patterns) or test in self.resumed.asked
+        # Where points were chosen by name, run.json does not say which tests would name one when
+        # they run.
+        return (
+            point.name in self.resumed.planned
+            if point is not None
+            else bool(self.patterns) or test in self.resumed.asked
+        )
 
     @property
     def was_whole(self) -> bool:
@@ -216,7 +237,9 @@ class RunSession:
         return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
 
     def device(self) -> Device:
-        """The device that the options choose, found out once. Raises UsageError or DeviceUnavailable."""
+        """The device that the options choose, found out once. Raises UsageError or
+        DeviceUnavailable.
+        """
         if self.chosen is None:
             self.chosen = choose_for(self.config, self.directory)
         return self.chosen
@@ -226,7 +249,9 @@ class RunSession:
         return f"{self.shown}/logs/{log_name(point.name, repeat)}"
 
     def plan(self, plan: "Plan") -> None:
-        """Write run.json, or check that a resumed run's plan is still what is collected. Raises HarnessError."""
+        """Write run.json, or check that a resumed run's plan is still what is collected. Raises
+        HarnessError.
+        """
         if self.resumed is not None:
             from harness.resuming import check_plan
 
@@ -238,16 +263,20 @@ class RunSession:
     def _plan(self, plan: "Plan") -> None:
         device = self.device()
         for point in plan.points:
-            device.for_point(point)  # a budget that it cannot have is told before a child is started
+            # a budget that it cannot have is told before a child is started
+            device.for_point(point)
         if self.sides is None:
             self._start(self.directory, plan, traces=plan.traces, sides={})
             return
         now, then = self.sides.now.to_json(), self.sides.then.to_json()
         self._start(self.directory, plan, traces=plan.traces, sides={"code": now, "against": then})
-        # What was alive at a peak is asked of the code that is judged; of the other one the amounts are enough.
+        # What was alive at a peak is asked of the code that is judged; of the other one the amounts
+        # are enough.
         self._start(self.then_directory, plan, traces=False, sides={"code": then})
 
-    def _start(self, directory: Path, plan: "Plan", *, traces: bool, sides: Mapping[str, Any]) -> None:
+    def _start(
+        self, directory: Path, plan: "Plan", *, traces: bool, sides: Mapping[str, Any]
+    ) -> None:
         config = self.config
         start_run(
             directory,
@@ -278,22 +307,30 @@ class RunSession:
         )
 
     def finish(self) -> None:
-        """Note the end of the run, and that of the code it is compared with. Raises RunDirectoryError."""
+        """Note the end of the run, and that of the code it is compared with. Raises
+        RunDirectoryError.
+        """
         for directory in self.directories[::-1]:
             end_run(directory)
 
     def begin(self) -> None:
-        """The process that the user started, once, before the first child: keep others out, and be ready to be stopped."""
+        """The process that the user started, once, before the first child: keep others out, and be
+        ready to be stopped.
+        """
         if self.begun:
             return
         self.begun = True
         if self.resumed is None:
             self.held.enter_context(hold_run_directory(self.directory))
-        for directory, resumed in zip(self.directories, (self.resumed, self.resumed_then), strict=False):
+        for directory, resumed in zip(
+            self.directories, (self.resumed, self.resumed_then), strict=False
+        ):
             if resumed is not None:
                 self.had_page |= forget_judgement(directory) and directory == self.directory
                 already = len(resumed.measured)
-                note_resumption(directory, command=self.command, root=self.config.rootpath, already=already)
+                note_resumption(
+                    directory, command=self.command, root=self.config.rootpath, already=already
+                )
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, _stop)
             self.held.callback(signal.signal, signal.SIGTERM, before)
@@ -327,7 +364,9 @@ SESSION = pytest.StashKey[RunSession]()
 
 
 def only_distributes(config: pytest.Config) -> bool:
-    """Whether this process is the controller of a distributed session, which collects nothing itself."""
+    """Whether this process is the controller of a distributed session, which collects nothing
+    itself.
+    """
     return not is_worker(config) and bool(getattr(config.option, "numprocesses", None))
 
 
@@ -342,4 +381,6 @@ def _resumption_from(text: str) -> "Resumption | None":
 def _stop(number: int, frame: FrameType | None) -> None:
     # As after Ctrl-C: children are ended, and the summary says how to go on.
     del frame
-    pytest.exit(f"stopped by {signal.Signals(number).name}", returncode=int(pytest.ExitCode.INTERRUPTED))
+    pytest.exit(
+        f"stopped by {signal.Signals(number).name}", returncode=int(pytest.ExitCode.INTERRUPTED)
+    )

@@ -1,4 +1,6 @@
-"""Arguments of ``@pytest.mark.memory`` and of ``memory_run`` that say what is measured, and how; each one checked."""
+"""Arguments of ``@pytest.mark.memory`` and of ``memory_run`` that say what is measured, and how;
+each one checked.
+"""
 
 import dataclasses
 import math
@@ -31,7 +33,8 @@ class Settings:
     body: str | None = None
     """``"package.module:function"``; None where the test names it in its call of ``memory_run``."""
     path: str = ""
-    """Folder from which the body and what it imports are taken first, from the root of the session; empty: the root alone."""
+    """Folder from which the body and what it imports are taken first, from the root of the session;
+    empty: the root alone."""
     phases: tuple[str, ...] = ()
     """Phases that a whole run has; empty: those that any run of the test enters."""
     device_budget: int | None = None
@@ -46,41 +49,53 @@ class Settings:
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     """Parameters that all points of the test share; no part of their names."""
     over: str | None = None
-    """The parameter that slopes and growth classes are about, where a rule does not say so itself."""
+    """The parameter that slopes and growth classes are about, where a rule does not say so
+    itself."""
 
 
 def read_settings(arguments: Mapping[str, Any], root: Path) -> Settings:
-    """The settings from their arguments. Raises UsageError, which names the argument, for one that cannot be used."""
+    """The settings from their arguments. Raises UsageError, which names the argument, for one that
+    cannot be used.
+    """
     read: dict[str, Any] = {}
     for name, value in arguments.items():
         try:
-            read[name] = _READERS[name](as_text(value, root, arguments.get("path")) if name in _FUNCTIONS else value)
+            read[name] = _READERS[name](
+                as_text(value, root, arguments.get("path")) if name in _FUNCTIONS else value
+            )
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from error
     settings = Settings(**{name: value for name, value in read.items() if value is not None})
     if settings.path and not (root / settings.path).is_dir():
         raise UsageError(
-            f"path: there is no folder {root / settings.path}; write one that exists, from the root of the session ({root}) on"
+            f"path: there is no folder {root / settings.path}; write one that exists, from "
+            f"the root of the session ({root}) on"
         )
     return settings
 
 
 def scalar(name: str, value: object) -> Scalar:
-    """A parameter that a child can be told. Raises UsageError, with what to pass instead, for anything else."""
+    """A parameter that a child can be told. Raises UsageError, with what to pass instead, for
+    anything else.
+    """
     value = _unboxed(value)
     if isinstance(value, int) and not _LEAST_INT <= value <= _LARGEST_INT:
-        raise UsageError(f"the parameter {name} is {value}, which is beyond 64 bits; pass it as a text")
+        raise UsageError(
+            f"the parameter {name} is {value}, which is beyond 64 bits; pass it as a text"
+        )
     if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         # Of a subclass, such as an enum's member or a number of numpy's, the plain value.
         return value if type(value) in (str, bool, int, float) else _plain(value)
     raise UsageError(
-        f"the parameter {name} is {_shown(value)}, which cannot be handed to another process; pass a number, a text or a "
-        "boolean, and let the body make the rest of it"
+        f"the parameter {name} is {_shown(value)}, which cannot be handed to another "
+        "process; pass a number, a text or a boolean, and let the body make the rest of it"
     )
 
 
 def _unboxed(value: object) -> object:
-    """The plain number of one of numpy's, which are registered as numbers without being int; all else as it is."""
+    """The plain number of one of numpy's, which are registered as numbers without being int; all
+    else as it is.
+    """
     if isinstance(value, int | float):
         return value
     if isinstance(value, numbers.Integral):
@@ -97,7 +112,8 @@ def _shown(value: object) -> str:
     return (
         repr(value)
         if number is not None or value is None
-        else f"of the type {f'{type(value).__module__}.{type(value).__qualname__}'.removeprefix('builtins.')}"
+        else "of the type "
+        f"{f'{type(value).__module__}.{type(value).__qualname__}'.removeprefix('builtins.')}"
     )
 
 
@@ -121,7 +137,9 @@ def _folder(value: object) -> str | None:
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UsageError(f"{value!r} is not a list of phases; write their names in order, as ['load', 'epoch']")
+        raise UsageError(
+            f"{value!r} is not a list of phases; write their names in order, as ['load', 'epoch']"
+        )
     names = tuple(map(phase_name, value))
     if len(set(names)) < len(names):
         raise UsageError(f"{value!r} names a phase twice; each is entered once")
@@ -140,14 +158,18 @@ def _outcome(value: object) -> Outcome:
     try:
         return Outcome(str(value))
     except ValueError:
-        raise UsageError(f"{value!r} is not how a run can end; {nearest(str(value), map(str, Outcome))}") from None
+        raise UsageError(
+            f"{value!r} is not how a run can end; {nearest(str(value), map(str, Outcome))}"
+        ) from None
 
 
 def _repeats(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_REPEATS:
-        raise UsageError(f"{value!r} is not a number of repeats; write a whole number from 1 to {MOST_REPEATS}")
+        raise UsageError(
+            f"{value!r} is not a number of repeats; write a whole number from 1 to {MOST_REPEATS}"
+        )
     return value
 
 
@@ -160,7 +182,9 @@ def _text(value: object) -> str | None:
 
 
 def _environment(value: object) -> Mapping[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(part, str) for pair in value.items() for part in pair):
+    if not isinstance(value, Mapping) or not all(
+        isinstance(part, str) for pair in value.items() for part in pair
+    ):
         raise UsageError(f"{value!r} is not an environment; write {{'NAME': 'value'}}, both texts")
     return dict(value)
 
@@ -190,7 +214,8 @@ _FUNCTIONS = frozenset({"body", "prepare"})
 SETTINGS = tuple(_READERS)
 """Names of all arguments that are settings."""
 OF_CALLS = tuple(name for name in SETTINGS if name not in ("scenario", "over", "body"))
-"""Of those, what a call of ``memory_run`` takes as keywords; all others are parameters of the point."""
+"""Of those, what a call of ``memory_run`` takes as keywords; all others are parameters of the
+point."""
 
 
 OF_TESTS = ("scenario", "over", "budgets", "slopes", "leaks", "growth_class", "arithmetic")
@@ -198,49 +223,75 @@ OF_TESTS = ("scenario", "over", "budgets", "slopes", "leaks", "growth_class", "a
 
 
 def _refuse_near_misses(arguments: Mapping[str, Any], parametrized: Collection[str]) -> None:
-    """Raises UsageError, a sentence for each, for keywords that are no parameters, though nothing else takes them."""
+    """Raises UsageError, a sentence for each, for keywords that are no parameters, though nothing
+    else takes them.
+    """
     mistakes = []
     for name in arguments:
         if name in OF_TESTS:
             mistakes.append(
-                f"memory_run does not take {name!r}, which is about all points of a test; write @pytest.mark.memory({name}=...), "
-                "and tell calls apart by their parameters"
+                f"memory_run does not take {name!r}, which is about all points of a test; "
+                f"write @pytest.mark.memory({name}=...), and tell calls apart by their "
+                "parameters"
             )
         elif name == "body":
-            mistakes.append("memory_run takes the body without a name; write memory_run('package.module:function', ...)")
-        elif name not in OF_CALLS and name not in parametrized and (word := meant(name, (*OF_CALLS, *OF_TESTS))):
-            where = f" It stands in the test's marker: @pytest.mark.memory({word}=...)." if word in OF_TESTS else ""
             mistakes.append(
-                f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the body has a parameter of that name, "
-                f"write fixed={{{name!r}: ...}}, or parametrize the test with it"
+                "memory_run takes the body without a name; write "
+                "memory_run('package.module:function', ...)"
+            )
+        elif (
+            name not in OF_CALLS
+            and name not in parametrized
+            and (word := meant(name, (*OF_CALLS, *OF_TESTS)))
+        ):
+            where = (
+                f" It stands in the test's marker: @pytest.mark.memory({word}=...)."
+                if word in OF_TESTS
+                else ""
+            )
+            mistakes.append(
+                f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the "
+                f"body has a parameter of that name, write fixed={{{name!r}: ...}}, or "
+                "parametrize the test with it"
             )
     if mistakes:
         raise UsageError("\n".join(mistakes))
 
 
 def read_call(
-    marked: Settings, parametrized: Mapping[str, Scalar], body: object, arguments: Mapping[str, Any], root: Path
+    marked: Settings,
+    parametrized: Mapping[str, Scalar],
+    body: object,
+    arguments: Mapping[str, Any],
+    root: Path,
 ) -> tuple[Settings, Mapping[str, Scalar]]:
-    """Settings and parameters of a call of ``memory_run``: those of the markers and of parametrize, and its own before them.
+    """Settings and parameters of a call of ``memory_run``: those of the markers and of parametrize,
+    and its own before them.
 
     Raises UsageError for what cannot be used.
     """
     _refuse_near_misses(arguments, parametrized)
     own = {name: arguments[name] for name in OF_CALLS if name in arguments}
     given = read_settings({**own, "body": body}, root)
-    changes = {name: getattr(given, name) for name in (*own, *(["body"] if body is not None else []))}
-    parameters = {name: scalar(name, value) for name, value in arguments.items() if name not in OF_CALLS}
+    changes = {
+        name: getattr(given, name) for name in (*own, *(["body"] if body is not None else []))
+    }
+    parameters = {
+        name: scalar(name, value) for name, value in arguments.items() if name not in OF_CALLS
+    }
     settings, both = dataclasses.replace(marked, **changes), {**parametrized, **parameters}
     refuse_given_twice(settings, both)
     return settings, both
 
 
 def refuse_given_twice(settings: Settings, parameters: Mapping[str, Scalar]) -> None:
-    """Raises UsageError where a parameter of the point is in ``fixed`` too: one of the two values would be dropped silently."""
+    """Raises UsageError where a parameter of the point is in ``fixed`` too: one of the two values
+    would be dropped silently.
+    """
     twice = [name for name in settings.fixed if name in parameters]
     if twice:
         name = twice[0]
         raise UsageError(
-            f"fixed has {name} = {settings.fixed[name]!r}, and {name} is a parameter of the point too: parametrized, or in the "
-            "call; leave it out of one of them"
+            f"fixed has {name} = {settings.fixed[name]!r}, and {name} is a parameter of the "
+            "point too: parametrized, or in the call; leave it out of one of them"
         )

@@ -22,28 +22,37 @@ NOW, THEN = "now", "then"
 
 
 def settle_sides(config: pytest.Config, resume: Path | None) -> Sides | None:
-    """The codes that the options ask to compare, unpacked; those of the run that is resumed. None where nothing is compared.
+    """The codes that the options ask to compare, unpacked; those of the run that is resumed. None
+    where nothing is compared.
 
-    Raises UsageError for a revision that there is not, and for a resumed run whose code is not what it was.
+    Raises UsageError for a revision that there is not, and for a resumed run whose code is not what
+    it was.
     """
     against, revision = config.getoption("memory_against"), config.getoption("memory_revision")
     if against is None:
         if revision is not None:
             raise UsageError(
-                f"{as_typed(config, 'memory_revision')} {revision} needs a revision to be compared with; "
-                f"add {as_typed(config, 'memory_revision').replace('revision', 'against')} REV"
+                f"{as_typed(config, 'memory_revision')} {revision} needs a revision to be "
+                "compared with; add "
+                f"{as_typed(config, 'memory_revision').replace('revision', 'against')} REV"
             )
         return None
     subjects, root = checked_subjects(config.getini("memory_subject")), config.rootpath
     if resume is not None:
         return _resumed_sides(config, resume)
-    now = working_tree(root, subjects) if revision is None else revision_side(root, revision, subjects)
+    now = (
+        working_tree(root, subjects)
+        if revision is None
+        else revision_side(root, revision, subjects)
+    )
     return Sides(now=now, then=revision_side(root, against, subjects))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """Measures each run with the code of every side, one after the other, where two are compared."""
+    """Measures each run with the code of every side, one after the other, where two are
+    compared.
+    """
 
     runners: Mapping[str, Runner]
     """``now``, and ``then`` where there is one."""
@@ -53,11 +62,17 @@ class Turns:
     """What was there already of each."""
 
     def measure(self, point: Point, repeat: int, *, again: str = "") -> RunEnd | None:
-        """Measure what is missing of one repeat of one point; with ``again``, the reason, also what is there.
+        """Measure what is missing of one repeat of one point; with ``again``, the reason, also what
+        is there.
 
-        The end is that of ``now``; None of a traced run that was there already. Raises as the runners do.
+        The end is that of ``now``; None of a traced run that was there already. Raises as the
+        runners do.
         """
-        ends = {side: self._measure(side, point, repeat, again) for side in order(repeat) if side in self.runners}
+        ends = {
+            side: self._measure(side, point, repeat, again)
+            for side in order(repeat)
+            if side in self.runners
+        }
         return ends[NOW]
 
     def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
@@ -72,7 +87,9 @@ class Turns:
 
 
 def order(repeat: int) -> tuple[str, ...]:
-    """Whose turn it is: the two alternate, so that whatever drifts on the machine favours neither. Only ``now`` is traced."""
+    """Whose turn it is: the two alternate, so that whatever drifts on the machine favours neither.
+    Only ``now`` is traced.
+    """
     if repeat == TRACED_REPEAT:
         return (NOW,)
     return (THEN, NOW) if repeat % 2 == 0 else (NOW, THEN)
@@ -88,8 +105,9 @@ def _resumed_sides(config: pytest.Config, resume: Path) -> Sides:
     for before, here in ((was.now, is_now.now), (was.then, is_now.then)):
         if before != here:
             raise UsageError(
-                f"{as_typed(config, 'memory_resume')} {resume}: {before.asked or 'the working tree'} is not what it was when the "
-                "run was started; bring the packages under test back to it, or start a new run"
+                f"{as_typed(config, 'memory_resume')} {resume}: "
+                f"{before.asked or 'the working tree'} is not what it was when the run was "
+                "started; bring the packages under test back to it, or start a new run"
             )
     return was
 

@@ -1,4 +1,6 @@
-"""What the parametrized values of a test say of its sweep, also of those that this session has not collected."""
+"""What the parametrized values of a test say of its sweep, also of those that this session has not
+collected.
+"""
 
 import math
 from collections import Counter
@@ -9,7 +11,9 @@ import pytest
 
 
 def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
-    """All values that ``@pytest.mark.parametrize`` gives a parameter; None where its values come from elsewhere."""
+    """All values that ``@pytest.mark.parametrize`` gives a parameter; None where its values come
+    from elsewhere.
+    """
     found: set[Any] = set()
     for names, values in _parametrized(item):
         if name not in names:
@@ -23,15 +27,28 @@ def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
 
 
 def uncollected(items: Sequence[pytest.Item]) -> int:
-    """How many tests of these functions there are beyond those that were collected: others were named by their ids."""
+    """How many tests of these functions there are beyond those that were collected: others were
+    named by their ids.
+    """
     collected = Counter(item.nodeid.partition("[")[0] for item in items)
-    whole = {item.nodeid.partition("[")[0]: math.prod(len(values) for _, values in _parametrized(item)) for item in items}
+    whole = {
+        item.nodeid.partition("[")[0]: math.prod(len(values) for _, values in _parametrized(item))
+        for item in items
+    }
     return sum(max(0, count - collected[function]) for function, count in whole.items())
 
 
 def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]]:
     for mark in item.iter_markers("parametrize"):
         names, values = ([*mark.args, None, None])[:2]
-        names, values = names or mark.kwargs.get("argnames"), values if values is not None else mark.kwargs.get("argvalues")
+        names, values = (
+            names or mark.kwargs.get("argnames"),
+            values if values is not None else mark.kwargs.get("argvalues"),
+        )
         if isinstance(values, Sequence) and names is not None:  # a generator is used up by now
-            yield [each.strip() for each in names.split(",") if each.strip()] if isinstance(names, str) else [*names], values
+            yield (
+                [each.strip() for each in names.split(",") if each.strip()]
+                if isinstance(names, str)
+                else [*names],
+                values,
+            )

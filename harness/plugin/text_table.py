@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 
-def text_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 2) -> Iterator[str]:
-    """The lines of a table; the first ``words`` columns are words, set to the left, all others amounts, set to the right."""
+def text_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 2
+) -> Iterator[str]:
+    """The lines of a table; the first ``words`` columns are words, set to the left, all others
+    amounts, set to the right.
+    """
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         cells = [

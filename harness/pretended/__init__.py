@@ -1,1 +1,3 @@
-"""A pretended card: stubs of NVIDIA's libraries, built against their genuine headers, for machines without a card."""
+"""A pretended card: stubs of NVIDIA's libraries, built against their genuine headers, for machines
+without a card.
+"""

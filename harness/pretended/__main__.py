@@ -1,4 +1,6 @@
-"""Make pretended cards for a shell: ``python -m harness.pretended FOLDER --cards 2 --gib 8`` prints what to export."""
+"""Make pretended cards for a shell: ``python -m harness.pretended FOLDER --cards 2 --gib 8`` prints
+what to export.
+"""
 
 import argparse
 import math
@@ -12,8 +14,10 @@ from harness.pretended.machine import DEFAULT_BYTES, NAME, make_machine
 from harness.units import GIB
 
 _DESCRIPTION = """\
-Make a machine with pretended NVIDIA cards, on which TensorFlow's own GPU device starts without a card or a driver:
-stubs of the driver's libraries, compiled here (cc, c++; about 12 s of CPU, once), and FOLDER/control, which says
+Make a machine with pretended NVIDIA cards, on which TensorFlow's own GPU device starts without a \
+card or a driver:
+stubs of the driver's libraries, compiled here (cc, c++; about 12 s of CPU, once), \
+and FOLDER/control, which says
 what the cards are. The last lines are for the shell that is to have them."""
 _EPILOG = """\
 example:
@@ -23,9 +27,11 @@ example:
 
 The control file is changed while processes run, from Python:
   from harness.pretended.control import StubControl
-  StubControl.open("/var/tmp/cards/control").state.devices[0].used_bytes = 2 << 30   # a neighbour on the first card
+  StubControl.open("/var/tmp/cards/control").state.devices[0].used_bytes = 2 << 30   \
+# a neighbour on the first card
 
-exit codes: 0 made, 2 an argument cannot be used, 3 the cards cannot be built here (the message says what is missing)"""
+exit codes: 0 made, 2 an argument cannot be used, 3 the cards cannot be built here (the message \
+says what is missing)"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,9 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="where the control file and the cards' memory go; on a disk, not in tmpfs"
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        help="where the control file and the cards' memory go; on a disk, not in tmpfs",
     )
-    parser.add_argument("--cards", metavar="N", type=int, default=1, help="how many, 1 to 8 (default: %(default)s)")
+    parser.add_argument(
+        "--cards", metavar="N", type=int, default=1, help="how many, 1 to 8 (default: %(default)s)"
+    )
     parser.add_argument(
         "--gib",
         metavar="GIB",
@@ -82,10 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", default=NAME, help="their name (default: %(default)s)")
     parser.add_argument(
-        "--context-mib", metavar="MIB", type=int, default=0, help="what a process takes of a card for itself (default: %(default)s)"
+        "--context-mib",
+        metavar="MIB",
+        type=int,
+        default=0,
+        help="what a process takes of a card for itself (default: %(default)s)",
     )
     parser.add_argument(
-        "--libraries", metavar="DIR", type=Path, help="where the libraries are built (default: a folder of the user's cache)"
+        "--libraries",
+        metavar="DIR",
+        type=Path,
+        help="where the libraries are built (default: a folder of the user's cache)",
     )
     return parser
 

@@ -1,7 +1,8 @@
-"""Build a pretended card: stubs of the CUDA libraries that TensorFlow's own GPU device starts on, without a card.
+"""Build a pretended card: stubs of the CUDA libraries that TensorFlow's own GPU device starts on,
+without a card.
 
-Everything is compiled here, with the system's compilers, against headers of PyPI packages; nothing of NVIDIA's is
-shipped. What it is, and what stays an artefact, is in README.md.
+Everything is compiled here, with the system's compilers, against headers of PyPI packages; nothing
+of NVIDIA's is shipped. What it is, and what stays an artefact, is in README.md.
 """
 
 import contextlib
@@ -19,10 +20,18 @@ from pathlib import Path
 
 from harness.pretended import building
 from harness.pretended.building import compile_nvml
-from harness.pretended.compiling import SOURCES, StubUnavailableError, compile_library, find_compiler, header_of, made_complete
+from harness.pretended.compiling import (
+    SOURCES,
+    StubUnavailableError,
+    compile_library,
+    find_compiler,
+    header_of,
+    made_complete,
+)
 
-# What TensorFlow looks for when it starts its GPU device (stream_executor, MaybeTryDlopenGPULibraries) and when it traces;
-# none of them is called by anything that runs on a pretended card.
+# What TensorFlow looks for when it starts its GPU device (stream_executor,
+# MaybeTryDlopenGPULibraries) and when it traces; none of them is called by anything that runs on a
+# pretended card.
 _EMPTY = (
     "libcublas.so.12",
     "libcublasLt.so.12",
@@ -34,7 +43,8 @@ _EMPTY = (
     "libnvrtc.so.12",
     "libcurand.so.10",
 )
-# cuda_runtime_api.h includes it from the compiler's package, which has 20 MB for these lines. They are empty for a host.
+# cuda_runtime_api.h includes it from the compiler's package, which has 20 MB for these lines. They
+# are empty for a host.
 _HOST_DEFINES = """\
 #pragma once
 #define __align__(n) __attribute__((aligned(n)))
@@ -63,51 +73,77 @@ class TensorFlowFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A built card: the folder of its libraries, and the functions of its NVML in the order of their numbers."""
+    """A built card: the folder of its libraries, and the functions of its NVML in the order of
+    their numbers.
+    """
 
     folder: Path
     functions: tuple[str, ...]
 
     @property
     def nvml(self) -> Path:
-        """libnvidia-ml.so.1, which a process that runs already loads before it asks NVML anything."""
+        """libnvidia-ml.so.1, which a process that runs already loads before it asks NVML
+        anything.
+        """
         return self.folder / building.LIBRARY
 
 
 def find_tensorflow(python: str = sys.executable) -> TensorFlowFound:
-    """TensorFlow of the interpreter ``python``. Raises StubUnavailableError where none that knows CUDA is installed."""
+    """TensorFlow of the interpreter ``python``. Raises StubUnavailableError where none that knows
+    CUDA is installed.
+    """
     folder = _package_folder(python)
     if sys.platform != "linux" or not (folder / _FRAMEWORK).exists():
-        raise StubUnavailableError(f"{folder} has no {_FRAMEWORK}: a pretended card needs TensorFlow's package for Linux")
-    built = re.search(r"'is_cuda_build',\s*(True|False)", (folder / "python/platform/build_info.py").read_text())
+        raise StubUnavailableError(
+            f"{folder} has no {_FRAMEWORK}: a pretended card needs TensorFlow's package for Linux"
+        )
+    built = re.search(
+        r"'is_cuda_build',\s*(True|False)", (folder / "python/platform/build_info.py").read_text()
+    )
     if built is None or built[1] == "False":
         raise StubUnavailableError(
-            f"TensorFlow in {folder} is the CPU build (tensorflow-cpu), which has no GPU device; install tensorflow"
+            f"TensorFlow in {folder} is the CPU build (tensorflow-cpu), which has no GPU "
+            "device; install tensorflow"
         )
-    names = sorted(folder.parent.glob("tensorflow-*.dist-info")) or sorted(folder.parent.glob("t*f*.dist-info"))
+    names = sorted(folder.parent.glob("tensorflow-*.dist-info")) or sorted(
+        folder.parent.glob("t*f*.dist-info")
+    )
     version = names[-1].name.removesuffix(".dist-info").split("-", 1)[1] if names else "unknown"
     return TensorFlowFound(folder=folder, version=version)
 
 
 def _package_folder(python: str) -> Path:
-    asked = "import importlib.util as u; s = u.find_spec('tensorflow'); print(s.submodule_search_locations[0] if s else '')"
+    asked = (
+        "import importlib.util as u; s = u.find_spec('tensorflow'); "
+        "print(s.submodule_search_locations[0] if s else '')"
+    )
     if python == sys.executable:
         spec = importlib.util.find_spec("tensorflow")
-        found = spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else ""
+        found = (
+            spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else ""
+        )
     else:
         try:
-            found = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+            found = subprocess.run(
+                [python, "-c", asked], capture_output=True, text=True, check=True
+            ).stdout.strip()
         except (OSError, subprocess.CalledProcessError) as error:
-            raise StubUnavailableError(f"{python} does not run, so its TensorFlow cannot be found: {error}") from error
+            raise StubUnavailableError(
+                f"{python} does not run, so its TensorFlow cannot be found: {error}"
+            ) from error
     if not found:
-        raise StubUnavailableError(f"TensorFlow is not installed for {python}; a pretended card is for one version of it")
+        raise StubUnavailableError(
+            f"TensorFlow is not installed for {python}; a pretended card is for one version of it"
+        )
     return Path(found)
 
 
 def build_card(folder: Path, python: str = sys.executable) -> Card:
-    """The card for TensorFlow of ``python``, in ``folder``, built there unless it is there; ``folder`` appears complete.
+    """The card for TensorFlow of ``python``, in ``folder``, built there unless it is there;
+    ``folder`` appears complete.
 
-    Takes about 12 s of CPU. Raises StubUnavailableError where a compiler, a header or TensorFlow's CUDA build is missing.
+    Takes about 12 s of CPU. Raises StubUnavailableError where a compiler, a header or TensorFlow's
+    CUDA build is missing.
     """
     nvml_h = building.header()
     if not folder.exists():
@@ -119,7 +155,9 @@ def build_card(folder: Path, python: str = sys.executable) -> Card:
 
 
 def cached_card(base: Path | None = None, python: str = sys.executable) -> Card:
-    """The card from the user's cache (``base``), built if this version of TensorFlow has none from these sources yet."""
+    """The card from the user's cache (``base``), built if this version of TensorFlow has none from
+    these sources yet.
+    """
     folder = (base or _user_cache()) / card_key(find_tensorflow(python))
     with locked(folder.parent):
         return build_card(folder, python)
@@ -133,7 +171,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock = (folder / ".lock").open("w")
     except OSError as error:
         raise StubUnavailableError(
-            f"the pretended card cannot be kept in {folder} ({error.strerror}); name a cache to write to in XDG_CACHE_HOME"
+            f"the pretended card cannot be kept in {folder} ({error.strerror}); name a "
+            "cache to write to in XDG_CACHE_HOME"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,14 +180,25 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptycho-memory" / "pretended"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "ptycho-memory"
+        / "pretended"
+    )
 
 
 def card_key(tensorflow: TensorFlowFound) -> str:
-    """Version of TensorFlow and a digest of everything else that decides what is built: equal keys, equal cards."""
+    """Version of TensorFlow and a digest of everything else that decides what is built: equal keys,
+    equal cards.
+    """
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
-        if source.suffix in {".c", ".cc", ".h"} or source.name in {"layout.py", "card.py", "building.py", "compiling.py"}:
+        if source.suffix in {".c", ".cc", ".h"} or source.name in {
+            "layout.py",
+            "card.py",
+            "building.py",
+            "compiling.py",
+        }:
             digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for package in ("nvidia-nvml-dev", "nvidia-cuda-runtime-cu12"):
         try:
@@ -164,10 +214,20 @@ def _build(work: Path, tensorflow: TensorFlowFound, nvml_h: Path, cuda: Path) ->
     (work / "crt").mkdir()
     (work / "crt/host_defines.h").write_text(_HOST_DEFINES)
     (work / "cuda_rest.c").write_text(_rest((cuda / "cuda.h").read_text(), r"cu[A-Z]\w*"))
-    (work / "cudart_rest.c").write_text(_rest((cuda / "cuda_runtime_api.h").read_text(), r"cuda[A-Z]\w*"))
+    (work / "cudart_rest.c").write_text(
+        _rest((cuda / "cuda_runtime_api.h").read_text(), r"cuda[A-Z]\w*")
+    )
     hidden = ("-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden", "-pthread", "-ldl")
-    driver = [SOURCES / f"{name}.c" for name in ("cuda", "cuda_memory", "cuda_streams", "cards", "arena")]
-    compile_library(c, work / "libcuda.so.1", [*driver, work / "cuda_rest.c"], includes=(work, cuda), options=hidden)
+    driver = [
+        SOURCES / f"{name}.c" for name in ("cuda", "cuda_memory", "cuda_streams", "cards", "arena")
+    ]
+    compile_library(
+        c,
+        work / "libcuda.so.1",
+        [*driver, work / "cuda_rest.c"],
+        includes=(work, cuda),
+        options=hidden,
+    )
     runtime = (SOURCES / "cudart.c", work / "cudart_rest.c")
     compile_library(c, work / "libcudart.so.12", runtime, includes=(work, cuda), options=hidden)
     compile_library(c, work / "libcudnn.so.9", (SOURCES / "cudnn.c",))
@@ -197,10 +257,15 @@ def _build_kernels(compiler: str, work: Path, tensorflow: TensorFlowFound) -> No
 
 
 def _rest(header: str, name: str) -> str:
-    """A C source with all functions of ``header``, weak, so that those written out take precedence."""
+    """A C source with all functions of ``header``, weak, so that those written out take
+    precedence.
+    """
     declared = re.findall(rf"(?:CUDAAPI|CUDARTAPI|CUDARTAPI_CDECL)\s+({name})\s*\(", header)
     versions = re.findall(rf"\b({name}_v[2-9])\b", header)  # "#define cuMemAlloc cuMemAlloc_v2"
-    function = '__attribute__((weak, visibility("default"))) int {0}(void) {{ return pretended_not_supported("{0}"); }}\n'
+    function = (
+        '__attribute__((weak, visibility("default"))) int {0}(void) {{ return '
+        'pretended_not_supported("{0}"); }}\n'
+    )
     return "int pretended_not_supported(const char *);\n" + "".join(
         function.format(found) for found in dict.fromkeys([*declared, *versions])
     )

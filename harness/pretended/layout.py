@@ -1,7 +1,8 @@
-"""Layout of the control file: one ``Control`` structure, shared by tests, children and both stubs of the driver.
+"""Layout of the control file: one ``Control`` structure, shared by tests, children and both stubs
+of the driver.
 
-The structures below are the only description of it; the C declarations are printed from them (``c_declarations``) when
-the libraries are built.
+The structures below are the only description of it; the C declarations are printed from them
+(``c_declarations``) when the libraries are built.
 """
 
 import ctypes
@@ -31,8 +32,12 @@ class Process(ctypes.Structure):
         ("running", _U64),
         ("accounted_bytes", _U64),  # maxMemoryUsage; 0: not accounted
         ("name", ctypes.c_char * 128),
-        ("arena", _U64),  # 1: kept by the pretended CUDA driver; part of what the card has in use, gone with its process
-        ("start_ticks", _U64),  # of such a process, field 22 of /proc/PID/stat: a later process of the same number is another
+        # 1: kept by the pretended CUDA driver; part of what the card has in use, gone with its
+        # process
+        ("arena", _U64),
+        # of such a process, field 22 of /proc/PID/stat: a later process of the same number is
+        # another
+        ("start_ticks", _U64),
     )
 
 
@@ -57,7 +62,9 @@ class Spike(ctypes.Structure):
 
 
 class Device(ctypes.Structure):
-    """One card. Version 2 of the memory query tells ``used_bytes``, version 1 ``used_bytes + reserved_bytes``."""
+    """One card. Version 2 of the memory query tells ``used_bytes``, version 1 ``used_bytes +
+    reserved_bytes``.
+    """
 
     _fields_ = (
         ("uuid", ctypes.c_char * 96),
@@ -68,7 +75,8 @@ class Device(ctypes.Structure):
         ("used_bytes", _U64),
         ("context_bytes", _U64),  # what a context of CUDA takes of the card
         ("compute_capability", _U64),  # 80: 8.0
-        ("lost", _U64),  # every call about the device answers GPU_IS_LOST, CUDA's DEVICE_UNAVAILABLE
+        # every call about the device answers GPU_IS_LOST, CUDA's DEVICE_UNAVAILABLE
+        ("lost", _U64),
         ("unified", _U64),  # no memory of its own: memory queries answer NOT_SUPPORTED
         ("mig", _U64),
         ("unprivileged", _U64),  # a card in MIG mode answers NO_PERMISSION, its instances do not
@@ -120,17 +128,26 @@ class Control(ctypes.Structure):
 
 
 def c_declarations() -> str:
-    """The structures as C; every field is 8 bytes wide or a multiple of it, so that both sides agree without padding."""
+    """The structures as C; every field is 8 bytes wide or a multiple of it, so that both sides
+    agree without padding.
+    """
     lines = ["#pragma once", "#include <stdint.h>", f"#define STUB_MAGIC {MAGIC:#x}ull"]
-    lines += [f"#define {name} {value}" for name, value in globals().items() if name.startswith("MOST_")]
+    lines += [
+        f"#define {name} {value}" for name, value in globals().items() if name.startswith("MOST_")
+    ]
     for structure in (Process, Instance, Spike, Device, Function, Call, Control):
         lines.append("typedef struct {")
         fields: Sequence[tuple[str, Any]] = structure._fields_
         for name, kind in fields:
             length = f"[{kind._length_}]" if issubclass(kind, ctypes.Array) else ""
             element = kind._type_ if issubclass(kind, ctypes.Array) else kind
-            word = {_U64: "uint64_t", ctypes.c_char: "char"}.get(element, element.__name__.lower() + "_state")
+            word = {_U64: "uint64_t", ctypes.c_char: "char"}.get(
+                element, element.__name__.lower() + "_state"
+            )
             lines.append(f"    {word} {name}{length};")
         lines.append(f"}} {structure.__name__.lower()}_state;")
-        lines.append(f'_Static_assert(sizeof({structure.__name__.lower()}_state) == {ctypes.sizeof(structure)}, "layout");')
+        lines.append(
+            f"_Static_assert(sizeof({structure.__name__.lower()}_state) == "
+            f'{ctypes.sizeof(structure)}, "layout");'
+        )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,6 @@
-"""The cards and MIG instances of this machine, and which of them the caller's CUDA_VISIBLE_DEVICES leaves visible."""
+"""The cards and MIG instances of this machine, and which of them the caller's CUDA_VISIBLE_DEVICES
+leaves visible.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from harness.run.environment import host_memory_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a child can be given as its one device: a whole card, or one instance of a divided card."""
+    """What a child can be given as its one device: a whole card, or one instance of a divided
+    card.
+    """
 
     uuid: str
     name: str
@@ -23,12 +27,15 @@ class Place:
     shares_host_memory: bool = False
     """It has no memory of its own (the DGX Spark, Jetson)."""
     gpu_instance: int | None = None
-    """Number of the GPU instance, on its card; compute instances of one GPU instance share its memory."""
+    """Number of the GPU instance, on its card; compute instances of one GPU instance share its
+    memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFound:
-    """One card, in the order of the PCI bus, and what can be measured on: itself, or its instances."""
+    """One card, in the order of the PCI bus, and what can be measured on: itself, or its
+    instances.
+    """
 
     uuid: str
     bus_id: str
@@ -47,7 +54,9 @@ class Found:
 
 
 def find_cards() -> Found:
-    """Ask the driver for its cards. Raises DeviceUnavailable, with its reason, where it has none that can be used."""
+    """Ask the driver for its cards. Raises DeviceUnavailable, with its reason, where it has none
+    that can be used.
+    """
     try:
         with driver.library():
             found = _found()
@@ -55,7 +64,10 @@ def find_cards() -> Found:
         raise DeviceUnavailable(str(refusal)) from refusal
     if not any(card.places for card in found.cards):
         said = "; ".join(found.left_out) or "it lists no card"
-        raise DeviceUnavailable(f"the NVIDIA driver {found.driver_version} is here, but has no card to measure on: {said}")
+        raise DeviceUnavailable(
+            f"the NVIDIA driver {found.driver_version} is here, but has no card to measure "
+            f"on: {said}"
+        )
     return found
 
 
@@ -70,14 +82,25 @@ def _found() -> Found:
             continue
         cards.append(card)
         if not card.places:
-            left_out.append(f"{card.uuid} is in MIG mode, but has no instance; make one with nvidia-smi mig -cgi ... -C")
-    return Found(cards=tuple(sorted(cards, key=lambda card: card.bus_id)), driver_version=version, left_out=tuple(left_out))
+            left_out.append(
+                f"{card.uuid} is in MIG mode, but has no instance; make one with nvidia-smi "
+                "mig -cgi ... -C"
+            )
+    return Found(
+        cards=tuple(sorted(cards, key=lambda card: card.bus_id)),
+        driver_version=version,
+        left_out=tuple(left_out),
+    )
 
 
 def _card(handle: Any) -> CardFound:  # noqa: ANN401 - pynvml is untyped
     uuid = driver.uuid_of(handle)
     divided = driver.in_mig_mode(handle)
-    places = [_place(instance, uuid) for instance in driver.instances(handle)] if divided else [_place(handle, uuid)]
+    places = (
+        [_place(instance, uuid) for instance in driver.instances(handle)]
+        if divided
+        else [_place(handle, uuid)]
+    )
     bus_id = str(driver.ask(pynvml.nvmlDeviceGetPciInfo, handle).busId)
     return CardFound(uuid=uuid, bus_id=bus_id, divided=divided, places=tuple(places))
 
@@ -97,15 +120,21 @@ def _place(handle: Any, card_uuid: str) -> Place:  # noqa: ANN401 - pynvml is un
         memory_bytes=memory_bytes,
         shares_host_memory=shares_host_memory,
         card_uuid=card_uuid,
-        gpu_instance=None if uuid == card_uuid else int(driver.ask(pynvml.nvmlDeviceGetGpuInstanceId, handle)),
+        gpu_instance=None
+        if uuid == card_uuid
+        else int(driver.ask(pynvml.nvmlDeviceGetGpuInstanceId, handle)),
     )
 
 
-def visible_places(cards: Sequence[CardFound], environment: Mapping[str, str]) -> tuple[tuple[Place, ...], tuple[str, ...]]:
-    """What CUDA_VISIBLE_DEVICES leaves of ``cards``, in its order, and a sentence for each entry that was left out.
+def visible_places(
+    cards: Sequence[CardFound], environment: Mapping[str, str]
+) -> tuple[tuple[Place, ...], tuple[str, ...]]:
+    """What CUDA_VISIBLE_DEVICES leaves of ``cards``, in its order, and a sentence for each entry
+    that was left out.
 
-    As CUDA reads it (CUDA programming guide, environment variables): unset is everything; entries are indices, beginnings
-    of a card's UUID that fit one card only, or UUIDs of MIG instances; the first entry that names no device ends the list.
+    As CUDA reads it (CUDA programming guide, environment variables): unset is everything; entries
+    are indices, beginnings of a card's UUID that fit one card only, or UUIDs of MIG instances; the
+    first entry that names no device ends the list.
     """
     wanted = environment.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
@@ -121,7 +150,10 @@ def visible_places(cards: Sequence[CardFound], environment: Mapping[str, str]) -
         if isinstance(named, Place):
             chosen[named.uuid] = named
         elif named.divided:
-            left_out.append(f"{entry!r} in CUDA_VISIBLE_DEVICES is a card in MIG mode; name its instance, MIG-...")
+            left_out.append(
+                f"{entry!r} in CUDA_VISIBLE_DEVICES is a card in MIG mode; name its "
+                "instance, MIG-..."
+            )
         elif entry.isdecimal() and not by_bus_order:
             indices.append(int(entry))
         else:
@@ -130,8 +162,9 @@ def visible_places(cards: Sequence[CardFound], environment: Mapping[str, str]) -
         chosen |= {place.uuid: place for card in cards for place in card.places}
     elif indices:
         left_out.append(
-            f"index {indices[0]} in CUDA_VISIBLE_DEVICES counts in an order that only CUDA knows (fastest first); "
-            "write UUIDs (nvidia-smi -L), or set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            f"index {indices[0]} in CUDA_VISIBLE_DEVICES counts in an order that only CUDA "
+            "knows (fastest first); write UUIDs (nvidia-smi -L), or set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID"
         )
     return tuple(chosen.values()), tuple(left_out)
 

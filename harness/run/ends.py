@@ -1,4 +1,6 @@
-"""Name how a child ended, from what its parent saw: exit code, signal, counters of the kernel, rows and log."""
+"""Name how a child ended, from what its parent saw: exit code, signal, counters of the kernel, rows
+and log.
+"""
 
 import contextlib
 import json
@@ -15,7 +17,12 @@ from harness.run.isolation import ChildEnd
 
 
 def classify(
-    child: ChildEnd, rows: list[dict[str, Any]], log: str, *, limit_bytes: int | None = None, timeout_s: float | None = None
+    child: ChildEnd,
+    rows: list[dict[str, Any]],
+    log: str,
+    *,
+    limit_bytes: int | None = None,
+    timeout_s: float | None = None,
 ) -> Ending:
     """Name how a child ended. Only exit code 0 **and** a done row is ok.
 
@@ -24,20 +31,32 @@ def classify(
     done = next((row for row in rows if row["kind"] == "done"), None)
     where = f" in phase {phase}" if (phase := phase_at_death(rows)) else ""
     if child.overrun:
-        return Ending(Outcome.HOST_OOM, child.overrun.cause, f"the harness killed it{where}: {child.overrun.words}")
+        return Ending(
+            Outcome.HOST_OOM,
+            child.overrun.cause,
+            f"the harness killed it{where}: {child.overrun.words}",
+        )
     if child.timed_out:
         given = "" if timeout_s is None else f", as it was given {timeout_s:g} s (--memory-timeout)"
-        stopped = f"still running after {child.duration_s:.0f} s{where}; the harness stopped it{given}"
+        stopped = (
+            f"still running after {child.duration_s:.0f} s{where}; the harness stopped it{given}"
+        )
         return Ending(Outcome.TIMED_OUT, OVER_TIME, stopped)
     if child.exit_code == 0 and done is not None:
         outcome, reason = Outcome(done["outcome"]), str(done["reason"])
-        return Ending(outcome, str(done["cause"]), with_asked(reason, log) if outcome is Outcome.DEVICE_OOM else reason)
+        return Ending(
+            outcome,
+            str(done["cause"]),
+            with_asked(reason, log) if outcome is Outcome.DEVICE_OOM else reason,
+        )
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
     return _name_death(child, where, log, limit_bytes)
 
 
-def end_without_child(point: Point, repeat: int, ending: Ending, *, launcher: str, device: str | None = None) -> RunEnd:
+def end_without_child(
+    point: Point, repeat: int, ending: Ending, *, launcher: str, device: str | None = None
+) -> RunEnd:
     """The end of a run whose body was never started."""
     return RunEnd(
         point=point.name,
@@ -60,10 +79,17 @@ def _name_death(child: ChildEnd, where: str, log: str, limit_bytes: int | None) 
     if child.exit_code == os.EX_IOERR:
         return Ending(Outcome.ERROR, "rows", f"what it measured{where} could not be written{tail}")
     if child.exit_code == -signal.SIGSEGV and (refusal := unreported_refusal(log)) is not None:
-        sentence = f"{refusal.sentence(limit_bytes)}; the copy that got nothing{site} ended by SIGSEGV{where}"
+        sentence = (
+            f"{refusal.sentence(limit_bytes)}; the copy that got nothing{site} ended by "
+            f"SIGSEGV{where}"
+        )
         return Ending(Outcome.DEVICE_OOM, "copy", sentence)
     if cause := _host_cause(child, words):
-        killer = f"; the kernel counted out-of-memory kills for {' and '.join(child.oom_kills)}" if cause == "kernel" else ""
+        killer = (
+            f"; the kernel counted out-of-memory kills for {' and '.join(child.oom_kills)}"
+            if cause == "kernel"
+            else ""
+        )
         return Ending(Outcome.HOST_OOM, cause, f"{how}{where}{killer}{tail}")
     if child.exit_code < 0:
         return Ending(Outcome.CRASHED, how, f"killed by {how}{where}{site}{tail}")
@@ -117,13 +143,16 @@ def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
 
 
 def ends_of(run_directory: Path) -> list[RunEnd]:
-    """The ends that are on disk so far, in the order in which they were written, without those that are void."""
+    """The ends that are on disk so far, in the order in which they were written, without those that
+    are void.
+    """
     found: dict[tuple[str, int], RunEnd] = {}
     for row in rows_since(run_directory / ROWS_FILE, 0):
         if row["kind"] == "again":
             found.pop((row.get("point", ""), row.get("repeat", 0)), None)
         elif row["kind"] == "end":
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged row is left to the judge
+            # a damaged row is left to the judge
+            with contextlib.suppress(KeyError, TypeError, ValueError):
                 end = end_from_json(row)
                 found[end.point, end.repeat] = end
     return list(found.values())

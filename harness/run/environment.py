@@ -9,10 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "pandas", "scipy", "nvidia-ml-py", "ptycho-memory")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "h5py",
+    "pandas",
+    "scipy",
+    "nvidia-ml-py",
+    "ptycho-memory",
+)
 
 _NO_LOCKS = ("--no-optional-locks",)
-"""git refreshes its index while it is asked for changes; a measurement that is killed then would leave a lock behind."""
+"""git refreshes its index while it is asked for changes; a measurement that is killed then would
+leave a lock behind."""
 
 
 def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
@@ -52,12 +62,19 @@ def _version(package: str) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Sixteen digits for the changes to tracked files: two runs with the same ones ran the same code.
+    """Sixteen digits for the changes to tracked files: two runs with the same ones ran the same
+    code.
 
     Files that git does not track are left out: the run directory itself may be one.
     """
     try:
-        done = subprocess.run(["git", *_NO_LOCKS, "diff", "HEAD"], cwd=folder, capture_output=True, check=True, timeout=30)
+        done = subprocess.run(
+            ["git", *_NO_LOCKS, "diff", "HEAD"],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+            timeout=30,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return f"unavailable: git diff failed ({type(error).__name__})"
     return hashlib.sha256(done.stdout).hexdigest()[:16] if done.stdout else "none"
@@ -65,7 +82,14 @@ def _fingerprint(folder: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *_NO_LOCKS, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(
+            ["git", *_NO_LOCKS, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return f"unavailable: git {arguments[0]} failed ({type(error).__name__})"
     return done.stdout.strip()

@@ -1,4 +1,6 @@
-"""The one place that starts, waits for and kills children, in two ways: fresh interpreters, and forks of a zygote."""
+"""The one place that starts, waits for and kills children, in two ways: fresh interpreters, and
+forks of a zygote.
+"""
 
 import contextlib
 import json
@@ -23,16 +25,18 @@ Isolation = Literal["auto", "zygote", "spawn"]
 
 _WORKER = "harness.measure.worker"
 _ZYGOTE = "harness.measure.zygote"
-# Chosen: long enough for an interpreter to unwind, short beside the time-out that was already missed.
+# Chosen: long enough for an interpreter to unwind, short beside the time-out that was already
+# missed.
 _GRACE_S = 1.0
 # Chosen: thirty times what importing TensorFlow takes on two busy cores.
 _START_S = 180.0
 _MESSAGE_BYTES = 1 << 16
 
-# TensorFlow's start-up chatter is kept out of the logs, but not its warnings: the only trace that a refused copy leaves
-# is a warning of the allocator. OpenBLAS would start a thread for each core at numpy's import: their arenas would count
-# as host memory, and no fork would be safe. So would the allocator inside pyarrow, which Keras imports with pandas where it
-# is installed: seen on a machine with a card, where no child could be forked and each took 12 s instead of 2.
+# TensorFlow's start-up chatter is kept out of the logs, but not its warnings: the only trace that a
+# refused copy leaves is a warning of the allocator. OpenBLAS would start a thread for each core at
+# numpy's import: their arenas would count as host memory, and no fork would be safe. So would the
+# allocator inside pyarrow, which Keras imports with pandas where it is installed: seen on a machine
+# with a card, where no child could be forked and each took 12 s instead of 2.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,8 +53,9 @@ class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a
 class ChildOrder:
     """One child to run.
 
-    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working directory and an import
-    path behind those of the job, ``inherited`` the descriptors it keeps, such as the lock of its device.
+    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working
+    directory and an import path behind those of the job, ``inherited`` the descriptors it keeps,
+    such as the lock of its device.
     """
 
     job: Mapping[str, Any]
@@ -59,7 +64,8 @@ class ChildOrder:
     log: Path
     timeout_s: float
     allocator_wait_s: float = 0.0
-    """How much longer an idle child may take: TensorFlow's allocator sleeps before it reports that memory ran out."""
+    """How much longer an idle child may take: TensorFlow's allocator sleeps before it reports that
+    memory ran out."""
     limit_made_of: str = ""
     """Which option sets the limit of the job's memory, and what is in it besides."""
     inherited: tuple[int, ...] = ()
@@ -71,7 +77,9 @@ class ChildOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEnd:
-    """How a child ended: its exit code (negative: the signal that killed it) and whether it had to be stopped."""
+    """How a child ended: its exit code (negative: the signal that killed it) and whether it had to
+    be stopped.
+    """
 
     exit_code: int
     timed_out: bool
@@ -85,11 +93,11 @@ class ChildEnd:
 class Launcher(Protocol):
     """Runs one child at a time and waits for its end.
 
-    After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later; a child that is idle
-    then may take ``allocator_wait_s`` more. A child whose memory goes over its job's limit is killed at once (see
-    ``Watchdog``). Whatever the child has started in its group is ended with it, also when it ends by itself or the wait
-    is interrupted. The zygote also ends what has left the group (setsid); without one that is done with a child that went over
-    its limit.
+    After ``timeout_s`` the child's whole process group gets SIGTERM, and SIGKILL a second later; a
+    child that is idle then may take ``allocator_wait_s`` more. A child whose memory goes over its
+    job's limit is killed at once (see ``Watchdog``). Whatever the child has started in its group is
+    ended with it, also when it ends by itself or the wait is interrupted. The zygote also ends what
+    has left the group (setsid); without one that is done with a child that went over its limit.
     """
 
     name: str
@@ -102,7 +110,9 @@ class Launcher(Protocol):
 
 
 class SpawnLauncher:
-    """A fresh interpreter for each child. Only its group is ended with it: what leaves the group (setsid) lives on."""
+    """A fresh interpreter for each child. Only its group is ended with it: what leaves the group
+    (setsid) lives on.
+    """
 
     def __init__(self, name: str = "spawn") -> None:
         self.name = name
@@ -146,8 +156,12 @@ class ZygoteLauncher:
 
     name = "zygote"
 
-    def __init__(self, *, environment: Mapping[str, str], folder: Path, preload: Sequence[str] = ()) -> None:
-        """Start the zygote, which imports ``preload`` as well. Raises ZygoteRefused when it finds itself unfit to fork."""
+    def __init__(
+        self, *, environment: Mapping[str, str], folder: Path, preload: Sequence[str] = ()
+    ) -> None:
+        """Start the zygote, which imports ``preload`` as well. Raises ZygoteRefused when it finds
+        itself unfit to fork.
+        """
         if not hasattr(os, "pidfd_open"):
             raise ZygoteRefused("it needs Linux")
         self._environment = {**environment, **QUIET}
@@ -170,7 +184,11 @@ class ZygoteLauncher:
         answer = self._next(_START_S)
         if answer is None or "ready" not in answer:
             self.close()
-            raise ZygoteRefused(answer["refused"] if answer else f"it did not answer (exit code {self._zygote.returncode})")
+            raise ZygoteRefused(
+                answer["refused"]
+                if answer
+                else f"it did not answer (exit code {self._zygote.returncode})"
+            )
 
     def run(self, order: ChildOrder) -> ChildEnd:
         """Have the zygote fork, wait for its word, and have it clean up."""
@@ -193,8 +211,11 @@ class ZygoteLauncher:
 
         stop = None
         try:
-            with contextlib.suppress(BrokenPipeError):  # the zygote has just been killed; its exit code will tell
-                socket.send_fds(self._line, [json.dumps({"job": request}).encode()], order.inherited)
+            # the zygote has just been killed; its exit code will tell
+            with contextlib.suppress(BrokenPipeError):
+                socket.send_fds(
+                    self._line, [json.dumps({"job": request}).encode()], order.inherited
+                )
             forked = self._next(_START_S)
             if forked is not None:
                 watchdog = order.watchdog(int(forked["forked"]))
@@ -202,14 +223,16 @@ class ZygoteLauncher:
             if stop is not None and stop.timed_out:
                 answer = self._signal(signal.SIGTERM, _GRACE_S)
             if stop is not None and answer is None:
-                answer = self._signal(signal.SIGKILL, _START_S)  # gigabytes take their time to be given back
+                # gigabytes take their time to be given back
+                answer = self._signal(signal.SIGKILL, _START_S)
         except BaseException:
-            # Interrupted in mid-measurement: without its parent the zygote ends the child's group, and then itself.
+            # Interrupted in mid-measurement: without its parent the zygote ends the child's group,
+            # and then itself.
             self.close()
             raise
         if answer is None:
-            # A zygote that is killed takes its child with it, and what killed it is what ended the child. One that is
-            # stuck has nothing to say any more.
+            # A zygote that is killed takes its child with it, and what killed it is what ended the
+            # child. One that is stuck has nothing to say any more.
             self._zygote.kill()
         exit_code = int(answer["ended"]) if answer else self._zygote.wait()
         return _child_end(exit_code, stop, started_s, kills)
@@ -263,7 +286,8 @@ def _child_end(exit_code: int, stop: Stop | None, started_s: float, kills: Count
 
 def _end_family(watchdog: Watchdog) -> None:
     for pid in watchdog.family:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # ended since it was seen, some milliseconds ago
+        # ended since it was seen, some milliseconds ago
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -272,11 +296,18 @@ def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(child.pid, number)
 
 
-def open_launcher(isolation: Isolation, *, environment: Mapping[str, str], folder: Path, preload: Sequence[str] = ()) -> Launcher:
-    """The launcher that ``isolation`` means here; ``preload`` names libraries that the zygote imports before it forks.
+def open_launcher(
+    isolation: Isolation,
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    preload: Sequence[str] = (),
+) -> Launcher:
+    """The launcher that ``isolation`` means here; ``preload`` names libraries that the zygote
+    imports before it forks.
 
-    ``"auto"`` is the zygote, or fresh interpreters where it refuses; the launcher's name, which is in every row, then
-    says why. ``"zygote"`` insists, and raises ZygoteRefused.
+    ``"auto"`` is the zygote, or fresh interpreters where it refuses; the launcher's name, which is
+    in every row, then says why. ``"zygote"`` insists, and raises ZygoteRefused.
     """
     if isolation == "spawn":
         return SpawnLauncher()

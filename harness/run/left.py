@@ -1,4 +1,6 @@
-"""What is left of the memory that this machine has, or that the cgroup of this process may take (a container, a batch job)."""
+"""What is left of the memory that this machine has, or that the cgroup of this process may take (a
+container, a batch job).
+"""
 
 import functools
 import re
@@ -11,9 +13,13 @@ from harness.run.oom_killer import THIS_MACHINE, memory_cgroup
 
 _KIB = 1024
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
-# Page cache, which the kernel gives back on its own (cgroup-v2.rst; version 1 has the same of its whole tree as total_).
+# Page cache, which the kernel gives back on its own (cgroup-v2.rst; version 1 has the same of its
+# whole tree as total_).
 _CACHE = re.compile(r"^(?:total_)?(?:in)?active_file (\d+)$", re.MULTILINE)
-_CGROUP_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+_CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 """Limit and use, of version 2 and of version 1."""
 
 
@@ -26,7 +32,9 @@ class Left(NamedTuple):
 
 
 def least_left(proc: Path = PROC, machine_bytes: int | None = None) -> Left | None:
-    """Of the machine and of the cgroup, the one with less left; None where neither tells. 100 us."""
+    """Of the machine and of the cgroup, the one with less left; None where neither tells. 100
+    us.
+    """
     machine = host_memory_bytes() if machine_bytes is None else machine_bytes
     available = _AVAILABLE.search(read(proc / "meminfo"))
     found = [] if available is None else [Left(int(available[1]) * _KIB, machine, THIS_MACHINE)]
@@ -48,7 +56,13 @@ def _left_of_cgroup(folder: Path, machine_bytes: int) -> Left | None:
         if limit.isdecimal() and used.isdecimal() and int(limit) < machine_bytes:
             text = read(folder / "memory.stat")
             # Of version 1 the lines of the tree alone: the others are part of them.
-            lines = "\n".join(line for line in text.splitlines() if "total_" not in text or line.startswith("total_"))
+            lines = "\n".join(
+                line
+                for line in text.splitlines()
+                if "total_" not in text or line.startswith("total_")
+            )
             cache_bytes = sum(map(int, _CACHE.findall(lines)))
-            return Left(max(0, int(limit) - int(used) + cache_bytes), int(limit), f"the cgroup {folder}")
+            return Left(
+                max(0, int(limit) - int(used) + cache_bytes), int(limit), f"the cgroup {folder}"
+            )
     return None

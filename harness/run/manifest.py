@@ -1,4 +1,6 @@
-"""run.json: what was planned, on what, with which settings. Written before the first child starts."""
+"""run.json: what was planned, on what, with which settings. Written before the first child
+starts.
+"""
 
 import contextlib
 import fcntl
@@ -22,22 +24,30 @@ LOCK_FILE = ".lock"
 
 
 def claim_run_directory(path: Path) -> None:
-    """Check that a new run may be written to ``path``. Raises UsageError when it already holds one, or is a file."""
+    """Check that a new run may be written to ``path``. Raises UsageError when it already holds one,
+    or is a file.
+    """
     if path.exists() and not path.is_dir():
         raise UsageError(f"--memory-out {path} is a file; name a folder for the run")
     if (path / RUN_FILE).exists() or (path / ROWS_FILE).exists():
-        raise UsageError(f"--memory-out {path} already holds a run; name another folder, or delete this one first")
+        raise UsageError(
+            f"--memory-out {path} already holds a run; name another folder, or delete this "
+            "one first"
+        )
 
 
 def make_run_directory(path: Path) -> None:
-    """Make ``path`` and try whether it can be written to. Raises UsageError when it cannot, before anything is measured."""
+    """Make ``path`` and try whether it can be written to. Raises UsageError when it cannot, before
+    anything is measured.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(
-            f"--memory-out {path} cannot be written to ({error.strerror}); name a folder in which you may create files"
+            f"--memory-out {path} cannot be written to ({error.strerror}); name a folder in "
+            "which you may create files"
         ) from error
 
 
@@ -61,16 +71,23 @@ def start_run(
     asked: Sequence[str] = (),
     sides: Mapping[str, Any] | None = None,
 ) -> None:
-    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError if it cannot.
+    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError
+    if it cannot.
 
-    Workers that share a run all call this with the same plan; the first one's run.json stays. ``swept`` is the sweep
-    that ``points`` were selected from (None: all of it), so that a selection is comparable with the whole. ``policy`` is
-    what the run is to be judged by, with the keys of a policy file (None: whatever the gate is given). ``asked`` names
-    tests that will announce what they measure (``announce_point``): one that never does makes the run incomplete.
-    ``sides`` is what a comparison of two codes says of itself: ``code``, and in the later one's run also ``against``.
+    Workers that share a run all call this with the same plan; the first one's run.json stays.
+    ``swept`` is the sweep that ``points`` were selected from (None: all of it), so that a selection
+    is comparable with the whole. ``policy`` is what the run is to be judged by, with the keys of a
+    policy file (None: whatever the gate is given). ``asked`` names tests that will announce what
+    they measure (``announce_point``): one that never does makes the run incomplete. ``sides`` is
+    what a comparison of two codes says of itself: ``code``, and in the later one's run also
+    ``against``.
     """
     scans = sorted(
-        {str(point.fixed["scan"]) for point in (points if swept is None else swept) if point.fixed.get("scan") is not None}
+        {
+            str(point.fixed["scan"])
+            for point in (points if swept is None else swept)
+            if point.fixed.get("scan") is not None
+        }
     )
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -79,7 +96,9 @@ def start_run(
         "ended": None,
         "command": command,
         "repeats": repeats,
-        "environment": describe_environment(root, isolation=str(settings.get("isolation", "spawn"))),
+        "environment": describe_environment(
+            root, isolation=str(settings.get("isolation", "spawn"))
+        ),
         "device": {
             "kind": device.kind,
             "name": device.name,
@@ -112,27 +131,43 @@ def start_run(
 
 def comparability(device: Device) -> dict[str, str]:
     """What two runs must share for their bytes to be compared, beside the scan."""
-    return {"device": _device_in_words(device), "allocator": device.allocator, "tensorflow": tensorflow_minor()}
+    return {
+        "device": _device_in_words(device),
+        "allocator": device.allocator,
+        "tensorflow": tensorflow_minor(),
+    }
 
 
 def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
-    """Note in run.json that the run goes on: when, at which commit, and how many runs were there already.
+    """Note in run.json that the run goes on: when, at which commit, and how many runs were there
+    already.
 
-    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or damaged, or cannot be written.
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
+    damaged, or cannot be written.
     """
     manifest = _read_back(path)
     note = {**_note(command, root), "runs_there_already": already}
-    _put(path / RUN_FILE, {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]}, replace=True)
+    _put(
+        path / RUN_FILE,
+        {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]},
+        replace=True,
+    )
 
 
 def note_remeasuring(path: Path, *, command: str, root: Path, points: Sequence[str]) -> None:
-    """Note in run.json that ``points`` are measured again because of findings: when, and at which commit.
+    """Note in run.json that ``points`` are measured again because of findings: when, and at which
+    commit.
 
-    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or damaged, or cannot be written.
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
+    damaged, or cannot be written.
     """
     manifest = _read_back(path)
     note = {**_note(command, root), "points": list(points)}
-    _put(path / RUN_FILE, {**manifest, "ended": None, "remeasured": [*manifest.get("remeasured", []), note]}, replace=True)
+    _put(
+        path / RUN_FILE,
+        {**manifest, "ended": None, "remeasured": [*manifest.get("remeasured", []), note]},
+        replace=True,
+    )
 
 
 def _note(command: str, root: Path) -> dict[str, Any]:
@@ -146,19 +181,24 @@ def _note(command: str, root: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def hold_run_directory(path: Path) -> Iterator[None]:
-    """Keep every other session out of the run directory for the block; the kernel lets go of it when this process ends.
+    """Keep every other session out of the run directory for the block; the kernel lets go of it
+    when this process ends.
 
     Raises UsageError when another session holds it.
     """
     try:
         descriptor = os.open(path / LOCK_FILE, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError as error:
-        raise UsageError(f"the run directory {path} cannot be written to ({error.strerror})") from error
+        raise UsageError(
+            f"the run directory {path} cannot be written to ({error.strerror})"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise UsageError(f"{path} is still being measured by another session; wait for it, or stop it first") from error
+        raise UsageError(
+            f"{path} is still being measured by another session; wait for it, or stop it first"
+        ) from error
     try:
         yield
     finally:
@@ -166,7 +206,9 @@ def hold_run_directory(path: Path) -> Iterator[None]:
 
 
 def end_run(path: Path) -> None:
-    """Note the time at which the run was over, and seal it. Raises RunDirectoryError when run.json is gone or damaged."""
+    """Note the time at which the run was over, and seal it. Raises RunDirectoryError when run.json
+    is gone or damaged.
+    """
     ended = {**_read_back(path), "ended": _now()}
     try:
         rows = (path / ROWS_FILE).read_bytes()
@@ -176,32 +218,44 @@ def end_run(path: Path) -> None:
 
 
 def sides_of(path: Path) -> dict[str, Any]:
-    """What ``start_run`` was told of the codes that the run compares. Raises RunDirectoryError when run.json is damaged."""
+    """What ``start_run`` was told of the codes that the run compares. Raises RunDirectoryError when
+    run.json is damaged.
+    """
     return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
 
 
 def device_kind(path: Path) -> str:
-    """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when run.json is damaged."""
+    """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when
+    run.json is damaged.
+    """
     return str(_read_back(path)["device"]["kind"])
 
 
 def passed_over(path: Path) -> str:
-    """Why a card that the driver has was passed over; empty where none was. Raises RunDirectoryError as ``device_kind``."""
+    """Why a card that the driver has was passed over; empty where none was. Raises
+    RunDirectoryError as ``device_kind``.
+    """
     return str(_read_back(path)["device"].get("passed_over", ""))
 
 
 def left_out(path: Path) -> int:
-    """How many of the collected points and tests were not selected. Raises RunDirectoryError as ``device_kind``."""
+    """How many of the collected points and tests were not selected. Raises RunDirectoryError as
+    ``device_kind``.
+    """
     return int(_read_back(path)["settings"].get("left_out", 0))
 
 
 def plans_anything(path: Path) -> bool:
-    """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or damaged."""
+    """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or
+    damaged.
+    """
     return bool(_read_back(path)["planned"])
 
 
 def has_ended(path: Path) -> bool:
-    """Whether the run was gone through to its end. Raises RunDirectoryError when run.json is gone or damaged."""
+    """Whether the run was gone through to its end. Raises RunDirectoryError when run.json is gone
+    or damaged.
+    """
     return _read_back(path)["ended"] is not None
 
 
@@ -226,7 +280,8 @@ def _now() -> str:
 
 
 def _put(path: Path, manifest: Mapping[str, Any], *, replace: bool) -> None:
-    # A reader sees the old file or the new one, never half of one; link(2) puts a name in place only if it is free.
+    # A reader sees the old file or the new one, never half of one; link(2) puts a name in place
+    # only if it is free.
     whole = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         whole.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,6 @@
-"""The packages under test as they were at a revision: unpacked from git, kept by commit, and checked before they are used."""
+"""The packages under test as they were at a revision: unpacked from git, kept by commit, and
+checked before they are used.
+"""
 
 import compileall
 import os
@@ -14,9 +16,12 @@ from harness.run.code import Code, Subject, code_in
 MERGE_BASE = "merge-base:"
 """Before a revision: not that itself, but the last commit that it and HEAD have in common."""
 _TIMEOUT_S = 120.0
-"""Chosen: no question to a local repository takes as long; one that waits for a password or a lock does."""
+"""Chosen: no question to a local repository takes as long; one that waits for a password or a lock
+does."""
 _SUBMODULE = "160000"  # the mode of a commit in a tree (gitformat-index(5))
-_UNSHALLOW = "fetch the history (git fetch --unshallow; in a workflow: actions/checkout with fetch-depth: 0)"
+_UNSHALLOW = (
+    "fetch the history (git fetch --unshallow; in a workflow: actions/checkout with fetch-depth: 0)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,24 +37,32 @@ class Revision:
     subject: str
     """First line of its message."""
     folder: Path
-    """The tree's root for the packages: what was at ``src/mypkg`` of the project is at ``folder/src/mypkg``."""
+    """The tree's root for the packages: what was at ``src/mypkg`` of the project is at
+    ``folder/src/mypkg``."""
     left_empty: tuple[str, ...]
-    """Submodules in the packages, by their paths in the repository: empty folders, as git itself leaves them."""
+    """Submodules in the packages, by their paths in the repository: empty folders, as git itself
+    leaves them."""
 
     def code(self, subjects: Sequence[Subject]) -> Code:
         """Where the packages are imported from."""
         return code_in(self.folder, subjects)
 
 
-def unpack_revision(project: Path, asked: str, subjects: Sequence[Subject], keep_in: Path) -> Revision:
-    """Put the packages under test as they were at ``asked`` into ``keep_in/COMMIT``, and compile them.
+def unpack_revision(
+    project: Path, asked: str, subjects: Sequence[Subject], keep_in: Path
+) -> Revision:
+    """Put the packages under test as they were at ``asked`` into ``keep_in/COMMIT``, and compile
+    them.
 
-    ``asked`` is whatever git understands, or ``"merge-base:origin/main"``. ``project`` is a folder of the repository, from
-    which the packages' paths start. A kept copy is used again if not a byte of it has changed. Neither the working tree
-    nor the index is touched, and no hook runs.
-    Raises UsageError, one sentence with what to do, where there is no repository, no such revision or package.
+    ``asked`` is whatever git understands, or ``"merge-base:origin/main"``. ``project`` is a folder
+    of the repository, from which the packages' paths start. A kept copy is used again if not a byte
+    of it has changed. Neither the working tree nor the index is touched, and no hook runs. Raises
+    UsageError, one sentence with what to do, where there is no repository, no such revision or
+    package.
     """
-    top = Path(_ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")).resolve()
+    top = Path(
+        _ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")
+    ).resolve()
     commit = resolve(project, asked)
     inside = project.resolve().relative_to(top)
     folder = (keep_in / commit).resolve()
@@ -63,23 +76,38 @@ def unpack_revision(project: Path, asked: str, subjects: Sequence[Subject], keep
             _unpack(top, commit, wanted, folder / subject.path, files=files, empty=submodules)
     date, first_line = describe(project, commit)
     return Revision(
-        asked=asked, commit=commit, date=date, subject=first_line, folder=folder, left_empty=tuple(dict.fromkeys(left_empty))
+        asked=asked,
+        commit=commit,
+        date=date,
+        subject=first_line,
+        folder=folder,
+        left_empty=tuple(dict.fromkeys(left_empty)),
     )
 
 
 def describe(project: Path, commit: str) -> tuple[str, str]:
-    """Date of the author, ISO 8601, and first line of the message of a commit. Raises UsageError where there is none."""
-    date, _, first_line = _ask(project, "log", "-1", "--format=%aI %s", commit, what="describe the revision").partition(" ")
+    """Date of the author, ISO 8601, and first line of the message of a commit. Raises UsageError
+    where there is none.
+    """
+    date, _, first_line = _ask(
+        project, "log", "-1", "--format=%aI %s", commit, what="describe the revision"
+    ).partition(" ")
     return date, first_line
 
 
 def resolve(project: Path, asked: str) -> str:
-    """The commit that the user means, in 40 digits. Raises UsageError where there is none, with what to do."""
+    """The commit that the user means, in 40 digits. Raises UsageError where there is none, with
+    what to do.
+    """
     named = asked.removeprefix(MERGE_BASE)
     if not named or named.startswith("-"):
-        raise UsageError(f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main")
+        raise UsageError(
+            f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main"
+        )
     _ask(project, "rev-parse", "--git-dir", what=f"look for {named}")
-    found = _try(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}")
+    found = _try(
+        project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}"
+    )
     shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
     if not found:
         why = "git branch --all and git tag list some"
@@ -93,65 +121,112 @@ def resolve(project: Path, asked: str) -> str:
     common = _try(project, "merge-base", "HEAD", found)
     if not common:
         why = (
-            f"this clone is shallow: {_UNSHALLOW}" if shallow else "their histories have nothing in common; name a revision instead"
+            f"this clone is shallow: {_UNSHALLOW}"
+            if shallow
+            else "their histories have nothing in common; name a revision instead"
         )
         raise UsageError(f"HEAD and {named} have no merge base here; {why}")
     return common
 
 
-def commits_between(project: Path, good: str, bad: str, subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """Commits after ``good`` up to ``bad`` that touch the packages, oldest first, along first parents.
+def commits_between(
+    project: Path, good: str, bad: str, subjects: Sequence[Subject]
+) -> tuple[str, ...]:
+    """Commits after ``good`` up to ``bad`` that touch the packages, oldest first, along first
+    parents.
 
     Raises UsageError where ``good`` is not an ancestor of ``bad``.
     """
     done = _git(project, "merge-base", "--is-ancestor", good, bad)
     if done.returncode != 0:
         raise UsageError(
-            f"{good[:7]} is not an ancestor of {bad[:7]}, so that there is no line of commits between them; "
-            f"start at their last common commit, {MERGE_BASE}{good[:7]}"
+            f"{good[:7]} is not an ancestor of {bad[:7]}, so that there is no line of "
+            "commits between them; start at their last common commit, "
+            f"{MERGE_BASE}{good[:7]}"
         )
     paths = [str(subject.path) for subject in subjects]
-    text = _ask(project, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}", "--", *paths, what="list the commits")
+    text = _ask(
+        project,
+        "rev-list",
+        "--first-parent",
+        "--reverse",
+        f"{good}..{bad}",
+        "--",
+        *paths,
+        what="list the commits",
+    )
     return tuple(text.split())
 
 
 def tree_of(project: Path, commit: str, subjects: Sequence[Subject]) -> str:
     """What the packages are at a commit, in one word for each: equal words are equal code."""
-    return " ".join(_try(project, "rev-parse", f"{commit}:./{subject.path}") for subject in subjects)
+    return " ".join(
+        _try(project, "rev-parse", f"{commit}:./{subject.path}") for subject in subjects
+    )
 
 
 def _files(top: Path, commit: str, wanted: Path, asked: str) -> tuple[Mapping[str, str], list[str]]:
-    """Identity in git's store of every file of a package at a commit, by its path in the repository; and its submodules."""
+    """Identity in git's store of every file of a package at a commit, by its path in the
+    repository; and its submodules.
+    """
     entries = _entries(top, commit, [wanted], asked)
     files = {path: identity for mode, identity, path in entries if mode != _SUBMODULE}
     if not files:
-        submodules = [path for mode, _, path in _entries(top, commit, [wanted, *wanted.parents[:-1]], asked) if mode == _SUBMODULE]
-        if around := next((path for path in submodules if wanted.is_relative_to(path) or Path(path).is_relative_to(wanted)), ""):
+        submodules = [
+            path
+            for mode, _, path in _entries(top, commit, [wanted, *wanted.parents[:-1]], asked)
+            if mode == _SUBMODULE
+        ]
+        if around := next(
+            (
+                path
+                for path in submodules
+                if wanted.is_relative_to(path) or Path(path).is_relative_to(wanted)
+            ),
+            "",
+        ):
             raise UsageError(
-                f"{asked} ({commit[:7]}) has no code in {wanted}, which memory_subject names as a package under test: {around} "
-                "is a submodule, whose code is in a repository of its own; compare revisions in a clone of that one"
+                f"{asked} ({commit[:7]}) has no code in {wanted}, which memory_subject "
+                f"names as a package under test: {around} is a submodule, whose code is in "
+                "a repository of its own; compare revisions in a clone of that one"
             )
         raise UsageError(
-            f"{asked} ({commit[:7]}) has no {wanted}, which memory_subject names as a package under test; "
-            "compare with a later revision, or correct memory_subject if the package lay elsewhere"
+            f"{asked} ({commit[:7]}) has no {wanted}, which memory_subject names as a "
+            "package under test; compare with a later revision, or correct memory_subject "
+            "if the package lay elsewhere"
         )
     return files, [path for mode, _, path in entries if mode == _SUBMODULE]
 
 
-def _entries(top: Path, commit: str, wanted: Sequence[Path], asked: str) -> list[tuple[str, str, str]]:
+def _entries(
+    top: Path, commit: str, wanted: Sequence[Path], asked: str
+) -> list[tuple[str, str, str]]:
     """Mode, identity and path of all files and submodules at or below the paths."""
     paths = [str(path) for path in wanted]
-    listing = _ask(top, "ls-tree", "-r", "-z", commit, "--", *paths, what=f"list {paths[0]} at {asked}")
+    listing = _ask(
+        top, "ls-tree", "-r", "-z", commit, "--", *paths, what=f"list {paths[0]} at {asked}"
+    )
     found = [entry.partition("\t") for entry in listing.split("\0") if entry]
-    return [(mode, identity, path) for attributes, _, path in found for mode, _, identity in [attributes.split()[:3]]]
+    return [
+        (mode, identity, path)
+        for attributes, _, path in found
+        for mode, _, identity in [attributes.split()[:3]]
+    ]
 
 
 def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) -> bool:
-    """Whether a kept copy is what git has, file by file; what Python has compiled beside them does not count."""
-    places = {path: there / Path(path).relative_to(wanted) if Path(path) != wanted else there for path in files}
+    """Whether a kept copy is what git has, file by file; what Python has compiled beside them does
+    not count.
+    """
+    places = {
+        path: there / Path(path).relative_to(wanted) if Path(path) != wanted else there
+        for path in files
+    }
     if not all(place.is_file() or place.is_symlink() for place in places.values()):
         return False
-    kept = {path for path in ([there] if there.is_file() else there.rglob("*")) if not path.is_dir()}
+    kept = {
+        path for path in ([there] if there.is_file() else there.rglob("*")) if not path.is_dir()
+    }
     strangers = {path for path in kept if "__pycache__" not in path.parts} - set(places.values())
     links = [path for path in places.values() if path.is_symlink()]
     if strangers or links:  # links are rare, and cheap to make again
@@ -161,8 +236,12 @@ def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) ->
     return found.returncode == 0 and found.stdout.split() == list(files.values())
 
 
-def _unpack(top: Path, commit: str, wanted: Path, there: Path, *, files: Iterable[str], empty: Iterable[str]) -> None:
-    """Through an index of its own: unlike git archive it knows no export-ignore, which may leave out what is measured."""
+def _unpack(
+    top: Path, commit: str, wanted: Path, there: Path, *, files: Iterable[str], empty: Iterable[str]
+) -> None:
+    """Through an index of its own: unlike git archive it knows no export-ignore, which may leave
+    out what is measured.
+    """
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=there.parent, prefix=".unpacking-") as made:
@@ -183,7 +262,9 @@ def _unpack(top: Path, commit: str, wanted: Path, there: Path, *, files: Iterabl
             for path in empty:
                 Path(made, "tree", path).mkdir(parents=True, exist_ok=True)
             whole = Path(made, "tree", wanted)
-            compileall.compile_dir(whole, quiet=2) if whole.is_dir() else compileall.compile_file(whole, quiet=2)
+            compileall.compile_dir(whole, quiet=2) if whole.is_dir() else compileall.compile_file(
+                whole, quiet=2
+            )
             if there.exists():
                 there.rename(Path(made, "before"))
             try:
@@ -193,26 +274,44 @@ def _unpack(top: Path, commit: str, wanted: Path, there: Path, *, files: Iterabl
                     raise  # else somebody has put the same there meanwhile
     except OSError as error:
         raise UsageError(
-            f"{wanted} at {commit[:7]} cannot be unpacked to {there} ({error.strerror}); make room there, or make it writable"
+            f"{wanted} at {commit[:7]} cannot be unpacked to {there} ({error.strerror}); "
+            "make room there, or make it writable"
         ) from error
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder of kept revisions: neither git nor pytest is to take what lies there for the project's own."""
+    """Make the folder of kept revisions: neither git nor pytest is to take what lies there for the
+    project's own.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         (folder / "conftest.py").write_text('collect_ignore_glob = ["*"]\n', encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"revisions cannot be kept in {folder} ({error.strerror}); make it writable") from error
+        raise UsageError(
+            f"revisions cannot be kept in {folder} ({error.strerror}); make it writable"
+        ) from error
 
 
-def _ask(folder: Path, *arguments: str, what: str, environment: Mapping[str, str] | None = None, text: str = "") -> str:
+def _ask(
+    folder: Path,
+    *arguments: str,
+    what: str,
+    environment: Mapping[str, str] | None = None,
+    text: str = "",
+) -> str:
     """What git says. Raises UsageError with git's own words where it refuses."""
     done = _git(folder, *arguments, environment=environment, text=text)
     if done.returncode != 0:
-        said = done.stderr.strip().partition("\n")[0] or f"git {arguments[0]} ended with {done.returncode}"
-        hint = "; revisions are taken from git, so work in a clone of the repository" if "not a git repository" in said else ""
+        said = (
+            done.stderr.strip().partition("\n")[0]
+            or f"git {arguments[0]} ended with {done.returncode}"
+        )
+        hint = (
+            "; revisions are taken from git, so work in a clone of the repository"
+            if "not a git repository" in said
+            else ""
+        )
         raise UsageError(f"cannot {what} in {folder}: {said}{hint}")
     return done.stdout if "\0" in done.stdout else done.stdout.strip()
 
@@ -240,5 +339,6 @@ def _git(
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(
-            f"git cannot be run in {folder} ({type(error).__name__}); revisions are compared by means of it"
+            f"git cannot be run in {folder} ({type(error).__name__}); revisions are "
+            "compared by means of it"
         ) from error

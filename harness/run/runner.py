@@ -1,4 +1,6 @@
-"""Point -> leased device -> child -> rows. Whatever happens to the child, the point has an end, with a reason."""
+"""Point -> leased device -> child -> rows. Whatever happens to the child, the point has an end,
+with a reason.
+"""
 
 import contextlib
 import dataclasses
@@ -18,8 +20,21 @@ from harness.run.belongings import packages_that_came_along, packages_that_would
 from harness.run.child_log import read_log
 from harness.run.code import Code
 from harness.run.devices import Device
-from harness.run.ends import classify, end_without_child, phase_at_death, rows_since, why_not_prepared
-from harness.run.isolation import QUIET, ChildOrder, Isolation, Launcher, SpawnLauncher, open_launcher
+from harness.run.ends import (
+    classify,
+    end_without_child,
+    phase_at_death,
+    rows_since,
+    why_not_prepared,
+)
+from harness.run.isolation import (
+    QUIET,
+    ChildOrder,
+    Isolation,
+    Launcher,
+    SpawnLauncher,
+    open_launcher,
+)
 from harness.run.leases import Lease, lease, lease_folder
 from harness.run.room import with_room
 from harness.run.sampling import Sampling
@@ -33,14 +48,15 @@ METERS = (
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
 TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)
-"""The instruments of the traced run; among them may be what costs too much for the measured ones."""
+"""The instruments of the traced run; among them may be what costs too much for the measured
+ones."""
 TRACER = "harness.measure.tracing:Tracer"
 """What records every allocation of the traced run."""
 PREPARE_DEVICE = "harness.measure.device:prepare_device"
 """What makes TensorFlow use the leased device, in the child."""
 ALLOCATOR_WAIT_S = 11.0
-"""What an idle child may take beyond its time-out: BFC waits 10 s for memory before it refuses it (bfc_allocator.h,
-AllocatorRetry), and then the body has to end."""
+"""What an idle child may take beyond its time-out: BFC waits 10 s for memory before it refuses it
+(bfc_allocator.h, AllocatorRetry), and then the body has to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +67,8 @@ class Runner:
     device: Device
     launcher: Launcher
     preparer: Launcher
-    """Starts the preparations, which need no TensorFlow and must leave no trace in a later child."""
+    """Starts the preparations, which need no TensorFlow and must leave no trace in a later
+    child."""
     root: Path
     """Working directory of the children, from which scenario bodies are imported."""
     workspace: Path
@@ -59,10 +76,11 @@ class Runner:
     code: Code = field(default_factory=Code)
     """The packages under test, where they may not be just those that Python finds."""
     further_paths: tuple[Path, ...] = ()
-    """Folders that packages may come from as well, before the root: pytest's own setting pythonpath."""
+    """Folders that packages may come from as well, before the root: pytest's own setting
+    pythonpath."""
     host_limit_bytes: int
-    """What a child and the processes that it starts may hold besides the device's own share of host memory
-    (``Device.host_bytes``)."""
+    """What a child and the processes that it starts may hold besides the device's own share of host
+    memory (``Device.host_bytes``)."""
     timeout_s: float
     host_limit_option: str = "--memory-host-budget"
     """Where ``host_limit_bytes`` is set, in the words of whoever may raise it."""
@@ -79,16 +97,19 @@ class Runner:
     sampling: Sampling = field(default_factory=Sampling)
     """The process that looks at the children and at the card; started with the first of them."""
     _prepared: set[str] = field(default_factory=set, init=False)
-    """Preparations that this runner has seen succeed, so that repeats do not start a child to find their input there."""
+    """Preparations that this runner has seen succeed, so that repeats do not start a child to find
+    their input there."""
 
     def measure(self, point: Point, repeat: int) -> RunEnd:
-        """Run one repeat of one point in a child of its own; its rows and its end are on disk when this returns.
+        """Run one repeat of one point in a child of its own; its rows and its end are on disk when
+        this returns.
 
-        ``TRACED_REPEAT`` is the extra run in which every allocation is recorded. The recording takes host memory and time,
-        so its rows go to a file of their own beside the trace; rows.jsonl has one row that says how it ended.
-        A repeat that was not alone on the device is measured again (``measure_alone``).
-        Raises RunDirectoryError when the run directory cannot be written, UsageError for a budget the device cannot have,
-        DeviceUnavailable when its lock cannot be taken.
+        ``TRACED_REPEAT`` is the extra run in which every allocation is recorded. The recording
+        takes host memory and time, so its rows go to a file of their own beside the trace;
+        rows.jsonl has one row that says how it ended. A repeat that was not alone on the device is
+        measured again (``measure_alone``). Raises RunDirectoryError when the run directory cannot
+        be written, UsageError for a budget the device cannot have, DeviceUnavailable when its lock
+        cannot be taken.
         """
 
         def void(reason: str) -> None:
@@ -113,19 +134,36 @@ class Runner:
                     last, left = lent.device, left.without(lent.device)
         # The loader would be blamed for what somebody else holds, or for a card that is gone.
         absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
-        return self._close(end_without_child(point, repeat, absent, launcher=self.launcher.name, device=last.uuid), []), []
+        return self._close(
+            end_without_child(point, repeat, absent, launcher=self.launcher.name, device=last.uuid),
+            [],
+        ), []
 
-    def _measure_on(self, lent: Lease, point: Point, repeat: int, left_out: Sequence[str]) -> Attempt:
-        """Measure on the card that is held. Raises DeviceUnavailable where it cannot be used, or was lost under the run."""
+    def _measure_on(
+        self, lent: Lease, point: Point, repeat: int, left_out: Sequence[str]
+    ) -> Attempt:
+        """Measure on the card that is held. Raises DeviceUnavailable where it cannot be used, or
+        was lost under the run.
+        """
         device = self.with_room(lent.device)
         traced = repeat == TRACED_REPEAT
-        rows = new_trace_rows(self.run_directory, point.name) if traced else self.run_directory / ROWS_FILE
+        rows = (
+            new_trace_rows(self.run_directory, point.name)
+            if traced
+            else self.run_directory / ROWS_FILE
+        )
         log = self._log(point, repeat)
         already_bytes, logged_bytes = self._size(rows), self._size(log)
         child = self.launcher.run(self._order(point, repeat, device, rows, log, lent.inherited))
-        own = [row for row in rows_since(rows, already_bytes) if row.get("point") == point.name and row.get("repeat") == repeat]
+        own = [
+            row
+            for row in rows_since(rows, already_bytes)
+            if row.get("point") == point.name and row.get("repeat") == repeat
+        ]
         said = read_log(log, logged_bytes)
-        ending = classify(child, own, said, limit_bytes=device.limit_bytes, timeout_s=self.timeout_s)
+        ending = classify(
+            child, own, said, limit_bytes=device.limit_bytes, timeout_s=self.timeout_s
+        )
         if ending.outcome is not point.expected and not traced:
             self._refuse_lost(lent.device, point, repeat)
         end = RunEnd(
@@ -145,14 +183,26 @@ class Runner:
         return self._close(end, own), own
 
     def _refuse_lost(self, held: Device, point: Point, repeat: int) -> None:
-        """Void a run whose card cannot be used any more. Raises DeviceUnavailable, with the driver's words."""
+        """Void a run whose card cannot be used any more. Raises DeviceUnavailable, with the
+        driver's words.
+        """
         try:
             self.with_room(held)
         except DeviceUnavailable as reason:
-            void_run(self.run_directory, point.name, repeat, f"the card was lost under it: {reason}")
+            void_run(
+                self.run_directory, point.name, repeat, f"the card was lost under it: {reason}"
+            )
             raise
 
-    def _order(self, point: Point, repeat: int, device: Device, rows: Path, log: Path, inherited: tuple[int, ...]) -> ChildOrder:
+    def _order(
+        self,
+        point: Point,
+        repeat: int,
+        device: Device,
+        rows: Path,
+        log: Path,
+        inherited: tuple[int, ...],
+    ) -> ChildOrder:
         sampler, note = self.sampling.address()
         job = self._job(point, repeat, device, rows, body=point.body, prepare=None)
         return ChildOrder(
@@ -171,8 +221,17 @@ class Runner:
         self.sampling.close()
 
     def _prepare(self, point: Point, repeat: int) -> RunEnd | None:
-        """Make the point's input files, unless another worker is at it already. The end of the run, if that fails."""
-        job = self._job(point, repeat, self.device, self.run_directory / ROWS_FILE, body=None, prepare=point.prepare)
+        """Make the point's input files, unless another worker is at it already. The end of the run,
+        if that fails.
+        """
+        job = self._job(
+            point,
+            repeat,
+            self.device,
+            self.run_directory / ROWS_FILE,
+            body=None,
+            prepare=point.prepare,
+        )
         what = json.dumps([job["prepare"], job["parameters"]], sort_keys=True)
         if point.prepare is None or what in self._prepared:
             return None
@@ -185,18 +244,32 @@ class Runner:
                 folder=self.root,
                 log=log,
                 timeout_s=self.timeout_s,
-                limit_made_of=self.device.limit_in_words(self.host_limit_option, self.host_limit_bytes),
+                limit_made_of=self.device.limit_in_words(
+                    self.host_limit_option, self.host_limit_bytes
+                ),
             )
             child = self.preparer.run(order)
         if child.exit_code == 0 and not child.timed_out:
             self._prepared.add(what)
             return None
-        why = f"its input could not be prepared: {why_not_prepared(child, read_log(log, logged_bytes))}"
-        failed = end_without_child(point, repeat, Ending(Outcome.ERROR, "preparation", why), launcher=self.preparer.name)
+        why = (
+            "its input could not be prepared: "
+            f"{why_not_prepared(child, read_log(log, logged_bytes))}"
+        )
+        failed = end_without_child(
+            point, repeat, Ending(Outcome.ERROR, "preparation", why), launcher=self.preparer.name
+        )
         return dataclasses.replace(failed, exit_code=child.exit_code, duration_s=child.duration_s)
 
     def _job(
-        self, point: Point, repeat: int, device: Device, rows: Path, *, body: str | None, prepare: str | None
+        self,
+        point: Point,
+        repeat: int,
+        device: Device,
+        rows: Path,
+        *,
+        body: str | None,
+        prepare: str | None,
     ) -> dict[str, Any]:
         traced = body is not None and repeat == TRACED_REPEAT
         return {
@@ -211,18 +284,28 @@ class Runner:
             "prepare_device": self.prepare_device,
             "meters": self.traced_meters if traced else self.meters,
             "tracer": TRACER if traced else "",
-            "trace_path": str(trace_path(self.run_directory, point.name).resolve()) if traced else "",
+            "trace_path": str(trace_path(self.run_directory, point.name).resolve())
+            if traced
+            else "",
             "import_paths": self._import_paths(point),
-            # A body from another folder must not be given what lies beside this harness when its own folder lacks it, nor one
-            # from the root what would hide the root's own.
-            "kept_out": list(packages_that_came_along() if point.path else packages_that_would_shadow(self.root)),
+            # A body from another folder must not be given what lies beside this harness when its
+            # own folder lacks it, nor one from the root what would hide the root's own.
+            "kept_out": list(
+                packages_that_came_along() if point.path else packages_that_would_shadow(self.root)
+            ),
             "subjects": {name: str(folder) for name, folder in self.code.packages.items()},
             "host_limit_bytes": self.host_limit_bytes + device.host_bytes,
         }
 
     def _import_paths(self, point: Point) -> list[str]:
-        """The code under test, the point's own folder, those of the session; the root follows, as the folder of every child."""
-        folders = [*self.code.import_paths, *([self.root / point.path] if point.path else []), *self.further_paths]
+        """The code under test, the point's own folder, those of the session; the root follows, as
+        the folder of every child.
+        """
+        folders = [
+            *self.code.import_paths,
+            *([self.root / point.path] if point.path else []),
+            *self.further_paths,
+        ]
         return [str(folder.resolve()) for folder in folders]
 
     def _log(self, point: Point, repeat: int) -> Path:
@@ -231,7 +314,9 @@ class Runner:
             log.parent.mkdir(exist_ok=True)
             log.touch()
         except OSError as error:
-            raise RunDirectoryError(f"the log of {point.name} cannot be written to {log}: {error.strerror}") from error
+            raise RunDirectoryError(
+                f"the log of {point.name} cannot be written to {log}: {error.strerror}"
+            ) from error
         return log
 
     def _size(self, path: Path) -> int:
@@ -246,7 +331,9 @@ class Runner:
             self.workspace.mkdir(parents=True, exist_ok=True)
             lock = (self.workspace / ".prepare.lock").open("w")
         except OSError as error:
-            raise RunDirectoryError(f"inputs cannot be kept in {self.workspace}: {error.strerror}") from error
+            raise RunDirectoryError(
+                f"inputs cannot be kept in {self.workspace}: {error.strerror}"
+            ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -274,7 +361,9 @@ def opened_runner(
     host_limit_bytes: int,
     timeout_s: float,
 ) -> Iterator[Runner]:
-    """A runner with a launcher of its own, as ``isolation`` means it here; what both keep running ends with the block."""
+    """A runner with a launcher of its own, as ``isolation`` means it here; what both keep running
+    ends with the block.
+    """
     launcher = open_launcher(isolation, environment=os.environ, folder=root, preload=preload)
     runner = Runner(
         run_directory=run_directory,
@@ -296,5 +385,7 @@ def opened_runner(
 
 
 def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
-    """Say that a run is measured once more from its start, and why; its earlier rows are void. Raises RunDirectoryError."""
+    """Say that a run is measured once more from its start, and why; its earlier rows are void.
+    Raises RunDirectoryError.
+    """
     write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})

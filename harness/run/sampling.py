@@ -1,4 +1,6 @@
-"""Start the sampler, see that it lives, and end it: one process beside the children of one runner."""
+"""Start the sampler, see that it lives, and end it: one process beside the children of one
+runner.
+"""
 
 import contextlib
 import os
@@ -21,10 +23,16 @@ _END_S = 2.0  # chosen: the sampler has nothing to finish; only a call of the dr
 
 
 class Sampling:
-    """The sampler of one runner, started when the first child needs it and again when it was found dead."""
+    """The sampler of one runner, started when the first child needs it and again when it was found
+    dead.
+    """
 
-    def __init__(self, *, environment: Mapping[str, str] | None = None, options: tuple[str, ...] = ()) -> None:
-        """``environment`` is that of the sampler, by default this process's own when it is started."""
+    def __init__(
+        self, *, environment: Mapping[str, str] | None = None, options: tuple[str, ...] = ()
+    ) -> None:
+        """``environment`` is that of the sampler, by default this process's own when it is
+        started.
+        """
         self._environment = environment
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -32,12 +40,17 @@ class Sampling:
         self._end: weakref.finalize[..., Sampling] | None = None
 
     def address(self) -> tuple[str, str]:
-        """Where the sampler listens, and a word about it; without one, an empty address and the reason."""
+        """Where the sampler listens, and a word about it; without one, an empty address and the
+        reason.
+        """
         died = ""
         if self._process is not None:
             if self._process.poll() is None:
                 return str(self._socket), ""
-            died = f"the sampler before this one ended with code {self._process.returncode}{self._last_words()}"
+            died = (
+                "the sampler before this one ended with code "
+                f"{self._process.returncode}{self._last_words()}"
+            )
             self.close()
         try:
             refused = self._start()
@@ -68,11 +81,20 @@ class Sampling:
     def _start(self) -> str:
         self._folder = _private_folder()
         if self._folder is None:
-            return f"{tempfile.gettempdir()} is too long a path for a socket; set TMPDIR to a shorter one"
+            return (
+                f"{tempfile.gettempdir()} is too long a path for a socket; set TMPDIR to a "
+                "shorter one"
+            )
         environment = dict(os.environ if self._environment is None else self._environment)
         with (self._folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*own_command(_SAMPLER), str(self._socket), "--parent", str(os.getpid()), *self._options],
+                [
+                    *own_command(_SAMPLER),
+                    str(self._socket),
+                    "--parent",
+                    str(os.getpid()),
+                    *self._options,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -93,13 +115,20 @@ class Sampling:
     def _last_words(self) -> str:
         assert self._folder is not None  # noqa: S101 - set by _start()
         with contextlib.suppress(OSError):
-            lines = (self._folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines = (
+                (self._folder / "log")
+                .read_text(encoding="utf-8", errors="replace")
+                .strip()
+                .splitlines()
+            )
             return f": {lines[-1]}" if lines else ""
         return ""
 
 
 def _private_folder() -> Path | None:
-    """A new folder that only this user may enter (mode 0700), with a path short enough for a socket; None for none."""
+    """A new folder that only this user may enter (mode 0700), with a path short enough for a
+    socket; None for none.
+    """
     for where in (None, "/tmp"):  # noqa: S108 - only where TMPDIR is too long a path; mkdtemp makes it private
         folder = Path(tempfile.mkdtemp(prefix="memory-", dir=where))
         if len(os.fsencode(folder / _SOCKET)) <= _LONGEST_ADDRESS:

@@ -1,4 +1,6 @@
-"""Two codes measured in one run: ``now``, and what it is compared with, ``then``, in a run directory inside the other's."""
+"""Two codes measured in one run: ``now``, and what it is compared with, ``then``, in a run
+directory inside the other's.
+"""
 
 import dataclasses
 import hashlib
@@ -39,7 +41,8 @@ class Side:
     content: Mapping[str, str]
     """A checksum of all files of each package, by its name: equal ones are equal code."""
     left_empty: tuple[str, ...] = ()
-    """Submodules in the packages whose files are not there, because they are in repositories of their own."""
+    """Submodules in the packages whose files are not there, because they are in repositories of
+    their own."""
 
     @property
     def code(self) -> Code:
@@ -58,8 +61,16 @@ class Side:
             values = {"left_empty": (), **found}
             values = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         except (KeyError, TypeError) as error:
-            raise RunDirectoryError(f"run.json does not say which code was compared ({error}); start a new run") from error
-        return cls(**{**values, "subjects": tuple(values["subjects"]), "left_empty": tuple(values["left_empty"])})
+            raise RunDirectoryError(
+                f"run.json does not say which code was compared ({error}); start a new run"
+            ) from error
+        return cls(
+            **{
+                **values,
+                "subjects": tuple(values["subjects"]),
+                "left_empty": tuple(values["left_empty"]),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +95,17 @@ def working_tree(project: Path, subjects: Sequence[Subject]) -> Side:
     for subject in subjects:
         if not (project / subject.path).exists():
             raise UsageError(
-                f"{project} has no {subject.path}, which memory_subject names as a package under test; correct memory_subject"
+                f"{project} has no {subject.path}, which memory_subject names as a package "
+                "under test; correct memory_subject"
             )
     return _side(project, subjects, asked="", commit="", date="", title="")
 
 
-def revision_side(project: Path, asked: str, subjects: Sequence[Subject], *, name: str | None = None) -> Side:
-    """The packages as they were at a revision, unpacked; ``name`` is what the user called it, where that is not ``asked``.
+def revision_side(
+    project: Path, asked: str, subjects: Sequence[Subject], *, name: str | None = None
+) -> Side:
+    """The packages as they were at a revision, unpacked; ``name`` is what the user called it, where
+    that is not ``asked``.
 
     Raises UsageError as ``unpack_revision`` does.
     """
@@ -107,18 +122,28 @@ def revision_side(project: Path, asked: str, subjects: Sequence[Subject], *, nam
 
 
 def checked_subjects(texts: Sequence[str]) -> tuple[Subject, ...]:
-    """The packages under test. Raises UsageError where none is named, or one cannot be a package."""
+    """The packages under test. Raises UsageError where none is named, or one cannot be a
+    package.
+    """
     subjects = read_subjects(texts)
     if not subjects:
         raise UsageError(
-            "two revisions can only be compared where memory_subject says which packages are under test; add it to pytest's "
+            "two revisions can only be compared where memory_subject says which packages are "
+            "under test; add it to pytest's "
             'settings, as memory_subject = ["mypkg"] (src/mypkg where it lies in a folder)'
         )
     return subjects
 
 
 def _side(
-    folder: Path, subjects: Sequence[Subject], *, asked: str, commit: str, date: str, title: str, left_empty: tuple[str, ...] = ()
+    folder: Path,
+    subjects: Sequence[Subject],
+    *,
+    asked: str,
+    commit: str,
+    date: str,
+    title: str,
+    left_empty: tuple[str, ...] = (),
 ) -> Side:
     return Side(
         asked=asked,
@@ -133,11 +158,17 @@ def _side(
 
 
 def _content(package: Path) -> str:
-    """A checksum of the names, sizes and bytes of all files, without what Python compiles, nor the bytes of what is no code.
+    """A checksum of the names, sizes and bytes of all files, without what Python compiles, nor the
+    bytes of what is no code.
 
-    Of a link it is what the link says: where that leads outside of the package, a revision does not have it.
+    Of a link it is what the link says: where that leads outside of the package, a revision does not
+    have it.
     """
-    paths = [package] if package.is_file() else sorted(path for path in package.rglob("*") if path.is_symlink() or path.is_file())
+    paths = (
+        [package]
+        if package.is_file()
+        else sorted(path for path in package.rglob("*") if path.is_symlink() or path.is_file())
+    )
     digest = hashlib.sha256()
     for path in paths:
         if "__pycache__" not in path.parts:

@@ -1,4 +1,6 @@
-"""The extra, traced run of a point: where its files lie, what its end is made of, and what a dead child leaves of it."""
+"""The extra, traced run of a point: where its files lie, what its end is made of, and what a dead
+child leaves of it.
+"""
 
 import glob
 import shutil
@@ -8,7 +10,14 @@ from typing import Any
 
 from harness.errors import RunDirectoryError
 from harness.names import file_stem
-from harness.records import ROWS_FILE, TRACED_REPEAT, TRACES_FOLDER, RunEnd, TraceEnd, trace_end_from_json
+from harness.records import (
+    ROWS_FILE,
+    TRACED_REPEAT,
+    TRACES_FOLDER,
+    RunEnd,
+    TraceEnd,
+    trace_end_from_json,
+)
 from harness.run.ends import rows_since
 
 
@@ -47,7 +56,9 @@ def trace_end(end: RunEnd, rows: Sequence[dict[str, Any]]) -> TraceEnd:
 
 
 def clear_unfinished(run_directory: Path, point: str) -> None:
-    """Delete what a child that died while it wrote has left behind: the profiler's folder, half a trace."""
+    """Delete what a child that died while it wrote has left behind: the profiler's folder, half a
+    trace.
+    """
     whole = trace_path(run_directory, point)
     shutil.rmtree(whole.with_name(f"{whole.name}.profile"), ignore_errors=True)
     for half in whole.parent.glob(f".{glob.escape(whole.name)}.*"):
@@ -60,7 +71,9 @@ def trace_rows_path(run_directory: Path, point: str) -> Path:
 
 
 def new_trace_rows(run_directory: Path, point: str) -> Path:
-    """An empty file for the rows of a point's traced run. Raises RunDirectoryError when it cannot be made."""
+    """An empty file for the rows of a point's traced run. Raises RunDirectoryError when it cannot
+    be made.
+    """
     path = trace_rows_path(run_directory, point)
     try:
         path.parent.mkdir(exist_ok=True)
@@ -71,17 +84,26 @@ def new_trace_rows(run_directory: Path, point: str) -> Path:
 
 
 def traces_of(run_directory: Path) -> list[TraceEnd]:
-    """How the traced runs ended that are on disk so far, in the order in which they were written."""
+    """How the traced runs ended that are on disk so far, in the order in which they were
+    written.
+    """
     rows = (row for row in rows_since(run_directory / ROWS_FILE, 0) if row["kind"] == "traced")
     return [trace_end_from_json(row) for row in rows]
 
 
 def traces_in_words(run_directory: Path) -> list[str]:
-    """How many points were traced, and each of them that has no trace, with the reason; nothing where none was to be."""
+    """How many points were traced, and each of them that has no trace, with the reason; nothing
+    where none was to be.
+    """
     ends = traces_of(run_directory)
     if not ends:
         return []
     absent = [
-        f"no trace of {end.point}, because {end.reason or 'its child told nothing of it'}" for end in ends if end.file is None
+        f"no trace of {end.point}, because {end.reason or 'its child told nothing of it'}"
+        for end in ends
+        if end.file is None
     ]
-    return [f"{len(ends) - len(absent)} of {len(ends)} traced points have a trace in {TRACES_FOLDER}/", *absent]
+    return [
+        f"{len(ends) - len(absent)} of {len(ends)} traced points have a trace in {TRACES_FOLDER}/",
+        *absent,
+    ]

@@ -1,4 +1,6 @@
-"""Whether a card can be measured on, found out before anything is planned: driver, room, and TensorFlow itself."""
+"""Whether a card can be measured on, found out before anything is planned: driver, room, and
+TensorFlow itself.
+"""
 
 import dataclasses
 import json
@@ -21,7 +23,8 @@ _VISIBLE = "harness.measure.visible"
 _ANSWER_S = 180.0
 """Chosen: thirty times what importing TensorFlow takes on two busy cores."""
 _RUNTIME = re.compile(r"nvidia-cuda-runtime-cu(\d+)")
-"""The package of CUDA's libraries among those that ``tensorflow[and-cuda]`` asks for; its name has CUDA's major version."""
+"""The package of CUDA's libraries among those that ``tensorflow[and-cuda]`` asks for; its name has
+CUDA's major version."""
 _WITHOUT_LIBRARIES = "Cannot dlopen some GPU libraries"
 _REFUSED = re.compile(r"failed call to cuInit: (.*)")
 # What TensorFlow logs where it sees no card (gpu_device.cc, cuda_platform.cc).
@@ -29,13 +32,21 @@ _INSTALL = "pip install 'tensorflow[and-cuda]'"
 
 
 def usable_device(
-    choice: DeviceChoice, folder: Path, *, budget_bytes: int | None = None, growth: bool = False, ask_tensorflow: bool = True
+    choice: DeviceChoice,
+    folder: Path,
+    *,
+    budget_bytes: int | None = None,
+    growth: bool = False,
+    ask_tensorflow: bool = True,
 ) -> Device:
-    """The device that ``choice`` means here, with its budget or its growth, and with the equals that have room.
+    """The device that ``choice`` means here, with its budget or its growth, and with the equals
+    that have room.
 
-    ``"auto"`` takes the emulated device where the card cannot be used; ``driver`` says why. ``"gpu"`` and ``"pretended"`` raise
-    DeviceUnavailable with that reason. TensorFlow is asked in a process of its own, in ``folder``, for 3 to 5 s; only where there
-    is a card, and not with ``ask_tensorflow=False``. Raises UsageError for a budget or for growth that the device cannot have.
+    ``"auto"`` takes the emulated device where the card cannot be used; ``driver`` says why.
+    ``"gpu"`` and ``"pretended"`` raise DeviceUnavailable with that reason. TensorFlow is asked in a
+    process of its own, in ``folder``, for 3 to 5 s; only where there is a card, and not with
+    ``ask_tensorflow=False``. Raises UsageError for a budget or for growth that the device cannot
+    have.
     """
     device = choose_device(choice)
     if device.kind == "emulated":
@@ -48,7 +59,9 @@ def usable_device(
     except DeviceUnavailable as reason:
         if choice != "auto":
             raise
-        return _sized(emulated_device(str(reason), passed_over=str(reason)), budget_bytes, growth=growth)
+        return _sized(
+            emulated_device(str(reason), passed_over=str(reason)), budget_bytes, growth=growth
+        )
     return found
 
 
@@ -57,7 +70,9 @@ def _sized(device: Device, budget_bytes: int | None, *, growth: bool) -> Device:
 
 
 def check_driver() -> None:
-    """Raises DeviceUnavailable where the driver is too old for the CUDA that the installed TensorFlow was built with."""
+    """Raises DeviceUnavailable where the driver is too old for the CUDA that the installed
+    TensorFlow was built with.
+    """
     needed = cuda_major_of_tensorflow()
     try:
         with driver.library():
@@ -66,13 +81,15 @@ def check_driver() -> None:
         return  # TensorFlow will say whether it can use it
     if needed is not None and supported is not None and supported[0] < needed:
         raise DeviceUnavailable(
-            f"the NVIDIA driver {told} supports CUDA {supported[0]}.{supported[1]}, and TensorFlow {_tensorflow()} needs CUDA "
-            f"{needed}: update the driver"
+            f"the NVIDIA driver {told} supports CUDA {supported[0]}.{supported[1]}, and "
+            f"TensorFlow {_tensorflow()} needs CUDA {needed}: update the driver"
         )
 
 
 def cuda_major_of_tensorflow() -> int | None:
-    """Major version of the CUDA that the installed TensorFlow asks for; None where it does not say, or is not installed."""
+    """Major version of the CUDA that the installed TensorFlow asks for; None where it does not say,
+    or is not installed.
+    """
     try:
         asked = requires("tensorflow") or []
     except PackageNotFoundError:
@@ -82,7 +99,9 @@ def cuda_major_of_tensorflow() -> int | None:
 
 
 def _with_room(device: Device) -> Device:
-    """The device with those of its equals that have room. Raises DeviceUnavailable where none of them has any."""
+    """The device with those of its equals that have room. Raises DeviceUnavailable where none of
+    them has any.
+    """
     roomy, full = [], []
     for place in (dataclasses.replace(device, equals=()), *device.equals):
         try:
@@ -93,11 +112,15 @@ def _with_room(device: Device) -> Device:
             roomy.append(place)
     if not roomy:
         raise DeviceUnavailable("; ".join(full))
-    return dataclasses.replace(roomy[0], equals=tuple(roomy[1:]), left_out=(*device.left_out, *full))
+    return dataclasses.replace(
+        roomy[0], equals=tuple(roomy[1:]), left_out=(*device.left_out, *full)
+    )
 
 
 def check_tensorflow(device: Device, folder: Path) -> None:
-    """Raises DeviceUnavailable, with the cause and what to do, where TensorFlow does not see the card as its children get it."""
+    """Raises DeviceUnavailable, with the cause and what to do, where TensorFlow does not see the
+    card as its children get it.
+    """
     try:
         done = subprocess.run(
             own_command(_VISIBLE),
@@ -111,15 +134,19 @@ def check_tensorflow(device: Device, folder: Path) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise DeviceUnavailable(
-            f"TensorFlow {_tensorflow()} did not say within {_ANSWER_S:.0f} s whether it sees {device.name}; the card may hang"
+            f"TensorFlow {_tensorflow()} did not say within {_ANSWER_S:.0f} s whether it "
+            f"sees {device.name}; the card may hang"
         ) from error
     found = _answer(done.stdout)
     if found is None:
         said = last_words(done.stderr) or f"it ended with exit code {done.returncode}"
-        raise DeviceUnavailable(f"TensorFlow {_tensorflow()} could not be asked whether it sees {device.name}: {said}")
+        raise DeviceUnavailable(
+            f"TensorFlow {_tensorflow()} could not be asked whether it sees {device.name}: {said}"
+        )
     if not found.get("cards"):
         raise DeviceUnavailable(
-            f"TensorFlow {found.get('tensorflow')} sees no GPU although the driver has {device.name}: {_why(found, done.stderr)}"
+            f"TensorFlow {found.get('tensorflow')} sees no GPU although the driver has "
+            f"{device.name}: {_why(found, done.stderr)}"
         )
 
 
@@ -137,14 +164,17 @@ def _why(found: dict[str, Any], log: str) -> str:
         return f"it is a build without CUDA; {_INSTALL}"
     if not found.get("has_libcuda"):
         return (
-            "CUDA's libraries are missing, the driver's own libcuda.so.1 among them (in a container: "
-            f"NVIDIA_DRIVER_CAPABILITIES=compute,utility); the others: {_INSTALL}"
+            "CUDA's libraries are missing, the driver's own libcuda.so.1 among them (in a "
+            f"container: NVIDIA_DRIVER_CAPABILITIES=compute,utility); the others: {_INSTALL}"
         )
     if _WITHOUT_LIBRARIES in log:
         return f"CUDA's libraries are missing; {_INSTALL}"
     refused = _REFUSED.search(log)
     if refused is not None:
-        return f"CUDA does not start ({refused[1].strip()}); update the NVIDIA driver, and see whether nvidia-smi works"
+        return (
+            f"CUDA does not start ({refused[1].strip()}); update the NVIDIA driver, and see "
+            "whether nvidia-smi works"
+        )
     return f"it does not say why; {_INSTALL}, or ask for the emulated device (--memory-device cpu)"
 
 

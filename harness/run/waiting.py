@@ -1,4 +1,6 @@
-"""Wait for the end of a child: until its time is over, its memory goes over a limit, or it ends by itself."""
+"""Wait for the end of a child: until its time is over, its memory goes over a limit, or it ends by
+itself.
+"""
 
 import contextlib
 import functools
@@ -13,7 +15,8 @@ from typing import Protocol
 from harness.run.watchdog import Overrun
 
 _BUSY = 0.25
-"""Chosen: share of a processor above which a child is at work, not waiting for an allocator; a waiting one takes none."""
+"""Chosen: share of a processor above which a child is at work, not waiting for an allocator; a
+waiting one takes none."""
 _BUSY_S = 1.0
 """Time over which that share is taken. Chosen: a hundred of the kernel's ticks."""
 
@@ -52,8 +55,9 @@ def wait_for_end(
 ) -> Stop | None:
     """Wait for the end of the child; None when it ended by itself, else why it has to be ended.
 
-    A child that is late and at work is stopped within a second. One that is late and idle may be waiting inside
-    TensorFlow's allocator, which is about to report that memory ran out: it gets ``allocator_wait_s`` more.
+    A child that is late and at work is stopped within a second. One that is late and idle may be
+    waiting inside TensorFlow's allocator, which is about to report that memory ran out: it gets
+    ``allocator_wait_s`` more.
     """
     deadline_s = clock() + timeout_s
     last_s = deadline_s + allocator_wait_s
@@ -78,7 +82,9 @@ def _until_next_look(pause_s: float, left_s: float) -> float:
 
 @contextlib.contextmanager
 def end_of(child: subprocess.Popen[bytes]) -> Iterator[HasEnded]:
-    """What waits for the child's end without reaping it, so that its id still names it and its group."""
+    """What waits for the child's end without reaping it, so that its id still names it and its
+    group.
+    """
     if not hasattr(os, "pidfd_open"):
         yield functools.partial(_has_ended, child)
         return
@@ -90,7 +96,8 @@ def end_of(child: subprocess.Popen[bytes]) -> Iterator[HasEnded]:
 
 
 def _has_ended(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    # Without Linux: two hundred looks a second, far below the seconds that a child takes, cost nothing.
+    # Without Linux: two hundred looks a second, far below the seconds that a child takes, cost
+    # nothing.
     deadline_s = time.monotonic() + timeout_s
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         if time.monotonic() >= deadline_s:

@@ -1,11 +1,14 @@
-"""Bounds the memory of a child: what it and the processes that it started hold, and never how much of it they have mapped.
+"""Bounds the memory of a child: what it and the processes that it started hold, and never how much
+of it they have mapped.
 
-No limit of the kernel does that. RLIMIT_DATA and RLIMIT_AS count address space: each thread's stack of 8 MiB, arrays that are
-allocated and never touched. A limit that lets a thousand threads through bounds nothing on a machine of 16 GiB; so there is
-none. What the watchdog does not see soon enough, the kernel's out-of-memory killer ends: a child and whatever it starts are
-its first choice (oom_score_adj, ``harness.measure.worker``).
+No limit of the kernel does that. RLIMIT_DATA and RLIMIT_AS count address space: each thread's stack
+of 8 MiB, arrays that are allocated and never touched. A limit that lets a thousand threads through
+bounds nothing on a machine of 16 GiB; so there is none. What the watchdog does not see soon enough,
+the kernel's out-of-memory killer ends: a child and whatever it starts are its first choice
+(oom_score_adj, ``harness.measure.worker``).
 
-What has left the family (a daemon whose parent has died) is not counted; the floor of the machine bounds that too.
+What has left the family (a daemon whose parent has died) is not counted; the floor of the machine
+bounds that too.
 """
 
 import os
@@ -25,13 +28,16 @@ MOST_OF_MACHINE_LEFT_BYTES = 512 * MIB
 """Upper bound of the floor. Chosen: what the harness, pytest-xdist and a shell need to go on."""
 _FLOOR_SHARE = 32  # chosen: 128 MiB of a machine of 4 GiB
 LONGEST_PAUSE_S, SHORTEST_PAUSE_S = 0.02, 0.002
-"""Between two looks. Chosen: a look costs 30 us, so the shortest, close to the limit alone, takes 2 % of a processor."""
+"""Between two looks. Chosen: a look costs 30 us, so the shortest, close to the limit alone, takes 2
+% of a processor."""
 FASTEST_BYTES_PER_S = 16 * GIB
-"""At which a child may come closer to its limit between two looks. Chosen: seven times what two threads touched here in huge
-pages (2.4 GiB/s), and about what a processor can write to its memory. Past the limit it gets so far in ``SHORTEST_PAUSE_S``
-(33 MiB), and in whatever time the kernel takes to let the parent look and to end the child."""
+"""At which a child may come closer to its limit between two looks. Chosen: seven times what two
+threads touched here in huge pages (2.4 GiB/s), and about what a processor can write to its memory.
+Past the limit it gets so far in ``SHORTEST_PAUSE_S`` (33 MiB), and in whatever time the kernel
+takes to let the parent look and to end the child."""
 _COST_SHARE = 20
-"""What takes long is done again after so many times as long, so that it takes 5 % of a processor at most. Chosen."""
+"""What takes long is done again after so many times as long, so that it takes 5 % of a processor at
+most. Chosen."""
 _COUNTERS = 3  # those of which the rough amount is the sum
 
 
@@ -76,7 +82,8 @@ class Watchdog:
         self._last_left: Left | None = None
         self._list_again_s = self._doubt_again_s = self._left_again_s = 0.0
         self.pause_s = LONGEST_PAUSE_S
-        """Time until the next look: shorter the closer the child is to its limit, or the machine to its floor."""
+        """Time until the next look: shorter the closer the child is to its limit, or the machine to
+        its floor."""
 
     @property
     def family(self) -> tuple[int, ...]:
@@ -104,7 +111,8 @@ class Watchdog:
         fields = read(self._proc / str(self._pid) / "stat").rpartition(")")[2].split()
         if not fields:
             return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime (proc_pid_stat(5))
+        # Fields utime and stime of proc_pid_stat(5).
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _list_family(self) -> None:
         if self._clock() >= self._list_again_s:
@@ -113,7 +121,9 @@ class Watchdog:
             self._list_again_s = self._not_before(began_s)
 
     def _held_bytes(self) -> int:
-        """What the family holds: roughly while that is within the limit, exactly where only that can tell."""
+        """What the family holds: roughly while that is within the limit, exactly where only that
+        can tell.
+        """
         rough_bytes, limit_bytes = roughly_held_bytes(self._family, self._proc), self._limit_bytes
         if rough_bytes <= limit_bytes:
             self._shared_bytes = 0
@@ -134,27 +144,37 @@ class Watchdog:
         return self._last_left
 
     def _not_before(self, began_s: float) -> float:
-        """When what has begun then may be done again. By what it cost: on a busy machine it has waited besides."""
+        """When what has begun then may be done again. By what it cost: on a busy machine it has
+        waited besides.
+        """
         return self._clock() + _COST_SHARE * (self._cpu_clock() - began_s)
 
     def _over_limit(self, held_bytes: int) -> Overrun:
         return Overrun(
             OVER_LIMIT,
-            f"{self._who()} held {format_bytes(held_bytes)} of private and shared memory,"
-            f" {format_bytes(held_bytes - self._limit_bytes)} over the limit of {self._limit_in_words}",
+            f"{self._who()} held {format_bytes(held_bytes)} of private and shared memory, "
+            f"{format_bytes(held_bytes - self._limit_bytes)} over the limit of "
+            f"{self._limit_in_words}",
         )
 
-    def _over_machine(self, held_bytes: int, left_bytes: int, floor_bytes: int, whose: str) -> Overrun:
+    def _over_machine(
+        self, held_bytes: int, left_bytes: int, floor_bytes: int, whose: str
+    ) -> Overrun:
         return Overrun(
             OVER_MACHINE,
-            f"{whose} had {format_bytes(left_bytes)} of memory left, under the floor of {format_bytes(floor_bytes)} that is kept"
-            f" for everybody else, while {self._who()} held {format_bytes(held_bytes)}, within the limit of"
-            f" {self._limit_in_words}",
+            f"{whose} had {format_bytes(left_bytes)} of memory left, under the floor of "
+            f"{format_bytes(floor_bytes)} that is kept for everybody else, while "
+            f"{self._who()} held {format_bytes(held_bytes)}, within the limit of "
+            f"{self._limit_in_words}",
         )
 
     def _who(self) -> str:
         others = len(self._family) - 1
-        return f"it and {others} {'process' if others == 1 else 'processes'} that it started" if others else "it"
+        return (
+            f"it and {others} {'process' if others == 1 else 'processes'} that it started"
+            if others
+            else "it"
+        )
 
 
 def _in_words(limit: Limit) -> str:

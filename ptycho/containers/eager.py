@@ -35,9 +35,10 @@ from ptycho.sources import GroupSource, places_of, read_all
 class PtychoDataContainer:
     """Grouped images as whole tensors on the device.
 
-    Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi) complex64, ``coords_nominal``
-    (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32, ``probe`` (N, N) complex64; ``norm_Y_I``, ``YY_full``,
-    ``nn_indices``, ``global_offsets`` and ``local_offsets`` as they were given. ``intensity_scale`` is the s of ``targets``:
+    Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi)
+    complex64, ``coords_nominal`` (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32,
+    ``probe`` (N, N) complex64; ``norm_Y_I``, ``YY_full``, ``nn_indices``, ``global_offsets`` and
+    ``local_offsets`` as they were given. ``intensity_scale`` is the s of ``targets``:
     sqrt(nphotons) / (N/2).
     """
 
@@ -56,7 +57,17 @@ class PtychoDataContainer:
         probeGuess: Given,
     ) -> None:
         given = Arguments(
-            X, Y_I, Y_phi, norm_Y_I, YY_full, coords_nominal, coords_true, nn_indices, global_offsets, local_offsets, probeGuess
+            X,
+            Y_I,
+            Y_phi,
+            norm_Y_I,
+            YY_full,
+            coords_nominal,
+            coords_true,
+            nn_indices,
+            global_offsets,
+            local_offsets,
+            probeGuess,
         )
         inputs = check_inputs(given)
         self.X = tensor_of(X, inputs.images)
@@ -69,7 +80,8 @@ class PtychoDataContainer:
         self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
         self.global_offsets, self.local_offsets = global_offsets, local_offsets
         self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
-        # Only for shuffle="chunks", whose order is that of the lazy container; the images themselves are not kept.
+        # Only for shuffle="chunks", whose order is that of the lazy container; the images
+        # themselves are not kept.
         self._places = None if inputs.images.file is None else places_of(inputs.images)
 
     @classmethod
@@ -84,7 +96,9 @@ class PtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
         order: Order = "random",
     ) -> Self:
-        """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the counts."""
+        """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the
+        counts.
+        """
         arguments = arguments_from_scan(
             scan,
             image_count=image_count,
@@ -114,22 +128,30 @@ class PtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
     ) -> Self:
         """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
-        raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
-        arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
+        raw = RawData.from_coords_without_pc(
+            xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess
+        )
+        arguments = arguments_from_raw(
+            raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons
+        )
         return made(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
     @classmethod
-    def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
+    def from_npz(
+        cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None
+    ) -> Self:
         """Open what ``to_npz`` wrote and put it on the device.
 
-        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
-        file that cannot be used.
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError
+        or ScanFileError for a file that cannot be used.
         """
         return made(cls, *arguments_from_npz(file_path, cache_dir))
 
     @staticmethod
     def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:
-        """Bytes of every tensor that such a container keeps on the device: the array arithmetic, nothing is made."""
+        """Bytes of every tensor that such a container keeps on the device: the array arithmetic,
+        nothing is made.
+        """
         float_bytes, complex_bytes = np.dtype(np.float32).itemsize, np.dtype(np.complex64).itemsize
         pixels = image_count * frame_size * frame_size * channel_count
         coords_bytes = image_count * 2 * channel_count * float_bytes
@@ -155,7 +177,9 @@ class PtychoDataContainer:
         repeat: Repeat = False,
         input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
     ) -> tf.data.Dataset:
-        """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the device."""
+        """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the
+        device.
+        """
         targets = switch("targets", targets)
         places, group_count = self._places, len(self)
         order = BatchOrder(
@@ -180,17 +204,25 @@ class PtychoDataContainer:
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
-        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users know."""
+        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users
+        know.
+        """
         return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
 
     def to_npz(self, file_path: str | PathLike[str]) -> None:
-        """Write everything to an NPZ, the images a few groups at a time; None is left out. See ``from_npz``.
+        """Write everything to an NPZ, the images a few groups at a time; None is left out. See
+        ``from_npz``.
 
         Raises ScanFileError where it cannot be written; what was there stays then.
         """
         stacks = {name: DeviceImages(getattr(self, name)) for name in STACK_KEYS}
         save_container(
-            file_path, stacks, {name: getattr(self, name) for name in ("coords_nominal", "coords_true", "probe", *KEPT_NAMES)}
+            file_path,
+            stacks,
+            {
+                name: getattr(self, name)
+                for name in ("coords_nominal", "coords_true", "probe", *KEPT_NAMES)
+            },
         )
 
     def __len__(self) -> int:
@@ -203,7 +235,9 @@ class PtychoDataContainer:
 
 
 def tensor_of(given: Given, source: GroupSource) -> tf.Tensor:
-    """All images of ``source`` on the device, (B, N, N, C) float32; ``given`` itself where it is that already."""
+    """All images of ``source`` on the device, (B, N, N, C) float32; ``given`` itself where it is
+    that already.
+    """
     if is_ready(given):
         return given
     if isinstance(given, np.ndarray):

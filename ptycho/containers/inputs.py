@@ -64,16 +64,30 @@ class Inputs:
 
 
 def arguments_from_scan(
-    scan: Scan, *, image_count: int, gridsize: int, neighbor_count: int, seed: int, nphotons: float, order: Order = "random"
+    scan: Scan,
+    *,
+    image_count: int,
+    gridsize: int,
+    neighbor_count: int,
+    seed: int,
+    nphotons: float,
+    order: Order = "random",
 ) -> Arguments:
-    """Group the scan, find its scale in one pass over the frames, and refer to it; no image is gathered.
+    """Group the scan, find its scale in one pass over the frames, and refer to it; no image is
+    gathered.
 
-    X = c * frames with c such that the mean energy of the grouped frames is (N/2)^2. Raises ContainerError for counts
-    that cannot be met, ScanError for frames that cannot be used.
+    X = c * frames with c such that the mean energy of the grouped frames is (N/2)^2. Raises
+    ContainerError for counts that cannot be met, ScanError for frames that cannot be used.
     """
     nphotons = photons("nphotons", nphotons)
     groups = group(
-        scan.x, scan.y, image_count=image_count, gridsize=gridsize, neighbor_count=neighbor_count, seed=seed, order=order
+        scan.x,
+        scan.y,
+        image_count=image_count,
+        gridsize=gridsize,
+        neighbor_count=neighbor_count,
+        seed=seed,
+        order=order,
     )
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
     images = FrameGather(scan.frames, groups.nn_indices, scale)
@@ -86,7 +100,8 @@ def arguments_from_scan(
         X=images,
         Y_I=amplitude,
         Y_phi=phase,
-        norm_Y_I=intensity_scale(nphotons, scan.frame_size),  # The mean energy of X is (N/2)^2 by its scale.
+        # The mean energy of X is (N/2)^2 by its scale.
+        norm_Y_I=intensity_scale(nphotons, scan.frame_size),
         YY_full=scan.object,
         coords_nominal=groups.relative,
         coords_true=groups.relative,
@@ -107,7 +122,9 @@ Kind = TypeVar("Kind", bound=Container)
 
 
 def made(kind: Callable[..., Kind], arguments: Arguments, scale: float | None) -> Kind:
-    """A container of these arguments, with ``scale`` as its intensity_scale, or the default one for None."""
+    """A container of these arguments, with ``scale`` as its intensity_scale, or the default one for
+    None.
+    """
     container = kind(*arguments)
     if scale is not None:
         container.intensity_scale = scale
@@ -115,31 +132,46 @@ def made(kind: Callable[..., Kind], arguments: Arguments, scale: float | None) -
 
 
 def intensity_scale(nphotons: float, frame_size: int) -> float:
-    """PtychoPINN's s: sqrt(nphotons) / (N/2), so that (X*s)^2 has ``nphotons`` in a frame of the mean energy (N/2)^2."""
+    """PtychoPINN's s: sqrt(nphotons) / (N/2), so that (X*s)^2 has ``nphotons`` in a frame of the
+    mean energy (N/2)^2.
+    """
     return math.sqrt(nphotons) / (frame_size / 2)
 
 
 def check_inputs(arguments: Arguments) -> Inputs:
-    """Images, coordinates and probe of a container, checked against each other; raises ContainerError."""
+    """Images, coordinates and probe of a container, checked against each other; raises
+    ContainerError.
+    """
     images = _source("X", arguments.X)
     group_count, rows, columns, channel_count = images.shape
     if rows != columns or min(images.shape) < 1:
-        raise ContainerError(f"X has shape {images.shape}; (groups, N, N, channels) with at least one of each is needed")
+        raise ContainerError(
+            f"X has shape {images.shape}; (groups, N, N, channels) with at least one of "
+            "each is needed"
+        )
     if (arguments.Y_I is None) != (arguments.Y_phi is None):
-        raise ContainerError("one of Y_I and Y_phi is None; give both, or neither for amplitude 1 and phase 0")
+        raise ContainerError(
+            "one of Y_I and Y_phi is None; give both, or neither for amplitude 1 and phase 0"
+        )
     if arguments.Y_I is None:
         amplitude, phase = _no_truth(images.shape)
     else:
         amplitude, phase = _source("Y_I", arguments.Y_I), _source("Y_phi", arguments.Y_phi)
     for name, source in (("Y_I", amplitude), ("Y_phi", phase)):
         if source.shape != images.shape:
-            raise ContainerError(f"{name} has shape {source.shape} and X {images.shape}; they describe the same images")
+            raise ContainerError(
+                f"{name} has shape {source.shape} and X {images.shape}; they describe the "
+                "same images"
+            )
     _check_groups(arguments, group_count)
     probe = _host("probeGuess", arguments.probeGuess, np.complex64, (rows, rows))
     if not probe.any():
         raise ContainerError("probeGuess is zero everywhere; nothing would be illuminated")
     coords_shape = (group_count, 1, 2, channel_count)
-    nominal, true = (_host(name, getattr(arguments, name), np.float32, coords_shape) for name in ("coords_nominal", "coords_true"))
+    nominal, true = (
+        _host(name, getattr(arguments, name), np.float32, coords_shape)
+        for name in ("coords_nominal", "coords_true")
+    )
     return Inputs(images, amplitude, phase, nominal, true, probe)
 
 
@@ -151,11 +183,18 @@ def _check_groups(arguments: Arguments, group_count: int) -> None:
             continue
         shape = tuple(np.shape(values))
         if not shape:
-            raise ContainerError(f"{name} is {values!r}; one entry for each of {group_count} groups is needed")
+            raise ContainerError(
+                f"{name} is {values!r}; one entry for each of {group_count} groups is needed"
+            )
         if shape[0] != group_count:
-            raise ContainerError(f"{name} has {shape[0]} groups and X {group_count}; they describe the same groups")
+            raise ContainerError(
+                f"{name} has {shape[0]} groups and X {group_count}; they describe the same groups"
+            )
         if name == "global_offsets" and shape != (group_count, 1, 2, 1):
-            raise ContainerError(f"{name} has shape {shape}; {(group_count, 1, 2, 1)}, one [x, y] per group, is needed")
+            raise ContainerError(
+                f"{name} has shape {shape}; {(group_count, 1, 2, 1)}, one [x, y] per group, "
+                "is needed"
+            )
 
 
 def _no_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSource]:
@@ -176,7 +215,9 @@ def _source(name: str, images: Given) -> GroupSource:
     return GroupedArray(array)
 
 
-def _host(name: str, values: Given, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _host(
+    name: str, values: Given, dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.dtype == object:
         raise ContainerError(f"{name} is {values!r}; an array of shape {shape} is needed")
@@ -192,5 +233,7 @@ def _host(name: str, values: Given, dtype: npt.DTypeLike, shape: tuple[int, ...]
     if not np.isfinite(converted).all():
         index = np.unravel_index(int(np.argmin(np.isfinite(converted))), shape)
         found, place = array[index], [int(axis) for axis in index]
-        raise ContainerError(f"{name} is {found} at {place}; finite values within {np.dtype(dtype)} are needed")
+        raise ContainerError(
+            f"{name} is {found} at {place}; finite values within {np.dtype(dtype)} are needed"
+        )
     return converted

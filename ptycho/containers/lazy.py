@@ -1,4 +1,6 @@
-"""The lazy container: nothing on the device until a batch is asked for, and nothing kept afterwards."""
+"""The lazy container: nothing on the device until a batch is asked for, and nothing kept
+afterwards.
+"""
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
@@ -39,10 +41,11 @@ from ptycho.sources import places_of
 class LazyPtychoDataContainer:
     """Grouped images that stay where they are until ``as_dataset`` streams them.
 
-    The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred to, not copied.
-    ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the whole tensor to old code, with a DeprecationWarning: the same tensor
-    as long as somebody holds it, and none after that. ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are
-    small: they follow the same rule without the warning. All but ``Y`` may be assigned; datasets that are there already keep
+    The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred
+    to, not copied. ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the whole tensor to old code,
+    with a DeprecationWarning: the same tensor as long as somebody holds it, and none after that.
+    ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are small: they follow the same
+    rule without the warning. All but ``Y`` may be assigned; datasets that are there already keep
     what they were made of. ``intensity_scale`` is the s of ``targets``: sqrt(nphotons) / (N/2).
     """
 
@@ -61,7 +64,17 @@ class LazyPtychoDataContainer:
         probeGuess: Given,
     ) -> None:
         self._given = Arguments(
-            X, Y_I, Y_phi, norm_Y_I, YY_full, coords_nominal, coords_true, nn_indices, global_offsets, local_offsets, probeGuess
+            X,
+            Y_I,
+            Y_phi,
+            norm_Y_I,
+            YY_full,
+            coords_nominal,
+            coords_true,
+            nn_indices,
+            global_offsets,
+            local_offsets,
+            probeGuess,
         )
         self._inputs = check_inputs(self._given)
         self._held: weakref.WeakValueDictionary[str, tf.Tensor] = weakref.WeakValueDictionary()
@@ -113,16 +126,22 @@ class LazyPtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
     ) -> Self:
         """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
-        raw = RawData.from_coords_without_pc(xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess)
-        arguments = arguments_from_raw(raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons)
+        raw = RawData.from_coords_without_pc(
+            xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess
+        )
+        arguments = arguments_from_raw(
+            raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons
+        )
         return made(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
     @classmethod
-    def from_npz(cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None) -> Self:
+    def from_npz(
+        cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None
+    ) -> Self:
         """Open what ``to_npz`` wrote; the images stay in the file.
 
-        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError or ScanFileError for a
-        file that cannot be used.
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError
+        or ScanFileError for a file that cannot be used.
         """
         return made(cls, *arguments_from_npz(file_path, cache_dir))
 
@@ -138,19 +157,28 @@ class LazyPtychoDataContainer:
         repeat: Repeat = False,
         input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
     ) -> tf.data.Dataset:
-        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered one at a time from where the frames are.
+        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32), gathered one at a time
+        from where the frames are.
 
-        ``targets`` makes them what ``model.fit`` takes: ((X*s, coords), (centred Y_I of channel 0 (b, N, N, 1), X*s,
-        (X*s)^2)) with s = ``intensity_scale``. ``shuffle`` draws a new order every epoch, the same sequence of orders for the
-        same ``seed``; "chunks" draws one that a disk can follow, see ``ptycho.order.BatchOrder``. ``repeat`` is how many
-        epochs a pass has, without end for True. ``input_context`` is the tf.distribute.InputContext of a worker: all workers
-        together see every group once.
+        ``targets`` makes them what ``model.fit`` takes: ((X*s, coords), (centred Y_I of channel 0
+        (b, N, N, 1), X*s, (X*s)^2)) with s = ``intensity_scale``. ``shuffle`` draws a new order
+        every epoch, the same sequence of orders for the same ``seed``; "chunks" draws one that a
+        disk can follow, see ``ptycho.order.BatchOrder``. ``repeat`` is how many epochs a pass has,
+        without end for True. ``input_context`` is the tf.distribute.InputContext of a worker: all
+        workers together see every group once.
 
-        Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has changed since it was
-        opened; what goes wrong in a later epoch comes out of the iterator as a tf.errors.OpError with the same sentence.
+        Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has
+        changed since it was opened; what goes wrong in a later epoch comes out of the iterator as a
+        tf.errors.OpError with the same sentence.
         """
         targets = switch("targets", targets)
-        order = self._order(batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard.of(input_context))
+        order = self._order(
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            shard=Shard.of(input_context),
+        )
         return stream(
             self._inputs.images,
             self._inputs.coords_nominal,
@@ -162,21 +190,46 @@ class LazyPtychoDataContainer:
         )
 
     def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
-        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users know."""
+        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users
+        know.
+        """
         return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
 
     def batches(
-        self, batch_size: int, *, shuffle: Shuffle = False, seed: int = 0, epoch: int = 0, drop_remainder: bool = False
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = False,
+        seed: int = 0,
+        epoch: int = 0,
+        drop_remainder: bool = False,
     ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) for loops of your own, without tf.data.
+        """One epoch of (X (b, N, N, C) float32, coords (b, 1, 2, C) float32) for loops of your own,
+        without tf.data.
 
-        Twice as fast as ``as_dataset`` where batches are small; no batch is made before it is asked for. The order is that
-        of the dataset's epoch ``epoch`` with the same ``seed``. Raises as ``as_dataset`` does, when it is called.
+        Twice as fast as ``as_dataset`` where batches are small; no batch is made before it is asked
+        for. The order is that of the dataset's epoch ``epoch`` with the same ``seed``. Raises as
+        ``as_dataset`` does, when it is called.
         """
-        order = self._order(batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard())
-        return batches(self._inputs.images, self._inputs.coords_nominal, order=order, epoch=whole("epoch", epoch, least=0))
+        order = self._order(
+            batch_size, shuffle=shuffle, seed=seed, drop_remainder=drop_remainder, shard=Shard()
+        )
+        return batches(
+            self._inputs.images,
+            self._inputs.coords_nominal,
+            order=order,
+            epoch=whole("epoch", epoch, least=0),
+        )
 
-    def _order(self, batch_size: int, *, shuffle: Shuffle, seed: int | None, drop_remainder: bool, shard: Shard) -> BatchOrder:
+    def _order(
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle,
+        seed: int | None,
+        drop_remainder: bool,
+        shard: Shard,
+    ) -> BatchOrder:
         images = self._inputs.images
         return BatchOrder(
             len(self),
@@ -262,9 +315,11 @@ class LazyPtychoDataContainer:
         self._replace(probeGuess=given)
 
     def to_npz(self, file_path: str | PathLike[str]) -> None:
-        """Write everything to an NPZ, the images a few groups at a time; None is left out. See ``from_npz``.
+        """Write everything to an NPZ, the images a few groups at a time; None is left out. See
+        ``from_npz``.
 
-        Raises ScanFileError where it cannot be written (what was there stays then) or the scan file has changed.
+        Raises ScanFileError where it cannot be written (what was there stays then) or the scan file
+        has changed.
         """
         inputs = self._inputs
         save_container(
@@ -284,10 +339,15 @@ class LazyPtychoDataContainer:
 
     def __repr__(self) -> str:
         images = self._inputs.images
-        return f"<{type(self).__name__} of {len(self)} groups, X {images.shape} not on the device, {images.way}>"
+        return (
+            f"<{type(self).__name__} of {len(self)} groups, X {images.shape} not on the device, "
+            f"{images.way}>"
+        )
 
     def _replace(self, **given: Given) -> None:
-        """Take another argument, as the constructor does: checked against the rest, nothing changed where it does not fit."""
+        """Take another argument, as the constructor does: checked against the rest, nothing changed
+        where it does not fit.
+        """
         with self._building:
             arguments = self._given._replace(**given)
             self._inputs = check_inputs(arguments)
@@ -296,11 +356,17 @@ class LazyPtychoDataContainer:
             self._held.clear()
 
     def _images(self, name: str) -> tf.Tensor:
-        source = {"X": self._inputs.images, "Y_I": self._inputs.amplitude, "Y_phi": self._inputs.phase}[name]
+        source = {
+            "X": self._inputs.images,
+            "Y_I": self._inputs.amplitude,
+            "Y_phi": self._inputs.phase,
+        }[name]
         return self._tensor(name, lambda: tensor_of(getattr(self._given, name), source))
 
     def _tensor(self, name: str, build: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """The tensor of that name while somebody holds it, else a new one that only the caller holds."""
+        """The tensor of that name while somebody holds it, else a new one that only the caller
+        holds.
+        """
         with self._building:
             tensor = self._held.get(name)
             if tensor is None:
@@ -310,7 +376,8 @@ class LazyPtychoDataContainer:
 
 def _warn(name: str) -> None:
     warnings.warn(
-        f"{name} puts every image on the device at once; stream batches with as_dataset(batch_size) instead",
+        f"{name} puts every image on the device at once; stream batches with "
+        "as_dataset(batch_size) instead",
         DeprecationWarning,
         stacklevel=3,  # Past this function and the property, to the line that asked.
     )

@@ -36,24 +36,34 @@ class DeviceImages(GroupSource):
         out[:] = gathered(self._tensor, groups)
 
 
-def save_container(path: str | PathLike[str], stacks: Mapping[str, GroupSource], given: Mapping[str, Any]) -> None:
-    """Write the images and everything in ``given`` that is not None; ``.npz`` is added where it is missing.
+def save_container(
+    path: str | PathLike[str], stacks: Mapping[str, GroupSource], given: Mapping[str, Any]
+) -> None:
+    """Write the images and everything in ``given`` that is not None; ``.npz`` is added where it is
+    missing.
 
-    The file appears whole or not at all. Raises ScanFileError where it cannot be written, ContainerError for what is no
-    array of numbers.
+    The file appears whole or not at all. Raises ScanFileError where it cannot be written,
+    ContainerError for what is no array of numbers.
     """
     small = {name: np.asarray(values) for name, values in given.items() if values is not None}
     write_stacks(npz_path(path), stacks, small)
 
 
-def arguments_from_npz(path: str | PathLike[str], cache_dir: str | PathLike[str] | None) -> tuple[Arguments, float | None]:
-    """What ``to_npz`` wrote, here or at PtychoPINN: the arguments, images left in the file, and the scale if it is there."""
+def arguments_from_npz(
+    path: str | PathLike[str], cache_dir: str | PathLike[str] | None
+) -> tuple[Arguments, float | None]:
+    """What ``to_npz`` wrote, here or at PtychoPINN: the arguments, images left in the file, and the
+    scale if it is there.
+    """
     contents = read_container(Path(path), cache_dir=None if cache_dir is None else Path(cache_dir))
     norm = contents.small["norm_Y_I"]
     arguments = Arguments(
         **{key: GroupedArray(file.map(), file=file) for key, file in contents.stacks.items()},
         norm_Y_I=norm.item() if norm.ndim == 0 else norm,
-        **{key: contents.small.get(key) for key in (*OPTIONAL_KEYS, "coords_nominal", "coords_true")},
+        **{
+            key: contents.small.get(key)
+            for key in (*OPTIONAL_KEYS, "coords_nominal", "coords_true")
+        },
         probeGuess=contents.small["probe"],
     )
     scale = contents.small.get(SCALE_KEY)

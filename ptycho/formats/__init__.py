@@ -35,7 +35,15 @@ def _cxi(path: Path) -> Store:
 
 
 STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType(
-    {".npz": _npz, ".npy": _npy, ".h5": _hdf5, ".hdf5": _hdf5, ".hdf": _hdf5, ".nxs": _hdf5, ".cxi": _cxi}
+    {
+        ".npz": _npz,
+        ".npy": _npy,
+        ".h5": _hdf5,
+        ".hdf5": _hdf5,
+        ".hdf": _hdf5,
+        ".nxs": _hdf5,
+        ".cxi": _cxi,
+    }
 )
 """Imported when one is opened: h5py takes longer to import than an NPZ to open, and 10 MB."""
 
@@ -44,12 +52,15 @@ STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType(
 def open_store(path: Path) -> Iterator[Store]:
     """Open a scan file by its suffix.
 
-    Raises ScanFileError for a path that is no readable file, ScanError for a format that is not known or not whole.
+    Raises ScanFileError for a path that is no readable file, ScanError for a format that is not
+    known or not whole.
     """
     check_regular(path)
     opener = STORES.get(path.suffix.lower())
     if opener is None:
-        raise ScanError(f"{path} has the suffix {path.suffix!r}; scans are read from {', '.join(STORES)}")
+        raise ScanError(
+            f"{path} has the suffix {path.suffix!r}; scans are read from {', '.join(STORES)}"
+        )
     with reading(path):
         store = opener(path)
         try:

@@ -29,9 +29,13 @@ class Parts:
 
 
 def choose(store: Store, *, frames: Any, positions: Any, probe: Any, obj: Any, mask: Any) -> Parts:  # noqa: ANN401 - finds out
-    """Find every array; raises ContainerError for arguments that name none, ScanError for names that are not there."""
+    """Find every array; raises ContainerError for arguments that name none, ScanError for names
+    that are not there.
+    """
     if frames is not None and not isinstance(frames, str):
-        raise ContainerError(f"frames is {type(frames).__name__}; the name of the frames in {store.path} is a str")
+        raise ContainerError(
+            f"frames is {type(frames).__name__}; the name of the frames in {store.path} is a str"
+        )
     names, notes = store.names(frames)
     return Parts(
         frames=store.part(_known(names.frames)),
@@ -54,10 +58,15 @@ def _positions(store: Store, given: Any, names: Names) -> tuple[Part, ...]:  # n
     if given is None:
         if names.positions is None:
             raise ContainerError(
-                f"{store.path} does not say where the frames were taken; give positions, an array (M, 2) of [x, y] or its place"
+                f"{store.path} does not say where the frames were taken; give positions, an "
+                "array (M, 2) of [x, y] or its place"
             )
         given = names.positions
-    is_pair = isinstance(given, tuple | list) and len(given) == 2 and all(_is_axis(item) for item in given)
+    is_pair = (
+        isinstance(given, tuple | list)
+        and len(given) == 2
+        and all(_is_axis(item) for item in given)
+    )
     found = [_part(store, "positions", item, None) for item in (given if is_pair else (given,))]
     return tuple(part for part in found if part is not None)
 
@@ -68,10 +77,14 @@ def _is_axis(item: Any) -> bool:  # noqa: ANN401 - finds out
 
 
 def _part(store: Store, role: str, given: Any, name: str | None) -> Part | None:  # noqa: ANN401 - finds out
-    """An array itself, a file of its own, or a name in the scan file: a name never ends as those files do."""
+    """An array itself, a file of its own, or a name in the scan file: a name never ends as those
+    files do.
+    """
     if given is None:
         return None if name is None else store.part(name)
-    if isinstance(given, os.PathLike) or (isinstance(given, str) and given.lower().endswith(SUFFIXES)):
+    if isinstance(given, os.PathLike) or (
+        isinstance(given, str) and given.lower().endswith(SUFFIXES)
+    ):
         path = Path(given)
         check_regular(path)
         with reading(path):
@@ -81,7 +94,11 @@ def _part(store: Store, role: str, given: Any, name: str | None) -> Part | None:
     try:
         values = np.asarray(given)
     except (ValueError, TypeError) as error:
-        raise ContainerError(f"{role} is no array ({error}); give an array, a file or a name in {store.path}") from error
+        raise ContainerError(
+            f"{role} is no array ({error}); give an array, a file or a name in {store.path}"
+        ) from error
     if values.dtype.hasobject or values.ndim == 0:
-        raise ContainerError(f"{role} is {given!r:.60}; give an array, a file or a name in {store.path}")
+        raise ContainerError(
+            f"{role} is {given!r:.60}; give an array, a file or a name in {store.path}"
+        )
     return GivenPart(role, values)

@@ -22,9 +22,10 @@ from ptycho.stacks import CHUNK_BYTES, FrameStack, Indices, frames_per_chunk, th
 class ChunkedFrames(FrameStack):
     """A data set (M, R, C) that cannot be mapped: chunked, compressed, compact or virtual.
 
-    One frame at a time: h5py's fancy indexing is 8 to 34 times slower than this loop (measured, on frame chunks). The file
-    is opened where it is first read, once in every process: a forked child must not share its parent's. h5py lets one
-    thread at a time into libhdf5, so threads may read side by side.
+    One frame at a time: h5py's fancy indexing is 8 to 34 times slower than this loop (measured, on
+    frame chunks). The file is opened where it is first read, once in every process: a forked child
+    must not share its parent's. h5py lets one thread at a time into libhdf5, so threads may read
+    side by side.
     """
 
     def __init__(self, part: Hdf5Part, *, cache_bytes: int) -> None:
@@ -32,7 +33,8 @@ class ChunkedFrames(FrameStack):
         self._shape, self._dtype = three(part.header.shape), part.header.dtype
         self._states: tuple[tuple[Path, FileState], ...] = ((part.path, part.state), *part.sources)
         self._cache_bytes = cache_bytes
-        self._opening = threading.RLock()  # opening asks everybody, and so itself, to let go of what changed
+        # opening asks everybody, and so itself, to let go of what changed
+        self._opening = threading.RLock()
         self._opened: tuple[int, h5py.File, h5py.Dataset] | None = None
         _, rows, columns = self._shape
         if part.chunks is None:
@@ -43,10 +45,13 @@ class ChunkedFrames(FrameStack):
         row_bytes = row_chunks * math.prod(part.chunks) * self._dtype.itemsize
         if part.chunks[0] > 1 and row_bytes > cache_bytes:
             raise ScanError(
-                f"{self._name} has chunks of {sizes}, so one frame needs {row_bytes} bytes of them, and cache_bytes is "
-                f"{cache_bytes}; give at least {row_bytes}, or repack=True to write the frames one after the other"
+                f"{self._name} has chunks of {sizes}, so one frame needs {row_bytes} bytes "
+                f"of them, and cache_bytes is {cache_bytes}; give at least {row_bytes}, or "
+                "repack=True to write the frames one after the other"
             )
-        self.description = f"read through a chunk cache of {cache_bytes / (1 << 20):.4g} MiB (chunks of {sizes})"
+        self.description = (
+            f"read through a chunk cache of {cache_bytes / (1 << 20):.4g} MiB (chunks of {sizes})"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,7 +81,9 @@ class ChunkedFrames(FrameStack):
             yield start, block
 
     def check(self) -> None:
-        """Raise ScanFileError where the file, or the source of a virtual data set, has changed or is gone."""
+        """Raise ScanFileError where the file, or the source of a virtual data set, has changed or
+        is gone.
+        """
         for path, state in self._states:
             if state_of(path) != state:
                 raise ScanFileError(f"{path} changed after it was opened; open it again")
@@ -89,7 +96,11 @@ class ChunkedFrames(FrameStack):
             self.close()
 
     def _read(self, dataset: h5py.Dataset, start: int, count: int, out: npt.NDArray[Any]) -> None:
-        where = f"{self._name}, frame {start}" if count == 1 else f"{self._name}, frames {start} to {start + count - 1}"
+        where = (
+            f"{self._name}, frame {start}"
+            if count == 1
+            else f"{self._name}, frames {start} to {start + count - 1}"
+        )
         with hdf5_named(where):
             # The low level: h5py's slicing costs more than the copy of a small frame.
             chosen = dataset.id.get_space()

@@ -19,7 +19,8 @@ from ptycho.frames import located
 STACK_KEYS = ("X", "Y_I", "Y_phi")
 NEEDED_KEYS = ("norm_Y_I", "coords_nominal", "coords_true", "probe")
 OPTIONAL_KEYS = ("YY_full", "nn_indices", "global_offsets", "local_offsets")
-"""Left out of the file where a container has None. PtychoPINN writes a pickled None there instead."""
+"""Left out of the file where a container has None. PtychoPINN writes a pickled None there
+instead."""
 SCALE_KEY = "intensity_scale"
 """Ours alone: PtychoPINN has it in its settings."""
 
@@ -37,15 +38,20 @@ class ContainerContents:
 def read_container(path: Path, *, cache_dir: Path | None) -> ContainerContents:
     """Open a container's NPZ; nothing is unpickled, and no image is read unless it is compressed.
 
-    Raises ScanError for a damaged or incomplete file, ScanFileError where it cannot be read or unpacked into ``cache_dir``.
+    Raises ScanError for a damaged or incomplete file, ScanFileError where it cannot be read or
+    unpacked into ``cache_dir``.
     """
     check_regular(path)
     with open_zip(path) as archive:
         found = members(path, archive)
         missing = [key for key in (*STACK_KEYS, *NEEDED_KEYS) if key not in found]
         if missing:
-            raise ScanError(f"{path} lacks {', '.join(missing)}; it has {', '.join(found) or 'no arrays'}")
-        parts = {key: NpzPart(path, archive, key, found[key]) for key in (*STACK_KEYS, *NEEDED_KEYS)}
+            raise ScanError(
+                f"{path} lacks {', '.join(missing)}; it has {', '.join(found) or 'no arrays'}"
+            )
+        parts = {
+            key: NpzPart(path, archive, key, found[key]) for key in (*STACK_KEYS, *NEEDED_KEYS)
+        }
         stacks = {key: _stack(parts[key], path, cache_dir) for key in STACK_KEYS}
         optional = [key for key in (SCALE_KEY, *OPTIONAL_KEYS) if key in found]
         there = [key for key in optional if not _is_pickled_scalar(path, archive, key, found[key])]
@@ -58,12 +64,19 @@ def _stack(part: NpzPart, path: Path, cache_dir: Path | None) -> FileArray:
     shape, dtype = part.header
     if len(shape) != 4 or dtype.kind not in "fiu" or part.is_fortran:
         order = " in Fortran order" if part.is_fortran else ""
-        raise ScanError(f"{part.name} is {dtype} {shape}{order}; real (groups, N, N, channels) in C order is needed")
+        raise ScanError(
+            f"{part.name} is {dtype} {shape}{order}; real (groups, N, N, channels) in C "
+            "order is needed"
+        )
     return located(part, path, cache_dir)[0]
 
 
-def _is_pickled_scalar(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> bool:
-    """Whether this is one Python object instead of an array: numpy.savez makes it of None, and of nothing these keys have."""
+def _is_pickled_scalar(
+    path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo
+) -> bool:
+    """Whether this is one Python object instead of an array: numpy.savez makes it of None, and of
+    nothing these keys have.
+    """
     values_offset(path, key, member)  # checks the member
     with damage_named(path, key), archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):

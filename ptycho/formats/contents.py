@@ -14,7 +14,8 @@ import numpy.typing as npt
 from ptycho.errors import ScanError, ScanFileError
 
 BLOCK_BYTES = 64 * 1024
-"""Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger blocks raises it, and what is freed then stays."""
+"""Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger blocks raises it, and what
+is freed then stays."""
 
 
 class FileState(NamedTuple):
@@ -33,7 +34,9 @@ class FileState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileArray:
-    """Where the raw bytes of a C-ordered array lie in a file, and in which state the file was when it was opened."""
+    """Where the raw bytes of a C-ordered array lie in a file, and in which state the file was when
+    it was opened.
+    """
 
     path: Path
     offset_bytes: int
@@ -50,7 +53,9 @@ class FileArray:
         self._compare(status)
 
     def open(self) -> io.FileIO:
-        """The file, unbuffered and at its first byte; raises ScanFileError where it has changed or is gone."""
+        """The file, unbuffered and at its first byte; raises ScanFileError where it has changed or
+        is gone.
+        """
         try:
             file = self.path.open("rb", buffering=0)
         except OSError as error:
@@ -65,18 +70,24 @@ class FileArray:
     def map(self) -> npt.NDArray[Any]:
         """The array as a read-only memory map; no page is read yet.
 
-        Raises ScanFileError where the file has changed. A file that is cut while the map is being read ends the process
-        (SIGBUS, mmap(2)): ``check`` before a pass makes that unlikely and cannot exclude it.
+        Raises ScanFileError where the file has changed. A file that is cut while the map is being
+        read ends the process (SIGBUS, mmap(2)): ``check`` before a pass makes that unlikely and
+        cannot exclude it.
         """
         with self.open() as file:
-            return np.memmap(file, dtype=self.dtype, mode="r", offset=self.offset_bytes, shape=self.shape)
+            return np.memmap(
+                file, dtype=self.dtype, mode="r", offset=self.offset_bytes, shape=self.shape
+            )
 
     def _compare(self, status: os.stat_result) -> None:
         if FileState.of(status) != self.state:
             raise ScanFileError(f"{self.path} changed after it was opened; open it again")
 
     def _lost(self, error: OSError) -> ScanFileError:
-        return ScanFileError(f"{self.path} cannot be read any more ({error.strerror}); put it back or open the scan again")
+        return ScanFileError(
+            f"{self.path} cannot be read any more ({error.strerror}); put it back or open "
+            "the scan again"
+        )
 
 
 class ArrayHeader(NamedTuple):
@@ -99,11 +110,15 @@ class Part(ABC):
 
     @abstractmethod
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
-        """Every value in stored order, as flat arrays of a few; raises ScanError where they are damaged or too few."""
+        """Every value in stored order, as flat arrays of a few; raises ScanError where they are
+        damaged or too few.
+        """
 
     @property
     def file(self) -> FileArray | None:
-        """Where the values lie one after the other in a file, C-ordered in ``header.shape`` unless ``is_fortran``."""
+        """Where the values lie one after the other in a file, C-ordered in ``header.shape`` unless
+        ``is_fortran``.
+        """
         return None
 
 
@@ -121,13 +136,17 @@ class GivenPart(Part):
 
 
 def load(part: Part) -> npt.NDArray[Any]:
-    """One array, whole and C-ordered or Fortran-ordered as stored; raises ScanError where memory does not suffice."""
+    """One array, whole and C-ordered or Fortran-ordered as stored; raises ScanError where memory
+    does not suffice.
+    """
     shape, dtype = part.header
     try:
         values = np.empty(shape, dtype, order="F" if part.is_fortran else "C")
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can say.
         needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        raise ScanError(f"{part.name} needs {needed} bytes, more than there is memory; save a smaller one") from error
+        raise ScanError(
+            f"{part.name} needs {needed} bytes, more than there is memory; save a smaller one"
+        ) from error
     flat = values.ravel(order="K")  # a view in stored order
     start = 0
     for block in part.blocks():
@@ -137,7 +156,9 @@ def load(part: Part) -> npt.NDArray[Any]:
 
 
 class Geometry(NamedTuple):
-    """From what the file calls a position, in metres, to the patch centre in pixels: matrix @ position."""
+    """From what the file calls a position, in metres, to the patch centre in pixels: matrix @
+    position.
+    """
 
     matrix: npt.NDArray[np.float64]
     """(2, columns): rows are x and y, in pixels per metre."""
@@ -173,10 +194,14 @@ class Store(Protocol):
         """
 
     def part(self, key: str) -> Part:
-        """The array of that name; raises ScanError where there is none, or none that can be used."""
+        """The array of that name; raises ScanError where there is none, or none that can be
+        used.
+        """
 
     def close(self) -> None:
         """Let the file go."""
 
     def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:
-        """How this file's metres become pixels, or None where it does not say; raises ScanError where it says it wrongly."""
+        """How this file's metres become pixels, or None where it does not say; raises ScanError
+        where it says it wrongly.
+        """

@@ -1,4 +1,6 @@
-"""The header of an npy image (NEP 1). It is not read by numpy's parser, which warns, offers to unpickle and lets much through."""
+"""The header of an npy image (NEP 1). It is not read by numpy's parser, which warns, offers to
+unpickle and lets much through.
+"""
 
 import ast
 import io
@@ -39,7 +41,8 @@ class NpyHeader:
 def read_header(file: IO[bytes], *, name: str) -> NpyHeader:
     """The header at the beginning of ``file``, which is left at the first byte of the values.
 
-    Raises ScanError, beginning with ``name``, for anything but a plain array of numbers or characters.
+    Raises ScanError, beginning with ``name``, for anything but a plain array of numbers or
+    characters.
     """
     text, length_bytes = _text(file, name)
     try:
@@ -51,17 +54,23 @@ def read_header(file: IO[bytes], *, name: str) -> NpyHeader:
         raise _unreadable(name, "descr, fortran_order and shape are needed")
     shape, is_fortran = fields["shape"], fields["fortran_order"]
     # type() and not isinstance: True is an int.
-    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+    if not isinstance(shape, tuple) or not all(
+        type(extent) is int and extent >= 0 for extent in shape
+    ):
         raise _unreadable(name, f"its shape is {_short(shape)}")
     if not isinstance(is_fortran, bool):
         raise _unreadable(name, f"its fortran_order is {_short(is_fortran)}")
     return NpyHeader(shape, is_fortran, _dtype(fields["descr"], name), length_bytes)
 
 
-def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any], *, is_fortran: bool = False) -> bytes:
+def header_bytes(
+    shape: tuple[int, ...], dtype: np.dtype[Any], *, is_fortran: bool = False
+) -> bytes:
     """How a .npy file of such an array begins, as numpy writes it."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": is_fortran, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype.str, "fortran_order": is_fortran, "shape": shape}
+    )
     return file.getvalue()
 
 
@@ -77,7 +86,10 @@ def _text(file: IO[bytes], name: str) -> tuple[str, int]:
     length_field = file.read(width)
     text_bytes = int.from_bytes(length_field, "little")
     if text_bytes > _MOST_HEADER_BYTES:
-        raise _unreadable(name, f"it announces {text_bytes} bytes of header, and {_MOST_HEADER_BYTES} are the most")
+        raise _unreadable(
+            name,
+            f"it announces {text_bytes} bytes of header, and {_MOST_HEADER_BYTES} are the most",
+        )
     raw = file.read(text_bytes)
     if len(length_field) < width or len(raw) < text_bytes:
         raise _unreadable(name, "it ends within its header")
@@ -97,7 +109,10 @@ def _dtype(descr: object, name: str) -> np.dtype[Any]:
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise _unreadable(name, f"its type is {_short(descr)}") from error
     if dtype.hasobject:
-        raise ScanError(f"{name} holds Python objects, which are never unpickled; save it as a plain array or leave it out")
+        raise ScanError(
+            f"{name} holds Python objects, which are never unpickled; save it as a plain "
+            "array or leave it out"
+        )
     if dtype.itemsize == 0:
         raise _unreadable(name, f"its type {descr!r} has no size")
     return dtype

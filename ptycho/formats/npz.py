@@ -1,4 +1,6 @@
-"""The contract NPZ: stored members are mapped where they lie, deflated ones can be unpacked once; nothing is unpickled."""
+"""The contract NPZ: stored members are mapped where they lie, deflated ones can be unpacked once;
+nothing is unpickled.
+"""
 
 import os
 import zipfile
@@ -11,7 +13,15 @@ import numpy.typing as npt
 
 from ptycho.errors import ScanError
 from ptycho.formats.archive import damage_named, members, open_zip, pieces, values_offset
-from ptycho.formats.contents import BLOCK_BYTES, ArrayHeader, FileArray, FileState, Geometry, Names, Part
+from ptycho.formats.contents import (
+    BLOCK_BYTES,
+    ArrayHeader,
+    FileArray,
+    FileState,
+    Geometry,
+    Names,
+    Part,
+)
 from ptycho.formats.npy import NpyHeader, read_header
 
 FRAME_KEYS = ("diff3d", "diffraction")
@@ -22,13 +32,20 @@ REQUIRED_KEYS = (*POSITION_KEYS, "probeGuess")
 
 
 class NpzPart(Part):
-    """One member of the archive, its header read and compared with what the zip directory announces."""
+    """One member of the archive, its header read and compared with what the zip directory
+    announces.
+    """
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> None:
+    def __init__(
+        self, path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo
+    ) -> None:
         self.key, self.name = key, f"{path}: {key}"
         self.member, self.archive, self.path = member, archive, path
         self._npy = _header(path, archive, key, member)
-        self.header, self.is_fortran = ArrayHeader(self._npy.shape, self._npy.dtype), self._npy.is_fortran
+        self.header, self.is_fortran = (
+            ArrayHeader(self._npy.shape, self._npy.dtype),
+            self._npy.is_fortran,
+        )
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
         """The values through the zip layer, so that checksum and length are compared."""
@@ -81,9 +98,14 @@ class NpzStore:
         self._archive.close()
 
     def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
-        """The keys of the contract; raises ScanError where both names of the frames are there and differ."""
+        """The keys of the contract; raises ScanError where both names of the frames are there and
+        differ.
+        """
         frames_key, notes = (frames, ()) if frames is not None else self._frames_key()
-        probe, obj, index = (key if key in self._found else None for key in ("probeGuess", "objectGuess", "scan_index"))
+        probe, obj, index = (
+            key if key in self._found else None
+            for key in ("probeGuess", "objectGuess", "scan_index")
+        )
         order = tuple(key for key in START_KEYS if key in self._found)
         return Names(frames_key, POSITION_KEYS, probe, obj, None, order, index), notes
 
@@ -91,8 +113,15 @@ class NpzStore:
         """The member of that name."""
         if key not in self._found:
             # All that are missing, at once.
-            lacks = [required for required in REQUIRED_KEYS if required not in self._found] if key in REQUIRED_KEYS else [key]
-            raise ScanError(f"{self.path} lacks {', '.join(lacks)}; it has {', '.join(self._found) or 'no arrays'}")
+            lacks = (
+                [required for required in REQUIRED_KEYS if required not in self._found]
+                if key in REQUIRED_KEYS
+                else [key]
+            )
+            raise ScanError(
+                f"{self.path} lacks {', '.join(lacks)}; it has "
+                f"{', '.join(self._found) or 'no arrays'}"
+            )
         return NpzPart(self.path, self._archive, key, self._found[key])
 
     def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:  # noqa: ARG002 - other formats have one
@@ -103,14 +132,20 @@ class NpzStore:
         keys = [key for key in FRAME_KEYS if key in self._found]
         if not keys:
             raise ScanError(
-                f"{self.path} lacks diff3d (or diffraction), the frames; it has {', '.join(self._found) or 'no arrays'}"
+                f"{self.path} lacks diff3d (or diffraction), the frames; it has "
+                f"{', '.join(self._found) or 'no arrays'}"
             )
         if len(keys) == 1:
             return keys[0], ()
         first, second = (self._found[key] for key in keys)
         if (first.CRC, first.file_size) != (second.CRC, second.file_size):
-            raise ScanError(f"{self.path} has both diff3d and diffraction and they differ; keep the one that holds the amplitudes")
-        return keys[0], ("diff3d and diffraction hold the same bytes, by size and checksum; diff3d is read",)
+            raise ScanError(
+                f"{self.path} has both diff3d and diffraction and they differ; keep the one "
+                "that holds the amplitudes"
+            )
+        return keys[0], (
+            "diff3d and diffraction hold the same bytes, by size and checksum; diff3d is read",
+        )
 
 
 def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> NpyHeader:
@@ -121,7 +156,8 @@ def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipI
     found_bytes = member.file_size - header.length_bytes
     if found_bytes != header.values_bytes:
         raise ScanError(
-            f"{path}: {key} announces {header.values_bytes} bytes of values and holds {found_bytes}; write the file anew"
+            f"{path}: {key} announces {header.values_bytes} bytes of values and holds "
+            f"{found_bytes}; write the file anew"
         )
     return header
 

@@ -16,7 +16,9 @@ def reading(path: Path) -> Iterator[None]:
     except PtychoError:
         raise
     except OSError as error:
-        raise ScanFileError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions") from error
+        raise ScanFileError(
+            f"{path} cannot be read ({error.strerror or error}); check the file and its permissions"
+        ) from error
 
 
 def check_regular(path: Path) -> None:
@@ -28,7 +30,9 @@ def check_regular(path: Path) -> None:
         raise ScanFileError(f"{path} does not exist; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null character.
         why = error.strerror if isinstance(error, OSError) else error
-        raise ScanFileError(f"{path} cannot be reached ({why}); check the path and its permissions") from error
+        raise ScanFileError(
+            f"{path} cannot be reached ({why}); check the path and its permissions"
+        ) from error
     if stat.S_ISDIR(mode):
         raise ScanFileError(f"{path} is a folder; give the scan file in it")
     if not stat.S_ISREG(mode):

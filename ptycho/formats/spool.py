@@ -17,19 +17,24 @@ _BUFFER_BYTES = 1 << 20
 _OWNER_ONLY = 0o600
 """The scan itself may be readable for its owner alone; its copy must not be readable for more."""
 _STEM_LETTERS = 40
-"""Chosen: of the scan's name, for people who look into the folder; at four bytes a letter well below NAME_MAX, 255."""
+"""Chosen: of the scan's name, for people who look into the folder; at four bytes a letter well
+below NAME_MAX, 255."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many bytes of it are done and how many there are."""
 
 
 def default_cache_dir() -> Path:
-    """``ptycho-memory`` in the user's cache folder (XDG base directory specification); raises ScanFileError without one."""
+    """``ptycho-memory`` in the user's cache folder (XDG base directory specification); raises
+    ScanFileError without one.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(root) if root else Path.home() / ".cache") / "ptycho-memory"
     except RuntimeError as error:
-        raise ScanFileError("there is no home folder for unpacked frames; give a cache_dir") from error
+        raise ScanFileError(
+            "there is no home folder for unpacked frames; give a cache_dir"
+        ) from error
 
 
 def free_bytes(folder: Path) -> int:
@@ -39,7 +44,9 @@ def free_bytes(folder: Path) -> int:
 
 def digest(*identity: object) -> str:
     """Sixteen letters for everything in ``identity``."""
-    return hashlib.sha256("\0".join(map(str, identity)).encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(
+        "\0".join(map(str, identity)).encode(errors="surrogateescape")
+    ).hexdigest()[:16]
 
 
 def first_letters(name: str) -> str:
@@ -57,11 +64,12 @@ def keep_copy(
     cache_dir: Path | None,
     advice: str,
 ) -> tuple[Path, bool]:
-    """The file in the cache folder that holds ``what`` of the scan at ``path``, and whether it was written now.
+    """The file in the cache folder that holds ``what`` of the scan at ``path``, and whether it was
+    written now.
 
-    Its name is made of absolute path, size, modification time and ``identity``, so a changed scan gets a new copy.
-    ``write`` writes exactly ``size_bytes``. Raises ScanFileError where the copy cannot be written, and what ``write``
-    raises; either way nothing is left behind.
+    Its name is made of absolute path, size, modification time and ``identity``, so a changed scan
+    gets a new copy. ``write`` writes exactly ``size_bytes``. Raises ScanFileError where the copy
+    cannot be written, and what ``write`` raises; either way nothing is left behind.
     """
     folder = default_cache_dir() if cache_dir is None else cache_dir
     state = path.stat()
@@ -75,7 +83,8 @@ def keep_copy(
         free = free_bytes(folder)
         if free < size_bytes:
             raise ScanFileError(
-                f"{path}: {what} needs {size_bytes} bytes unpacked and {folder} has {free} free; give another cache_dir or {advice}"
+                f"{path}: {what} needs {size_bytes} bytes unpacked and {folder} has {free} "
+                f"free; give another cache_dir or {advice}"
             )
         with replacing(target, mode=_OWNER_ONLY) as out:
             write(out)
@@ -84,17 +93,25 @@ def keep_copy(
     except (OSError, ValueError) as error:  # ValueError: a null character in the folder's name.
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ScanFileError(
-            f"{path}: {what} cannot be unpacked into {folder} ({why}); give another cache_dir or {advice}"
+            f"{path}: {what} cannot be unpacked into {folder} ({why}); give another "
+            f"cache_dir or {advice}"
         ) from error
     return target, True
 
 
 def spool(
-    path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, cache_dir: Path | None, progress: Progress | None = None
+    path: Path,
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    *,
+    cache_dir: Path | None,
+    progress: Progress | None = None,
 ) -> tuple[Path, bool]:
-    """The .npy file that holds ``member`` of the archive at ``path``, and whether it was written now.
+    """The .npy file that holds ``member`` of the archive at ``path``, and whether it was written
+    now.
 
-    Raises ScanError where the member is damaged or shorter than announced, ScanFileError where the copy cannot be written.
+    Raises ScanError where the member is damaged or shorter than announced, ScanFileError where the
+    copy cannot be written.
     """
 
     def unpack(out: IO[bytes]) -> None:

@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import BLOCK_BYTES, ArrayHeader, FileArray, FileState, Geometry, GivenPart, Names, Part
+from ptycho.formats.contents import (
+    BLOCK_BYTES,
+    ArrayHeader,
+    FileArray,
+    FileState,
+    Geometry,
+    GivenPart,
+    Names,
+    Part,
+)
 from ptycho.formats.npy import read_header
 from ptycho.formats.npz import values_in
 
@@ -31,18 +40,25 @@ class NpyPart(Part):
                 raise ScanError(f"{path} is empty; a .npy file was expected")
             self._npy = read_header(file, name=str(path))
         found_bytes = self.state.size_bytes - self._npy.length_bytes
-        # numpy.save may be called twice on one file, so more is no damage; numpy itself reads the first array.
+        # numpy.save may be called twice on one file, so more is no damage; numpy itself reads the
+        # first array.
         if found_bytes < self._npy.values_bytes:
             raise ScanError(
-                f"{path} announces {self._npy.values_bytes} bytes of values and holds {found_bytes}; it was cut, write it anew"
+                f"{path} announces {self._npy.values_bytes} bytes of values and holds "
+                f"{found_bytes}; it was cut, write it anew"
             )
-        self.header, self.is_fortran = ArrayHeader(self._npy.shape, self._npy.dtype), self._npy.is_fortran
+        self.header, self.is_fortran = (
+            ArrayHeader(self._npy.shape, self._npy.dtype),
+            self._npy.is_fortran,
+        )
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
         """The values, read in pieces."""
         where = self.file
         with where.open() as file:
-            yield from values_in(_pieces(file, self.name, self._npy.length_bytes + self._npy.values_bytes), self._npy)
+            yield from values_in(
+                _pieces(file, self.name, self._npy.length_bytes + self._npy.values_bytes), self._npy
+            )
 
     @property
     def file(self) -> FileArray:
@@ -66,7 +82,9 @@ def file_part(path: Path) -> Part:
     if suffix == ".npy":
         return NpyPart(path)
     if suffix not in DELIMITERS:
-        raise ScanError(f"{path} has the suffix {path.suffix!r}; arrays are read from {', '.join(SUFFIXES)}")
+        raise ScanError(
+            f"{path} has the suffix {path.suffix!r}; arrays are read from {', '.join(SUFFIXES)}"
+        )
     return GivenPart(str(path), _columns(path, DELIMITERS[suffix]))
 
 
@@ -74,18 +92,23 @@ def _columns(path: Path, delimiter: str | None) -> npt.NDArray[np.float64]:
     """The numbers in the file, (lines, columns); a first line that is none names the columns."""
     try:
         with path.open(encoding="utf-8") as file:
-            first = next((line for line in file if line.strip() and not line.lstrip().startswith("#")), "")
+            first = next(
+                (line for line in file if line.strip() and not line.lstrip().startswith("#")), ""
+            )
             file.seek(0)
             # Only what is no number at all is a name: a first line like "1.0,abc" is damage.
             named = bool(first) and not any(_is_number(word) for word in first.split(delimiter))
             lines = (line for line in file if not (named and line == first))
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of no numbers, which is refused below
+                # of no numbers, which is refused below
+                warnings.simplefilter("ignore", UserWarning)
                 values = np.loadtxt(lines, delimiter=delimiter, comments="#", ndmin=2)
     except UnicodeDecodeError as error:
         raise ScanError(f"{path} is not text; columns of numbers were expected") from error
     except ValueError as error:
-        raise ScanError(f"{path} is no table of numbers ({error}); one line per frame was expected") from error
+        raise ScanError(
+            f"{path} is no table of numbers ({error}); one line per frame was expected"
+        ) from error
     if not values.size:
         raise ScanError(f"{path} holds no numbers; one line per frame was expected")
     return values
@@ -120,7 +143,10 @@ class NpyStore:
     def part(self, key: str) -> Part:
         """The frames, under the empty name."""
         if key:
-            raise ScanError(f"{self.path} is one array and has no {key!r}; give an array, or a {', '.join(SUFFIXES)} file")
+            raise ScanError(
+                f"{self.path} is one array and has no {key!r}; give an array, or a "
+                f"{', '.join(SUFFIXES)} file"
+            )
         return self._frames
 
     def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:  # noqa: ARG002 - other formats have one

@@ -1,4 +1,6 @@
-"""Run the benchmarks and hold them against the bars: exit code 0 when all hold, 1 when one does not, 2 for a bad option."""
+"""Run the benchmarks and hold them against the bars: exit code 0 when all hold, 1 when one does
+not, 2 for a bad option.
+"""
 
 import argparse
 import functools
@@ -28,14 +30,31 @@ from scenarios.bodies.scans import prepare, scan_path
 SIEMENS_STAR = Path("../shared/data/siemens_star/siemens_star_contract.npz")
 WARM_SCAN = {"stack_size": 4096, "frame_size": 64}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-STEPS = ("feeds", "peaks", "first_batch", "opening", "cold", "study", "slopes", "misfits", "overhead", "isolation", "sampling")
+STEPS = (
+    "feeds",
+    "peaks",
+    "first_batch",
+    "opening",
+    "cold",
+    "study",
+    "slopes",
+    "misfits",
+    "overhead",
+    "isolation",
+    "sampling",
+)
 
 
 class Benchmarks:
     """Figures, tables and reasons, step by step."""
 
     def __init__(self, workspace: Path, out: Path, repeats: int, siemens_star: Path) -> None:
-        self.workspace, self.out, self.repeats, self.siemens_star = workspace, out, repeats, siemens_star
+        self.workspace, self.out, self.repeats, self.siemens_star = (
+            workspace,
+            out,
+            repeats,
+            siemens_star,
+        )
         self.figures: dict[str, float] = {}
         self.tables: dict[str, dict[str, float]] = {}
         self.notes: list[str] = []
@@ -43,21 +62,35 @@ class Benchmarks:
 
     def feeds(self) -> None:
         """Warm feeds beside each other, on the emulated device."""
-        found = self._child("feeds", "--scan", self._warm_scan(), "--cache-dir", self.workspace, limit_mib=3072)
+        found = self._child(
+            "feeds", "--scan", self._warm_scan(), "--cache-dir", self.workspace, limit_mib=3072
+        )
         self.figures |= found["figures"]
         self.tables |= found["tables"]
 
     def peaks(self) -> None:
         """Device peaks of an epoch."""
-        self.figures |= self._child("small", "peaks", "--scan", self._warm_scan(), "--cache-dir", self.workspace, limit_mib=512)
+        self.figures |= self._child(
+            "small",
+            "peaks",
+            "--scan",
+            self._warm_scan(),
+            "--cache-dir",
+            self.workspace,
+            limit_mib=512,
+        )
 
     def first_batch(self) -> None:
         """Time to the first batch at ten times the images."""
-        self.figures |= self._child("small", "first_batch", "--scan", self._warm_scan(), "--cache-dir", self.workspace)
+        self.figures |= self._child(
+            "small", "first_batch", "--scan", self._warm_scan(), "--cache-dir", self.workspace
+        )
 
     def opening(self) -> None:
         """The large file, opened again and again in fresh processes."""
-        self.figures["second_opening"] = median(self._large("opening")["milliseconds"] for _ in range(self.repeats))
+        self.figures["second_opening"] = median(
+            self._large("opening")["milliseconds"] for _ in range(self.repeats)
+        )
 
     def cold(self) -> None:
         """Cold epochs in turns: in scan order, shuffled, shuffled by chunks."""
@@ -69,9 +102,13 @@ class Benchmarks:
                 times.append(found["seconds"])
                 groups = found["groups"]
         for shuffle, figure in (("all", "cold_shuffle"), ("chunks", "cold_chunks")):
-            self.figures[figure] = median(scan / other for scan, other in zip(seconds["none"], seconds[shuffle], strict=True))
+            self.figures[figure] = median(
+                scan / other for scan, other in zip(seconds["none"], seconds[shuffle], strict=True)
+            )
         names = {"none": "scan order", "all": "shuffled", "chunks": "shuffled by chunks"}
-        self.tables["cold, batch 16 of N = 128"] = {names[key]: groups / median(times) for key, times in seconds.items()}
+        self.tables["cold, batch 16 of N = 128"] = {
+            names[key]: groups / median(times) for key, times in seconds.items()
+        }
 
     def study(self) -> None:
         """The dense study: memory by the harness, speed beside the gather."""
@@ -92,7 +129,9 @@ class Benchmarks:
             reason = f"the measured scan is not at {self.siemens_star}; name it with --siemens-star"
             self.reasons |= {"misfit": reason, "misfit_swapped": reason}
             return
-        self.figures |= self._child("small", "misfits", "--scan", self.siemens_star, "--cache-dir", self.workspace)
+        self.figures |= self._child(
+            "small", "misfits", "--scan", self.siemens_star, "--cache-dir", self.workspace
+        )
 
     def overhead(self) -> None:
         """The scenario loading with the harness and without it, in pairs."""
@@ -121,17 +160,45 @@ class Benchmarks:
         return scan_path(self.workspace, WARM_SCAN)
 
     def _large(self, what: str, *arguments: str, limit_mib: int = 64) -> dict[str, Any]:
-        found: dict[str, Any] = self._child("large", what, "--workspace", self._large_scan, *arguments, limit_mib=limit_mib)
+        found: dict[str, Any] = self._child(
+            "large", what, "--workspace", self._large_scan, *arguments, limit_mib=limit_mib
+        )
         return found
 
     def _child(self, module: str, *arguments: object, limit_mib: int | None = None) -> Any:  # noqa: ANN401 - what it printed
-        """What a module of ours printed last, as JSON; ``limit_mib`` puts it on TensorFlow's BFC allocator of that size."""
-        device = {} if limit_mib is None else {"TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_mib)}
-        repeats = [] if module == "large" and "study" not in arguments else ["--repeats", str(self.repeats)]
-        command = [sys.executable, "-m", f"scenarios.benchmarks.{module}", *map(str, arguments), *repeats]
-        done = subprocess.run(command, env={**os.environ, **QUIET, **device}, capture_output=True, text=True, check=False)
+        """What a module of ours printed last, as JSON; ``limit_mib`` puts it on TensorFlow's BFC
+        allocator of that size.
+        """
+        device = (
+            {}
+            if limit_mib is None
+            else {"TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_mib)}
+        )
+        repeats = (
+            []
+            if module == "large" and "study" not in arguments
+            else ["--repeats", str(self.repeats)]
+        )
+        command = [
+            sys.executable,
+            "-m",
+            f"scenarios.benchmarks.{module}",
+            *map(str, arguments),
+            *repeats,
+        ]
+        done = subprocess.run(
+            command,
+            env={**os.environ, **QUIET, **device},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
-            said = [line for line in done.stderr.strip().splitlines() if not line.startswith(("I0000", "WARNING"))]
+            said = [
+                line
+                for line in done.stderr.strip().splitlines()
+                if not line.startswith(("I0000", "WARNING"))
+            ]
             last = (said or ["no reason was given"])[-1]
             raise RuntimeError(f"{module} ended with code {done.returncode}: {last[:300]}")
         return json.loads(done.stdout.strip().splitlines()[-1])
@@ -168,17 +235,38 @@ def _options() -> argparse.Namespace:
         prog="python -m scenarios.benchmarks",
         description="The feeds beside their alternatives, and the promises they have to keep.",
     )
-    parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"some of the steps: {', '.join(STEPS)}")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each race, after one to warm up (default: %(default)s)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=STEPS,
+        metavar="STEP",
+        help=f"some of the steps: {', '.join(STEPS)}",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=7,
+        help="rounds of each race, after one to warm up (default: %(default)s)",
+    )
     parser.add_argument(
         "--workspace",
         type=Path,
         default=Path("artifacts/inputs"),
         help="where the scans are made and kept, 6 GB in all (default: %(default)s)",
     )
-    parser.add_argument("--siemens-star", type=Path, default=SIEMENS_STAR, help="the measured scan (default: %(default)s)")
+    parser.add_argument(
+        "--siemens-star",
+        type=Path,
+        default=SIEMENS_STAR,
+        help="the measured scan (default: %(default)s)",
+    )
     out = Path(f"artifacts/benchmarks-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    parser.add_argument("--out", type=Path, default=out, help="where the results go (default: artifacts/benchmarks-TIME)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=out,
+        help="where the results go (default: artifacts/benchmarks-TIME)",
+    )
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; at least 1 is needed")
@@ -190,11 +278,19 @@ def _show(console: Console, rows: list[Row], benchmarks: Benchmarks) -> None:
     for row in rows:
         bar = row.bar
         value = "-" if row.value is None else f"{row.value:.4g} {bar.unit}".strip()
-        verdict = "holds" if row.holds else ("missed" if row.value is not None else f"missed: {row.reason}")
+        verdict = (
+            "holds"
+            if row.holds
+            else ("missed" if row.value is not None else f"missed: {row.reason}")
+        )
         table.add_row(bar.what, value, f"{bar.kind} {bar.limit:g} {bar.unit}".strip(), verdict)
     console.print(table)
     for title, speeds in benchmarks.tables.items():
-        speed_table = Table("feed", "batches/s" if title.endswith("batches/s") else "groups/s", title=f"{title}, medians")
+        speed_table = Table(
+            "feed",
+            "batches/s" if title.endswith("batches/s") else "groups/s",
+            title=f"{title}, medians",
+        )
         for name, speed in speeds.items():
             speed_table.add_row(name, f"{speed:,.0f}")
         console.print(speed_table)

@@ -1,4 +1,6 @@
-"""Warm feeds of the simulated scan beside their alternatives: groups per second, and what they keep on the device."""
+"""Warm feeds of the simulated scan beside their alternatives: groups per second, and what they keep
+on the device.
+"""
 
 import argparse
 import itertools
@@ -35,16 +37,20 @@ def main() -> None:
     lazy = LazyPtychoDataContainer.from_scan(scan, image_count=IMAGE_COUNT, gridsize=2)
     figures: dict[str, float] = {}
     tables: dict[str, dict[str, float]] = {}
-    lazy_bytes = peak_bytes(lazy.as_dataset(64, shuffle=True, seed=0))  # with prefetching: one batch more
+    # with prefetching: one batch more
+    lazy_bytes = peak_bytes(lazy.as_dataset(64, shuffle=True, seed=0))
     before = current_bytes()
-    # Written where the slices are taken from: a second copy of it beside would be more than a small machine has.
+    # Written where the slices are taken from: a second copy of it beside would be more than a small
+    # machine has.
     everything, memory = empty_on_host(lazy_images(lazy).shape, np.float32)
     read_all(lazy_images(lazy), memory)
     del memory
     # At its best: tf.data's default optimisations would copy the whole tensor once.
     optimizations = tf.data.Options()
     optimizations.experimental_optimization.apply_default_optimizations = False
-    slices = tf.data.Dataset.from_tensor_slices((everything, lazy.coords)).with_options(optimizations)
+    slices = tf.data.Dataset.from_tensor_slices((everything, lazy.coords)).with_options(
+        optimizations
+    )
     figures["slices_memory"] = lazy_bytes / (current_bytes() - before)
     for batch_size in (64, 16):
         seconds = in_turns(contenders(scan, lazy, slices, batch_size), options.repeats)
@@ -54,18 +60,24 @@ def main() -> None:
         figures[f"slices_{batch_size}"] = speed_ratio(seconds, "tf.data feed", "from_tensor_slices")
         figures[f"batches_{batch_size}"] = speed_ratio(seconds, "batches", "numpy gather")
     seconds = in_turns(parts(lazy), options.repeats)
-    tables["what a batch of 64 is made of, batches/s"] = {name: speed / 64 for name, speed in per_second(seconds).items()}
+    tables["what a batch of 64 is made of, batches/s"] = {
+        name: speed / 64 for name, speed in per_second(seconds).items()
+    }
     print(json.dumps({"figures": figures, "tables": tables}))  # noqa: T201 - the parent reads it
 
 
-def contenders(scan: Scan, lazy: LazyPtychoDataContainer, slices: tf.data.Dataset, batch_size: int) -> dict[str, Any]:
+def contenders(
+    scan: Scan, lazy: LazyPtychoDataContainer, slices: tf.data.Dataset, batch_size: int
+) -> dict[str, Any]:
     """One epoch each of the same (X, coords), every group once, in random order."""
-    # Prefetching hides a batch behind the consumer's work. These consumers do none: it can only cost, and is shown beside.
+    # Prefetching hides a batch behind the consumer's work. These consumers do none: it can only
+    # cost, and is shown beside.
     dataset = lazy.as_dataset(batch_size, shuffle=True, seed=0, prefetch=0)
     ahead = lazy.as_dataset(batch_size, shuffle=True, seed=0)
     shuffled = slices.shuffle(len(lazy), seed=0).batch(batch_size).prefetch(1)
     generated = tf.data.Dataset.from_generator(
-        lambda: converted(scan, lazy, batch_size), output_signature=tf.nest.map_structure(loosened, dataset.element_spec)
+        lambda: converted(scan, lazy, batch_size),
+        output_signature=tf.nest.map_structure(loosened, dataset.element_spec),
     ).prefetch(1)
     graph = in_tensorflow(scan, lazy, batch_size)
     return {
@@ -109,21 +121,28 @@ def parts(lazy: LazyPtychoDataContainer) -> dict[str, Any]:
 
 
 def consumed(batches: Any) -> int:  # noqa: ANN401 - a dataset or an iterator
-    """Take every batch as a training loop does, holding one until the next is there; the number of groups."""
+    """Take every batch as a training loop does, holding one until the next is there; the number of
+    groups.
+    """
     batch_count, most = 0, 0
     for images, _ in batches:
-        # Asking a tensor for its shape takes a tenth of what a small batch does: the first and the last are asked.
+        # Asking a tensor for its shape takes a tenth of what a small batch does: the first and the
+        # last are asked.
         most = most or int(images.shape[0])
         batch_count += 1
     return (batch_count - 1) * most + int(images.shape[0])
 
 
 def gathered(lazy: LazyPtychoDataContainer, batch_size: int, *, buffers: int = 1) -> int:
-    """The limit: the same gather into one buffer that is overwritten by every batch, in one thread, handed to nobody."""
+    """The limit: the same gather into one buffer that is overwritten by every batch, in one thread,
+    handed to nobody.
+    """
     images = lazy_images(lazy)
     coords = lazy.coords.numpy()
     order = np.random.default_rng(0).permutation(len(lazy))
-    turns = itertools.cycle([np.empty((batch_size, *images.shape[1:]), np.float32) for _ in range(buffers)])
+    turns = itertools.cycle(
+        [np.empty((batch_size, *images.shape[1:]), np.float32) for _ in range(buffers)]
+    )
     places = np.empty((batch_size, *coords.shape[1:]), np.float32)
     for start in range(0, len(order), batch_size):
         groups = order[start : start + batch_size]
@@ -132,8 +151,12 @@ def gathered(lazy: LazyPtychoDataContainer, batch_size: int, *, buffers: int = 1
     return len(order)
 
 
-def converted(scan: Scan, lazy: LazyPtychoDataContainer, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """What scripts do without us: index the frames, put the channels last, scale, convert, batch by batch."""
+def converted(
+    scan: Scan, lazy: LazyPtychoDataContainer, batch_size: int
+) -> Iterator[tuple[Any, Any]]:
+    """What scripts do without us: index the frames, put the channels last, scale, convert, batch by
+    batch.
+    """
     frames, coords, indices = np.asarray(scan.frames), lazy.coords.numpy(), lazy.nn_indices
     order = np.random.default_rng(0).permutation(len(lazy))
     for start in range(0, len(order), batch_size):
@@ -143,8 +166,14 @@ def converted(scan: Scan, lazy: LazyPtychoDataContainer, batch_size: int) -> Ite
 
 
 def in_tensorflow(scan: Scan, lazy: LazyPtychoDataContainer, batch_size: int) -> tf.data.Dataset:
-    """All frames as one tensor, gathered and turned by TensorFlow's own operations, two batches at a time."""
-    frames, indices, coords = tf.constant(np.asarray(scan.frames)), tf.constant(lazy.nn_indices), lazy.coords
+    """All frames as one tensor, gathered and turned by TensorFlow's own operations, two batches at
+    a time.
+    """
+    frames, indices, coords = (
+        tf.constant(np.asarray(scan.frames)),
+        tf.constant(lazy.nn_indices),
+        lazy.coords,
+    )
 
     def batch(groups: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.transpose(tf.gather(frames, tf.gather(indices, groups)), (0, 2, 3, 1)) * 1.5

@@ -19,9 +19,11 @@ _TOLD_IN = "first_operation.txt"
 
 
 def isolation(workspace: Path, repeats: int) -> dict[str, float]:
-    """Medians in ms, from the order to the end of an empty child and to the first finished operation; zygote and spawn.
+    """Medians in ms, from the order to the end of an empty child and to the first finished
+    operation; zygote and spawn.
 
-    A fresh interpreter takes seconds, so it is asked three times only. Raises RuntimeError when a child fails.
+    A fresh interpreter takes seconds, so it is asked three times only. Raises RuntimeError when a
+    child fails.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     zygote = open_launcher("zygote", environment=os.environ, folder=Path.cwd())
@@ -82,5 +84,7 @@ def _run(launcher: Launcher, workspace: Path, *, prepare: str | None, body: str 
     )
     end = launcher.run(order)
     if end.exit_code != 0:
-        raise RuntimeError(f"a child of {launcher.name} ended with {end.exit_code}; see {order.log}")
+        raise RuntimeError(
+            f"a child of {launcher.name} ended with {end.exit_code}; see {order.log}"
+        )
     return end.duration_s

@@ -1,4 +1,6 @@
-"""A scan file of 5 GB, larger than a laptop leaves for its page cache; cold and warm epochs over it, and its second opening."""
+"""A scan file of 5 GB, larger than a laptop leaves for its page cache; cold and warm epochs over
+it, and its second opening.
+"""
 
 import argparse
 import json
@@ -36,7 +38,9 @@ def make(workspace: Path) -> None:
     frames = generator.random((_DISTINCT, FRAME_SIZE, FRAME_SIZE), np.float32)
     columns = int(np.ceil(np.sqrt(FRAME_COUNT)))
     row, column = np.divmod(np.arange(FRAME_COUNT), columns)
-    x, y = (FRAME_SIZE + 16.0 * axis + generator.uniform(-4, 4, FRAME_COUNT) for axis in (column, row))
+    x, y = (
+        FRAME_SIZE + 16.0 * axis + generator.uniform(-4, 4, FRAME_COUNT) for axis in (column, row)
+    )
 
     def chunks() -> Iterator[npt.NDArray[Any]]:
         for start in range(0, FRAME_COUNT, _DISTINCT):
@@ -45,19 +49,28 @@ def make(workspace: Path) -> None:
             yield chunk
 
     write_scan(
-        path_in(workspace), chunks(), frame_count=FRAME_COUNT, x=x, y=y, probe=np.ones((FRAME_SIZE, FRAME_SIZE), np.complex64)
+        path_in(workspace),
+        chunks(),
+        frame_count=FRAME_COUNT,
+        x=x,
+        y=y,
+        probe=np.ones((FRAME_SIZE, FRAME_SIZE), np.complex64),
     )
 
 
 def drop_from_cache(path: Path) -> None:
-    """Have the kernel forget the file's pages; whoever maps it must do so afterwards, mapped pages stay."""
+    """Have the kernel forget the file's pages; whoever maps it must do so afterwards, mapped pages
+    stay.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def container(workspace: Path, *, in_scan_order: bool) -> Any:  # noqa: ANN401 - LazyPtychoDataContainer, imported late
-    """20,000 groups of the file, drawn at random; in the order of their first frames, or as they were drawn."""
+    """20,000 groups of the file, drawn at random; in the order of their first frames, or as they
+    were drawn.
+    """
     from ptycho.containers.inputs import Arguments
     from ptycho.grouping import group
     from ptycho.loader import LazyPtychoDataContainer
@@ -68,7 +81,9 @@ def container(workspace: Path, *, in_scan_order: bool) -> Any:  # noqa: ANN401 -
     turn = np.argsort(groups.nn_indices[:, 0]) if in_scan_order else np.arange(IMAGE_COUNT)
     images = FrameGather(scan.frames, groups.nn_indices[turn])
     coords = groups.relative[turn]
-    return LazyPtychoDataContainer(*Arguments(images, None, None, 1.0, None, coords, coords, None, None, None, scan.probe))
+    return LazyPtychoDataContainer(
+        *Arguments(images, None, None, 1.0, None, coords, coords, None, None, None, scan.probe)
+    )
 
 
 def cold(workspace: Path, shuffle: str) -> dict[str, float]:
@@ -99,7 +114,9 @@ def study(workspace: Path, repeats: int) -> dict[str, float]:
 
     lazy = container(workspace, in_scan_order=False)
     dataset = lazy.as_dataset(BATCH_SIZE, shuffle=True, seed=0, prefetch=0)
-    seconds = in_turns({"gather": lambda: gathered(lazy, BATCH_SIZE), "feed": lambda: consumed(dataset)}, repeats)
+    seconds = in_turns(
+        {"gather": lambda: gathered(lazy, BATCH_SIZE), "feed": lambda: consumed(dataset)}, repeats
+    )
     return {"ratio": speed_ratio(seconds, "feed", "gather"), **per_second(seconds)}
 
 

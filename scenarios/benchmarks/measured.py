@@ -1,4 +1,6 @@
-"""Figures of memory, by the harness: slopes over images and frames, and the dense study under 16 MiB. Imports no TensorFlow."""
+"""Figures of memory, by the harness: slopes over images and frames, and the dense study under 16
+MiB. Imports no TensorFlow.
+"""
 
 import json
 import os
@@ -20,19 +22,27 @@ from scenarios.catalog import SCENARIOS
 
 STUDY_BUDGET_BYTES = 16 * MIB
 _IMAGE_COUNTS, _STACK_SIZES = (2_048, 8_192, 16_384), (2_048, 8_192, 32_768)
-"""A factor of 8 and of 16, so that a spread of 0.1 MiB between runs is 7 B for an image and 3 B for a frame."""
+"""A factor of 8 and of 16, so that a spread of 0.1 MiB between runs is 7 B for an image and 3 B for
+a frame."""
 _REPEATS = 3
 HOST_LIMIT_BYTES = 4 * GIB
 TIMEOUT_S = 600.0
 
 
 def slopes(run_directory: Path, workspace: Path) -> dict[str, float]:
-    """Steepest growth of any phase of the lazy loader: upper end of the 95 % interval, bytes for each image and each frame."""
+    """Steepest growth of any phase of the lazy loader: upper end of the 95 % interval, bytes for
+    each image and each frame.
+    """
     points = [
-        loading_point("lazy", image_count=count, stack_size=max(_IMAGE_COUNTS), frame_size=64, batch_size=64)
+        loading_point(
+            "lazy", image_count=count, stack_size=max(_IMAGE_COUNTS), frame_size=64, batch_size=64
+        )
         for count in _IMAGE_COUNTS
     ]
-    points += [loading_point("lazy", image_count=2_000, stack_size=size, frame_size=64, batch_size=64) for size in _STACK_SIZES]
+    points += [
+        loading_point("lazy", image_count=2_000, stack_size=size, frame_size=64, batch_size=64)
+        for size in _STACK_SIZES
+    ]
     _run(run_directory, workspace, points, _REPEATS)
     steepest: dict[tuple[str, str], float] = {}
     for fit in fit_run(load_run(run_directory)):
@@ -48,19 +58,35 @@ def slopes(run_directory: Path, workspace: Path) -> dict[str, float]:
 
 
 def study(run_directory: Path, workspace: Path) -> tuple[dict[str, float], list[str]]:
-    """The dense study from disk, lazy and eager, on a device of 16 MiB: figures, and how each ended."""
-    sizes = {"image_count": IMAGE_COUNT, "stack_size": FRAME_COUNT, "frame_size": FRAME_SIZE, "batch_size": BATCH_SIZE}
+    """The dense study from disk, lazy and eager, on a device of 16 MiB: figures, and how each
+    ended.
+    """
+    sizes = {
+        "image_count": IMAGE_COUNT,
+        "stack_size": FRAME_COUNT,
+        "frame_size": FRAME_SIZE,
+        "batch_size": BATCH_SIZE,
+    }
     inputs = {"scan_file": str(path_in(workspace).resolve())}
-    points = [loading_point(loader, **sizes, inputs=inputs, budget_bytes=STUDY_BUDGET_BYTES) for loader in ("lazy", "eager")]
+    points = [
+        loading_point(loader, **sizes, inputs=inputs, budget_bytes=STUDY_BUDGET_BYTES)
+        for loader in ("lazy", "eager")
+    ]
     ends = _run(run_directory, workspace, points, 1)
     lazy = [record for record in _phases(run_directory) if "-lazy-" in record.point]
     figures = {"study_eager": float(ends[1] == Outcome.DEVICE_OOM)}
     if ends[0] is Outcome.OK:
         epochs = [record for record in lazy if record.phase.startswith("epoch")]
-        figures["study_peak"] = max(_bytes(record, "device_in_use", "peak_bytes") for record in epochs) / MIB
+        figures["study_peak"] = (
+            max(_bytes(record, "device_in_use", "peak_bytes") for record in epochs) / MIB
+        )
         start = _bytes(lazy[0], "host_anon", "start_bytes")
-        figures["study_host"] = (max(_bytes(record, "host_anon", "peak_bytes") for record in lazy) - start) / MIB
-    return figures, [f"{loader}: {end}" for loader, end in zip(("lazy", "eager"), ends, strict=True)]
+        figures["study_host"] = (
+            max(_bytes(record, "host_anon", "peak_bytes") for record in lazy) - start
+        ) / MIB
+    return figures, [
+        f"{loader}: {end}" for loader, end in zip(("lazy", "eager"), ends, strict=True)
+    ]
 
 
 def loading_point(
@@ -75,7 +101,11 @@ def loading_point(
 ) -> Point:
     """A point of the scenario ``loading`` at sizes of one's own."""
     loading = SCENARIOS[0]
-    parameters: dict[str, Scalar] = {"loader": loader, "image_count": image_count, "stack_size": stack_size}
+    parameters: dict[str, Scalar] = {
+        "loader": loader,
+        "image_count": image_count,
+        "stack_size": stack_size,
+    }
     return Point(
         scenario=loading.name,
         body=loading.body,
@@ -90,14 +120,28 @@ def loading_point(
 
 @contextmanager
 def open_runner(
-    run_directory: Path, workspace: Path, points: list[Point], repeats: int, sampling: Sampling | None = None
+    run_directory: Path,
+    workspace: Path,
+    points: list[Point],
+    repeats: int,
+    sampling: Sampling | None = None,
 ) -> Iterator[Runner]:
-    """A runner on the emulated device, whose run directory plans ``points``; with a sampler of its own, or with ``sampling``."""
+    """A runner on the emulated device, whose run directory plans ``points``; with a sampler of its
+    own, or with ``sampling``.
+    """
     root = Path.cwd()
     device = choose_device("cpu")
     launcher = open_launcher("auto", environment=os.environ, folder=root)
     try:
-        start_run(run_directory, points=points, repeats=repeats, device=device, command="benchmarks", root=root, settings={})
+        start_run(
+            run_directory,
+            points=points,
+            repeats=repeats,
+            device=device,
+            command="benchmarks",
+            root=root,
+            settings={},
+        )
         runner = Runner(
             run_directory=run_directory,
             device=device,

@@ -1,4 +1,6 @@
-"""What measuring costs: the loading scenario with the harness and without it, in pairs. Imports no TensorFlow."""
+"""What measuring costs: the loading scenario with the harness and without it, in pairs. Imports no
+TensorFlow.
+"""
 
 import dataclasses
 import os
@@ -11,20 +13,27 @@ from harness.run.runner import Runner
 from scenarios.benchmarks.measured import HOST_LIMIT_BYTES, TIMEOUT_S, loading_point, open_runner
 
 _IMAGE_COUNT = 32_768
-"""Two epochs of 512 batches, some seconds: a study of the size that the lazy loader is for. The looks at PSS and USS in a traced
-run take 0.14 s, whatever its length."""
+"""Two epochs of 512 batches, some seconds: a study of the size that the lazy loader is for. The
+looks at PSS and USS in a traced run take 0.14 s, whatever its length."""
 _STACK_SIZE = 4_096  # the same scan as the feeds are raced on
 _WAYS = ("bare", "measured", "traced")
 
 
-def overhead(out: Path, workspace: Path, pairs: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Wall time of the body under the harness, over that of its neighbour without it, less 1: medians over ``pairs``.
+def overhead(
+    out: Path, workspace: Path, pairs: int
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Wall time of the body under the harness, over that of its neighbour without it, less 1:
+    medians over ``pairs``.
 
-    Figures ``overhead`` and ``overhead_traced``, and a table of batches a second. The first round warms up.
+    Figures ``overhead`` and ``overhead_traced``, and a table of batches a second. The first round
+    warms up.
     """
     seconds_file = out / "seconds"
     point = _timed(
-        loading_point("lazy", image_count=_IMAGE_COUNT, stack_size=_STACK_SIZE, frame_size=64, batch_size=64), seconds_file
+        loading_point(
+            "lazy", image_count=_IMAGE_COUNT, stack_size=_STACK_SIZE, frame_size=64, batch_size=64
+        ),
+        seconds_file,
     )
     seconds: dict[str, list[float]] = {way: [] for way in _WAYS}
     with open_runner(out, workspace, [point], pairs + 1) as runner:
@@ -34,15 +43,24 @@ def overhead(out: Path, workspace: Path, pairs: int) -> tuple[dict[str, float], 
                 taken = _run(runner, point, way, round_, seconds_file)
                 if round_:
                     seconds[way].append(taken)
-    ratios = {way: median(b / a for a, b in zip(seconds["bare"], seconds[way], strict=True)) for way in ("measured", "traced")}
+    ratios = {
+        way: median(b / a for a, b in zip(seconds["bare"], seconds[way], strict=True))
+        for way in ("measured", "traced")
+    }
     figures = {"overhead": ratios["measured"] - 1, "overhead_traced": ratios["traced"] - 1}
     batches = 2 * _IMAGE_COUNT / 64
-    return figures, {"the scenario loading, batches/s": {way: batches / median(times) for way, times in seconds.items()}}
+    return figures, {
+        "the scenario loading, batches/s": {
+            way: batches / median(times) for way, times in seconds.items()
+        }
+    }
 
 
 def _timed(point: Point, seconds_file: Path) -> Point:
     return dataclasses.replace(
-        point, body="scenarios.benchmarks.timed:measure", inputs={**point.inputs, "seconds_file": str(seconds_file.resolve())}
+        point,
+        body="scenarios.benchmarks.timed:measure",
+        inputs={**point.inputs, "seconds_file": str(seconds_file.resolve())},
     )
 
 
@@ -56,7 +74,9 @@ def _run(runner: Runner, point: Point, way: str, round_: int, seconds_file: Path
         if end.outcome is not Outcome.OK:
             raise RuntimeError(f"the {way} run ended {end.outcome}: {end.reason}")
     if not seconds_file.exists():
-        raise RuntimeError(f"the {way} run did not come to its end; see {runner.run_directory / 'logs'}")
+        raise RuntimeError(
+            f"the {way} run did not come to its end; see {runner.run_directory / 'logs'}"
+        )
     return float(seconds_file.read_text(encoding="utf-8"))
 
 
@@ -69,7 +89,12 @@ def _run_bare(runner: Runner, point: Point) -> None:
             "repeat": 0,
             "body": None,
             "prepare": "scenarios.benchmarks.timed:bare",
-            "parameters": {**point.fixed, **point.inputs, **point.parameters, "limit_bytes": device.memory_bytes},
+            "parameters": {
+                **point.fixed,
+                **point.inputs,
+                **point.parameters,
+                "limit_bytes": device.memory_bytes,
+            },
             "workspace": str(runner.workspace.resolve()),
             "rows_path": os.devnull,
             "device": device.for_child(),

@@ -1,7 +1,8 @@
-"""What the sampler costs and what it sees: spikes of a stub driver, a bare child's memory, the loading scenario beside it.
+"""What the sampler costs and what it sees: spikes of a stub driver, a bare child's memory, the
+loading scenario beside it.
 
-Run as ``python -m scenarios.benchmarks.sampling``; imports no TensorFlow. The stub driver is one of the tests', so this
-runs in a checkout.
+Run as ``python -m scenarios.benchmarks.sampling``; imports no TensorFlow. The stub driver is one of
+the tests', so this runs in a checkout.
 """
 
 import argparse
@@ -52,7 +53,9 @@ def figures(repeats: int, workspace: Path) -> dict[str, float]:
 
 
 def detection(folder: Path) -> dict[str, float]:
-    """Percent of spikes of 20, 5 and 1 ms in which the driver was asked, by the driver's own log, and the sampler's CPU share."""
+    """Percent of spikes of 20, 5 and 1 ms in which the driver was asked, by the driver's own log,
+    and the sampler's CPU share.
+    """
     building: Any = importlib.import_module("harness.pretended.building")
     control: Any = importlib.import_module("harness.pretended.control")
     stub = building.build(folder / "stub", building.header())
@@ -65,9 +68,12 @@ def detection(folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     shares = []
     for length_ms in (20, 5, 1):
-        # Apart by no multiple of the interval, so that the looks do not always fall on the same part of a spike.
+        # Apart by no multiple of the interval, so that the looks do not always fall on the same
+        # part of a spike.
         every_ns = length_ms * 1_000_000 + _APART_NS + 370_000
-        driver.script_spikes(card, [(index * every_ns, length_ms * 1_000_000, MIB) for index in range(_SPIKES)])
+        driver.script_spikes(
+            card, [(index * every_ns, length_ms * 1_000_000, MIB) for index in range(_SPIKES)]
+        )
         line.ask({"begin": "card"})
         line.ask({"begin": "host"})
         cpu_ns, began_ns = _cpu_ns(sampling), time.monotonic_ns()
@@ -79,7 +85,9 @@ def detection(folder: Path) -> dict[str, float]:
         line.ask({"end": "card"})
         asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(_USED)]
         starts = [index * every_ns for index in range(_SPIKES)]
-        seen = sum(any(start <= at < start + length_ms * 1_000_000 for at in asked_ns) for start in starts)
+        seen = sum(
+            any(start <= at < start + length_ms * 1_000_000 for at in asked_ns) for start in starts
+        )
         found[f"sampler_{length_ms}ms_percent"] = 100 * seen / _SPIKES
     found["sampler_cpu_percent"] = 100 * median(shares)
     line.close()
@@ -88,7 +96,9 @@ def detection(folder: Path) -> dict[str, float]:
 
 
 def brackets(repeats: int) -> dict[str, float]:
-    """Widest bracket of host_anon, in MiB, and its worst miss of a known spike beside a file that is read through a mapping."""
+    """Widest bracket of host_anon, in MiB, and its worst miss of a known spike beside a file that
+    is read through a mapping.
+    """
     sampling = Sampling()
     meter = HostMeter(_context(SamplerLine.connect(sampling.address()[0])))
     meter.open()
@@ -102,9 +112,15 @@ def brackets(repeats: int) -> dict[str, float]:
                 assert anon.peak_bytes is not None  # noqa: S101 - a bounded reading has both
                 assert anon.peak_bound_bytes is not None  # noqa: S101 - likewise
                 widths.append((anon.peak_bound_bytes - anon.peak_bytes) / MIB)
-                misses.append(max(anon.peak_bytes - top_bytes, top_bytes - anon.peak_bound_bytes, 0) / MIB)
+                misses.append(
+                    max(anon.peak_bytes - top_bytes, top_bytes - anon.peak_bound_bytes, 0) / MIB
+                )
     sampling.close()
-    return {"host_bracket_median_mib": median(widths), "host_bracket_widest_mib": max(widths), "host_bracket_miss_mib": max(misses)}
+    return {
+        "host_bracket_median_mib": median(widths),
+        "host_bracket_widest_mib": max(widths),
+        "host_bracket_miss_mib": max(misses),
+    }
 
 
 def round_trips() -> dict[str, float]:
@@ -144,12 +160,16 @@ def calls_us() -> dict[str, float]:
 
 
 def loading(repeats: int, workspace: Path) -> dict[str, float]:
-    """The lazy loader's run with the sampler, of that without, in turns: wall time, and time in its phases, in percent more."""
+    """The lazy loader's run with the sampler, of that without, in turns: wall time, and time in its
+    phases, in percent more.
+    """
     point = loading_point("lazy", image_count=2000, stack_size=2048, frame_size=64, batch_size=64)
     ratios: dict[str, list[float]] = {"wall": [], "phases": []}
     with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder, ExitStack() as opened:
         contenders = {
-            name: opened.enter_context(open_runner(Path(folder) / name, workspace, [point], repeats + 1, sampling))
+            name: opened.enter_context(
+                open_runner(Path(folder) / name, workspace, [point], repeats + 1, sampling)
+            )
             for name, sampling in (("with", Sampling()), ("without", NoSampling()))
         }
         for repeat in range(repeats + 1):
@@ -165,13 +185,20 @@ def _seconds(runner: Runner, point: Point, repeat: int) -> tuple[float, float]:
     end = runner.measure(point, repeat)
     if end.outcome is not Outcome.OK:
         raise RuntimeError(f"the loading scenario ended with {end.outcome}: {end.reason}")
-    rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    phases = [phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat]
+    rows = [
+        json.loads(line)
+        for line in (runner.run_directory / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    phases = [
+        phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat
+    ]
     return end.duration_s, sum(phase.duration_s for phase in phases)
 
 
 def _context(line: SamplerLine | None) -> MeterContext:
-    return MeterContext(device_name="CPU:0", device={"kind": "emulated", "uuid": None}, sampler=line)
+    return MeterContext(
+        device_name="CPU:0", device={"kind": "emulated", "uuid": None}, sampler=line
+    )
 
 
 def _spike(amount_bytes: int) -> None:
@@ -194,7 +221,9 @@ def _beside_a_file(meter: HostMeter, descriptor: int, amount_bytes: int) -> tupl
 
 def _cpu_ns(sampling: Sampling) -> int:
     # Nanoseconds on a processor (Documentation/scheduler/sched-stats).
-    return int(Path(f"/proc/{sampling.process_id}/schedstat").read_text(encoding="ascii").split()[0])
+    return int(
+        Path(f"/proc/{sampling.process_id}/schedstat").read_text(encoding="ascii").split()[0]
+    )
 
 
 def _median_us(call: Callable[[], object], times: int) -> float:

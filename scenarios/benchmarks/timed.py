@@ -1,4 +1,6 @@
-"""The loading scenario with a watch around it: once as the harness measures it, once without any of the harness's meters."""
+"""The loading scenario with a watch around it: once as the harness measures it, once without any of
+the harness's meters.
+"""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -8,7 +8,8 @@ Seconds = dict[str, list[float]]
 
 
 def in_turns(contenders: Mapping[str, Callable[[], int]], repeats: int) -> Seconds:
-    """Seconds for one group of every contender in every round; a contender returns how many groups it has fed.
+    """Seconds for one group of every contender in every round; a contender returns how many groups
+    it has fed.
 
     The first round warms up and is not counted.
     """

@@ -1,4 +1,6 @@
-"""The container built from arrays that are in host memory already, as scripts that group by themselves do."""
+"""The container built from arrays that are in host memory already, as scripts that group by
+themselves do.
+"""
 
 import gc
 from collections.abc import Mapping
@@ -12,25 +14,31 @@ from scenarios.bodies.memory import Memory
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Phases arrays, construct, first_batch, epoch_0, epoch_1, release; the arrays are let go of in the last.
+    """Phases arrays, construct, first_batch, epoch_0, epoch_1, release; the arrays are let go of in
+    the last.
 
     ``parameters``: loader ("eager" | "lazy"), image_count, frame_size, gridsize, batch_size.
     """
     declare(memory, parameters)
     leave_imports_out()
     with memory.phase("arrays"):
-        arrays = grouped_arrays(parameters["image_count"], parameters["frame_size"], parameters["gridsize"] ** 2)
+        arrays = grouped_arrays(
+            parameters["image_count"], parameters["frame_size"], parameters["gridsize"] ** 2
+        )
     with memory.phase("construct"):
         container = CONTAINERS[parameters["loader"]](**arrays)
     feed(memory, container, parameters)
     return_free_pages()
     with memory.phase("release"):
         del container, arrays
-        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+        # part of what is measured: cycles between datasets and their functions end here
+        gc.collect()
 
 
 def grouped_arrays(image_count: int, frame_size: int, channel_count: int) -> dict[str, Any]:
-    """The container's eleven arguments, seeded: images (B, N, N, C) float32, coords (B, 1, 2, C) float32."""
+    """The container's eleven arguments, seeded: images (B, N, N, C) float32, coords (B, 1, 2, C)
+    float32.
+    """
     generator = np.random.default_rng(0)
     images = (image_count, frame_size, frame_size, channel_count)
     coords = generator.uniform(-8, 8, (image_count, 1, 2, channel_count)).astype(np.float32)

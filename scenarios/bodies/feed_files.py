@@ -1,4 +1,6 @@
-"""The files that ``feeds`` reads. Without TensorFlow: preparations run in fresh interpreters, one for each size and worker."""
+"""The files that ``feeds`` reads. Without TensorFlow: preparations run in fresh interpreters, one
+for each size and worker.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +13,14 @@ from ptycho.scan import Scan
 from scenarios.bodies import scans
 
 CHUNK_FRAMES = 4
-"""Frames in a chunk of the HDF5 file: several, as detectors write them; few, because each shuffled frame unpacks a whole chunk."""
+"""Frames in a chunk of the HDF5 file: several, as detectors write them; few, because each shuffled
+frame unpacks a whole chunk."""
 
 
 def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
-    """Make the simulated scan; write it as compressed HDF5, or find its energies, which PtychoPINN's names always keep."""
+    """Make the simulated scan; write it as compressed HDF5, or find its energies, which
+    PtychoPINN's names always keep.
+    """
     scans.prepare(workspace, parameters)
     if parameters["source"] == "raw_data":
         # Or the first run alone would have the pass over the frames in its measurements.
@@ -30,10 +35,17 @@ def _write_hdf5(path: Path, scan: Scan) -> None:
     unfinished = path.with_suffix(".part")
     with h5py.File(unfinished, "w") as file:
         shape = scan.frames.shape
-        frames = file.create_dataset("diff3d", shape, np.float32, chunks=(CHUNK_FRAMES, *shape[1:]), compression="lzf")
+        frames = file.create_dataset(
+            "diff3d", shape, np.float32, chunks=(CHUNK_FRAMES, *shape[1:]), compression="lzf"
+        )
         for start, block in scan.frames.chunks():
             frames[start : start + len(block)] = block
-        for name, array in {"xcoords": scan.x, "ycoords": scan.y, "probeGuess": scan.probe, "objectGuess": scan.object}.items():
+        for name, array in {
+            "xcoords": scan.x,
+            "ycoords": scan.y,
+            "probeGuess": scan.probe,
+            "objectGuess": scan.object,
+        }.items():
             file[name] = array
     unfinished.replace(path)
 

@@ -1,4 +1,6 @@
-"""The ways in and out that ``loading`` does not take: HDF5 and PtychoPINN's names; default settings, targets, ``batches``."""
+"""The ways in and out that ``loading`` does not take: HDF5 and PtychoPINN's names; default
+settings, targets, ``batches``.
+"""
 
 import gc
 from collections.abc import Callable, Mapping
@@ -16,15 +18,18 @@ from scenarios.bodies.loading import consume, declare, taken
 from scenarios.bodies.memory import Memory
 
 CACHE_BYTES = 4 << 20
-"""Chunk cache of the HDF5 file: an eighth of the smaller scan, so that every run fills it, whatever the size of the stack."""
+"""Chunk cache of the HDF5 file: an eighth of the smaller scan, so that every run fills it, whatever
+the size of the stack."""
 TOUCHED_BYTES = 32 << 20
-"""Five times what the epochs have on the device, so that an order of chunks that nobody foresees stays inside."""
+"""Five times what the epochs have on the device, so that an order of chunks that nobody foresees
+stays inside."""
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases open, construct, epoch_defaults, epoch_targets, epoch_batches, release.
 
-    ``parameters``: source ("hdf5" | "raw_data"), image_count, stack_size, frame_size, gridsize, batch_size.
+    ``parameters``: source ("hdf5" | "raw_data"), image_count, stack_size, frame_size, gridsize,
+    batch_size.
     """
     open_source, make_container = SOURCES[parameters["source"]]
     declare(memory, parameters)
@@ -47,7 +52,8 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         return_free_pages()
     with memory.phase("release"):
         del container, source
-        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+        # part of what is measured: cycles between datasets and their functions end here
+        gc.collect()
 
 
 def _open_hdf5(workspace: Path, parameters: Mapping[str, Any]) -> Scan:
@@ -63,7 +69,9 @@ def _open_hdf5(workspace: Path, parameters: Mapping[str, Any]) -> Scan:
 
 
 def _group_scan(scan: Scan, parameters: Mapping[str, Any]) -> LazyPtychoDataContainer:
-    return LazyPtychoDataContainer.from_scan(scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0)
+    return LazyPtychoDataContainer.from_scan(
+        scan, image_count=parameters["image_count"], gridsize=parameters["gridsize"], seed=0
+    )
 
 
 def _open_raw(workspace: Path, parameters: Mapping[str, Any]) -> RawData:
@@ -71,7 +79,11 @@ def _open_raw(workspace: Path, parameters: Mapping[str, Any]) -> RawData:
 
 
 def _group_raw(raw: RawData, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of two containers
-    size, count, gridsize = parameters["frame_size"], parameters["image_count"], parameters["gridsize"]
+    size, count, gridsize = (
+        parameters["frame_size"],
+        parameters["image_count"],
+        parameters["gridsize"],
+    )
     return load(
         lambda: raw.generate_grouped_data(N=size, K=7, nsamples=count, seed=0, gridsize=gridsize),
         raw.probeGuess,
@@ -96,7 +108,9 @@ def _all_seen(images: int, parameters: Mapping[str, Any]) -> None:
         raise ValueError(f"an epoch fed {images} of {parameters['image_count']} groups")
 
 
-SOURCES: dict[str, tuple[Callable[[Path, Mapping[str, Any]], Any], Callable[[Any, Mapping[str, Any]], Any]]] = {
+SOURCES: dict[
+    str, tuple[Callable[[Path, Mapping[str, Any]], Any], Callable[[Any, Mapping[str, Any]], Any]]
+] = {
     "hdf5": (_open_hdf5, _group_scan),
     "raw_data": (_open_raw, _group_raw),
 }

@@ -17,21 +17,28 @@ CACHE_BYTES = 1 << 20
 def measure(memory: Memory, parameters: Parameters) -> None:
     """Phases counts, cxi, compressed, repacked, tables, release.
 
-    ``parameters``: stack_size, frame_size, gridsize, batch_size. What is unpacked or repacked is so in the phase, into a
-    folder that goes with it.
+    ``parameters``: stack_size, frame_size, gridsize, batch_size. What is unpacked or repacked is so
+    in the phase, into a folder that goes with it.
     """
     files = folder_of(memory.workspace, parameters)
     run_ways(
         memory,
         parameters,
-        {name: functools.partial(_feed, files, parameters, opened) for name, opened in WAYS.items()},
+        {
+            name: functools.partial(_feed, files, parameters, opened)
+            for name, opened in WAYS.items()
+        },
         with_targets=False,
     )
 
 
-def _feed(files: Path, parameters: Parameters, opened: Callable[[Path, Path], Scan], cache: Path) -> LazyPtychoDataContainer:
+def _feed(
+    files: Path, parameters: Parameters, opened: Callable[[Path, Path], Scan], cache: Path
+) -> LazyPtychoDataContainer:
     count = image_count(parameters)
-    container = LazyPtychoDataContainer.from_scan(opened(files, cache), image_count=count, gridsize=parameters["gridsize"], seed=0)
+    container = LazyPtychoDataContainer.from_scan(
+        opened(files, cache), image_count=count, gridsize=parameters["gridsize"], seed=0
+    )
     return consume_batches(container, parameters)
 
 
@@ -98,5 +105,6 @@ WAYS: Mapping[str, Callable[[Path, Path], Scan]] = {
     "repacked": _repacked,
     "tables": open_tables,
 }
-"""Each phase, and how its file is opened: mapped counts that are turned, shifted and masked; CXI in chunks; a compressed NPZ whose
-object is copied, too; float64 frames that are scattered over the file; a .npy and tables."""
+"""Each phase, and how its file is opened: mapped counts that are turned, shifted and masked; CXI in
+chunks; a compressed NPZ whose object is copied, too; float64 frames that are scattered over the
+file; a .npy and tables."""

@@ -23,8 +23,9 @@ TOUCHED_BYTES = 32 << 20
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases open, construct, stitch, build, predict_0, predict_1, release.
 
-    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size. Predicting twice
-    shows what a call keeps. The network is not trained: its memory does not depend on its weights.
+    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize,
+    batch_size. Predicting twice shows what a call keeps. The network is not trained: its memory
+    does not depend on its weights.
     """
     keras.utils.set_random_seed(0)  # the child is a process of its own
     path = scan_path(memory.workspace, parameters)
@@ -54,4 +55,5 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     return_free_pages()
     with memory.phase("release"):
         del model, container, scan
-        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+        # part of what is measured: cycles between datasets and their functions end here
+        gc.collect()

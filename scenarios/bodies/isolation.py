@@ -16,8 +16,12 @@ def nothing(workspace: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def one_operation(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Leaves the time at which TensorFlow had finished its first operation (CLOCK_MONOTONIC, s), and its answer."""
+    """Leaves the time at which TensorFlow had finished its first operation (CLOCK_MONOTONIC, s),
+    and its answer.
+    """
     import tensorflow as tf
 
     answer = int(tf.reduce_sum([1, 2, 3]))
-    Path(memory.workspace, str(parameters["told_in"])).write_text(f"{time.monotonic()} {answer}", encoding="utf-8")
+    Path(memory.workspace, str(parameters["told_in"])).write_text(
+        f"{time.monotonic()} {answer}", encoding="utf-8"
+    )

@@ -1,4 +1,6 @@
-"""Containers, datasets and iterators that come and go in a loop: what a process keeps of each that is gone."""
+"""Containers, datasets and iterators that come and go in a loop: what a process keeps of each that
+is gone.
+"""
 
 import contextlib
 import gc
@@ -25,9 +27,10 @@ class _StopHereError(Exception):
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases first, complete, dropped, raised, release.
 
-    ``parameters``: rounds, image_count, stack_size, frame_size, gridsize, batch_size. In each round a container over arrays of
-    its own and one over the scan are made, fed by a dataset and by ``batches``, and let go of. ``first`` is one round of each
-    kind, with all that TensorFlow keeps of a first time; the others are as many rounds of one kind as ``rounds`` says.
+    ``parameters``: rounds, image_count, stack_size, frame_size, gridsize, batch_size. In each round
+    a container over arrays of its own and one over the scan are made, fed by a dataset and by
+    ``batches``, and let go of. ``first`` is one round of each kind, with all that TensorFlow keeps
+    of a first time; the others are as many rounds of one kind as ``rounds`` says.
     """
     declare(memory, parameters)
     touch(TOUCHED_BYTES)
@@ -44,13 +47,16 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         gc.collect()  # part of what is measured, as everywhere
 
 
-def _rounds(use: Callable[[Any], None], scan: Scan, parameters: Mapping[str, Any], *, rounds: int) -> None:
+def _rounds(
+    use: Callable[[Any], None], scan: Scan, parameters: Mapping[str, Any], *, rounds: int
+) -> None:
     for _ in range(rounds):
         for container in _containers(scan, parameters):
             for feed in (container.as_dataset, container.batches):
                 use(iter(feed(parameters["batch_size"], shuffle=True, seed=0)))
             del container, feed
-    gc.collect()  # cycles between datasets and their functions end here, as they do in a loop that runs for long
+    # cycles between datasets and their functions end here, as they do in a loop that runs for long
+    gc.collect()
     return_free_pages()
 
 
@@ -81,5 +87,9 @@ def _refuse(batch: Any) -> None:  # noqa: ANN401 - nested tensors; TensorFlow sh
     raise _StopHereError(len(batch))
 
 
-WAYS: Mapping[str, Callable[[Iterator[Any]], None]] = {"complete": _complete, "dropped": _dropped, "raised": _raised}
+WAYS: Mapping[str, Callable[[Iterator[Any]], None]] = {
+    "complete": _complete,
+    "dropped": _dropped,
+    "raised": _raised,
+}
 """How a loop over batches ends, by the name of its phase."""

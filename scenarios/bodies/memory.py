@@ -1,4 +1,6 @@
-"""What a body is given to mark its phases with: the part of the harness that bodies know, by shape alone."""
+"""What a body is given to mark its phases with: the part of the harness that bodies know, by shape
+alone.
+"""
 
 from contextlib import AbstractContextManager
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What scripts written for PtychoPINN do with arrays that are in memory: each way in a phase of its own."""
+"""What scripts written for PtychoPINN do with arrays that are in memory: each way in a phase of its
+own.
+"""
 
 import functools
 import warnings
@@ -9,10 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.loader import LazyPtychoDataContainer, compute_dataset_intensity_stats, load, normalize_data
+from ptycho.loader import (
+    LazyPtychoDataContainer,
+    compute_dataset_intensity_stats,
+    load,
+    normalize_data,
+)
 from scenarios.bodies.memory import Memory
 from scenarios.bodies.scans import open_scan
-from scenarios.bodies.ways import Parameters, all_seen, consume_batches, consume_targets, image_count, run_ways
+from scenarios.bodies.ways import (
+    Parameters,
+    all_seen,
+    consume_batches,
+    consume_targets,
+    image_count,
+    run_ways,
+)
 from scenarios.bodies.written import folder_of
 
 TRAIN_FRACTION = 0.75
@@ -25,7 +39,8 @@ class Held(NamedTuple):
     """What the script has in memory before anything is measured."""
 
     scan: Mapping[str, Any]
-    """The arguments of ``from_raw_data_without_pc``: M frames (M, N, N) float32 with all that belongs to them."""
+    """The arguments of ``from_raw_data_without_pc``: M frames (M, N, N) float32 with all that
+    belongs to them."""
     grouped: Mapping[str, Any]
     """What PtychoPINN's grouping returns: X_full (B, N, N, C) float32, Y complex64, coordinates."""
     amplitude: npt.NDArray[np.float32]
@@ -36,13 +51,17 @@ class Held(NamedTuple):
 def measure(memory: Memory, parameters: Parameters) -> None:
     """Phases raw_data, grouped, normalized, saved, assigned, images, truth, release.
 
-    ``parameters``: stack_size, frame_size, gridsize, batch_size. The arrays exist before the first phase and stay.
+    ``parameters``: stack_size, frame_size, gridsize, batch_size. The arrays exist before the first
+    phase and stay.
     """
     held = _held(memory.workspace, parameters)
     # Attributes that old code reads say that they are deprecated.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         run_ways(
-            memory, parameters, {name: functools.partial(way, held, parameters) for name, way in WAYS.items()}, with_targets=True
+            memory,
+            parameters,
+            {name: functools.partial(way, held, parameters) for name, way in WAYS.items()},
+            with_targets=True,
         )
 
 
@@ -52,7 +71,9 @@ def _held(workspace: Path, parameters: Parameters) -> Held:
         scan, image_count=image_count(parameters), gridsize=parameters["gridsize"], seed=0
     )
     inputs = container._inputs
-    images, amplitude, phase = (np.asarray(source) for source in (inputs.images, inputs.amplitude, inputs.phase))
+    images, amplitude, phase = (
+        np.asarray(source) for source in (inputs.images, inputs.amplitude, inputs.phase)
+    )
     raw = {
         "xcoords": scan.x,
         "ycoords": scan.y,
@@ -105,14 +126,21 @@ def _grouped(held: Held, parameters: Parameters, folder: Path) -> object:
     """A mapping of arrays is split, and both parts are fed."""
     del folder
     containers = [
-        load(lambda: (held.grouped, TRAIN_FRACTION), held.scan["probeGuess"], which, create_split=True)
+        load(
+            lambda: (held.grouped, TRAIN_FRACTION),
+            held.scan["probeGuess"],
+            which,
+            create_split=True,
+        )
         for which in ("train", "test")
     ]
     return [consume_targets(container, parameters) for container in containers]
 
 
 def _normalized(held: Held, parameters: Parameters, folder: Path) -> object:
-    """Images times a constant are an array of their own where they were one; the statistics need none."""
+    """Images times a constant are an array of their own where they were one; the statistics need
+    none.
+    """
     del folder
     images = normalize_data({"diffraction": held.grouped["X_full"]}, parameters["frame_size"])
     found = compute_dataset_intensity_stats(images)
@@ -146,10 +174,16 @@ def _truth(held: Held, parameters: Parameters, folder: Path) -> object:
 
 
 def _assigned(held: Held, parameters: Parameters, folder: Path) -> object:
-    """Other arrays for X and the truth, referred to as the first ones were, and an epoch of them."""
+    """Other arrays for X and the truth, referred to as the first ones were, and an epoch of
+    them.
+    """
     del folder
     container = _container(held)
-    container.X, container.Y_I, container.Y_phi = held.amplitude, held.grouped["X_full"], held.amplitude
+    container.X, container.Y_I, container.Y_phi = (
+        held.amplitude,
+        held.grouped["X_full"],
+        held.amplitude,
+    )
     return consume_batches(container, parameters)
 
 
@@ -162,4 +196,5 @@ WAYS: Mapping[str, Callable[[Held, Parameters, Path], object]] = {
     "images": _images,
     "truth": _truth,
 }
-"""Each phase, and what happens in it. What puts all images on the device comes last: its pages stay with the process."""
+"""Each phase, and what happens in it. What puts all images on the device comes last: its pages stay
+with the process."""

@@ -12,7 +12,14 @@ from ptycho.scan import Scan
 from scenarios.bodies.formats import open_tables
 from scenarios.bodies.loading import consume
 from scenarios.bodies.memory import Memory
-from scenarios.bodies.ways import Parameters, all_seen, consume_batches, consume_targets, image_count, run_ways
+from scenarios.bodies.ways import (
+    Parameters,
+    all_seen,
+    consume_batches,
+    consume_targets,
+    image_count,
+    run_ways,
+)
 from scenarios.bodies.written import folder_of
 
 EPOCHS = 96
@@ -29,12 +36,18 @@ NEIGHBORS_OF_NINE = 12
 
 
 def measure(memory: Memory, parameters: Parameters) -> None:
-    """Phases epochs_of_chunks, repeated, sharded, ahead, without_truth, oversampled, singles, nines, release.
+    """Phases epochs_of_chunks, repeated, sharded, ahead, without_truth, oversampled, singles,
+    nines, release.
 
     ``parameters``: stack_size, frame_size, gridsize, batch_size.
     """
     files = folder_of(memory.workspace, parameters)
-    run_ways(memory, parameters, {name: functools.partial(way, files, parameters) for name, way in WAYS.items()}, with_targets=True)
+    run_ways(
+        memory,
+        parameters,
+        {name: functools.partial(way, files, parameters) for name, way in WAYS.items()},
+        with_targets=True,
+    )
 
 
 def _container(
@@ -45,7 +58,12 @@ def _container(
     **settings: Any,  # noqa: ANN401 - those of a grouping
 ) -> LazyPtychoDataContainer:
     scan = Scan.open(files / name, cache_dir=files, keep_energies=False)
-    grouping = {"image_count": image_count(parameters), "gridsize": parameters["gridsize"], "seed": 0, **settings}
+    grouping = {
+        "image_count": image_count(parameters),
+        "gridsize": parameters["gridsize"],
+        "seed": 0,
+        **settings,
+    }
     return LazyPtychoDataContainer.from_scan(scan, **grouping)
 
 
@@ -54,7 +72,9 @@ def _epochs_of_chunks(files: Path, parameters: Parameters, folder: Path) -> obje
     del folder
     count = parameters["stack_size"]
     container = _container(files, parameters, name="small.npz", image_count=count, gridsize=1)
-    dataset = container.as_dataset(SMALL_BATCH_SIZE, shuffle="chunks", seed=0, prefetch=0, repeat=EPOCHS)
+    dataset = container.as_dataset(
+        SMALL_BATCH_SIZE, shuffle="chunks", seed=0, prefetch=0, repeat=EPOCHS
+    )
     all_seen(consume(dataset), EPOCHS * count)
     return dataset
 
@@ -64,7 +84,9 @@ def _repeated(files: Path, parameters: Parameters, folder: Path) -> object:
     del folder
     batch_size, count = parameters["batch_size"], image_count(parameters)
     container = _container(files, parameters)
-    dataset = container.as_dataset(batch_size, shuffle="chunks", seed=0, prefetch=0, repeat=PASSES, drop_remainder=True)
+    dataset = container.as_dataset(
+        batch_size, shuffle="chunks", seed=0, prefetch=0, repeat=PASSES, drop_remainder=True
+    )
     all_seen(consume(dataset), PASSES * count)
     endless = container.as_dataset(batch_size, prefetch=0, repeat=True)
     all_seen(consume(endless.take(count // batch_size + 1)), count + batch_size)
@@ -77,7 +99,9 @@ def _sharded(files: Path, parameters: Parameters, folder: Path) -> object:
     container = _container(files, parameters)
     contexts = [tf.distribute.InputContext(WORKERS, worker, WORKERS) for worker in range(WORKERS)]
     datasets = [
-        container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, input_context=context)
+        container.as_dataset(
+            parameters["batch_size"], shuffle=True, seed=0, prefetch=0, input_context=context
+        )
         for context in contexts
     ]
     all_seen(sum(map(consume, datasets)), image_count(parameters))
@@ -96,14 +120,18 @@ def _ahead(files: Path, parameters: Parameters, folder: Path) -> object:
 def _without_truth(files: Path, parameters: Parameters, folder: Path) -> object:
     """Targets of a scan that has no object: amplitude 1, phase 0."""
     scan, count = open_tables(files, folder), image_count(parameters)
-    container = LazyPtychoDataContainer.from_scan(scan, image_count=count, gridsize=parameters["gridsize"])
+    container = LazyPtychoDataContainer.from_scan(
+        scan, image_count=count, gridsize=parameters["gridsize"]
+    )
     return consume_targets(container, parameters)
 
 
 def _oversampled(files: Path, parameters: Parameters, folder: Path) -> object:
     """Two groups for each frame of a smaller scan, whose frames are taken in their order."""
     del folder
-    return consume_batches(_container(files, parameters, name="few.npz", order="sequential"), parameters)
+    return consume_batches(
+        _container(files, parameters, name="few.npz", order="sequential"), parameters
+    )
 
 
 def _singles(files: Path, parameters: Parameters, folder: Path) -> object:
@@ -115,7 +143,9 @@ def _singles(files: Path, parameters: Parameters, folder: Path) -> object:
 def _nines(files: Path, parameters: Parameters, folder: Path) -> object:
     """Groups of nine."""
     del folder
-    return consume_batches(_container(files, parameters, gridsize=3, neighbor_count=NEIGHBORS_OF_NINE), parameters)
+    return consume_batches(
+        _container(files, parameters, gridsize=3, neighbor_count=NEIGHBORS_OF_NINE), parameters
+    )
 
 
 WAYS: Mapping[str, Callable[[Path, Parameters, Path], object]] = {

@@ -21,8 +21,9 @@ TOUCHED_BYTES = 64 << 20
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
     """Phases open, construct, forward, build, train_0, train_1, release.
 
-    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize, batch_size. The first epoch
-    contains what TensorFlow keeps of the traced step and the state of the optimizer.
+    ``parameters``: loader ("eager" | "lazy"), image_count, stack_size, frame_size, gridsize,
+    batch_size. The first epoch contains what TensorFlow keeps of the traced step and the state of
+    the optimizer.
     """
     keras.utils.set_random_seed(0)  # the child is a process of its own
     path = scan_path(memory.workspace, parameters)
@@ -37,16 +38,25 @@ def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
         )
         return_free_pages()
     with memory.phase("forward"):
-        one_batch(without_network(parameters["frame_size"], parameters["gridsize"], container.probe), parameters)
+        one_batch(
+            without_network(parameters["frame_size"], parameters["gridsize"], container.probe),
+            parameters,
+        )
         gc.collect()  # models are cycles
     with memory.phase("build"):
-        model = compile_model(build_model(parameters["frame_size"], parameters["gridsize"], container.probe))
-    dataset = container.as_dataset(parameters["batch_size"], shuffle=True, seed=0, prefetch=0, targets=True)
+        model = compile_model(
+            build_model(parameters["frame_size"], parameters["gridsize"], container.probe)
+        )
+    dataset = container.as_dataset(
+        parameters["batch_size"], shuffle=True, seed=0, prefetch=0, targets=True
+    )
     for epoch in range(2):
         with memory.phase(f"train_{epoch}"):
-            # The batches come in another order each time already; asked to shuffle them, Keras warns that it cannot.
+            # The batches come in another order each time already; asked to shuffle them, Keras
+            # warns that it cannot.
             model.fit(dataset, epochs=1, shuffle=False, verbose=0)
     return_free_pages()
     with memory.phase("release"):
         del dataset, model, container, scan
-        gc.collect()  # part of what is measured: cycles between datasets and their functions end here
+        # part of what is measured: cycles between datasets and their functions end here
+        gc.collect()

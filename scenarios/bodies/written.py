@@ -1,4 +1,6 @@
-"""One scan in every form that ``formats`` and the other ways read: written once, in a child of its own, without TensorFlow."""
+"""One scan in every form that ``formats`` and the other ways read: written once, in a child of its
+own, without TensorFlow.
+"""
 
 import hashlib
 import shutil
@@ -16,11 +18,14 @@ from ptycho.simulate import simulate, subset
 from scenarios.bodies import scans
 
 LARGEST_STACK_SIZE = 2048
-"""Frames of the scan that all are cut from. Its object stays complete: of one size, 1.4 MiB, whatever the number of frames."""
+"""Frames of the scan that all are cut from. Its object stays complete: of one size, 1.4 MiB,
+whatever the number of frames."""
 SMALL_FRAME_SIZE = 16
-"""Pixels of frames for what has many epochs: an epoch costs a thirty-second of a frame's bytes of N = 64."""
+"""Pixels of frames for what has many epochs: an epoch costs a thirty-second of a frame's bytes of N
+= 64."""
 CHUNK_FRAMES = 4
-"""Frames in a chunk of the CXI file, as in ``feeds``: libhdf5 keeps 420 B for each chunk that it has opened."""
+"""Frames in a chunk of the CXI file, as in ``feeds``: libhdf5 keeps 420 B for each chunk that it
+has opened."""
 BAD_PIXELS = 40
 """Chosen: 1 % of a frame of 64 x 64."""
 _WAVELENGTH_M, _DISTANCE_M, _PIXEL_M = 1e-10, 2.0, 50e-6
@@ -36,7 +41,9 @@ def folder_of(workspace: Path, parameters: Mapping[str, Any]) -> Path:
 
 
 def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
-    """Write the first ``stack_size`` frames of the simulated scan in every form, unless they are there."""
+    """Write the first ``stack_size`` frames of the simulated scan in every form, unless they are
+    there.
+    """
     folder = folder_of(workspace, parameters)
     if folder.exists():
         return
@@ -45,7 +52,11 @@ def prepare(workspace: Path, parameters: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory(dir=workspace) as unfinished:
         made = Path(unfinished) / folder.name
         made.mkdir()
-        _write(made, scans.open_scan(workspace, scans.scan_path(workspace, whole)), parameters["stack_size"])
+        _write(
+            made,
+            scans.open_scan(workspace, scans.scan_path(workspace, whole)),
+            parameters["stack_size"],
+        )
         _write_small_frames(made, parameters["stack_size"])
         shutil.move(made, folder)
 
@@ -79,8 +90,12 @@ def _write(folder: Path, whole: Scan, stack_size: int) -> None:
     np.savetxt(folder / "positions.csv", positions, delimiter=",", header="x,y", comments="")
 
 
-def _write_counts(path: Path, scan: Scan, counts: npt.NDArray[np.uint32], is_bad: npt.NDArray[np.bool_]) -> None:
-    """Counts with zero frequency in the corner, columns before rows, and a mask: contiguous, so that they can be mapped."""
+def _write_counts(
+    path: Path, scan: Scan, counts: npt.NDArray[np.uint32], is_bad: npt.NDArray[np.bool_]
+) -> None:
+    """Counts with zero frequency in the corner, columns before rows, and a mask: contiguous, so
+    that they can be mapped.
+    """
     with h5py.File(path, "w") as file:
         file["frames"] = np.fft.ifftshift(counts, axes=(1, 2)).transpose(0, 2, 1)
         file["mask"] = np.fft.ifftshift(is_bad).T.astype(np.uint8)
@@ -88,15 +103,21 @@ def _write_counts(path: Path, scan: Scan, counts: npt.NDArray[np.uint32], is_bad
         file["probe"], file["object"] = scan.probe, scan.object
 
 
-def _write_cxi(path: Path, scan: Scan, counts: npt.NDArray[np.uint32], is_bad: npt.NDArray[np.bool_]) -> None:
-    """Compressed chunks of counts in the standard's places, SI units, and no object, as a beamline writes them."""
+def _write_cxi(
+    path: Path, scan: Scan, counts: npt.NDArray[np.uint32], is_bad: npt.NDArray[np.bool_]
+) -> None:
+    """Compressed chunks of counts in the standard's places, SI units, and no object, as a beamline
+    writes them.
+    """
     object_pixel_m = _WAVELENGTH_M * _DISTANCE_M / (scan.frame_size * _PIXEL_M)
     with h5py.File(path, "w") as file:
         file["cxi_version"] = 160
         chunks = (CHUNK_FRAMES, *counts.shape[1:])
         shifted = np.fft.ifftshift(counts, axes=(1, 2))
         file.create_dataset("/entry_1/data_1/data", data=shifted, chunks=chunks, compression="lzf")
-        file["/entry_1/data_1/translation"] = np.stack([scan.x, scan.y, 0 * scan.x], axis=1) * object_pixel_m
+        file["/entry_1/data_1/translation"] = (
+            np.stack([scan.x, scan.y, 0 * scan.x], axis=1) * object_pixel_m
+        )
         file[f"{_DETECTOR}/mask"] = np.fft.ifftshift(is_bad).astype(np.uint32)
         file[f"{_DETECTOR}/basis_vectors"] = np.array([[0, -_PIXEL_M], [-_PIXEL_M, 0], [0, 0]])
         file[f"{_DETECTOR}/distance"], file[f"{_DETECTOR}/x_pixel_size"] = _DISTANCE_M, _PIXEL_M

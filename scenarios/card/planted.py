@@ -1,4 +1,5 @@
-"""Planted bugs on the card that this process sees: ``python -m scenarios.card.planted OUT``, a line for each that is missed.
+"""Planted bugs on the card that this process sees: ``python -m scenarios.card.planted OUT``, a line
+for each that is missed.
 
 A process of its own, because the driver of a pretended card has to be there when a process starts.
 """
@@ -17,11 +18,13 @@ KINDS = (
     "full_array_kept",
     *(plant.name for plant in CARD_PLANTS),
 )
-"""Kept on the device, transient there, a slope just above the bar, kept on the host; then what only a card shows."""
+"""Kept on the device, transient there, a slope just above the bar, kept on the host; then what only
+a card shows."""
 WORKERS = 2
 """As many as there are cards."""
 _REPEATS = 1
-"""Of each point. Chosen: what a bug adds is more than runs differ by, and a kind that is missed for want of repeats fails here."""
+"""Of each point. Chosen: what a bug adds is more than runs differ by, and a kind that is missed for
+want of repeats fails here."""
 
 
 _LEFT_OUT = ("image_count=2000", "stack_size=8192")
@@ -36,7 +39,11 @@ def main(out: str) -> int:
     def missed(name: str) -> str:
         plant = plant_named(name)
         seen = detector.planted(plant, name, _REPEATS, _LEFT_OUT)
-        return "" if seen.tells(plant) else f"{name}: exit code {seen.exit_code}; {seen.sentence_about(plant) or 'no finding'}"
+        return (
+            ""
+            if seen.tells(plant)
+            else f"{name}: exit code {seen.exit_code}; {seen.sentence_about(plant) or 'no finding'}"
+        )
 
     try:
         with ThreadPoolExecutor(WORKERS) as pool:

@@ -1,4 +1,6 @@
-"""Prove the gate as a detector: exit code 0 when every bar is kept, 1 when one is missed, 2 for a bad option."""
+"""Prove the gate as a detector: exit code 0 when every bar is kept, 1 when one is missed, 2 for a
+bad option.
+"""
 
 import argparse
 import hashlib
@@ -10,7 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from harness.errors import HarnessError, UsageError
 from harness.run.environment import describe_environment
@@ -42,7 +51,8 @@ Planted regressions are in scenarios/detector/plants.py, {len(PLANTS)} kinds. On
   pytest scenarios --plant full_tensor_kept -k "loading and lazy" --memory-out RUN
   python -m harness gate RUN --partial
 
-The whole takes about 80 minutes on two processors. It can be stopped at any time: the same command with the same --out
+The whole takes about 80 minutes on two processors. It can be stopped at any time: the same \
+command with the same --out
 goes on where it was. exit codes: 0 every bar is kept, 1 one is missed, 2 usage.
 """
 
@@ -60,18 +70,28 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scenarios.detector",
-        description="The gate as a detector: what share of planted regressions it finds, and of clean runs it refuses.",
+        description=(
+            "The gate as a detector: what share of planted regressions it finds, and of clean "
+            "runs it refuses."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [plant.name for plant in PLANTS]
-    parser.add_argument("--only", nargs="*", metavar="KIND", choices=names, help="plant these kinds alone; none: clean runs alone")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        metavar="KIND",
+        choices=names,
+        help="plant these kinds alone; none: clean runs alone",
+    )
     parser.add_argument(
         "--clean",
         metavar="N",
         type=_count,
         default=200,
-        help="clean sweeps of the lazy loader; a tenth as many of each other selection of points (default: %(default)s)",
+        help="clean sweeps of the lazy loader; a tenth as many of each other selection of "
+        "points (default: %(default)s)",
     )
     parser.add_argument(
         "--modes",
@@ -80,10 +100,20 @@ def _parser() -> argparse.ArgumentParser:
         default=MODES,
         help=f"how planted sweeps are run, of {','.join(MODES)} (default: all three)",
     )
-    parser.add_argument("--workers", metavar="N", type=_count, default=2, help="sweeps at the same time (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_count,
+        default=2,
+        help="sweeps at the same time (default: %(default)s)",
+    )
     out = Path(f"artifacts/detector-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=out, help="where everything goes; one that was broken off is gone on with"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=out,
+        help="where everything goes; one that was broken off is gone on with",
     )
     return parser
 
@@ -91,9 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     root, console = Path.cwd(), Console(stderr=True)
     if not (root / "scenarios" / "gate.toml").exists():
-        raise UsageError(f"{root} has no scenarios/gate.toml; start the detector in the project's root")
+        raise UsageError(
+            f"{root} has no scenarios/gate.toml; start the detector in the project's root"
+        )
     environment = describe_environment(root, isolation="auto")
-    about = {"code": _code(root), **{name: environment[name] for name in ("python", "tensorflow", "numpy", "cpu_count")}}
+    about = {
+        "code": _code(root),
+        **{name: environment[name] for name in ("python", "tensorflow", "numpy", "cpu_count")},
+    }
     detector = Detector(options.out.resolve(), root)
     ledger = Ledger(detector.out, about)
     plants = PLANTS if options.only is None else tuple(plant_named(name) for name in options.only)
@@ -106,10 +141,15 @@ def _run(options: argparse.Namespace) -> int:
             console.print(detector.accept(ACCEPTED, options.workers), markup=False, highlight=False)
         _measure(detector, ledger, missing, options.workers, console)
     except KeyboardInterrupt:
-        console.print(f"stopped; what is there so far follows, and the same command with --out {options.out} goes on")
+        console.print(
+            "stopped; what is there so far follows, and the same command with --out "
+            f"{options.out} goes on"
+        )
     finally:
         detector.close()
-    result = Result(tuple(ledger.sweeps[sweep.key] for sweep in wanted if sweep.key in ledger.sweeps), plants)
+    result = Result(
+        tuple(ledger.sweeps[sweep.key] for sweep in wanted if sweep.key in ledger.sweeps), plants
+    )
     _keep(detector.out, result, about)
     _show(Console(width=None if sys.stdout.isatty() else 140), result)
     print(f"kept as {options.out / 'detector.json'} and {options.out / 'detector.md'}")
@@ -120,14 +160,26 @@ def _code(root: Path) -> str:
     """A digest of all that decides what a sweep measures and what the gate says about it."""
     folders = ("harness", "ptycho", "scenarios/bodies", "scenarios/detector/planting")
     files = [*(path for folder in folders for path in sorted((root / folder).rglob("*.py")))]
-    files += [root / "scenarios" / name for name in ("catalog.py", "conftest.py", "gate.toml", "test_scenarios.py")]
+    files += [
+        root / "scenarios" / name
+        for name in ("catalog.py", "conftest.py", "gate.toml", "test_scenarios.py")
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> list[Sweep]:
-    """Every sweep of this run of the detector, in the order in which they are run: what shows misses and false alarms first."""
-    first, *more = [[Sweep(kind=plant.name, chosen=plant.points, mode=mode) for plant in plants] for mode in modes]
-    both = [Sweep(kind=CLEAN, chosen=LAZY, mode=mode, number=n) for n in range(min(CLEAN_IN_MODES, clean)) for mode in modes]
+    """Every sweep of this run of the detector, in the order in which they are run: what shows
+    misses and false alarms first.
+    """
+    first, *more = [
+        [Sweep(kind=plant.name, chosen=plant.points, mode=mode) for plant in plants]
+        for mode in modes
+    ]
+    both = [
+        Sweep(kind=CLEAN, chosen=LAZY, mode=mode, number=n)
+        for n in range(min(CLEAN_IN_MODES, clean))
+        for mode in modes
+    ]
     lazy = [Sweep(kind=CLEAN, chosen=LAZY, mode=RUNNER, number=n) for n in range(clean)]
     others = [
         Sweep(kind=CLEAN, chosen=chosen, mode=RUNNER, number=n)
@@ -139,11 +191,22 @@ def _wanted(plants: tuple[Plant, ...], modes: tuple[str, ...], clean: int) -> li
     return [*first, *both, *lazy, *modes_of_kinds, *others]
 
 
-def _measure(detector: Detector, ledger: Ledger, missing: list[Sweep], workers: int, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+def _measure(
+    detector: Detector, ledger: Ledger, missing: list[Sweep], workers: int, console: Console
+) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(workers) as pool:
         bars = {
-            kind: progress.add_task(kind, total=sum((sweep.kind == CLEAN) == (kind == "clean sweeps") for sweep in missing))
+            kind: progress.add_task(
+                kind,
+                total=sum((sweep.kind == CLEAN) == (kind == "clean sweeps") for sweep in missing),
+            )
             for kind in ("planted sweeps", "clean sweeps")
         }
 
@@ -165,7 +228,8 @@ def _measure(detector: Detector, ledger: Ledger, missing: list[Sweep], workers: 
 
 def _done(detector: Detector, sweep: Sweep) -> Sweep:
     name = f"{sweep.name}-{sweep.mode}"
-    shutil.rmtree(detector.out / "runs" / name, ignore_errors=True)  # of a detector that was broken off in it
+    # of a detector that was broken off in it
+    shutil.rmtree(detector.out / "runs" / name, ignore_errors=True)
     try:
         if sweep.mode == RUNNER:
             seen = detector.clean(sweep.chosen, name)
@@ -173,8 +237,16 @@ def _done(detector: Detector, sweep: Sweep) -> Sweep:
             plant = None if sweep.kind == CLEAN else plant_named(sweep.kind)
             seen = detector.sweep(plant, sweep.chosen, sweep.mode, sweep.name)
     except HarnessError as error:
-        return Sweep(kind=sweep.kind, chosen=sweep.chosen, mode=sweep.mode, number=sweep.number, failure=str(error))
-    return Sweep(kind=sweep.kind, chosen=sweep.chosen, mode=sweep.mode, number=sweep.number, seen=seen)
+        return Sweep(
+            kind=sweep.kind,
+            chosen=sweep.chosen,
+            mode=sweep.mode,
+            number=sweep.number,
+            failure=str(error),
+        )
+    return Sweep(
+        kind=sweep.kind, chosen=sweep.chosen, mode=sweep.mode, number=sweep.number, seen=seen
+    )
 
 
 def _remark(sweep: Sweep) -> str:
@@ -182,17 +254,26 @@ def _remark(sweep: Sweep) -> str:
     if sweep.seen is None:
         return f"{sweep.name} ({sweep.mode}) failed: {sweep.failure}"
     if sweep.kind == CLEAN:
-        return "" if sweep.seen.exit_code == 0 else f"{sweep.name} ({sweep.mode}) refused: {sweep.seen.sentence_about(None)}"
+        return (
+            ""
+            if sweep.seen.exit_code == 0
+            else f"{sweep.name} ({sweep.mode}) refused: {sweep.seen.sentence_about(None)}"
+        )
     plant = plant_named(sweep.kind)
     if plant.expected is None or sweep.seen.tells(plant):
         return ""
-    return f"{sweep.name} ({sweep.mode}) missed: exit code {sweep.seen.exit_code}; {sweep.seen.sentence_about(plant)}"
+    return (
+        f"{sweep.name} ({sweep.mode}) missed: exit code {sweep.seen.exit_code}; "
+        f"{sweep.seen.sentence_about(plant)}"
+    )
 
 
 def _keep(out: Path, result: Result, about: dict[str, object]) -> None:
     document = {"schema_version": 1, "about": about, **result.to_json()}
     (out / "detector.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (out / "detector.md").write_text(f"{result.figures('nox -s detector')}\n{result.table()}", encoding="utf-8")
+    (out / "detector.md").write_text(
+        f"{result.figures('nox -s detector')}\n{result.table()}", encoding="utf-8"
+    )
 
 
 def _show(console: Console, result: Result) -> None:
@@ -200,9 +281,13 @@ def _show(console: Console, result: Result) -> None:
     for bar, kept in result.bars:
         console.print(f"{'kept' if kept else 'MISSED'}: {bar}", markup=False, highlight=False)
     for plant, mode, said in result.misses:
-        console.print(f"missed: {plant.name} ({mode}), {plant.bug}: {said}", markup=False, highlight=False)
+        console.print(
+            f"missed: {plant.name} ({mode}), {plant.bug}: {said}", markup=False, highlight=False
+        )
     for sweep, said in result.alarms:
-        console.print(f"false alarm: {sweep.name} ({sweep.mode}): {said}", markup=False, highlight=False)
+        console.print(
+            f"false alarm: {sweep.name} ({sweep.mode}): {said}", markup=False, highlight=False
+        )
     for kind, what in result.differing:
         console.print(f"differs: {kind}: {what}", markup=False, highlight=False)
 
@@ -217,7 +302,9 @@ def _modes(text: str) -> tuple[str, ...]:
     modes = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no way to run a sweep; choose from {','.join(MODES)}")
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is no way to run a sweep; choose from {','.join(MODES)}"
+        )
     return modes
 
 

@@ -13,7 +13,9 @@ from scenarios.detector.plants import BODY_VARIABLE, PLANT_VARIABLE, plant_named
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """The phases of the body that the point's environment names, in a loader with the bug that it names."""
+    """The phases of the body that the point's environment names, in a loader with the bug that it
+    names.
+    """
     _PLANT()
     _BODY(memory, parameters)
 
@@ -24,4 +26,7 @@ def _load(name: str) -> Callable[..., None]:
     return loaded
 
 
-_BODY, _PLANT = _load(os.environ[BODY_VARIABLE]), _load(plant_named(os.environ[PLANT_VARIABLE]).function)
+_BODY, _PLANT = (
+    _load(os.environ[BODY_VARIABLE]),
+    _load(plant_named(os.environ[PLANT_VARIABLE]).function),
+)

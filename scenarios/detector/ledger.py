@@ -1,4 +1,6 @@
-"""What one run of the detector has seen so far, line by line, so that one that was broken off goes on where it stopped."""
+"""What one run of the detector has seen so far, line by line, so that one that was broken off goes
+on where it stopped.
+"""
 
 import json
 import threading
@@ -38,14 +40,19 @@ class Sweep:
     @property
     def name(self) -> str:
         """A name for its run directory, without the mode."""
-        return self.kind if self.kind != CLEAN else f"{CLEAN}-{self.chosen.replace(' and ', '-')}-{self.number:03d}"
+        return (
+            self.kind
+            if self.kind != CLEAN
+            else f"{CLEAN}-{self.chosen.replace(' and ', '-')}-{self.number:03d}"
+        )
 
 
 class Ledger:
     """The file, and what is in it. Threads add to it side by side."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        """Open or begin the ledger of ``folder``; raises UsageError where it was begun about something else.
+        """Open or begin the ledger of ``folder``; raises UsageError where it was begun about
+        something else.
 
         ``about`` is what must be the same for all sweeps of one ledger: the code, the versions.
         """
@@ -61,7 +68,8 @@ class Ledger:
             then = rows[0].get("about", {}).get(name)
             if then != value:
                 raise UsageError(
-                    f"--out {folder} was begun with {name} {then}, and here it is {value}; name another folder, or bring that back"
+                    f"--out {folder} was begun with {name} {then}, and here it is {value}; "
+                    "name another folder, or bring that back"
                 )
         for row in rows[1:]:
             seen = None if row["seen"] is None else Seen.from_json(row["seen"])

@@ -1,7 +1,8 @@
-"""The registry of planted regressions: what each is, what it costs, and what the gate has to say about it.
+"""The registry of planted regressions: what each is, what it costs, and what the gate has to say
+about it.
 
-Planted into the points of the catalogue, which keep their names, settings and policy. Imports no TensorFlow: the bugs are
-functions in ``planting``, named by string, and loaded in the child alone.
+Planted into the points of the catalogue, which keep their names, settings and policy. Imports no
+TensorFlow: the bugs are functions in ``planting``, named by string, and loaded in the child alone.
 """
 
 # ruff: noqa: E501 - one row of the table for each kind
@@ -27,7 +28,8 @@ BATCH_BYTES = BATCH_SIZE * IMAGE_BYTES
 BAR_BYTES_PER_IMAGE = 1024
 """What costs as much for each image has to be found, as has what costs a batch."""
 BAR_BYTES_PER_FRAME = 256
-"""As has what costs 1/64 of a frame for each further frame of the stack: the policy promises an eightieth."""
+"""As has what costs 1/64 of a frame for each further frame of the stack: the policy promises an
+eightieth."""
 
 BAR_BYTES_PER_ROUND = 128 * 1024
 """As has what a container and its datasets leave behind: twice what the policy promises."""
@@ -55,11 +57,13 @@ class Reach(StrEnum):
     """Whether a plant is one that the gate promises to find."""
 
     ABOVE = "above the bar"
-    """It costs a batch, 1,024 B for each image, or 256 B for each frame of the stack, or more: all of these have to be found."""
+    """It costs a batch, 1,024 B for each image, or 256 B for each frame of the stack, or more: all
+    of these have to be found."""
     BELOW = "below the bar"
     """Less, or nothing at all: found or not, it is told."""
     OUTSIDE = "outside"
-    """Memory that no meter of the child reads, whatever the amount: a known limit, which is told."""
+    """Memory that no meter of the child reads, whatever the amount: a known limit, which is
+    told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,8 @@ class Plant:
     bug: str
     """One sentence, as the programmer who wrote it would say it."""
     cost_bytes: int
-    """For each ``per``, at N = 64, C = 4 and batches of 64 (training and inference: N = 32, batches of 4)."""
+    """For each ``per``, at N = 64, C = 4 and batches of 64 (training and inference: N = 32, batches
+    of 4)."""
     per: Per
     expected: Expected | None
     """What must be among the findings; None for one that the gate cannot see."""
@@ -101,11 +106,18 @@ class Plant:
         """By what it costs: see ``Reach``."""
         if self.is_outside:
             return Reach.OUTSIDE
-        bars = {Per.ONCE: BATCH_BYTES, Per.EPOCH: BATCH_BYTES, Per.IMAGE: BAR_BYTES_PER_IMAGE, Per.FRAME: BAR_BYTES_PER_FRAME}
+        bars = {
+            Per.ONCE: BATCH_BYTES,
+            Per.EPOCH: BATCH_BYTES,
+            Per.IMAGE: BAR_BYTES_PER_IMAGE,
+            Per.FRAME: BAR_BYTES_PER_FRAME,
+        }
         bars[Per.ROUND] = BAR_BYTES_PER_ROUND
         # Pairs: what each image costs at the largest scan.
         bars[Per.PAIR] = -(-BAR_BYTES_PER_IMAGE // IMAGE_COUNTS[-1])
-        return Reach.ABOVE if self.is_regression and self.cost_bytes >= bars[self.per] else Reach.BELOW
+        return (
+            Reach.ABOVE if self.is_regression and self.cost_bytes >= bars[self.per] else Reach.BELOW
+        )
 
 
 def _in(module: str) -> str:
@@ -308,4 +320,6 @@ def plant_named(name: str) -> Plant:
 def planted(point: Point, plant: Plant) -> Point:
     """The point with the bug in it: the same in all that a baseline and a policy know of."""
     environment = {**point.environment, PLANT_VARIABLE: plant.name, BODY_VARIABLE: point.body}
-    return dataclasses.replace(point, body="scenarios.detector.body:measure", environment=environment)
+    return dataclasses.replace(
+        point, body="scenarios.detector.body:measure", environment=environment
+    )

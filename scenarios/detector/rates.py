@@ -1,4 +1,6 @@
-"""Rates with exact intervals (Clopper and Pearson, 1934): k of n says little about a rate when n is small."""
+"""Rates with exact intervals (Clopper and Pearson, 1934): k of n says little about a rate when n is
+small.
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +18,9 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The exact 95 % interval of the rate, both ends within 0..1; all of it where nothing was tried."""
+        """The exact 95 % interval of the rate, both ends within 0..1; all of it where nothing was
+        tried.
+        """
         if not self.total:
             return 0.0, 1.0
         found = binomtest(self.count, self.total).proportion_ci(LEVEL, method="exact")

@@ -1,4 +1,6 @@
-"""What came out: detection and false alarms with their intervals, misses with their sentences, and the tables of the page."""
+"""What came out: detection and false alarms with their intervals, misses with their sentences, and
+the tables of the page.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ class Result:
     def is_found(self, plant: Plant) -> bool:
         """Whether every sweep with it was told for what it is."""
         own = self.of(plant)
-        return bool(own) and all(sweep.seen is not None and sweep.seen.tells(plant) for sweep in own)
+        return bool(own) and all(
+            sweep.seen is not None and sweep.seen.tells(plant) for sweep in own
+        )
 
     def tried(self, reach: Reach) -> tuple[Plant, ...]:
         """The plants of that reach that were measured."""
@@ -54,12 +58,16 @@ class Result:
 
     @property
     def differing(self) -> tuple[tuple[str, str], ...]:
-        """Kinds (or clean sweeps) whose verdict depends on how they were run: name, and what differs."""
+        """Kinds (or clean sweeps) whose verdict depends on how they were run: name, and what
+        differs.
+        """
         return tuple(_differing(self.sweeps))
 
     @property
     def misses(self) -> tuple[tuple[Plant, str, str], ...]:
-        """Plants above the bar that were not found: the plant, the mode, and what the gate said instead."""
+        """Plants above the bar that were not found: the plant, the mode, and what the gate said
+        instead.
+        """
         return tuple(
             (plant, sweep.mode, _said(sweep, plant))
             for plant in self.tried(Reach.ABOVE)
@@ -92,11 +100,23 @@ class Result:
             "bars": [{"bar": bar, "kept": kept} for bar, kept in self.bars],
             "detection": {str(reach): _rate_json(self.detection(reach)) for reach in Reach},
             "false_alarms": _rate_json(self.false_alarms),
-            "false_alarms_by_points": {name: _rate_json(self.false_alarms_of(name)) for name in _choices(self.clean)},
-            "overruled_clean_sweeps": sum(bool(sweep.seen and sweep.seen.overruled) for sweep in self.clean),
-            "remeasured_clean_sweeps": sum(bool(sweep.seen and sweep.seen.remeasured) for sweep in self.clean),
-            "misses": [{"plant": plant.name, "mode": mode, "said": said} for plant, mode, said in self.misses],
-            "alarms": [{"points": sweep.chosen, "number": sweep.number, "said": said} for sweep, said in self.alarms],
+            "false_alarms_by_points": {
+                name: _rate_json(self.false_alarms_of(name)) for name in _choices(self.clean)
+            },
+            "overruled_clean_sweeps": sum(
+                bool(sweep.seen and sweep.seen.overruled) for sweep in self.clean
+            ),
+            "remeasured_clean_sweeps": sum(
+                bool(sweep.seen and sweep.seen.remeasured) for sweep in self.clean
+            ),
+            "misses": [
+                {"plant": plant.name, "mode": mode, "said": said}
+                for plant, mode, said in self.misses
+            ],
+            "alarms": [
+                {"points": sweep.chosen, "number": sweep.number, "said": said}
+                for sweep, said in self.alarms
+            ],
             "differing": [{"kind": kind, "what": what} for kind, what in self.differing],
             "plants": [self._plant_json(plant) for plant in self.plants if self.of(plant)],
         }
@@ -109,7 +129,10 @@ class Result:
             "reach": str(plant.reach),
             "points": plant.points,
             "found": self.is_found(plant),
-            "seen": {sweep.mode: None if sweep.seen is None else sweep.seen.to_json() for sweep in self.of(plant)},
+            "seen": {
+                sweep.mode: None if sweep.seen is None else sweep.seen.to_json()
+                for sweep in self.of(plant)
+            },
         }
 
     def figures(self, command: str) -> str:
@@ -117,16 +140,32 @@ class Result:
         above, below = self.detection(), self.detection(Reach.BELOW)
         overruled = sum(bool(sweep.seen and sweep.seen.overruled) for sweep in self.clean)
         rows = [
-            ("kinds of planted regressions above the bar that are found, in every mode", above.in_words),
+            (
+                "kinds of planted regressions above the bar that are found, in every mode",
+                above.in_words,
+            ),
             ("kinds below the bar that are found all the same", below.in_words),
             *(
-                (f"clean sweeps of *{chosen}* that are refused", self.false_alarms_of(chosen).in_words)
+                (
+                    f"clean sweeps of *{chosen}* that are refused",
+                    self.false_alarms_of(chosen).in_words,
+                )
                 for chosen in _choices(self.clean)
             ),
-            ("clean sweeps that passed because a quorum overruled single runs", f"{overruled} of {len(self.clean)}"),
-            ("kinds whose verdict differs between modes", f"{len(self.differing)} of {len({s.kind for s in self.sweeps})}"),
+            (
+                "clean sweeps that passed because a quorum overruled single runs",
+                f"{overruled} of {len(self.clean)}",
+            ),
+            (
+                "kinds whose verdict differs between modes",
+                f"{len(self.differing)} of {len({s.kind for s in self.sweeps})}",
+            ),
         ]
-        lines = [f"| `{command}` | measured (95 % interval) |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows)]
+        lines = [
+            f"| `{command}` | measured (95 % interval) |",
+            "|---|---|",
+            *(f"| {what} | {value} |" for what, value in rows),
+        ]
         return "\n".join(lines) + "\n"
 
     def table(self) -> str:
@@ -136,7 +175,11 @@ class Result:
             tried = self.tried(reach)
             if tried:
                 lines.append(f"| **{reach}** | | |")
-            lines += [f"| `{plant.name}`: {plant.bug} | {cost_in_words(plant)} | {self._found_by(plant)} |" for plant in tried]
+            lines += [
+                f"| `{plant.name}`: {plant.bug} | {cost_in_words(plant)} | "
+                f"{self._found_by(plant)} |"
+                for plant in tried
+            ]
         return "\n".join(lines) + "\n"
 
     def _found_by(self, plant: Plant) -> str:
@@ -145,17 +188,28 @@ class Result:
         if seen is None or not seen.findings:
             return "not found"
         wanted = plant.expected
-        told = [found for found in seen.findings if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)]
+        told = [
+            found
+            for found in seen.findings
+            if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)
+        ]
         best = (told or list(seen.findings))[0]
         where = ", ".join(filter(None, [best.phase, _METERS.get(best.meter, best.meter)]))
         others = len({(found.rule, found.phase, found.meter) for found in seen.findings}) - 1
         more = f" and {others} more" if others else ""
-        return f"{best.rule} ({where}){more}, exit {seen.exit_code}{'' if self.is_found(plant) else '; not in every mode'}"
+        return (
+            f"{best.rule} ({where}){more}, exit "
+            f"{seen.exit_code}{'' if self.is_found(plant) else '; not in every mode'}"
+        )
 
 
 def cost_in_words(plant: Plant) -> str:
     """As in ``"65,536 B per image"``."""
-    amount = format_bytes(plant.cost_bytes) if abs(plant.cost_bytes) >= 1 << 20 else f"{plant.cost_bytes:,} B"
+    amount = (
+        format_bytes(plant.cost_bytes)
+        if abs(plant.cost_bytes) >= 1 << 20
+        else f"{plant.cost_bytes:,} B"
+    )
     return amount if plant.per is Per.ONCE else f"{amount} per {plant.per}"
 
 
@@ -182,7 +236,10 @@ def _differing(sweeps: Sequence[Sweep]) -> Iterator[tuple[str, str]]:
         first, *others = verdicts.values()
         if all(verdict == first and verdict is not None for verdict in others):
             continue
-        codes = ", ".join(f"{mode} {'no verdict' if verdict is None else verdict[0]}" for mode, verdict in verdicts.items())
+        codes = ", ".join(
+            f"{mode} {'no verdict' if verdict is None else verdict[0]}"
+            for mode, verdict in verdicts.items()
+        )
         sets = [verdict[1] for verdict in verdicts.values() if verdict is not None]
         odd = sorted(set().union(*sets) - frozenset.intersection(*sets)) if sets else []
         more = "".join(f"; not in all: {rule} of {subject}" for rule, subject in odd[:3])

@@ -1,4 +1,6 @@
-"""What the gate said about one sweep, as far as it is compared: exit code, findings, and what a quorum overruled."""
+"""What the gate said about one sweep, as far as it is compared: exit code, findings, and what a
+quorum overruled.
+"""
 
 import json
 from collections.abc import Mapping
@@ -41,24 +43,37 @@ class Seen:
     def tells(self, plant: Plant) -> bool:
         """Whether the gate did not pass, and one of its findings is what the plant is.
 
-        That there is no slope, because runs have died, is no answer; that less than a floor or a declared amount was seen is one.
+        That there is no slope, because runs have died, is no answer; that less than a floor or a
+        declared amount was seen is one.
         """
         wanted = plant.expected
         if wanted is None:
             return self.exit_code != ExitCode.PASS
-        answers = [found for found in self.findings if found.kind != FindingKind.INCOMPLETE or found.rule != "slope"]
+        answers = [
+            found
+            for found in self.findings
+            if found.kind != FindingKind.INCOMPLETE or found.rule != "slope"
+        ]
         said = any(wanted.is_told_by(found.rule, found.phase, found.meter) for found in answers)
         return said and self.exit_code != ExitCode.PASS
 
     def sentence_about(self, plant: Plant | None) -> str:
         """The finding that is what the plant is, else the first one; empty where there is none."""
         wanted = None if plant is None else plant.expected
-        telling = [found for found in self.findings if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)]
+        telling = [
+            found
+            for found in self.findings
+            if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)
+        ]
         return next((found.sentence for found in (*telling, *self.findings)), "")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {**asdict(self), "findings": [asdict(found) for found in self.findings], "overruled": list(self.overruled)}
+        return {
+            **asdict(self),
+            "findings": [asdict(found) for found in self.findings],
+            "overruled": list(self.overruled),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -72,7 +87,9 @@ class Seen:
 
 
 def seen_in(run_directory: Path, exit_code: int) -> Seen:
-    """What the gate wrote into ``run_directory`` when it ended with ``exit_code``. Raises OSError where it wrote nothing."""
+    """What the gate wrote into ``run_directory`` when it ended with ``exit_code``. Raises OSError
+    where it wrote nothing.
+    """
     document = json.loads((run_directory / "findings.json").read_bytes())
     rows = (run_directory / "rows.jsonl").read_text(encoding="utf-8")
     return Seen(
@@ -89,7 +106,11 @@ def seen_in(run_directory: Path, exit_code: int) -> Seen:
             for found in document["findings"]
         ),
         overruled=tuple(
-            check["sentence"] for check in document["checks"] if check["decision"] and not check["finding"] and not check["better"]
+            check["sentence"]
+            for check in document["checks"]
+            if check["decision"] and not check["finding"] and not check["better"]
         ),
-        remeasured=sum(json.loads(line).get("kind") == "remeasure" for line in rows.splitlines() if line),
+        remeasured=sum(
+            json.loads(line).get("kind") == "remeasure" for line in rows.splitlines() if line
+        ),
     )

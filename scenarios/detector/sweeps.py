@@ -1,4 +1,6 @@
-"""One sweep of the detector: measured through the plug-in in one of three ways, or by the runner, and judged by the command."""
+"""One sweep of the detector: measured through the plug-in in one of three ways, or by the runner,
+and judged by the command.
+"""
 
 import json
 import os
@@ -26,7 +28,8 @@ from scenarios.detector.seen import Seen, seen_in
 MODES = ("serial", "workers", "resumed")
 """In one process; under pytest-xdist with two; killed half-way (SIGKILL) and resumed."""
 _JUDGEABLE = (0, 1)
-"""What pytest exits with when all tests passed, or some failed: a planted bug may end its run another way than is expected."""
+"""What pytest exits with when all tests passed, or some failed: a planted bug may end its run
+another way than is expected."""
 _VERDICTS = frozenset(ExitCode) - {ExitCode.USAGE}
 _PRELOAD = "scipy.spatial"
 """As pyproject.toml has it for the zygotes of pytest (memory_preload)."""
@@ -56,16 +59,40 @@ class Detector:
         return self.committed or self.out / "baselines"
 
     def accept(self, chosen: str, workers: int) -> str:
-        """Measure the points that ``chosen`` names, as they are, and make them the baseline; what the command said."""
+        """Measure the points that ``chosen`` names, as they are, and make them the baseline; what
+        the command said.
+        """
         run = self.out / "accepted"
-        self._pytest(["-k", chosen, "-n", str(workers), "--repeats", "3", "--no-trace", "--memory-out", str(run)])
-        done = self._python("-m", "harness", "accept", str(run), "--reason", "clean", "--baselines", str(self.baselines))
+        self._pytest(
+            [
+                "-k",
+                chosen,
+                "-n",
+                str(workers),
+                "--repeats",
+                "3",
+                "--no-trace",
+                "--memory-out",
+                str(run),
+            ]
+        )
+        done = self._python(
+            "-m",
+            "harness",
+            "accept",
+            str(run),
+            "--reason",
+            "clean",
+            "--baselines",
+            str(self.baselines),
+        )
         if done.returncode != 0:
             raise DetectorError(f"the clean run {run} cannot become the baseline: {_last(done)}")
         return done.stdout.strip().splitlines()[-1]
 
     def sweep(self, plant: Plant | None, chosen: str, mode: str, name: str) -> Seen:
-        """Measure through pytest what ``chosen`` names, with ``plant`` in it or nothing, and judge it.
+        """Measure through pytest what ``chosen`` names, with ``plant`` in it or nothing, and judge
+        it.
 
         Raises DetectorError where pytest cannot measure, or the gate not judge.
         """
@@ -84,11 +111,16 @@ class Detector:
         return self.judge(self._measured(_chosen(chosen), name, DEFAULT_REPEATS))
 
     def planted(self, plant: Plant, name: str, repeats: int, left_out: Sequence[str] = ()) -> Seen:
-        """The same with ``plant`` in the points that it is for; nothing is measured again, so that single runs decide.
+        """The same with ``plant`` in the points that it is for; nothing is measured again, so that
+        single runs decide.
 
         Points with a word of ``left_out`` in their names are not measured.
         """
-        own = [planted(point, plant) for point in _chosen(plant.points) if not any(word in point.name for word in left_out)]
+        own = [
+            planted(point, plant)
+            for point in _chosen(plant.points)
+            if not any(word in point.name for word in left_out)
+        ]
         return self.judge(self._measured(own, name, repeats), again=())
 
     def _measured(self, own: Sequence[Point], name: str, repeats: int) -> Path:
@@ -131,9 +163,22 @@ class Detector:
         end_run(run)
         return run
 
-    def judge(self, run: Path, *, again: tuple[str, ...] = ("--remeasure", "--workers", "1")) -> Seen:
-        """The gate's command, with the baseline of the start and a quorum; raises DetectorError where it could not judge."""
-        done = self._python("-m", "harness", "gate", str(run), "--partial", *again, "--baselines", str(self.baselines))
+    def judge(
+        self, run: Path, *, again: tuple[str, ...] = ("--remeasure", "--workers", "1")
+    ) -> Seen:
+        """The gate's command, with the baseline of the start and a quorum; raises DetectorError
+        where it could not judge.
+        """
+        done = self._python(
+            "-m",
+            "harness",
+            "gate",
+            str(run),
+            "--partial",
+            *again,
+            "--baselines",
+            str(self.baselines),
+        )
         if done.returncode not in _VERDICTS:
             raise DetectorError(f"{run} cannot be judged: {_last(done)}")
         return seen_in(run, done.returncode)
@@ -146,7 +191,9 @@ class Detector:
     def _launcher(self) -> Launcher:
         """One for each thread: a launcher runs one child at a time."""
         if not hasattr(self._own, "launcher"):
-            self._own.launcher = open_launcher("auto", environment=os.environ, folder=self.root, preload=[_PRELOAD])
+            self._own.launcher = open_launcher(
+                "auto", environment=os.environ, folder=self.root, preload=[_PRELOAD]
+            )
             self._opened.append(self._own.launcher)
         launcher: Launcher = self._own.launcher
         return launcher
@@ -154,7 +201,9 @@ class Detector:
     def _pytest(self, options: Sequence[str]) -> None:
         done = self._python("-m", "pytest", *_SESSION, *options)
         if done.returncode not in _JUDGEABLE:
-            raise DetectorError(f"pytest {' '.join(options)} ended with {done.returncode}: {_last(done)}")
+            raise DetectorError(
+                f"pytest {' '.join(options)} ended with {done.returncode}: {_last(done)}"
+            )
 
     def _break_off(self, options: Sequence[str], run: Path) -> None:
         """Start the sweep, and kill its process group once half of its runs have ended."""
@@ -175,10 +224,14 @@ class Detector:
             finally:
                 is_running = session.poll() is None
                 if is_running:
-                    os.killpg(session.pid, signal.SIGKILL)  # not reaped yet, so that its id still names its group
+                    # not reaped yet, so that its id still names its group
+                    os.killpg(session.pid, signal.SIGKILL)
                 session.wait()
         if not is_running:
-            raise DetectorError(f"the sweep {run} ended with {session.returncode} before it could be broken off; see {log}")
+            raise DetectorError(
+                f"the sweep {run} ended with {session.returncode} before it could be broken "
+                f"off; see {log}"
+            )
 
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -1,4 +1,6 @@
-"""Write the table: exit code 0 when it is written, 2 for runs that cannot be compared, 3 when nothing could be compared."""
+"""Write the table: exit code 0 when it is written, 2 for runs that cannot be compared, 3 when
+nothing could be compared.
+"""
 
 import argparse
 import json
@@ -15,11 +17,12 @@ from scenarios.fidelity.compare import Row, rows_of, sides_of
 from scenarios.fidelity.words import as_json, page, summary
 
 SELECTION = (
-    "((loading or arrays) and not 500 and not 1000 and not 2000) or (feeds and 128) or (training and 64) "
-    "or (inference and not 96 and not 192) or oom"
+    "((loading or arrays) and not 500 and not 1000 and not 2000) or (feeds and 128) or "
+    "(training and 64) or (inference and not 96 and not 192) or oom"
 )
-"""The points that the emulated device measures beside a run on a card: the smallest of each scenario and loader, and those
-that have a budget of their own. Measured on two cores shared with others: 33 runs, traces included, take under 4 minutes."""
+"""The points that the emulated device measures beside a run on a card: the smallest of each
+scenario and loader, and those that have a budget of their own. Measured on two cores shared with
+others: 33 runs, traces included, take under 4 minutes."""
 EMULATED = "emulated"
 """The folder in a card's run directory for the run beside it."""
 PAGE = "fidelity.md"
@@ -33,7 +36,8 @@ By hand, three runs, of which the emulated one is needed; in any order:
 After a sweep on a card, the emulated counterpart included (what `nox -s gpu` does at its end):
   python -m scenarios.fidelity --beside RUN
 
-Devices are told apart by run.json. Where both runs were traced, a difference is split by what was alive at the peak; else
+Devices are told apart by run.json. Where both runs were traced, a difference is split by what was \
+alive at the peak; else
 by batches and small tensors. What no rule covers is "unexplained".
 
 exit codes: 0 written, 2 usage, 3 no amount was measured on two devices
@@ -48,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         sides = sides_of([load_run(run) for run in runs])
         rows = rows_of(sides)
         out.write_text(page(sides, rows), encoding="utf-8")
-        out.with_suffix(".json").write_text(json.dumps(as_json(sides, rows), indent=1) + "\n", encoding="utf-8")
+        out.with_suffix(".json").write_text(
+            json.dumps(as_json(sides, rows), indent=1) + "\n", encoding="utf-8"
+        )
     except HarnessError as error:
         print(f"fidelity: {error}", file=sys.stderr)
         return 2
@@ -69,7 +75,9 @@ def _asked(options: argparse.Namespace) -> tuple[list[Path], Path]:
         if not options.runs or options.out is None:
             raise UsageError("name the runs and --out FILE.md, or --beside RUN")
         if options.out.suffix != ".md":
-            raise UsageError(f"--out {options.out} does not end in .md; the rows as JSON are written beside it")
+            raise UsageError(
+                f"--out {options.out} does not end in .md; the rows as JSON are written beside it"
+            )
         return options.runs, options.out
     if options.runs:
         raise UsageError("--beside measures the emulated device itself; name no other run with it")
@@ -81,26 +89,56 @@ def _asked(options: argparse.Namespace) -> tuple[list[Path], Path]:
 
 
 def _measure(folder: Path) -> None:
-    """Measure the selection on the emulated device, or what a run that was broken off lacks. Raises UsageError."""
+    """Measure the selection on the emulated device, or what a run that was broken off lacks. Raises
+    UsageError.
+    """
     begun = (folder / RUN_FILE).exists()
-    run = ["--resume", str(folder)] if begun else ["--device", "cpu", "--repeats", "2", "--memory-out", str(folder)]
+    run = (
+        ["--resume", str(folder)]
+        if begun
+        else ["--device", "cpu", "--repeats", "2", "--memory-out", str(folder)]
+    )
     workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
-    command = [sys.executable, "-m", "pytest", "scenarios", "-q", "-n", workers, "-k", SELECTION, *run]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "scenarios",
+        "-q",
+        "-n",
+        workers,
+        "-k",
+        SELECTION,
+        *run,
+    ]
     code = subprocess.run(command, check=False).returncode
     if not (folder / RUN_FILE).exists():
-        raise UsageError(f"the emulated device could not be measured: pytest ended with code {code}, and says why above")
+        raise UsageError(
+            f"the emulated device could not be measured: pytest ended with code {code}, and "
+            "says why above"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scenarios.fidelity",
-        description="device_in_use of the same points on the emulated device, on a pretended card and on a real one.",
+        description=(
+            "device_in_use of the same points on the emulated device, on a pretended card and on "
+            "a real one."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories, one of each device")
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="run directories, one of each device"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="where the table goes")
-    parser.add_argument("--beside", type=Path, metavar="RUN", help="a run on a card; measure the emulated device beside it")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="RUN",
+        help="a run on a card; measure the emulated device beside it",
+    )
     return parser
 
 

@@ -1,4 +1,5 @@
-"""What a difference between two devices is made of: from the traces of both where there are any, else by rules.
+"""What a difference between two devices is made of: from the traces of both where there are any,
+else by rules.
 
 Amounts are bytes, card less emulated. Whatever no rule covers is left over, and the table says so.
 """
@@ -13,19 +14,25 @@ from harness.units import format_bytes
 CHUNK_BYTES = 256
 """What BFC rounds every allocation up to (kMinAllocationSize, bfc_allocator.h)."""
 SMALL_BYTES = 4096
-"""Chosen: up to here a tensor is a scalar, a shape or a short list of indices, never a frame of a scan (N = 32: 4,096 B)."""
+"""Chosen: up to here a tensor is a scalar, a shape or a short list of indices, never a frame of a
+scan (N = 32: 4,096 B)."""
 SMALL_SUM_BYTES = 32 * CHUNK_BYTES
 """Chosen: so many bytes are taken for small tensors where there is no trace."""
 LEAST_BATCH_BYTES = 32 * SMALL_SUM_BYTES
-"""Chosen: of smaller batches any amount would be a multiple by chance, give or take the small tensors."""
+"""Chosen: of smaller batches any amount would be a multiple by chance, give or take the small
+tensors."""
 MOST_BATCHES = 2
-"""Chosen: what is fetched and what is taken; more of them on one device alone would be a fault to be looked at."""
+"""Chosen: what is fetched and what is taken; more of them on one device alone would be a fault to
+be looked at."""
 ON_HOST = "small tensors on the host of a card"
 MORE_SMALL = "small tensors more on the card"
 WORKSPACE = "workspace of"
 _WORKSPACE_REGION = "temp"
 """The region that TensorFlow names for memory that an operation takes for itself."""
-_ELSEWHERE = "the allocator's peak is at another moment than that of the bytes asked for, and what was alive then is not recorded"
+_ELSEWHERE = (
+    "the allocator's peak is at another moment than that of the bytes asked for, and what was "
+    "alive then is not recorded"
+)
 _MOST_PARTS = 3
 """Chosen: the largest sizes are what matters; the rest is one part together."""
 
@@ -37,12 +44,15 @@ class Part:
     amount_bytes: int
     words: str
     explains: bool = True
-    """False where it is known where the bytes come from, but not what they are: they stay unexplained."""
+    """False where it is known where the bytes come from, but not what they are: they stay
+    unexplained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """One amount of one device: the untraced repeats, the phase in the trace, and how much was kept before it."""
+    """One amount of one device: the untraced repeats, the phase in the trace, and how much was kept
+    before it.
+    """
 
     repeats_bytes: tuple[int, ...]
     kept_bytes: int = 0
@@ -78,9 +88,17 @@ class Traced:
             return None
         times, requested, allocator = amounts.trace.timeline.whole()
         peak = (amounts.phase.peak_ns, amounts.phase.requested.peak_bytes)
-        found = [count for time, asked, count in zip(times, requested, allocator, strict=True) if (time, asked) == peak]
+        found = [
+            count
+            for time, asked, count in zip(times, requested, allocator, strict=True)
+            if (time, asked) == peak
+        ]
         # A phase whose peak is its start has no event of its own there.
-        return cls(amounts.phase, amounts.trace.base_bytes, found[0] if found else amounts.phase.allocator.peak_bytes)
+        return cls(
+            amounts.phase,
+            amounts.trace.base_bytes,
+            found[0] if found else amounts.phase.allocator.peak_bytes,
+        )
 
     @property
     def growth_bytes(self) -> int:
@@ -94,13 +112,17 @@ class Traced:
 
     @property
     def whole_bytes(self) -> int:
-        """What was in use at the peak beyond what was asked for, rounded up: chunks that the allocator handed out whole."""
+        """What was in use at the peak beyond what was asked for, rounded up: chunks that the
+        allocator handed out whole.
+        """
         asked = sum(rounded(alive.each_bytes) * alive.count for alive in self.phase.alive)
         return self.at_peak_bytes - self.base_bytes - asked
 
     @property
     def elsewhere_bytes(self) -> int:
-        """By how much the allocator's own peak, at another moment, is above its count where most was asked for."""
+        """By how much the allocator's own peak, at another moment, is above its count where most
+        was asked for.
+        """
         return self.phase.allocator.peak_bytes - self.at_peak_bytes
 
     @property
@@ -114,51 +136,77 @@ def rounded(amount_bytes: int) -> int:
     return -(-amount_bytes // CHUNK_BYTES) * CHUNK_BYTES
 
 
-def explain(field: str, declared: Mapping[str, int], emulated: Amounts, card: Amounts) -> tuple[Part, ...]:
-    """The parts of one difference; they need not add up to it, and what is left over is unexplained."""
+def explain(
+    field: str, declared: Mapping[str, int], emulated: Amounts, card: Amounts
+) -> tuple[Part, ...]:
+    """The parts of one difference; they need not add up to it, and what is left over is
+    unexplained.
+    """
     amount_bytes = card.least_bytes - emulated.least_bytes
     if amount_bytes == 0:
         return ()
     here, there = Traced.of(emulated), Traced.of(card)
     if here and there and (field == "growth" or (here.ends_at_its_peak and there.ends_at_its_peak)):
         return (*_from_traces(here, there), *_run_to_run(amount_bytes, here, there))
-    if field == "retained" and (parts := tuple(_given_back(amount_bytes, card.kept_bytes - emulated.kept_bytes))):
+    if field == "retained" and (
+        parts := tuple(_given_back(amount_bytes, card.kept_bytes - emulated.kept_bytes))
+    ):
         return parts
     if parts := tuple(_by_rules(amount_bytes, declared)):
         return parts
-    if max(emulated.repeats_bytes) >= min(card.repeats_bytes) and max(card.repeats_bytes) >= min(emulated.repeats_bytes):
-        return (Part(amount_bytes, f"from repeat to repeat: {emulated.range} emulated, {card.range} on the card"),)
+    if max(emulated.repeats_bytes) >= min(card.repeats_bytes) and max(card.repeats_bytes) >= min(
+        emulated.repeats_bytes
+    ):
+        return (
+            Part(
+                amount_bytes,
+                f"from repeat to repeat: {emulated.range} emulated, {card.range} on the card",
+            ),
+        )
     return ()
 
 
 def _from_traces(emulated: Traced, card: Traced) -> Iterator[Part]:
-    """What the growth of one traced run differs by from that of the other, as far as both peaks are known."""
+    """What the growth of one traced run differs by from that of the other, as far as both peaks are
+    known.
+    """
     yield from _alive_parts(emulated.phase.alive, card.phase.alive)
     if whole_bytes := card.whole_bytes - emulated.whole_bytes:
         yield Part(whole_bytes, "chunks that the allocator hands out whole")
     if elsewhere_bytes := card.elsewhere_bytes - emulated.elsewhere_bytes:
         yield Part(elsewhere_bytes, _ELSEWHERE, explains=False)
     if kept_bytes := card.kept_bytes - emulated.kept_bytes:
-        yield Part(-kept_bytes, f"the phases before kept {format_bytes(abs(kept_bytes))} {_way(kept_bytes)}")
+        yield Part(
+            -kept_bytes,
+            f"the phases before kept {format_bytes(abs(kept_bytes))} {_way(kept_bytes)}",
+        )
 
 
 def _run_to_run(amount_bytes: int, emulated: Traced, card: Traced) -> Iterator[Part]:
-    """What the traced runs differ by otherwise than the untraced ones: the same device, the same point, another run."""
+    """What the traced runs differ by otherwise than the untraced ones: the same device, the same
+    point, another run.
+    """
     if rest_bytes := amount_bytes - (card.growth_bytes - emulated.growth_bytes):
         yield Part(rest_bytes, "from run to run: the traced runs differ otherwise")
 
 
 def _alive_parts(emulated: Sequence[Alive], card: Sequence[Alive]) -> Iterator[Part]:
-    """What was alive at one peak and not at the other, by size: the same tensor has other names on a card."""
+    """What was alive at one peak and not at the other, by size: the same tensor has other names on
+    a card.
+    """
     counts = _by_size(card)
     counts.subtract(_by_size(emulated))
     small = [size * count for size, count in counts.items() if size <= SMALL_BYTES]
-    large = sorted(((size, count) for size, count in counts.items() if count and size > SMALL_BYTES), key=_by_total)
+    large = sorted(
+        ((size, count) for size, count in counts.items() if count and size > SMALL_BYTES),
+        key=_by_total,
+    )
     for size, count in large[:_MOST_PARTS]:
         yield Part(size * count, _large_in_words(size, count, card if count > 0 else emulated))
     if rest := large[_MOST_PARTS:]:
         yield Part(
-            sum(size * count for size, count in rest), f"tensors of {len(rest)} other sizes, alive at one of the peaks alone"
+            sum(size * count for size, count in rest),
+            f"tensors of {len(rest)} other sizes, alive at one of the peaks alone",
         )
     if fewer_bytes := sum(amount for amount in small if amount < 0):
         yield Part(fewer_bytes, ON_HOST)
@@ -181,12 +229,20 @@ def _large_in_words(size: int, count: int, alive: Sequence[Alive]) -> str:
     group = next(group for group in alive if rounded(group.each_bytes) == size)
     like = f", {group.like}" if group.like else ""
     each = f"{abs(count)} x " if abs(count) > 1 else ""
-    op = "/".join(group.op.split("/")[-3:])  # the layer and the operation; what is before them is of the training step
+    # the layer and the operation; what is before them is of the training step
+    op = "/".join(group.op.split("/")[-3:])
     if group.region == _WORKSPACE_REGION:
         return f"{WORKSPACE} {op} ({'card' if count > 0 else 'emulated'} alone)"
     named = f"{group.dtype} {group.shape}".strip()  # a copy to the card has neither
-    tensor = f"{each}{named}{like}{f' by {op}' if op else ''}" if named else f"{each}{op or 'memory'}{like}"
-    return f"{tensor}, {'on the card alone' if count > 0 else 'on the host of a card, or freed before'}"
+    tensor = (
+        f"{each}{named}{like}{f' by {op}' if op else ''}"
+        if named
+        else f"{each}{op or 'memory'}{like}"
+    )
+    return (
+        f"{tensor}, "
+        f"{'on the card alone' if count > 0 else 'on the host of a card, or freed before'}"
+    )
 
 
 def _given_back(amount_bytes: int, kept_bytes: int) -> Iterator[Part]:
@@ -201,7 +257,10 @@ def _by_rules(amount_bytes: int, declared: Mapping[str, int]) -> Iterator[Part]:
     """Without traces: batches, and a few small tensors."""
     left_bytes, batch_bytes = amount_bytes, declared.get("batch", 0)
     batches = round(amount_bytes / batch_bytes) if batch_bytes >= LEAST_BATCH_BYTES else 0
-    if 0 < abs(batches) <= MOST_BATCHES and abs(amount_bytes - batches * batch_bytes) <= SMALL_SUM_BYTES:
+    if (
+        0 < abs(batches) <= MOST_BATCHES
+        and abs(amount_bytes - batches * batch_bytes) <= SMALL_SUM_BYTES
+    ):
         where = "on the host of a card" if batches < 0 else "more on the card"
         yield Part(batches * batch_bytes, f"staging: {abs(batches)} x batch {where}")
         left_bytes -= batches * batch_bytes

@@ -11,12 +11,16 @@ from scenarios.fidelity.explain import ON_HOST, WORKSPACE
 _HEAD = {Kind.EMULATED: "emulated", Kind.PRETENDED: "pretended", Kind.REAL: "real"}
 _HOW = {
     Kind.PRETENDED: "No run on a pretended card was given. Measure one: `nox -s card`.",
-    Kind.REAL: "No run on a real card was given. On a machine that has one: `nox -s gpu`, which writes this table too.",
+    Kind.REAL: "No run on a real card was given. On a machine that has one: `nox -s gpu`, which "
+    "writes this table too.",
 }
 _NOTES = f"""\
-What differences are: *{ON_HOST}*: shapes, scalars and int32, and the arguments of tf.data, which TensorFlow keeps there; on the
-emulated device host and device share one allocator. *{WORKSPACE} ...*: memory that an operation takes for itself while it runs; on
-a pretended card that of an algorithm for the CPU, on a real one cuDNN's. Where both runs have a trace, sizes are those alive at
+What differences are: *{ON_HOST}*: shapes, scalars and int32, and the arguments of tf.data, \
+which TensorFlow keeps there; on the
+emulated device host and device share one allocator. *{WORKSPACE} ...*: memory that an operation \
+takes for itself while it runs; on
+a pretended card that of an algorithm for the CPU, on a real one cuDNN's. Where both runs have a \
+trace, sizes are those alive at
 the two peaks, which need not be at the same operation."""
 
 
@@ -31,7 +35,11 @@ def _lines(sides: Mapping[Kind, Side], rows: Sequence[Row]) -> Iterator[str]:
     yield "Bytes, the smallest of the repeats. A difference is the card less the emulated device."
     yield ""
     for kind in Kind:
-        yield f"- {_HEAD[kind]}: {_measured(sides[kind])}" if kind in sides else f"- {_HEAD[kind]}: {_HOW[kind]}"
+        yield (
+            f"- {_HEAD[kind]}: {_measured(sides[kind])}"
+            if kind in sides
+            else f"- {_HEAD[kind]}: {_HOW[kind]}"
+        )
     yield f"- {summary(rows)}"
     yield from ("", _NOTES)
     for scenario in dict.fromkeys(row.scenario for row in rows):
@@ -44,10 +52,13 @@ def _measured(side: Side) -> str:
     manifest = side.run.manifest
     device, versions = manifest.device, manifest.environment
     driver = "" if side.kind is Kind.EMULATED else f", driver {device.driver}"
-    tensorflow, commit = versions.get("tensorflow", "unknown"), str(versions.get("git_commit", "unknown"))[:12]
+    tensorflow, commit = (
+        versions.get("tensorflow", "unknown"),
+        str(versions.get("git_commit", "unknown"))[:12],
+    )
     return (
-        f"{manifest.comparability.get('device', device.name)}{driver}, TensorFlow {tensorflow}, commit {commit}, "
-        f"{manifest.started[:10]}, in {side.run.path.name}"
+        f"{manifest.comparability.get('device', device.name)}{driver}, TensorFlow "
+        f"{tensorflow}, commit {commit}, {manifest.started[:10]}, in {side.run.path.name}"
     )
 
 
@@ -61,7 +72,10 @@ def summary(rows: Sequence[Row]) -> str:
     most = max((abs(difference.unexplained_bytes) for difference in left), default=0)
     equal, explained = len(compared) - len(apart), len(apart) - len(left)
     rest = f"{len(left)} are not, by up to {most:,} B" if left else "none is left over"
-    return f"{len(compared)} amounts compared: {equal} equal to the byte, {explained} differ and are explained, {rest}."
+    return (
+        f"{len(compared)} amounts compared: {equal} equal to the byte, {explained} differ and "
+        f"are explained, {rest}."
+    )
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
@@ -74,7 +88,10 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
     for row in shown:
         cells = [row.point, row.phase, row.field, _amount(row, Kind.EMULATED)]
         for kind in CARDS:
-            cells += [_amount(row, kind), f"{row.differences[kind].amount_bytes:+,}" if kind in row.differences else ""]
+            cells += [
+                _amount(row, kind),
+                f"{row.differences[kind].amount_bytes:+,}" if kind in row.differences else "",
+            ]
         yield f"| {' | '.join([*cells, _explained(row)])} |"
     if nothing := len(rows) - len(shown) - len(ended):
         yield from ("", f"{nothing} further amounts are 0 B on every device.")
@@ -100,7 +117,11 @@ def _amount(row: Row, kind: Kind) -> str:
 
 
 def _explained(row: Row) -> str:
-    told = {kind: in_words(difference) for kind, difference in row.differences.items() if difference.amount_bytes}
+    told = {
+        kind: in_words(difference)
+        for kind, difference in row.differences.items()
+        if difference.amount_bytes
+    }
     if len(set(told.values())) == 1:
         return next(iter(told.values()))
     return "; ".join(f"{_HEAD[kind]}: {words}" for kind, words in told.items())
@@ -110,17 +131,29 @@ def in_words(difference: Difference) -> str:
     """What a difference is made of, and what of it is not explained."""
     parts = [f"{part.amount_bytes:+,} B {part.words}" for part in difference.parts if part.explains]
     if difference.unexplained_bytes:
-        where = "; ".join(f"{part.amount_bytes:+,} B: {part.words}" for part in difference.parts if not part.explains)
-        parts.append(f"**{difference.unexplained_bytes:+,} B unexplained**{f' ({where})' if where else ''}")
+        where = "; ".join(
+            f"{part.amount_bytes:+,} B: {part.words}"
+            for part in difference.parts
+            if not part.explains
+        )
+        parts.append(
+            f"**{difference.unexplained_bytes:+,} B unexplained**{f' ({where})' if where else ''}"
+        )
     return "; ".join(parts)
 
 
 def as_json(sides: Mapping[Kind, Side], rows: Sequence[Row]) -> dict[str, Any]:
     """The runs and all rows as plain values."""
     return {
-        "runs": {str(kind): {"path": str(side.run.path), "device": side.run.manifest.device.name} for kind, side in sides.items()},
+        "runs": {
+            str(kind): {"path": str(side.run.path), "device": side.run.manifest.device.name}
+            for kind, side in sides.items()
+        },
         "summary": summary(rows),
-        "outcomes": {str(kind): dict(Counter(map(str, side.run.ends["outcome"]))) for kind, side in sides.items()},
+        "outcomes": {
+            str(kind): dict(Counter(map(str, side.run.ends["outcome"])))
+            for kind, side in sides.items()
+        },
         "rows": [_row_as_json(row) for row in rows],
     }
 

@@ -1,4 +1,6 @@
-"""The measuring beside a true card: exit code 0 when all holds, 1 when something is off, 2 for a bad option, 3 without one."""
+"""The measuring beside a true card: exit code 0 when all holds, 1 when something is off, 2 for a
+bad option, 3 without one.
+"""
 
 import argparse
 import json
@@ -37,8 +39,10 @@ NO_CARD = 3
 _MOST_SPIKES = 1000
 """Chosen: of 20 ms each they take half a minute."""
 _EPILOG = """\
-It needs nvidia-ml-py (pynvml) and an NVIDIA driver; no TensorFlow. Memory is taken through the driver itself, 2 GiB at
-most, and through PyTorch, CuPy and JAX where they are installed. No setting of the card is changed. Each step is guarded:
+It needs nvidia-ml-py (pynvml) and an NVIDIA driver; no TensorFlow. Memory is taken through the \
+driver itself, 2 GiB at
+most, and through PyTorch, CuPy and JAX where they are installed. No setting of the card is \
+changed. Each step is guarded:
 where one cannot be done, its row says why, and the rest goes on.
 
 Each row is what was asked, what was read, the difference in bytes, and one of four words:
@@ -58,7 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         device = choose_device("gpu")
         with open_bench(device, options.spikes) as bench:
-            found = {name: list(_step(name, bench, began_s + options.limit_s)) for name in options.only or STEPS}
+            found = {
+                name: list(_step(name, bench, began_s + options.limit_s))
+                for name in options.only or STEPS
+            }
     except (DeviceUnavailable, MeterUnavailable, DriverRefused) as reason:
         print(f"first_card: no card to measure on: {reason}", file=sys.stderr)
         return NO_CARD
@@ -66,7 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     code = exit_code(rows)
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "card": {"name": device.name, "uuid": device.uuid, "memory_bytes": device.memory_bytes, "driver": device.driver},
+        "card": {
+            "name": device.name,
+            "uuid": device.uuid,
+            "memory_bytes": device.memory_bytes,
+            "driver": device.driver,
+        },
         "platform": platform.platform(),
         "exit_code": code,
         "steps": {name: [row.to_json() for row in step] for name, step in found.items()},
@@ -74,10 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        print(f"first_card: the result cannot be written to {options.out}: {error.strerror}", file=sys.stderr)
+        print(
+            f"first_card: the result cannot be written to {options.out}: {error.strerror}",
+            file=sys.stderr,
+        )
         return 2
     counts = ", ".join(f"{sum(row.kind is kind for row in rows)} {kind}" for kind in Kind)
-    print(f"\n{device.name}, driver {device.driver}: {counts}; {time.monotonic() - began_s:.0f} s; written to {options.out}")
+    print(
+        f"\n{device.name}, driver {device.driver}: {counts}; "
+        f"{time.monotonic() - began_s:.0f} s; written to {options.out}"
+    )
     return code
 
 
@@ -91,13 +109,23 @@ def _step(name: str, bench: Bench, end_s: float) -> Iterator[Row]:
 
 def _guarded(name: str, bench: Bench, end_s: float) -> Iterator[Row]:
     if time.monotonic() > end_s:
-        yield unavailable(name, "the time was used up by the steps before it; ask for it alone with --only")
+        yield unavailable(
+            name, "the time was used up by the steps before it; ask for it alone with --only"
+        )
         return
     try:
         yield from STEPS[name](bench)
     except (DriverRefused, MeterUnavailable) as refusal:
         yield unavailable(name, refusal)
-    except (HarnessError, OSError, ValueError, TypeError, KeyError, AttributeError, pynvml.NVMLError) as error:
+    except (
+        HarnessError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        pynvml.NVMLError,
+    ) as error:
         yield failed(name, f"{type(error).__name__}: {error}")
 
 
@@ -105,20 +133,44 @@ def _show(row: Row) -> None:
     asked = f"asked {row.asked}, " if row.asked else ""
     error = "" if row.error_bytes is None else f", error {row.error_bytes:+,} B"
     read = f"{asked}read {row.read}{error}" if row.read else ""
-    print(f"  {row.kind:<11}  {row.what}: {'; '.join(filter(None, [read, row.finding]))}", flush=True)
+    print(
+        f"  {row.kind:<11}  {row.what}: {'; '.join(filter(None, [read, row.finding]))}", flush=True
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scenarios.first_card",
-        description="Hold the card side of the harness (NVML meters, sampler, process lists, leases) against known memory.",
+        description=(
+            "Hold the card side of the harness (NVML meters, sampler, process lists, leases) "
+            "against known memory."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="where the rows are written")
-    parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"some of the steps: {', '.join(STEPS)}")
-    parser.add_argument("--spikes", type=_count, default=50, metavar="N", help="spikes of each length (default: %(default)s)")
-    parser.add_argument("--limit-s", type=float, default=240.0, help="no step begins later than this (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.json", help="where the rows are written"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=STEPS,
+        metavar="STEP",
+        help=f"some of the steps: {', '.join(STEPS)}",
+    )
+    parser.add_argument(
+        "--spikes",
+        type=_count,
+        default=50,
+        metavar="N",
+        help="spikes of each length (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=240.0,
+        help="no step begins later than this (default: %(default)s)",
+    )
     return parser
 
 

@@ -19,7 +19,9 @@ from scenarios.first_card.holding import Holding
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One card, alone even where it has equals, so that a second process has to ask for the same one."""
+    """One card, alone even where it has equals, so that a second process has to ask for the same
+    one.
+    """
 
     device: Device
     card: Card
@@ -30,16 +32,22 @@ class Bench:
     spike_count: int
 
     def holder(self, memory: str = DRIVER, **environment: str) -> Holding:
-        """A holder on the card and on nothing else. Raises HarnessError where there is no sampler."""
+        """A holder on the card and on nothing else. Raises HarnessError where there is no
+        sampler.
+        """
         address, reason = self.sampling.address()
         if not address:
             raise HarnessError(reason)
-        return Holding(self.device.uuid or "", address, {**self.device.environment(), **environment}, memory)
+        return Holding(
+            self.device.uuid or "", address, {**self.device.environment(), **environment}, memory
+        )
 
 
 @contextmanager
 def open_bench(device: Device, spike_count: int) -> Iterator[Bench]:
-    """The bench of the first of the equal cards. Raises MeterUnavailable where the driver does not open it."""
+    """The bench of the first of the equal cards. Raises MeterUnavailable where the driver does not
+    open it.
+    """
     alone = dataclasses.replace(device, equals=())
     uuid = alone.uuid or ""
     with ExitStack() as stack:

@@ -1,6 +1,8 @@
-"""Memory of a card through CUDA's driver API and ctypes: known amounts, with no framework's pool in between.
+"""Memory of a card through CUDA's driver API and ctypes: known amounts, with no framework's pool in
+between.
 
-Function names and signatures are those of cuda.h (CUDA driver API: initialization, primary context, memory management).
+Function names and signatures are those of cuda.h (CUDA driver API: initialization, primary context,
+memory management).
 """
 
 import ctypes
@@ -10,7 +12,8 @@ from harness.errors import DriverRefused
 
 LIBRARY = "libcuda.so.1"
 GRANULARITY_BYTES = 2 << 20
-"""What the driver maps memory of a card by (CUDA driver API, cuMemGetAllocationGranularity: 2 MiB on cards of today)."""
+"""What the driver maps memory of a card by (CUDA driver API, cuMemGetAllocationGranularity: 2 MiB
+on cards of today)."""
 OUT_OF_MEMORY = 2
 """CUDA_ERROR_OUT_OF_MEMORY, cuda.h."""
 
@@ -54,7 +57,9 @@ class DriverMemory:
         self._call("cuCtxSetCurrent", context)
 
     def take(self, amount_bytes: int) -> None:
-        """Allocate, and write the first of it. Raises DriverRefused with CUDA's code where it is refused."""
+        """Allocate, and write the first of it. Raises DriverRefused with CUDA's code where it is
+        refused.
+        """
         pointer = _POINTER()
         self._call("cuMemAlloc_v2", ctypes.byref(pointer), amount_bytes)
         self._held.append(pointer.value)
@@ -84,4 +89,6 @@ class DriverMemory:
         if code:
             said = ctypes.c_char_p()
             self._library.cuGetErrorName(code, ctypes.byref(said))
-            raise DriverRefused(f"{name}: {(said.value or b'no name').decode(errors='replace')} ({code})", code=code)
+            raise DriverRefused(
+                f"{name}: {(said.value or b'no name').decode(errors='replace')} ({code})", code=code
+            )

@@ -1,4 +1,6 @@
-"""Questions to the driver alone: versions, the two queries of memory, process lists, and what a question costs."""
+"""Questions to the driver alone: versions, the two queries of memory, process lists, and what a
+question costs.
+"""
 
 import os
 import platform
@@ -37,15 +39,29 @@ def versions(bench: Bench) -> Iterator[Row]:
     yield _asked("driver", pynvml.nvmlSystemGetDriverVersion)
     yield _asked("NVML", pynvml.nvmlSystemGetNVMLVersion)
     yield _asked("CUDA of the driver", pynvml.nvmlSystemGetCudaDriverVersion)
-    yield fact("card", bench.device.name, f"{bench.device.uuid}, one of {driver.ask(pynvml.nvmlDeviceGetCount)}")
+    yield fact(
+        "card",
+        bench.device.name,
+        f"{bench.device.uuid}, one of {driver.ask(pynvml.nvmlDeviceGetCount)}",
+    )
     yield _asked("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability, bench.handle)
-    yield fact("MIG mode", "on" if driver.in_mig_mode(bench.handle) else "off, or the card has none")
+    yield fact(
+        "MIG mode", "on" if driver.in_mig_mode(bench.handle) else "off, or the card has none"
+    )
     yield _asked("persistence mode", pynvml.nvmlDeviceGetPersistenceMode, bench.handle)
     yield _asked("accounting mode", pynvml.nvmlDeviceGetAccountingMode, bench.handle)
     yield fact("Python", platform.python_version(), f"{platform.platform()}, {_binding()}")
-    yield fact("process ids", _status("NSpid"), f"{Path('/proc/self/ns/pid').readlink()}; process 1 is {_line('/proc/1/comm')}")
+    yield fact(
+        "process ids",
+        _status("NSpid"),
+        f"{Path('/proc/self/ns/pid').readlink()}; process 1 is {_line('/proc/1/comm')}",
+    )
     folder = lease_folder()
-    yield fact("folder of the leases", folder, f"mode {folder.stat().st_mode & 0o7777:o}; /run/lock: {_mode(Path('/run/lock'))}")
+    yield fact(
+        "folder of the leases",
+        folder,
+        f"mode {folder.stat().st_mode & 0o7777:o}; /run/lock: {_mode(Path('/run/lock'))}",
+    )
 
 
 def _asked(what: str, function: Callable[..., Any], *arguments: object) -> Row:
@@ -65,7 +81,14 @@ def _binding() -> str:
 
 def _status(field: str) -> str:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip().replace("\t", " ") for line in lines if line.startswith(field)), "not told")
+    return next(
+        (
+            line.split(":", 1)[1].strip().replace("\t", " ")
+            for line in lines
+            if line.startswith(field)
+        ),
+        "not told",
+    )
 
 
 def _line(path: str) -> str:
@@ -77,21 +100,36 @@ def _line(path: str) -> str:
 
 def _mode(folder: Path) -> str:
     try:
-        return f"mode {folder.stat().st_mode & 0o7777:o}, {'' if os.access(folder, os.W_OK) else 'not '}writable"
+        return (
+            f"mode {folder.stat().st_mode & 0o7777:o}, "
+            f"{'' if os.access(folder, os.W_OK) else 'not '}writable"
+        )
     except OSError as error:
         return str(error.strerror)
 
 
 def queries(bench: Bench) -> Iterator[Row]:
     """The two queries of memory, beside each other and beside nvidia-smi."""
-    yield expect("query that the meter takes", driver.MEMORY_V2, bench.card.source, holds=bench.card.source == driver.MEMORY_V2)
+    yield expect(
+        "query that the meter takes",
+        driver.MEMORY_V2,
+        bench.card.source,
+        holds=bench.card.source == driver.MEMORY_V2,
+    )
     second = driver.ask(pynvml.nvmlDeviceGetMemoryInfo, bench.handle, version=pynvml.nvmlMemory_v2)
     first = driver.ask(pynvml.nvmlDeviceGetMemoryInfo, bench.handle)
     yield fact_bytes("total, v2", int(second.total))
     yield fact_bytes("reserved, v2", int(second.reserved), "kept by the driver and the card")
-    yield fact_bytes("used, v2", int(second.used), "by whomever, before this programme has a context")
+    yield fact_bytes(
+        "used, v2", int(second.used), "by whomever, before this programme has a context"
+    )
     yield amount("total, v1 beside v2", int(second.total), int(first.total))
-    yield amount("used, v1 less v2", int(second.reserved), int(first.used) - int(second.used), why="the reserved bytes are v1's")
+    yield amount(
+        "used, v1 less v2",
+        int(second.reserved),
+        int(first.used) - int(second.used),
+        why="the reserved bytes are v1's",
+    )
     parts = int(second.used) + int(second.reserved) + int(second.free)
     yield amount("used + reserved + free, v2", int(second.total), parts)
     yield from _beside_nvidia_smi(bench, int(second.used))
@@ -103,7 +141,13 @@ def _beside_nvidia_smi(bench: Bench, used_bytes: int) -> Iterator[Row]:
         yield unavailable("nvidia-smi", "it is not installed here")
         return
     fields = "memory.total,memory.reserved,memory.used,memory.free"
-    command = [program, "-i", bench.device.uuid or "", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    command = [
+        program,
+        "-i",
+        bench.device.uuid or "",
+        f"--query-gpu={fields}",
+        "--format=csv,noheader,nounits",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SMI_S, check=False)
     try:
         _, _, said_mib, _ = (int(part) for part in done.stdout.split(","))
@@ -111,7 +155,14 @@ def _beside_nvidia_smi(bench: Bench, used_bytes: int) -> Iterator[Row]:
         yield unavailable("nvidia-smi", f"it said {(done.stdout or done.stderr).strip()[:200]!r}")
         return
     yield fact("nvidia-smi", done.stdout.strip(), f"{fields}, MiB")
-    yield amount("used, nvidia-smi beside v2", used_bytes, said_mib * MIB, above_bytes=MIB, below_bytes=MIB, why="it counts MiB")
+    yield amount(
+        "used, nvidia-smi beside v2",
+        used_bytes,
+        said_mib * MIB,
+        above_bytes=MIB,
+        below_bytes=MIB,
+        why="it counts MiB",
+    )
 
 
 def lists(bench: Bench) -> Iterator[Row]:
@@ -134,7 +185,11 @@ def _listed(bench: Bench, name: str, pid: int) -> Row:
         return fact(name, len(pids), "clients of MPS alone")
     if pid in pids:
         return expect(name, f"process {pid} is listed", listed, holds=True)
-    return unavailable(name, f"process {pid}, which has a context, is not among them ({listed}): the driver has other process ids")
+    return unavailable(
+        name,
+        f"process {pid}, which has a context, is not among them ({listed}): the driver has "
+        "other process ids",
+    )
 
 
 def cost(bench: Bench) -> Iterator[Row]:
@@ -150,8 +205,12 @@ def cost(bench: Bench) -> Iterator[Row]:
             finding="Card.quick",
         )
         questions: dict[str, Callable[[], object]] = {
-            "time of memory v2 through pynvml": lambda: driver.memory(bench.handle, driver.MEMORY_V2),
-            "time of memory v1 through pynvml": lambda: driver.memory(bench.handle, driver.MEMORY_V1),
+            "time of memory v2 through pynvml": lambda: driver.memory(
+                bench.handle, driver.MEMORY_V2
+            ),
+            "time of memory v1 through pynvml": lambda: driver.memory(
+                bench.handle, driver.MEMORY_V1
+            ),
             "time of the list of processes": bench.card.processes,
         }
         for what, question in questions.items():
@@ -169,4 +228,7 @@ def _times_us(question: Callable[[], object]) -> list[float]:
 
 def _in_words(times_us: list[float]) -> str:
     highest = quantiles(times_us, n=100)[98]
-    return f"median {median(times_us):,.1f} us, 99th percentile {highest:,.1f} us, of {len(times_us):,}"
+    return (
+        f"median {median(times_us):,.1f} us, 99th percentile {highest:,.1f} us, of "
+        f"{len(times_us):,}"
+    )

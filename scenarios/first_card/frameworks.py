@@ -1,4 +1,6 @@
-"""Memory of a card through a framework's own pool: what users' programs do, where such a framework is installed."""
+"""Memory of a card through a framework's own pool: what users' programs do, where such a framework
+is installed.
+"""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,8 +35,15 @@ def installed(name: str) -> bool:
 
 
 def memory_of(name: str) -> Memory:
-    """The memory of the driver or of a framework, not opened yet. Raises DriverRefused where it cannot be loaded."""
-    kinds: dict[str, type[Memory]] = {DRIVER: DriverMemory, "torch": TorchMemory, "cupy": CupyMemory, "jax": JaxMemory}
+    """The memory of the driver or of a framework, not opened yet. Raises DriverRefused where it
+    cannot be loaded.
+    """
+    kinds: dict[str, type[Memory]] = {
+        DRIVER: DriverMemory,
+        "torch": TorchMemory,
+        "cupy": CupyMemory,
+        "jax": JaxMemory,
+    }
     return kinds[name]()
 
 
@@ -70,7 +79,10 @@ class TorchMemory:
     def amounts(self) -> dict[str, int]:
         """Tensors and pool."""
         cuda = self._torch.cuda
-        return {"in_use_bytes": int(cuda.memory_allocated()), "pool_bytes": int(cuda.memory_reserved())}
+        return {
+            "in_use_bytes": int(cuda.memory_allocated()),
+            "pool_bytes": int(cuda.memory_reserved()),
+        }
 
 
 class CupyMemory:
@@ -101,7 +113,9 @@ class CupyMemory:
 
 
 class JaxMemory:
-    """XLA's BFC allocator, grown on demand: a sister of TensorFlow's, of the same origin (xla/tsl/framework/bfc_allocator)."""
+    """XLA's BFC allocator, grown on demand: a sister of TensorFlow's, of the same origin
+    (xla/tsl/framework/bfc_allocator).
+    """
 
     def __init__(self) -> None:
         self._jax = _load("jax")
@@ -109,12 +123,16 @@ class JaxMemory:
         self._held: list[Any] = []
 
     def open(self) -> None:
-        """Its context. XLA_PYTHON_CLIENT_PREALLOCATE=false must be set, or three quarters of the card are taken."""
+        """Its context. XLA_PYTHON_CLIENT_PREALLOCATE=false must be set, or three quarters of the
+        card are taken.
+        """
         self._device = self._jax.devices("gpu")[0]
 
     def take(self, amount_bytes: int) -> None:
         """An array of bytes, copied from the host, so that nothing is compiled."""
-        array = self._jax.device_put(self._numpy.zeros(amount_bytes, self._numpy.uint8), self._device)
+        array = self._jax.device_put(
+            self._numpy.zeros(amount_bytes, self._numpy.uint8), self._device
+        )
         self._held.append(array.block_until_ready())
 
     def free(self) -> None:
@@ -124,4 +142,7 @@ class JaxMemory:
     def amounts(self) -> dict[str, int]:
         """Arrays and pool, as BFC counts them."""
         found = self._device.memory_stats() or {}
-        return {"in_use_bytes": int(found.get("bytes_in_use", 0)), "pool_bytes": int(found.get("pool_bytes", 0))}
+        return {
+            "in_use_bytes": int(found.get("bytes_in_use", 0)),
+            "pool_bytes": int(found.get("pool_bytes", 0)),
+        }

@@ -1,4 +1,5 @@
-"""The child that holds memory on the card: ``python -m scenarios.first_card.holder UUID ADDRESS MEMORY``.
+"""The child that holds memory on the card: ``python -m scenarios.first_card.holder UUID ADDRESS
+MEMORY``.
 
 One request a line, as JSON, and one answer each; it ends when its standard input does::
 
@@ -32,7 +33,8 @@ from scenarios.first_card.cuda import DriverMemory
 from scenarios.first_card.frameworks import Memory, memory_of
 
 FROM_FRAMEWORKS = (RuntimeError, MemoryError, ValueError)
-"""What the frameworks raise where the card refuses them (torch.OutOfMemoryError and XlaRuntimeError are RuntimeErrors)."""
+"""What the frameworks raise where the card refuses them (torch.OutOfMemoryError and XlaRuntimeError
+are RuntimeErrors)."""
 
 
 class Holder:
@@ -56,7 +58,9 @@ class Holder:
         elif "phase" in request:
             return self._phase(request["phase"], float(request.get("rest_s", 0.0)))
         elif "spike" in request:
-            return self._spike(int(request["spike"]), float(request["offset_s"]), float(request["length_s"]))
+            return self._spike(
+                int(request["spike"]), float(request["offset_s"]), float(request["length_s"])
+            )
         else:
             device, folder = request["lease"]
             self._leases.enter_context(lease(Device(**device), Path(folder)))
@@ -67,7 +71,10 @@ class Holder:
         meter.begin()
         answers = [self.answer(request) for request in requests]
         time.sleep(rest_s)  # so that the sampler looks a few times while it is held
-        return {"answers": answers, "readings": [dataclasses.asdict(reading) for reading in meter.end()]}
+        return {
+            "answers": answers,
+            "readings": [dataclasses.asdict(reading) for reading in meter.end()],
+        }
 
     def _spike(self, amount_bytes: int, offset_s: float, length_s: float) -> Mapping[str, Any]:
         memory = self._memory
@@ -84,7 +91,10 @@ class Holder:
         meter.begin()
         _wait_until(time.monotonic() + offset_s)
         memory.spike(amount_bytes, wait)
-        return {"held_s": times[1] - times[0], "readings": [dataclasses.asdict(reading) for reading in meter.end()]}
+        return {
+            "held_s": times[1] - times[0],
+            "readings": [dataclasses.asdict(reading) for reading in meter.end()],
+        }
 
     def _opened(self) -> NvmlMeter:
         if self._meter is None:
@@ -104,7 +114,8 @@ def _wait_until(end_s: float) -> None:
 def main() -> int:
     """Answer until standard input ends."""
     uuid, address, name = sys.argv[1:]
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a framework prints must not stand among the answers
+    # what a framework prints must not stand among the answers
+    answers, sys.stdout = sys.stdout, sys.stderr
     holder: Holder | None = None
     for line in sys.stdin:
         try:
@@ -114,7 +125,10 @@ def main() -> int:
         except HarnessError as reason:
             answer = {"refused": str(reason), "code": getattr(reason, "code", None)}
         except FROM_FRAMEWORKS as error:
-            answer = {"refused": f"{type(error).__name__}: {str(error).splitlines()[0]}", "code": None}
+            answer = {
+                "refused": f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                "code": None,
+            }
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
     return 0

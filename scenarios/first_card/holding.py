@@ -16,7 +16,8 @@ from harness.records import Quality, Reading
 from scenarios.first_card.frameworks import DRIVER
 
 HOME = Path(__file__).resolve().parents[2]
-"""From where ``scenarios`` and ``harness`` were imported; the children import them from there too."""
+"""From where ``scenarios`` and ``harness`` were imported; the children import them from there
+too."""
 OPEN, AMOUNTS, FREE = {"open": True}, {"amounts": True}, {"free": True}
 """Requests (``holder``) that have no amount."""
 ANSWER_S = 60.0
@@ -34,7 +35,9 @@ class HolderError(HarnessError, RuntimeError):
 class Holding:
     """One holder, as a context; its death with the context is certain."""
 
-    def __init__(self, uuid: str, address: str, environment: Mapping[str, str], memory: str = DRIVER) -> None:
+    def __init__(
+        self, uuid: str, address: str, environment: Mapping[str, str], memory: str = DRIVER
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "scenarios.first_card.holder", uuid, address, memory],
             stdin=subprocess.PIPE,
@@ -52,7 +55,9 @@ class Holding:
         return self._process.pid
 
     def ask(self, request: Mapping[str, Any], *, limit_s: float = ANSWER_S) -> dict[str, Any]:
-        """The holder's answer. Raises HolderError where it refuses, is gone, or takes longer than ``limit_s``."""
+        """The holder's answer. Raises HolderError where it refuses, is gone, or takes longer than
+        ``limit_s``.
+        """
         self.tell(request)
         answer = self.hear(limit_s)
         if answer is None:
@@ -69,10 +74,14 @@ class Holding:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise HolderError(f"the holder ended with code {self._process.poll()} before {_short(request)}") from error
+            raise HolderError(
+                f"the holder ended with code {self._process.poll()} before {_short(request)}"
+            ) from error
 
     def hear(self, limit_s: float) -> dict[str, Any] | None:
-        """The next answer; None where none comes within ``limit_s``. Raises HolderError where the holder is gone."""
+        """The next answer; None where none comes within ``limit_s``. Raises HolderError where the
+        holder is gone.
+        """
         assert self._process.stdout is not None  # noqa: S101 - it was opened as a pipe
         end_s = time.monotonic() + limit_s
         while b"\n" not in self._pending:
@@ -115,12 +124,17 @@ def phase(*requests: Mapping[str, Any], rest_s: float = 0.0) -> dict[str, Any]:
 
 def readings_of(answer: Mapping[str, Any]) -> dict[str, Reading]:
     """The readings of a phase, by meter."""
-    found = [Reading(**{**reading, "quality": Quality(reading["quality"])}) for reading in answer["readings"]]
+    found = [
+        Reading(**{**reading, "quality": Quality(reading["quality"])})
+        for reading in answer["readings"]
+    ]
     return {reading.meter: reading for reading in found}
 
 
 def retained(reading: Reading) -> int:
-    """What was kept over the phase, bytes. Raises MeterUnavailable with the reason where it is not known."""
+    """What was kept over the phase, bytes. Raises MeterUnavailable with the reason where it is not
+    known.
+    """
     if reading.retained_bytes is None:
         raise MeterUnavailable(reading.reason)
     return reading.retained_bytes

@@ -1,4 +1,6 @@
-"""Known memory on the card, beside what our meters read of it: a context, allocations, an end by SIGKILL, spikes."""
+"""Known memory on the card, beside what our meters read of it: a context, allocations, an end by
+SIGKILL, spikes.
+"""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +13,17 @@ from harness.records import Quality, Reading
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES, OUT_OF_MEMORY
-from scenarios.first_card.holding import AMOUNTS, FREE, OPEN, HolderError, Holding, phase, readings_of, retained, taking
+from scenarios.first_card.holding import (
+    AMOUNTS,
+    FREE,
+    OPEN,
+    HolderError,
+    Holding,
+    phase,
+    readings_of,
+    retained,
+    taking,
+)
 from scenarios.first_card.rows import Row, amount, expect, fact, fact_bytes, unavailable
 
 _SIZES_BYTES = (MIB, 32 * MIB, GIB)
@@ -23,7 +35,8 @@ _MUST_SEE_MS = 5
 """The sampler's promise (harness/measure/sampler.py: every spike of 5 ms and more)."""
 _LOOK_S = 0.002
 _GOLDEN = 0.6180339887
-"""Multiples of it, less their whole part, spread evenly: spikes begin at every part of the sampler's interval."""
+"""Multiples of it, less their whole part, spread evenly: spikes begin at every part of the
+sampler's interval."""
 _KILLED_BYTES = 256 * MIB
 _GONE_S = 10.0  # chosen: a card whose memory is not back by then fails the next measurement
 _DEVICE, _PROCESS, _ACCOUNTED = "nvml_device_used", "nvml_process", "nvml_accounting_peak"
@@ -34,21 +47,38 @@ def context(bench: Bench) -> Iterator[Row]:
     before = driver.memory(bench.handle, bench.card.source)
     with bench.holder() as holder:
         readings = readings_of(holder.ask(phase(OPEN, rest_s=_REST_S)))
-        yield fact_bytes("a context, of the card", retained(readings[_DEVICE]), "the CUDA driver's own memory")
+        yield fact_bytes(
+            "a context, of the card", retained(readings[_DEVICE]), "the CUDA driver's own memory"
+        )
         own = readings_of(holder.ask(phase()))[_PROCESS]
         what = "a context, of the process"
-        yield _told(own, what) or fact_bytes(what, own.start_bytes or 0, "the rest is counted for the card alone")
+        yield _told(own, what) or fact_bytes(
+            what, own.start_bytes or 0, "the rest is counted for the card alone"
+        )
         yield from _free(bench, holder.ask(AMOUNTS), before)
 
 
 def _free(bench: Bench, cuda: dict[str, int], before: driver.DeviceMemory) -> Iterator[Row]:
     """What is free and how large the card is, by both; a budget must fit what CUDA says."""
     after = driver.ask(pynvml.nvmlDeviceGetMemoryInfo, bench.handle, version=pynvml.nvmlMemory_v2)
-    yield amount("free by CUDA beside NVML's v2", int(after.free), cuda["free_bytes"], why="both with the context")
+    yield amount(
+        "free by CUDA beside NVML's v2",
+        int(after.free),
+        cuda["free_bytes"],
+        why="both with the context",
+    )
     less_bytes = int(after.total) - cuda["total_bytes"]
-    yield fact_bytes("total by NVML less total by CUDA", less_bytes, f"{int(after.reserved):,} B are reserved, by v2")
+    yield fact_bytes(
+        "total by NVML less total by CUDA",
+        less_bytes,
+        f"{int(after.reserved):,} B are reserved, by v2",
+    )
     missing_bytes = before.total_bytes - cuda["free_bytes"]
-    yield fact_bytes("total by NVML less free by CUDA", missing_bytes, "what the largest pool of an idle card must leave")
+    yield fact_bytes(
+        "total by NVML less free by CUDA",
+        missing_bytes,
+        "what the largest pool of an idle card must leave",
+    )
 
 
 def allocations(bench: Bench) -> Iterator[Row]:
@@ -63,7 +93,9 @@ def allocations(bench: Bench) -> Iterator[Row]:
 
 
 def _seen(what: str, kept_bytes: int, readings: dict[str, Reading]) -> Iterator[Row]:
-    """Rows of both meters: the driver hands out whole pages, so each piece may take up to one more."""
+    """Rows of both meters: the driver hands out whole pages, so each piece may take up to one
+    more.
+    """
     slack_bytes = GRANULARITY_BYTES
     for meter in (_DEVICE, _PROCESS):
         reading = readings[meter]
@@ -74,7 +106,8 @@ def _seen(what: str, kept_bytes: int, readings: dict[str, Reading]) -> Iterator[
             retained(reading),
             above_bytes=slack_bytes if kept_bytes > 0 else 0,
             below_bytes=0 if kept_bytes > 0 else slack_bytes,
-            why=f"pages of {format_bytes(GRANULARITY_BYTES)}; {reading.quality}, {reading.samples} looks",
+            why=f"pages of {format_bytes(GRANULARITY_BYTES)}; {reading.quality}, "
+            f"{reading.samples} looks",
         )
 
 
@@ -93,7 +126,9 @@ def refused(bench: Bench) -> Iterator[Row]:
             holder.ask(taking(too_much_bytes))
         except HolderError as refusal:
             asked = f"{format_bytes(too_much_bytes)} is refused"
-            yield expect("1 GiB more than is free", asked, str(refusal), holds=refusal.code == OUT_OF_MEMORY)
+            yield expect(
+                "1 GiB more than is free", asked, str(refusal), holds=refusal.code == OUT_OF_MEMORY
+            )
         else:
             holder.kill()
             yield expect("1 GiB more than is free", "a refusal", "it was given", holds=False)
@@ -107,21 +142,33 @@ def killed(bench: Bench) -> Iterator[Row]:
     with bench.holder() as holder:
         holder.ask(OPEN)
         holder.ask(taking(_KILLED_BYTES))
-        yield fact_bytes("held when SIGKILL came", bench.card.used_bytes() - before_bytes, "context and 256 MiB")
+        yield fact_bytes(
+            "held when SIGKILL came", bench.card.used_bytes() - before_bytes, "context and 256 MiB"
+        )
         began_s = time.monotonic()
         holder.kill()
         reaped_s = time.monotonic()
         while bench.card.used_bytes() > before_bytes and time.monotonic() - began_s < _GONE_S:
             time.sleep(0.001)
         ended_s = time.monotonic()
-        after = f"{1e3 * (ended_s - began_s):.1f} ms after SIGKILL, {1e3 * (ended_s - reaped_s):.1f} ms after the process had ended"
+        after = (
+            f"{1e3 * (ended_s - began_s):.1f} ms after SIGKILL, "
+            f"{1e3 * (ended_s - reaped_s):.1f} ms after the process had ended"
+        )
         yield amount("used after SIGKILL", before_bytes, bench.card.used_bytes(), why=after)
         pids = [process.pid for process in bench.card.processes()]
-        yield expect("the list after SIGKILL", f"without process {holder.pid}", f"{pids}", holds=holder.pid not in pids)
+        yield expect(
+            "the list after SIGKILL",
+            f"without process {holder.pid}",
+            f"{pids}",
+            holds=holder.pid not in pids,
+        )
 
 
 def accounting(bench: Bench) -> Iterator[Row]:
-    """The one peak that the driver keeps itself, where an administrator has switched accounting on."""
+    """The one peak that the driver keeps itself, where an administrator has switched accounting
+    on.
+    """
     with bench.holder() as holder:
         holder.ask(OPEN)
         readings = readings_of(holder.ask(phase(taking(32 * MIB), rest_s=_REST_S)))
@@ -145,12 +192,16 @@ def spikes(bench: Bench) -> Iterator[Row]:
 
 
 def _spikes_of(bench: Bench, holder: Holding, length_ms: int) -> Row:
-    """One row; a spike may be missed only where the reading tells of a gap as long between two looks (a busy machine)."""
+    """One row; a spike may be missed only where the reading tells of a gap as long between two
+    looks (a busy machine).
+    """
     what = f"spikes of {length_ms} ms and {format_bytes(_SPIKE_BYTES)} seen"
     seen, held_s, gaps_s = 0, [], []
     for number in range(bench.spike_count):
         offset_s = (1 + number * _GOLDEN % 1) * _LOOK_S
-        answer = holder.ask({"spike": _SPIKE_BYTES, "offset_s": offset_s, "length_s": length_ms / 1e3})
+        answer = holder.ask(
+            {"spike": _SPIKE_BYTES, "offset_s": offset_s, "length_s": length_ms / 1e3}
+        )
         reading = readings_of(answer)[_DEVICE]
         if reading.growth_bytes is None:
             return unavailable(what, reading.reason)
@@ -164,7 +215,14 @@ def _spikes_of(bench: Bench, holder: Holding, length_ms: int) -> Row:
     if length_ms < _MUST_SEE_MS:
         return fact(what, read, finding)
     if gaps_s:
-        finding += f"; {len(gaps_s)} missed in gaps of up to {1e3 * max(gaps_s):.1f} ms, which the readings tell: a busy machine"
+        finding += (
+            f"; {len(gaps_s)} missed in gaps of up to {1e3 * max(gaps_s):.1f} ms, which the "
+            "readings tell: a busy machine"
+        )
     return expect(
-        what, "all, but for gaps that are told", read, holds=seen > 0 and seen + len(gaps_s) == bench.spike_count, finding=finding
+        what,
+        "all, but for gaps that are told",
+        read,
+        holds=seen > 0 and seen + len(gaps_s) == bench.spike_count,
+        finding=finding,
     )

@@ -1,4 +1,6 @@
-"""What a step found: one row for each question, with what was expected of it where something was."""
+"""What a step found: one row for each question, with what was expected of it where something
+was.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -23,7 +25,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One question and its answer. Amounts are bytes, None where the question is not one of bytes."""
+    """One question and its answer. Amounts are bytes, None where the question is not one of
+    bytes.
+    """
 
     what: str
     asked: str = ""
@@ -60,11 +64,25 @@ def failed(what: str, reason: object) -> Row:
     return Row(what=what, kind=Kind.OFF, finding=f"unavailable, because the step failed: {reason}")
 
 
-def amount(what: str, asked_bytes: int, read_bytes: int, *, above_bytes: int = 0, below_bytes: int = 0, why: str = "") -> Row:
-    """An amount against what was asked: it holds from ``below_bytes`` under it to ``above_bytes`` over it, both included."""
+def amount(
+    what: str,
+    asked_bytes: int,
+    read_bytes: int,
+    *,
+    above_bytes: int = 0,
+    below_bytes: int = 0,
+    why: str = "",
+) -> Row:
+    """An amount against what was asked: it holds from ``below_bytes`` under it to ``above_bytes``
+    over it, both included.
+    """
     error_bytes = read_bytes - asked_bytes
     holds = -below_bytes <= error_bytes <= above_bytes
-    allowed = f"-{below_bytes:,} to +{above_bytes:,} B allowed" if above_bytes or below_bytes else "to the byte"
+    allowed = (
+        f"-{below_bytes:,} to +{above_bytes:,} B allowed"
+        if above_bytes or below_bytes
+        else "to the byte"
+    )
     return Row(
         what=what,
         asked=exactly(asked_bytes),
@@ -79,15 +97,23 @@ def amount(what: str, asked_bytes: int, read_bytes: int, *, above_bytes: int = 0
 
 def expect(what: str, asked: str, read: str, *, holds: bool, finding: str = "") -> Row:
     """An expectation that is not one of bytes."""
-    return Row(what=what, asked=asked, read=read, kind=Kind.HOLDS if holds else Kind.OFF, finding=finding)
+    return Row(
+        what=what, asked=asked, read=read, kind=Kind.HOLDS if holds else Kind.OFF, finding=finding
+    )
 
 
 def exactly(amount_bytes: int) -> str:
     """An amount for people and to the byte."""
-    return f"{format_bytes(amount_bytes)} ({amount_bytes:,} B)" if abs(amount_bytes) >= 1024 else format_bytes(amount_bytes)
+    return (
+        f"{format_bytes(amount_bytes)} ({amount_bytes:,} B)"
+        if abs(amount_bytes) >= 1024
+        else format_bytes(amount_bytes)
+    )
 
 
 def exit_code(rows: Iterable[Row]) -> int:
-    """0 when everything that was expected holds, 1 when something is off, or nothing could be held against anything."""
+    """0 when everything that was expected holds, 1 when something is off, or nothing could be held
+    against anything.
+    """
     kinds = [row.kind for row in rows]
     return 0 if Kind.OFF not in kinds and Kind.HOLDS in kinds else 1

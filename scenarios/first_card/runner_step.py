@@ -1,4 +1,6 @@
-"""One point measured on the card as every point is: leased, in a confined child, by all meters but TensorFlow's own."""
+"""One point measured on the card as every point is: leased, in a confined child, by all meters but
+TensorFlow's own.
+"""
 
 import json
 import tempfile
@@ -16,7 +18,8 @@ from scenarios.first_card.rows import Row, amount, expect, fact, unavailable
 
 _AMOUNT_BYTES = 256 * MIB
 _HOST_LIMITS_BYTES = (5 * GIB, 2 * GIB)
-"""What a child of a sweep may hold of the host by default, and one of the doctor's (harness/doctor.py)."""
+"""What a child of a sweep may hold of the host by default, and one of the doctor's
+(harness/doctor.py)."""
 _TIMEOUT_S = 60.0
 _PHASES = ("context", "take", "free")
 _POINT = Point(
@@ -28,7 +31,9 @@ _POINT = Point(
 
 
 def runner(bench: Bench) -> Iterator[Row]:
-    """A point of 256 MiB, measured as a sweep does: a CUDA context has to fit the limit of the child's host memory."""
+    """A point of 256 MiB, measured as a sweep does: a CUDA context has to fit the limit of the
+    child's host memory.
+    """
     for limit_bytes in _HOST_LIMITS_BYTES:
         with tempfile.TemporaryDirectory(prefix="first-card-") as folder:
             yield from _measured(bench, Path(folder), limit_bytes)
@@ -55,7 +60,9 @@ def _measured(bench: Bench, folder: Path, limit_bytes: int) -> Iterator[Row]:
     end = measuring.measure(_POINT, 0)  # its sampler is the bench's, and stays
     limit = format_bytes(limit_bytes)
     said = f"{end.outcome}{f' in {end.phase}' if end.phase else ''} {end.reason}".strip()
-    yield expect(f"a point under a host limit of {limit}", "ends ok", said, holds=end.outcome is Outcome.OK)
+    yield expect(
+        f"a point under a host limit of {limit}", "ends ok", said, holds=end.outcome is Outcome.OK
+    )
     records = {record.phase: record for record in _records(folder / "rows.jsonl")}
     for phase, kept_bytes in (("take", _AMOUNT_BYTES), ("free", -_AMOUNT_BYTES)):
         for meter in ("nvml_device_used", "nvml_process"):
@@ -70,13 +77,17 @@ def _records(path: Path) -> Iterator[PhaseRecord]:
             yield phase_from_json(row)
 
 
-def _amount(what: str, records: dict[str, PhaseRecord], phase: str, meter: str, kept_bytes: int) -> Row:
+def _amount(
+    what: str, records: dict[str, PhaseRecord], phase: str, meter: str, kept_bytes: int
+) -> Row:
     if phase not in records:
         return unavailable(what, f"the phase {phase} was not finished")
     reading = next(reading for reading in records[phase].readings if reading.meter == meter)
     if reading.quality is Quality.UNAVAILABLE or reading.retained_bytes is None:
         return unavailable(what, reading.reason)
-    slack = {"above_bytes": GRANULARITY_BYTES} if kept_bytes > 0 else {"below_bytes": GRANULARITY_BYTES}
+    slack = (
+        {"above_bytes": GRANULARITY_BYTES} if kept_bytes > 0 else {"below_bytes": GRANULARITY_BYTES}
+    )
     return amount(what, kept_bytes, reading.retained_bytes, why=reading.quality, **slack)
 
 
@@ -85,7 +96,13 @@ def _host(records: dict[str, PhaseRecord], limit: str) -> Row:
     what = f"a context under {limit}, host_anon"
     if "context" not in records:
         return unavailable(what, "the phase context was not finished")
-    reading = next(reading for reading in records["context"].readings if reading.meter == "host_anon")
+    reading = next(
+        reading for reading in records["context"].readings if reading.meter == "host_anon"
+    )
     if reading.growth_bytes is None:
         return unavailable(what, reading.reason)
-    return fact(what, f"{reading.growth_bytes:,} B at its peak, {reading.retained_bytes:,} B kept", reading.quality)
+    return fact(
+        what,
+        f"{reading.growth_bytes:,} B at its peak, {reading.retained_bytes:,} B kept",
+        reading.quality,
+    )

@@ -10,7 +10,16 @@ from harness.units import GIB, MIB
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES
 from scenarios.first_card.frameworks import FRAMEWORKS, installed
-from scenarios.first_card.holding import AMOUNTS, FREE, OPEN, HolderError, phase, readings_of, retained, taking
+from scenarios.first_card.holding import (
+    AMOUNTS,
+    FREE,
+    OPEN,
+    HolderError,
+    phase,
+    readings_of,
+    retained,
+    taking,
+)
 from scenarios.first_card.rows import Row, amount, expect, fact, fact_bytes, failed, unavailable
 
 _HELD_S = 0.5
@@ -30,12 +39,23 @@ def leases(bench: Bench) -> Iterator[Row]:
         first.ask(request)
         second.tell(request)
         waits = second.hear(_HELD_S) is None
-        yield expect("a lease that is held", "a second process waits", "it waits" if waits else "it has the card too", holds=waits)
+        yield expect(
+            "a lease that is held",
+            "a second process waits",
+            "it waits" if waits else "it has the card too",
+            holds=waits,
+        )
         began_s = time.monotonic()
         first.kill()
         has_it = second.hear(_FREED_S) == {}
-        after = f"after {1e3 * (time.monotonic() - began_s):.0f} ms" if has_it else f"not within {_FREED_S:.0f} s"
-        yield expect("the lease of a process that was killed", "the second has it", after, holds=has_it)
+        after = (
+            f"after {1e3 * (time.monotonic() - began_s):.0f} ms"
+            if has_it
+            else f"not within {_FREED_S:.0f} s"
+        )
+        yield expect(
+            "the lease of a process that was killed", "the second has it", after, holds=has_it
+        )
 
 
 def neighbour(bench: Bench) -> Iterator[Row]:
@@ -52,7 +72,9 @@ def neighbour(bench: Bench) -> Iterator[Row]:
             yield unavailable("a neighbour", found.unknown or "the driver does not list it")
             return
         named = str(other.pid) in str(found)
-        yield expect("a neighbour", f"process {other.pid} is named", str(found) or "nobody", holds=named)
+        yield expect(
+            "a neighbour", f"process {other.pid} is named", str(found) or "nobody", holds=named
+        )
         yield amount(
             "what the neighbour holds",
             context_bytes + _NEIGHBOUR_BYTES,
@@ -62,11 +84,18 @@ def neighbour(bench: Bench) -> Iterator[Row]:
         )
         beside = readings_of(own.ask(phase()))[_DEVICE]
         marked = str(other.pid) in beside.contended
-        yield expect("the reading beside it", "is marked as contended", beside.contended or beside.reason or "no", holds=marked)
+        yield expect(
+            "the reading beside it",
+            "is marked as contended",
+            beside.contended or beside.reason or "no",
+            holds=marked,
+        )
 
 
 def _held(bench: Bench, pid: int) -> int | None:
-    return next((process.used_bytes for process in bench.card.processes() if process.pid == pid), None)
+    return next(
+        (process.used_bytes for process in bench.card.processes() if process.pid == pid), None
+    )
 
 
 def frameworks(bench: Bench) -> Iterator[Row]:

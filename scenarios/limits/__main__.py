@@ -1,4 +1,6 @@
-"""The limits that hold, scenario by scenario, out of the policy: ``python -m scenarios.limits --out docs/limits.md``."""
+"""The limits that hold, scenario by scenario, out of the policy: ``python -m scenarios.limits --out
+docs/limits.md``.
+"""
 
 import argparse
 import sys
@@ -13,8 +15,16 @@ from scenarios.limits.table import page
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page, or write it: exit code 0, 2 where the policy or the file is of no use."""
     parser = argparse.ArgumentParser(prog="python -m scenarios.limits", description=__doc__)
-    parser.add_argument("--policy", type=Path, default=DEFAULT_POLICY, metavar="FILE", help=f"default: {DEFAULT_POLICY}")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write it; without, it is printed")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        default=DEFAULT_POLICY,
+        metavar="FILE",
+        help=f"default: {DEFAULT_POLICY}",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write it; without, it is printed"
+    )
     options = parser.parse_args(arguments)
     try:
         text = page(read_policy(options.policy))

@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge.amount import Amount
-from harness.judge.limits import AnyRule, ArithmeticRule, BudgetRule, GrowthClassRule, LeakRule, SlopeRule
+from harness.judge.limits import (
+    AnyRule,
+    ArithmeticRule,
+    BudgetRule,
+    GrowthClassRule,
+    LeakRule,
+    SlopeRule,
+)
 from harness.judge.policy import Policy
 from harness.judge.sizes import unit_of
 from harness.records import Point
@@ -24,18 +31,23 @@ _FIELDS = {
 _HEADER = """\
 # The limits that hold
 
-Written by `python -m scenarios.limits --out docs/limits.md` out of scenarios/gate.toml, which has the reason of each; a test
-compares this file with it. What costs less is not found. An amount is read in one phase of a run, by one meter (see
+Written by `python -m scenarios.limits --out docs/limits.md` out of scenarios/gate.toml, which has \
+the reason of each; a test
+compares this file with it. What costs less is not found. An amount is read in one phase of a run, \
+by one meter (see
 [how it works](how-it-works.md#the-meters)).
 
-- **for each image, frame, rounds**: a slope. It is a regression when the whole 95 % interval lies above the limit; what the
-  interval has to exclude for the run to be judged at all is in brackets. What is found for certain is the limit and the width
+- **for each image, frame, rounds**: a slope. It is a regression when the whole 95 % interval lies \
+above the limit; what the
+  interval has to exclude for the run to be judged at all is in brackets. What is found for \
+certain is the limit and the width
   of the interval, which is as wide as runs lie apart.
 - **at most**, **at least**: of every single run.
 - **over the phase before**: what a second epoch adds.
 - **from the baseline**: a finding beyond the percentage **and** the amount, in both directions.
 
-Of an emulated device or a card whose pool is reserved; a pool that grows on demand has the limits that say so.
+Of an emulated device or a card whose pool is reserved; a pool that grows on demand has the limits \
+that say so.
 """
 
 
@@ -54,12 +66,17 @@ def page(policy: Policy) -> str:
     swept: dict[str, list[Point]] = {}
     for point in points():
         swept.setdefault(point.scenario, []).append(point)
-    return _HEADER + "".join(f"\n{''.join(_section(policy, name, own))}" for name, own in swept.items())
+    return _HEADER + "".join(
+        f"\n{''.join(_section(policy, name, own))}" for name, own in swept.items()
+    )
 
 
 def _section(policy: Policy, scenario: str, own: Sequence[Point]) -> Iterator[str]:
     sizes = " and ".join(dict.fromkeys(_sizes_in_words(point) for point in own))
-    yield f"## {scenario}\n\n{sizes}\n\n| loader | phases | meter | what | limit |\n|---|---|---|---|---|\n"
+    yield (
+        f"## {scenario}\n\n{sizes}\n\n| loader | phases | meter | what | limit "
+        "|\n|---|---|---|---|---|\n"
+    )
     rows: dict[Limit, dict[str, None]] = {}
     for phase, limit in _limits(policy, own):
         rows.setdefault(limit, {})[phase] = None
@@ -72,19 +89,36 @@ def _section(policy: Policy, scenario: str, own: Sequence[Point]) -> Iterator[st
 def _limits(policy: Policy, own: Sequence[Point]) -> Iterator[tuple[str, Limit]]:
     """Every phase with every limit that holds in it, rule by rule."""
     for _, rule in policy.rules():
-        matched = [point for point in own if rule.matches(point) or rule.for_run(grows=True).matches(point)]
+        matched = [
+            point for point in own if rule.matches(point) or rule.for_run(grows=True).matches(point)
+        ]
         loaders = (
             "all"
             if len(matched) == len(own)
-            else ", ".join(dict.fromkeys(str(point.parameters.get("loader", "all")) for point in matched))
+            else ", ".join(
+                dict.fromkeys(str(point.parameters.get("loader", "all")) for point in matched)
+            )
         )
         for what, limit in _in_words(rule, _declared(matched[0])) if matched else ():
-            for phase in dict.fromkeys(phase for point in matched for phase in _phases_of(rule, point)):
-                yield from ((phase, Limit(loaders, meter, f"{what}{_pool(rule)}", limit)) for meter in rule.meters)
+            for phase in dict.fromkeys(
+                phase for point in matched for phase in _phases_of(rule, point)
+            ):
+                yield from (
+                    (phase, Limit(loaders, meter, f"{what}{_pool(rule)}", limit))
+                    for meter in rule.meters
+                )
     for phase in dict.fromkeys(phase for point in own for phase in point.phases):
         for tolerance in policy.tolerances(own[0].scenario, phase):
             what = f"from the baseline: {'; '.join(_FIELDS[field] for field in tolerance.fields)}"
-            yield phase, Limit("all", tolerance.meter, what, f"{tolerance.percent} % and {format_bytes(tolerance.floor)}")
+            yield (
+                phase,
+                Limit(
+                    "all",
+                    tolerance.meter,
+                    what,
+                    f"{tolerance.percent} % and {format_bytes(tolerance.floor)}",
+                ),
+            )
 
 
 def _phases_of(rule: AnyRule, point: Point) -> tuple[str, ...]:
@@ -123,9 +157,13 @@ def _amount(amount: Amount, declared: Mapping[str, int]) -> str:
 
 
 def _declared(point: Point) -> dict[str, int]:
-    """What the bodies declare that limits are multiples of, as far as the point says: see ``scenarios.bodies.loading.declare``."""
+    """What the bodies declare that limits are multiples of, as far as the point says: see
+    ``scenarios.bodies.loading.declare``.
+    """
     settings = {**point.fixed, **point.parameters}
-    size, gridsize, batch_size = (settings.get(name) for name in ("frame_size", "gridsize", "batch_size"))
+    size, gridsize, batch_size = (
+        settings.get(name) for name in ("frame_size", "gridsize", "batch_size")
+    )
     if not (isinstance(size, int) and isinstance(gridsize, int) and isinstance(batch_size, int)):
         return {}
     image = size**2 * gridsize**2 * 4
@@ -134,5 +172,7 @@ def _declared(point: Point) -> dict[str, int]:
 
 def _sizes_in_words(point: Point) -> str:
     sizes = _declared(point)
-    said = ", ".join(f"{name} {_amount(Amount.parse(f'{size} B'), {})}" for name, size in sizes.items())
+    said = ", ".join(
+        f"{name} {_amount(Amount.parse(f'{size} B'), {})}" for name, size in sizes.items()
+    )
     return f"Here a {said}." if said else "Amounts are in the units that its bodies declare."

@@ -1,4 +1,6 @@
-"""A factory of run directories: run.json and rows.jsonl as the runner writes them, from plain functions."""
+"""A factory of run directories: run.json and rows.jsonl as the runner writes them, from plain
+functions.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +15,16 @@ from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import Verdict
-from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.records import (
+    SCHEMA_VERSION,
+    Outcome,
+    PhaseRecord,
+    Point,
+    Quality,
+    Reading,
+    RunEnd,
+    to_json,
+)
 from harness.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024
@@ -28,7 +39,9 @@ FIXED = {"frame_size": 64, "gridsize": 2, "batch_size": 64, "scan": "simulated, 
 
 @dataclass(frozen=True)
 class Edges:
-    """Start, peak and end of one reading, in bytes; ``bound`` is the upper bound of a bracketed peak."""
+    """Start, peak and end of one reading, in bytes; ``bound`` is the upper bound of a bracketed
+    peak.
+    """
 
     start: int
     peak: int
@@ -37,7 +50,8 @@ class Edges:
 
 
 Amounts = Callable[[Point, int, str], Mapping[str, Edges | str]]
-"""(point, repeat, phase) -> edges by meter; a text instead of edges is the reason why the meter is unavailable."""
+"""(point, repeat, phase) -> edges by meter; a text instead of edges is the reason why the meter is
+unavailable."""
 
 
 def loading_point(loader: str, image_count: int, stack_size: int = 2048, **changes: Any) -> Point:
@@ -63,7 +77,9 @@ def arrays_point(loader: str, image_count: int) -> Point:
 
 
 def default_points() -> list[Point]:
-    """The default sweep: loading over image count and stack size, arrays, and the two points of oom."""
+    """The default sweep: loading over image count and stack size, arrays, and the two points of
+    oom.
+    """
     loaders = ("eager", "lazy")
     budget = {"scenario": "oom", "device_budget_bytes": 256 * MIB}
     return [
@@ -76,7 +92,9 @@ def default_points() -> list[Point]:
 
 
 def good_amounts(point: Point, repeat: int, phase: str) -> dict[str, Edges | str]:
-    """What well-behaved loaders take: eager keeps its arrays, lazy nothing but a batch or two while it feeds."""
+    """What well-behaved loaders take: eager keeps its arrays, lazy nothing but a batch or two while
+    it feeds.
+    """
     count = int(point.parameters["image_count"] or 0)
     kept = ARRAYS_BYTES_PER_IMAGE * count if point.parameters["loader"] == "eager" else 0
     feeding = phase in ("first_batch", "epoch_0", "epoch_1")
@@ -118,7 +136,8 @@ class SyntheticRun:
     repeats: int = 2
     amounts: Amounts = good_amounts
     ends: dict[tuple[str, int], tuple[Outcome, str, str | None]] = field(default_factory=dict)
-    """(point, repeat) -> outcome, reason, phase it died in; by default each ends as it is expected to."""
+    """(point, repeat) -> outcome, reason, phase it died in; by default each ends as it is expected
+    to."""
     causes: dict[tuple[str, int], str] = field(default_factory=dict)
     """Causes of ends; none by default."""
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -128,9 +147,17 @@ class SyntheticRun:
     declared: Callable[[Point], dict[str, int]] = declared_amounts
 
     def plant(
-        self, *, phase: str, meter: str, extra: Callable[[Point, int], int], loader: str = "lazy", keep: bool = False
+        self,
+        *,
+        phase: str,
+        meter: str,
+        extra: Callable[[Point, int], int],
+        loader: str = "lazy",
+        keep: bool = False,
     ) -> "SyntheticRun":
-        """Take ``extra(point, repeat)`` bytes more at the peak of one phase, kept to its end or given back."""
+        """Take ``extra(point, repeat)`` bytes more at the peak of one phase, kept to its end or
+        given back.
+        """
         base = self.amounts
 
         def amounts(point: Point, repeat: int, name: str) -> Mapping[str, Edges | str]:
@@ -138,7 +165,12 @@ class SyntheticRun:
             edges = found.get(meter)
             if point.parameters["loader"] == loader and name == phase and isinstance(edges, Edges):
                 more = extra(point, repeat)
-                found[meter] = Edges(edges.start, edges.peak + more, edges.end + more * keep, edges.bound and edges.bound + more)
+                found[meter] = Edges(
+                    edges.start,
+                    edges.peak + more,
+                    edges.end + more * keep,
+                    edges.bound and edges.bound + more,
+                )
             return found
 
         self.amounts = amounts
@@ -157,10 +189,18 @@ class SyntheticRun:
 
     def rows(self) -> list[dict[str, Any]]:
         announced = [
-            {"kind": "remeasure", "point": name, "repeats": number, "reason": "a finding"} for name, number in self.further.items()
+            {"kind": "remeasure", "point": name, "repeats": number, "reason": "a finding"}
+            for name, number in self.further.items()
         ]
-        runs = [(point, repeat) for point in self.points for repeat in range(self.repeats + self.further.get(point.name, 0))]
-        return [*announced, *(row for point, repeat in runs for row in self._run_rows(point, repeat))]
+        runs = [
+            (point, repeat)
+            for point in self.points
+            for repeat in range(self.repeats + self.further.get(point.name, 0))
+        ]
+        return [
+            *announced,
+            *(row for point, repeat in runs for row in self._run_rows(point, repeat)),
+        ]
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -209,14 +249,27 @@ class SyntheticRun:
             found.append({"kind": "begin", **run, "phase": phase, "index": index})
             if outcome is Outcome.CRASHED and phase == died_in:
                 break
-            readings = tuple(reading(meter, edges) for meter, edges in self.amounts(point, repeat, phase).items())
-            record = PhaseRecord(**run, phase=phase, index=index, finished=phase != died_in, duration_s=0.5, readings=readings)
+            readings = tuple(
+                reading(meter, edges) for meter, edges in self.amounts(point, repeat, phase).items()
+            )
+            record = PhaseRecord(
+                **run,
+                phase=phase,
+                index=index,
+                finished=phase != died_in,
+                duration_s=0.5,
+                readings=readings,
+            )
             found.append({"kind": "phase", **to_json(record)})
             if phase == died_in:
                 break
         if outcome is not Outcome.CRASHED:
             found.append({"kind": "done", **run, "outcome": outcome, "cause": "", "reason": reason})
-        how = {"outcome": outcome, "cause": self.causes.get((point.name, repeat), ""), "reason": reason}
+        how = {
+            "outcome": outcome,
+            "cause": self.causes.get((point.name, repeat), ""),
+            "reason": reason,
+        }
         end = RunEnd(**run, **how, phase=died_in, exit_code=0, launcher="spawn", duration_s=5.0)
         return [*found, {"kind": "end", **to_json(end)}]
 
@@ -247,13 +300,19 @@ Judge = Callable[..., Verdict]
 
 @pytest.fixture(scope="session")
 def policy() -> Policy:
-    """The policy of the project itself, without what it says of scenarios that the synthetic sweep does not have."""
+    """The policy of the project itself, without what it says of scenarios that the synthetic sweep
+    does not have.
+    """
     whole = read_policy(Path(__file__).parents[2] / "scenarios" / "gate.toml")
     swept = {point.scenario for point in default_points()}
     sections = ("slope", "growth_class", "budget", "leak", "arithmetic", "tolerance")
     return whole.model_copy(
         update={
-            name: tuple(rule for rule in getattr(whole, name) if rule.scenarios is None or swept & set(rule.scenarios))
+            name: tuple(
+                rule
+                for rule in getattr(whole, name)
+                if rule.scenarios is None or swept & set(rule.scenarios)
+            )
             for name in sections
         }
     )
@@ -263,7 +322,12 @@ def policy() -> Policy:
 def baselines(tmp_path_factory: pytest.TempPathFactory, policy: Policy) -> Path:
     """A folder that holds the accepted default sweep; only read."""
     folder = tmp_path_factory.mktemp("baselines")
-    accept(load_run(SyntheticRun(tmp_path_factory.mktemp("accepted")).write()), policy, folder, reason="the first truth")
+    accept(
+        load_run(SyntheticRun(tmp_path_factory.mktemp("accepted")).write()),
+        policy,
+        folder,
+        reason="the first truth",
+    )
     return folder
 
 
@@ -271,7 +335,9 @@ def baselines(tmp_path_factory: pytest.TempPathFactory, policy: Policy) -> Path:
 def verdict_of(policy: Policy, baselines: Path) -> Judge:
     """Judge a synthetic run by the project's policy against the accepted default sweep."""
 
-    def verdict_of(run: SyntheticRun, *, rows: Sequence[dict[str, Any]] | None = None, partial: bool = False) -> Verdict:
+    def verdict_of(
+        run: SyntheticRun, *, rows: Sequence[dict[str, Any]] | None = None, partial: bool = False
+    ) -> Verdict:
         return judge(load_run(run.write(rows)), policy, baselines, partial=partial).verdict
 
     return verdict_of

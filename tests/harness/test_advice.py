@@ -1,4 +1,6 @@
-"""Whatever a sentence tells people to type works as it stands, in the state in which it is said: each is typed here."""
+"""Whatever a sentence tells people to type works as it stands, in the state in which it is said:
+each is typed here.
+"""
 
 import ast
 import os
@@ -38,24 +40,38 @@ RUN = "my run's"
 OPTIONS = ["--policy", "my limits.toml", "--baselines", "my baselines"]
 MIB = 1024 * 1024
 
-# Texts that hold a command, beside those that harness/judge/commands.py makes: where, and what tries it.
+# Texts that hold a command, beside those that harness/judge/commands.py makes: where, and what
+# tries it.
 SPOKEN = {
     "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
     "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
-    "harness/judge/history.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
-    "harness/run/revisions.py": "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command",
+    "harness/judge/history.py": (
+        "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
+    ),
+    "harness/run/revisions.py": (
+        "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
+    ),
     "harness/run/environment.py": "the name of what failed, not an advice",
-    "harness/judge/baseline_text.py": "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed",
+    "harness/judge/baseline_text.py": (
+        "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed"
+    ),
 }
-COMMAND = re.compile(r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S|\bgit (diff|fetch|log|show|checkout) -?")
+COMMAND = re.compile(
+    r"-m harness(?! ?\.)|\bnox -s|pytest \.\.\.|--memory-resume \S|\bgit "
+    r"(diff|fetch|log|show|checkout) -?"
+)
 
 
 @pytest.fixture
 def place(synthetic_run, tmp_path, monkeypatch):
-    """``place``: the synthetic run, not written yet; the folder holds its limits, wide and tight, and a folder of baselines."""
+    """``place``: the synthetic run, not written yet; the folder holds its limits, wide and tight,
+    and a folder of baselines.
+    """
     monkeypatch.chdir(tmp_path)
     synthetic_run.path = tmp_path / RUN
-    synthetic_run.keep_points(lambda point: point.scenario == "arrays" and point.parameters["loader"] == "lazy")
+    synthetic_run.keep_points(
+        lambda point: point.scenario == "arrays" and point.parameters["loader"] == "lazy"
+    )
     (tmp_path / "my limits.toml").write_text(LIMITS.format(at_most="1 GiB"))
     (tmp_path / "tight.toml").write_text(LIMITS.format(at_most="1 KiB"))
     (tmp_path / "my baselines").mkdir()
@@ -79,11 +95,14 @@ def typed(capsys):
 
 
 def advised(text, command):
-    """The first advice to type a command of the harness in a text, as the words that a shell makes of it."""
+    """The first advice to type a command of the harness in a text, as the words that a shell makes
+    of it.
+    """
     found = re.search(rf"(`?)python -m harness ({command} [^\n`]*)", text)
     if found is None:
         return None
-    # In backticks, or up to the end of its line: nothing that follows may be taken along by whoever copies it.
+    # In backticks, or up to the end of its line: nothing that follows may be taken along by whoever
+    # copies it.
     said = found[2] if found[1] else re.sub(r" \(\d+ more findings?\)$", "", found[2])
     return shlex.split(said)
 
@@ -96,7 +115,11 @@ def accepted(place, typed):
 
 
 def further(bytes_more):
-    return {"phase": "first_batch", "meter": "device_in_use", "extra": lambda point, repeat: bytes_more}
+    return {
+        "phase": "first_batch",
+        "meter": "device_in_use",
+        "extra": lambda point, repeat: bytes_more,
+    }
 
 
 def test_without_a_baseline_the_command_makes_one(place, typed):
@@ -111,7 +134,9 @@ def test_without_a_baseline_the_command_makes_one(place, typed):
     assert typed("gate", RUN, *OPTIONS)[0] == 0
 
 
-@pytest.mark.parametrize(("bytes_more", "code"), [(8 * MIB, 1), (-4 * MIB, 5)], ids=["worse", "better"])
+@pytest.mark.parametrize(
+    ("bytes_more", "code"), [(8 * MIB, 1), (-4 * MIB, 5)], ids=["worse", "better"]
+)
 def test_what_moved_is_accepted_by_the_command(place, typed, bytes_more, code):
     """Worse on purpose, or better; then it passes."""
     accepted(place, typed)
@@ -130,13 +155,23 @@ def test_beside_broken_limits_nobody_is_told_to_accept(place, typed):
 
     assert code == 1
     assert advised(said, "accept") is None
-    assert "deal first with what keeps this run from becoming a baseline: 3 reasons, the first: arrays / lazy / " in said
-    assert typed("accept", RUN, "--policy", "tight.toml", "--baselines", "my baselines", "--reason", "r")[0] == 2
+    assert (
+        "deal first with what keeps this run from becoming a baseline: 3 reasons, the "
+        "first: arrays / lazy / " in said
+    )
+    assert (
+        typed(
+            "accept", RUN, "--policy", "tight.toml", "--baselines", "my baselines", "--reason", "r"
+        )[0]
+        == 2
+    )
 
 
 def test_of_a_run_whose_repeats_differ_nobody_is_told_to_accept(place, typed):
     """No finding says so: accept does."""
-    place.plant(phase="first_batch", meter="device_in_use", extra=lambda point, repeat: repeat * MIB).write()
+    place.plant(
+        phase="first_batch", meter="device_in_use", extra=lambda point, repeat: repeat * MIB
+    ).write()
     code, said = typed("gate", RUN, *OPTIONS)
 
     assert code == 4
@@ -146,15 +181,28 @@ def test_of_a_run_whose_repeats_differ_nobody_is_told_to_accept(place, typed):
 
 
 def test_of_a_run_without_an_end_nobody_is_told_to_accept(place, typed):
-    """But how to go on, with what was typed to measure it, less the directory that it was to make."""
-    place.manifest = {"ended": None, "command": "pytest scenarios -k 'lazy and not oom' --memory-out 'my run'\"'\"'s'"}
+    """But how to go on, with what was typed to measure it, less the directory that it was to
+    make.
+    """
+    place.manifest = {
+        "ended": None,
+        "command": "pytest scenarios -k 'lazy and not oom' --memory-out 'my run'\"'\"'s'",
+    }
     place.write()
     code, said = typed("gate", RUN, *OPTIONS)
 
     assert code == 3
     assert advised(said, "accept") is None
-    resume = re.search(r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE)[1]
-    assert shlex.split(resume) == ["pytest", "scenarios", "-k", "lazy and not oom", f"--memory-resume={RUN}"]
+    resume = re.search(
+        r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE
+    )[1]
+    assert shlex.split(resume) == [
+        "pytest",
+        "scenarios",
+        "-k",
+        "lazy and not oom",
+        f"--memory-resume={RUN}",
+    ]
 
 
 def test_a_run_that_is_measured_again_goes_on_with_the_arguments_of_the_gate(place, typed):
@@ -214,12 +262,17 @@ def test_the_other_run_is_judged_again_as_it_was(place, typed, tmp_path):
     assert typed(*words)[0] == code
 
 
-def test_summary_and_page_say_how_to_measure_the_same_and_how_to_make_the_page(place, typed, tmp_path):
+def test_summary_and_page_say_how_to_measure_the_same_and_how_to_make_the_page(
+    place, typed, tmp_path
+):
     """The directory that it was measured into is there already: the command leaves it out."""
     place.manifest = {"command": "pytest scenarios --memory-out=out -n 2"}
     place.write()
     typed("gate", RUN, *OPTIONS, "--page")
-    summary, page = (tmp_path / RUN / "summary.md").read_text(), (tmp_path / RUN / "report.html").read_text()
+    summary, page = (
+        (tmp_path / RUN / "summary.md").read_text(),
+        (tmp_path / RUN / "report.html").read_text(),
+    )
 
     assert "```\npytest scenarios -n 2\n```" in summary
     assert "<code>pytest scenarios -n 2</code>" in page
@@ -257,10 +310,19 @@ def test_findings_that_are_not_there_are_written_by_the_command(place, typed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gate", RUN, "--baselines", "my baseline"], "--baselines my baseline is not there; did you mean my baselines?"),
-        (["gate", RUN, "--baselines", "my limits.toml"], "--baselines my limits.toml is a file; name a folder"),
+        (
+            ["gate", RUN, "--baselines", "my baseline"],
+            "--baselines my baseline is not there; did you mean my baselines?",
+        ),
+        (
+            ["gate", RUN, "--baselines", "my limits.toml"],
+            "--baselines my limits.toml is a file; name a folder",
+        ),
         (["report", RUN, "--baselines", "/nosuch"], "--baselines /nosuch is not there; / holds "),
-        (["history", "arrays", "--baselines", "nosuch"], "--baselines nosuch is not there; this folder holds "),
+        (
+            ["history", "arrays", "--baselines", "nosuch"],
+            "--baselines nosuch is not there; this folder holds ",
+        ),
         (["gate", RUN, "--policy", "my limit.toml"], "did you mean my limits.toml?"),
         (["gate", "my runs"], f"did you mean {RUN}?"),
         (["gate", "nosuch/at/all"], "this folder holds "),
@@ -282,7 +344,9 @@ def test_what_was_mistyped_is_a_mistake_and_the_nearest_is_named(place, typed, w
 
 
 def test_a_folder_of_baselines_that_nobody_has_named_may_be_missing(place, typed):
-    """A new project has none yet: that is exit code 4; accept makes it, wherever it is asked to, and says so."""
+    """A new project has none yet: that is exit code 4; accept makes it, wherever it is asked to,
+    and says so.
+    """
     place.write()
     code, said = typed("gate", RUN, "--policy", "my limits.toml")
     words = advised(said, "accept")
@@ -337,7 +401,9 @@ def test_what_was_typed_goes_on_elsewhere(typed, again):
     assert measuring(typed, resuming="c d") == again
 
 
-@pytest.mark.parametrize("before", ["", " --memory-against main", " --against=main", " --against main"])
+@pytest.mark.parametrize(
+    "before", ["", " --memory-against main", " --against=main", " --against main"]
+)
 def test_another_revision_comes_in_place_of_the_one_that_was_named(before):
     """Both sides again, on one machine."""
     commands = Commands(run=Asked().baselines, typed=f"pytest scenarios{before} --memory-out out")
@@ -353,14 +419,29 @@ def test_what_was_asked_survives_being_written_down():
 
 
 def side(commit):
-    return CodeSide(asked=commit, commit=commit, date="", title="", subjects=("my pkg",), packages={"my pkg": "a"}, content={})
+    return CodeSide(
+        asked=commit,
+        commit=commit,
+        date="",
+        title="",
+        subjects=("my pkg",),
+        packages={"my pkg": "a"},
+        content={},
+    )
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository in which ``my pkg`` has two commits and a change on top; nothing of the user's own settings is read."""
+    """A repository in which ``my pkg`` has two commits and a change on top; nothing of the user's
+    own settings is read.
+    """
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+    for name in (
+        "GIT_AUTHOR_NAME",
+        "GIT_COMMITTER_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_EMAIL",
+    ):
         monkeypatch.setenv(name, "tester@example.org")
     folder = tmp_path / "repository"
     (folder / "my pkg").mkdir(parents=True)
@@ -374,15 +455,26 @@ def repository(tmp_path, monkeypatch):
 
 
 def git(folder, *arguments):
-    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
-@pytest.mark.parametrize(("now", "lines"), [("HEAD", "-1\n+2"), ("", "-1\n+3")], ids=["a commit", "the working tree"])
+@pytest.mark.parametrize(
+    ("now", "lines"), [("HEAD", "-1\n+2"), ("", "-1\n+3")], ids=["a commit", "the working tree"]
+)
 def test_what_changed_is_shown_by_the_command(repository, now, lines):
     """Between the two commits, or up to the working tree; the package's path needs quotes."""
     then = side(git(repository, "rev-parse", "HEAD~1"))
     now_side = side(now and git(repository, "rev-parse", now))
-    against = Against(name="then", now_name="now", run=None, baseline=Baseline(key={}, point={}), then=then, now=now_side)
+    against = Against(
+        name="then",
+        now_name="now",
+        run=None,
+        baseline=Baseline(key={}, point={}),
+        then=then,
+        now=now_side,
+    )
     program, *words = shlex.split(against.to_do.removeprefix("look at "))
 
     assert program == "git"
@@ -390,7 +482,9 @@ def test_what_changed_is_shown_by_the_command(repository, now, lines):
 
 
 def test_a_shallow_clone_has_all_of_its_past_after_the_command(repository, tmp_path):
-    """Said of a revision that is not there, and of a history that may lack some; after it both are whole."""
+    """Said of a revision that is not there, and of a history that may lack some; after it both are
+    whole.
+    """
     first, clone = git(repository, "rev-list", "--max-parents=0", "HEAD"), tmp_path / "clone"
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", str(clone))
     with pytest.raises(UsageError, match="this clone is shallow") as error:
@@ -407,12 +501,18 @@ def spoken(path):
     """The texts of a module that are no docstrings and hold a command."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     idle = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    texts = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
     return [node.value for node in texts if id(node) not in idle and COMMAND.search(node.value)]
 
 
 def test_no_other_text_tells_people_what_to_type(project_root):
-    """A command that is written by hand has not the arguments of the run, and nobody tries it: they come from one place."""
+    """A command that is written by hand has not the arguments of the run, and nobody tries it: they
+    come from one place.
+    """
     modules = [*project_root.glob("harness/**/*.py"), *project_root.glob("reports/**/*.py")]
     found = {os.fspath(path.relative_to(project_root)) for path in modules if spoken(path)}
 
@@ -420,21 +520,41 @@ def test_no_other_text_tells_people_what_to_type(project_root):
     assert found == set(SPOKEN)
 
 
-MAKERS = {"gate", "accept", "doctor", "compare", "resume", "resuming", "report", "measuring", "accept_words", "accept_command"}
+MAKERS = {
+    "gate",
+    "accept",
+    "doctor",
+    "compare",
+    "resume",
+    "resuming",
+    "report",
+    "measuring",
+    "accept_words",
+    "accept_command",
+}
 MAKERS |= {"doctor_command", "judge_again", "again"}
 
 
 def taken_along(path):
-    """Where a text puts a mark right behind a command, which is not in backticks: a copy would take it along."""
+    """Where a text puts a mark right behind a command, which is not in backticks: a copy would take
+    it along.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         parts = node.values if isinstance(node, ast.JoinedStr) else []
         for before, part, behind in zip([None, *parts], parts, [*parts[1:], None], strict=False):
             if not isinstance(part, ast.FormattedValue) or not isinstance(behind, ast.Constant):
                 continue
             called = [each.func for each in ast.walk(part.value) if isinstance(each, ast.Call)]
-            plain = [] if isinstance(part.value, ast.Name) and part.value.id == "resume" else [part.value]  # a folder
+            # a folder
+            plain = (
+                []
+                if isinstance(part.value, ast.Name) and part.value.id == "resume"
+                else [part.value]
+            )
             names = {getattr(each, "attr", getattr(each, "id", "")) for each in [*called, *plain]}
-            quoted = "quoted" in names or (isinstance(before, ast.Constant) and before.value.endswith("`"))
+            quoted = "quoted" in names or (
+                isinstance(before, ast.Constant) and before.value.endswith("`")
+            )
             if names & MAKERS and not quoted and behind.value[:1] in set(".,;:!?)"):
                 yield f"{path.name}:{node.lineno}"
 
@@ -442,7 +562,10 @@ def taken_along(path):
 def test_no_text_puts_a_mark_behind_a_command(project_root, tmp_path):
     """And what looks for one finds one."""
     bad = tmp_path / "bad.py"
-    bad.write_text('f"do: {commands.gate()}."\nf"do: `{commands.gate()}`."\nf"do: {quoted(commands.gate())}."\n')
+    bad.write_text(
+        'f"do: {commands.gate()}."\nf"do: `{commands.gate()}`."\nf"do: '
+        '{quoted(commands.gate())}."\n'
+    )
     modules = [*project_root.glob("harness/**/*.py"), *project_root.glob("reports/**/*.py")]
 
     assert list(taken_along(bad)) == ["bad.py:1"]
@@ -472,7 +595,11 @@ def test_a_sentence_that_ends_with_a_command_has_no_full_stop(sentence, ends, is
 
 def test_the_doctor_that_is_advised_within_a_sentence_is_in_backticks(place, typed):
     """Of a host that took less than its floor."""
-    floor = LIMITS.format(at_most="1 GiB").replace('"device_in_use"', '"host_anon"', 1).replace("at_most", "at_least", 1)
+    floor = (
+        LIMITS.format(at_most="1 GiB")
+        .replace('"device_in_use"', '"host_anon"', 1)
+        .replace("at_most", "at_least", 1)
+    )
     (place.path.parent / "floor.toml").write_text(floor)
     place.write()
     code, said = typed("gate", RUN, "--policy", "floor.toml", "--baselines", "my baselines")

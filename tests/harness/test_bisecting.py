@@ -1,4 +1,6 @@
-"""Which commit made memory worse: the search over a real repository, with runs written by hand instead of children."""
+"""Which commit made memory worse: the search over a real repository, with runs written by hand
+instead of children.
+"""
 
 import json
 import subprocess
@@ -28,7 +30,9 @@ def repository(tmp_path):
 
     def git(*arguments):
         identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     git("init", "-q", "-b", "main")
     for number in range(COMMITS):
@@ -42,7 +46,9 @@ def repository(tmp_path):
 
 @pytest.fixture
 def search(repository, tmp_path, policy):
-    """Search for a commit; ``takes(number)`` is what the lazy loader keeps at a commit, in bytes, or "error", or "refused"."""
+    """Search for a commit; ``takes(number)`` is what the lazy loader keeps at a commit, in bytes,
+    or "error", or "refused".
+    """
     folder, commits = repository
     said, measured = [], []
 
@@ -52,15 +58,29 @@ def search(repository, tmp_path, policy):
             measured.append((commits.index(commit), [point.name for point in chosen]))
             if takes(commits.index(commit)) == "refused":
                 return 4
-            _write(directory / "then", chosen, takes(commits.index(good_commit)), _side(good_commit), {})
+            _write(
+                directory / "then",
+                chosen,
+                takes(commits.index(good_commit)),
+                _side(good_commit),
+                {},
+            )
             now = _side(commit)
-            _write(directory, chosen, takes(commits.index(commit)), now, {"against": _side(good_commit)})
+            _write(
+                directory,
+                chosen,
+                takes(commits.index(commit)),
+                now,
+                {"against": _side(good_commit)},
+            )
             return 0
 
         def judged(path):
             loaded = load_run(path)
             against = load_against(loaded, None)
-            return loaded, judge(loaded, policy, Path("none"), partial=True, against=against).verdict
+            return loaded, judge(
+                loaded, policy, Path("none"), partial=True, against=against
+            ).verdict
 
         bisection = Bisection(
             project=folder,
@@ -92,20 +112,34 @@ def _side(commit):
 def _write(path, points, taken, code, more):
     run = SyntheticRun(path, points=points, manifest={"code": code, **more})
     if taken == "error":
-        run.ends = {(point.name, repeat): (Outcome.ERROR, "no such name", "open") for point in points for repeat in range(2)}
+        run.ends = {
+            (point.name, repeat): (Outcome.ERROR, "no such name", "open")
+            for point in points
+            for repeat in range(2)
+        }
     elif taken == "oom":
-        run.ends = {(point.name, repeat): (Outcome.DEVICE_OOM, "refused", "construct") for point in points for repeat in range(2)}
+        run.ends = {
+            (point.name, repeat): (Outcome.DEVICE_OOM, "refused", "construct")
+            for point in points
+            for repeat in range(2)
+        }
     else:
-        run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: taken, keep=True)
+        run.plant(
+            phase="construct", meter="device_in_use", extra=lambda point, repeat: taken, keep=True
+        )
     rows = run.rows()
     runs = dict.fromkeys((row["point"], row["repeat"]) for row in rows if "repeat" in row)
     packages = {"pkg": f"/{code['commit']}/pkg/__init__.py"}
-    run.write([{"kind": "code", "point": p, "repeat": r, "packages": packages} for p, r in runs] + rows)
+    run.write(
+        [{"kind": "code", "point": p, "repeat": r, "packages": packages} for p, r in runs] + rows
+    )
 
 
 @pytest.mark.parametrize("first_bad", [1, 4, 7])
 def test_the_first_bad_commit_is_found_in_few_steps(search, repository, tmp_path, first_bad):
-    """Wherever it is; the answer has the commit, its title and the finding, and is kept as a record."""
+    """Wherever it is; the answer has the commit, its title and the finding, and is kept as a
+    record.
+    """
     code, said, measured = search(lambda number: MIB * (number >= first_bad))
     record = json.loads((tmp_path / "out" / "bisect.json").read_text())
 
@@ -128,7 +162,9 @@ def test_only_the_points_that_offend_are_measured_on_the_way(search):
 
 
 @pytest.mark.parametrize("first_better", [1, 4, 7])
-def test_the_commit_that_made_memory_better_is_found_in_the_same_way(search, repository, tmp_path, first_better):
+def test_the_commit_that_made_memory_better_is_found_in_the_same_way(
+    search, repository, tmp_path, first_better
+):
     """Wherever it is: with what it takes less, and in the record what was searched for."""
     code, said, measured = search(lambda number: MIB * (number < first_better), sought=IMPROVEMENT)
     record = json.loads((tmp_path / "out" / "bisect.json").read_text())
@@ -136,7 +172,10 @@ def test_the_commit_that_made_memory_better_is_found_in_the_same_way(search, rep
     assert code == 1
     assert f"{repository[1][first_better]} is the first better commit" in said[-2]
     assert "1.0 MiB less" in said[-2]
-    assert (record["sought"], [suspect["title"] for suspect in record["suspects"]]) == ("improvement", [f"change {first_better}"])
+    assert (record["sought"], [suspect["title"] for suspect in record["suspects"]]) == (
+        "improvement",
+        [f"change {first_better}"],
+    )
     assert {step["state"] for step in record["steps"]} <= {"as before", "better"}
     assert len(measured) <= 1 + 3
     assert not any("bad" in line or "regression" in line for line in said)
@@ -144,9 +183,13 @@ def test_the_commit_that_made_memory_better_is_found_in_the_same_way(search, rep
 
 @pytest.mark.parametrize("first_better", [1, 4, 7])
 def test_a_commit_that_runs_where_memory_ran_out_before_is_better(search, repository, first_better):
-    """GOOD cannot be compared with then: it is what broke there and holds now that is searched for; errors are passed by."""
+    """GOOD cannot be compared with then: it is what broke there and holds now that is searched for;
+    errors are passed by.
+    """
     takes = {first_better + 1: "error"}
-    code, said, _ = search(lambda number: takes.get(number, "oom" if number < first_better else 0), sought=IMPROVEMENT)
+    code, said, _ = search(
+        lambda number: takes.get(number, "oom" if number < first_better else 0), sought=IMPROVEMENT
+    )
 
     assert code == 1
     assert f"{repository[1][first_better]} is the first better commit" in said[-2]
@@ -172,22 +215,37 @@ def test_an_improvement_within_the_tolerance_is_none(search, less, code):
 
 def test_an_improvement_beside_commits_that_cannot_be_measured_is_a_range(search, repository):
     """As a regression is."""
-    code, said, _ = search(lambda number: "error" if number in (4, 5) else MIB * (number < 6), sought=IMPROVEMENT)
+    code, said, _ = search(
+        lambda number: "error" if number in (4, 5) else MIB * (number < 6), sought=IMPROVEMENT
+    )
 
     assert code == 1
-    assert f"The improvement came with one of 3 commits, {repository[1][4][:7]} to {repository[1][6][:7]}" in said[-2]
+    assert (
+        f"The improvement came with one of 3 commits, {repository[1][4][:7]} to "
+        f"{repository[1][6][:7]}" in said[-2]
+    )
 
 
 @pytest.mark.parametrize(
     ("sought", "none", "hint"),
     [
-        (REGRESSION, "No regression: main (", "It is better; search with --better for the commit: "),
-        (IMPROVEMENT, "No improvement: main (", "It is bad; search without --better for the commit: "),
+        (
+            REGRESSION,
+            "No regression: main (",
+            "It is better; search with --better for the commit: ",
+        ),
+        (
+            IMPROVEMENT,
+            "No improvement: main (",
+            "It is bad; search without --better for the commit: ",
+        ),
     ],
 )
 def test_where_there_is_nothing_to_find_nothing_else_is_measured(search, sought, none, hint):
     """Exit code 0; whoever has looked for the wrong one is told what to look for."""
-    code, said, measured = search(lambda number: MIB * ((number < 4) is (sought is REGRESSION)), sought=sought)
+    code, said, measured = search(
+        lambda number: MIB * ((number < 4) is (sought is REGRESSION)), sought=sought
+    )
 
     assert (code, len(measured)) == (0, 1)
     assert said[-2].startswith(none)
@@ -228,7 +286,9 @@ def test_skipped_commits_away_from_the_change_do_not_blur_the_answer(search, rep
         ("v9", "main", "has no revision 'v9'"),
     ],
 )
-def test_revisions_that_cannot_be_searched_between_are_told_before_anything_is_measured(search, good, bad, sentence):
+def test_revisions_that_cannot_be_searched_between_are_told_before_anything_is_measured(
+    search, good, bad, sentence
+):
     """In one sentence."""
     with pytest.raises(UsageError, match=sentence):
         search(lambda number: 0, good=good, bad=bad)
@@ -256,8 +316,12 @@ def test_of_commits_not_skipped_the_nearest_to_the_middle_is_next():
     assert search.suspects == ("b", "c", "d")
 
 
-def test_what_follows_two_dashes_is_for_pytest_and_not_the_bad_revision(repository, monkeypatch, capsys):
-    """BAD is HEAD where it is left out; a revision that there is not is one sentence, and exit code 2."""
+def test_what_follows_two_dashes_is_for_pytest_and_not_the_bad_revision(
+    repository, monkeypatch, capsys
+):
+    """BAD is HEAD where it is left out; a revision that there is not is one sentence, and exit code
+    2.
+    """
     monkeypatch.chdir(repository[0])
 
     assert main(["bisect", "c7", "--", "scenarios", "-n", "2"]) == 2

@@ -1,4 +1,6 @@
-"""Options that compare two revisions, as users meet them: both run directories, turns, workers, resuming. Children are faked."""
+"""Options that compare two revisions, as users meet them: both run directories, turns, workers,
+resuming. Children are faked.
+"""
 
 import json
 import subprocess
@@ -9,7 +11,8 @@ SWEEP = """
 from harness.records import Point
 import pytest
 
-POINTS = [Point(scenario="s", body="bodies:b", parameters={"image_count": count}, phases=("load",)) for count in (100, 500)]
+POINTS = [Point(scenario="s", body="bodies:b", parameters={"image_count": count}, \
+phases=("load",)) for count in (100, 500)]
 
 @pytest.mark.parametrize("point", POINTS, ids=[point.name for point in POINTS])
 def test_point(point, repeat, measure):
@@ -31,21 +34,26 @@ class FakeRunner:
 
     def measure(self, point, repeat):
         end = RunEnd(
-            point=point.name, repeat=repeat, outcome=Outcome.OK, cause="", reason="", phase=None, exit_code=0,
+            point=point.name, repeat=repeat, outcome=Outcome.OK, cause="", reason="", phase=None, \
+exit_code=0,
             launcher="fake", duration_s=0.0,
         )
         row = {"kind": "end", **to_json(end)}
         if repeat == TRACED_REPEAT:
-            traced = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file=None, launcher="fake", duration_s=0.0)
+            traced = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", \
+file=None, launcher="fake", duration_s=0.0)
             row = {"kind": "traced", **to_json(traced)}
         told = {"point": point.name, "repeat": repeat}
         phase = {"phase": "load", "index": 0, "finished": True, "duration_s": 0.1, "readings": []}
-        rows = [{"kind": "phase", **told, **phase}, {"kind": "done", **told, "outcome": "ok", "cause": "", "reason": ""}]
+        rows = [{"kind": "phase", **told, **phase}, {"kind": "done", **told, "outcome": "ok", \
+"cause": "", "reason": ""}]
         with open(self.run_directory / "rows.jsonl", "a") as file:
-            file.write("".join(json.dumps(each) + "\\n" for each in ([row] if repeat == TRACED_REPEAT else [*rows, row])))
+            file.write("".join(json.dumps(each) + "\\n" \
+for each in ([row] if repeat == TRACED_REPEAT else [*rows, row])))
         folder = str(self.code.packages["pkg"])
         with open("turns", "a") as file:
-            file.write(json.dumps([point.name, repeat, self.run_directory.name, "revisions" in folder]) + "\\n")
+            file.write(json.dumps([point.name, repeat, self.run_directory.name, \
+"revisions" in folder]) + "\\n")
         return end
 
 @pytest.fixture(scope="session")
@@ -66,7 +74,9 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def sweep(pytester):
-    """A repository with a sweep of two points, two commits of the package under test, and a runner that starts no children."""
+    """A repository with a sweep of two points, two commits of the package under test, and a runner
+    that starts no children.
+    """
     pytester.makepyfile(test_sweep=SWEEP)
     pytester.makeconftest(FAKE_RUNNER)
     pytester.makeini("[pytest]\nmemory_subject = pkg\n")
@@ -79,14 +89,18 @@ def sweep(pytester):
         _git(pytester, "commit", "-q", "-m", f"change {number}")
 
     def run(*arguments):
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--memory-device", "cpu", *arguments, timeout=120)
+        return pytester.runpytest_subprocess(
+            "-p", "no:cacheprovider", "--memory-device", "cpu", *arguments, timeout=120
+        )
 
     return run
 
 
 def _git(pytester, *arguments):
     identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, *arguments], cwd=pytester.path, check=True, capture_output=True)
+    subprocess.run(
+        ["git", *identity, *arguments], cwd=pytester.path, check=True, capture_output=True
+    )
 
 
 def _turns(pytester):
@@ -98,15 +112,24 @@ def _manifest(pytester, name):
 
 
 def _ends(pytester, name):
-    rows = [json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()
+    ]
     return sorted((row["point"], row["repeat"]) for row in rows if row["kind"] == "end")
 
 
-EVERY_RUN = [("s-image_count=100", 0), ("s-image_count=100", 1), ("s-image_count=500", 0), ("s-image_count=500", 1)]
+EVERY_RUN = [
+    ("s-image_count=100", 0),
+    ("s-image_count=100", 1),
+    ("s-image_count=500", 0),
+    ("s-image_count=500", 1),
+]
 
 
 def test_both_codes_are_measured_in_turns_and_only_the_later_is_traced(sweep, pytester):
-    """The order alternates with the repeat; each side has its own run directory, its own code, and says which."""
+    """The order alternates with the repeat; each side has its own run directory, its own code, and
+    says which.
+    """
     done = sweep("--memory-against", "HEAD~1", "--memory-out", "out", "-k", "100")
 
     assert done.ret == 0, done.outlines
@@ -127,14 +150,21 @@ def test_both_codes_are_measured_in_turns_and_only_the_later_is_traced(sweep, py
 
 
 def test_a_submodule_in_the_package_is_said_to_be_empty_where_the_runs_are_counted(sweep, pytester):
-    """Also in run.json; the session measures as ever, and resumed it still knows the same code again."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=pytester.path, capture_output=True, text=True, check=True).stdout
+    """Also in run.json; the session measures as ever, and resumed it still knows the same code
+    again.
+    """
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=pytester.path, capture_output=True, text=True, check=True
+    ).stdout
     _git(pytester, "update-index", "--add", "--cacheinfo", f"160000,{commit.strip()},pkg/inner")
     _git(pytester, "commit", "-q", "-m", "with a submodule")
     done = sweep("--memory-against", "HEAD", "--memory-out", "out", "-k", "100")
 
     assert done.ret == 0, done.outlines
-    assert "2 runs of HEAD beside them in out/then; left empty there, as git leaves submodules: pkg/inner" in done.stdout.str()
+    assert (
+        "2 runs of HEAD beside them in out/then; left empty there, as git leaves "
+        "submodules: pkg/inner" in done.stdout.str()
+    )
     assert _manifest(pytester, "out")["against"]["left_empty"] == ["pkg/inner"]
     assert sweep("--memory-against", "HEAD", "--memory-resume", "out", "-k", "100").ret == 0
 
@@ -150,7 +180,10 @@ def test_a_revision_can_stand_for_the_working_tree(sweep, pytester):
     """Both sides from git: what lies in the folder does not matter."""
     (pytester.path / "pkg/__init__.py").write_text("MARK = 'unfinished'\n")
 
-    assert sweep("--memory-against", "HEAD~1", "--memory-revision", "main", "--memory-out", "out").ret == 0
+    assert (
+        sweep("--memory-against", "HEAD~1", "--memory-revision", "main", "--memory-out", "out").ret
+        == 0
+    )
     assert all(from_git for *_, from_git in _turns(pytester))
     assert _manifest(pytester, "out")["code"]["asked"] == "main"
 
@@ -160,7 +193,11 @@ def test_what_is_missing_of_either_side_is_measured_when_the_run_is_resumed(swee
     pytester.makepyfile(stop=STOP)
     assert sweep("--memory-against", "main~1", "--memory-out", "out", "-p", "stop").ret == 2
     lost = pytester.path / "out" / "then" / "rows.jsonl"
-    lost.write_text("".join(line for line in lost.read_text().splitlines(keepends=True) if '"repeat": 1' not in line))
+    lost.write_text(
+        "".join(
+            line for line in lost.read_text().splitlines(keepends=True) if '"repeat": 1' not in line
+        )
+    )
     (pytester.path / "turns").unlink()
 
     assert sweep("--memory-resume", "out").ret == 0
@@ -180,19 +217,36 @@ def test_a_run_is_not_resumed_with_other_code(sweep, pytester):
     done = sweep("--memory-resume", "out")
 
     assert done.ret == 4
-    assert "--memory-resume out: the working tree is not what it was when the run was started" in done.stderr.str()
+    assert (
+        "--memory-resume out: the working tree is not what it was when the run was started"
+        in done.stderr.str()
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--memory-against", "v9"], "has no revision 'v9'; git branch --all and git tag list some"),
-        (["--memory-revision", "main"], "--memory-revision main needs a revision to be compared with; add --memory-against REV"),
-        (["--memory-against", "main", "-o", "memory_subject="], "where memory_subject says which packages are under test"),
-        (["--memory-against", "main", "-o", "memory_subject=src/gone"], "has no src/gone, which memory_subject names"),
+        (
+            ["--memory-against", "v9"],
+            "has no revision 'v9'; git branch --all and git tag list some",
+        ),
+        (
+            ["--memory-revision", "main"],
+            "--memory-revision main needs a revision to be compared with; add --memory-against REV",
+        ),
+        (
+            ["--memory-against", "main", "-o", "memory_subject="],
+            "where memory_subject says which packages are under test",
+        ),
+        (
+            ["--memory-against", "main", "-o", "memory_subject=src/gone"],
+            "has no src/gone, which memory_subject names",
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_one_sentence_before_anything_is_measured(sweep, pytester, arguments, sentence):
+def test_what_cannot_be_compared_is_one_sentence_before_anything_is_measured(
+    sweep, pytester, arguments, sentence
+):
     """Exit code 4 of pytest, and no run directory."""
     done = sweep(*arguments, "--memory-out", "out")
 

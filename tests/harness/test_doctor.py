@@ -1,4 +1,6 @@
-"""Known amounts, found by every meter that can read here; and what is said when one does not find them."""
+"""Known amounts, found by every meter that can read here; and what is said when one does not find
+them.
+"""
 
 import dataclasses
 import json
@@ -58,14 +60,18 @@ def test_a_card_that_is_not_there_is_unavailable_with_the_reason(examination):
 def test_a_meter_that_does_not_find_it_is_not_used(examination, meter, monkeypatch, capsys):
     """And without a meter to gate on, the exit code says that nothing can be measured."""
     checks = [blind(check) if check.meter == meter else check for check in examination.checks]
-    monkeypatch.setattr(doctor, "examine", lambda device, root: Examination(ends=examination.ends, checks=tuple(checks)))
+    monkeypatch.setattr(
+        doctor,
+        "examine",
+        lambda device, root: Examination(ends=examination.ends, checks=tuple(checks)),
+    )
 
     assert main(["doctor", "--device", "cpu", "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["usable"] is False
-    assert {check["finding"].partition(":")[2] for check in found["checks"] if check["meter"] == meter} == {
-        " its readings are not to be trusted here"
-    }
+    assert {
+        check["finding"].partition(":")[2] for check in found["checks"] if check["meter"] == meter
+    } == {" its readings are not to be trusted here"}
 
 
 def test_the_table_shows_what_was_asked_and_what_was_read(examination, monkeypatch, capsys):
@@ -78,11 +84,22 @@ def test_the_table_shows_what_was_asked_and_what_was_read(examination, monkeypat
     assert "have found all that was allocated" in said
 
 
-CARD = Device(kind="gpu", name="A100", uuid="GPU-0", memory_bytes=40 * 1024 * MIB, limit_bytes=None, driver="560.1")
+CARD = Device(
+    kind="gpu",
+    name="A100",
+    uuid="GPU-0",
+    memory_bytes=40 * 1024 * MIB,
+    limit_bytes=None,
+    driver="560.1",
+)
 
 
 def expected(device, meter, phase, limit_bytes=None):
-    (found,) = [one for one in doctor.expectations(device, limit_bytes) if (one.meter, one.phase) == (meter, phase)]
+    (found,) = [
+        one
+        for one in doctor.expectations(device, limit_bytes)
+        if (one.meter, one.phase) == (meter, phase)
+    ]
     return found
 
 
@@ -99,12 +116,16 @@ def expected(device, meter, phase, limit_bytes=None):
     ],
 )
 def test_only_a_pool_that_grows_may_read_up_to_twice_the_amount(device, error_bytes, is_found):
-    """1 MiB: 1 KiB to either side where it is reserved; where it grows, a chunk of less than 2 MiB is handed out whole."""
+    """1 MiB: 1 KiB to either side where it is reserved; where it grows, a chunk of less than 2 MiB
+    is handed out whole.
+    """
     assert expected(device, "device_in_use", "device_small").allows(error_bytes) is is_found
 
 
 def test_of_a_reserved_pool_the_driver_sees_the_whole_and_no_tensor_in_it():
-    """So that is asked for: its limit, which is there before the first phase. Of one that grows, what is taken for a tensor."""
+    """So that is asked for: its limit, which is there before the first phase. Of one that grows,
+    what is taken for a tensor.
+    """
     whole = expected(CARD, "nvml_process", "device_large", 3 * 1024 * MIB)
     grown = expected(CARD.with_growth(), "nvml_process", "device_large")
 
@@ -119,8 +140,12 @@ def test_of_a_reserved_pool_the_driver_sees_the_whole_and_no_tensor_in_it():
 
 def test_the_table_says_how_the_pool_was_taken(examination):
     """With its size, where it has one."""
-    assert pool_in_words(emulated_device("a test"), examination) == ("reserved, 3.0 GiB, out of which every tensor is cut to 256 B")
-    assert pool_in_words(CARD.with_growth(), examination).startswith("grows on demand, so that a tensor may count as up to twice")
+    assert pool_in_words(emulated_device("a test"), examination) == (
+        "reserved, 3.0 GiB, out of which every tensor is cut to 256 B"
+    )
+    assert pool_in_words(CARD.with_growth(), examination).startswith(
+        "grows on demand, so that a tensor may count as up to twice"
+    )
     assert pool_in_words(CARD.with_allocator("cuda_malloc_async"), examination) == (
         "the CUDA driver's own (TF_GPU_ALLOCATOR=cuda_malloc_async), without a limit"
     )
@@ -129,7 +154,9 @@ def test_the_table_says_how_the_pool_was_taken(examination):
 def test_growth_and_a_budget_do_not_go_together(capsys):
     """A mistake of usage, before anything is looked for."""
     assert main(["doctor", "--growth", "--device-budget", "1GiB"]) == 2
-    assert capsys.readouterr().err.startswith("harness: --growth was given together with --device-budget 1.0 GiB, but a pool")
+    assert capsys.readouterr().err.startswith(
+        "harness: --growth was given together with --device-budget 1.0 GiB, but a pool"
+    )
 
 
 def blind(check: MeterCheck) -> MeterCheck:

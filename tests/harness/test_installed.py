@@ -1,4 +1,6 @@
-"""The gate in somebody else's environment: one name of ours in it, and what is theirs stays theirs."""
+"""The gate in somebody else's environment: one name of ours in it, and what is theirs stays
+theirs.
+"""
 
 import json
 import zipfile
@@ -10,7 +12,10 @@ from tests.harness.conftest import loading_point
 from tests.harness.installation import OFFLINE, Installation, build_wheel, checksums, copy_project
 
 THEIR_NAMES = ("ptycho", "reports", "scenarios")
-ALIVE = f"import {', '.join(THEIR_NAMES)}; print(*(one.MARK + one.__file__ for one in ({', '.join(THEIR_NAMES)})), sep=chr(10))"
+ALIVE = (
+    f"import {', '.join(THEIR_NAMES)}; print(*(one.MARK + one.__file__ for one in "
+    f"({', '.join(THEIR_NAMES)})), sep=chr(10))"
+)
 BODIES = """
 import gc
 import ptycho
@@ -51,7 +56,10 @@ def wheels(tmp_path_factory, request):
     """The two wheels of the project, by the distribution's name."""
     project = copy_project(request.config.rootpath, tmp_path_factory.mktemp("project"))
     folder = tmp_path_factory.mktemp("wheels")
-    return {"gate": build_wheel(project, folder), "container": build_wheel(project / "ptycho", folder)}
+    return {
+        "gate": build_wheel(project, folder),
+        "container": build_wheel(project / "ptycho", folder),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +72,16 @@ def installed(wheels, tmp_path_factory):
 
 def contents(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        return sorted(name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info"))
+        return sorted(
+            name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")
+        )
 
 
 @pytest.fixture
 def somebody(tmp_path):
-    """Make the repository of a project with packages of all our names, in one of the two usual layouts."""
+    """Make the repository of a project with packages of all our names, in one of the two usual
+    layouts.
+    """
 
     def make(layout):
         folder = tmp_path / "somebody"
@@ -78,15 +90,19 @@ def somebody(tmp_path):
             (packages / name).mkdir(parents=True)
             (packages / name / "__init__.py").write_text("MARK = 'theirs '\n")
         (folder / "harness").mkdir()
-        (folder / "harness" / "__init__.py").write_text("raise RuntimeError('this one is not ours')\n")
+        (folder / "harness" / "__init__.py").write_text(
+            "raise RuntimeError('this one is not ours')\n"
+        )
         (folder / "bodies.py").write_text(BODIES)
         (folder / "test_memory.py").write_text(TEST.format(path=layout))
         paths = [str(Path(layout, name)) for name in THEIR_NAMES]
         (folder / "pyproject.toml").write_text(
             '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
             '[project]\nname = "somebody"\nversion = "1"\n'
-            f"[tool.hatch.build.targets.wheel]\npackages = {json.dumps(paths)}\ndev-mode-dirs = [{layout!r}]\n"
-            f'[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\npythonpath = [{layout!r}]\n'
+            f"[tool.hatch.build.targets.wheel]\npackages = {json.dumps(paths)}\n"
+            f"dev-mode-dirs = [{layout!r}]\n"
+            '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\n'
+            f"pythonpath = [{layout!r}]\n"
         )
         return folder
 
@@ -94,7 +110,9 @@ def somebody(tmp_path):
 
 
 def test_the_wheel_of_the_gate_has_one_name_and_everything_that_it_needs(wheels, project_root):
-    """The pages and the sources of the pretended card are in it; neither tests nor scenarios, container, or products of a build."""
+    """The pages and the sources of the pretended card are in it; neither tests nor scenarios,
+    container, or products of a build.
+    """
     found = contents(wheels["gate"])
 
     assert {name.split("/")[0] for name in found} == {"harness"}
@@ -102,25 +120,33 @@ def test_the_wheel_of_the_gate_has_one_name_and_everything_that_it_needs(wheels,
     assert "harness/reports/templates/report.html.j2" in found
     assert "harness/pretended/kernels.cc" in found
     for source, inside in (("harness", "harness"), ("reports", "harness/reports")):
-        assert {f"{inside}/{path.relative_to(project_root / source)}" for path in (project_root / source).rglob("*.py")} <= set(
-            found
-        )
+        assert {
+            f"{inside}/{path.relative_to(project_root / source)}"
+            for path in (project_root / source).rglob("*.py")
+        } <= set(found)
 
 
 def test_the_wheel_of_the_container_has_the_container_alone(wheels, project_root):
     """Every module of it, under the name that its users import."""
     assert contents(wheels["container"]) == sorted(
-        f"ptycho/{path.relative_to(project_root / 'ptycho')}" for path in (project_root / "ptycho").rglob("*.py")
+        f"ptycho/{path.relative_to(project_root / 'ptycho')}"
+        for path in (project_root / "ptycho").rglob("*.py")
     )
 
 
 @pytest.mark.parametrize("how", ["regular", "editable"])
 @pytest.mark.parametrize("layout", [".", "src"])
-def test_what_others_have_of_our_names_stays_theirs(wheels, somebody, tmp_path, synthetic_run, layout, how):
+def test_what_others_have_of_our_names_stays_theirs(
+    wheels, somebody, tmp_path, synthetic_run, layout, how
+):
     """Installed beside it, used from its repository, and taken away again."""
     project, there = somebody(layout), Installation.make(tmp_path / "environment")
     there.pip("install", *OFFLINE, *(["--editable"] if how == "editable" else []), project)
-    before = (there.names, checksums(project), [checksums(there.site / name) for name in THEIR_NAMES])
+    before = (
+        there.names,
+        checksums(project),
+        [checksums(there.site / name) for name in THEIR_NAMES],
+    )
     imported = there.run("python", "-P", "-c", ALIVE, cwd=project).stdout
     there.pip("install", *OFFLINE, wheels["gate"])
     synthetic_run.points = [loading_point("lazy", 100)]
@@ -134,13 +160,21 @@ def test_what_others_have_of_our_names_stays_theirs(wheels, somebody, tmp_path, 
     assert (told.returncode, told.stderr) == (0, ""), told.stdout
     assert told.stdout.startswith("Pass: all ")
     there.pip("uninstall", "--yes", "ptycho-memory")
-    assert (there.names, checksums(project), [checksums(there.site / name) for name in THEIR_NAMES]) == before
+    assert (
+        there.names,
+        checksums(project),
+        [checksums(there.site / name) for name in THEIR_NAMES],
+    ) == before
 
 
 def test_a_loader_is_measured_and_judged_where_every_name_of_ours_is_taken(installed, somebody):
-    """Real children, started in a repository with a folder called harness; each has imported the repository's own package."""
+    """Real children, started in a repository with a folder called harness; each has imported the
+    repository's own package.
+    """
     project, there = somebody("src"), installed
-    measured = there.run("python", "-P", "-m", "pytest", "-p", "no:cacheprovider", "--memory-out", "out", cwd=project)
+    measured = there.run(
+        "python", "-P", "-m", "pytest", "-p", "no:cacheprovider", "--memory-out", "out", cwd=project
+    )
     judged = there.run("memory-harness", "gate", "out", cwd=project)
     reported = there.run("memory-harness", "report", "out", cwd=project)
     rows = [json.loads(line) for line in (project / "out" / "rows.jsonl").read_text().splitlines()]
@@ -150,7 +184,9 @@ def test_a_loader_is_measured_and_judged_where_every_name_of_ours_is_taken(insta
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert packages["ptycho"] == str(project / "src" / "ptycho" / "__init__.py")
     assert Path(packages["harness"]).is_relative_to(there.site)
-    assert reported.stdout.splitlines()[-1] == f"report: {Path('out', 'report.html')}", reported.stderr
+    assert reported.stdout.splitlines()[-1] == f"report: {Path('out', 'report.html')}", (
+        reported.stderr
+    )
     assert "<svg" in (project / "out" / "report.html").read_text(encoding="utf-8")
 
 

@@ -21,11 +21,14 @@ def is_about(rule, scenarios):
 def judged(synthetic_run, tmp_path, project_root):
     """Write the synthetic run and give the arguments every command takes.
 
-    The policy is the project's, without the rules of scenarios that the synthetic sweep does not have.
+    The policy is the project's, without the rules of scenarios that the synthetic sweep does not
+    have.
     """
     swept = {point.scenario for point in synthetic_run.points}
     policy = tmp_path / "gate.toml"
-    head, *rules = re.split(r"\n(?=\[\[)", (project_root / "scenarios" / "gate.toml").read_text(encoding="utf-8"))
+    head, *rules = re.split(
+        r"\n(?=\[\[)", (project_root / "scenarios" / "gate.toml").read_text(encoding="utf-8")
+    )
     settings = [next(iter(tomllib.loads(rule).values()))[0] for rule in rules]
     kept = [rule for rule, setting in zip(rules, settings, strict=True) if is_about(setting, swept)]
     policy.write_text("\n".join([head, *kept]), encoding="utf-8")
@@ -33,7 +36,15 @@ def judged(synthetic_run, tmp_path, project_root):
 
     def arguments(command, *more):
         run = synthetic_run.write()
-        return [command, str(run), "--policy", str(policy), "--baselines", str(tmp_path / "baselines"), *more]
+        return [
+            command,
+            str(run),
+            "--policy",
+            str(policy),
+            "--baselines",
+            str(tmp_path / "baselines"),
+            *more,
+        ]
 
     return arguments
 
@@ -45,13 +56,17 @@ def test_a_run_without_a_baseline_exits_with_4_and_says_how_to_accept_it(judged,
 
 
 def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_run):
-    """accept prints old -> new; gate writes tables, findings, junit and summary; report the page."""
+    """accept prints old -> new; gate writes tables, findings, junit and summary; report the
+    page.
+    """
     assert main(judged("accept", "--reason", "a known run")) == 0
     assert "none -> " in capsys.readouterr().out
     assert main(judged("gate")) == 0
     assert capsys.readouterr().out.startswith("Pass: all ")
     assert main(judged("report")) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    )
     written = {path.name for path in synthetic_run.path.iterdir()}
 
     assert {
@@ -71,7 +86,9 @@ def test_an_accepted_run_passes_and_leaves_every_file(judged, capsys, synthetic_
 def test_the_gate_can_write_the_page_of_what_it_judged(judged, capsys, synthetic_run):
     """Its exit code stays that of the verdict."""
     assert main(judged("gate", "--page")) == 4
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == f"report: {synthetic_run.path / 'report.html'}"
+    )
     assert (synthetic_run.path / "report.html").exists()
 
 
@@ -102,7 +119,9 @@ def test_the_reason_stands_in_the_baseline(judged, tmp_path, capsys):
         (["gate", ".", "--policy", "nowhere.toml"], "run.json"),
     ],
 )
-def test_what_is_not_there_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, tmp_path, monkeypatch):
+def test_what_is_not_there_is_one_sentence_and_exit_code_2(
+    arguments, sentence, capsys, tmp_path, monkeypatch
+):
     """No traceback for a wrong path."""
     monkeypatch.chdir(tmp_path)
 
@@ -111,19 +130,27 @@ def test_what_is_not_there_is_one_sentence_and_exit_code_2(arguments, sentence, 
     assert re.fullmatch(rf"harness: [^\n]*{sentence}[^\n]*\n", said), said
 
 
-def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(judged, capsys, monkeypatch, tmp_path):
-    """Without a revision they are on no file, and say so; with one that is not there they are printed all the same, exit 2."""
+def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(
+    judged, capsys, monkeypatch, tmp_path
+):
+    """Without a revision they are on no file, and say so; with one that is not there they are
+    printed all the same, exit 2.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
     assert main(judged("annotate")) == 2
-    assert re.fullmatch(r"harness: .* was not judged; judge it first: [^\n]*\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"harness: .* was not judged; judge it first: [^\n]*\n", capsys.readouterr().err
+    )
     assert main(judged("gate")) == 4
     capsys.readouterr()
     assert main(judged("annotate")) == 0
     (without,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"::warning title=Memory gate%3A no baseline [^:]*::there is no baseline.*%0ANot put on a file, .*", without
+        r"::warning title=Memory gate%3A no baseline [^:]*::there is no baseline.*%0ANot "
+        r"put on a file, .*",
+        without,
     )
     assert main(judged("annotate", "--format", "gitlab")) == 0
     (entry,) = json.loads(capsys.readouterr().out)
@@ -136,14 +163,27 @@ def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(ju
 
 def exit_codes_of_the_readme(project_root):
     """The first two cells of each row of the README's table: code and meaning."""
-    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", (project_root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d) \| ([^|]+) \|",
+        (project_root / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     return {int(code): meaning for code, meaning in rows}
 
 
 def test_help_and_the_readme_tell_the_exit_codes_that_there_are(project_root):
     """One table: the words of --help are those of the README, for every code and for no other."""
-    done = subprocess.run([sys.executable, "-m", "harness", "--help"], cwd=project_root, capture_output=True, text=True, check=True)
-    told = {int(code): meaning for code, meaning in re.findall(r"^  (\d)  (.+)$", done.stdout, re.MULTILINE)}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = {
+        int(code): meaning
+        for code, meaning in re.findall(r"^  (\d)  (.+)$", done.stdout, re.MULTILINE)
+    }
 
     assert {int(code) for code in ExitCode} == told.keys()
     assert exit_codes_of_the_readme(project_root) == told
@@ -154,4 +194,8 @@ def test_no_other_page_has_a_table_of_exit_codes(project_root):
     pages = [*project_root.glob("docs/**/*.md"), project_root / "CONTRIBUTING.md"]
 
     assert pages
-    assert [page.name for page in pages if re.search(r"^\| [0-5] \| ", page.read_text(encoding="utf-8"), re.MULTILINE)] == []
+    assert [
+        page.name
+        for page in pages
+        if re.search(r"^\| [0-5] \| ", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ] == []

@@ -3,17 +3,33 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.names import MOST_BYTES, MOST_PHASE_CHARACTERS, file_stem, one_line, phase_name, shortened
+from harness.names import (
+    MOST_BYTES,
+    MOST_PHASE_CHARACTERS,
+    file_stem,
+    one_line,
+    phase_name,
+    shortened,
+)
 from harness.records import Point
 
 
 def named(*texts):
-    return Point(scenario="load", body="b:b", parameters={str(n): text for n, text in enumerate(texts)}, phases=()).name
+    return Point(
+        scenario="load",
+        body="b:b",
+        parameters={str(n): text for n, text in enumerate(texts)},
+        phases=(),
+    ).name
 
 
-@pytest.mark.parametrize("letter", ["x", "\u00e4", "\u4e16", "\U0001f600"], ids=["1 B", "2 B", "3 B", "4 B"])
+@pytest.mark.parametrize(
+    "letter", ["x", "\u00e4", "\u4e16", "\U0001f600"], ids=["1 B", "2 B", "3 B", "4 B"]
+)
 def test_a_long_name_is_cut_to_its_bytes_with_a_digest(letter):
-    """Two that differ in their last letter alone still differ; one at the limit is left as it is."""
+    """Two that differ in their last letter alone still differ; one at the limit is left as it
+    is.
+    """
     long, other = named(letter * 260), named(letter * 259 + "y")
 
     assert len(long.encode()) <= MOST_BYTES
@@ -35,7 +51,9 @@ def test_line_breaks_tabs_and_control_characters_are_written_out():
 
 
 def test_a_slash_makes_no_folder_and_no_two_points_share_their_files():
-    """The longest of them, with all that is added to it, still is a name that a file can have (255 bytes)."""
+    """The longest of them, with all that is added to it, still is a name that a file can have (255
+    bytes).
+    """
     assert file_stem("load-a_b") == "load-a_b"
     assert file_stem("load-a/b").startswith("load-a_b-")
     longest = file_stem(named("/" * 300))

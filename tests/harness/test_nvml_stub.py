@@ -1,4 +1,6 @@
-"""The stub driver itself, read by the unmodified pynvml: what is written down is what is answered."""
+"""The stub driver itself, read by the unmodified pynvml: what is written down is what is
+answered.
+"""
 
 import itertools
 import json
@@ -30,7 +32,12 @@ def pynvml_says(driver_environment):
     def pynvml_says(code, environment=driver_environment):
         program = f"{ASK}\n{code}\nprint(json.dumps(answer))"
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
         assert done.returncode == 0, done.stderr
@@ -43,9 +50,10 @@ def test_both_versions_of_the_memory_query_tell_what_they_are_documented_to(driv
     """Version 1 counts what the driver keeps for itself as used."""
     driver.add_device(total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB)
     first, second = pynvml_says(
-        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\n"
-        "one, two = pynvml.nvmlDeviceGetMemoryInfo(h), pynvml.nvmlDeviceGetMemoryInfo(h, version=pynvml.nvmlMemory_v2)\n"
-        "answer = [[one.total, one.free, one.used], [two.total, two.reserved, two.free, two.used]]"
+        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\none, two = "
+        "pynvml.nvmlDeviceGetMemoryInfo(h), pynvml.nvmlDeviceGetMemoryInfo(h, "
+        "version=pynvml.nvmlMemory_v2)\nanswer = [[one.total, one.free, one.used], "
+        "[two.total, two.reserved, two.free, two.used]]"
     )
 
     assert first == [40 * GIB, 40 * GIB - 600 * MIB, 600 * MIB]
@@ -53,15 +61,18 @@ def test_both_versions_of_the_memory_query_tell_what_they_are_documented_to(driv
 
 
 def test_a_list_of_processes_is_first_measured_and_then_filled(driver, pynvml_says):
-    """INSUFFICIENT_SIZE with the number needed, then the list; each kind of process has its own, all-ones are not a number."""
+    """INSUFFICIENT_SIZE with the number needed, then the list; each kind of process has its own,
+    all-ones are not a number.
+    """
     card = driver.add_device(total_bytes=GIB)
     for pid in range(1, 7):
         driver.add_process(card, pid, pid * MIB)
     driver.add_process(card, 7, stub.ALL_ONES, kind=stub.GRAPHICS)
     compute, graphics = pynvml_says(
-        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\n"
-        "answer = [[[p.pid, p.usedGpuMemory] for p in f(h)] for f in"
-        " (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses)]"
+        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\nanswer = [[[p.pid, "
+        "p.usedGpuMemory] for p in f(h)] for f in "
+        "(pynvml.nvmlDeviceGetComputeRunningProcesses, "
+        "pynvml.nvmlDeviceGetGraphicsRunningProcesses)]"
     )
 
     assert compute == [[pid, pid * MIB] for pid in range(1, 7)]
@@ -85,7 +96,9 @@ def test_any_function_fails_as_often_as_it_is_told_to(driver, pynvml_says, code,
     assert pynvml_says("answer = [ask('nvmlInit') for _ in range(3)]") == [error, error, None]
 
 
-def test_a_driver_that_nobody_has_written_down_is_not_loaded(driver, pynvml_says, driver_environment):
+def test_a_driver_that_nobody_has_written_down_is_not_loaded(
+    driver, pynvml_says, driver_environment
+):
     """No control file, and one of another size."""
     driver.path.with_suffix(".short").write_bytes(b"short")
     for path in ("/nowhere", str(driver.path.with_suffix(".short"))):
@@ -98,26 +111,30 @@ def test_a_lost_card_is_lost_to_every_question_about_it(driver, pynvml_says):
     driver.add_device(total_bytes=GIB, lost=1)
     driver.add_device(total_bytes=GIB, used_bytes=MIB)
     answer = pynvml_says(
-        "pynvml.nvmlInit()\nanswer = [pynvml.nvmlDeviceGetCount(), ask('nvmlDeviceGetHandleByIndex', 0),"
-        " pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(1)).used]"
+        "pynvml.nvmlInit()\nanswer = [pynvml.nvmlDeviceGetCount(), "
+        "ask('nvmlDeviceGetHandleByIndex', 0), "
+        "pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(1)).used]"
     )
 
     assert answer == [2, "NVMLError_GpuIsLost", MIB]
 
 
-def test_a_card_in_mig_mode_has_instances_with_memory_and_processes_of_their_own(driver, pynvml_says):
+def test_a_card_in_mig_mode_has_instances_with_memory_and_processes_of_their_own(
+    driver, pynvml_says
+):
     """The whole card answers the privileged only."""
     card = driver.add_device(total_bytes=40 * GIB, used_bytes=9 * MIB, unprivileged=1)
     for number in (1, 2):
         driver.add_instance(card, f"MIG-{number}", total_bytes=5 * GIB, used_bytes=number * MIB)
         driver.add_process(card, number, number * MIB, instance=number)
     answer = pynvml_says(
-        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\n"
-        "m = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(h, 1)\n"
-        "p, = pynvml.nvmlDeviceGetComputeRunningProcesses(m)\n"
-        "answer = [ask('nvmlDeviceGetMemoryInfo', h), ask('nvmlDeviceGetComputeRunningProcesses', h), pynvml.nvmlDeviceGetUUID(m),"
-        " pynvml.nvmlDeviceGetMemoryInfo(m).used, p.pid, p.usedGpuMemory,"
-        " p.gpuInstanceId, ask('nvmlDeviceGetMigDeviceHandleByIndex', h, 2)]"
+        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\nm = "
+        "pynvml.nvmlDeviceGetMigDeviceHandleByIndex(h, 1)\np, = "
+        "pynvml.nvmlDeviceGetComputeRunningProcesses(m)\nanswer = "
+        "[ask('nvmlDeviceGetMemoryInfo', h), ask('nvmlDeviceGetComputeRunningProcesses', "
+        "h), pynvml.nvmlDeviceGetUUID(m), pynvml.nvmlDeviceGetMemoryInfo(m).used, p.pid, "
+        "p.usedGpuMemory, p.gpuInstanceId, ask('nvmlDeviceGetMigDeviceHandleByIndex', h, "
+        "2)]"
     )
 
     forbidden = "NVMLError_NoPermission"
@@ -129,8 +146,9 @@ def test_accounting_tells_the_peak_of_a_process_only_where_it_is_on(driver, pynv
     card = driver.add_device(total_bytes=GIB, accounting=stub.ON)
     driver.add_process(card, 5, 0, running=0, accounted_bytes=77 * MIB)
     code = (
-        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0); s = ask('nvmlDeviceGetAccountingStats', h, 5)\n"
-        "answer = s if isinstance(s, str) else s.maxMemoryUsage"
+        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0); s = "
+        "ask('nvmlDeviceGetAccountingStats', h, 5)\nanswer = s if isinstance(s, str) else "
+        "s.maxMemoryUsage"
     )
     assert pynvml_says(code) == 77 * MIB
     card.accounting = stub.OFF
@@ -139,13 +157,17 @@ def test_accounting_tells_the_peak_of_a_process_only_where_it_is_on(driver, pynv
 
 
 def test_an_old_driver_lacks_the_newer_functions_altogether(old_nvml_stub, tmp_path, pynvml_says):
-    """As pynvml sees it: the second memory query is not found, and an unversioned list is a mismatch."""
+    """As pynvml sees it: the second memory query is not found, and an unversioned list is a
+    mismatch.
+    """
     driver = StubControl.create(tmp_path / "old", old_nvml_stub.functions)
     driver.add_device(total_bytes=GIB, used_bytes=MIB, reserved_bytes=MIB)
     answer = pynvml_says(
-        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\n"
-        "answer = [ask('nvmlDeviceGetMemoryInfo', h, version=pynvml.nvmlMemory_v2), pynvml.nvmlDeviceGetMemoryInfo(h).used,"
-        " ask('nvmlDeviceGetComputeRunningProcesses', h), ask('nvmlDeviceGetComputeRunningProcesses_v2', h)]",
+        "pynvml.nvmlInit(); h = pynvml.nvmlDeviceGetHandleByIndex(0)\nanswer = "
+        "[ask('nvmlDeviceGetMemoryInfo', h, version=pynvml.nvmlMemory_v2), "
+        "pynvml.nvmlDeviceGetMemoryInfo(h).used, "
+        "ask('nvmlDeviceGetComputeRunningProcesses', h), "
+        "ask('nvmlDeviceGetComputeRunningProcesses_v2', h)]",
         {**os.environ, **driver.environment(old_nvml_stub.library)},
     )
     driver.close()
@@ -154,9 +176,14 @@ def test_an_old_driver_lacks_the_newer_functions_altogether(old_nvml_stub, tmp_p
 
 
 def test_spikes_are_seen_exactly_while_they_last(driver, pynvml_says):
-    """Every look is compared with the script by its own clock; looks next to an edge are left out."""
+    """Every look is compared with the script by its own clock; looks next to an edge are left
+    out.
+    """
     card = driver.add_device(total_bytes=GIB, used_bytes=MIB)
-    spikes = [(start_ns, 3_000_000, number * MIB) for number, start_ns in enumerate(range(0, 200_000_000, 10_000_000), start=1)]
+    spikes = [
+        (start_ns, 3_000_000, number * MIB)
+        for number, start_ns in enumerate(range(0, 200_000_000, 10_000_000), start=1)
+    ]
     driver.script_spikes(card, spikes)
     looks = pynvml_says(
         "import time, sys; sys.path.insert(0, '')\n"
@@ -172,7 +199,9 @@ def test_spikes_are_seen_exactly_while_they_last(driver, pynvml_says):
         number, since_ns = divmod(before_ns, 10_000_000)
         if number >= len(spikes):
             continue  # the last look may begin after the script has ended
-        if (since_ns < 3_000_000) == ((after_ns % 10_000_000) < 3_000_000) and after_ns // 10_000_000 == number:
+        if (since_ns < 3_000_000) == (
+            (after_ns % 10_000_000) < 3_000_000
+        ) and after_ns // 10_000_000 == number:
             expected = MIB + ((number + 1) * MIB if since_ns < 3_000_000 else 0)
             wrong += [(before_ns, used_bytes)] if used_bytes != expected else []
             right += used_bytes == expected
@@ -201,7 +230,10 @@ def test_what_is_not_written_out_is_not_supported(driver, pynvml_says):
     driver.add_device(total_bytes=GIB)
 
     assert (
-        pynvml_says("pynvml.nvmlInit(); answer = ask('nvmlDeviceGetPowerUsage', pynvml.nvmlDeviceGetHandleByIndex(0))")
+        pynvml_says(
+            "pynvml.nvmlInit(); answer = ask('nvmlDeviceGetPowerUsage', "
+            "pynvml.nvmlDeviceGetHandleByIndex(0))"
+        )
         == "NVMLError_NotSupported"
     )
     assert driver.calls("nvmlDeviceGetPowerUsage") == 1

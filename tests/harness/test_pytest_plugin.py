@@ -1,4 +1,6 @@
-"""The plug-in as users meet it: options, the plan, one run directory for all workers. Children are faked."""
+"""The plug-in as users meet it: options, the plan, one run directory for all workers. Children are
+faked.
+"""
 
 import json
 import os
@@ -42,7 +44,8 @@ class FakeRunner:
         assert (self.directory / "run.json").exists(), "the plan is written before the first child"
         outcome = Outcome.CRASHED if point.name == "s-eager-image_count=500" else Outcome.OK
         end = RunEnd(
-            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, exit_code=0,
+            point=point.name, repeat=repeat, outcome=outcome, cause="", reason="", phase=None, \
+exit_code=0,
             launcher="fake", duration_s=0.0,
         )
         row = {"kind": "end", **to_json(end)}
@@ -50,7 +53,8 @@ class FakeRunner:
             file = None if outcome is Outcome.CRASHED else "a.json.gz"
             reason = "killed by SIGKILL" if outcome is Outcome.CRASHED else ""
             traced = TraceEnd(
-                point=point.name, outcome=outcome, cause="", reason=reason, file=file, launcher="fake", duration_s=0.0
+                point=point.name, outcome=outcome, cause="", reason=reason, file=file, \
+launcher="fake", duration_s=0.0
             )
             row = {"kind": "traced", **to_json(traced)}
         with open(self.directory / "rows.jsonl", "a") as file:
@@ -99,7 +103,9 @@ def planned(pytester, name="out"):
 
 
 def ends(pytester, name="out"):
-    return sorted((row["point"], row["repeat"]) for row in rows(pytester, name) if row["kind"] == "end")
+    return sorted(
+        (row["point"], row["repeat"]) for row in rows(pytester, name) if row["kind"] == "end"
+    )
 
 
 def traced(pytester, name="out"):
@@ -107,7 +113,9 @@ def traced(pytester, name="out"):
 
 
 def rows(pytester, name):
-    return [json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (pytester.path / name / "rows.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
@@ -147,7 +155,10 @@ def test_a_selection_plans_what_it_selects(sweep, pytester):
     """-k lazy measures two points, and says so to the judge."""
     sweep("--memory-out", "out", "-k", "lazy").assert_outcomes(passed=6, deselected=7)
 
-    assert planned(pytester) == [{"loader": "lazy", "image_count": 100}, {"loader": "lazy", "image_count": 500}]
+    assert planned(pytester) == [
+        {"loader": "lazy", "image_count": 100},
+        {"loader": "lazy", "image_count": 500},
+    ]
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
@@ -163,7 +174,8 @@ def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
     pytester.makeconftest(
         FAKE_RUNNER.replace(
             "outcome = Outcome.CRASHED if",
-            "if count_ends(self) == 2:\n            raise KeyboardInterrupt\n        outcome = Outcome.CRASHED if",
+            "if count_ends(self) == 2:\n            raise KeyboardInterrupt\n        "
+            "outcome = Outcome.CRASHED if",
         )
         + COUNT_ENDS
     )
@@ -175,12 +187,17 @@ def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
 def test_points_are_chosen_by_patterns_of_their_names(sweep, pytester, workers):
-    """Both patterns count, tests that measure nothing run as ever, and the plan is what was chosen."""
+    """Both patterns count, tests that measure nothing run as ever, and the plan is what was
+    chosen.
+    """
     patterns = ("--memory-points", "*-lazy-*=500", "--memory-points", "s-eager-image_count=1??")
     result = sweep("--memory-out", "out", "--memory-repeats", "1", *patterns, *workers)
 
     result.assert_outcomes(passed=5, deselected=0 if workers else 4)
-    assert sorted(point for point, _ in ends(pytester)) == ["s-eager-image_count=100", "s-lazy-image_count=500"]
+    assert sorted(point for point, _ in ends(pytester)) == [
+        "s-eager-image_count=100",
+        "s-lazy-image_count=500",
+    ]
     assert len(planned(pytester)) == 2
 
 
@@ -192,7 +209,10 @@ def test_a_pattern_that_matches_no_point_is_refused_with_the_nearest_name(sweep,
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = result.outlines + result.errlines
-    told = "ERROR: --memory-points 's-lazyy-image_count=500' matches no point; the nearest of 4 is 's-lazy-image_count=500' *"
+    told = (
+        "ERROR: --memory-points 's-lazyy-image_count=500' matches no point; the nearest of 4 "
+        "is 's-lazy-image_count=500' *"
+    )
     assert [line for line in lines if fnmatch(line, told)], lines
     assert not (pytester.path / "out" / "rows.jsonl").exists()
 
@@ -214,7 +234,17 @@ def test_another_plug_in_may_have_options_of_the_short_names(sweep, pytester, mo
     pytester.makepyfile(other_plugin=OTHER_PLUGIN)
     monkeypatch.setenv("PYTEST_PLUGINS", "other_plugin")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
-    result = sweep("--device", "Pixel 9", "--repeats", "often", "--memory-repeats", "1", "--memory-out", "out", *workers)
+    result = sweep(
+        "--device",
+        "Pixel 9",
+        "--repeats",
+        "often",
+        "--memory-repeats",
+        "1",
+        "--memory-out",
+        "out",
+        *workers,
+    )
 
     result.assert_outcomes(passed=7, failed=2)
     assert manifest(pytester)["repeats"] == 1
@@ -234,7 +264,9 @@ def test_a_selection_of_nothing_is_a_run_with_an_empty_plan(sweep, pytester):
 
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     assert planned(pytester) == []
-    result.stdout.fnmatch_lines(["0 runs were selected, and out holds an empty plan; --collect-only lists the points"])
+    result.stdout.fnmatch_lines(
+        ["0 runs were selected, and out holds an empty plan; --collect-only lists the points"]
+    )
     assert "judge them" not in result.stdout.str()
 
 
@@ -271,7 +303,9 @@ def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
     result = sweep("--memory-out", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--memory-out out already holds a run; name another folder, or delete this one first"])
+    result.stderr.fnmatch_lines(
+        ["*--memory-out out already holds a run; name another folder, or delete this one first"]
+    )
     assert (pytester.path / "out" / "rows.jsonl").read_bytes() == before
 
 
@@ -279,17 +313,37 @@ def test_a_directory_that_holds_a_run_is_refused_and_kept(sweep, pytester):
     ("option", "value", "sentence"),
     [
         ("--memory-out", "", "*'' is not a folder; name one, for example*"),
-        ("--memory-out", "/proc/x", "*--memory-out /proc/x cannot be written to (*); name a folder in which*"),
+        (
+            "--memory-out",
+            "/proc/x",
+            "*--memory-out /proc/x cannot be written to (*); name a folder in which*",
+        ),
         ("--memory-repeats", "0", "*'0' is not a number of repeats; write 1 or more, up to 1000*"),
-        ("--memory-repeats", "1001", "*'1001' is not a number of repeats; write 1 or more, up to 1000*"),
-        ("--memory-repeats", "two", "*'two' is not a number of repeats; write 1 or more, up to 1000*"),
+        (
+            "--memory-repeats",
+            "1001",
+            "*'1001' is not a number of repeats; write 1 or more, up to 1000*",
+        ),
+        (
+            "--memory-repeats",
+            "two",
+            "*'two' is not a number of repeats; write 1 or more, up to 1000*",
+        ),
         (
             "--memory-device-budget",
             "1024TiB",
             "*a device budget of 1,024.0 TiB was asked for, but the emulated device*ask for less*",
         ),
-        ("--memory-device-budget", "256MB", "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*"),
-        ("--memory-device-budget", "15MiB", "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*"),
+        (
+            "--memory-device-budget",
+            "256MB",
+            "*'256MB' has the unit MB; write B, KiB, MiB, GiB or TiB, for example 256MiB*",
+        ),
+        (
+            "--memory-device-budget",
+            "15MiB",
+            "*a device budget of 15.0 MiB was asked for; the smallest is 16.0 MiB*",
+        ),
         ("--memory-host-budget", "lots", "*'lots' is not an amount of bytes*"),
         ("--memory-timeout", "0", "*'0' is not a time in seconds; write a number above 0*"),
         ("--memory-device", "tpu", "*invalid choice: 'tpu'*"),
@@ -308,7 +362,16 @@ def test_a_bad_value_is_one_sentence_and_a_usage_error(sweep, option, value, sen
 
 def test_the_smallest_values_are_taken(sweep, pytester):
     """At the limit."""
-    sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-device-budget", "16MiB", "--memory-device", "cpu")
+    sweep(
+        "--memory-out",
+        "out",
+        "--memory-repeats",
+        "1",
+        "--memory-device-budget",
+        "16MiB",
+        "--memory-device",
+        "cpu",
+    )
 
     assert manifest(pytester)["device"]["memory_bytes"] == 16 * 1024 * 1024
 
@@ -343,7 +406,9 @@ def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, 
     result = sweep("--memory-device", "gpu", "--memory-out", "out")
 
     assert result.ret == 3
-    result.stderr.fnmatch_lines(["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"])
+    result.stderr.fnmatch_lines(
+        ["*the NVIDIA driver is installed but not loaded (NVML: *); nothing was measured*"]
+    )
     assert not (pytester.path / "out").exists()
 
 
@@ -364,7 +429,9 @@ harness.run.usable.cuda_major_of_tensorflow = lambda: None
 
 @pytest.fixture
 def blind_sweep(sweep, pytester, driver, nvml_stub, monkeypatch):
-    """The sweep where the driver has a card that TensorFlow does not see; each time that it is asked is noted."""
+    """The sweep where the driver has a card that TensorFlow does not see; each time that it is
+    asked is noted.
+    """
     driver.add_device("GPU-0", name="A100", total_bytes=40 * 1024**3)
     for name, value in driver.environment(nvml_stub.library).items():
         monkeypatch.setenv(name, value)
@@ -374,14 +441,27 @@ def blind_sweep(sweep, pytester, driver, nvml_stub, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
-def test_auto_takes_the_emulated_device_where_tensorflow_does_not_see_the_card(blind_sweep, pytester, workers):
-    """It is found out once, whoever finds it out, and run.json says why; the run goes on with the same device."""
-    result = blind_sweep("--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace", *workers)
+def test_auto_takes_the_emulated_device_where_tensorflow_does_not_see_the_card(
+    blind_sweep, pytester, workers
+):
+    """It is found out once, whoever finds it out, and run.json says why; the run goes on with the
+    same device.
+    """
+    result = blind_sweep(
+        "--memory-out", "out", "--memory-repeats", "1", "--memory-no-trace", *workers
+    )
     device = manifest(pytester)["device"]
 
     assert device["kind"] == "emulated"
     assert device["driver"] == "unavailable: TensorFlow sees no GPU although the driver has A100"
-    result.stdout.fnmatch_lines(["the emulated device was measured on, and the card was passed over: TensorFlow sees no GPU*"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "the emulated device was measured on, and the card was passed over: TensorFlow "
+                "sees no GPU*"
+            )
+        ]
+    )
     assert len(ends(pytester)) == 4
     assert (pytester.path / "asked").read_text() == "x"
 
@@ -393,12 +473,16 @@ def test_a_session_that_measures_nothing_does_not_ask_tensorflow(blind_sweep, py
     assert not (pytester.path / "asked").exists()
 
 
-def test_a_card_that_is_insisted_on_and_not_seen_measures_nothing_and_exits_with_3(blind_sweep, pytester):
+def test_a_card_that_is_insisted_on_and_not_seen_measures_nothing_and_exits_with_3(
+    blind_sweep, pytester
+):
     """Before anything is collected."""
     result = blind_sweep("--memory-device", "gpu", "--memory-out", "out", "-n", "2")
 
     assert result.ret == 3
-    result.stderr.fnmatch_lines(["*--memory-device gpu: TensorFlow sees no GPU although the driver has A100; nothing*"])
+    result.stderr.fnmatch_lines(
+        ["*--memory-device gpu: TensorFlow sees no GPU although the driver has A100; nothing*"]
+    )
     assert not (pytester.path / "out").exists()
 
 
@@ -407,7 +491,9 @@ def test_growth_and_a_budget_are_a_mistake_of_usage(sweep):
     result = sweep("--memory-growth", "--memory-device-budget", "1GiB")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--memory-growth was given together with --memory-device-budget 1.0 GiB, but a pool*"])
+    result.stderr.fnmatch_lines(
+        ["*--memory-growth was given together with --memory-device-budget 1.0 GiB, but a pool*"]
+    )
 
 
 def test_growth_without_a_card_is_a_mistake_of_usage(sweep):
@@ -418,15 +504,22 @@ def test_growth_without_a_card_is_a_mistake_of_usage(sweep):
     result.stderr.fnmatch_lines(["*but the device is emulated, and its pool is always reserved*"])
 
 
-def test_an_allocator_that_keeps_no_limit_is_refused_with_a_budget(sweep, pytester, driver, nvml_stub, monkeypatch):
+def test_an_allocator_that_keeps_no_limit_is_refused_with_a_budget(
+    sweep, pytester, driver, nvml_stub, monkeypatch
+):
     """Before anything is measured, or TensorFlow is asked."""
     driver.add_device("GPU-0", name="A100", total_bytes=40 * 1024**3)
-    for name, value in {**driver.environment(nvml_stub.library), "TF_GPU_ALLOCATOR": "cuda_malloc_async"}.items():
+    for name, value in {
+        **driver.environment(nvml_stub.library),
+        "TF_GPU_ALLOCATOR": "cuda_malloc_async",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pytester.makeconftest(FAKE_RUNNER + ASKED)
     result = sweep("--memory-device", "gpu", "--memory-device-budget", "1GiB")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*TF_GPU_ALLOCATOR=cuda_malloc_async is set, and that allocator enforces no limit*"])
+    result.stderr.fnmatch_lines(
+        ["*TF_GPU_ALLOCATOR=cuda_malloc_async is set, and that allocator enforces no limit*"]
+    )
     assert not (pytester.path / "asked").exists()

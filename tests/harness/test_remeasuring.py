@@ -1,4 +1,6 @@
-"""gate --remeasure: what may be noise is measured again, sealed again, and judged again; nothing is lost on the way."""
+"""gate --remeasure: what may be noise is measured again, sealed again, and judged again; nothing is
+lost on the way.
+"""
 
 import contextlib
 import json
@@ -37,7 +39,9 @@ because = "chosen"
 
 
 class Fake:
-    """Instead of children: the rows that the synthetic run has for a repeat, and a list of what was asked for."""
+    """Instead of children: the rows that the synthetic run has for a repeat, and a list of what was
+    asked for.
+    """
 
     def __init__(self, run):
         self.run, self.asked, self.opened = run, [], 0
@@ -46,7 +50,11 @@ class Fake:
     def rows_of(self, point, repeat):
         more = self.run.further
         self.run.further = {point.name: repeat}
-        found = [row for row in self.run.rows() if (row["point"], row.get("repeat")) == (point.name, repeat)]
+        found = [
+            row
+            for row in self.run.rows()
+            if (row["point"], row.get("repeat")) == (point.name, repeat)
+        ]
         self.run.further = more
         return found
 
@@ -63,8 +71,8 @@ class Fake:
             raise KeyboardInterrupt
         self.append(rows)
         return RunEnd(
-            point=point.name, repeat=repeat, outcome=Outcome.OK, cause="", reason="", phase=None, exit_code=0, launcher="x",
-            duration_s=1.0,
+            point=point.name, repeat=repeat, outcome=Outcome.OK, cause="", reason="",
+            phase=None, exit_code=0, launcher="x", duration_s=1.0,
         )  # fmt: skip
 
     def append(self, rows):
@@ -117,11 +125,16 @@ def test_only_the_point_of_the_finding_is_measured_again_and_most_decide(fake, c
     assert sorted(fake.asked) == [(NAME, 2), (NAME, 3), (NAME, 4)]
     assert load_run(fake.run.path).problems == ()
     assert gate(fake) == code
-    assert f"measured again, {len(over)} of 5 runs lie over it, and 3 decide" in capsys.readouterr().out
+    assert (
+        f"measured again, {len(over)} of 5 runs lie over it, and 3 decide"
+        in capsys.readouterr().out
+    )
 
 
 def test_it_is_told_and_written_down(fake, capsys):
-    """A line for each run where there is no terminal; run.json says when and which points, findings.json the decision."""
+    """A line for each run where there is no terminal; run.json says when and which points,
+    findings.json the decision.
+    """
     plant(fake.run, {1})
     fake.run.write()
     gate(fake, "--remeasure", "--workers", "1")
@@ -130,10 +143,17 @@ def test_it_is_told_and_written_down(fake, capsys):
     checks = json.loads((fake.run.path / "findings.json").read_text())["checks"]
     (check,) = [check for check in checks if check["decision"]]
 
-    assert said.err.splitlines() == [f"measured again {n} of 3: {NAME}, repeat {n + 1}: ok" for n in (1, 2, 3)]
+    assert said.err.splitlines() == [
+        f"measured again {n} of 3: {NAME}, repeat {n + 1}: ok" for n in (1, 2, 3)
+    ]
     assert said.out.startswith("Pass: all ")
-    assert (note["points"], "--remeasure" in note["command"] or note["command"].startswith("python")) == ([NAME], True)
-    assert check["repeats"] == [{"point": NAME, "runs": 5, "least_bytes": 0, "most_bytes": 2 * MIB, "spread_bytes": 2 * MIB}]
+    assert (
+        note["points"],
+        "--remeasure" in note["command"] or note["command"].startswith("python"),
+    ) == ([NAME], True)
+    assert check["repeats"] == [
+        {"point": NAME, "runs": 5, "least_bytes": 0, "most_bytes": 2 * MIB, "spread_bytes": 2 * MIB}
+    ]
     assert len(check["readings"]) == 5
 
 
@@ -168,15 +188,20 @@ def test_workers_share_the_work(fake):
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
 def test_an_interruption_loses_nothing_and_is_gone_on_with(fake, capsys, fails_at):
-    """Exit code 3 and how to go on; until then the finding stands without a quorum; what had ended is not measured twice."""
+    """Exit code 3 and how to go on; until then the finding stands without a quorum; what had ended
+    is not measured twice.
+    """
     plant(fake.run, {1})
     fake.run.write()
     fake.fails_at = fails_at
 
     assert gate(fake, "--remeasure", "--workers", "1") == 3
-    again = " ".join(["python -m harness gate", str(fake.run.path), *arguments(fake), "--remeasure"])
+    again = " ".join(
+        ["python -m harness gate", str(fake.run.path), *arguments(fake), "--remeasure"]
+    )
     assert f"go on with: {again}\n" in capsys.readouterr().err
-    assert not (fake.run.path / "findings.json").exists()  # it would speak for a run that has changed
+    # it would speak for a run that has changed
+    assert not (fake.run.path / "findings.json").exists()
     assert gate(fake) == 1
     said = capsys.readouterr().out
     assert "1 decide" not in said
@@ -195,12 +220,16 @@ def test_a_run_that_was_never_whole_is_not_measured_again(fake, capsys):
     fake.run.write()
 
     assert gate(fake, "--remeasure") == 2
-    assert "was not measured to its end, so nothing can be measured again yet" in capsys.readouterr().err
+    assert (
+        "was not measured to its end, so nothing can be measured again yet"
+        in capsys.readouterr().err
+    )
     assert fake.asked == []
 
 
 @pytest.mark.parametrize(
-    ("root", "words"), [(None, "is not recorded"), ("/nowhere/at/all", "was /nowhere/at/all, which is not there")]
+    ("root", "words"),
+    [(None, "is not recorded"), ("/nowhere/at/all", "was /nowhere/at/all, which is not there")],
 )
 def test_a_run_from_elsewhere_is_refused(fake, capsys, root, words):
     """Its folder is not here; judged as it is, it can be."""
@@ -216,7 +245,9 @@ def test_a_run_from_elsewhere_is_refused(fake, capsys, root, words):
 
 def test_a_policy_that_does_not_say_how_often_measures_nothing_again(fake, capsys):
     """It is told, and the finding stands."""
-    (fake.run.path.parent / "gate.toml").write_text(POLICY.replace('[remeasure]\nrepeats = 3\nbecause = "chosen"\n', ""))
+    (fake.run.path.parent / "gate.toml").write_text(
+        POLICY.replace('[remeasure]\nrepeats = 3\nbecause = "chosen"\n', "")
+    )
     plant(fake.run, {1})
     fake.run.write()
 
@@ -262,7 +293,12 @@ def real(tmp_path):
             fixed={"log": str(tmp_path / "log"), **fixed},
             phases=("load",),
         )
-        settings = {"device": "cpu", "isolation": "spawn", "host_limit_bytes": 5 * 1024 * MIB, "timeout_s": 60.0}
+        settings = {
+            "device": "cpu",
+            "isolation": "spawn",
+            "host_limit_bytes": 5 * 1024 * MIB,
+            "timeout_s": 60.0,
+        }
         start_run(
             tmp_path / "run",
             points=[point],
@@ -279,14 +315,19 @@ def real(tmp_path):
 
 
 def test_a_foreign_body_is_measured_again_from_what_run_json_says(real):
-    """Its own folder, device and limits; the children are real, and their rows are those of the next repeat."""
+    """Its own folder, device and limits; the children are real, and their rows are those of the
+    next repeat.
+    """
     point, directory = real()
     found = Offenders(points=(Offender(point=point.name, repeats=1, reason="a finding"),))
     steps = []
     count = remeasuring.remeasure(directory, found, command="test", show=steps.append, workers=1)
     run = load_run(directory)
 
-    assert (count, [(step.done, step.repeat, step.outcome) for step in steps]) == (1, [(1, 1, "ok")])
+    assert (count, [(step.done, step.repeat, step.outcome) for step in steps]) == (
+        1,
+        [(1, 1, "ok")],
+    )
     assert list(run.ends["repeat"]) == [1]
     assert set(run.phases["phase"]) == {"load"}
     assert len((directory.parent / "log").read_text().splitlines()) == 1
@@ -294,7 +335,9 @@ def test_a_foreign_body_is_measured_again_from_what_run_json_says(real):
 
 
 def test_ctrl_c_ends_the_children_and_the_next_attempt_goes_on(real):
-    """Signals reach the main thread alone; the child that another thread waits for is gone when it returns."""
+    """Signals reach the main thread alone; the child that another thread waits for is gone when it
+    returns.
+    """
     point, directory = real(interrupts=True)
     found = Offenders(points=(Offender(point=point.name, repeats=2, reason="a finding"),))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -305,7 +348,8 @@ def test_ctrl_c_ends_the_children_and_the_next_attempt_goes_on(real):
         signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
         if thread.name.startswith("remeasure"):
-            thread.join()  # each child has sent its own Ctrl-C, and the second one cuts the waiting short
+            # each child has sent its own Ctrl-C, and the second one cuts the waiting short
+            thread.join()
     children = [int(line) for line in (directory.parent / "log").read_text().splitlines()]
 
     assert children
@@ -320,7 +364,10 @@ def test_another_device_is_refused(real):
     manifest["comparability"]["tensorflow"] = "1.0"
     (directory / "run.json").write_text(json.dumps(manifest))
     found = Offenders(points=(Offender(point=point.name, repeats=1, reason="a finding"),))
-    with pytest.raises(UsageError, match=r"cannot be measured again: it was measured with tensorflow '1\.0', and here it is"):
+    with pytest.raises(
+        UsageError,
+        match=r"cannot be measured again: it was measured with tensorflow '1\.0', and here it is",
+    ):
         remeasuring.remeasure(directory, found, command="test", show=print, workers=1)
 
     assert (directory / "rows.jsonl").read_bytes() == b""

@@ -1,4 +1,6 @@
-"""A sweep that is broken off in every way loses no finished row; what is missing is measured later. Children are faked."""
+"""A sweep that is broken off in every way loses no finished row; what is missing is measured later.
+Children are faked.
+"""
 
 import json
 from fnmatch import fnmatch
@@ -29,7 +31,8 @@ import json, os, signal, time
 from pathlib import Path
 import pytest
 from harness.errors import RunDirectoryError
-from harness.records import TRACED_REPEAT, Outcome, PhaseRecord, RunEnd, TraceEnd, append_row, open_rows, to_json
+from harness.records import TRACED_REPEAT, Outcome, PhaseRecord, RunEnd, TraceEnd, append_row, \
+open_rows, to_json
 
 class FakeRunner:
     def __init__(self, directory):
@@ -44,18 +47,21 @@ class FakeRunner:
             file.write(name + "\\n")
         if repeat == TRACED_REPEAT:
             file = "f.json.gz"
-            end = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file=file, launcher="fake", duration_s=0.0)
+            end = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file=file, \
+launcher="fake", duration_s=0.0)
             append_row(rows, {"kind": "traced", **to_json(end)})
         else:
             append_row(rows, {"kind": "begin", **run, "phase": "construct", "index": 0})
             if name == trouble.get("at") and not Path("troubled").exists():
                 Path("troubled").touch()
                 TROUBLES[trouble["what"]](rows)
-            phase = PhaseRecord(**run, phase="construct", index=0, finished=True, duration_s=0.0, readings=())
+            phase = PhaseRecord(**run, phase="construct", index=0, finished=True, duration_s=0.0, \
+readings=())
             append_row(rows, {"kind": "phase", **to_json(phase)})
             append_row(rows, {"kind": "done", **run, "outcome": "ok", "cause": "", "reason": ""})
             end = RunEnd(
-                **run, outcome=Outcome.OK, cause="", reason="", phase=None, exit_code=0, launcher="fake", duration_s=0.0
+                **run, outcome=Outcome.OK, cause="", reason="", phase=None, exit_code=0, \
+launcher="fake", duration_s=0.0
             )
             append_row(rows, {"kind": "end", **to_json(end)})
         os.close(rows)
@@ -80,14 +86,16 @@ def tear(rows):
     raise RunDirectoryError("the end of s cannot be written to rows.jsonl: No space left on device")
 
 TROUBLES = {
-    "interrupt": interrupt, "terminate": terminate, "kill": kill_this_process, "kill_controller": kill_the_controller, "tear": tear
+    "interrupt": interrupt, "terminate": terminate, "kill": kill_this_process, \
+"kill_controller": kill_the_controller, "tear": tear
 }
 
 @pytest.fixture(scope="session")
 def memory_runner(pytestconfig):
     from harness.plugin.session import SESSION
     global CONTROLLER
-    # Not by an environment variable: this session may itself have been started by a worker of another one.
+    # Not by an environment variable: this session may itself have been started by a worker of \
+another one.
     CONTROLLER = os.getppid() if hasattr(pytestconfig, "workerinput") else os.getpid()
     return FakeRunner(pytestconfig.stash[SESSION].directory)
 """
@@ -95,7 +103,9 @@ def memory_runner(pytestconfig):
 
 @pytest.fixture
 def sweep(pytester, monkeypatch):
-    """A project with a sweep of four points, two repeats and a trace of each; ``at`` one run, something happens once."""
+    """A project with a sweep of four points, two repeats and a trace of each; ``at`` one run,
+    something happens once.
+    """
     pytester.makepyfile(test_sweep=SWEEP)
     pytester.makeconftest(FAKE_RUNNER)
 
@@ -114,7 +124,9 @@ def manifest(pytester):
 
 
 def ended(pytester):
-    """Runs whose rows are all whole: the line that was cut short may have taken another worker's next one with it."""
+    """Runs whose rows are all whole: the line that was cut short may have taken another worker's
+    next one with it.
+    """
     kinds: dict[tuple[str, int], set[str]] = {}
     for line in (pytester.path / "out" / "rows.jsonl").read_text().splitlines():
         try:
@@ -123,7 +135,11 @@ def ended(pytester):
             continue
         run = row["point"], TRACED_REPEAT if row["kind"] == "traced" else row["repeat"]
         kinds.setdefault(run, set()).add(row["kind"])
-    return [run for run, found in kinds.items() if found >= {"traced"} or found >= {"begin", "phase", "done", "end"}]
+    return [
+        run
+        for run, found in kinds.items()
+        if found >= {"traced"} or found >= {"begin", "phase", "done", "end"}
+    ]
 
 
 def started(pytester):
@@ -135,23 +151,38 @@ def missing(pytester):
     return list(missing_from_run(load_run(pytester.path / "out")))
 
 
-ALL = [(f"s-image_count={count}", repeat) for count in (100, 500, 1000, 2000) for repeat in (TRACED_REPEAT, 0, 1)]
+ALL = [
+    (f"s-image_count={count}", repeat)
+    for count in (100, 500, 1000, 2000)
+    for repeat in (TRACED_REPEAT, 0, 1)
+]
 WAYS = ["interrupt", "terminate", "kill", "kill_controller", "tear"]
 
 
 @pytest.mark.parametrize(
     ("what", "workers"),
-    [(what, workers) for what in WAYS for workers in ((), ("-n", "2")) if not (what == "kill_controller" and not workers)],
+    [
+        (what, workers)
+        for what in WAYS
+        for workers in ((), ("-n", "2"))
+        if not (what == "kill_controller" and not workers)
+    ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "serial",
 )
-def test_a_sweep_that_is_broken_off_is_resumed_without_measuring_anything_twice(sweep, pytester, what, workers):
-    """Ctrl-C, SIGTERM, a killed worker or controller, a full disk: what has ended stays, what is missing is measured."""
+def test_a_sweep_that_is_broken_off_is_resumed_without_measuring_anything_twice(
+    sweep, pytester, what, workers
+):
+    """Ctrl-C, SIGTERM, a killed worker or controller, a full disk: what has ended stays, what is
+    missing is measured.
+    """
     sweep("--memory-out", "out", *workers, what=what)
     before = ended(pytester)
     resumed = sweep("--memory-resume", "out", *workers)
 
     assert 0 < len(before) < 12
-    assert ("s-image_count=500", 0) not in before or what == "kill", "a worker that is killed is replaced"
+    assert ("s-image_count=500", 0) not in before or what == "kill", (
+        "a worker that is killed is replaced"
+    )
     assert resumed.ret == pytest.ExitCode.OK
     assert sorted(started(pytester)) == sorted(f"{p} {r}" for p, r in ALL if (p, r) not in before)
     assert sorted(ended(pytester)) == sorted(ALL)
@@ -168,7 +199,9 @@ def half(sweep):
 
 def test_the_summary_of_a_run_that_was_broken_off_says_how_to_go_on(half):
     """And nobody has to look for the directory."""
-    half.stdout.fnmatch_lines(["broken off; nothing finished is lost, go on with:  pytest * --memory-resume=out"])
+    half.stdout.fnmatch_lines(
+        ["broken off; nothing finished is lost, go on with:  pytest * --memory-resume=out"]
+    )
 
 
 def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):
@@ -177,7 +210,9 @@ def test_a_full_disk_ends_the_sweep_with_one_sentence(sweep):
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["*the end of s cannot be written to rows.jsonl: No space left on device*"])
+    result.stdout.fnmatch_lines(
+        ["*the end of s cannot be written to rows.jsonl: No space left on device*"]
+    )
     assert "Traceback" not in result.stdout.str()
 
 
@@ -225,17 +260,31 @@ def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
     [
         (
             ("--memory-repeats", "3"),
-            "--memory-repeats 3 was given, but out was started with 2; leave the option out, or start a new run",
+            (
+                "--memory-repeats 3 was given, but out was started with 2; leave the option "
+                "out, or start a new run"
+            ),
         ),
-        (("--memory-timeout", "9"), "--memory-timeout 9.0 was given, but out was started with 300.0; leave*"),
-        (("--memory-out", "other"), "--memory-resume out goes on in that directory; leave --memory-out other out"),
+        (
+            ("--memory-timeout", "9"),
+            "--memory-timeout 9.0 was given, but out was started with 300.0; leave*",
+        ),
+        (
+            ("--memory-out", "other"),
+            "--memory-resume out goes on in that directory; leave --memory-out other out",
+        ),
         (
             ("--memory-resume", "nowhere"),
-            "nowhere is not a run directory; name a folder that pytest --memory-out wrote (this folder holds *)",
+            (
+                "nowhere is not a run directory; name a folder that pytest --memory-out wrote "
+                "(this folder holds *)"
+            ),
         ),
     ],
 )
-def test_options_that_contradict_the_run_are_refused_in_one_sentence(half, sweep, arguments, sentence, workers):
+def test_options_that_contradict_the_run_are_refused_in_one_sentence(
+    half, sweep, arguments, sentence, workers
+):
     """Those that it was started with need not be given again, and may not differ."""
     result = sweep("--memory-resume", "out", *arguments, *workers)
 
@@ -258,13 +307,31 @@ def change(pytester, section, **values):
             {"git_commit": "0123abcd"},
             "measured with git_commit 0123abcd, and here it is *; check that commit out, *",
         ),
-        ("environment", {"git_changes": "0123abcd"}, "measured with git_changes 0123abcd, and here it is *; bring the changes *"),
-        ("environment", {"numpy": "1.0"}, "measured with numpy 1.0, and here it is *; go on where it was started, or start *"),
-        ("comparability", {"device": "a card"}, "measured with device 'a card', and here it is 'emulated, 3.0 GiB'"),
-        ("comparability", {"tensorflow": "1.15"}, "measured with tensorflow '1.15', and here it is *"),
+        (
+            "environment",
+            {"git_changes": "0123abcd"},
+            "measured with git_changes 0123abcd, and here it is *; bring the changes *",
+        ),
+        (
+            "environment",
+            {"numpy": "1.0"},
+            "measured with numpy 1.0, and here it is *; go on where it was started, or start *",
+        ),
+        (
+            "comparability",
+            {"device": "a card"},
+            "measured with device 'a card', and here it is 'emulated, 3.0 GiB'",
+        ),
+        (
+            "comparability",
+            {"tensorflow": "1.15"},
+            "measured with tensorflow '1.15', and here it is *",
+        ),
     ],
 )
-def test_another_device_version_or_commit_is_refused_in_one_sentence(half, sweep, pytester, section, values, sentence):
+def test_another_device_version_or_commit_is_refused_in_one_sentence(
+    half, sweep, pytester, section, values, sentence
+):
     """One run is one thing."""
     change(pytester, section, **values)
     rows = (pytester.path / "out" / "rows.jsonl").read_bytes()
@@ -284,10 +351,16 @@ def test_another_device_version_or_commit_is_refused_in_one_sentence(half, sweep
             "(100, 500, 1000)",
             "1 of its 4 planned points are not among those collected now, the first is *",
         ),
-        ('phases=("construct",)', 'phases=("open",)', "the point s-image_count=100 is defined differently now (phases); *"),
+        (
+            'phases=("construct",)',
+            'phases=("open",)',
+            "the point s-image_count=100 is defined differently now (phases); *",
+        ),
     ],
 )
-def test_a_plan_that_has_changed_is_refused_in_one_sentence(half, sweep, pytester, before, after, sentence, workers):
+def test_a_plan_that_has_changed_is_refused_in_one_sentence(
+    half, sweep, pytester, before, after, sentence, workers
+):
     """Options that choose points must be given again; the sentence says how it was started."""
     pytester.makepyfile(test_sweep=SWEEP.replace(before, after))
     result = sweep("--memory-resume", "out", *workers)
@@ -296,7 +369,11 @@ def test_a_plan_that_has_changed_is_refused_in_one_sentence(half, sweep, pyteste
     assert "resumed" not in manifest(pytester)
     assert "INTERNALERROR" not in result.stdout.str()
     assert started(pytester) == []
-    assert [line for line in result.outlines + result.errlines if fnmatch(line, f"*out cannot be resumed: {sentence}")]
+    assert [
+        line
+        for line in result.outlines + result.errlines
+        if fnmatch(line, f"*out cannot be resumed: {sentence}")
+    ]
     assert "Traceback" not in result.stderr.str()
 
 
@@ -306,4 +383,6 @@ def test_two_sessions_do_not_measure_into_one_directory(half, sweep, pytester):
         result = sweep("--memory-resume", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*out is still being measured by another session; wait for it, or stop it first"])
+    result.stderr.fnmatch_lines(
+        ["*out is still being measured by another session; wait for it, or stop it first"]
+    )

@@ -1,4 +1,6 @@
-"""Rows on a disk that is full, torn or read-only: a line is whole, or it is told, and it spoils no other."""
+"""Rows on a disk that is full, torn or read-only: a line is whole, or it is told, and it spoils no
+other.
+"""
 
 import errno
 import json
@@ -55,16 +57,24 @@ def test_a_full_disk_is_an_error_with_its_reason():
     os.close(descriptor)
 
 
-def test_a_row_that_is_cut_short_is_an_error_and_what_was_written_before_is_whole(tmp_path, project_root):
+def test_a_row_that_is_cut_short_is_an_error_and_what_was_written_before_is_whole(
+    tmp_path, project_root
+):
     """The file may grow to 40 bytes, in a process of its own: two rows fit, the third does not."""
     code = (
-        "import resource, sys; from pathlib import Path; from harness.records import append_row, open_rows; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY)); rows = open_rows(Path(sys.argv[1])); "
-        "[append_row(rows, {'kind': letter}) for letter in 'abc']"
+        "import resource, sys; from pathlib import Path; from harness.records import "
+        "append_row, open_rows; resource.setrlimit(resource.RLIMIT_FSIZE, (40, "
+        "resource.RLIM_INFINITY)); rows = open_rows(Path(sys.argv[1])); [append_row(rows, "
+        "{'kind': letter}) for letter in 'abc']"
     )
     path = tmp_path / ROWS_FILE
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], cwd=project_root, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code, str(path)],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
     assert "a row was cut short; is the disk full?" in done.stderr
@@ -117,18 +127,25 @@ rows = open_rows(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    append_row(rows, {"kind": "begin", "writer": int(sys.argv[2]), "number": number, "text": sys.argv[4]})
+    append_row(rows, {"kind": "begin", "writer": int(sys.argv[2]), "number": number, \
+"text": sys.argv[4]})
     print(number, flush=True)
 """
 
 
 def start_writer(path, root, writer, count=ROWS_EACH, text=LONG):
     command = [sys.executable, "-c", _WRITE, str(path), str(writer), str(count), text]
-    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
-def test_eight_writers_of_whom_one_is_killed_lose_no_row_and_leave_no_blank_line(tmp_path, project_root):
-    """All begin at once, the last one writes without an end until it is killed; a reader beside them sees whole lines alone."""
+def test_eight_writers_of_whom_one_is_killed_lose_no_row_and_leave_no_blank_line(
+    tmp_path, project_root
+):
+    """All begin at once, the last one writes without an end until it is killed; a reader beside
+    them sees whole lines alone.
+    """
     path = tmp_path / ROWS_FILE
     writers = [start_writer(path, project_root, writer) for writer in range(WRITERS - 1)]
     writers.append(start_writer(path, project_root, WRITERS - 1, count=10**9))
@@ -146,7 +163,9 @@ def test_eight_writers_of_whom_one_is_killed_lose_no_row_and_leave_no_blank_line
         assert b"\n\n" not in seen
     killed.send_signal(signal.SIGKILL)
     written = len([*said, *killed.stdout])
-    assert [writer.stdout.read().split()[-1] for writer in others] == [str(ROWS_EACH - 1)] * len(others)
+    assert [writer.stdout.read().split()[-1] for writer in others] == [str(ROWS_EACH - 1)] * len(
+        others
+    )
     for writer in writers:
         writer.stdin.close()
         writer.stdout.close()
@@ -169,8 +188,12 @@ def is_whole(line):
         return False
 
 
-def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_its_own_alive(tmp_path, project_root):
-    """It dies with the lock in its hands, half a row on the disk and a fork beside it; the next row has a line of its own."""
+def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_its_own_alive(
+    tmp_path, project_root
+):
+    """It dies with the lock in its hands, half a row on the disk and a fork beside it; the next row
+    has a line of its own.
+    """
     path = tmp_path / ROWS_FILE
     code = (
         "import os, signal, sys; from pathlib import Path; from harness.locking import locked\n"
@@ -178,9 +201,12 @@ def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_i
         "rows = open_rows(Path(sys.argv[1])); fork = os.fork()\n"
         "if fork == 0: signal.pause()\n"
         "with locked(rows):\n"
-        '    os.write(rows, b\'{"kind": "cut\'); print(fork, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n'
+        '    os.write(rows, b\'{"kind": "cut\'); print(fork, flush=True); '
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=project_root, stdout=subprocess.PIPE, text=True) as dying:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], cwd=project_root, stdout=subprocess.PIPE, text=True
+    ) as dying:
         fork = int(dying.stdout.readline())
     try:
         descriptor = open_rows(path)
@@ -192,7 +218,9 @@ def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_i
     assert path.read_text() == '{"kind": "cut\n{"kind": "a"}\n'
 
 
-def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens_the_run(rows, monkeypatch):
+def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens_the_run(
+    rows, monkeypatch
+):
     """It might be another's that is being written: a line break would split it."""
     path, descriptor = rows
     path.write_text('{"kind": "being wri')
@@ -208,7 +236,9 @@ def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens
 
 
 def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, project_root):
-    """Each opens and closes the file for every row, as runners of one process do; a writer beside them, and a reader."""
+    """Each opens and closes the file for every row, as runners of one process do; a writer beside
+    them, and a reader.
+    """
     path = tmp_path / ROWS_FILE
     other = start_writer(path, project_root, 0)
     assert other.stdout.readline() == "ready\n"
@@ -217,7 +247,10 @@ def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, pro
 
     def write(writer):
         for number in range(ROWS_EACH):
-            write_row(tmp_path, {"kind": "begin", "point": "p", "writer": writer, "number": number, "text": LONG})
+            write_row(
+                tmp_path,
+                {"kind": "begin", "point": "p", "writer": writer, "number": number, "text": LONG},
+            )
             assert read_whole(path).endswith(b"\n")
 
     with ThreadPoolExecutor(3) as pool:

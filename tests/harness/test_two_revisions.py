@@ -1,4 +1,6 @@
-"""Two revisions from end to end: a repository of its own, real children, and the commit that made memory worse."""
+"""Two revisions from end to end: a repository of its own, real children, and the commit that made
+memory worse.
+"""
 
 import json
 import os
@@ -34,13 +36,17 @@ memory_subject = ["src/mypkg"]
 
 @pytest.fixture
 def repository(tmp_path):
-    """A project as a user has it: the package in src, a test, a body; three commits, the second of which costs 32 times more."""
+    """A project as a user has it: the package in src, a test, a body; three commits, the second of
+    which costs 32 times more.
+    """
     folder = tmp_path / "project"
     (folder / "src" / "mypkg").mkdir(parents=True)
 
     def git(*arguments):
         identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     git("init", "-q", "-b", "main")
     for name, text in {
@@ -73,8 +79,21 @@ def run(folder, *command):
 
 
 def test_the_commit_that_made_memory_worse_is_named(repository):
-    """By its first line, with what it costs; each step has measured both sides, each from its own folder."""
-    done = run(repository, "harness", "bisect", "c0", "--out", "artifacts/found", "--", "test_loading.py", "-p", "no:cacheprovider")
+    """By its first line, with what it costs; each step has measured both sides, each from its own
+    folder.
+    """
+    done = run(
+        repository,
+        "harness",
+        "bisect",
+        "c0",
+        "--out",
+        "artifacts/found",
+        "--",
+        "test_loading.py",
+        "-p",
+        "no:cacheprovider",
+    )
     record = json.loads((repository / "artifacts/found/bisect.json").read_text())
     lines = done.stdout.splitlines()
 

@@ -8,7 +8,14 @@ from harness.units import MIB, format_bytes, format_rate, format_way, parse_byte
 
 @pytest.mark.parametrize(
     ("text", "amount_bytes"),
-    [("0B", 0), ("4096 B", 4096), ("1KiB", 1024), ("256MiB", 268435456), (" 1.5 GiB ", 1610612736), ("2TiB", 2199023255552)],
+    [
+        ("0B", 0),
+        ("4096 B", 4096),
+        ("1KiB", 1024),
+        ("256MiB", 268435456),
+        (" 1.5 GiB ", 1610612736),
+        ("2TiB", 2199023255552),
+    ],
 )
 def test_iec_amounts_are_read(text, amount_bytes):
     """Number and unit, with or without a space."""

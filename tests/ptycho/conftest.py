@@ -1,4 +1,6 @@
-"""Scans for these tests: a small simulated one, arrays to spoil one by one, and the measured one where it is there."""
+"""Scans for these tests: a small simulated one, arrays to spoil one by one, and the measured one
+where it is there.
+"""
 
 import os
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from ptycho.scan import Scan
 from ptycho.simulate import simulate
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Before TensorFlow is imported: it greets on stderr otherwise.
+# Before TensorFlow is imported: it greets on stderr otherwise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 SIEMENS_STAR = Path(__file__).parents[2] / "../shared/data/siemens_star/siemens_star_contract.npz"
 
@@ -31,7 +34,9 @@ def scan(simulated_path):
 def arrays():
     """A whole small scan as arrays: 9 frames of 16 x 16 pixels over an object of 40 x 48."""
     generator = np.random.default_rng(1)
-    y, x = (axis.ravel() for axis in np.meshgrid([10.0, 18.0, 30.0], [12.0, 20.0, 38.0], indexing="ij"))
+    y, x = (
+        axis.ravel() for axis in np.meshgrid([10.0, 18.0, 30.0], [12.0, 20.0, 38.0], indexing="ij")
+    )
     return {
         "diff3d": generator.random((9, 16, 16), np.float32),
         "xcoords": x,

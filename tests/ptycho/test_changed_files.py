@@ -1,4 +1,6 @@
-"""A scan file that is not what it was when it was opened: refused wherever a pass over it begins."""
+"""A scan file that is not what it was when it was opened: refused wherever a pass over it
+begins.
+"""
 
 import os
 
@@ -45,7 +47,8 @@ def remove(path, arrays):
 
 
 CHANGES = pytest.mark.parametrize(
-    ("change", "words"), [(rewrite, CHANGED), (replace, CHANGED), (lengthen, CHANGED), (remove, GONE)]
+    ("change", "words"),
+    [(rewrite, CHANGED), (replace, CHANGED), (lengthen, CHANGED), (remove, GONE)],
 )
 
 
@@ -85,7 +88,9 @@ def test_nothing_is_made_of_a_changed_file(path, arrays, change, words):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_an_epoch_does_not_begin_on_a_changed_file(path, arrays, change, words, shuffle):
     """The first epoch was read; the second stops before its first batch, with the same sentence."""
-    dataset = LazyPtychoDataContainer.from_scan(Scan.open(path), image_count=9).as_dataset(4, shuffle=shuffle)
+    dataset = LazyPtychoDataContainer.from_scan(Scan.open(path), image_count=9).as_dataset(
+        4, shuffle=shuffle
+    )
     batches = sum(1 for _ in dataset)
     change(path, arrays)
     with pytest.raises(tf.errors.OpError, match=words):

@@ -27,7 +27,9 @@ def grouped():
     generator = np.random.default_rng(0)
     return {
         "X_full": generator.random((11, 16, 16, 4), np.float32),
-        "Y": (generator.random((11, 16, 16, 4)) * np.exp(1j * generator.random((11, 16, 16, 4)))).astype(np.complex64),
+        "Y": (
+            generator.random((11, 16, 16, 4)) * np.exp(1j * generator.random((11, 16, 16, 4)))
+        ).astype(np.complex64),
         **{key: generator.random((11, 1, 2, 4), np.float32) for key in COORDS},
         **{key: generator.random((11, 1, 2, 1), np.float32) for key in OFFSETS},
         "nn_indices": generator.integers(0, 20, (11, 4)),
@@ -70,7 +72,9 @@ def test_ground_truth_is_split_with_the_images(grouped):
 
 @pytest.mark.filterwarnings("ignore:Y.* puts every image:DeprecationWarning")
 def test_without_a_split_everything_is_there_and_y_may_be_missing(grouped):
-    container = load(lambda: {**grouped, "Y": None, "nn_indices": None}, PROBE[..., None], None, False)
+    container = load(
+        lambda: {**grouped, "Y": None, "nn_indices": None}, PROBE[..., None], None, False
+    )
 
     assert (len(container), container.nn_indices) == (11, None)
     np.testing.assert_array_equal(np.ones((11, 16, 16, 4)), container.Y_I)
@@ -80,7 +84,9 @@ def test_images_that_are_scaled_already_stay_bit_for_bit(grouped):
     """PtychoPINN's own grouping has applied the constant, in float32."""
     grouped["X_full"] = (grouped["X_full"] * constant(grouped["X_full"])).astype(np.float32)
 
-    np.testing.assert_array_equal(grouped["X_full"], images(load(lambda: grouped, PROBE, "train", False)))
+    np.testing.assert_array_equal(
+        grouped["X_full"], images(load(lambda: grouped, PROBE, "train", False))
+    )
 
 
 def test_no_array_is_copied(grouped):
@@ -102,7 +108,11 @@ def test_no_array_is_copied(grouped):
         (lambda g: g, "train", "not dict"),
         (lambda g: ([], 0.4), "train", "cb\\(\\) returned list"),
         (lambda g: ({"X_full": g["X_full"]}, 0.4), "train", "lacks Y, coords_start_offsets"),
-        (lambda g: ({**g, "nn_indices": g["nn_indices"][:3]}, 0.4), "train", "nn_indices has 3 groups and X_full 11"),
+        (
+            lambda g: ({**g, "nn_indices": g["nn_indices"][:3]}, 0.4),
+            "train",
+            "nn_indices has 3 groups and X_full 11",
+        ),
         (lambda g: ({**g, "nn_indices": 3}, 0.4), "train", "nn_indices is 3; one entry"),
         (lambda g: ({**g, "X_full": g["X_full"] * 1j}, 0.4), "train", "X_full is complex64"),
         (lambda g: (g, "half"), "train", "train fraction is half"),
@@ -122,7 +132,8 @@ def test_each_part_has_at_least_one_group(grouped, fraction, train):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(np.nan, "NaN or infinite amplitude in frame 6"), (-1, "negative amplitude in frame 6")]
+    ("value", "words"),
+    [(np.nan, "NaN or infinite amplitude in frame 6"), (-1, "negative amplitude in frame 6")],
 )
 def test_impossible_amplitudes_are_refused(grouped, value, words):
     grouped["X_full"][6, 3, 3, 1] = value
@@ -165,12 +176,16 @@ class Waves(GroupedArray):
 
 @pytest.mark.parametrize(("which", "part"), [("train", slice(0, 4)), ("test", slice(4, 11))])
 def test_the_split_functions_split_as_load_does(grouped, which, part):
-    x_full, nominal, true = split_data(grouped["X_full"], grouped["coords_relative"], grouped["coords_start_relative"], 0.4, which)
+    x_full, nominal, true = split_data(
+        grouped["X_full"], grouped["coords_relative"], grouped["coords_start_relative"], 0.4, which
+    )
 
     np.testing.assert_array_equal(grouped["X_full"][part], x_full)
     np.testing.assert_array_equal(grouped["coords_relative"][part], nominal)
     np.testing.assert_array_equal(grouped["coords_start_relative"][part], true)
-    np.testing.assert_array_equal(grouped["nn_indices"][part], split_tensor(grouped["nn_indices"], 0.4, which))
+    np.testing.assert_array_equal(
+        grouped["nn_indices"][part], split_tensor(grouped["nn_indices"], 0.4, which)
+    )
 
 
 def test_a_tensor_is_split_for_testing_by_default():
@@ -179,7 +194,9 @@ def test_a_tensor_is_split_for_testing_by_default():
 
 def test_a_stack_is_split_without_reading_it(grouped):
     stack = ImageStack(GroupedArray(grouped["X_full"]))
-    part, _, _ = split_data(stack, grouped["coords_relative"], grouped["coords_relative"], 0.5, "train")
+    part, _, _ = split_data(
+        stack, grouped["coords_relative"], grouped["coords_relative"], 0.5, "train"
+    )
 
     assert isinstance(part, ImageStack)
     np.testing.assert_array_equal(grouped["X_full"][:5], part)
@@ -214,15 +231,23 @@ def test_normalizing_gives_a_mean_energy_of_half_the_size_squared(grouped):
 @pytest.mark.parametrize("is_stack", [False, True])
 def test_intensity_is_the_mean_sum_of_squares(grouped, is_normalized, is_stack):
     images = grouped["X_full"]
-    found = compute_dataset_intensity_stats(ImageStack(GroupedArray(images)) if is_stack else images, is_normalized, 2.0)
+    found = compute_dataset_intensity_stats(
+        ImageStack(GroupedArray(images)) if is_stack else images, is_normalized, 2.0
+    )
     expected = (images.astype(float) ** 2).sum(axis=(1, 2, 3)).mean()
 
-    assert found["batch_mean_sum_intensity"] == pytest.approx(expected / 4 if is_normalized else expected)
+    assert found["batch_mean_sum_intensity"] == pytest.approx(
+        expected / 4 if is_normalized else expected
+    )
     assert found["n_samples"] == 11
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [((np.ones((3, 3)),), "diff3d has shape"), ((np.ones((3, 4, 4)), True), "needs the intensity_scale")]
+    ("arguments", "words"),
+    [
+        ((np.ones((3, 3)),), "diff3d has shape"),
+        ((np.ones((3, 4, 4)), True), "needs the intensity_scale"),
+    ],
 )
 def test_intensity_of_nothing_known_is_refused(arguments, words):
     with pytest.raises(ContainerError, match=words):

@@ -1,4 +1,6 @@
-"""Probe and object: mapped where that is possible, copied once where it is not, and always checked."""
+"""Probe and object: mapped where that is possible, copied once where it is not, and always
+checked.
+"""
 
 import mmap
 
@@ -59,20 +61,35 @@ def test_a_stored_object_is_mapped_where_it_lies(tmp_path, arrays, order):
 @pytest.mark.parametrize(("rows", "is_copied"), [(362, False), (363, True)])
 @pytest.mark.parametrize(
     ("save", "dtype"),
-    [(np.savez_compressed, np.complex64), (np.savez, np.complex128), (np.savez, ">c8"), (np.savez, np.clongdouble)],
+    [
+        (np.savez_compressed, np.complex64),
+        (np.savez, np.complex128),
+        (np.savez, ">c8"),
+        (np.savez, np.clongdouble),
+    ],
 )
-def test_what_cannot_be_mapped_is_held_if_it_is_small_and_copied_if_not(tmp_path, arrays, rows, is_copied, save, dtype):
+def test_what_cannot_be_mapped_is_held_if_it_is_small_and_copied_if_not(
+    tmp_path, arrays, rows, is_copied, save, dtype
+):
     obj = large(rows, dtype)
     assert (rows * rows * 8 > LIMIT) == is_copied
     path = write(tmp_path / "scan.npz", arrays, obj, save=save)
     first, second = (Scan.open(path, cache_dir=tmp_path / "cache") for _ in range(2))
-    copies = [file for file in (tmp_path / "cache").glob("*.npy") if np.load(file).dtype == np.complex64]
+    copies = [
+        file for file in (tmp_path / "cache").glob("*.npy") if np.load(file).dtype == np.complex64
+    ]
 
     np.testing.assert_array_equal(obj.astype(np.complex64), first.object)
     np.testing.assert_array_equal(obj.astype(np.complex64), second.object)
     assert len(copies) == is_copied
     assert isinstance(base_of(second.object), mmap.mmap) == is_copied
-    assert any("objectGuess cannot be mapped where it lies; it was copied once to" in note for note in first.notes) == is_copied
+    assert (
+        any(
+            "objectGuess cannot be mapped where it lies; it was copied once to" in note
+            for note in first.notes
+        )
+        == is_copied
+    )
     assert any("it is read from its copy" in note for note in second.notes) == is_copied
 
 
@@ -123,10 +140,17 @@ def test_a_mapped_object_is_checked_until_the_energies_are_kept(tmp_path, arrays
 
 
 def test_a_given_object_is_taken_as_it_is(tmp_path, arrays):
-    """It is in memory already; nothing is copied to disk, and no other of the same shape is mistaken for it."""
+    """It is in memory already; nothing is copied to disk, and no other of the same shape is
+    mistaken for it.
+    """
     path = write(tmp_path / "scan.npz", arrays, None)
     for factor in (1, 2):
-        scan = Scan.open(path, object=large() * factor, probe=arrays["probeGuess"] * factor, cache_dir=tmp_path / "cache")
+        scan = Scan.open(
+            path,
+            object=large() * factor,
+            probe=arrays["probeGuess"] * factor,
+            cache_dir=tmp_path / "cache",
+        )
         np.testing.assert_array_equal(large() * factor, scan.object)
         np.testing.assert_array_equal(arrays["probeGuess"] * factor, scan.probe)
 
@@ -147,8 +171,16 @@ def test_an_hdf5_object_is_mapped_or_copied(tmp_path, measured_like, chunks):
 def measured_like(tmp_path, arrays):
     def write_hdf5(chunks):
         with h5py.File(tmp_path / "scan.h5", "w") as file:
-            file["/frames"], file["/x"], file["/y"] = (arrays[key] for key in ("diff3d", "xcoords", "ycoords"))
-            file.create_dataset("/object", data=large(), chunks=chunks, compression=chunks and "gzip")
-        return tmp_path / "scan.h5", {"frames": "/frames", "positions": ("/x", "/y"), "object": "/object"}
+            file["/frames"], file["/x"], file["/y"] = (
+                arrays[key] for key in ("diff3d", "xcoords", "ycoords")
+            )
+            file.create_dataset(
+                "/object", data=large(), chunks=chunks, compression=chunks and "gzip"
+            )
+        return tmp_path / "scan.h5", {
+            "frames": "/frames",
+            "positions": ("/x", "/y"),
+            "object": "/object",
+        }
 
     return write_hdf5

@@ -1,4 +1,6 @@
-"""Threads that share a batch: all of it is done when they say so, errors come out, nobody is left behind."""
+"""Threads that share a batch: all of it is done when they say so, errors come out, nobody is left
+behind.
+"""
 
 import gc
 import threading
@@ -16,7 +18,9 @@ def members():
 def test_every_job_has_ended_when_run_returns(count):
     crew, done = Crew(3), []
     for round_ in range(200):
-        crew.run([lambda job=job, round_=round_: done.append((round_, job)) for job in range(count)])
+        crew.run(
+            [lambda job=job, round_=round_: done.append((round_, job)) for job in range(count)]
+        )
 
         assert len(done) == (round_ + 1) * count
     assert sorted(done) == [(round_, job) for round_ in range(200) for job in range(count)]
@@ -50,7 +54,12 @@ def test_an_error_comes_out_after_all_have_ended(failing):
 def test_a_busy_crew_leaves_the_work_to_the_caller():
     """While one batch is being made another thread makes its own, alone, instead of waiting."""
     crew, done = Crew(1), []
-    crew.run([lambda: crew.run([lambda: done.append("a"), lambda: done.append("b")]), lambda: done.append("c")])
+    crew.run(
+        [
+            lambda: crew.run([lambda: done.append("a"), lambda: done.append("b")]),
+            lambda: done.append("c"),
+        ]
+    )
 
     assert sorted(done) == ["a", "b", "c"]
 

@@ -27,7 +27,8 @@ from ptycho.device import aligned_empty, place
 def memory():
     return tf.config.experimental.get_memory_info("CPU:0")
 
-# One region, made and given back at once: BFC leaves a chunk whole unless it is twice the request. Sizes start above
+# One region, made and given back at once: BFC leaves a chunk whole unless it is twice the \
+request. Sizes start above
 # the 2 MiB of its first region, which would else be handed out whole.
 tf.raw_ops.Empty(shape=[48 << 20], dtype=tf.uint8)
 rows = []
@@ -40,7 +41,8 @@ for step in range(20):
     start = memory()["current"]
     tensor = place(array)
     end = memory()
-    rows.append([size_bytes, end["current"] - start, end["peak"] - start, bool((tensor.numpy() == array).all())])
+    rows.append([size_bytes, end["current"] - start, end["peak"] - start, \
+bool((tensor.numpy() == array).all())])
     del tensor
 print(json.dumps(rows))
 """
@@ -58,7 +60,13 @@ except tf.errors.ResourceExhaustedError as error:
 
 
 def run(code):
-    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, **BFC}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **BFC},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip().splitlines()[-1]
 
@@ -111,7 +119,9 @@ def test_an_empty_array_is_aligned_for_tensorflow():
 
 
 def test_lent_memory_is_aligned_and_used_again_only_when_nobody_has_it():
-    """Three arrays at once are three pieces; one that is back is lent next, whoever had its tensor."""
+    """Three arrays at once are three pieces; one that is back is lent next, whoever had its
+    tensor.
+    """
     lender = Lender((4, 3), np.float32)
     arrays = [lender.lend(4) for _ in range(3)]
     addresses = [array.ctypes.data for array in arrays]
@@ -128,7 +138,9 @@ def test_lent_memory_is_aligned_and_used_again_only_when_nobody_has_it():
 
 
 def test_when_the_last_array_is_back_nothing_is_kept():
-    """The memory goes with the last array, not with the lender; and one consumer's hoard is not kept for the rest."""
+    """The memory goes with the last array, not with the lender; and one consumer's hoard is not
+    kept for the rest.
+    """
     lender = Lender((4, 3), np.float32)
     hoard = [lender.lend(4) for _ in range(10)]
     del hoard[1:]

@@ -24,9 +24,11 @@ if kind == "mirrored":
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 else:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-images = np.broadcast_to(np.arange(groups, dtype=np.float32)[:, None, None, None], (groups, 8, 8, 1))
+images = np.broadcast_to(np.arange(groups, dtype=np.float32)[:, None, None, None], \
+(groups, 8, 8, 1))
 coords = np.zeros((groups, 1, 2, 1), np.float32)
-container = LazyPtychoDataContainer(images, None, None, 1.0, None, coords, coords, None, None, None, np.ones((8, 8), np.complex64))
+container = LazyPtychoDataContainer(images, None, None, 1.0, None, coords, coords, None, None, \
+None, np.ones((8, 8), np.complex64))
 
 def make(context):
     size = context.get_per_replica_batch_size(8)
@@ -34,16 +36,19 @@ def make(context):
 
 def numbers(batch):
     # A replica that gets nothing of a partial batch has none.
-    return [int(value) for part in strategy.experimental_local_results(batch) for value in part[:, 0, 0, 0].numpy()]
+    return [int(value) for part in strategy.experimental_local_results(batch) \
+for value in part[:, 0, 0, 0].numpy()]
 
 def epoch(dataset):
-    # One step after the other without a collective, so that workers with unequal shares need not wait for each other.
+    # One step after the other without a collective, so that workers with unequal shares need not \
+wait for each other.
     seen = []
     for images, _ in dataset:
         seen += numbers(images)
     return seen
 
-seen = [epoch(strategy.distribute_datasets_from_function(make)) for _ in range(2)] if kind != "whole" else []
+seen = [epoch(strategy.distribute_datasets_from_function(make)) for _ in range(2)] \
+if kind != "whole" else []
 if kind == "mirrored":
     seen.append(epoch(strategy.experimental_distribute_dataset(container.as_dataset(8))))
 print(json.dumps(seen))
@@ -51,9 +56,18 @@ print(json.dumps(seen))
 
 
 def start(*arguments, **environment):
-    settings = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **environment}
+    settings = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        **environment,
+    }
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, *map(str, arguments)], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", CODE, *map(str, arguments)],
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -69,7 +83,9 @@ def results(processes):
 
 
 def test_replicas_of_one_worker_share_an_epoch():
-    """MirroredStrategy over two logical devices, by input_context and by TensorFlow's own distribution of a plain dataset."""
+    """MirroredStrategy over two logical devices, by input_context and by TensorFlow's own
+    distribution of a plain dataset.
+    """
     (epochs,) = results([start("mirrored", GROUPS)])
 
     assert len(epochs) == 3
@@ -87,8 +103,13 @@ def free_port():
 def test_workers_share_an_epoch(worker_count):
     """MultiWorkerMirroredStrategy over two processes: what one worker sees the other does not."""
     cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(worker_count)]}
-    configurations = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(worker_count)]
-    workers = results([start("multi", GROUPS, TF_CONFIG=configuration) for configuration in configurations])
+    configurations = [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
+        for i in range(worker_count)
+    ]
+    workers = results(
+        [start("multi", GROUPS, TF_CONFIG=configuration) for configuration in configurations]
+    )
     for epoch in range(2):
         shares = [worker[epoch] for worker in workers]
 

@@ -1,4 +1,6 @@
-"""Energies that are kept: believed only where they fit, written where that is possible, and never half."""
+"""Energies that are kept: believed only where they fit, written where that is possible, and never
+half.
+"""
 
 import io
 import json
@@ -89,7 +91,9 @@ def deny(monkeypatch, *folders):
     monkeypatch.setattr(os, "open", guarded)
 
 
-def test_beside_a_scan_that_is_read_only_the_user_cache_is_used(path, tmp_path, passes, monkeypatch):
+def test_beside_a_scan_that_is_read_only_the_user_cache_is_used(
+    path, tmp_path, passes, monkeypatch
+):
     deny(monkeypatch, path.parent)
     for _ in range(2):
         scan = Scan.open(path)
@@ -151,9 +155,19 @@ def test_every_reading_of_a_file_has_its_own_energies(tmp_path, passes):
     mask = np.zeros((16, 16), bool)
     mask[3] = True
     place = {"positions": np.arange(18.0).reshape(9, 2), "cache_dir": tmp_path / "cache"}
-    readings = [{}, {"intensity": True}, {"intensity": True, "mask": mask}, {"intensity": True, "mask": mask.T}, {"dc": "corner"}]
-    first = [Scan.open(tmp_path / "scan.npy", **place, **reading).energies() for reading in readings]
-    second = [Scan.open(tmp_path / "scan.npy", **place, **reading).energies() for reading in readings]
+    readings = [
+        {},
+        {"intensity": True},
+        {"intensity": True, "mask": mask},
+        {"intensity": True, "mask": mask.T},
+        {"dc": "corner"},
+    ]
+    first = [
+        Scan.open(tmp_path / "scan.npy", **place, **reading).energies() for reading in readings
+    ]
+    second = [
+        Scan.open(tmp_path / "scan.npy", **place, **reading).energies() for reading in readings
+    ]
 
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first[1], counts.sum(axis=(1, 2)), rtol=1e-6)
@@ -215,7 +229,9 @@ def npy(values):
 
 
 def identity(content, **changed):
-    content["identity.json"] = json.dumps({**json.loads(content["identity.json"]), **changed}).encode()
+    content["identity.json"] = json.dumps(
+        {**json.loads(content["identity.json"]), **changed}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -249,10 +265,14 @@ def test_a_forged_file_is_ignored_and_replaced(path, arrays, passes, change):
     assert kept.read_bytes() == whole
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(generator=strategies.randoms(use_true_random=False), is_cut=strategies.booleans())
 def test_a_damaged_file_never_changes_the_energies(path, arrays, generator, is_cut):
-    """A byte changed or the end cut off: the energies are those of the frames, and the file is whole again."""
+    """A byte changed or the end cut off: the energies are those of the frames, and the file is
+    whole again.
+    """
     Scan.open(path).energies()
     (kept,) = kept_beside(path)
     image = bytearray(kept.read_bytes())
@@ -313,7 +333,9 @@ def test_energies_that_are_not_to_be_kept_are_neither_written_nor_believed(tmp_p
     scan = Scan.open(path, cache_dir=tmp_path / "cache", keep_energies=False)
     energies = scan.energies()
 
-    np.testing.assert_allclose(np.square(np.asarray(scan.frames), dtype=np.float64).sum(axis=(1, 2)), energies)
+    np.testing.assert_allclose(
+        np.square(np.asarray(scan.frames), dtype=np.float64).sum(axis=(1, 2)), energies
+    )
     assert scan.notes[-1] == "energies are not kept, as asked"
     assert [entry.read_bytes() for entry in (tmp_path / "cache").iterdir()] == [before]
     with pytest.raises(ContainerError, match="keep_energies is 1; True or False is needed"):

@@ -116,7 +116,9 @@ def test_groups_that_are_not_there_are_refused(stack, key):
         lambda images: np.stack(list(images)),
         lambda images: tf.convert_to_tensor(images).numpy(),
         lambda images: tf.reduce_sum(images**2, axis=[1, 2]).numpy(),
-        lambda images: np.stack(list(tf.data.Dataset.from_tensor_slices(images).as_numpy_iterator())),
+        lambda images: np.stack(
+            list(tf.data.Dataset.from_tensor_slices(images).as_numpy_iterator())
+        ),
     ],
 )
 def test_computing_gives_what_the_array_gives(stack, compute):
@@ -163,7 +165,9 @@ def test_parts_of_a_complex_stack_are_those_of_its_array(part):
 
     assert stack.dtype == np.complex64
     np.testing.assert_array_equal(np.moveaxis(waves[NN], 1, 3), stack)
-    np.testing.assert_array_equal(np.asarray(ComplexPart(WAVES, part)), np.asarray(StackPart(stack, part)))
+    np.testing.assert_array_equal(
+        np.asarray(ComplexPart(WAVES, part)), np.asarray(StackPart(stack, part))
+    )
 
 
 def test_patches_of_the_object_can_stay_complex():

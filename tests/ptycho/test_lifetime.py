@@ -36,7 +36,9 @@ def streamed(*, shuffle=True):
 def sliced(*, shuffle=True):
     _, coords = sources()
     batches = order(shuffle=shuffle)
-    dataset = slice_batches(tf.ones((GROUPS, 8, 8, 1)), tf.convert_to_tensor(coords), order=batches, prefetch=1)
+    dataset = slice_batches(
+        tf.ones((GROUPS, 8, 8, 1)), tf.convert_to_tensor(coords), order=batches, prefetch=1
+    )
     return dataset, weakref.ref(batches)
 
 
@@ -54,7 +56,8 @@ def total(dataset):
 def traced_total(dataset):
     """The same in a traced function, as a loop of the graph.
 
-    Converted here, where a failure raises: tf.function then goes on with the Python function, whose loop has no end.
+    Converted here, where a failure raises: tf.function then goes on with the Python function, whose
+    loop has no end.
     """
     return tf.autograph.to_graph(total)(dataset)
 
@@ -106,7 +109,9 @@ def test_a_dataset_made_inside_another_lives_as_long_as_that(feed, combine):
 
 @FEEDS
 def test_a_dataset_made_inside_another_inside_a_traced_function_can_be_read(feed):
-    function = tf.function(lambda: traced_total(tf.data.Dataset.range(2).flat_map(lambda _: feed()[0].take(9))))
+    function = tf.function(
+        lambda: traced_total(tf.data.Dataset.range(2).flat_map(lambda _: feed()[0].take(9)))
+    )
     sums = []
     for _ in range(2):
         sums.append(float(function()))
@@ -116,7 +121,9 @@ def test_a_dataset_made_inside_another_inside_a_traced_function_can_be_read(feed
 
 
 @FEEDS
-@pytest.mark.parametrize("derive", [lambda dataset: dataset, lambda dataset: dataset.take(9).prefetch(1)])
+@pytest.mark.parametrize(
+    "derive", [lambda dataset: dataset, lambda dataset: dataset.take(9).prefetch(1)]
+)
 def test_a_concrete_function_keeps_the_dataset_it_closed_over(feed, derive):
     def closed_over(dataset):
         return tf.function(lambda: traced_total(dataset)).get_concrete_function()
@@ -136,7 +143,9 @@ def test_a_concrete_function_keeps_the_dataset_it_closed_over(feed, derive):
 @FEEDS
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_dropped_dataset_needs_no_garbage_collector(feed, shuffle):
-    """Buffers of many epochs, each with a dataset of its own, do not pile up until the next collection."""
+    """Buffers of many epochs, each with a dataset of its own, do not pile up until the next
+    collection.
+    """
     gc.collect()
     gc.disable()
     try:

@@ -52,7 +52,10 @@ def read(container, name):
 @BOTH
 def test_the_attributes_are_the_arguments(kind, arguments):
     """By keyword or by position, from arrays or from tensors; Y = Y_I exp(i Y_phi)."""
-    tensors = {key: tf.constant(value) if isinstance(value, np.ndarray) else value for key, value in arguments.items()}
+    tensors = {
+        key: tf.constant(value) if isinstance(value, np.ndarray) else value
+        for key, value in arguments.items()
+    }
     for container in (kind(**arguments), kind(*arguments.values()), kind(**tensors)):
         for name in ("X", "Y_I", "Y_phi", "coords_nominal", "coords_true"):
             tensor = read(container, name)
@@ -73,10 +76,13 @@ def test_eager_and_lazy_are_bit_for_bit_the_same(simulated_path, scan, gridsize,
     if without_object:
         scan = dataclasses.replace(scan, object=None)
     eager, lazy = (
-        kind.from_scan(scan, image_count=30, gridsize=gridsize) for kind in (PtychoDataContainer, LazyPtychoDataContainer)
+        kind.from_scan(scan, image_count=30, gridsize=gridsize)
+        for kind in (PtychoDataContainer, LazyPtychoDataContainer)
     )
     for name in (*IMAGES, *SMALL):
-        np.testing.assert_array_equal(read(eager, name).numpy(), read(lazy, name).numpy(), err_msg=name)
+        np.testing.assert_array_equal(
+            read(eager, name).numpy(), read(lazy, name).numpy(), err_msg=name
+        )
     for name in ("norm_Y_I", "nn_indices", "global_offsets", "local_offsets"):
         np.testing.assert_array_equal(getattr(eager, name), getattr(lazy, name))
     datasets = [container.as_dataset(7, shuffle=True, seed=2) for container in (eager, lazy)]
@@ -115,7 +121,9 @@ def test_ground_truth_is_the_object_where_each_frame_was_measured(scan):
     for group, frames in enumerate(lazy.nn_indices):
         for channel, frame in enumerate(frames):
             x, y = round(float(np.float32(scan.x[frame]))), round(float(np.float32(scan.y[frame])))
-            np.testing.assert_allclose(scan.object[y - 16 : y + 16, x - 16 : x + 16], truth[group, ..., channel], atol=1e-5)
+            np.testing.assert_allclose(
+                scan.object[y - 16 : y + 16, x - 16 : x + 16], truth[group, ..., channel], atol=1e-5
+            )
 
 
 def test_missing_ground_truth_is_amplitude_one_and_phase_zero(arguments):
@@ -129,7 +137,9 @@ def test_missing_ground_truth_is_amplitude_one_and_phase_zero(arguments):
 def test_old_code_is_warned_at_its_own_line(arguments, name):
     """The warning names the attribute and as_dataset, and points here."""
     container = LazyPtychoDataContainer(**arguments)
-    with pytest.warns(DeprecationWarning, match=rf"{name} puts every image.*as_dataset\(batch_size\)") as caught:
+    with pytest.warns(
+        DeprecationWarning, match=rf"{name} puts every image.*as_dataset\(batch_size\)"
+    ) as caught:
         getattr(container, name)
 
     assert [__file__] == [warning.filename for warning in caught]
@@ -219,7 +229,9 @@ def test_attributes_may_be_assigned(kind, arguments, name):
         np.testing.assert_array_equal(value, images if name == "X" else coords)
 
 
-@pytest.mark.parametrize("name", ["norm_Y_I", "YY_full", "nn_indices", "global_offsets", "local_offsets"])
+@pytest.mark.parametrize(
+    "name", ["norm_Y_I", "YY_full", "nn_indices", "global_offsets", "local_offsets"]
+)
 @BOTH
 def test_what_is_kept_as_it_was_given_may_be_assigned(kind, arguments, name):
     container = kind(**arguments)
@@ -229,7 +241,9 @@ def test_what_is_kept_as_it_was_given_may_be_assigned(kind, arguments, name):
 
 
 def test_ground_truth_follows_what_was_assigned(arguments):
-    """Y is made of Y_I and Y_phi, even while somebody holds the one before; itself it cannot be assigned."""
+    """Y is made of Y_I and Y_phi, even while somebody holds the one before; itself it cannot be
+    assigned.
+    """
     container = LazyPtychoDataContainer(**arguments)
     before = read(container, "Y")
     container.Y_I = 2 * arguments["Y_I"]
@@ -261,7 +275,9 @@ def test_a_dataset_keeps_what_it_was_made_of(arguments):
 def test_a_container_of_loose_arrays(kind, scan, gridsize):
     """PtychoPINN's call; the frames' own size by default."""
     given = (scan.x, scan.y, scan.frames, scan.probe, np.arange(100))
-    container = kind.from_raw_data_without_pc(*given, scan.object, N=None, K=7, nsamples=30, gridsize=gridsize)
+    container = kind.from_raw_data_without_pc(
+        *given, scan.object, N=None, K=7, nsamples=30, gridsize=gridsize
+    )
     expected = kind.from_scan(scan, image_count=30, gridsize=gridsize)
 
     for name in (*IMAGES, "coords", "nn_indices"):
@@ -297,13 +313,25 @@ def test_repr_is_short_and_warns_of_nothing(kind, arguments):
         ({"X": np.ones((20, 16, 16, 4), np.complex64)}, "X is complex64"),
         ({"Y_I": np.ones((19, 16, 16, 4), np.float32)}, r"Y_I has shape \(19, 16, 16, 4\)"),
         ({"Y_phi": None}, "one of Y_I and Y_phi is None"),
-        ({"coords_nominal": np.ones((20, 2, 4), np.float32)}, r"coords_nominal has shape \(20, 2, 4\)"),
+        (
+            {"coords_nominal": np.ones((20, 2, 4), np.float32)},
+            r"coords_nominal has shape \(20, 2, 4\)",
+        ),
         ({"coords_true": None}, "coords_true is None"),
         ({"nn_indices": np.ones((19, 4), np.int64)}, "nn_indices has 19 groups and X 20"),
         ({"nn_indices": 3}, "nn_indices is 3; one entry for each of 20 groups"),
-        ({"global_offsets": np.zeros((20, 2))}, r"global_offsets has shape \(20, 2\); \(20, 1, 2, 1\)"),
-        ({"coords_nominal": np.full((20, 1, 2, 4), np.nan)}, r"coords_nominal is nan at \[0, 0, 0, 0\]"),
-        ({"coords_true": np.full((20, 1, 2, 4), 1e39)}, r"coords_true is 1e\+39 at \[0, 0, 0, 0\]; finite values within float32"),
+        (
+            {"global_offsets": np.zeros((20, 2))},
+            r"global_offsets has shape \(20, 2\); \(20, 1, 2, 1\)",
+        ),
+        (
+            {"coords_nominal": np.full((20, 1, 2, 4), np.nan)},
+            r"coords_nominal is nan at \[0, 0, 0, 0\]",
+        ),
+        (
+            {"coords_true": np.full((20, 1, 2, 4), 1e39)},
+            r"coords_true is 1e\+39 at \[0, 0, 0, 0\]; finite values within float32",
+        ),
         ({"probeGuess": np.ones((14, 14), np.complex64)}, r"probeGuess has shape \(14, 14\)"),
         ({"probeGuess": np.zeros((16, 16), np.complex64)}, "probeGuess is zero everywhere"),
         ({"probeGuess": np.full((16, 16), np.inf, np.complex64)}, "probeGuess is .*inf.* at"),
@@ -316,7 +344,8 @@ def test_arguments_that_do_not_fit_are_refused(kind, arguments, changed, words):
 
 @BOTH
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"batch_size": 0}, "batch_size is 0"), ({"batch_size": 4, "prefetch": -1}, "prefetch is -1")]
+    ("settings", "words"),
+    [({"batch_size": 0}, "batch_size is 0"), ({"batch_size": 4, "prefetch": -1}, "prefetch is -1")],
 )
 def test_datasets_that_cannot_be_are_refused(kind, arguments, settings, words):
     with pytest.raises(ContainerError, match=words):
@@ -333,7 +362,9 @@ def test_counts_of_a_dataset_are_whole_numbers(kind, arguments, name, value):
 
 
 def test_counts_may_be_numpy_integers(arguments):
-    dataset = LazyPtychoDataContainer(**arguments).as_dataset(np.int64(8), prefetch=np.uint8(1), shuffle=True, seed=np.int32(3))
+    dataset = LazyPtychoDataContainer(**arguments).as_dataset(
+        np.int64(8), prefetch=np.uint8(1), shuffle=True, seed=np.int32(3)
+    )
 
     assert [len(images) for images, _ in dataset] == [8, 8, 4]
 
@@ -371,7 +402,9 @@ def test_a_scan_needs_photons(scan, nphotons):
 def test_the_global_seed_is_left_alone(scan):
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    for _ in LazyPtychoDataContainer.from_scan(scan, image_count=30).as_dataset(8, shuffle=True, seed=1):
+    for _ in LazyPtychoDataContainer.from_scan(scan, image_count=30).as_dataset(
+        8, shuffle=True, seed=1
+    ):
         pass
 
     np.testing.assert_array_equal(before, np.random.get_state()[1])

@@ -31,7 +31,10 @@ def test_info_for_people_has_the_notes(simulated_path, capsys):
 
 def test_simulate_and_subset_make_scans(tmp_path, capsys):
     whole, part = tmp_path / "whole.npz", tmp_path / "part.npz"
-    assert main(["simulate", str(whole), "--frame-count", "12", "--frame-size", "16", "--seed", "3"]) == 0
+    assert (
+        main(["simulate", str(whole), "--frame-count", "12", "--frame-size", "16", "--seed", "3"])
+        == 0
+    )
     assert main(["subset", str(whole), str(part), "--frame-count", "5"]) == 0
 
     assert (Scan.open(whole).frame_count, Scan.open(part).frame_count) == (12, 5)
@@ -48,11 +51,23 @@ def test_simulate_and_subset_make_scans(tmp_path, capsys):
         (["info", "n" * 300 + ".npz"], "File name too long"),
         (["simulate", "x.npz", "--frame-count", "1" + "0" * 30], "frame_count 1000"),
         (["simulate", "x.npz", "--frame-count", "1" + "0" * 400], "frame_count 1000"),
-        (["simulate", "x.npz", "--frame-count", "1", "--frame-size", "1000000000"], "frame_size 1000000000"),
+        (
+            ["simulate", "x.npz", "--frame-count", "1", "--frame-size", "1000000000"],
+            "frame_size 1000000000",
+        ),
         (["simulate", "x.npz", "--frame-count", "1", "--frame-size", "63"], "frame_size is 63"),
-        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e300"], "photons_per_frame is 1e+300"),
-        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e-300"], "photons_per_frame is 1e-300"),
-        (["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "nan"], "photons_per_frame is nan"),
+        (
+            ["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e300"],
+            "photons_per_frame is 1e+300",
+        ),
+        (
+            ["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "1e-300"],
+            "photons_per_frame is 1e-300",
+        ),
+        (
+            ["simulate", "x.npz", "--frame-count", "1", "--photons-per-frame", "nan"],
+            "photons_per_frame is nan",
+        ),
         (["simulate", "x.npy", "--frame-count", "1"], "x.npy has the suffix '.npy'"),
         (["simulate", "x", "--frame-count", "1"], "x has the suffix ''"),
     ],
@@ -86,7 +101,12 @@ def test_help_teaches(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["info", ""], ["simulate", "", "--frame-count", "1"], ["subset", "a.npz", "", "--frame-count", "1"]]
+    "arguments",
+    [
+        ["info", ""],
+        ["simulate", "", "--frame-count", "1"],
+        ["subset", "a.npz", "", "--frame-count", "1"],
+    ],
 )
 def test_an_empty_path_is_a_usage_error(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -102,7 +122,9 @@ def test_a_reader_that_goes_away_leaves_no_traceback(simulated_path):
     os.close(reading)
     try:
         command = [sys.executable, "-m", "ptycho", "info", str(simulated_path)]
-        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        result = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
     finally:
         os.close(writing)
 
@@ -115,7 +137,12 @@ def counted(tmp_path):
     generator = np.random.default_rng(0)
     path = tmp_path / "scan.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("/entry/data", data=generator.poisson(9, (25, 16, 16)), chunks=(5, 4, 8), compression="gzip")
+        file.create_dataset(
+            "/entry/data",
+            data=generator.poisson(9, (25, 16, 16)),
+            chunks=(5, 4, 8),
+            compression="gzip",
+        )
         file["/entry/x"], file["/entry/y"] = generator.uniform(0, 1e-6, (2, 25))
         file["/entry/probe"] = np.ones((16, 16), np.complex64)
     place = ["--positions", "/entry/x", "/entry/y", "--units", "metres", "--pixel-size-m", "2e-8"]
@@ -125,10 +152,17 @@ def counted(tmp_path):
 def test_info_reads_every_format(counted, tmp_path, capsys):
     """The same names as ``Scan.open``; what was assumed is among the notes."""
     path, settings = counted
-    assert main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--json"]) == 0
+    assert (
+        main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--json"]) == 0
+    )
     facts = json.loads(capsys.readouterr().out)
 
-    assert (facts["frame_count"], facts["frame_size"], facts["dtype"], facts["has_probe"]) == (25, 16, "float32", True)
+    assert (facts["frame_count"], facts["frame_size"], facts["dtype"], facts["has_probe"]) == (
+        25,
+        16,
+        "float32",
+        True,
+    )
     assert facts["reading"].startswith("read through a chunk cache of 32 MiB (chunks of 5 x 4 x 8)")
     assert 0 <= facts["x_range"][0] < facts["x_range"][1] <= 50
     assert any("taken as counts" in note for note in facts["notes"])
@@ -137,7 +171,15 @@ def test_info_reads_every_format(counted, tmp_path, capsys):
 
 def test_info_checks_the_frames_where_it_is_asked_to(counted, tmp_path, capsys):
     path, settings = counted
-    command = ["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--check", "--repack"]
+    command = [
+        "info",
+        str(path),
+        *settings,
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--check",
+        "--repack",
+    ]
     assert main(command) == 0
     printed = capsys.readouterr()
 
@@ -151,7 +193,9 @@ def test_check_refuses_what_cannot_be_counts(counted, tmp_path, capsys):
     path, settings = counted
     with h5py.File(path, "r+") as file:
         file["/entry/data"][7, 1, 2] = -5
-    assert main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--check"]) == 2
+    assert (
+        main(["info", str(path), *settings, "--cache-dir", str(tmp_path / "cache"), "--check"]) == 2
+    )
 
     assert "NaN, infinite or negative count in frame 7 (-5 at [1, 2])" in capsys.readouterr().err
 
@@ -159,7 +203,20 @@ def test_check_refuses_what_cannot_be_counts(counted, tmp_path, capsys):
 def test_subset_makes_a_contract_scan_of_any_format(counted, tmp_path, capsys):
     path, settings = counted
     cache = ["--cache-dir", str(tmp_path / "cache")]
-    assert main(["subset", str(path), str(tmp_path / "part.npz"), "--frame-count", "4", *settings, *cache]) == 0
+    assert (
+        main(
+            [
+                "subset",
+                str(path),
+                str(tmp_path / "part.npz"),
+                "--frame-count",
+                "4",
+                *settings,
+                *cache,
+            ]
+        )
+        == 0
+    )
     with h5py.File(path) as file:
         expected = np.sqrt(file["/entry/data"][:4]).astype(np.float32)
 
@@ -169,9 +226,15 @@ def test_subset_makes_a_contract_scan_of_any_format(counted, tmp_path, capsys):
 def test_subset_needs_a_probe(counted, tmp_path, capsys):
     path, settings = counted
     settings = [word for word in settings if "probe" not in word]
-    assert main(["subset", str(path), str(tmp_path / "part.npz"), "--frame-count", "4", *settings]) == 2
+    assert (
+        main(["subset", str(path), str(tmp_path / "part.npz"), "--frame-count", "4", *settings])
+        == 2
+    )
 
-    assert "has no probe, which a scan of this format needs; open it with probe=" in capsys.readouterr().err
+    assert (
+        "has no probe, which a scan of this format needs; open it with probe="
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "part.npz").exists()
 
 
@@ -179,8 +242,14 @@ def test_subset_needs_a_probe(counted, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["info", "scan.h5"], "scan.h5 is plain HDF5, so name the data set of the frames"),
-        (["info", "scan.h5", "--frames", "/entry/data"], "does not say where the frames were taken"),
-        (["info", "scan.h5", "--frames", "/entry/data", "--positions", "a", "b", "c"], "--positions has 3 names"),
+        (
+            ["info", "scan.h5", "--frames", "/entry/data"],
+            "does not say where the frames were taken",
+        ),
+        (
+            ["info", "scan.h5", "--frames", "/entry/data", "--positions", "a", "b", "c"],
+            "--positions has 3 names",
+        ),
         (["info", "scan.h5", "--cache-bytes", "0"], "cache_bytes is 0"),
     ],
 )
@@ -197,10 +266,22 @@ def test_a_bar_is_drawn_where_somebody_looks(counted, tmp_path):
     """A terminal on stderr gets one; what is printed on stdout stays the same."""
     path, settings = counted
     leading, following = os.openpty()
-    command = [sys.executable, "-m", "ptycho", "info", str(path), *settings, "--cache-dir", str(tmp_path), "--check"]
+    command = [
+        sys.executable,
+        "-m",
+        "ptycho",
+        "info",
+        str(path),
+        *settings,
+        "--cache-dir",
+        str(tmp_path),
+        "--check",
+    ]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     with os.fdopen(leading, "rb", buffering=0) as terminal:
-        process = subprocess.run(command, stdout=subprocess.PIPE, stderr=following, env=environment, check=True)
+        process = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=following, env=environment, check=True
+        )
         os.close(following)
         drawn = terminal.read(1 << 16)
 

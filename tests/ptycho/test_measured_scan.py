@@ -10,7 +10,9 @@ from ptycho.physics import far_field_amplitude
 
 @pytest.mark.parametrize(("is_swapped", "expected"), [(False, 0.118), (True, 0.326)])
 def test_batches_of_the_measured_scan_fit_the_forward_model(siemens_scan, is_swapped, expected):
-    """Relative misfit over every seventh frame, through the container's own batches: a loader cannot pass by accident."""
+    """Relative misfit over every seventh frame, through the container's own batches: a loader
+    cannot pass by accident.
+    """
     scan = siemens_scan
     lazy = LazyPtychoDataContainer.from_scan(scan, image_count=scan.frame_count, gridsize=1)
     scale = normalization(scan.energies(), lazy.nn_indices, scan.frame_size)
@@ -23,7 +25,12 @@ def test_batches_of_the_measured_scan_fit_the_forward_model(siemens_scan, is_swa
                 column, row = (round(float(axis[frame])) - 64 for axis in (scan.x, scan.y))
                 if is_swapped:
                     column, row = row, column
-                model = far_field_amplitude(scan.probe, scan.object[row : row + 128, column : column + 128])
-                difference, total = difference + float(((model - image) ** 2).sum()), total + float((image**2).sum())
+                model = far_field_amplitude(
+                    scan.probe, scan.object[row : row + 128, column : column + 128]
+                )
+                difference, total = (
+                    difference + float(((model - image) ** 2).sum()),
+                    total + float((image**2).sum()),
+                )
 
     assert np.sqrt(difference / total) == pytest.approx(expected, abs=0.002)

@@ -49,21 +49,39 @@ print(json.dumps(rows))
 
 @pytest.mark.parametrize(("prefetch", "most_batches"), [(0, 2), (1, 3), (2, 4)])
 def test_device_bytes_are_the_arithmetic(simulated_path, prefetch, most_batches):
-    """Eager keeps its tensors; lazy keeps nothing and peaks at the batches that are held, being made or read ahead."""
-    environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", CODE, str(simulated_path), str(IMAGE_COUNT), str(BATCH_SIZE), str(prefetch)]
+    """Eager keeps its tensors; lazy keeps nothing and peaks at the batches that are held, being
+    made or read ahead.
+    """
+    environment = {
+        **os.environ,
+        "TF_CPU_ALLOCATOR_USE_BFC": "true",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [
+        sys.executable,
+        "-c",
+        CODE,
+        str(simulated_path),
+        str(IMAGE_COUNT),
+        str(BATCH_SIZE),
+        str(prefetch),
+    ]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout.strip().splitlines()[-1])
 
-    declared = PtychoDataContainer.tensor_bytes(image_count=IMAGE_COUNT, frame_size=FRAME_SIZE, channel_count=4)
+    declared = PtychoDataContainer.tensor_bytes(
+        image_count=IMAGE_COUNT, frame_size=FRAME_SIZE, channel_count=4
+    )
     assert rows["LazyPtychoDataContainer construct"] == 0
     assert rows["PtychoDataContainer construct"] == pytest.approx(sum(declared.values()), rel=0.02)
     for kind in ("LazyPtychoDataContainer", "PtychoDataContainer"):
         assert rows[f"{kind} kept"] < BATCH_BYTES / 10
         peaks = [rows[f"{kind} epoch {epoch}"] for epoch in range(5)]
         assert min(peaks) >= BATCH_BYTES
-        # The least: on a busy machine the thread that handed a batch over may let go of it later than the consumer does.
+        # The least: on a busy machine the thread that handed a batch over may let go of it later
+        # than the consumer does.
         assert min(peaks) <= (most_batches + 0.5) * BATCH_BYTES
 
 
@@ -95,7 +113,12 @@ print(json.dumps([min(kept), min(peaks)]))  # the least: see above
 @pytest.mark.parametrize("prefetch", [0, 1, 2])
 def test_the_last_batch_of_a_dataset_that_is_gone_is_one_batch(simulated_path, prefetch):
     """A loop's variable outlives its dataset; the next dataset begins beside that one batch."""
-    environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": "true", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "TF_CPU_ALLOCATOR_USE_BFC": "true",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [sys.executable, "-c", HELD, str(simulated_path), str(prefetch)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -120,12 +143,16 @@ def test_the_energy_pass_holds_one_chunk(tmp_path):
 
 
 def test_a_lazy_container_is_a_few_hundred_bytes_per_image(simulated_path):
-    """Indices, coordinates and patch corners: no images, whatever their number; K = 12 for 9,000 groups of 100 frames."""
+    """Indices, coordinates and patch corners: no images, whatever their number; K = 12 for 9,000
+    groups of 100 frames.
+    """
     scan = Scan.open(simulated_path)
     peaks = {}
     for image_count in (1000, 9000):
         tracemalloc.start()
-        container = LazyPtychoDataContainer.from_scan(scan, image_count=image_count, neighbor_count=12)
+        container = LazyPtychoDataContainer.from_scan(
+            scan, image_count=image_count, neighbor_count=12
+        )
         _, peaks[image_count] = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         del container
@@ -134,7 +161,8 @@ def test_a_lazy_container_is_a_few_hundred_bytes_per_image(simulated_path):
 
 
 MOST_BYTES_PER_FRAME = 64
-"""Positions are 16 and energies 8; the rest is for one temporary of each, never for the object or the frames."""
+"""Positions are 16 and energies 8; the rest is for one temporary of each, never for the object or
+the frames."""
 
 
 def write_large(folder, frame_count, kind):
@@ -159,9 +187,16 @@ def write_large(folder, frame_count, kind):
     path = folder / f"{frame_count}.h5"
     with h5py.File(path, "w") as file:
         for key, values in arrays.items():
-            chunks = None if kind == "hdf5 contiguous" else (min(100, len(values)), *values.shape[1:])
+            chunks = (
+                None if kind == "hdf5 contiguous" else (min(100, len(values)), *values.shape[1:])
+            )
             file.create_dataset(key, data=values, chunks=chunks, compression=chunks and "gzip")
-    settings = {"frames": "diff3d", "positions": ("xcoords", "ycoords"), "probe": "probeGuess", "object": "objectGuess"}
+    settings = {
+        "frames": "diff3d",
+        "positions": ("xcoords", "ycoords"),
+        "probe": "probeGuess",
+        "object": "objectGuess",
+    }
     return path, {**settings, "repack": kind == "hdf5 repacked", "cache_bytes": 1 << 20}
 
 
@@ -171,7 +206,9 @@ KINDS = ["npz stored", "npz deflated", "hdf5 contiguous", "hdf5 chunked", "hdf5 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_second", [False, True])
 def test_a_frame_more_costs_its_position_and_its_energy(tmp_path, kind, is_second):
-    """Opening and energies, at 10,000 and at 40,000 frames: the slope of what Python and numpy hold at the peak."""
+    """Opening and energies, at 10,000 and at 40,000 frames: the slope of what Python and numpy hold
+    at the peak.
+    """
     peaks = {}
     for frame_count in (10_000, 40_000):
         path, settings = write_large(tmp_path, frame_count, kind)
@@ -186,7 +223,8 @@ def test_a_frame_more_costs_its_position_and_its_energy(tmp_path, kind, is_secon
         assert scan.object.nbytes == 400 * frame_count
     slope = (peaks[40_000] - peaks[10_000]) / 30_000
 
-    # From below: the positions were seen, less up to 240 KB that a first opening alone takes (imports, caches of Python).
+    # From below: the positions were seen, less up to 240 KB that a first opening alone takes
+    # (imports, caches of Python).
     assert 8 <= slope <= MOST_BYTES_PER_FRAME
 
 
@@ -210,12 +248,22 @@ print(anon_bytes() - start)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_process_grows_by_no_more(tmp_path, kind):
-    """What the kernel counts, in children that have done the same with a small scan before, at 20,000 and 100,000 frames."""
+    """What the kernel counts, in children that have done the same with a small scan before, at
+    20,000 and 100,000 frames.
+    """
     warm, settings = write_large(tmp_path, 10_000, kind)
     grown = {}
     for frame_count in (20_000, 100_000):
         path, _ = write_large(tmp_path, frame_count, kind)
-        command = [sys.executable, "-c", ANON, str(warm), str(path), str(tmp_path / "cache"), json.dumps(settings)]
+        command = [
+            sys.executable,
+            "-c",
+            ANON,
+            str(warm),
+            str(path),
+            str(tmp_path / "cache"),
+            json.dumps(settings),
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         grown[frame_count] = int(result.stdout)
 

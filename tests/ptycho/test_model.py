@@ -1,4 +1,6 @@
-"""The network: its physics by identities, its contract with a container's batches, and that it learns."""
+"""The network: its physics by identities, its contract with a container's batches, and that it
+learns.
+"""
 
 import keras
 import numpy as np
@@ -7,7 +9,14 @@ import pytest
 from ptycho import layers
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer
-from ptycho.model import CUSTOM_OBJECTS, PoissonDeviance, build_model, compile_model, intensity_scale_of, object_patches
+from ptycho.model import (
+    CUSTOM_OBJECTS,
+    PoissonDeviance,
+    build_model,
+    compile_model,
+    intensity_scale_of,
+    object_patches,
+)
 from ptycho.physics import correlation, far_field_amplitude
 from ptycho.reconstruct import reconstruct
 from ptycho.scan import Scan
@@ -31,7 +40,9 @@ def training_batches(container, batch_size):
 
 
 def likeness(found, scan):
-    """Correlation with the scan's object, and of an empty object with it, where half as much light fell as in the middle."""
+    """Correlation with the scan's object, and of an empty object with it, where half as much light
+    fell as in the middle.
+    """
     (row, column), (height, width) = found.origin, found.object.shape
     truth = scan.object[row : row + height, column : column + width]
     lit = found.weights > np.median(found.weights[found.weights > 0.1]) / 2
@@ -49,15 +60,21 @@ def test_the_far_field_layer_is_the_forward_model():
 
 
 def test_patches_of_one_object_are_left_alone_by_the_overlap_of_their_group():
-    """Cut at their own positions, offset - relative, they agree already; at swapped axes they would not."""
+    """Cut at their own positions, offset - relative, they agree already; at swapped axes they would
+    not.
+    """
     obj = np.exp(1j * np.add.outer(np.arange(64) * 0.1, np.arange(64) * -0.05)).astype(np.complex64)
     positions = np.array([[30.0, 28.0, 33.0, 29.0], [32.0, 27.0, 31.0, 30.0]])  # x, y
     relative = (positions.mean(axis=1, keepdims=True) - positions).astype(np.float32)[None, None]
     corners = positions.astype(int).T - SIZE // 2
     patches = np.stack([obj[y : y + SIZE, x : x + SIZE] for x, y in corners], axis=-1)[None]
     probe = np.ones((SIZE, SIZE, 2), np.float32)
-    merged = layers.to_complex(layers.Overlap()(np.abs(patches), np.angle(patches), relative, probe)).numpy()
-    swapped = layers.to_complex(layers.Overlap()(np.abs(patches), np.angle(patches), relative[:, :, ::-1], probe)).numpy()
+    merged = layers.to_complex(
+        layers.Overlap()(np.abs(patches), np.angle(patches), relative, probe)
+    ).numpy()
+    swapped = layers.to_complex(
+        layers.Overlap()(np.abs(patches), np.angle(patches), relative[:, :, ::-1], probe)
+    ).numpy()
 
     np.testing.assert_allclose(merged, patches, atol=1e-4)
     assert np.abs(swapped - patches).max() > 0.1
@@ -68,10 +85,15 @@ def test_the_centred_amplitude_is_the_object_around_the_mean_of_the_group():
     obj = np.add.outer(np.arange(64) * 3.0, np.arange(64) * 1.0)
     x, y = np.array([30.0, 34.0]), np.array([26.0, 28.0])
     relative = np.stack((x.mean() - x, y.mean() - y)).astype(np.float32)[None, None]
-    patches = np.stack([obj[int(b) - 8 : int(b) + 8, int(a) - 8 : int(a) + 8] for a, b in zip(x, y, strict=True)], axis=-1)[None]
+    patches = np.stack(
+        [obj[int(b) - 8 : int(b) + 8, int(a) - 8 : int(a) + 8] for a, b in zip(x, y, strict=True)],
+        axis=-1,
+    )[None]
     centred = layers.CentredAmplitude()(parts(patches + 0j), relative).numpy()
 
-    np.testing.assert_allclose(centred[0, 2:-2, 2:-2, 0], obj[27 - 8 : 27 + 8, 32 - 8 : 32 + 8][2:-2, 2:-2], rtol=1e-5)
+    np.testing.assert_allclose(
+        centred[0, 2:-2, 2:-2, 0], obj[27 - 8 : 27 + 8, 32 - 8 : 32 + 8][2:-2, 2:-2], rtol=1e-5
+    )
 
 
 def test_the_loss_is_the_square_of_a_small_misfit_and_zero_for_none():
@@ -90,10 +112,15 @@ def test_a_model_has_the_shapes_of_a_containers_batches_and_no_more_weights_for_
     """Inputs (X s, coords), outputs in the order of the targets."""
     model = build_model(SIZE, gridsize, complex_noise(0, SIZE, SIZE), nphotons=1e6)
     count = gridsize**2
-    frames, coords = np.ones((3, SIZE, SIZE, count), np.float32), np.zeros((3, 1, 2, count), np.float32)
+    frames, coords = (
+        np.ones((3, SIZE, SIZE, count), np.float32),
+        np.zeros((3, 1, 2, count), np.float32),
+    )
     amplitude, scaled, intensity = model([frames, coords])
 
-    assert [tuple(output.shape) for output in (amplitude, scaled, intensity)] == [(3, SIZE, SIZE, k) for k in (1, count, count)]
+    assert [tuple(output.shape) for output in (amplitude, scaled, intensity)] == [
+        (3, SIZE, SIZE, k) for k in (1, count, count)
+    ]
     np.testing.assert_allclose(np.square(scaled), intensity, rtol=1e-3, atol=1e-3)
     assert intensity_scale_of(model) == 1e3 / (SIZE / 2)
     assert model.count_params() - 2 * SIZE**2 == 41_394
@@ -101,7 +128,9 @@ def test_a_model_has_the_shapes_of_a_containers_batches_and_no_more_weights_for_
 
 
 def test_an_untrained_model_predicts_an_empty_object_of_the_energy_that_frames_have():
-    """|object| = 1 under the probe, so that the mean energy is (N/2)^2 s^2, whatever the probe's own scale."""
+    """|object| = 1 under the probe, so that the mean energy is (N/2)^2 s^2, whatever the probe's
+    own scale.
+    """
     model = build_model(SIZE, 1, 50 * complex_noise(0, SIZE, SIZE), intensity_scale=3.0)
     frames = np.full((2, SIZE, SIZE, 1), 1.5, np.float32)
     energies = np.sum(model([frames, np.zeros((2, 1, 2, 1), np.float32)])[2], axis=(1, 2, 3))
@@ -115,7 +144,9 @@ def test_a_saved_model_comes_back_without_code(tmp_path):
     """Weights, probe, scale and loss, with what load_model has to be told."""
     model = compile_model(build_model(SIZE, 2, complex_noise(0, SIZE, SIZE)))
     model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras", custom_objects=CUSTOM_OBJECTS, safe_mode=True)
+    again = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects=CUSTOM_OBJECTS, safe_mode=True
+    )
     inputs = [np.abs(complex_noise(3, 2, SIZE, SIZE, 4)) * 1e3, np.zeros((2, 1, 2, 4), np.float32)]
 
     np.testing.assert_allclose(again(inputs)[2], model(inputs)[2], rtol=1e-5)
@@ -125,7 +156,10 @@ def test_a_saved_model_comes_back_without_code(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((18, 1, np.ones((18, 18))), "frame_size is 18; the network halves it 2 times, a multiple of 4 is needed"),
+        (
+            (18, 1, np.ones((18, 18))),
+            "frame_size is 18; the network halves it 2 times, a multiple of 4 is needed",
+        ),
         ((16, 1, np.ones((18, 18))), r"probe has shape \(18, 18\); \(16, 16\) is needed"),
         ((16, 1, np.zeros((16, 16))), "probe is zero everywhere or not finite"),
         ((16, 1, np.full((16, 16), np.nan)), "probe is zero everywhere or not finite"),
@@ -140,7 +174,9 @@ def test_what_no_network_can_have_is_refused(arguments, sentence):
 
 def test_a_stranger_is_told_apart():
     """Its scale is not known."""
-    with pytest.raises(ContainerError, match=r"no layer 'far_field'; build it with ptycho\.model\.build_model"):
+    with pytest.raises(
+        ContainerError, match=r"no layer 'far_field'; build it with ptycho\.model\.build_model"
+    ):
         intensity_scale_of(keras.Sequential([keras.layers.Dense(1)]))
 
 
@@ -157,10 +193,14 @@ def training_scan(tmp_path_factory):
     [(1, 400, 8, 3, 0.85), (2, 150, 4, 3, 0.87)],
     ids=["frames", "groups"],
 )
-def test_it_learns_a_simulated_object_from_its_frames_alone(training_scan, gridsize, image_count, batch_size, epochs, least):
-    """Closer to the truth than an empty object, at 0.814; measured 0.872 and 0.886 after these few steps.
+def test_it_learns_a_simulated_object_from_its_frames_alone(
+    training_scan, gridsize, image_count, batch_size, epochs, least
+):
+    """Closer to the truth than an empty object, at 0.814; measured 0.872 and 0.886 after these few
+    steps.
 
-    Frames alone end at about 0.90, at the noise of the loss: one frame has many objects that fit it.
+    Frames alone end at about 0.90, at the noise of the loss: one frame has many objects that fit
+    it.
     """
     keras.utils.set_random_seed(0)
     scan = training_scan
@@ -177,7 +217,9 @@ def test_it_learns_a_simulated_object_from_its_frames_alone(training_scan, grids
 
 
 def test_it_learns_the_measured_siemens_star(siemens_scan):
-    """48 of its frames, twice: where they are, it is what the reconstruction that came with them says; an empty one has 0.935."""
+    """48 of its frames, twice: where they are, it is what the reconstruction that came with them
+    says; an empty one has 0.935.
+    """
     keras.utils.set_random_seed(0)
     scan = siemens_scan
     model = compile_model(build_model(scan.frame_size, 1, scan.probe))

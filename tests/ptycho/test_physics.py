@@ -7,7 +7,9 @@ from ptycho.physics import correlation
 
 
 def test_correlation_does_not_know_global_phase_and_scale_and_counts_by_weight():
-    """1 for the same object turned and scaled, 0 for orthogonal ones, and a pixel of no weight is not there."""
+    """1 for the same object turned and scaled, 0 for orthogonal ones, and a pixel of no weight is
+    not there.
+    """
     generator = np.random.default_rng(0)
     image = generator.standard_normal((8, 8)) + 1j * generator.standard_normal((8, 8))
     spoilt = image.copy()

@@ -22,15 +22,21 @@ def order(batch_size=8, *, shuffle=False, seed=0, drop_remainder=False):
 
 
 def streamed(prefetch=1, repeat=False, **settings):
-    return stream(GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat)
+    return stream(
+        GroupedArray(STACK), COORDS, order=order(**settings), prefetch=prefetch, repeat=repeat
+    )
 
 
 def sliced(prefetch=1, repeat=False, **settings):
-    return slice_batches(place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch, repeat=repeat)
+    return slice_batches(
+        place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch, repeat=repeat
+    )
 
 
 def groups_of(dataset):
-    """The group numbers in the order they came, read from the coordinates; the images must be theirs."""
+    """The group numbers in the order they came, read from the coordinates; the images must be
+    theirs.
+    """
     seen = []
     for images, coords in dataset:
         numbers = (coords.numpy()[:, 0, 0, 0] / 8).astype(int)
@@ -67,7 +73,9 @@ def test_both_feeds_shuffle_alike():
 
 
 def test_without_a_seed_every_dataset_has_its_own_order():
-    assert groups_of(streamed(shuffle=True, seed=None)) != groups_of(streamed(shuffle=True, seed=None))
+    assert groups_of(streamed(shuffle=True, seed=None)) != groups_of(
+        streamed(shuffle=True, seed=None)
+    )
 
 
 @FEEDS
@@ -82,7 +90,9 @@ def test_repeat_reshuffles(feed):
 
 @FEEDS
 @pytest.mark.parametrize(
-    ("repeat", "count"), [(False, 7), (1, 7), (3, 21), (True, tf.data.INFINITE_CARDINALITY)], ids=["once", "1", "3", "endless"]
+    ("repeat", "count"),
+    [(False, 7), (1, 7), (3, 21), (True, tf.data.INFINITE_CARDINALITY)],
+    ids=["once", "1", "3", "endless"],
 )
 def test_the_count_of_repeated_epochs_is_known(feed, repeat, count):
     dataset = feed(repeat=repeat, shuffle=True)
@@ -97,11 +107,15 @@ def test_the_count_of_repeated_epochs_is_known(feed, repeat, count):
     ("batch_size", "drop_remainder", "count", "static"),
     [(8, False, 7, None), (8, True, 6, 8), (10, False, 5, 10), (50, True, 1, 50)],
 )
-def test_shapes_and_count_are_known_beforehand(feed, shuffle, batch_size, drop_remainder, count, static):
+def test_shapes_and_count_are_known_beforehand(
+    feed, shuffle, batch_size, drop_remainder, count, static
+):
     dataset = feed(batch_size=batch_size, drop_remainder=drop_remainder, shuffle=shuffle)
 
     assert count == int(dataset.cardinality())
-    assert [(static, 8, 8, 4), (static, 1, 2, 4)] == [tuple(spec.shape) for spec in dataset.element_spec]
+    assert [(static, 8, 8, 4), (static, 1, 2, 4)] == [
+        tuple(spec.shape) for spec in dataset.element_spec
+    ]
     assert count == sum(1 for _ in dataset)
 
 
@@ -159,7 +173,9 @@ def mapped(dataset):
 @pytest.mark.parametrize("derive", [as_it_is, taken, mapped])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_dropped_dataset_gives_its_frames_back(derive, shuffle):
-    """TensorFlow keeps callables of numpy_function for good; ours must not keep the frames with them."""
+    """TensorFlow keeps callables of numpy_function for good; ours must not keep the frames with
+    them.
+    """
     source = GroupedArray(STACK)
     watched = weakref.ref(source)
     dataset = derive(stream(source, COORDS, order=order(shuffle=shuffle), prefetch=1))
@@ -233,7 +249,9 @@ class TestBatchesWithoutDatasets:
     def test_the_order_is_that_of_the_dataset(self):
         dataset = streamed(shuffle=True, seed=3)
 
-        assert [groups_of(dataset) for _ in range(2)] == [self.seen(shuffle=True, seed=3, epoch=epoch) for epoch in range(2)]
+        assert [groups_of(dataset) for _ in range(2)] == [
+            self.seen(shuffle=True, seed=3, epoch=epoch) for epoch in range(2)
+        ]
 
     def test_batches_that_are_kept_are_not_overwritten(self):
         kept = list(batches(GroupedArray(STACK), COORDS, order=order(batch_size=5), epoch=0))
@@ -241,7 +259,9 @@ class TestBatchesWithoutDatasets:
         assert list(range(50)) == groups_of(kept)
 
     def test_a_batch_is_alone_in_memory(self):
-        """Once the consumer lets go of a batch nobody else holds it: the tensor is gone before the next is asked for."""
+        """Once the consumer lets go of a batch nobody else holds it: the tensor is gone before the
+        next is asked for.
+        """
         iterator = batches(GroupedArray(STACK), COORDS, order=order(batch_size=5), epoch=0)
         images, _ = next(iterator)
         watched = weakref.ref(images)
@@ -250,7 +270,12 @@ class TestBatchesWithoutDatasets:
         assert watched() is None
 
     def test_the_last_batch_is_as_long_as_it_is(self):
-        sizes = [int(images.shape[0]) for images, _ in batches(GroupedArray(STACK), COORDS, order=order(batch_size=20), epoch=0)]
+        sizes = [
+            int(images.shape[0])
+            for images, _ in batches(
+                GroupedArray(STACK), COORDS, order=order(batch_size=20), epoch=0
+            )
+        ]
 
         assert sizes == [20, 20, 10]
 
@@ -268,7 +293,12 @@ class _Broken(GroupSource):
 
 def test_what_goes_wrong_in_any_thread_comes_out():
     coords = np.zeros((64, 1, 2, 4), np.float32)
-    dataset = stream(_Broken(), coords, order=BatchOrder(64, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1)
+    dataset = stream(
+        _Broken(),
+        coords,
+        order=BatchOrder(64, 64, shuffle=False, seed=0, drop_remainder=False),
+        prefetch=1,
+    )
 
     with pytest.raises(tf.errors.OpError, match="frame 63 is gone"):
         list(dataset)
@@ -279,7 +309,10 @@ def test_a_shared_out_batch_is_the_same():
     stack = np.random.default_rng(0).random((130, 64, 64, 4), np.float32)
     coords = np.zeros((130, 1, 2, 4), np.float32)
     batches_of = stream(
-        GroupedArray(stack), coords, order=BatchOrder(130, 64, shuffle=False, seed=0, drop_remainder=False), prefetch=1
+        GroupedArray(stack),
+        coords,
+        order=BatchOrder(130, 64, shuffle=False, seed=0, drop_remainder=False),
+        prefetch=1,
     )
     found = np.concatenate([images.numpy() for images, _ in batches_of])
 

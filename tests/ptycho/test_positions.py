@@ -16,7 +16,11 @@ class Blocks(Part):
     name = key = "positions"
 
     def __init__(self, values, block_size):
-        self.header, self._values, self._block_size = ArrayHeader(values.shape, values.dtype), values.reshape(-1), block_size
+        self.header, self._values, self._block_size = (
+            ArrayHeader(values.shape, values.dtype),
+            values.reshape(-1),
+            block_size,
+        )
 
     def blocks(self):
         for start in range(0, len(self._values), self._block_size):
@@ -57,7 +61,8 @@ def test_a_bad_value_is_found_wherever_it_is(block_size, frame, column, value):
 
 
 @pytest.mark.parametrize(
-    ("frame", "value", "is_inside"), [(0, 8, True), (19_999, 40, True), (0, 7.4, False), (19_999, 40.6, False)]
+    ("frame", "value", "is_inside"),
+    [(0, 8, True), (19_999, 40, True), (0, 7.4, False), (19_999, 40.6, False)],
 )
 def test_a_patch_outside_is_found_in_every_step(frame, value, is_inside):
     positions = np.full(20_000, 20.0)
@@ -65,7 +70,10 @@ def test_a_patch_outside_is_found_in_every_step(frame, value, is_inside):
     if is_inside:
         check_inside("x", positions, 48, 16, "object")
     else:
-        with pytest.raises(ScanError, match=f"x is {value:g} for frame {frame}, outside object; .* between 8 and 40"):
+        with pytest.raises(
+            ScanError,
+            match=f"x is {value:g} for frame {frame}, outside object; .* between 8 and 40",
+        ):
             check_inside("x", positions, 48, 16, "object")
 
 
@@ -73,7 +81,9 @@ def test_a_patch_outside_is_found_in_every_step(frame, value, is_inside):
 def test_a_span_of_less_than_a_pixel_looks_like_metres(span, is_refused):
     x = np.linspace(5, 5 + span, 9)
     if is_refused:
-        with pytest.raises(ScanError, match=r"scan: x and y span 0\.999 pixels, which looks like metres; do that"):
+        with pytest.raises(
+            ScanError, match=r"scan: x and y span 0\.999 pixels, which looks like metres; do that"
+        ):
             check_span("scan", ("x", "y"), x, x, "do that")
     else:
         check_span("scan", ("x", "y"), x, x, "do that")

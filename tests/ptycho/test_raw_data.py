@@ -95,7 +95,9 @@ def test_groups_are_one_by_default(raw):
 
 
 def test_the_values_are_those_of_the_frames(raw):
-    """diffraction = frames[nn], X_full scaled to a mean energy of (N/2)^2, coordinates by their definitions."""
+    """diffraction = frames[nn], X_full scaled to a mean energy of (N/2)^2, coordinates by their
+    definitions.
+    """
     grouped = raw.generate_grouped_data(32, K=7, nsamples=30, gridsize=2)
     nn = grouped["nn_indices"]
     whole = np.moveaxis(raw.diff3d[nn], 1, 3)
@@ -103,32 +105,47 @@ def test_the_values_are_those_of_the_frames(raw):
     positions = np.stack((raw.xcoords[nn], raw.ycoords[nn]), axis=1)[:, None]
 
     np.testing.assert_array_equal(whole, grouped["diffraction"])
-    np.testing.assert_allclose(whole * np.sqrt(16**2 / (whole.astype(float) ** 2).sum(axis=(1, 2)).mean()), x_full, rtol=1e-6)
+    np.testing.assert_allclose(
+        whole * np.sqrt(16**2 / (whole.astype(float) ** 2).sum(axis=(1, 2)).mean()),
+        x_full,
+        rtol=1e-6,
+    )
     assert (x_full.astype(float) ** 2).sum(axis=(1, 2)).mean() == pytest.approx(16**2, rel=1e-6)
     np.testing.assert_array_equal(positions, grouped["coords_nn"])
     np.testing.assert_array_equal(positions.mean(axis=3, keepdims=True), grouped["coords_offsets"])
-    np.testing.assert_array_equal(-(positions - grouped["coords_offsets"]), grouped["coords_relative"])
+    np.testing.assert_array_equal(
+        -(positions - grouped["coords_offsets"]), grouped["coords_relative"]
+    )
 
 
 def test_start_positions_have_coordinates_of_their_own(loose):
     grouped = RawData(**loose).generate_grouped_data(16, nsamples=9, gridsize=2)
 
     np.testing.assert_allclose(grouped["coords_nn"] + [[[1], [-1]]], grouped["coords_start_nn"])
-    np.testing.assert_allclose(grouped["coords_offsets"] + [[[1], [-1]]], grouped["coords_start_offsets"])
+    np.testing.assert_allclose(
+        grouped["coords_offsets"] + [[[1], [-1]]], grouped["coords_start_offsets"]
+    )
     np.testing.assert_allclose(grouped["coords_relative"], grouped["coords_start_relative"])
 
 
 @pytest.mark.parametrize("seed", [None, 0, 7])
 def test_a_seed_gives_the_same_groups_each_time(raw, seed):
     """None too, so that two calls for train and test agree."""
-    first, again = (raw.generate_grouped_data(32, nsamples=50, seed=seed, gridsize=2)["nn_indices"] for _ in range(2))
+    first, again = (
+        raw.generate_grouped_data(32, nsamples=50, seed=seed, gridsize=2)["nn_indices"]
+        for _ in range(2)
+    )
 
     np.testing.assert_array_equal(first, again)
-    assert (first != raw.generate_grouped_data(32, nsamples=50, seed=8, gridsize=2)["nn_indices"]).any()
+    assert (
+        first != raw.generate_grouped_data(32, nsamples=50, seed=8, gridsize=2)["nn_indices"]
+    ).any()
 
 
 def test_sequential_sampling_takes_the_first_frames(raw):
-    nn = raw.generate_grouped_data(32, nsamples=20, sequential_sampling=True, gridsize=2)["nn_indices"]
+    nn = raw.generate_grouped_data(32, nsamples=20, sequential_sampling=True, gridsize=2)[
+        "nn_indices"
+    ]
 
     np.testing.assert_array_equal(np.arange(20), nn[:, 0])
 
@@ -141,10 +158,14 @@ def test_sequential_sampling_takes_the_first_frames(raw):
 def test_the_global_seed_is_neither_read_nor_set(raw, seed, sequential):
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    first = raw.generate_grouped_data(32, nsamples=30, seed=seed, sequential_sampling=sequential, gridsize=2)["nn_indices"]
+    first = raw.generate_grouped_data(
+        32, nsamples=30, seed=seed, sequential_sampling=sequential, gridsize=2
+    )["nn_indices"]
     after = np.random.get_state()[1].copy()
     np.random.seed(4)
-    again = raw.generate_grouped_data(32, nsamples=30, seed=seed, sequential_sampling=sequential, gridsize=2)["nn_indices"]
+    again = raw.generate_grouped_data(
+        32, nsamples=30, seed=seed, sequential_sampling=sequential, gridsize=2
+    )["nn_indices"]
 
     np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(first, again)
@@ -158,15 +179,21 @@ def test_the_seed_point_belongs_to_its_group(raw):
 
 
 def test_ground_truth_is_not_mirrored(raw):
-    """Each channel's patch is where its frame was measured: patch centre = offset - relative, not offset + relative."""
+    """Each channel's patch is where its frame was measured: patch centre = offset - relative, not
+    offset + relative.
+    """
     grouped = raw.generate_grouped_data(32, K=7, nsamples=20, gridsize=2)
     measured = grouped["coords_offsets"] - grouped["coords_relative"]
     np.testing.assert_allclose(grouped["coords_nn"], measured)
     truth, mirrored = np.asarray(grouped["Y"]), 0
     for group, channel in itertools.product(range(20), range(4)):
         x, y = np.rint(grouped["coords_nn"][group, 0, :, channel].astype(np.float32)).astype(int)
-        np.testing.assert_array_equal(raw.objectGuess[y - 16 : y + 16, x - 16 : x + 16], truth[group, ..., channel])
-        x, y = np.rint((grouped["coords_offsets"] + grouped["coords_relative"])[group, 0, :, channel]).astype(int)
+        np.testing.assert_array_equal(
+            raw.objectGuess[y - 16 : y + 16, x - 16 : x + 16], truth[group, ..., channel]
+        )
+        x, y = np.rint(
+            (grouped["coords_offsets"] + grouped["coords_relative"])[group, 0, :, channel]
+        ).astype(int)
         patch = raw.objectGuess[max(0, y - 16) : y + 16, max(0, x - 16) : x + 16]
         mirrored += patch.shape == (32, 32) and np.array_equal(patch, truth[group, ..., channel])
 
@@ -209,10 +236,14 @@ def test_sample_indices_come_along(loose):
 
 
 def test_loading_reads_no_image(raw):
-    """9,000 groups would be 147 MB of images, and twice that of ground truth; less than 1 KiB per group is held."""
+    """9,000 groups would be 147 MB of images, and twice that of ground truth; less than 1 KiB per
+    group is held.
+    """
     raw.generate_grouped_data(32)  # energies
     tracemalloc.start()
-    grouped = raw.generate_grouped_data(32, K=12, nsamples=9000, gridsize=2, enable_oversampling=True)
+    grouped = raw.generate_grouped_data(
+        32, K=12, nsamples=9000, gridsize=2, enable_oversampling=True
+    )
     container = load(lambda: (grouped, 0.5), raw.probeGuess, "train", True)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -223,7 +254,9 @@ def test_loading_reads_no_image(raw):
 
 def test_frames_that_are_not_scaled_yet_are_scaled_by_load(raw):
     grouped = raw.generate_grouped_data(32, K=7, nsamples=30, gridsize=2)
-    container = load(lambda: {**grouped, "X_full": grouped["diffraction"]}, raw.probeGuess, None, False)
+    container = load(
+        lambda: {**grouped, "X_full": grouped["diffraction"]}, raw.probeGuess, None, False
+    )
     ((images, _),) = container.as_dataset(30)
 
     np.testing.assert_allclose(grouped["X_full"], images, rtol=1e-6)
@@ -237,7 +270,9 @@ def test_frames_replaced_by_hand_are_the_ones_that_are_grouped(raw):
     grouped = raw.generate_grouped_data(32, nsamples=50, gridsize=2)
 
     assert grouped["nn_indices"].max() == 49
-    np.testing.assert_array_equal(np.moveaxis(raw.diff3d[grouped["nn_indices"]], 1, 3), grouped["diffraction"])
+    np.testing.assert_array_equal(
+        np.moveaxis(raw.diff3d[grouped["nn_indices"]], 1, 3), grouped["diffraction"]
+    )
 
 
 def test_a_file_that_changed_is_refused(loose, tmp_path):
@@ -262,7 +297,10 @@ def test_a_file_that_changed_is_refused(loose, tmp_path):
         ({"nsamples": 0}, "nsamples is 0; it is at least 1"),
         ({"gridsize": 2, "K": 3}, "K is 3; groups of C = 4 frames need K >= C"),
         ({"gridsize": 4, "K": 16}, "gridsize 4 needs 16 frames per group and the scan has 9"),
-        ({"gridsize": 2, "nsamples": 10}, "nsamples is 10 and there are 9 frames.*enable_oversampling=True"),
+        (
+            {"gridsize": 2, "nsamples": 10},
+            "nsamples is 10 and there are 9 frames.*enable_oversampling=True",
+        ),
         (
             {"gridsize": 2, "nsamples": 10, "enable_oversampling": True, "neighbor_pool_size": 3},
             "neighbor_pool_size is 3; .* need neighbor_pool_size >= C",
@@ -278,10 +316,15 @@ def test_counts_that_cannot_be_met_are_refused(loose, settings, words):
         RawData(**loose).generate_grouped_data(**{"N": 16, **settings})
 
 
-@pytest.mark.parametrize(("settings", "most"), [({"K": 7}, 315), ({"K": 4, "neighbor_pool_size": 7}, 315), ({"K": 4}, 36)])
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [({"K": 7}, 315), ({"K": 4, "neighbor_pool_size": 7}, 315), ({"K": 4}, 36)],
+)
 def test_oversampling_makes_different_groups(loose, settings, most):
     """Of K neighbours, or of neighbor_pool_size: 9 * comb(7, 3), or 9 * comb(4, 3)."""
-    grouped = RawData(**loose).generate_grouped_data(16, nsamples=most, gridsize=2, enable_oversampling=True, **settings)
+    grouped = RawData(**loose).generate_grouped_data(
+        16, nsamples=most, gridsize=2, enable_oversampling=True, **settings
+    )
 
     assert len({(row[0], *sorted(row[1:])) for row in grouped["nn_indices"].tolist()}) == most
 
@@ -306,7 +349,10 @@ def test_single_frames_are_as_many_as_there_are(loose):
         ({"diff3d": np.ones((9, 16, 16), np.complex64)}, "diff3d is complex64"),
         ({"probeGuess": np.ones((14, 14), np.complex64)}, "probeGuess has shape"),
         ({"scan_index": np.ones(9)}, "scan_index is float64"),
-        ({"objectGuess": np.ones((9, 40), np.complex64)}, "objectGuess has shape .* smaller than one frame"),
+        (
+            {"objectGuess": np.ones((9, 40), np.complex64)},
+            "objectGuess has shape .* smaller than one frame",
+        ),
         ({"Y": np.ones((9, 16, 16), np.float32)}, "Y is float32"),
         ({"xcoords": np.full(9, np.nan)}, "xcoords is nan for frame 0"),
     ],
@@ -345,9 +391,11 @@ def test_a_configuration_cannot_be_validated(simulated_path):
 @BOTH
 @QUIET
 def test_the_measured_scan_goes_the_old_way(siemens_path, tmp_path_factory, kind):
-    """from_file, generate_grouped_data, load; each frame of a batch fits the forward model with its own ground truth.
+    """from_file, generate_grouped_data, load; each frame of a batch fits the forward model with its
+    own ground truth.
 
-    The misfit of this reconstruction is 0.118 over the scan; mirrored or swapped patches would miss by 0.3.
+    The misfit of this reconstruction is 0.118 over the scan; mirrored or swapped patches would miss
+    by 0.3.
     """
     raw = RawData.from_file(siemens_path, cache_dir=tmp_path_factory.mktemp("cache"))
     grouped = raw.generate_grouped_data(N=128, K=7, nsamples=60, seed=0, gridsize=2)
@@ -358,4 +406,6 @@ def test_the_measured_scan_goes_the_old_way(siemens_path, tmp_path_factory, kind
     measured = np.moveaxis(images, 3, 1)
 
     assert len(container) == 30
-    assert np.sqrt(((model - measured) ** 2).sum() / (measured**2).sum()) == pytest.approx(0.118, abs=0.01)
+    assert np.sqrt(((model - measured) ** 2).sum() / (measured**2).sum()) == pytest.approx(
+        0.118, abs=0.01
+    )

@@ -1,4 +1,6 @@
-"""Asking for coming frames: in runs, in pieces, only of a cold file, and never more than a window ahead."""
+"""Asking for coming frames: in runs, in pieces, only of a cold file, and never more than a window
+ahead.
+"""
 
 import gc
 import os
@@ -19,14 +21,18 @@ FRAME_BYTES = 64 * 64 * 4
 COUNT = 64
 OFFSET_BYTES = 128
 
-pytestmark = pytest.mark.skipif(not ReadAhead.is_possible(), reason="this system takes no advice about files")
+pytestmark = pytest.mark.skipif(
+    not ReadAhead.is_possible(), reason="this system takes no advice about files"
+)
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "frames.bin"
     path.write_bytes(bytes(OFFSET_BYTES + COUNT * FRAME_BYTES))
-    return FileArray(path, OFFSET_BYTES, (COUNT, *FRAME), np.dtype(np.float32), FileState.of(path.stat()))
+    return FileArray(
+        path, OFFSET_BYTES, (COUNT, *FRAME), np.dtype(np.float32), FileState.of(path.stat())
+    )
 
 
 @pytest.fixture
@@ -58,7 +64,9 @@ def at(frame):
 
 @pytest.mark.usefixtures("cold")
 def test_neighbouring_frames_are_one_run_in_pieces_of_128_kib(file, advice):
-    """Frames 3 to 12 in any order, two of them twice, are 160 KiB: a piece of 128 KiB and one of 32."""
+    """Frames 3 to 12 in any order, two of them twice, are 160 KiB: a piece of 128 KiB and one of
+    32.
+    """
     ReadAhead(file).ask_for(np.array([[3, 4, 5, 12], [6, 7, 8, 3], [11, 10, 9, 9]]))
 
     assert advice == [(at(3), 128 << 10), (at(11), 32 << 10)]
@@ -106,8 +114,12 @@ def test_the_descriptor_is_closed_with_the_feed(file):
 
 @pytest.mark.usefixtures("cold")
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_feed_asks_for_a_window_and_then_for_a_few_batches_at_a_time(file, advice, batch_size, monkeypatch):
-    """Every frame of an epoch but those of its first batch is asked for once, before its batch is made."""
+def test_a_feed_asks_for_a_window_and_then_for_a_few_batches_at_a_time(
+    file, advice, batch_size, monkeypatch
+):
+    """Every frame of an epoch but those of its first batch is asked for once, before its batch is
+    made.
+    """
     monkeypatch.setattr("ptycho.feed.AHEAD_BYTES", 8 * batch_size * FRAME_BYTES)
     nn = np.arange(COUNT)[:, None]
     source = FrameGather(MappedFrames(file, name="frames"), nn)
@@ -120,9 +132,12 @@ def test_a_feed_asks_for_a_window_and_then_for_a_few_batches_at_a_time(file, adv
         new = {
             frame
             for start, length in advice
-            for frame in range((start - at(0)) // FRAME_BYTES, (start - at(0) + length) // FRAME_BYTES)
+            for frame in range(
+                (start - at(0)) // FRAME_BYTES, (start - at(0) + length) // FRAME_BYTES
+            )
         }
-        assert len(new) + batch_size <= (step + 1 + 8 + 2) * batch_size  # the window, and a quarter of it
+        # the window, and a quarter of it
+        assert len(new) + batch_size <= (step + 1 + 8 + 2) * batch_size
         known |= new
 
     assert sum(length for _, length in advice) == (COUNT - batch_size) * FRAME_BYTES

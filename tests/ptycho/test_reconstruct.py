@@ -23,16 +23,27 @@ def model(scan):
 
 
 def cut_from(obj, container, scan):
-    """Stands for a perfect network: gives the object where each group is, in the order of the container."""
+    """Stands for a perfect network: gives the object where each group is, in the order of the
+    container.
+    """
     size, start = scan.frame_size, 0
-    positions = np.rint(np.asarray(container.global_offsets) - np.asarray(container.local_offsets)).astype(int)[:, 0] - size // 2
+    positions = (
+        np.rint(np.asarray(container.global_offsets) - np.asarray(container.local_offsets)).astype(
+            int
+        )[:, 0]
+        - size // 2
+    )
 
     def patches(scaled, coords):
         nonlocal start
         assert scaled.shape[0] == coords.shape[0] <= BATCH_SIZE
         groups = positions[start : start + scaled.shape[0]]
         start += scaled.shape[0]
-        return Patches(np.stack([[obj[y : y + size, x : x + size] for x, y in group.T] for group in groups]).transpose(0, 2, 3, 1))
+        return Patches(
+            np.stack(
+                [[obj[y : y + size, x : x + size] for x, y in group.T] for group in groups]
+            ).transpose(0, 2, 3, 1)
+        )
 
     return lambda model: patches
 
@@ -62,8 +73,14 @@ def test_perfect_patches_give_the_object_where_it_was_lit(monkeypatch, model, co
 
 def test_both_loaders_give_the_same_object(model, scan):
     """Whatever the batch size, the last one partial."""
-    eager, lazy = (kind.from_scan(scan, image_count=50, gridsize=2) for kind in (PtychoDataContainer, LazyPtychoDataContainer))
-    first, second = reconstruct(model, eager, 50, progress=False), reconstruct(model, lazy, BATCH_SIZE, progress=False)
+    eager, lazy = (
+        kind.from_scan(scan, image_count=50, gridsize=2)
+        for kind in (PtychoDataContainer, LazyPtychoDataContainer)
+    )
+    first, second = (
+        reconstruct(model, eager, 50, progress=False),
+        reconstruct(model, lazy, BATCH_SIZE, progress=False),
+    )
 
     assert first.origin == second.origin
     np.testing.assert_allclose(first.object, second.object, atol=1e-3)
@@ -85,7 +102,10 @@ def test_what_cannot_be_put_together_is_refused(model, container, scan):
     """One sentence each, before anything is predicted."""
     with pytest.raises(ContainerError, match="batch_size is 0"):
         reconstruct(model, container, 0)
-    with pytest.raises(ContainerError, match=r"is for frames and channels of \(32, 32, 1\) and the container has \(32, 32, 4\)"):
+    with pytest.raises(
+        ContainerError,
+        match=r"is for frames and channels of \(32, 32, 1\) and the container has \(32, 32, 4\)",
+    ):
         reconstruct(build_model(32, 1, scan.probe), container, BATCH_SIZE)
     offsets = container.global_offsets
     container.global_offsets = None

@@ -46,10 +46,14 @@ def test_frames_are_found_under_their_older_name(tmp_path, arrays):
 
 
 def test_double_frames_are_accepted_and_noted(tmp_path, arrays):
-    scan = Scan.open(save(tmp_path / "scan.npz", arrays, diff3d=arrays["diff3d"].astype(np.float64)))
+    scan = Scan.open(
+        save(tmp_path / "scan.npz", arrays, diff3d=arrays["diff3d"].astype(np.float64))
+    )
 
     assert any("float64" in note for note in scan.notes)
-    np.testing.assert_allclose((np.asarray(scan.frames) ** 2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12)
+    np.testing.assert_allclose(
+        (np.asarray(scan.frames) ** 2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12
+    )
 
 
 def test_the_same_frames_under_both_names_are_accepted(tmp_path, arrays):
@@ -90,23 +94,44 @@ FRAMES = np.ones((9, 16, 16), np.float32)
         ({"diff3d": FRAMES.astype(np.int32)}, "looks like counts"),
         ({"diff3d": FRAMES.astype(np.float16)}, "diff3d is float16"),
         ({"diff3d": FRAMES.astype(object)}, "diff3d holds Python objects"),
-        ({"diff3d": np.asfortranarray(np.random.default_rng(0).random((9, 16, 16), np.float32))}, "Fortran order"),
+        (
+            {"diff3d": np.asfortranarray(np.random.default_rng(0).random((9, 16, 16), np.float32))},
+            "Fortran order",
+        ),
         ({"objectGuess": np.array(None)}, "objectGuess holds Python objects"),
         ({"xcoords": np.arange(8.0)}, r"xcoords has shape \(8,\) for 9 frames"),
         ({"ycoords": np.array(["1"] * 9)}, "ycoords is <U1"),
         ({"xcoords": np.array([20.0] * 4 + [np.nan] * 5)}, "xcoords is nan for frame 4"),
         ({"ycoords": np.array([20.0] * 7 + [np.inf] * 2)}, "ycoords is inf for frame 7"),
-        ({"xcoords": np.array([20.0] * 8 + [41.0])}, "xcoords is 41 for frame 8, outside objectGuess.* 8 and 40"),
-        ({"ycoords": np.array([7.0] + [20.0] * 8)}, "ycoords is 7 for frame 0, outside objectGuess.* 8 and 32"),
-        ({"objectGuess": None, "xcoords": np.linspace(0, 1e-5, 9), "ycoords": np.zeros(9)}, "looks like metres"),
+        (
+            {"xcoords": np.array([20.0] * 8 + [41.0])},
+            "xcoords is 41 for frame 8, outside objectGuess.* 8 and 40",
+        ),
+        (
+            {"ycoords": np.array([7.0] + [20.0] * 8)},
+            "ycoords is 7 for frame 0, outside objectGuess.* 8 and 32",
+        ),
+        (
+            {"objectGuess": None, "xcoords": np.linspace(0, 1e-5, 9), "ycoords": np.zeros(9)},
+            "looks like metres",
+        ),
         ({"probeGuess": np.ones((14, 14), np.complex64)}, r"probeGuess has shape \(14, 14\)"),
         ({"probeGuess": np.ones((16, 16), np.float32)}, "probeGuess is float32"),
         ({"probeGuess": np.zeros((16, 16), np.complex64)}, "probeGuess is zero"),
-        ({"probeGuess": np.full((16, 16), np.nan, np.complex64)}, r"probeGuess is \(?nan.* at \[0, 0\]"),
+        (
+            {"probeGuess": np.full((16, 16), np.nan, np.complex64)},
+            r"probeGuess is \(?nan.* at \[0, 0\]",
+        ),
         ({"objectGuess": np.ones((40, 15), np.complex64)}, "smaller than one frame"),
-        ({"objectGuess": np.ones((2, 40, 40), np.complex64)}, r"objectGuess has shape \(2, 40, 40\)"),
+        (
+            {"objectGuess": np.ones((2, 40, 40), np.complex64)},
+            r"objectGuess has shape \(2, 40, 40\)",
+        ),
         ({"objectGuess": np.ones((40, 48), np.float64)}, "objectGuess is float64"),
-        ({"objectGuess": np.full((40, 48), 1e39 + 0j)}, r"objectGuess is .*1e\+39.* at \[0, 0\]; too large for complex64"),
+        (
+            {"objectGuess": np.full((40, 48), 1e39 + 0j)},
+            r"objectGuess is .*1e\+39.* at \[0, 0\]; too large for complex64",
+        ),
         ({"probeGuess": np.full((16, 16), 1e-60 + 0j)}, "probeGuess is zero"),
         ({"scan_index": np.arange(8)}, r"scan_index has shape \(8,\) for 9 frames"),
         ({"scan_index": np.arange(9.0)}, "scan_index is float64"),
@@ -114,10 +139,22 @@ FRAMES = np.ones((9, 16, 16), np.float32)
         ({"scan_index": np.arange(9).astype(object)}, "scan_index holds Python objects"),
         ({"xcoords_start": np.zeros(8)}, r"xcoords_start has shape \(8,\) for 9 frames"),
         ({"ycoords_start": np.array([0.0] * 6 + [np.inf] * 3)}, "ycoords_start is inf for frame 6"),
-        ({"xcoords": np.array([20.0] * 2 + [1e300] * 7)}, r"xcoords is 1e\+300 for frame 2; positions are pixels"),
-        ({"objectGuess": None, "ycoords": np.full(9, -2e9)}, r"ycoords is -2e\+09 for frame 0; positions are pixels"),
-        ({"objectGuess": None, "xcoords": np.full(9, 20.0), "ycoords": np.full(9, 21.0)}, "are the same for all 9 frames"),
-        ({"objectGuess": None, "ycoords": np.linspace(-1e-5, 1e-5, 9)}, "ycoords spans 2e-05 pixels, which looks like metres"),
+        (
+            {"xcoords": np.array([20.0] * 2 + [1e300] * 7)},
+            r"xcoords is 1e\+300 for frame 2; positions are pixels",
+        ),
+        (
+            {"objectGuess": None, "ycoords": np.full(9, -2e9)},
+            r"ycoords is -2e\+09 for frame 0; positions are pixels",
+        ),
+        (
+            {"objectGuess": None, "xcoords": np.full(9, 20.0), "ycoords": np.full(9, 21.0)},
+            "are the same for all 9 frames",
+        ),
+        (
+            {"objectGuess": None, "ycoords": np.linspace(-1e-5, 1e-5, 9)},
+            "ycoords spans 2e-05 pixels, which looks like metres",
+        ),
     ],
 )
 def test_a_broken_contract_is_refused_in_one_sentence(tmp_path, arrays, changed, words):
@@ -130,7 +167,9 @@ def test_a_broken_contract_is_refused_in_one_sentence(tmp_path, arrays, changed,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("x", "is_inside"), [(8.0, True), (40.0, True), (7.4, False), (40.6, False)])
+@pytest.mark.parametrize(
+    ("x", "is_inside"), [(8.0, True), (40.0, True), (7.4, False), (40.6, False)]
+)
 def test_positions_may_touch_the_edge_of_the_object(tmp_path, arrays, x, is_inside):
     """A patch of 16 pixels in an object 48 wide has its centre between 8 and 40."""
     path = save(tmp_path / "scan.npz", arrays, xcoords=np.array([20.0] * 8 + [x]))
@@ -159,7 +198,12 @@ def test_what_keeps_to_the_contract_is_opened(tmp_path, arrays, changed):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (-np.inf, "NaN or infinite"), (-1e-6, "negative")],
+    [
+        (np.nan, "NaN or infinite"),
+        (np.inf, "NaN or infinite"),
+        (-np.inf, "NaN or infinite"),
+        (-1e-6, "negative"),
+    ],
 )
 def test_the_energy_pass_refuses_impossible_amplitudes(tmp_path, arrays, value, words):
     """One pixel of frame 5 is enough."""
@@ -198,7 +242,12 @@ def test_errors_are_also_the_builtin_they_mean():
 def test_importing_and_opening_needs_no_tensorflow(simulated_path):
     """A machine without TensorFlow may still look at scans."""
     look = f"ptycho.scan.Scan.open({str(simulated_path)!r}).energies()"
-    code = f"import sys, ptycho.scan, ptycho.__main__; {look}; print('tensorflow' in sys.modules or 'h5py' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        f"import sys, ptycho.scan, ptycho.__main__; {look}; print('tensorflow' in sys.modules "
+        "or 'h5py' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
 
     assert result.stdout.strip() == "False"

@@ -14,16 +14,25 @@ def modelled(scan, x, y):
     """The forward model's amplitude for every frame, patches centred at x and y."""
     half = scan.frame_size // 2
     columns, rows = np.rint(x).astype(int), np.rint(y).astype(int)
-    patches = np.stack([scan.object[r - half : r + half, c - half : c + half] for r, c in zip(rows, columns, strict=True)])
+    patches = np.stack(
+        [
+            scan.object[r - half : r + half, c - half : c + half]
+            for r, c in zip(rows, columns, strict=True)
+        ]
+    )
     return far_field_amplitude(scan.probe, patches)
 
 
 def test_the_transform_keeps_the_energy():
     """Parseval: sum amplitude^2 = sum |probe * patch|^2."""
     generator = np.random.default_rng(0)
-    probe, patch = generator.standard_normal((2, 16, 16)) + 1j * generator.standard_normal((2, 16, 16))
+    probe, patch = generator.standard_normal((2, 16, 16)) + 1j * generator.standard_normal(
+        (2, 16, 16)
+    )
 
-    np.testing.assert_allclose((np.abs(probe * patch) ** 2).sum(), (far_field_amplitude(probe, patch) ** 2).sum())
+    np.testing.assert_allclose(
+        (np.abs(probe * patch) ** 2).sum(), (far_field_amplitude(probe, patch) ** 2).sum()
+    )
 
 
 def test_a_uniform_wave_ends_in_the_centre():
@@ -34,7 +43,9 @@ def test_a_uniform_wave_ends_in_the_centre():
 
 
 def test_frames_are_the_forward_model_with_the_noise_of_their_photons(scan):
-    """Var sqrt(Poisson) is at most about 1/4 per pixel, so the squared misfit is at most about 1/4 N^2 per frame."""
+    """Var sqrt(Poisson) is at most about 1/4 per pixel, so the squared misfit is at most about 1/4
+    N^2 per frame.
+    """
     model = modelled(scan, scan.x, scan.y)
     misfit = ((model - scan.frames) ** 2).sum(axis=(1, 2)).mean() / scan.frame_size**2
 
@@ -77,7 +88,10 @@ def test_a_subset_is_the_first_frames(tmp_path, scan):
     np.testing.assert_array_equal(scan.object, part.object)
 
 
-@pytest.mark.parametrize(("frame_count", "words"), [(0, "it is at least 1"), (101, ".* has 1 to 100"), (2.0, "a whole number")])
+@pytest.mark.parametrize(
+    ("frame_count", "words"),
+    [(0, "it is at least 1"), (101, ".* has 1 to 100"), (2.0, "a whole number")],
+)
 def test_a_subset_larger_than_the_scan_is_refused(tmp_path, scan, frame_count, words):
     with pytest.raises(ContainerError, match=f"frame_count is {frame_count}; {words}"):
         subset(scan, tmp_path / "part.npz", frame_count)
@@ -102,7 +116,14 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, array
     path = tmp_path / "scan.npz"
     path.write_bytes(b"earlier")
     with pytest.raises(ContainerError, match="10 frames were announced and 9 came"):
-        write_scan(path, [arrays["diff3d"]], frame_count=10, x=arrays["xcoords"], y=arrays["ycoords"], probe=arrays["probeGuess"])
+        write_scan(
+            path,
+            [arrays["diff3d"]],
+            frame_count=10,
+            x=arrays["xcoords"],
+            y=arrays["ycoords"],
+            probe=arrays["probeGuess"],
+        )
 
     assert path.read_bytes() == b"earlier"
     assert [path] == list(tmp_path.iterdir())

@@ -10,7 +10,9 @@ from ptycho.truth import ComplexPart, Constant, ObjectPatches
 GENERATOR = np.random.default_rng(0)
 NN = GENERATOR.integers(0, 40, (50, 4))
 COORDS = GENERATOR.uniform(8, 32, (50, 1, 2, 4)).astype(np.float32)
-OBJECT = (GENERATOR.standard_normal((40, 48)) + 1j * GENERATOR.standard_normal((40, 48))).astype(np.complex64)
+OBJECT = (GENERATOR.standard_normal((40, 48)) + 1j * GENERATOR.standard_normal((40, 48))).astype(
+    np.complex64
+)
 FRAMES = GENERATOR.random((40, 16, 16), np.float32)
 STACK = GENERATOR.random((50, 16, 16, 4))
 WAVES = (STACK * np.exp(2j * STACK)).astype(np.complex64)
@@ -27,9 +29,17 @@ def patches(function):
 
 SOURCES = [
     pytest.param(GroupedArray(STACK), STACK.astype(np.float32), id="array of doubles"),
-    pytest.param(GroupedArray(STACK.astype(np.float32), 0.3), STACK.astype(np.float32) * np.float32(0.3), id="scaled array"),
+    pytest.param(
+        GroupedArray(STACK.astype(np.float32), 0.3),
+        STACK.astype(np.float32) * np.float32(0.3),
+        id="scaled array",
+    ),
     pytest.param(FrameGather(FRAMES, NN), np.moveaxis(FRAMES[NN], 1, 3), id="gather"),
-    pytest.param(FrameGather(FRAMES, NN, 0.3), np.moveaxis(FRAMES[NN], 1, 3) * np.float32(0.3), id="scaled gather"),
+    pytest.param(
+        FrameGather(FRAMES, NN, 0.3),
+        np.moveaxis(FRAMES[NN], 1, 3) * np.float32(0.3),
+        id="scaled gather",
+    ),
     pytest.param(
         FrameGather(FRAMES.astype(np.float64), NN, 0.3),
         (np.moveaxis(FRAMES[NN], 1, 3).astype(np.float64) * 0.3).astype(np.float32),
@@ -39,7 +49,9 @@ SOURCES = [
     pytest.param(ObjectPatches(OBJECT, COORDS, 16, "phase"), patches(np.angle), id="phase"),
     pytest.param(ComplexPart(WAVES, "amplitude"), np.abs(WAVES), id="part"),
     pytest.param(ComplexPart(WAVES, "phase"), np.angle(WAVES), id="part of phase"),
-    pytest.param(Constant(1.0, (50, 16, 16, 4)), np.ones((50, 16, 16, 4), np.float32), id="constant"),
+    pytest.param(
+        Constant(1.0, (50, 16, 16, 4)), np.ones((50, 16, 16, 4), np.float32), id="constant"
+    ),
 ]
 
 

@@ -22,16 +22,27 @@ def stored(tmp_path):
         frames = np.random.default_rng(0).random((1000, 64, 64), np.float32).astype(dtype)
         path = tmp_path / "frames.bin"
         path.write_bytes(bytes(offset_bytes) + frames.tobytes())
-        return frames, FileArray(path, offset_bytes, frames.shape, frames.dtype, FileState.of(path.stat()))
+        return frames, FileArray(
+            path, offset_bytes, frames.shape, frames.dtype, FileState.of(path.stat())
+        )
 
     return write
 
 
-@pytest.mark.parametrize(("offset_bytes", "dtype"), [(0, "<f4"), (188, "<f4"), (193, "<f4"), (188, "<f8"), (0, ">f4"), (3, ">f8")])
+@pytest.mark.parametrize(
+    ("offset_bytes", "dtype"),
+    [(0, "<f4"), (188, "<f4"), (193, "<f4"), (188, "<f8"), (0, ">f4"), (3, ">f8")],
+)
 def test_taking_a_few_frames_copies_a_few_frames(stored, offset_bytes, dtype):
-    """Wherever they begin: numpy's take alone makes a copy of the whole stack where it is not aligned."""
+    """Wherever they begin: numpy's take alone makes a copy of the whole stack where it is not
+    aligned.
+    """
     frames, file = stored(offset_bytes, dtype)
-    stack, out, chosen = MappedFrames(file, name="frames"), np.empty((16, 64, 64), dtype), np.arange(0, 1000, 63)
+    stack, out, chosen = (
+        MappedFrames(file, name="frames"),
+        np.empty((16, 64, 64), dtype),
+        np.arange(0, 1000, 63),
+    )
     tracemalloc.start()
     for _ in range(50):
         stack.take(chosen, out)
@@ -45,7 +56,9 @@ def test_taking_a_few_frames_copies_a_few_frames(stored, offset_bytes, dtype):
 def test_converting_keeps_a_frame_of_scratch(stored):
     """However many frames are asked for, and however often."""
     frames, file = stored(188, "<u2")
-    stack = ConvertedFrames(MappedFrames(file, name="frames"), Interpretation(intensity=True, dc="corner"), None)
+    stack = ConvertedFrames(
+        MappedFrames(file, name="frames"), Interpretation(intensity=True, dc="corner"), None
+    )
     out, chosen = np.empty((200, 64, 64), np.float32), np.arange(200)
     tracemalloc.start()
     for _ in range(2):  # Python keeps some small tuples
@@ -56,7 +69,9 @@ def test_converting_keeps_a_frame_of_scratch(stored):
     end_bytes, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    np.testing.assert_array_equal(np.fft.fftshift(np.sqrt(frames[:200].astype(float)), axes=(1, 2)).astype(np.float32), out)
+    np.testing.assert_array_equal(
+        np.fft.fftshift(np.sqrt(frames[:200].astype(float)), axes=(1, 2)).astype(np.float32), out
+    )
     assert end_bytes - kept_bytes < 1024
     assert peak_bytes < 10 * FRAME_BYTES  # numpy's casting buffers
 
@@ -117,9 +132,12 @@ def test_conversions_are_those_of_numpy(kind, what, size, seed, is_masked, chunk
 
     np.testing.assert_array_equal(expected.astype(stack.dtype)[chosen], out)
     np.testing.assert_array_equal(
-        expected.astype(stack.dtype), np.concatenate([chunk.copy() for _, chunk in stack.chunks(chunk_bytes)])
+        expected.astype(stack.dtype),
+        np.concatenate([chunk.copy() for _, chunk in stack.chunks(chunk_bytes)]),
     )
-    assert stack.dtype == (np.float64 if frames.dtype.itemsize == 8 and not what.intensity else np.float32)
+    assert stack.dtype == (
+        np.float64 if frames.dtype.itemsize == 8 and not what.intensity else np.float32
+    )
 
 
 @pytest.mark.parametrize(("count", "is_exact"), [(2**24, True), (2**24 + 2, True), (2**53, True)])
@@ -134,7 +152,9 @@ def test_roots_of_large_counts_are_rounded_once(count, is_exact):
 @pytest.mark.parametrize("dtype", ["<f4", ">f4"])
 @pytest.mark.parametrize("kind", ["cropped", "turned", "mirrored", "backwards", "every second"])
 def test_frames_with_gaps_are_never_copied_as_a_whole(dtype, kind):
-    """A view of frames in memory, in either byte order: two frames cost two frames, not the 4 MiB of all."""
+    """A view of frames in memory, in either byte order: two frames cost two frames, not the 4 MiB
+    of all.
+    """
     whole = np.random.default_rng(0).random((1024, 32, 32)).astype(dtype)
     frames = {
         "cropped": whole[:, 4:-4, 4:-4],

@@ -100,7 +100,9 @@ def test_what_was_assigned_is_written(kind, given, tmp_path):
 @BOTH
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_files_of_ptychopinn_are_read(kind, given, tmp_path, save):
-    """It pickles what is None; that is known without unpickling. A compressed file is unpacked once, into the cache."""
+    """It pickles what is None; that is known without unpickling. A compressed file is unpacked
+    once, into the cache.
+    """
     arrays = {**given._asdict(), "probe": given.probeGuess, "norm_Y_I": np.float32(3)}
     del arrays["probeGuess"]
     save(tmp_path / "theirs.npz", **arrays)
@@ -115,7 +117,9 @@ def test_files_of_ptychopinn_are_read(kind, given, tmp_path, save):
 def test_a_lazy_container_is_written_and_read_without_its_images(tmp_path):
     """2,000 groups of 64 KiB, 375 MiB in the file, with less than 8 MiB held."""
     simulate(tmp_path / "scan.npz", frame_count=100, frame_size=64)
-    container = LazyPtychoDataContainer.from_scan(Scan.open(tmp_path / "scan.npz"), image_count=2000)
+    container = LazyPtychoDataContainer.from_scan(
+        Scan.open(tmp_path / "scan.npz"), image_count=2000
+    )
     tracemalloc.start()
     container.to_npz(tmp_path / "groups.npz")
     again = LazyPtychoDataContainer.from_npz(tmp_path / "groups.npz")
@@ -170,7 +174,10 @@ def test_the_same_container_gives_the_same_bytes(given, tmp_path):
     [
         ({"X": None}, "lacks X; it has Y_I"),
         ({"probe": None, "norm_Y_I": None}, "lacks norm_Y_I, probe"),
-        ({"X": np.ones((20, 16, 16), np.float32)}, r"X is float32 \(20, 16, 16\); real \(groups, N, N, channels\)"),
+        (
+            {"X": np.ones((20, 16, 16), np.float32)},
+            r"X is float32 \(20, 16, 16\); real \(groups, N, N, channels\)",
+        ),
         ({"Y_I": np.ones((20, 16, 16, 4), np.complex64)}, "Y_I is complex64"),
         ({"X": np.asfortranarray(np.ones((20, 16, 16, 4), np.float32))}, "in Fortran order"),
         ({"X": np.array([None] * 4)}, "X holds Python objects, which are never unpickled"),
@@ -182,7 +189,9 @@ def test_the_same_container_gives_the_same_bytes(given, tmp_path):
 def test_files_that_hold_something_else_are_refused(given, tmp_path, changed, words):
     arrays = {**given._asdict(), "probe": given.probeGuess, **changed}
     del arrays["probeGuess"]
-    arrays = {key: values for key, values in arrays.items() if not (key in changed and values is None)}
+    arrays = {
+        key: values for key, values in arrays.items() if not (key in changed and values is None)
+    }
     np.savez(tmp_path / "groups.npz", **arrays)
     with pytest.raises((ScanError, ContainerError), match=words):
         LazyPtychoDataContainer.from_npz(tmp_path / "groups.npz")

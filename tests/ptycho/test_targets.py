@@ -1,4 +1,6 @@
-"""Training batches: the same numbers as the eager preparation of PtychoPINN's scripts, bit for bit."""
+"""Training batches: the same numbers as the eager preparation of PtychoPINN's scripts, bit for
+bit.
+"""
 
 import numpy as np
 import pytest
@@ -13,18 +15,27 @@ S = np.sqrt(1e9) / 16
 
 @pytest.fixture(params=[1, 2])
 def containers(request, scan):
-    return [kind.from_scan(scan, image_count=50, gridsize=request.param) for kind in (PtychoDataContainer, LazyPtychoDataContainer)]
+    return [
+        kind.from_scan(scan, image_count=50, gridsize=request.param)
+        for kind in (PtychoDataContainer, LazyPtychoDataContainer)
+    ]
 
 
 def eager_preparation(eager, scale=S):
     """As scripts do it with whole tensors."""
     scaled = eager.X * scale
-    return (scaled, eager.coords), (center_channels(eager.Y_I, eager.coords)[..., :1], scaled, tf.square(scaled))
+    return (scaled, eager.coords), (
+        center_channels(eager.Y_I, eager.coords)[..., :1],
+        scaled,
+        tf.square(scaled),
+    )
 
 
 def joined(dataset):
     batches = list(dataset)
-    return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *batches)
+    return tf.nest.map_structure(
+        lambda *parts: np.concatenate([part.numpy() for part in parts]), *batches
+    )
 
 
 def assert_same(expected, found):
@@ -35,7 +46,9 @@ def assert_same(expected, found):
 
 @pytest.mark.parametrize("batch_size", [1, 16, 50, 64])
 def test_as_tf_dataset_is_the_eager_preparation(containers, batch_size):
-    """Every value of every input and target, from both containers, at sizes that divide and that do not."""
+    """Every value of every input and target, from both containers, at sizes that divide and that do
+    not.
+    """
     eager, lazy = containers
     expected = eager_preparation(eager)
     for container in containers:
@@ -44,7 +57,9 @@ def test_as_tf_dataset_is_the_eager_preparation(containers, batch_size):
 
 
 def test_shuffled_epochs_are_the_same_from_both(containers):
-    eager, lazy = (list(c.as_dataset(16, shuffle=True, seed=4, targets=True).repeat(2)) for c in containers)
+    eager, lazy = (
+        list(c.as_dataset(16, shuffle=True, seed=4, targets=True).repeat(2)) for c in containers
+    )
 
     assert len(eager) == len(lazy) == 8
     for one, other in zip(eager, lazy, strict=True):
@@ -73,11 +88,15 @@ def test_the_scale_is_that_of_nphotons(scan):
 
 
 def test_centring_brings_the_same_place_to_the_same_pixel():
-    """A patch cut at its own position and centred shows the object as seen from the group's mean position."""
+    """A patch cut at its own position and centred shows the object as seen from the group's mean
+    position.
+    """
     obj = np.random.default_rng(0).random((64, 64), np.float32)
     # Whole pixels and a difference that lands on the grid: no interpolation is involved.
     positions = np.array([[30, 26], [34, 30]])  # (channel, [x, y]); mean [32, 28]
-    offsets = -(positions.T[None, None] - positions.mean(axis=0)[None, None, :, None]).astype(np.float32)
+    offsets = -(positions.T[None, None] - positions.mean(axis=0)[None, None, :, None]).astype(
+        np.float32
+    )
     channels = np.stack([obj[y - 8 : y + 8, x - 8 : x + 8] for x, y in positions], axis=-1)[None]
     centred = center_channels(tf.constant(channels), tf.constant(offsets)).numpy()[0]
     expected = obj[20:36, 24:40]
@@ -92,7 +111,19 @@ def test_centring_brings_the_same_place_to_the_same_pixel():
 def test_without_an_object_the_truth_is_ones_centred(arrays):
     grouped = np.ones((3, 16, 16, 4), np.float32)
     coords = np.zeros((3, 1, 2, 4), np.float32)
-    arguments = (grouped, None, None, 1.0, None, coords, coords, None, None, None, np.ones((16, 16), np.complex64))
+    arguments = (
+        grouped,
+        None,
+        None,
+        1.0,
+        None,
+        coords,
+        coords,
+        None,
+        None,
+        None,
+        np.ones((16, 16), np.complex64),
+    )
     for kind in (PtychoDataContainer, LazyPtychoDataContainer):
         _, (amplitude, _, _) = next(iter(kind(*arguments).as_dataset(3, targets=True)))
 
@@ -105,7 +136,9 @@ def test_a_scale_that_is_no_factor_is_refused(containers, scale):
     for container in containers:
         container.intensity_scale = scale
         container.as_dataset(16)
-        with pytest.raises(ContainerError, match=r"intensity_scale is .*; a positive number within float32"):
+        with pytest.raises(
+            ContainerError, match=r"intensity_scale is .*; a positive number within float32"
+        ):
             container.as_tf_dataset(16)
 
 
@@ -117,14 +150,29 @@ def test_targets_are_wanted_or_not(containers):
 
 @pytest.mark.parametrize("is_in_file", [True, False])
 def test_chunks_are_shuffled_alike(scan, is_in_file):
-    """The eager container has no file any more, and still the order of the lazy one: 256 groups in a chunk of 4 MiB."""
+    """The eager container has no file any more, and still the order of the lazy one: 256 groups in
+    a chunk of 4 MiB.
+    """
     kinds = (PtychoDataContainer, LazyPtychoDataContainer)
     containers = [kind.from_scan(scan, image_count=1000) for kind in kinds]
     if not is_in_file:
         eager = containers[0]
-        names = ("X", "Y_I", "Y_phi", "norm_Y_I", "YY_full", "coords_nominal", "coords_true", "nn_indices")
+        names = (
+            "X",
+            "Y_I",
+            "Y_phi",
+            "norm_Y_I",
+            "YY_full",
+            "coords_nominal",
+            "coords_true",
+            "nn_indices",
+        )
         rest = {"global_offsets": None, "local_offsets": None, "probeGuess": eager.probe}
-        containers = [kind(**{name: getattr(eager, name) for name in names}, **rest) for kind in kinds]
-    one, other = (joined(container.as_dataset(100, shuffle="chunks", seed=4)) for container in containers)
+        containers = [
+            kind(**{name: getattr(eager, name) for name in names}, **rest) for kind in kinds
+        ]
+    one, other = (
+        joined(container.as_dataset(100, shuffle="chunks", seed=4)) for container in containers
+    )
 
     assert_same(one, other)

@@ -26,14 +26,23 @@ def test_what_is_there_and_is_no_file_is_left_alone(tmp_path):
         with pytest.raises(ScanFileError, match=f"{name} is there and is not a regular file"):
             write(tmp_path / name)
 
-        assert (before.st_mode, before.st_ino) == ((tmp_path / name).stat().st_mode, (tmp_path / name).stat().st_ino)
+        assert (before.st_mode, before.st_ino) == (
+            (tmp_path / name).stat().st_mode,
+            (tmp_path / name).stat().st_ino,
+        )
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_link_is_followed(tmp_path):
-    """The file it names is replaced and the link stays; so does one to a file that is not there yet."""
+    """The file it names is replaced and the link stays; so does one to a file that is not there
+    yet.
+    """
     (tmp_path / "elsewhere").mkdir()
-    real, link, dangling = tmp_path / "elsewhere" / "real.npz", tmp_path / "link.npz", tmp_path / "dangling.npz"
+    real, link, dangling = (
+        tmp_path / "elsewhere" / "real.npz",
+        tmp_path / "link.npz",
+        tmp_path / "dangling.npz",
+    )
     real.write_bytes(b"old")
     link.symlink_to(real)
     dangling.symlink_to(tmp_path / "elsewhere" / "later.npz")

@@ -1,4 +1,6 @@
-"""Synthetic run directories with known numbers, from nothing to a whole sweep; no TensorFlow, no device."""
+"""Synthetic run directories with known numbers, from nothing to a whole sweep; no TensorFlow, no
+device.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -13,7 +15,16 @@ from harness.judge.gate import Judgement
 from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
-from harness.records import SCHEMA_VERSION, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd, to_json
+from harness.records import (
+    SCHEMA_VERSION,
+    Outcome,
+    PhaseRecord,
+    Point,
+    Quality,
+    Reading,
+    RunEnd,
+    to_json,
+)
 from harness.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
 from reports.writing import write_outputs
@@ -25,7 +36,13 @@ ARRAY_BYTES_PER_IMAGE = 327_680
 PEAK_BYTES_PER_IMAGE = 735_000
 
 
-def point(loader: str, image_count: int, stack_size: int | None = 2048, scenario: str = "loading", **more: Any) -> Point:
+def point(
+    loader: str,
+    image_count: int,
+    stack_size: int | None = 2048,
+    scenario: str = "loading",
+    **more: Any,
+) -> Point:
     """A point of a loader scenario; ``more`` are fields of Point."""
     parameters = {"loader": loader, "image_count": image_count}
     return Point(
@@ -38,7 +55,9 @@ def point(loader: str, image_count: int, stack_size: int | None = 2048, scenario
 
 
 def device_bytes(cell: Point, phase: str) -> tuple[int, int, int]:
-    """Start, peak and end of the device over a phase: the eager loader keeps its arrays, the lazy one two batches."""
+    """Start, peak and end of the device over a phase: the eager loader keeps its arrays, the lazy
+    one two batches.
+    """
     images = int(cell.parameters["image_count"])
     if cell.parameters.get("loader") == "eager":
         kept = images * ARRAY_BYTES_PER_IMAGE + 4 * KIB
@@ -57,7 +76,9 @@ def host_bytes(cell: Point, phase: str, repeat: int) -> tuple[int, int, int]:
     wobble = repeat * 512 * KIB
     if cell.parameters.get("loader") == "eager" and phase == "construct":
         return base, base + images * ARRAY_BYTES_PER_IMAGE + wobble, base + images * 16 * KIB
-    growth = {"open": 1, "construct": 10, "first_batch": 14, "epoch_0": 18, "epoch_1": 12}.get(phase, 0) * MIB
+    growth = {"open": 1, "construct": 10, "first_batch": 14, "epoch_0": 18, "epoch_1": 12}.get(
+        phase, 0
+    ) * MIB
     return base, base + growth + (wobble if growth else 0), base + growth // 8
 
 
@@ -67,7 +88,13 @@ def readings(cell: Point, phase: str, repeat: int) -> tuple[Reading, ...]:
     host_start, host_peak, host_end = host_bytes(cell, phase, repeat)
     rest = 30 * MIB
     return (
-        Reading(meter="device_in_use", quality=Quality.EXACT, start_bytes=start, peak_bytes=peak, end_bytes=end),
+        Reading(
+            meter="device_in_use",
+            quality=Quality.EXACT,
+            start_bytes=start,
+            peak_bytes=peak,
+            end_bytes=end,
+        ),
         Reading(
             meter="host_anon",
             quality=Quality.BOUNDED,
@@ -113,18 +140,36 @@ class Sweep:
         key = {"point": cell.name, "repeat": repeat}
         outcome, died_in, reason = self.deaths.get(cell.name, (Outcome.OK, None, ""))
         kept = int(cell.parameters["image_count"]) * ARRAY_BYTES_PER_IMAGE
-        yield {"kind": "declared", **key, "values": {"frame": 16_384, "image": 65_536, "batch": BATCH_BYTES, "arrays": kept}}
+        yield {
+            "kind": "declared",
+            **key,
+            "values": {"frame": 16_384, "image": 65_536, "batch": BATCH_BYTES, "arrays": kept},
+        }
         for index, phase in enumerate(cell.phases):
             yield {"kind": "begin", **key, "phase": phase, "index": index}
             if phase == died_in:
                 break
             record = PhaseRecord(
-                **key, phase=phase, index=index, finished=True, duration_s=0.25, readings=readings(cell, phase, repeat)
+                **key,
+                phase=phase,
+                index=index,
+                finished=True,
+                duration_s=0.25,
+                readings=readings(cell, phase, repeat),
             )
             yield {"kind": "phase", **to_json(record)}
         if outcome is Outcome.OK:
             yield {"kind": "done", **key, "outcome": "ok", "cause": "", "reason": ""}
-        end = RunEnd(**key, outcome=outcome, cause="", reason=reason, phase=died_in, exit_code=0, launcher="spawn", duration_s=6.5)
+        end = RunEnd(
+            **key,
+            outcome=outcome,
+            cause="",
+            reason=reason,
+            phase=died_in,
+            exit_code=0,
+            launcher="spawn",
+            duration_s=6.5,
+        )
         yield {"kind": "end", **to_json(end)}
 
     def manifest(self) -> dict[str, Any]:
@@ -152,7 +197,12 @@ class Sweep:
                 "allocator": "bfc",
                 "driver": "none: no NVIDIA driver",
             },
-            "comparability": {"device": "emulated", "allocator": "bfc", "device_memory_bytes": 4 * GIB, "tensorflow": "2.21"},
+            "comparability": {
+                "device": "emulated",
+                "allocator": "bfc",
+                "device_memory_bytes": 4 * GIB,
+                "tensorflow": "2.21",
+            },
             "settings": {"repeats": self.repeats, "scan": "simulated, seed 0"},
             "planned": [to_json(cell) for cell in self.points],
             **self.changes,
@@ -164,12 +214,16 @@ class Sweep:
         text = "".join(json.dumps(row) + "\n" for row in self.rows())
         (folder / "rows.jsonl").write_text(text)
         manifest = self.manifest()
-        (folder / "run.json").write_text(json.dumps({**manifest, SEAL: seal_of(manifest, text.encode())}))
+        (folder / "run.json").write_text(
+            json.dumps({**manifest, SEAL: seal_of(manifest, text.encode())})
+        )
         return load_run(folder)
 
 
 def whole_sweep() -> Sweep:
-    """Both loaders over four sizes and two stacks, from arrays too, and the eager one out of memory at 256 MiB."""
+    """Both loaders over four sizes and two stacks, from arrays too, and the eager one out of memory
+    at 256 MiB.
+    """
     loaders = ("eager", "lazy")
     budget = {"scenario": "oom", "device_budget_bytes": 256 * MIB}
     dying = point("eager", 2000, expected=Outcome.DEVICE_OOM, **budget)
@@ -178,7 +232,11 @@ def whole_sweep() -> Sweep:
         points=(
             *(point(loader, images) for loader in loaders for images in (100, 500, 1000, 2000)),
             *(point(loader, 500, 8192) for loader in loaders),
-            *(point(loader, images, None, "arrays") for loader in loaders for images in (100, 500, 1000)),
+            *(
+                point(loader, images, None, "arrays")
+                for loader in loaders
+                for images in (100, 500, 1000)
+            ),
             dying,
             point("lazy", 2000, **budget),
         ),
@@ -222,7 +280,9 @@ def judgement_of(run: Run, *checks: Check) -> Judgement:
 FINDING = Check(
     rule="slope",
     subject="loading / lazy / construct / device in use",
-    sentence="loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024.",
+    sentence=(
+        "loading / lazy / construct / device in use: grows by 65,536 B per image, limit 1,024."
+    ),
     finding=FindingKind.REGRESSION,
     scenario="loading",
     phase="construct",
@@ -234,7 +294,10 @@ FINDING = Check(
     because="1/64 of X of one image.",
 )
 HELD = Check(
-    rule="budget", subject="loading / lazy", sentence="loading / lazy: peaks at 3 batches, limit 4.", because="Read-ahead."
+    rule="budget",
+    subject="loading / lazy",
+    sentence="loading / lazy: peaks at 3 batches, limit 4.",
+    because="Read-ahead.",
 )
 
 
@@ -254,7 +317,9 @@ def held() -> Check:
 
 
 class Reader(HTMLParser):
-    """What a browser would see of a page: text, headings, tables, ids and attributes; and whether all tags are closed."""
+    """What a browser would see of a page: text, headings, tables, ids and attributes; and whether
+    all tags are closed.
+    """
 
     VOID = frozenset({"meta", "link", "br", "img", "hr", "input"})
 
@@ -290,7 +355,11 @@ class Reader(HTMLParser):
 
     def text(self, *tags: str) -> str:
         """All text, or that directly inside the given tags; style sheets left out."""
-        return " ".join(text for tag, text in self.texts if text and tag != "style" and (not tags or tag in tags))
+        return " ".join(
+            text
+            for tag, text in self.texts
+            if text and tag != "style" and (not tags or tag in tags)
+        )
 
     def values(self, name: str) -> list[str]:
         """The values of an attribute, in order."""

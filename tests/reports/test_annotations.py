@@ -1,4 +1,6 @@
-"""Findings on the files of a pull request: where, how many, and nothing in a sentence that GitHub would obey."""
+"""Findings on the files of a pull request: where, how many, and nothing in a sentence that GitHub
+would obey.
+"""
 
 import json
 import re
@@ -24,9 +26,20 @@ def put(*changed, subjects=("ptycho",)):
 
 def judged(*findings, exit_code=1, verdict="regression"):
     """What findings.json holds, of findings as (kind, sentence)."""
-    told = [{"finding": kind, "rule": "slope", "subject": "loading", "sentence": sentence} for kind, sentence in findings]
-    document = {"schema_version": SCHEMA_VERSION, "verdict": verdict, "exit_code": exit_code, "sentence": "All.", "findings": told}
-    return parse_findings(json.dumps(document), "findings.json", judging="python -m harness gate run")
+    told = [
+        {"finding": kind, "rule": "slope", "subject": "loading", "sentence": sentence}
+        for kind, sentence in findings
+    ]
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict,
+        "exit_code": exit_code,
+        "sentence": "All.",
+        "findings": told,
+    }
+    return parse_findings(
+        json.dumps(document), "findings.json", judging="python -m harness gate run"
+    )
 
 
 def commands(found, place):
@@ -34,24 +47,39 @@ def commands(found, place):
 
 
 def test_a_finding_is_put_on_the_file_of_the_package_that_changed_most():
-    """With its first changed line, and the others by name; a test of the package is none of its files."""
+    """With its first changed line, and the others by name; a test of the package is none of its
+    files.
+    """
     (line,) = commands(judged(("regression", "loading: grows.")), put(TEST, GONE, FEED, ORDER))
 
     assert line == (
-        "::error file=ptycho/feed.py,line=12,title=Memory gate%3A regression (slope); exit code 1::loading: grows.%0A"
-        "Put here because, of the 3 files of ptycho that differ from main, ptycho/feed.py is the one with most changed lines "
-        "that can be shown; the others: ptycho/old.py, ptycho/order.py."
+        "::error file=ptycho/feed.py,line=12,title=Memory gate%3A regression (slope); exit "
+        "code 1::loading: grows.%0APut here because, of the 3 files of ptycho that differ "
+        "from main, ptycho/feed.py is the one with most changed lines that can be shown; "
+        "the others: ptycho/old.py, ptycho/order.py."
     )
 
 
 @pytest.mark.parametrize(
     ("changed", "where", "why"),
     [
-        ((FEED,), ("ptycho/feed.py", 12), "ptycho/feed.py is the only file of ptycho that differs from main."),
-        ((TEST, POLICY), ("scenarios/gate.toml", 40), "No file of ptycho differs from main; scenarios/gate.toml, which decides"),
+        (
+            (FEED,),
+            ("ptycho/feed.py", 12),
+            "ptycho/feed.py is the only file of ptycho that differs from main.",
+        ),
+        (
+            (TEST, POLICY),
+            ("scenarios/gate.toml", 40),
+            "No file of ptycho differs from main; scenarios/gate.toml, which decides",
+        ),
         ((TEST,), ("", 1), "No file of ptycho differs from main: look at"),
         ((), ("", 1), "No file of ptycho differs from main: look at"),
-        ((GONE,), ("", 1), "No file of ptycho but ptycho/old.py, which cannot be shown, differs from main"),
+        (
+            (GONE,),
+            ("", 1),
+            "No file of ptycho but ptycho/old.py, which cannot be shown, differs from main",
+        ),
     ],
 )
 def test_where_no_file_of_the_package_changed_it_says_so(changed, where, why):
@@ -80,7 +108,9 @@ def test_without_a_named_package_any_python_file_outside_of_tests_is_taken():
 )
 def test_a_subject_is_a_path_from_the_root(path, subject, belongs):
     """A folder with all below it, or one file; never a name that only begins alike."""
-    assert belongs == bool(put(ChangedFile(path=path, changed_lines=1, first_line=1), subjects=(subject,)).file)
+    assert belongs == bool(
+        put(ChangedFile(path=path, changed_lines=1, first_line=1), subjects=(subject,)).file
+    )
 
 
 @pytest.mark.parametrize("number", [MOST_OF_A_LEVEL, MOST_OF_A_LEVEL + 1])
@@ -96,7 +126,12 @@ def test_github_shows_ten_errors_and_the_last_counts_the_rest(number):
 
 @pytest.mark.parametrize(
     ("kind", "exit_code", "level"),
-    [("regression", 1, "error"), ("incomplete", 3, "error"), ("no_baseline", 4, "warning"), ("improvement", 5, "warning")],
+    [
+        ("regression", 1, "error"),
+        ("incomplete", 3, "error"),
+        ("no_baseline", 4, "warning"),
+        ("improvement", 5, "warning"),
+    ],
 )
 def test_every_kind_has_a_level_and_names_its_exit_code(kind, exit_code, level):
     """What was not measured is as bad as what got worse."""
@@ -126,16 +161,26 @@ def test_a_pass_has_no_annotation_and_a_gate_that_checked_nothing_has_one():
     ],
 )
 def test_a_hostile_sentence_stays_one_line_and_is_read_back_as_it_was(hostile):
-    """As the runner reads it: split at line ends, decoded; what terminals obey is shown as a box."""
-    (line,) = commands(judged(("regression", hostile)), put(ChangedFile(path="ptycho/a,b: c%.py", changed_lines=1, first_line=7)))
+    """As the runner reads it: split at line ends, decoded; what terminals obey is shown as a
+    box.
+    """
+    (line,) = commands(
+        judged(("regression", hostile)),
+        put(ChangedFile(path="ptycho/a,b: c%.py", changed_lines=1, first_line=7)),
+    )
     head, message = re.fullmatch(r"::error ([^\r\n]*?)::([^\r\n]*)", line).groups()
     properties = dict(part.split("=", 1) for part in head.split(","))
     said = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
 
     line.encode()
-    assert properties["file"].replace("%3A", ":").replace("%2C", ",").replace("%25", "%") == "ptycho/a,b: c%.py"
+    assert (
+        properties["file"].replace("%3A", ":").replace("%2C", ",").replace("%25", "%")
+        == "ptycho/a,b: c%.py"
+    )
     assert not re.search("[\x00-\x09\x0b-\x1f\u2028\ud800]", said)
-    assert said.startswith(re.sub("[\x00\x1b\u2028\ud800]", "\ufffd", re.sub("\r\n?", "\n", hostile)) + "\nPut here")
+    assert said.startswith(
+        re.sub("[\x00\x1b\u2028\ud800]", "\ufffd", re.sub("\r\n?", "\n", hostile)) + "\nPut here"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +208,9 @@ def repository(tmp_path):
 
     def git(*arguments):
         subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", tmp_path, *arguments], check=True, capture_output=True
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", tmp_path, *arguments],
+            check=True,
+            capture_output=True,
         )
 
     git("init", "-q", "-b", "main")
@@ -173,10 +220,16 @@ def repository(tmp_path):
 
 
 def test_git_tells_what_changed_how_much_and_from_which_line_on(repository):
-    """Most changed first; a name with spaces and letters of its own; deleted and binary files have no line."""
+    """Most changed first; a name with spaces and letters of its own; deleted and binary files have
+    no line.
+    """
     folder, _ = repository
-    (folder / "ptycho" / "feed.py").write_text("".join(f"line {number}\n" for number in (1, 2, 3, 40, 5, 6, 70, 8, 9, 10)))
-    (folder / "ptycho" / "ä b.py").write_text("".join(f"line {number}\n" for number in range(2, 11)))
+    (folder / "ptycho" / "feed.py").write_text(
+        "".join(f"line {number}\n" for number in (1, 2, 3, 40, 5, 6, 70, 8, 9, 10))
+    )
+    (folder / "ptycho" / "ä b.py").write_text(
+        "".join(f"line {number}\n" for number in range(2, 11))
+    )
     (folder / "ptycho" / "gone.py").unlink()
     (folder / "image.bin").write_bytes(b"\0\2")
     found = changed_files(folder / "ptycho", "main")

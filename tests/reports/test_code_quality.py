@@ -1,4 +1,6 @@
-"""GitLab's report: one entry for each finding, and the same fingerprint for the same finding in every run."""
+"""GitLab's report: one entry for each finding, and the same fingerprint for the same finding in
+every run.
+"""
 
 import json
 from dataclasses import replace
@@ -12,21 +14,37 @@ PLACE = Spot(file="ptycho/feed.py", line=12, why="Put here because.")
 
 
 def entries(*findings, place=PLACE, exit_code=1):
-    found = Findings(verdict="incomplete", exit_code=exit_code, sentence="Nothing was checked.", findings=findings)
+    found = Findings(
+        verdict="incomplete",
+        exit_code=exit_code,
+        sentence="Nothing was checked.",
+        findings=findings,
+    )
     return json.loads(code_quality_text(found, place, otherwise="scenarios/gate.toml"))
 
 
 @pytest.fixture
 def told():
-    return Told(kind="regression", rule="slope", subject="loading / lazy", sentence="It grows by 4 B per image.")
+    return Told(
+        kind="regression",
+        rule="slope",
+        subject="loading / lazy",
+        sentence="It grows by 4 B per image.",
+    )
 
 
 def test_an_entry_has_what_gitlab_asks_for(told):
     """Description, name, fingerprint, severity, and the place as path and line."""
     (entry,) = entries(told)
 
-    assert (entry["description"], entry["check_name"]) == ("It grows by 4 B per image. Put here because.", "memory gate: slope")
-    assert (entry["severity"], entry["location"]) == ("critical", {"path": "ptycho/feed.py", "lines": {"begin": 12}})
+    assert (entry["description"], entry["check_name"]) == (
+        "It grows by 4 B per image. Put here because.",
+        "memory gate: slope",
+    )
+    assert (entry["severity"], entry["location"]) == (
+        "critical",
+        {"path": "ptycho/feed.py", "lines": {"begin": 12}},
+    )
     assert len(entry["fingerprint"]) == 64
 
 
@@ -47,4 +65,6 @@ def test_what_has_no_file_is_put_on_the_policy(told):
 def test_a_pass_is_an_empty_report_and_nothing_checked_is_not():
     """An empty report is green."""
     assert entries(exit_code=0) == []
-    assert [entry["description"] for entry in entries(exit_code=3)] == ["Nothing was checked. Put here because."]
+    assert [entry["description"] for entry in entries(exit_code=3)] == [
+        "Nothing was checked. Put here because."
+    ]

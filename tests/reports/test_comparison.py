@@ -1,4 +1,6 @@
-"""What moved, beside what it was: now, then, in bytes, in percent, and in parts of the tolerance."""
+"""What moved, beside what it was: now, then, in bytes, in percent, and in parts of the
+tolerance.
+"""
 
 from dataclasses import replace
 
@@ -10,7 +12,9 @@ from reports.comparison import MOST_MOVES, comparison_of
 MIB = 1024 * 1024
 
 
-def amount(place, earlier, measured, tolerance=MIB, finding=None, origin="accepted 2026-01-01 from run s1"):
+def amount(
+    place, earlier, measured, tolerance=MIB, finding=None, origin="accepted 2026-01-01 from run s1"
+):
     limit = earlier + tolerance if measured >= earlier else earlier - tolerance
     return Check(
         rule="baseline",
@@ -37,30 +41,66 @@ def test_amounts_are_counted_and_the_largest_moves_come_first():
     )
 
     assert found.sentence == (
-        "4 amounts compared with those accepted 2026-01-01 from run s1: 2 moved beyond tolerance, 1 within it, 1 not by a byte."
+        "4 amounts compared with those accepted 2026-01-01 from run s1: 2 moved beyond "
+        "tolerance, 1 within it, 1 not by a byte."
     )
     assert found.moves.rows == (
-        ("d / x", "growth", "8.0 MiB", "4.0 MiB", "+4,194,304 B", "+100.0 %", "1.0 MiB", "1", "regression"),
-        ("b / x", "growth", "6.0 MiB", "8.0 MiB", "-2,097,152 B", "-25.0 %", "1.0 MiB", "1", "improvement"),
+        (
+            "d / x",
+            "growth",
+            "8.0 MiB",
+            "4.0 MiB",
+            "+4,194,304 B",
+            "+100.0 %",
+            "1.0 MiB",
+            "1",
+            "regression",
+        ),
+        (
+            "b / x",
+            "growth",
+            "6.0 MiB",
+            "8.0 MiB",
+            "-2,097,152 B",
+            "-25.0 %",
+            "1.0 MiB",
+            "1",
+            "improvement",
+        ),
         ("c / x", "growth", "4.0 MiB", "4.0 MiB", "+1 B", "+0.0 %", "1.0 MiB", "1", ""),
     )
 
 
 def test_what_is_better_than_other_code_is_beyond_tolerance_and_no_finding():
     """The next comparison starts from there, so nobody has to accept it."""
-    found = comparison_of([replace(amount("a / x", 8 * MIB, 4 * MIB, origin="at main (abc1234)"), better=True)])
+    found = comparison_of(
+        [replace(amount("a / x", 8 * MIB, 4 * MIB, origin="at main (abc1234)"), better=True)]
+    )
 
     assert found.sentence == (
-        "1 amount compared with those at main (abc1234): 1 moved beyond tolerance, 0 within it, 0 not by a byte."
+        "1 amount compared with those at main (abc1234): 1 moved beyond tolerance, 0 "
+        "within it, 0 not by a byte."
     )
     assert found.moves.rows[0][-1] == "better"
 
 
 def test_the_points_of_one_series_are_one_row():
     """Sizes of one phase and meter: the one that moved most, and how many did."""
-    (row,) = comparison_of([amount(f"a / image_count={size} / x", 0, size * MIB) for size in (1, 3, 2)]).moves.rows
+    (row,) = comparison_of(
+        [amount(f"a / image_count={size} / x", 0, size * MIB) for size in (1, 3, 2)]
+    ).moves.rows
 
-    assert row == ("a / image_count=3 / x", "growth", "3.0 MiB", "0 B", "+3,145,728 B", "from 0 B", "1.0 MiB", "3", "")
+    assert row == (
+        "a / image_count=3 / x",
+        "growth",
+        "3.0 MiB",
+        "0 B",
+        "+3,145,728 B",
+        "from 0 B",
+        "1.0 MiB",
+        "3",
+        "",
+    )
 
 
 @pytest.mark.parametrize("number", [MOST_MOVES, MOST_MOVES + 1])
@@ -69,7 +109,9 @@ def test_a_long_table_says_how_much_it_leaves_out(number):
     moves = comparison_of([amount(f"a{index} / x", 0, index + 1) for index in range(number)]).moves
 
     assert len(moves.rows) == MOST_MOVES
-    assert moves.caption.startswith("The 15 of 16 amounts that moved most," if number > MOST_MOVES else "Amounts that moved,")
+    assert moves.caption.startswith(
+        "The 15 of 16 amounts that moved most," if number > MOST_MOVES else "Amounts that moved,"
+    )
 
 
 def test_nothing_to_compare_with_is_said():
@@ -82,6 +124,12 @@ def test_nothing_to_compare_with_is_said():
 
 def test_several_origins_are_counted():
     """Points that were accepted on other days."""
-    checks = [amount("a / x", 0, 0), amount("b / x", 0, 0, origin="accepted 2026-02-02 from run s2")]
+    checks = [
+        amount("a / x", 0, 0),
+        amount("b / x", 0, 0, origin="accepted 2026-02-02 from run s2"),
+    ]
 
-    assert "those accepted 2026-01-01 from run s1, and 1 other origin: " in comparison_of(checks).sentence
+    assert (
+        "those accepted 2026-01-01 from run s1, and 1 other origin: "
+        in comparison_of(checks).sentence
+    )

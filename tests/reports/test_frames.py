@@ -21,16 +21,26 @@ def test_every_planned_point_is_described_in_the_order_of_the_plan(whole_run):
 def test_a_parameter_besides_the_sizes_makes_a_series_of_its_own(sweep):
     """Otherwise two points of one size would lie on one line."""
     first = sweep.points[0]
-    ahead = [replace(first, parameters={**first.parameters, "read_ahead": steps}) for steps in (0, 2)]
+    ahead = [
+        replace(first, parameters={**first.parameters, "read_ahead": steps}) for steps in (0, 2)
+    ]
 
-    assert list(frames.describe_points(ahead)["series"]) == ["eager, read_ahead=0", "eager, read_ahead=2"]
+    assert list(frames.describe_points(ahead)["series"]) == [
+        "eager, read_ahead=0",
+        "eager, read_ahead=2",
+    ]
 
 
 def test_a_phase_shows_the_repeat_that_grew_least_and_how_far_the_repeats_lie_apart(whole_run):
     """Repeat 1 of host memory is 512 KiB above repeat 0; the device repeats to the byte."""
     table = frames.phase_table(whole_run.phases, whole_run.points)
-    mine = table[(table["point"] == "loading-lazy-image_count=500-stack_size=2048") & (table["phase"] == "epoch_0")]
-    host, device = (mine[mine["meter"] == meter].iloc[0] for meter in ("host_anon", "device_in_use"))
+    mine = table[
+        (table["point"] == "loading-lazy-image_count=500-stack_size=2048")
+        & (table["phase"] == "epoch_0")
+    ]
+    host, device = (
+        mine[mine["meter"] == meter].iloc[0] for meter in ("host_anon", "device_in_use")
+    )
 
     assert (host["growth_bytes"], host["spread_bytes"], host["runs"]) == (18 * MIB, 512 * KIB, 2)
     assert (device["growth_bytes"], device["spread_bytes"], device["runs"]) == (12 * MIB, 0, 2)
@@ -48,7 +58,10 @@ def test_a_single_run_has_no_spread(sweep, tmp_path):
 def test_a_phase_that_was_entered_and_never_left_is_one_row_without_a_meter(whole_run):
     """The eager loader at 256 MiB dies in construct."""
     table = frames.phase_table(whole_run.phases, whole_run.points)
-    dead = table[(table["point"] == "oom-eager-image_count=2000-stack_size=2048") & (table["phase"] == "construct")]
+    dead = table[
+        (table["point"] == "oom-eager-image_count=2000-stack_size=2048")
+        & (table["phase"] == "construct")
+    ]
 
     assert list(zip(dead["meter"], dead["outcome"], strict=True)) == [("", "device_oom")]
     assert dead["growth_bytes"].isna().all()
@@ -61,19 +74,28 @@ def test_the_main_picture_takes_the_scenario_and_stack_with_the_most_sizes(whole
 
     assert (picture.scenarios, picture.stack_size) == (("loading",), 2048)
     assert [images * 735_000 for images in (100, 500, 1000, 2000)] == list(eager["peak_bytes"])
-    assert list(zip(picture.capped["size"], picture.capped["peak_bytes"], strict=True)) == [(2000, 12 * MIB)]
-    assert [(row.series, row.size, row.device_budget_bytes) for row in picture.out_of_memory.itertuples()] == [
-        ("eager", 2000, 256 * MIB)
+    assert list(zip(picture.capped["size"], picture.capped["peak_bytes"], strict=True)) == [
+        (2000, 12 * MIB)
     ]
+    assert [
+        (row.series, row.size, row.device_budget_bytes)
+        for row in picture.out_of_memory.itertuples()
+    ] == [("eager", 2000, 256 * MIB)]
 
 
 def test_a_budget_that_all_points_share_is_the_device_of_the_picture(whole_run):
-    """As where every test of a module asks for 256 MiB; one point without, and it is the device of the others alone."""
+    """As where every test of a module asks for 256 MiB; one point without, and it is the device of
+    the others alone.
+    """
     shared = [replace(cell, device_budget_bytes=256 * MIB) for cell in whole_run.points]
     picture = frames.peak_picture(whole_run.phases, whole_run.ends, shared, 256 * MIB)
 
     assert frames.common_budget_bytes(shared) == 256 * MIB
-    assert (picture.scenarios, picture.capped.empty, picture.out_of_memory.empty) == (("loading",), True, True)
+    assert (picture.scenarios, picture.capped.empty, picture.out_of_memory.empty) == (
+        ("loading",),
+        True,
+        True,
+    )
     assert frames.common_budget_bytes([*shared[1:], whole_run.points[0]]) is None
 
 
@@ -82,7 +104,11 @@ def test_scenarios_without_loaders_are_shown_beside_each_other(sweep):
     first = sweep.points[0]
     names = ["streamed", "cached", "other"]
     cells = [
-        replace(first, scenario=name, parameters={"batch_size" if name == "other" else "image_count": size})
+        replace(
+            first,
+            scenario=name,
+            parameters={"batch_size" if name == "other" else "image_count": size},
+        )
         for name in names
         for size in (100, 500)
     ]
@@ -140,7 +166,14 @@ def test_the_first_scenario_of_the_plan_is_the_first_of_the_stacks(whole_run):
     others = {cell.name: replace(cell, scenario="a" + cell.scenario) for cell in whole_run.points}
     table = frames.stack_table(whole_run.phases, whole_run.points)
     more = frames.stack_table(
-        pd.concat([whole_run.phases, whole_run.phases.replace({"point": {name: cell.name for name, cell in others.items()}})]),
+        pd.concat(
+            [
+                whole_run.phases,
+                whole_run.phases.replace(
+                    {"point": {name: cell.name for name, cell in others.items()}}
+                ),
+            ]
+        ),
         [*whole_run.points, *others.values()],
     )
 

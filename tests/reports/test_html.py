@@ -1,4 +1,6 @@
-"""The page: one offline file, the verdict first, everything escaped, and honest about what it cannot show."""
+"""The page: one offline file, the verdict first, everything escaped, and honest about what it
+cannot show.
+"""
 
 import json
 import re
@@ -36,7 +38,14 @@ def test_sections_stand_in_their_order(page):
     """Pictures, findings, what moved, how to read, tables, runs, fits, environment."""
 
     assert [
-        *("Peak memory", "Phase by phase", "A larger stack", "Findings", "What moved", "How to read this"),
+        *(
+            "Peak memory",
+            "Phase by phase",
+            "A larger stack",
+            "Findings",
+            "What moved",
+            "How to read this",
+        ),
         *("Phases", "Runs", "Fits", "Environment"),
     ] == [text for tag, text in page.texts if tag == "h2" and text]
 
@@ -51,7 +60,9 @@ def test_a_finding_shows_kind_rule_sentence_numbers_and_reason(page, finding):
     assert "Why this limit: 1/64 of X of one image." in text
 
 
-@pytest.mark.parametrize(("number", "folded"), [(SHOWN_FINDINGS, False), (SHOWN_FINDINGS + 1, True)])
+@pytest.mark.parametrize(
+    ("number", "folded"), [(SHOWN_FINDINGS, False), (SHOWN_FINDINGS + 1, True)]
+)
 def test_findings_beyond_two_screens_unfold(whole_run, judged, finding, read_text, number, folded):
     """Every finding is in the page, all in the open at the limit, one folded one past it."""
     text = read_text(render(make_page(whole_run, judged(whole_run, *[finding] * number), ()))).text
@@ -62,15 +73,23 @@ def test_findings_beyond_two_screens_unfold(whole_run, judged, finding, read_tex
 
 def test_nothing_is_fetched(page, whole_path):
     """No script, no address in anything that a browser would load."""
-    fetching = [value for name in ("src", "href", "xlink:href", "srcset", "data", "action") for value in page.values(name)]
+    fetching = [
+        value
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action")
+        for value in page.values(name)
+    ]
 
     assert all(value.startswith("#") for value in fetching)
-    assert not [tag for tag, _, _ in page.attributes if tag in {"script", "link", "iframe", "object", "img"}]
+    assert not [
+        tag for tag, _, _ in page.attributes if tag in {"script", "link", "iframe", "object", "img"}
+    ]
     assert not re.search(r"url\((?!#)|@import", whole_path.read_text())
 
 
 def test_the_page_is_accessible(page):
-    """A language, one first heading, headed tables, described drawings, unique ids, links that lead somewhere."""
+    """A language, one first heading, headed tables, described drawings, unique ids, links that lead
+    somewhere.
+    """
     ids = page.values("id")
 
     assert ("html", "lang", "en") in page.attributes
@@ -79,13 +98,30 @@ def test_the_page_is_accessible(page):
     assert len(set(ids)) == len(ids)
     assert {value[1:] for value in page.values("href")} <= set(ids)
     assert {"col", "row"} == set(page.values("scope"))
-    assert len([value for tag, name, value in page.attributes if (tag, name, value) == ("svg", "role", "img")]) == 6
+    assert (
+        len(
+            [
+                value
+                for tag, name, value in page.attributes
+                if (tag, name, value) == ("svg", "role", "img")
+            ]
+        )
+        == 6
+    )
     assert all(value for tag, name, value in page.attributes if name == "aria-label")
 
 
 def test_every_number_of_a_phase_says_what_it_is(page):
     """Exact, bounded with its bound, or unavailable with the reason."""
-    tail = ["232.0 MiB", "250.0 MiB, at most 250.2 MiB", "18.0 MiB", "2.2 MiB", "512.0 KiB", "2", "bounded"]
+    tail = [
+        "232.0 MiB",
+        "250.0 MiB, at most 250.2 MiB",
+        "18.0 MiB",
+        "2.2 MiB",
+        "512.0 KiB",
+        "2",
+        "bounded",
+    ]
 
     assert ["lazy", "2,000", "2,048", "epoch 0", "host anonymous memory", *tail] in page.rows
     assert "device used (driver): unavailable, because no NVIDIA driver library" in page.text("p")
@@ -96,7 +132,13 @@ def test_a_death_is_a_row_with_its_reason_and_the_phases_behind_it_are_unavailab
     dead = next(row for row in page.rows if row[0] == "oom-eager-image_count=2000-stack_size=2048")
     later = next(row for row in page.rows if row[:3] == ["epoch 0", "device in use", "unavailable"])
 
-    assert dead[1:6] == ["0", "device_oom", "device_oom", "construct", "asked for 250.0 MiB with 62.5 MiB in use, of 256.0 MiB"]
+    assert dead[1:6] == [
+        "0",
+        "device_oom",
+        "device_oom",
+        "construct",
+        "asked for 250.0 MiB with 62.5 MiB in use, of 256.0 MiB",
+    ]
     assert later[4] == "unavailable, because device_oom in construct"
     assert later[5:] == ["12.0 MiB", "0 B", "exact"]
 
@@ -110,14 +152,21 @@ def test_fits_show_slope_interval_and_class(page):
     ] in page.rows
 
 
-def test_hostile_names_and_reasons_are_shown_and_not_obeyed(sweep, judged, finding, tmp_path, read_page):
+def test_hostile_names_and_reasons_are_shown_and_not_obeyed(
+    sweep, judged, finding, tmp_path, read_page
+):
     """In scenario, loader, reason, command, environment, sentence and drawing."""
-    points = [replace(cell, scenario=HOSTILE, parameters={**cell.parameters, "loader": HOSTILE}) for cell in sweep.points[:4]]
+    points = [
+        replace(cell, scenario=HOSTILE, parameters={**cell.parameters, "loader": HOSTILE})
+        for cell in sweep.points[:4]
+    ]
     dead = points[0].name
     sweep.points, sweep.deaths = tuple(points), {dead: (Outcome.DEVICE_OOM, "construct", HOSTILE)}
     sweep.changes = {"command": HOSTILE, "run_id": HOSTILE, "environment": {HOSTILE: HOSTILE}}
     run = sweep.write(tmp_path / "run")
-    path = write_outputs(run, judged(run, replace(finding, sentence=HOSTILE, because=HOSTILE)), page=True)
+    path = write_outputs(
+        run, judged(run, replace(finding, sentence=HOSTILE, because=HOSTILE)), page=True
+    )
     page = read_page(path)
 
     assert "<script" not in path.read_text()
@@ -128,7 +177,9 @@ def test_hostile_names_and_reasons_are_shown_and_not_obeyed(sweep, judged, findi
 
 
 @pytest.mark.parametrize("kept", ["rows", "nothing"])
-def test_a_run_without_readings_still_gives_a_page_that_says_so(sweep, judged, tmp_path, read_page, kept):
+def test_a_run_without_readings_still_gives_a_page_that_says_so(
+    sweep, judged, tmp_path, read_page, kept
+):
     """Zero rows, and zero points."""
     sweep.missing = frozenset(cell.name for cell in sweep.points)
     sweep.points = sweep.points if kept == "rows" else ()
@@ -144,15 +195,21 @@ def test_a_run_without_readings_still_gives_a_page_that_says_so(sweep, judged, t
     assert not [row for row in page.rows if "0 B" in row]
 
 
-def test_a_run_of_failures_alone_says_that_no_run_ended_ok(sweep, judged, held, tmp_path, read_page):
+def test_a_run_of_failures_alone_says_that_no_run_ended_ok(
+    sweep, judged, held, tmp_path, read_page
+):
     """Every run crashed in its first phase."""
-    sweep.deaths = {cell.name: (Outcome.CRASHED, cell.phases[0], "signal 11") for cell in sweep.points}
+    sweep.deaths = {
+        cell.name: (Outcome.CRASHED, cell.phases[0], "signal 11") for cell in sweep.points
+    }
     run = sweep.write(tmp_path / "run")
     page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "No run ended ok" in page.text("li")
     assert "36 crashed; 0 ended as the plan expects" in page.text("p")
-    assert "unavailable, because the run ended in this phase: crashed, signal 11" in [row[-1] for row in page.rows]
+    assert "unavailable, because the run ended in this phase: crashed, signal 11" in [
+        row[-1] for row in page.rows
+    ]
 
 
 def test_one_loader_alone_is_named(only, judged, held, tmp_path, read_page):
@@ -160,13 +217,17 @@ def test_one_loader_alone_is_named(only, judged, held, tmp_path, read_page):
     run = only(lambda cell: cell.parameters["loader"] == "lazy").write(tmp_path / "run")
     page = read_page(write_outputs(run, judged(run, held), page=True))
 
-    assert "Scenario loading has lazy alone: there is nothing beside it to compare." in page.text("li")
+    assert "Scenario loading has lazy alone: there is nothing beside it to compare." in page.text(
+        "li"
+    )
     assert ["phase", "meter", "lazy growth", "lazy retained", "lazy kind"] in page.rows
 
 
 def test_one_size_says_that_there_is_no_slope(only, judged, held, tmp_path, read_page):
     """And no fit is shown."""
-    run = only(lambda cell: cell.name.endswith("image_count=500-stack_size=2048")).write(tmp_path / "run")
+    run = only(lambda cell: cell.name.endswith("image_count=500-stack_size=2048")).write(
+        tmp_path / "run"
+    )
     page = read_page(write_outputs(run, judged(run, held), page=True))
 
     assert "Scenario loading, eager: one number of images was planned" in page.text("li")
@@ -176,10 +237,15 @@ def test_one_size_says_that_there_is_no_slope(only, judged, held, tmp_path, read
 @pytest.mark.parametrize(("more", "said"), [({}, "feed"), ({"way": "right"}, "feed, way=right")])
 def test_a_scenario_without_loaders_is_named_once(sweep, judged, held, tmp_path, more, said):
     """Its series begin with its own name."""
-    sweep.points = tuple(replace(cell, scenario="feed", parameters={"image_count": 500, **more}) for cell in sweep.points[:1])
+    sweep.points = tuple(
+        replace(cell, scenario="feed", parameters={"image_count": 500, **more})
+        for cell in sweep.points[:1]
+    )
     run = sweep.write(tmp_path / "run")
 
-    assert f"Scenario {said}: one number of images was planned" in " ".join(make_page(run, judged(run, held), ()).notes)
+    assert f"Scenario {said}: one number of images was planned" in " ".join(
+        make_page(run, judged(run, held), ()).notes
+    )
 
 
 def test_a_damaged_line_and_a_missing_end_are_said(sweep, judged, held, tmp_path, read_page):
@@ -202,16 +268,18 @@ def test_a_run_without_an_end_row_is_in_the_table_of_runs(sweep, judged, held, t
     run = sweep.write(tmp_path / "run")
     rows = read_page(write_outputs(run, judged(run, held), page=True)).rows
 
-    assert [lost, "1", "unavailable, because no end of this run was recorded", "ok"] in [row[:4] for row in rows]
+    assert [lost, "1", "unavailable, because no end of this run was recorded", "ok"] in [
+        row[:4] for row in rows
+    ]
 
 
 def test_the_pictures_are_written_beside_the_page(whole_run, whole_path):
     """SVG and PNG, no unfinished file."""
 
     assert whole_run.path / "report.html" == whole_path
-    assert [f"{name}.{kind}" for name in ("peak", "phases", "stack") for kind in ("png", "svg")] == sorted(
-        file.name for file in (whole_path.parent / "plots").iterdir()
-    )
+    assert [
+        f"{name}.{kind}" for name in ("peak", "phases", "stack") for kind in ("png", "svg")
+    ] == sorted(file.name for file in (whole_path.parent / "plots").iterdir())
     assert (whole_path.parent / "plots" / "peak.png").read_bytes()[:4] == b"\x89PNG"
     assert not [file.name for file in whole_path.parent.iterdir() if file.name.startswith(".")]
 
@@ -248,5 +316,12 @@ def test_the_environment_is_shown_whole(whole_run, page):
     """Every entry of run.json that says where the numbers come from."""
     recorded = json.loads((whole_run.path / "run.json").read_text())
 
-    for value in (recorded["command"], recorded["run_id"], "e559833c0ffee", "4.0 GiB (4,294,967,296 B)", "none recorded", "spawn"):
+    for value in (
+        recorded["command"],
+        recorded["run_id"],
+        "e559833c0ffee",
+        "4.0 GiB (4,294,967,296 B)",
+        "none recorded",
+        "spawn",
+    ):
         assert value in page.text("dd")

@@ -39,7 +39,9 @@ def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged
     assert f"**{escape(judgement.verdict.sentence)}**" == lines[2]
     assert f"1. **regression, slope**: {escape(finding.sentence)}" in lines
     assert "   - Why this limit: 1/64 of X of one image." in lines
-    assert "| construct | device in use | 1.4 GiB | 625.0 MiB | exact | 0 B | 0 B | exact |" in lines
+    assert (
+        "| construct | device in use | 1.4 GiB | 625.0 MiB | exact | 0 B | 0 B | exact |" in lines
+    )
     assert "```\npython -m harness gate --repeats 2\n```" in text
     assert "Commit e559833c0ffee." in text
 
@@ -50,7 +52,9 @@ def test_outside_of_git_there_are_no_changes(sweep, judged, held, tmp_path):
     sweep.changes = {"environment": {"git_commit": "unavailable: no repository", "git_dirty": why}}
     run = sweep.write(tmp_path)
 
-    assert "Commit unavailable: no repository." in summary_text(run, judged(run, held), has_page=True)
+    assert "Commit unavailable: no repository." in summary_text(
+        run, judged(run, held), has_page=True
+    )
 
 
 def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
@@ -58,13 +62,27 @@ def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
     sweep.changes = {"environment": {"git_commit": "abc", "git_dirty": True}}
     run = sweep.write(tmp_path)
 
-    assert "Commit abc, with uncommitted changes." in summary_text(run, judged(run, held), has_page=True)
+    assert "Commit abc, with uncommitted changes." in summary_text(
+        run, judged(run, held), has_page=True
+    )
 
 
-@pytest.mark.parametrize(("name", "said"), [("Pretended A100", True), ("NVIDIA A100", False), ("Pretendedly real", False)])
-def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(sweep, judged, held, tmp_path, name, said):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Pretended A100", True), ("NVIDIA A100", False), ("Pretendedly real", False)],
+)
+def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(
+    sweep, judged, held, tmp_path, name, said
+):
     """By its name; on any other device the sentence would be wrong."""
-    device = {"kind": "gpu", "name": name, "uuid": "GPU-1", "memory_bytes": 8 << 30, "allocator": "bfc", "driver": "575"}
+    device = {
+        "kind": "gpu",
+        "name": name,
+        "uuid": "GPU-1",
+        "memory_bytes": 8 << 30,
+        "allocator": "bfc",
+        "driver": "575",
+    }
     sweep.changes = {"device": device}
     run = sweep.write(tmp_path)
 
@@ -74,18 +92,30 @@ def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(sweep, judged, held, 
 @pytest.mark.parametrize("why", ["TensorFlow 2.21.0 sees no GPU: install its libraries", ""])
 def test_a_card_that_was_passed_over_is_said_with_what_to_do(sweep, judged, held, tmp_path, why):
     """In the notes of the summary and of the page; nothing where there was none."""
-    device = {"kind": "emulated", "name": "BFC", "uuid": None, "memory_bytes": 3 << 30, "allocator": "bfc", "driver": "none"}
+    device = {
+        "kind": "emulated",
+        "name": "BFC",
+        "uuid": None,
+        "memory_bytes": 3 << 30,
+        "allocator": "bfc",
+        "driver": "none",
+    }
     sweep.changes = {"device": {**device, "passed_over": why}}
     run = sweep.write(tmp_path)
     text = summary_text(run, judged(run, held), has_page=True)
 
-    assert (f"The emulated device was measured on, and the card was passed over: {escape(why)}." in text) is bool(why)
+    assert (
+        f"The emulated device was measured on, and the card was passed over: {escape(why)}." in text
+    ) is bool(why)
 
 
 def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, finding, tmp_path):
     """Pipes, backticks and tags in loader, sentence, reason and command."""
     hostile = "a|b`c`<script>"
-    points = [replace(cell, parameters={**cell.parameters, "loader": hostile}) for cell in sweep.points[:2]]
+    points = [
+        replace(cell, parameters={**cell.parameters, "loader": hostile})
+        for cell in sweep.points[:2]
+    ]
     sweep.points, sweep.deaths = tuple(points), {points[0].name: (Outcome.ERROR, "open", hostile)}
     sweep.changes = {"command": "run\n```\n<script>"}
     run = sweep.write(tmp_path)
@@ -109,12 +139,19 @@ def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, 
 
 
 def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, finding):
-    """Thirty points of one phase and meter: the first in full, six by name and amount, the others counted."""
-    findings = [replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)]
+    """Thirty points of one phase and meter: the first in full, six by name and amount, the others
+    counted.
+    """
+    findings = [
+        replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)
+    ]
     text = summary_text(whole_run, judged(whole_run, *findings), has_page=True)
 
     assert text.count("**regression, slope**") == 1
-    assert "   - And 29 more findings like it: point 1: 65,537 B/image, at most 1,024 B/image allowed; point 2: " in text
+    assert (
+        "   - And 29 more findings like it: point 1: 65,537 B/image, at most 1,024 B/image "
+        "allowed; point 2: " in text
+    )
     assert "point 6: 65,542 B/image, at most 1,024 B/image allowed; and 23 others.\n" in text
 
 
@@ -129,8 +166,13 @@ def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
 
 
 def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
-    """Long sentences are cut; the whole stays below a comment of GitHub, and says that there is more."""
-    long = [replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000) for index in range(30)]
+    """Long sentences are cut; the whole stays below a comment of GitHub, and says that there is
+    more.
+    """
+    long = [
+        replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000)
+        for index in range(30)
+    ]
     text = summary_text(whole_run, judged(whole_run, *long), has_page=True)
 
     assert 40_000 < len(text) <= MOST_CHARACTERS
@@ -143,7 +185,10 @@ def test_what_a_quorum_overruled_has_a_heading_of_its_own(whole_run, judged, hel
     decided = replace(held, sentence="epoch: 1 of 5 lies over it.", decision="1 of 5 lies over it")
     text = summary_text(whole_run, judged(whole_run, decided), has_page=True)
 
-    assert "### Measured again, and not confirmed by most of the runs\n\n- epoch: 1 of 5 lies over it.\n" in text
+    assert (
+        "### Measured again, and not confirmed by most of the runs\n\n- epoch: 1 of 5 lies "
+        "over it.\n" in text
+    )
     assert "Overruled" not in text
 
 
@@ -164,5 +209,8 @@ def test_a_run_without_rows_has_no_number_in_its_summary(sweep, judged, held, tm
     run = sweep.write(tmp_path)
     text = summary_text(run, judged(run, held), has_page=True)
 
-    assert "| open | device in use | unavailable | unavailable | unavailable, because nothing was recorded |" in text
+    assert (
+        "| open | device in use | unavailable | unavailable | unavailable, because nothing "
+        "was recorded |" in text
+    )
     assert " B |" not in text

@@ -19,14 +19,25 @@ def pictures(whole_run):
 
 
 def labels(drawing):
-    return [text for element in ET.fromstring(drawing.svg).iter() if (text := (element.text or "").strip())]  # noqa: S314 - our own
+    return [
+        text
+        for element in ET.fromstring(drawing.svg).iter()  # noqa: S314 - our own
+        if (text := (element.text or "").strip())
+    ]
 
 
 def test_the_main_picture_names_series_slope_device_budget_and_death(pictures):
     """Everything can be read without a legend."""
     texts = labels(pictures["peak"].wide)
 
-    for expected in ("eager: 1.4 GiB", "735,000 B/image", "lazy: 12.0 MiB", "0 B/image", "device: 4.0 GiB", "budget: 256.0 MiB"):
+    for expected in (
+        "eager: 1.4 GiB",
+        "735,000 B/image",
+        "lazy: 12.0 MiB",
+        "0 B/image",
+        "device: 4.0 GiB",
+        "budget: 256.0 MiB",
+    ):
         assert expected in texts
     assert "eager ran out of" in texts
     assert "peak device memory (MiB)" in texts
@@ -36,13 +47,22 @@ def test_a_run_draws_the_same_bytes_twice(whole_run, pictures):
     """No date, no random id."""
     again = {picture.name: picture for picture in draw(whole_run)}
 
-    assert {name: picture.wide for name, picture in pictures.items()} == {name: picture.wide for name, picture in again.items()}
+    assert {name: picture.wide for name, picture in pictures.items()} == {
+        name: picture.wide for name, picture in again.items()
+    }
 
 
 def test_no_two_drawings_of_a_page_share_an_id(pictures):
     """All are inlined into one document."""
-    drawings = [drawing for picture in pictures.values() for drawing in (picture.wide, picture.narrow)]
-    ids = [element.get("id") for drawing in drawings for element in ET.fromstring(drawing.svg).iter() if element.get("id")]  # noqa: S314
+    drawings = [
+        drawing for picture in pictures.values() for drawing in (picture.wide, picture.narrow)
+    ]
+    ids = [
+        element.get("id")
+        for drawing in drawings
+        for element in ET.fromstring(drawing.svg).iter()  # noqa: S314
+        if element.get("id")
+    ]
 
     assert len(set(ids)) == len(ids)
 
@@ -52,7 +72,12 @@ def test_references_inside_a_drawing_lead_to_ids_in_it(pictures):
     for drawing in (pictures["peak"].wide, pictures["phases"].wide):
         root = ET.fromstring(drawing.svg)  # noqa: S314
         ids = {element.get("id") for element in root.iter()}
-        used = {value for element in root.iter() for name, value in element.items() if name.endswith("href")}
+        used = {
+            value
+            for element in root.iter()
+            for name, value in element.items()
+            if name.endswith("href")
+        }
         clips = {clip for element in root.iter() if (clip := element.get("clip-path"))}
 
         assert used
@@ -69,8 +94,12 @@ def test_matplotlibs_own_settings_are_left_as_found(whole_run):
 
 
 def test_only_failures_still_draw_the_crosses(only, tmp_path):
-    """The eager point at 256 MiB alone: that is the device then, and the phases before the death are drawn as ever."""
-    run = only(lambda cell: cell.scenario == "oom" and cell.parameters["loader"] == "eager").write(tmp_path)
+    """The eager point at 256 MiB alone: that is the device then, and the phases before the death
+    are drawn as ever.
+    """
+    run = only(lambda cell: cell.scenario == "oom" and cell.parameters["loader"] == "eager").write(
+        tmp_path
+    )
     peak, phases, *_ = draw(run)
 
     assert "eager ran out of" in labels(peak.wide)
@@ -92,7 +121,8 @@ def test_one_size_has_no_slope(only, tmp_path):
     """One point for each loader: drawn, without a line."""
     run = only(
         lambda cell: (
-            cell.scenario == "loading" and dict(cell.parameters).items() >= {"image_count": 500, "stack_size": 2048}.items()
+            cell.scenario == "loading"
+            and dict(cell.parameters).items() >= {"image_count": 500, "stack_size": 2048}.items()
         )
     ).write(tmp_path)
     peak = draw(run)[0]
@@ -104,16 +134,28 @@ def test_one_size_has_no_slope(only, tmp_path):
 
 def test_an_unexpected_death_is_called_so(sweep, tmp_path):
     """The caption says that the plan does not expect it."""
-    sweep.deaths = {"loading-eager-image_count=2000-stack_size=2048": (Outcome.DEVICE_OOM, "construct", "full")}
+    sweep.deaths = {
+        "loading-eager-image_count=2000-stack_size=2048": (Outcome.DEVICE_OOM, "construct", "full")
+    }
     peak = draw(sweep.write(tmp_path))[0]
 
     assert "ran out of memory at 2,000 images, which the plan does not expect" in peak.caption
 
 
-def test_deaths_of_one_series_are_one_sentence_and_those_of_other_scenarios_belong_elsewhere(sweep, tmp_path):
+def test_deaths_of_one_series_are_one_sentence_and_those_of_other_scenarios_belong_elsewhere(
+    sweep, tmp_path
+):
     """Three sizes of loading on one device; arrays died too, which is another picture."""
-    eager = [cell for cell in sweep.points if cell.parameters["loader"] == "eager" and cell.device_budget_bytes is None]
-    died = [cell.name for cell in eager if cell.scenario == "arrays" or cell.parameters["image_count"] > 100]
+    eager = [
+        cell
+        for cell in sweep.points
+        if cell.parameters["loader"] == "eager" and cell.device_budget_bytes is None
+    ]
+    died = [
+        cell.name
+        for cell in eager
+        if cell.scenario == "arrays" or cell.parameters["image_count"] > 100
+    ]
     sweep.deaths = dict.fromkeys(died, (Outcome.DEVICE_OOM, "construct", "full"))
     peak = draw(sweep.write(tmp_path))[0]
 
@@ -127,7 +169,11 @@ def test_eager_and_lazy_always_look_the_same():
     alone, together = looks(["lazy"]), looks(["streamed", "lazy", "eager"])
 
     assert alone["lazy"] == together["lazy"]
-    assert 3 == len({look.colour for look in together.values()}) == len({look.marker for look in together.values()})
+    assert (
+        3
+        == len({look.colour for look in together.values()})
+        == len({look.marker for look in together.values()})
+    )
 
 
 def test_labels_are_spread_until_none_touches():
@@ -139,7 +185,11 @@ def test_labels_are_spread_until_none_touches():
 
 def with_sizes(sweep, folder, sizes):
     """The lazy loader over these numbers of images, whatever they may stand for."""
-    (first, *_) = [cell for cell in sweep.points if cell.scenario == "loading" and cell.parameters["loader"] == "lazy"]
+    (first, *_) = [
+        cell
+        for cell in sweep.points
+        if cell.scenario == "loading" and cell.parameters["loader"] == "lazy"
+    ]
     sweep.points = tuple(
         Point(
             scenario=first.scenario,
@@ -154,17 +204,25 @@ def with_sizes(sweep, folder, sizes):
     return sweep.write(folder)
 
 
-@pytest.mark.parametrize("sizes", [(0, 2, 8), (-1, 1, 2), (0, -1), (0,), (-3,), (-200, -100)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(0, 2, 8), (-1, 1, 2), (0, -1), (0,), (-3,), (-200, -100)], ids=str
+)
 def test_sizes_that_have_no_logarithm_are_drawn_with_their_ticks(sweep, tmp_path, sizes):
-    """0, negative and mixed ones, one or several: both pictures are there, and the outer sizes are on the axis."""
+    """0, negative and mixed ones, one or several: both pictures are there, and the outer sizes are
+    on the axis.
+    """
     peak, phases = draw(with_sizes(sweep, tmp_path, sizes))
 
     for picture in (peak, phases):
         assert picture.wide is not None
-        assert {f"{min(sizes):,}", f"{max(sizes):,}"} <= {text.replace("\N{MINUS SIGN}", "-") for text in labels(picture.wide)}
+        assert {f"{min(sizes):,}", f"{max(sizes):,}"} <= {
+            text.replace("\N{MINUS SIGN}", "-") for text in labels(picture.wide)
+        }
 
 
-@pytest.mark.parametrize(("sizes", "scale"), [((1, 2, 8), "log"), ((0, 2, 8), "linear"), ((-1, 1), "linear")])
+@pytest.mark.parametrize(
+    ("sizes", "scale"), [((1, 2, 8), "log"), ((0, 2, 8), "linear"), ((-1, 1), "linear")]
+)
 def test_an_axis_is_logarithmic_where_every_size_is_above_0(sizes, scale):
     """1 is, 0 is not; the limits enclose every size."""
     axes = Figure().subplots()

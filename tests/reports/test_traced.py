@@ -1,4 +1,6 @@
-"""What was alive at the peak, in the page and the summary: chosen, drawn, escaped, and honest about what is missing."""
+"""What was alive at the peak, in the page and the summary: chosen, drawn, escaped, and honest about
+what is missing.
+"""
 
 import gzip
 import json
@@ -19,7 +21,15 @@ from reports.traced import highest, traced_run
 from reports.writing import write_outputs
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
-COUNTS = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
+COUNTS = (
+    "allocations",
+    "deallocations",
+    "from_before",
+    "reordered",
+    "jumps",
+    "overwritten",
+    "resized",
+)
 
 
 def alive(op, each_bytes, count=1, like=""):
@@ -35,7 +45,9 @@ def alive(op, each_bytes, count=1, like=""):
 
 
 def document(point, peak_bytes, groups, *, refused=None, steps=3):
-    """A trace of two phases: nothing, then ``steps`` allocations up to the peak, all given back at once."""
+    """A trace of two phases: nothing, then ``steps`` allocations up to the peak, all given back at
+    once.
+    """
     edges = {"start_bytes": 0, "peak_bytes": peak_bytes, "end_bytes": 0}
     idle = {"start_bytes": 0, "peak_bytes": 0, "end_bytes": 0}
     each = peak_bytes // steps
@@ -51,26 +63,49 @@ def document(point, peak_bytes, groups, *, refused=None, steps=3):
         "base_bytes": 0,
         "declared": {"batch": 4 * MIB},
         "phases": [
-            {"phase": "open", "index": 0, "start_ns": 0, "peak_ns": 0, "end_ns": 10, "requested": idle, "allocator": idle}
+            {
+                "phase": "open",
+                "index": 0,
+                "start_ns": 0,
+                "peak_ns": 0,
+                "end_ns": 10,
+                "requested": idle,
+                "allocator": idle,
+            }
             | shared
             | {"alive": []},
             {"phase": "epoch_0", "index": 1, "start_ns": 20, "peak_ns": 20 + steps, "end_ns": 10**7}
             | shared
             | {"requested": edges, "allocator": edges, "alive": groups},
         ],
-        "timeline": {"time_ns": [21, *[1] * steps], "requested_bytes": amounts, "allocator_bytes": amounts},
-        "counts": {**dict.fromkeys(COUNTS, 0), "allocations": steps, "deallocations": steps, "other_allocators": {}},
+        "timeline": {
+            "time_ns": [21, *[1] * steps],
+            "requested_bytes": amounts,
+            "allocator_bytes": amounts,
+        },
+        "counts": {
+            **dict.fromkeys(COUNTS, 0),
+            "allocations": steps,
+            "deallocations": steps,
+            "other_allocators": {},
+        },
         "out_of_memory": refused,
     }
 
 
 @pytest.fixture
 def write_traced(sweep, tmp_path):
-    """Write a sweep with a trace of every point that ``trace_of`` gives one for; of the others the row has a reason."""
+    """Write a sweep with a trace of every point that ``trace_of`` gives one for; of the others the
+    row has a reason.
+    """
 
     def write(trace_of, planned=True, whole=False):
         if not whole:  # two points: drawing is slow
-            sweep.points = tuple(point for point in sweep.points if point.name.startswith("arrays") and "=500" in point.name)
+            sweep.points = tuple(
+                point
+                for point in sweep.points
+                if point.name.startswith("arrays") and "=500" in point.name
+            )
         sweep.changes = {**sweep.changes, "settings": {"traces": planned}}
         run = sweep.write(tmp_path / "run")
         (run.path / "traces").mkdir()
@@ -78,7 +113,9 @@ def write_traced(sweep, tmp_path):
             found = trace_of(point)
             file = f"{point.name}.json.gz"
             if found is not None:
-                (run.path / "traces" / file).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+                (run.path / "traces" / file).write_bytes(
+                    gzip.compress(json.dumps(found).encode(), mtime=0)
+                )
             end = TraceEnd(
                 point=point.name,
                 outcome=Outcome.OK if found else Outcome.CRASHED,
@@ -97,7 +134,11 @@ def write_traced(sweep, tmp_path):
 
 def batch_trace(point):
     batch = alive("Empty", 4 * MIB, like="1.00 x batch")
-    return document(point.name, 12 * MIB, [batch | {"count": 2}, *(alive(f"Op{number}", MIB - number) for number in range(7))])
+    return document(
+        point.name,
+        12 * MIB,
+        [batch | {"count": 2}, *(alive(f"Op{number}", MIB - number) for number in range(7))],
+    )
 
 
 def test_the_largest_of_each_series_is_shown_and_every_trace_is_listed(write_traced, judged, held):
@@ -118,10 +159,16 @@ def test_the_largest_of_each_series_is_shown_and_every_trace_is_listed(write_tra
 
 
 def test_entries_are_sorted_by_their_own_bytes_and_trifles_summed_up(write_traced, judged, held):
-    """Whatever order the file has them in; less than a hundredth of all is one row, with its number and its sum."""
+    """Whatever order the file has them in; less than a hundredth of all is one row, with its number
+    and its sum.
+    """
 
     def mixed(point):
-        groups = [alive("Small", 1000, count=3), alive("", MIB, count=4, like="1.00 x batch"), alive("Large", 6 * MIB)]
+        groups = [
+            alive("Small", 1000, count=3),
+            alive("", MIB, count=4, like="1.00 x batch"),
+            alive("Large", 6 * MIB),
+        ]
         return document(point.name, 12 * MIB, groups)
 
     run = write_traced(mixed)
@@ -134,15 +181,17 @@ def test_entries_are_sorted_by_their_own_bytes_and_trifles_summed_up(write_trace
         ("1 other kind", "3", "2.9 KiB"),
     ]
     assert first.headline.endswith(
-        "The largest part of it was 6.0 MiB: 1 x float32 [8] by Large; the next is 4.0 MiB: 4 x 1 MiB of (8) float32 without an "
-        "operation, each 1.00 x batch."
+        "The largest part of it was 6.0 MiB: 1 x float32 [8] by Large; the next is 4.0 "
+        "MiB: 4 x 1 MiB of (8) float32 without an operation, each 1.00 x batch."
     )
 
 
 def test_points_of_findings_come_first(write_traced, judged, finding):
     """A finding of the lazy loader, then one of a point."""
     run = write_traced(batch_trace, whole=True)
-    of_point = replace(finding, point="arrays-lazy-image_count=100", scenario="arrays", subject="arrays / lazy")
+    of_point = replace(
+        finding, point="arrays-lazy-image_count=100", scenario="arrays", subject="arrays / lazy"
+    )
     of_series = replace(finding, subject="loading / lazy / construct / device in use")
     traced = traced_run(run, judged(run, of_series, of_point))
 
@@ -153,7 +202,9 @@ def test_points_of_findings_come_first(write_traced, judged, finding):
     ]
 
 
-def test_the_page_tells_what_was_alive_in_words_table_and_picture(write_traced, judged, held, read_text):
+def test_the_page_tells_what_was_alive_in_words_table_and_picture(
+    write_traced, judged, held, read_text
+):
     """Five kinds one by one, the rest in one row; the first pictures inline, all as files."""
     run = write_traced(batch_trace, whole=True)
     path = write_outputs(run, judged(run, held), page=True)
@@ -161,11 +212,28 @@ def test_the_page_tells_what_was_alive_in_words_table_and_picture(write_traced, 
 
     assert "What was alive at the peak" in page.text("h2")
     assert page.text("p").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
-    assert ["epoch 0, 12.0 MiB", "Empty", "[8]", "float32", "2", "4.0 MiB", "8.0 MiB", "1.00 x batch"] in page.rows
+    assert [
+        "epoch 0, 12.0 MiB",
+        "Empty",
+        "[8]",
+        "float32",
+        "2",
+        "4.0 MiB",
+        "8.0 MiB",
+        "1.00 x batch",
+    ] in page.rows
     assert ["epoch 0, 12.0 MiB", "3 other kinds", "", "", "3", "", "3.0 MiB", ""] in page.rows
     assert ["open, 0 B", "nothing", "", "", "0", "", "0 B", ""] in page.rows
-    drawn = [value for value in page.values("id") if value.startswith("trace-") and value.removesuffix("-narrow").count("-") == 1]
-    assert drawn == [f"trace-{number}{kind}" for number in range(1, INLINED_TRACES + 1) for kind in ("", "-narrow")]
+    drawn = [
+        value
+        for value in page.values("id")
+        if value.startswith("trace-") and value.removesuffix("-narrow").count("-") == 1
+    ]
+    assert drawn == [
+        f"trace-{number}{kind}"
+        for number in range(1, INLINED_TRACES + 1)
+        for kind in ("", "-narrow")
+    ]
     assert sorted(file.name for file in (run.path / "plots").glob("trace-*")) == [
         f"trace-{number}.{kind}" for number in range(1, 7) for kind in ("png", "svg")
     ]
@@ -175,7 +243,9 @@ def test_the_page_tells_what_was_alive_in_words_table_and_picture(write_traced, 
 
 def test_missing_traces_are_named_in_page_and_summary(write_traced, judged, held, read_text):
     """With the reason, once for all points that share it."""
-    run = write_traced(lambda point: batch_trace(point) if point.parameters["loader"] == "lazy" else None)
+    run = write_traced(
+        lambda point: batch_trace(point) if point.parameters["loader"] == "lazy" else None
+    )
     judgement = judged(run, held)
     page = read_text(write_outputs(run, judgement, page=True).read_text(encoding="utf-8"))
     summary = summary_text(run, judgement, has_page=True)
@@ -208,7 +278,9 @@ def test_pictures_of_traces_that_are_gone_do_not_outlive_them(write_traced, judg
     assert "is damaged" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
-def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(write_traced, judged, held, read_text):
+def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(
+    write_traced, judged, held, read_text
+):
     """What was asked for, and what was alive."""
     refused = {
         "phase": "epoch_0",
@@ -220,12 +292,14 @@ def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(write_traced, ju
         "allocator_bytes": 12 * MIB,
         "alive": [alive("Cast", 12 * MIB)],
     }
-    run = write_traced(lambda point: document(point.name, 12 * MIB, [alive("Empty", 12 * MIB)], refused=refused))
+    run = write_traced(
+        lambda point: document(point.name, 12 * MIB, [alive("Empty", 12 * MIB)], refused=refused)
+    )
     page = read_text(write_outputs(run, judged(run, held), page=True).read_text(encoding="utf-8"))
 
     assert (
-        "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [999] was asked for with 12.0 MiB in use; "
-        "the largest that were alive: Cast (8) float32, 12.0 MiB."
+        "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [999] was asked for "
+        "with 12.0 MiB in use; the largest that were alive: Cast (8) float32, 12.0 MiB."
     ) in page.text("p")
     assert ["Cast", "[8]", "float32", "1", "12.0 MiB", "12.0 MiB", ""] in page.rows
     assert "What was alive when memory ran out" in page.text("caption")
@@ -233,7 +307,9 @@ def test_where_memory_ran_out_the_moment_has_a_table_of_its_own(write_traced, ju
 
 def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held, read_text):
     """Names of operations are a body's to choose."""
-    run = write_traced(lambda point: document(point.name, 4 * MIB, [alive(HOSTILE, 4 * MIB, like=HOSTILE)]))
+    run = write_traced(
+        lambda point: document(point.name, 4 * MIB, [alive(HOSTILE, 4 * MIB, like=HOSTILE)])
+    )
     judgement = judged(run, held)
     path = write_outputs(run, judgement, page=True)
     page = read_text(path.read_text(encoding="utf-8"))
@@ -244,19 +320,35 @@ def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held,
 
 
 def trace(**changes):
-    return Trace.model_validate_json(json.dumps(document("p", 12 * MIB, [alive("Empty", 12 * MIB)], **changes)))
+    return Trace.model_validate_json(
+        json.dumps(document("p", 12 * MIB, [alive("Empty", 12 * MIB)], **changes))
+    )
 
 
 def texts(figure):
     drawing = finish(figure, "trace-1", "a timeline")
-    return [text for element in ET.fromstring(drawing.svg).iter() if (text := (element.text or "").strip())]  # noqa: S314 - our own
+    return [
+        text
+        for element in ET.fromstring(drawing.svg).iter()  # noqa: S314 - our own
+        if (text := (element.text or "").strip())
+    ]
 
 
 def test_a_timeline_names_its_phases_with_their_times_events_and_peaks():
     """Everything can be read off it."""
     shown = texts(timeline_figure(trace()))
 
-    for expected in ("p", "open", "epoch 0", "10 ms", "4 events", "0 events", "12.0 MiB", "0 B", "device memory (MiB)"):
+    for expected in (
+        "p",
+        "open",
+        "epoch 0",
+        "10 ms",
+        "4 events",
+        "0 events",
+        "12.0 MiB",
+        "0 B",
+        "device memory (MiB)",
+    ):
         assert expected in shown
     assert not [text for text in shown if text.startswith("limit")]
 

@@ -5,7 +5,16 @@ import pytest
 
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.units import KIB, MIB
-from reports.words import amount, count, kind_of_number, limit_in_words, peak, rate, unavailable, verdict_word
+from reports.words import (
+    amount,
+    count,
+    kind_of_number,
+    limit_in_words,
+    peak,
+    rate,
+    unavailable,
+    verdict_word,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,9 @@ def test_a_sampled_number_says_how_finely():
     assert kind_of_number("exact", 1200, 0.004) == "exact"
 
 
-@pytest.mark.parametrize(("slope", "expected"), [(-0.4, "0 B/image"), (-0.6, "-1 B/image"), (65_536.0, "65,536 B/image")])
+@pytest.mark.parametrize(
+    ("slope", "expected"), [(-0.4, "0 B/image"), (-0.6, "-1 B/image"), (65_536.0, "65,536 B/image")]
+)
 def test_a_slope_that_rounds_to_nothing_has_no_sign(slope, expected):
     """Exact data leave a slope of minus nothing behind."""
     assert expected == rate(slope, "image")
@@ -61,10 +72,13 @@ def test_one_run_is_not_one_runs():
 
 
 @pytest.mark.parametrize(
-    ("bound", "words"), [("upper", "at most 5.2 MiB allowed"), ("lower", "at least 5.2 MiB expected"), ("", "5.2 MiB")]
+    ("bound", "words"),
+    [("upper", "at most 5.2 MiB allowed"), ("lower", "at least 5.2 MiB expected"), ("", "5.2 MiB")],
 )
 def test_a_limit_says_which_side_it_is_on(bound, words):
-    """So that less than a lower one does not look as if it were within it; where there is none, nothing is said."""
+    """So that less than a lower one does not look as if it were within it; where there is none,
+    nothing is said.
+    """
     assert limit_in_words("5.2 MiB", bound) == words
     assert limit_in_words("", bound) == ""
 
@@ -83,7 +97,12 @@ def test_a_limit_says_which_side_it_is_on(bound, words):
 def test_the_word_of_a_verdict_is_that_of_its_gravest_finding(kind, word):
     """A death without anything earlier is no regression, and bytes that moved are not better."""
     found = Check(rule="baseline", subject="own", sentence="own: so.", finding=kind)
-    better = Check(rule="baseline", subject="own", sentence="own: so.", finding=FindingKind.IMPROVEMENT)
+    better = Check(
+        rule="baseline", subject="own", sentence="own: so.", finding=FindingKind.IMPROVEMENT
+    )
 
     assert verdict_word(Verdict((better, found))) == word
-    assert verdict_word(Verdict((Check(rule="baseline", subject="own", sentence="own: so."),))) == "Pass"
+    assert (
+        verdict_word(Verdict((Check(rule="baseline", subject="own", sentence="own: so."),)))
+        == "Pass"
+    )

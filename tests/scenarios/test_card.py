@@ -1,4 +1,6 @@
-"""The programme of pretended cards: what it expects of a sweep, and what it refuses. Its steps are run by nox -s card."""
+"""The programme of pretended cards: what it expects of a sweep, and what it refuses. Its steps are
+run by nox -s card.
+"""
 
 import json
 
@@ -37,7 +39,9 @@ def test_both_cards_have_to_be_used_and_each_by_one_run_at_a_time(tmp_path):
     with pytest.raises(StepError, match="were on GPU-a; expected was GPU-a, GPU-b"):
         swept(tmp_path, end("GPU-a")).expect_devices(("GPU-a", "GPU-b"))
     with pytest.raises(StepError, match=r"1 runs of .* shared their device, the first: not alone"):
-        swept(tmp_path, end("GPU-a"), {"kind": "again", "reason": "not alone"}).expect_devices(("GPU-a",))
+        swept(tmp_path, end("GPU-a"), {"kind": "again", "reason": "not alone"}).expect_devices(
+            ("GPU-a",)
+        )
 
 
 def test_every_step_is_in_one_lane_and_every_planted_kind_is_known():
@@ -47,7 +51,9 @@ def test_every_step_is_in_one_lane_and_every_planted_kind_is_known():
     assert {plant.name for plant in CARD_PLANTS} < set(KINDS)
 
 
-def test_a_folder_that_is_not_empty_or_another_root_is_a_usage_error(tmp_path, monkeypatch, project_root, capsys):
+def test_a_folder_that_is_not_empty_or_another_root_is_a_usage_error(
+    tmp_path, monkeypatch, project_root, capsys
+):
     """Before a card is built."""
     (tmp_path / "there").touch()
     monkeypatch.chdir(project_root)

@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 
 from harness.records import Outcome
-from scenarios.catalog import SIMULATED, ScanChoice, default_image_counts, eager_bytes, points, refuse_counts, refuse_scan
+from scenarios.catalog import (
+    SIMULATED,
+    ScanChoice,
+    default_image_counts,
+    eager_bytes,
+    points,
+    refuse_counts,
+    refuse_scan,
+)
 
 
 def scan_of(frame_count, frame_size=128):
@@ -29,7 +37,9 @@ def test_the_default_sweep_has_both_loaders_at_every_size_and_one_larger_stack()
 def test_arrays_are_swept_at_the_sizes_users_know():
     """100, 500 and 1000, for both loaders."""
     assert names(points(), "arrays") == [
-        f"arrays-{loader}-image_count={count}" for loader in ("eager", "lazy") for count in (100, 500, 1000)
+        f"arrays-{loader}-image_count={count}"
+        for loader in ("eager", "lazy")
+        for count in (100, 500, 1000)
     ]
 
 
@@ -44,11 +54,18 @@ def test_running_out_of_memory_is_expected_of_the_eager_loader_alone():
 
 @pytest.mark.parametrize(
     ("scenario", "counts"),
-    [("training", {"eager": (64,), "lazy": (64, 128, 256)}), ("inference", {"eager": (), "lazy": (16, 96, 192)})],
+    [
+        ("training", {"eager": (64,), "lazy": (64, 128, 256)}),
+        ("inference", {"eager": (), "lazy": (16, 96, 192)}),
+    ],
 )
 def test_the_network_is_swept_on_a_small_scan_of_its_own(scenario, counts):
     """Whatever scan and counts are asked for: whole batches, and one operation at a time."""
-    expected = [f"{scenario}-{loader}-image_count={count}" for loader in ("eager", "lazy") for count in counts[loader]]
+    expected = [
+        f"{scenario}-{loader}-image_count={count}"
+        for loader in ("eager", "lazy")
+        for count in counts[loader]
+    ]
     chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == scenario]
 
     assert names(points(), scenario) == [point.name for point in chosen] == expected
@@ -57,9 +74,14 @@ def test_the_network_is_swept_on_a_small_scan_of_its_own(scenario, counts):
 
 
 def test_the_other_feeds_are_swept_over_three_counts_and_a_second_stack_whatever_the_scan():
-    """More batches than any feed has on the device at a time, and whole ones, so that an epoch's peak is the same at each size."""
+    """More batches than any feed has on the device at a time, and whole ones, so that an epoch's
+    peak is the same at each size.
+    """
     chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == "feeds"]
-    sizes = [tuple(point.parameters[name] for name in ("source", "image_count", "stack_size")) for point in chosen]
+    sizes = [
+        tuple(point.parameters[name] for name in ("source", "image_count", "stack_size"))
+        for point in chosen
+    ]
 
     assert names(points(), "feeds") == [point.name for point in chosen]
     assert sizes == [
@@ -68,12 +90,16 @@ def test_the_other_feeds_are_swept_over_three_counts_and_a_second_stack_whatever
         ("raw_data", 256, 8192),
     ]
     assert {point.parameters["image_count"] % point.fixed["batch_size"] for point in chosen} == {0}
-    assert min(point.parameters["image_count"] // point.fixed["batch_size"] for point in chosen) == 8
+    assert (
+        min(point.parameters["image_count"] // point.fixed["batch_size"] for point in chosen) == 8
+    )
 
 
 def test_what_comes_and_goes_is_swept_over_rounds_whatever_the_scan():
     """Three sizes, which a slope needs, and batches that can be left half-way."""
-    chosen = [point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == "lifetimes"]
+    chosen = [
+        point for point in points(scan_of(516), (64, 128, 129)) if point.scenario == "lifetimes"
+    ]
 
     assert names(points(), "lifetimes") == [point.name for point in chosen]
     assert [point.parameters["rounds"] for point in chosen] == [1, 2, 4]
@@ -81,11 +107,15 @@ def test_what_comes_and_goes_is_swept_over_rounds_whatever_the_scan():
 
 
 def test_the_ends_of_every_series_are_traced_and_no_point_that_is_to_run_out_of_memory():
-    """What was alive is told of the smallest and the largest; running out takes the allocator 10 s each time."""
+    """What was alive is told of the smallest and the largest; running out takes the allocator 10 s
+    each time.
+    """
     traced = [point for point in points() if point.traced]
     sizes = {
         (scenario, loader): [
-            p.parameters["image_count"] for p in traced if (p.scenario, p.parameters["loader"]) == (scenario, loader)
+            p.parameters["image_count"]
+            for p in traced
+            if (p.scenario, p.parameters["loader"]) == (scenario, loader)
         ]
         for scenario in ("loading", "arrays", "oom")
         for loader in ("eager", "lazy")
@@ -117,7 +147,12 @@ def test_every_point_has_a_name_of_its_own():
 
 @pytest.mark.parametrize(
     ("frame_count", "counts"),
-    [(516, (64, 129, 258, 516)), (2000, (100, 500, 1000, 2000)), (1999, (249, 499, 999, 1999)), (16, (2, 4, 8, 16))],
+    [
+        (516, (64, 129, 258, 516)),
+        (2000, (100, 500, 1000, 2000)),
+        (1999, (249, 499, 999, 1999)),
+        (16, (2, 4, 8, 16)),
+    ],
 )
 def test_default_counts_fit_the_scan(frame_count, counts):
     """The catalogue's own where all of them fit, else parts of the scan."""
@@ -128,7 +163,8 @@ def test_counts_up_to_the_number_of_frames_are_taken_and_one_more_is_refused():
     """The sentence says what was asked, what was found and what to do."""
     assert refuse_counts(scan_of(516), (100, 516)) is None
     assert refuse_counts(scan_of(516), (100, 517)) == (
-        "--image-counts asks for 517 groups, but my.npz has 516 frames to seed groups from; ask for 516 or fewer"
+        "--image-counts asks for 517 groups, but my.npz has 516 frames to seed groups "
+        "from; ask for 516 or fewer"
     )
 
 
@@ -144,8 +180,8 @@ def test_a_scan_of_16_frames_is_swept_and_one_of_15_is_refused():
     """In one sentence."""
     assert refuse_scan(scan_of(16)) is None
     assert refuse_scan(scan_of(15)) == (
-        "--scan my.npz is too small: groups of 4 neighbouring frames, at three image counts or more, need 16 frames; "
-        "name a larger scan"
+        "--scan my.npz is too small: groups of 4 neighbouring frames, at three image "
+        "counts or more, need 16 frames; name a larger scan"
     )
 
 
@@ -162,7 +198,11 @@ def test_the_batch_never_exceeds_the_smallest_count():
     """A batch that one count cannot fill would pass for growth."""
     loaders = ("loading", "arrays", "oom")
 
-    assert {point.fixed["batch_size"] for point in points(SIMULATED, (32, 64, 96)) if point.scenario in loaders} == {32}
+    assert {
+        point.fixed["batch_size"]
+        for point in points(SIMULATED, (32, 64, 96))
+        if point.scenario in loaders
+    } == {32}
     assert {point.fixed["batch_size"] for point in points() if point.scenario in loaders} == {64}
 
 

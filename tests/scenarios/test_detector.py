@@ -1,4 +1,6 @@
-"""The detector without children: its registry, its statistics, its ledger, and how it counts what the gate said."""
+"""The detector without children: its registry, its statistics, its ledger, and how it counts what
+the gate said.
+"""
 
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,15 @@ from harness.judge.policy import read_policy
 from scenarios.catalog import SCENARIOS, points
 from scenarios.detector.__main__ import main
 from scenarios.detector.ledger import CLEAN, LEDGER_FILE, Ledger, Sweep
-from scenarios.detector.plants import BODY_VARIABLE, PLANT_VARIABLE, PLANTS, Per, Reach, plant_named, planted
+from scenarios.detector.plants import (
+    BODY_VARIABLE,
+    PLANT_VARIABLE,
+    PLANTS,
+    Per,
+    Reach,
+    plant_named,
+    planted,
+)
 from scenarios.detector.rates import Rate
 from scenarios.detector.result import Result, cost_in_words
 from scenarios.detector.seen import Found, Seen
@@ -20,17 +30,37 @@ KEPT = plant_named("full_tensor_kept")
 PASSED = Seen(exit_code=0, findings=())
 
 
-def refused(rule="slope", phase="construct", meter="device_in_use", subject="loading / lazy", code=1, kind="regression"):
-    found = Found(kind=kind, rule=rule, subject=subject, phase=phase, meter=meter, sentence=f"{subject}: too much")
+def refused(
+    rule="slope",
+    phase="construct",
+    meter="device_in_use",
+    subject="loading / lazy",
+    code=1,
+    kind="regression",
+):
+    found = Found(
+        kind=kind,
+        rule=rule,
+        subject=subject,
+        phase=phase,
+        meter=meter,
+        sentence=f"{subject}: too much",
+    )
     return Seen(exit_code=code, findings=(found,))
 
 
 def planted_sweeps(plant, *seen):
-    return [Sweep(kind=plant.name, chosen=plant.points, mode=mode, seen=one) for mode, one in zip(MODES, seen, strict=True)]
+    return [
+        Sweep(kind=plant.name, chosen=plant.points, mode=mode, seen=one)
+        for mode, one in zip(MODES, seen, strict=True)
+    ]
 
 
 def clean_sweeps(*seen):
-    return [Sweep(kind=CLEAN, chosen="loading and lazy", mode="runner", number=n, seen=one) for n, one in enumerate(seen)]
+    return [
+        Sweep(kind=CLEAN, chosen="loading and lazy", mode="runner", number=n, seen=one)
+        for n, one in enumerate(seen)
+    ]
 
 
 # --- the registry ---
@@ -41,11 +71,17 @@ def test_at_least_twenty_kinds_are_above_the_bar_and_no_two_have_a_name():
     above = [plant for plant in PLANTS if plant.reach is Reach.ABOVE]
 
     assert len(above) >= 20
-    assert len({plant.name for plant in PLANTS}) == len({plant.function for plant in PLANTS}) == len(PLANTS)
+    assert (
+        len({plant.name for plant in PLANTS})
+        == len({plant.function for plant in PLANTS})
+        == len(PLANTS)
+    )
 
 
 def test_what_has_to_be_found_says_by_which_finding(project_root):
-    """A rule that the policy has, or the distance from the baseline; a phase of the scenario; a meter that is gated."""
+    """A rule that the policy has, or the distance from the baseline; a phase of the scenario; a
+    meter that is gated.
+    """
     policy = read_policy(project_root / "scenarios" / "gate.toml")
     rules = {name.partition(" ")[0] for name, _ in policy.rules()} | {"floor", "baseline"}
     phases = {phase for scenario in SCENARIOS for phase in scenario.phases}
@@ -54,7 +90,9 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
         if plant.expected is not None:
             assert plant.expected.rule in rules, plant.name
             assert plant.expected.phase in phases | {""}, plant.name
-            assert plant.expected.meter in ("device_in_use", "host_anon", "host_rss", ""), plant.name
+            assert plant.expected.meter in ("device_in_use", "host_anon", "host_rss", ""), (
+                plant.name
+            )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +110,9 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
 )
 def test_the_bar_is_a_batch_or_what_an_image_or_a_frame_may_cost(per, cost_bytes, reach):
     """At the bar and one byte below it."""
-    plant = KEPT.__class__(name="x", function="m:f", bug="b", cost_bytes=cost_bytes, per=per, expected=None)
+    plant = KEPT.__class__(
+        name="x", function="m:f", bug="b", cost_bytes=cost_bytes, per=per, expected=None
+    )
 
     assert plant.reach is reach
 
@@ -81,14 +121,20 @@ def test_every_bug_is_a_function_that_says_what_it_is(project_root):
     """Looked up in the text: the modules import TensorFlow, which belongs into the child."""
     for plant in PLANTS:
         module, _, function = plant.function.partition(":")
-        text = (project_root / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+        text = (
+            (project_root / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+        )
 
         assert f'\ndef {function}() -> None:\n    """' in text, plant.name
-        assert any(all(word in point.name for word in plant.points.split(" and ")) for point in points()), plant.points
+        assert any(
+            all(word in point.name for word in plant.points.split(" and ")) for point in points()
+        ), plant.points
 
 
 def test_a_planted_point_is_the_same_point_for_a_baseline_and_a_policy():
-    """Name, settings, phases and outcome stay; the body, and what its child finds in its environment, change."""
+    """Name, settings, phases and outcome stay; the body, and what its child finds in its
+    environment, change.
+    """
     point = points()[4]
     changed = planted(point, KEPT)
 
@@ -99,7 +145,11 @@ def test_a_planted_point_is_the_same_point_for_a_baseline_and_a_policy():
         point.expected,
     )
     assert changed.body == "scenarios.detector.body:measure"
-    assert changed.environment == {**point.environment, PLANT_VARIABLE: KEPT.name, BODY_VARIABLE: point.body}
+    assert changed.environment == {
+        **point.environment,
+        PLANT_VARIABLE: KEPT.name,
+        BODY_VARIABLE: point.body,
+    }
 
 
 def test_the_registry_brings_no_tensorflow():
@@ -149,7 +199,10 @@ def test_a_plant_counts_as_found_when_every_mode_tells_it():
     """One mode of three that misses it is a miss, with what the gate said there."""
     result = Result(tuple(planted_sweeps(KEPT, refused(), refused(), PASSED)), (KEPT,))
 
-    assert (result.detection(), result.misses) == (Rate(0, 1), ((KEPT, "resumed", "exit code 0, no finding"),))
+    assert (result.detection(), result.misses) == (
+        Rate(0, 1),
+        ((KEPT, "resumed", "exit code 0, no finding"),),
+    )
     assert not result.holds
 
 
@@ -161,13 +214,19 @@ def test_verdicts_are_compared_by_exit_code_rule_and_subject():
     assert Result(tuple(same), (KEPT,)).differing == ()
     (found,) = Result(tuple(odd), (KEPT,)).differing
     assert found[0] == KEPT.name
-    assert found[1].startswith("exit codes serial 1, workers 1, resumed 1; not in all: slope of loading / lazy; not in all: ")
+    assert found[1].startswith(
+        "exit codes serial 1, workers 1, resumed 1; not in all: slope of loading / lazy; "
+        "not in all: "
+    )
 
 
 def test_a_clean_sweep_that_is_refused_or_fails_is_a_false_alarm():
     """With its sentence; one that passed after a quorum is counted apart."""
     overruled = Seen(exit_code=0, findings=(), overruled=("1 of 5 runs",), remeasured=1)
-    sweeps = [*clean_sweeps(PASSED, overruled, refused(code=3)), Sweep(kind=CLEAN, chosen="x", mode="runner", failure="no disk")]
+    sweeps = [
+        *clean_sweeps(PASSED, overruled, refused(code=3)),
+        Sweep(kind=CLEAN, chosen="x", mode="runner", failure="no disk"),
+    ]
     result = Result(tuple(sweeps), (KEPT,))
 
     assert result.false_alarms == Rate(2, 4)
@@ -183,12 +242,15 @@ def test_nothing_measured_keeps_no_bar():
 def test_the_tables_tell_costs_findings_and_what_was_not_found():
     """Figures with the command that reproduces them; one row for each kind."""
     missed = plant_named("half_a_coordinate")
-    sweeps = [*planted_sweeps(KEPT, refused(), refused(), refused()), *planted_sweeps(missed, PASSED, PASSED, PASSED)]
+    sweeps = [
+        *planted_sweeps(KEPT, refused(), refused(), refused()),
+        *planted_sweeps(missed, PASSED, PASSED, PASSED),
+    ]
     result = Result((*sweeps, *clean_sweeps(PASSED)), (KEPT, missed))
 
     assert (
-        "| `full_tensor_kept`: self._X = every image, on the device | 65,536 B per image | slope (construct, device), exit 1 |"
-        in (result.table())
+        "| `full_tensor_kept`: self._X = every image, on the device | 65,536 B per image | "
+        "slope (construct, device), exit 1 |" in (result.table())
     )
     assert "| 32 B per image | not found |" in result.table()
     assert "found, in every mode | 1 of 1 (2.5 to 100 %) |" in result.figures("nox -s detector")
@@ -214,14 +276,19 @@ def test_what_was_seen_is_there_after_a_restart_and_failures_are_tried_again(tmp
 def test_other_code_does_not_go_on_with_a_ledger(tmp_path):
     """Two loaders in one rate would be neither's."""
     Ledger(tmp_path, {"code": "1"})
-    with pytest.raises(UsageError, match="was begun with code 1, and here it is 2; name another folder"):
+    with pytest.raises(
+        UsageError, match="was begun with code 1, and here it is 2; name another folder"
+    ):
         Ledger(tmp_path, {"code": "2"})
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--modes", "serial,parallel"], "'parallel' is no way to run a sweep; choose from serial,workers,resumed"),
+        (
+            ["--modes", "serial,parallel"],
+            "'parallel' is no way to run a sweep; choose from serial,workers,resumed",
+        ),
         (["--clean", "-1"], "'-1' is not a number of sweeps; write 0 or more"),
         (["--only", "nonesuch"], "invalid choice: 'nonesuch'"),
     ],

@@ -1,4 +1,6 @@
-"""The project's limits on what the other ways in and out, and single frames, may cost on the host for each image."""
+"""The project's limits on what the other ways in and out, and single frames, may cost on the host
+for each image.
+"""
 
 import pytest
 
@@ -11,7 +13,9 @@ from tests.harness.conftest import KIB, MIB, Edges, SyntheticRun
 
 
 def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
-    """Sentences of the slope rules on a run that takes ``each`` bytes per image more in one phase, and nothing else."""
+    """Sentences of the slope rules on a run that takes ``each`` bytes per image more in one phase,
+    and nothing else.
+    """
 
     def amounts(point, repeat, name):
         more = each * point.parameters["image_count"] * (name == phase)
@@ -20,9 +24,15 @@ def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
             for one in ("device_in_use", "host_anon", "host_rss")
         }
 
-    chosen = [point for point in points() if point.scenario == scenario and point.parameters["loader"] == "lazy"]
+    chosen = [
+        point
+        for point in points()
+        if point.scenario == scenario and point.parameters["loader"] == "lazy"
+    ]
     run = load_run(SyntheticRun(tmp_path / f"{each} B", points=chosen, amounts=amounts).write())
-    verdict = judge(run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True).verdict
+    verdict = judge(
+        run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True
+    ).verdict
     return [check.sentence for check in verdict.findings if check.rule == "slope"]
 
 
@@ -37,18 +47,25 @@ def findings_of(project_root, tmp_path, *, scenario, phase, meter, each):
         ("inference", "open", "host_anon", 1 * KIB),
     ],
 )
-def test_a_byte_more_than_the_limit_for_each_image_is_found(project_root, tmp_path, scenario, phase, meter, limit):
+def test_a_byte_more_than_the_limit_for_each_image_is_found(
+    project_root, tmp_path, scenario, phase, meter, limit
+):
     """At the limit nothing is said; a byte beyond it, the phase and the amount are."""
     where = {"scenario": scenario, "phase": phase, "meter": meter}
 
     assert findings_of(project_root, tmp_path, **where, each=limit) == []
     found = findings_of(project_root, tmp_path, **where, each=limit + 1)
     assert found
-    assert all(f"/ {phase} /" in said and f"grows by {limit + 1:,} B per image, limit {limit:,}" in said for said in found)
+    assert all(
+        f"/ {phase} /" in said and f"grows by {limit + 1:,} B per image, limit {limit:,}" in said
+        for said in found
+    )
 
 
 def kept(project_root, tmp_path, *, scenario, meter, since, per_size, over="image_count"):
-    """Sentences of the slope rules on a run that keeps ``per_size`` bytes for each of ``over`` from the phase ``since`` on."""
+    """Sentences of the slope rules on a run that keeps ``per_size`` bytes for each of ``over`` from
+    the phase ``since`` on.
+    """
 
     def amounts(point, repeat, name):
         names = list(point.phases)
@@ -56,11 +73,20 @@ def kept(project_root, tmp_path, *, scenario, meter, since, per_size, over="imag
         begins, ends = (more * (names.index(name) + later > names.index(since)) for later in (0, 1))
         edges = Edges(200 * MIB + begins, 200 * MIB + ends, 200 * MIB + ends)
         flat = Edges(200 * MIB, 200 * MIB, 200 * MIB)
-        return {one: edges if one == meter else flat for one in ("device_in_use", "host_anon", "host_rss")}
+        return {
+            one: edges if one == meter else flat
+            for one in ("device_in_use", "host_anon", "host_rss")
+        }
 
-    chosen = [point for point in points() if point.scenario == scenario and point.parameters["loader"] == "lazy"]
+    chosen = [
+        point
+        for point in points()
+        if point.scenario == scenario and point.parameters["loader"] == "lazy"
+    ]
     run = load_run(SyntheticRun(tmp_path / f"{per_size} B", points=chosen, amounts=amounts).write())
-    verdict = judge(run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True).verdict
+    verdict = judge(
+        run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True
+    ).verdict
     return [check.sentence for check in verdict.findings if check.rule == "slope"]
 
 
@@ -79,7 +105,9 @@ def kept(project_root, tmp_path, *, scenario, meter, since, per_size, over="imag
         ("lifetimes", "raised", "device_in_use", "rounds", 1 * KIB),
     ],
 )
-def test_what_is_kept_is_found_a_byte_past_the_limit(project_root, tmp_path, scenario, since, meter, over, limit):
+def test_what_is_kept_is_found_a_byte_past_the_limit(
+    project_root, tmp_path, scenario, since, meter, over, limit
+):
     """At the limit nothing is said; a byte past it, what is there afterwards is."""
     where = {"scenario": scenario, "since": since, "meter": meter, "over": over}
 
@@ -95,18 +123,26 @@ def test_the_page_of_limits_is_that_of_the_policy(project_root):
 
 
 def kept_of_frames(project_root, tmp_path, *, scenario, phase, meter, each):
-    """Sentences of the slope rules on a run whose phase ends with ``each`` bytes for each frame more than it began with."""
+    """Sentences of the slope rules on a run whose phase ends with ``each`` bytes for each frame
+    more than it began with.
+    """
 
     def amounts(point, repeat, name):
         more = each * point.parameters["stack_size"] * (name == phase)
         own = {one: more * (one == meter) for one in ("device_in_use", "host_anon")}
-        return {one: Edges(200 * MIB, 200 * MIB + kept, 200 * MIB + kept) for one, kept in own.items()}
+        return {
+            one: Edges(200 * MIB, 200 * MIB + kept, 200 * MIB + kept) for one, kept in own.items()
+        }
 
     chosen = [point for point in points() if point.scenario == scenario]
     declared = {"frame": 16 * KIB, "image": 64 * KIB, "batch": 1 * MIB}
-    made = SyntheticRun(tmp_path / f"{each} B", points=chosen, amounts=amounts, declared=lambda point: declared)
+    made = SyntheticRun(
+        tmp_path / f"{each} B", points=chosen, amounts=amounts, declared=lambda point: declared
+    )
     run = load_run(made.write())
-    verdict = judge(run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True).verdict
+    verdict = judge(
+        run, read_policy(project_root / "scenarios" / "gate.toml"), tmp_path, partial=True
+    ).verdict
     return [check.sentence for check in verdict.findings if check.rule == "slope"]
 
 
@@ -122,10 +158,17 @@ def kept_of_frames(project_root, tmp_path, *, scenario, phase, meter, each):
         ("settings", "ahead", "device_in_use", 32),
     ],
 )
-def test_a_byte_more_than_the_limit_for_each_frame_is_found(project_root, tmp_path, scenario, phase, meter, limit):
-    """In each way that is measured: at the limit nothing is said; a byte beyond it, the phase and the amount are."""
+def test_a_byte_more_than_the_limit_for_each_frame_is_found(
+    project_root, tmp_path, scenario, phase, meter, limit
+):
+    """In each way that is measured: at the limit nothing is said; a byte beyond it, the phase and
+    the amount are.
+    """
     where = {"scenario": scenario, "phase": phase, "meter": meter}
 
     assert kept_of_frames(project_root, tmp_path, **where, each=limit) == []
     found = kept_of_frames(project_root, tmp_path, **where, each=limit + 1)
-    assert any(f"/ {phase} /" in said and f"keeps {limit + 1:,} B per frame, limit {limit:,}" in said for said in found), found
+    assert any(
+        f"/ {phase} /" in said and f"keeps {limit + 1:,} B per frame, limit {limit:,}" in said
+        for said in found
+    ), found

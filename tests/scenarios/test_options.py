@@ -14,7 +14,9 @@ def sweep(project_root):
     """Run ``pytest`` with these arguments, at the project's root, measuring nothing."""
 
     def run(*arguments):
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
+        }
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
             cwd=project_root,
@@ -32,12 +34,15 @@ def sweep(project_root):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--scan", "missing.npz"), "ERROR: --scan cannot be used: missing.npz does not exist; check the path"),
+        (
+            ("--scan", "missing.npz"),
+            "ERROR: --scan cannot be used: missing.npz does not exist; check the path",
+        ),
         (
             ("--image-counts", "100,200,2049"),
             (
-                "ERROR: --image-counts asks for 2049 groups, but simulated, seed 0 has 2048 frames to seed groups from; "
-                "ask for 2048 or fewer"
+                "ERROR: --image-counts asks for 2049 groups, but simulated, seed 0 has "
+                "2048 frames to seed groups from; ask for 2048 or fewer"
             ),
         ),
     ],
@@ -52,8 +57,12 @@ def test_what_cannot_be_swept_is_told_in_one_sentence(sweep, arguments, sentence
     assert "ERROR collecting" not in done.stdout
 
 
-@pytest.mark.parametrize(("frame_count", "code"), [(15, pytest.ExitCode.USAGE_ERROR), (16, pytest.ExitCode.OK)])
-def test_the_smallest_scan_is_swept_and_one_frame_less_is_refused(sweep, tmp_path, frame_count, code):
+@pytest.mark.parametrize(
+    ("frame_count", "code"), [(15, pytest.ExitCode.USAGE_ERROR), (16, pytest.ExitCode.OK)]
+)
+def test_the_smallest_scan_is_swept_and_one_frame_less_is_refused(
+    sweep, tmp_path, frame_count, code
+):
     """16 frames."""
     simulate(tmp_path / "mine.npz", frame_count=frame_count, frame_size=64, seed=0)
     done = sweep("scenarios", "--scan", str(tmp_path / "mine.npz"), "--collect-only", "-q")
@@ -65,7 +74,9 @@ def test_the_smallest_scan_is_swept_and_one_frame_less_is_refused(sweep, tmp_pat
 def test_workers_sweep_the_scan_that_the_controller_settled(sweep, tmp_path):
     """They find the points of the user's scan, none of which is called lazy and eager."""
     simulate(tmp_path / "mine.npz", frame_count=64, frame_size=64, seed=0)
-    done = sweep("scenarios", "-n", "2", "--scan", str(tmp_path / "mine.npz"), "-k", "lazy and eager")
+    done = sweep(
+        "scenarios", "-n", "2", "--scan", str(tmp_path / "mine.npz"), "-k", "lazy and eager"
+    )
 
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
 
@@ -73,9 +84,21 @@ def test_workers_sweep_the_scan_that_the_controller_settled(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("100,100,100", "'100,100,100' has 1 different count; a slope with its uncertainty needs 3 or more"),
-        ("100,200,200", "'100,200,200' has 2 different counts; a slope with its uncertainty needs 3 or more"),
-        ("100,,300", "'100,,300' is not a list of image counts; write whole numbers above 0, as 100,500,1000"),
+        (
+            "100,100,100",
+            "'100,100,100' has 1 different count; a slope with its uncertainty needs 3 or more",
+        ),
+        (
+            "100,200,200",
+            "'100,200,200' has 2 different counts; a slope with its uncertainty needs 3 or more",
+        ),
+        (
+            "100,,300",
+            (
+                "'100,,300' is not a list of image counts; write whole numbers above 0, as "
+                "100,500,1000"
+            ),
+        ),
     ],
 )
 def test_counts_that_are_no_sweep_are_refused(sweep, text, sentence):
@@ -91,11 +114,19 @@ def test_counts_that_are_no_sweep_are_refused(sweep, text, sentence):
     [
         (("--repeats", "0"), "argument --repeats: '0' is not a number of repeats"),
         (("--resume", "nowhere"), "nowhere is not a run directory"),
-        (("--resume", "a", "--memory-out", "b"), "--resume a goes on in that directory; leave --memory-out b out"),
-        (("--memory-resume", "a", "--memory-out", "b"), "--memory-resume a goes on in that directory; leave --memory-out b out"),
+        (
+            ("--resume", "a", "--memory-out", "b"),
+            "--resume a goes on in that directory; leave --memory-out b out",
+        ),
+        (
+            ("--memory-resume", "a", "--memory-out", "b"),
+            "--memory-resume a goes on in that directory; leave --memory-out b out",
+        ),
     ],
 )
-def test_options_have_short_names_here_and_sentences_say_the_name_that_was_typed(sweep, arguments, sentence):
+def test_options_have_short_names_here_and_sentences_say_the_name_that_was_typed(
+    sweep, arguments, sentence
+):
     """Both end up in the same setting."""
     done = sweep("scenarios", *arguments)
 

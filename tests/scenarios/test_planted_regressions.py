@@ -1,4 +1,6 @@
-"""The gate as a detector: a copy of the project, one planted line, a real sweep of the lazy loader, and the verdict."""
+"""The gate as a detector: a copy of the project, one planted line, a real sweep of the lazy loader,
+and the verdict.
+"""
 
 import os
 import re
@@ -16,12 +18,16 @@ FREED_ARRAY = "        np.ascontiguousarray(X).mean()\n"
 
 @pytest.fixture
 def verdict_with(tmp_path, project_root):
-    """Plant a line into the lazy container's constructor, or change another file, sweep, judge: exit code and sentences."""
+    """Plant a line into the lazy container's constructor, or change another file, sweep, judge:
+    exit code and sentences.
+    """
 
     def run(line, *, file="ptycho/containers/lazy.py", anchor=ANCHOR, chosen="loading and lazy"):
         copy = tmp_path / "project"
         for folder in ("harness", "ptycho", "scenarios", "reports"):
-            shutil.copytree(project_root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                project_root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__")
+            )
         shutil.copy(project_root / "pyproject.toml", copy)
         inputs = project_root / "artifacts" / "inputs"
         if inputs.exists():
@@ -31,9 +37,23 @@ def verdict_with(tmp_path, project_root):
         assert text.count(anchor) == 1
         text = text.replace(anchor, anchor + line)
         loader.write_text(
-            text if "import numpy" in text else text.replace("import tensorflow", "import numpy as np\nimport tensorflow")
+            text
+            if "import numpy" in text
+            else text.replace("import tensorflow", "import numpy as np\nimport tensorflow")
         )
-        _python(copy, "-m", "pytest", "scenarios", "-q", "-p", "no:cacheprovider", "-k", chosen, "--memory-out", "run")
+        _python(
+            copy,
+            "-m",
+            "pytest",
+            "scenarios",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            chosen,
+            "--memory-out",
+            "run",
+        )
         judged = _python(copy, "-m", "harness", "gate", "run", "--partial")
         assert not judged.stderr
         return judged.returncode, judged.stdout
@@ -44,7 +64,13 @@ def verdict_with(tmp_path, project_root):
 def _python(folder, *arguments):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
 
 
@@ -66,15 +92,25 @@ def test_the_loader_as_it_is_passes(verdict_with):
             r"when the phase ends it is [\d.]+ MiB more than when it began",
         ),
         (FREED_TENSOR, "device in use", 65_536, r"when the phase ends it is .* when it began"),
-        # Less than X of an image: pages of the file that the copy maps are taken off the lower bound.
-        (FREED_ARRAY, "host anonymous memory", 49_152, r"when the phase ends it is .* when it began"),
+        # Less than X of an image: pages of the file that the copy maps are taken off the lower
+        # bound.
+        (
+            FREED_ARRAY,
+            "host anonymous memory",
+            49_152,
+            r"when the phase ends it is .* when it began",
+        ),
     ],
     ids=["kept tensor", "freed tensor", "freed array"],
 )
 def test_a_full_copy_of_the_images_turns_the_gate_red(verdict_with, line, meter, slope, fate):
     """One sentence with scenario, loader, phase, meter, slope and limit; exit code 1."""
     code, said = verdict_with(line)
-    found = re.search(rf"loading / lazy / construct / {meter}: grows by (?P<slope>[\d,]+) B per image, limit 512 .*{fate}", said)
+    found = re.search(
+        rf"loading / lazy / construct / {meter}: grows by (?P<slope>[\d,]+) B per image, "
+        rf"limit 512 .*{fate}",
+        said,
+    )
 
     assert code == 1, said
     assert found is not None, said
@@ -82,31 +118,44 @@ def test_a_full_copy_of_the_images_turns_the_gate_red(verdict_with, line, meter,
 
 
 YIELDED = "        found = patches_of(images * scale, coords).numpy(), coords.numpy()\n"
-KEPT_PREDICTION = "        container.__dict__.setdefault('kept', []).append(patches_of(images * scale, coords))\n"
+KEPT_PREDICTION = (
+    "        container.__dict__.setdefault('kept', []).append(patches_of(images * scale, coords))\n"
+)
 
 
 def test_predictions_kept_on_the_device_turn_the_gate_red(verdict_with):
     """As model.predict keeps them: complex64 of 32 x 32 x 4 for each image."""
-    code, said = verdict_with(KEPT_PREDICTION, file="ptycho/reconstruct.py", anchor=YIELDED, chosen="inference and lazy")
+    code, said = verdict_with(
+        KEPT_PREDICTION, file="ptycho/reconstruct.py", anchor=YIELDED, chosen="inference and lazy"
+    )
     found = re.search(
-        r"inference / lazy / predict_0 / device in use: grows by (?P<slope>[\d,]+) B per image, limit 4,096 .*"
-        r"MiB more than when it began",
+        r"inference / lazy / predict_0 / device in use: grows by (?P<slope>[\d,]+) B per image, "
+        r"limit 4,096 .*MiB more than when it began",
         said,
     )
 
     assert code == 1, said
     assert found is not None, said
-    # More than they are where BFC hands out a free chunk whole; the first prediction shares its peak with what is traced.
+    # More than they are where BFC hands out a free chunk whole; the first prediction shares its
+    # peak with what is traced.
     assert 0.95 * 32_768 <= int(found["slope"].replace(",", "")) < 2 * 32_768
 
 
 def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
-    """4,096 B of X for each image, at construction; more where BFC hands out a free chunk whole that is not twice the request."""
+    """4,096 B of X for each image, at construction; more where BFC hands out a free chunk whole
+    that is not twice the request.
+    """
     code, said = verdict_with(
-        KEPT_TENSOR.replace("tf.convert_to_tensor(np.asarray(X))", "tensor_of(None, self._inputs.images)"),
+        KEPT_TENSOR.replace(
+            "tf.convert_to_tensor(np.asarray(X))", "tensor_of(None, self._inputs.images)"
+        ),
         chosen="training and lazy",
     )
-    found = re.search(r"training / lazy / construct / device in use: keeps (?P<slope>[\d,]+) B per image, limit 512 ", said)
+    found = re.search(
+        r"training / lazy / construct / device in use: keeps (?P<slope>[\d,]+) B per image, "
+        r"limit 512 ",
+        said,
+    )
 
     assert code == 1, said
     assert found is not None, said
@@ -114,15 +163,23 @@ def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
 
 
 def test_a_strong_reference_to_what_a_dataset_reads_is_found(verdict_with):
-    """TensorFlow keeps the callable of a dataset for good: with it stays X of each container over arrays, 1 MiB."""
+    """TensorFlow keeps the callable of a dataset for good: with it stays X of each container over
+    arrays, 1 MiB.
+    """
     code, said = verdict_with(
         "    reference = lambda: method\n",
         file="ptycho/lifetime.py",
         anchor="    reference = weakref.WeakMethod(method)\n",
         chosen="lifetimes",
     )
-    kept = re.findall(r"lifetimes / lazy / rounds / (\w+) / host anonymous memory: keeps ([\d,]+) B per rounds, limit 98,304", said)
+    kept = re.findall(
+        r"lifetimes / lazy / rounds / (\w+) / host anonymous memory: keeps ([\d,]+) B per "
+        r"rounds, limit 98,304",
+        said,
+    )
 
     assert code == 1, said
     assert {phase for phase, _ in kept} == {"complete", "dropped", "raised"}, said
-    assert all(0.95 * (1 << 20) < int(slope.replace(",", "")) < 2 * (1 << 20) for _, slope in kept), said
+    assert all(
+        0.95 * (1 << 20) < int(slope.replace(",", "")) < 2 * (1 << 20) for _, slope in kept
+    ), said

@@ -1,4 +1,6 @@
-"""The ways that several phases of one child take: the files are one scan, and each phase holds what it says and no more."""
+"""The ways that several phases of one child take: the files are one scan, and each phase holds what
+it says and no more.
+"""
 
 import contextlib
 import subprocess
@@ -17,9 +19,17 @@ BODIES = {"formats": formats, "scripts": scripts, "settings": settings}
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A scan of 256 frames of 64 x 64 in every form, of which 128 are used, and what a body is told of it."""
+    """A scan of 256 frames of 64 x 64 in every form, of which 128 are used, and what a body is told
+    of it.
+    """
     workspace = tmp_path_factory.mktemp("inputs")
-    parameters = {"loader": "lazy", "stack_size": 128, "frame_size": 64, "gridsize": 2, "batch_size": 16}
+    parameters = {
+        "loader": "lazy",
+        "stack_size": 128,
+        "frame_size": 64,
+        "gridsize": 2,
+        "batch_size": 16,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(written, "LARGEST_STACK_SIZE", 256)
         patch.setattr(settings, "SMALL_BATCH_SIZE", 64)
@@ -45,9 +55,13 @@ class Phases:
 
 def test_the_ways_are_swept_over_two_stacks_and_the_smaller_one_is_traced():
     """Complete batches, so that an epoch's peak is the same at each size."""
-    swept = {(point.scenario, point.parameters["stack_size"]): point.traced for point in way_points()}
+    swept = {
+        (point.scenario, point.parameters["stack_size"]): point.traced for point in way_points()
+    }
 
-    assert swept == {(scenario.name, size): size == 768 for scenario in WAYS for size in STACK_SIZES}
+    assert swept == {
+        (scenario.name, size): size == 768 for scenario in WAYS for size in STACK_SIZES
+    }
     assert {size // 4 % BATCH_SIZE for size in STACK_SIZES} == {0}
     assert {size % settings.SMALL_BATCH_SIZE for size in STACK_SIZES} == {0}
 
@@ -89,12 +103,18 @@ def test_an_epoch_of_another_number_of_groups_ends_the_run():
         all_seen(15, 16)
 
 
-@pytest.mark.parametrize("module", sorted({point.prepare.partition(":")[0] for point in points() if point.prepare}))
+@pytest.mark.parametrize(
+    "module", sorted({point.prepare.partition(":")[0] for point in points() if point.prepare})
+)
 def test_a_preparation_brings_no_tensorflow(project_root, module):
-    """It runs in a fresh interpreter, which would import it for seconds; once for each size and worker."""
+    """It runs in a fresh interpreter, which would import it for seconds; once for each size and
+    worker.
+    """
     code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
 
-    assert subprocess.run([sys.executable, "-c", code], cwd=project_root, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=project_root, check=False).returncode == 0
+    )
 
 
 def test_files_of_another_writer_are_not_read(small, monkeypatch, tmp_path):

@@ -1,4 +1,6 @@
-"""The rules of the gate, in the order in which their checks are shown. Each is a function from evidence to checks."""
+"""The rules of the gate, in the order in which their checks are shown. Each is a function from
+evidence to checks.
+"""
 
 from collections.abc import Callable, Iterable
 

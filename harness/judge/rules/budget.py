@@ -1,4 +1,6 @@
-"""Amounts that every single run has to stay below (budget), or to reach so that anything was seen at all (floor)."""
+"""Amounts that every single run has to stay below (budget), or to reach so that anything was seen
+at all (floor).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +10,15 @@ from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
 from harness.judge.commands import quoted
 from harness.judge.limits import BudgetRule
-from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.evidence import (
+    TRACED_METER,
+    Evidence,
+    limit_place,
+    meter_words,
+    point_place,
+    runs_in_words,
+    seen,
+)
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.wording import Edges, amount_in_words, beside, closed, search
@@ -108,7 +118,8 @@ class _Place:
 
 
 def check_budgets(evidence: Evidence) -> Iterator[Check]:
-    """The worst repeat decides; of a point that was measured again, most of them. Above the limit is a regression.
+    """The worst repeat decides; of a point that was measured again, most of them. Above the limit
+    is a regression.
 
     A phase that no run finished has no check: its outcome and coverage say why.
     """
@@ -118,7 +129,9 @@ def check_budgets(evidence: Evidence) -> Iterator[Check]:
 
 
 def check_floors(evidence: Evidence) -> Iterator[Check]:
-    """A phase that stays below what it cannot do without was not seen by its meter: incomplete, never frugal."""
+    """A phase that stays below what it cannot do without was not seen by its meter: incomplete,
+    never frugal.
+    """
     for read, place in _places(evidence):
         if place.rule.at_least is not None:
             yield _check(read, place, place.rule.at_least, _FLOOR)
@@ -126,7 +139,8 @@ def check_floors(evidence: Evidence) -> Iterator[Check]:
 
 def _places(evidence: Evidence) -> Iterator[tuple[Evidence, _Place]]:
     """Each with the evidence that it is judged by."""
-    pageless = cache(lambda: without_pages(evidence))  # every marker has such a rule, and it reads the complete run anew
+    # every marker has such a rule, and it reads the complete run anew
+    pageless = cache(lambda: without_pages(evidence))
     for name, rule in evidence.policy.rules():
         if not isinstance(rule, BudgetRule):
             continue
@@ -137,7 +151,17 @@ def _places(evidence: Evidence) -> Iterator[tuple[Evidence, _Place]]:
                     readings = read.readings.get((point.name, phase, meter, rule.field))
                     if readings:
                         where = limit_place(evidence.policy, name, rule.because)
-                        yield read, _Place(name=where, rule=rule, point=point, phase=phase, meter=meter, readings=readings)
+                        yield (
+                            read,
+                            _Place(
+                                name=where,
+                                rule=rule,
+                                point=point,
+                                phase=phase,
+                                meter=meter,
+                                readings=readings,
+                            ),
+                        )
 
 
 def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Check:
@@ -150,15 +174,27 @@ def _check(evidence: Evidence, place: _Place, limit: Amount, side: _Side) -> Che
         f"({side.which} of {runs_in_words(place.amounts)})"
     )
     excess = [side.sign * (amount - limit_bytes) for amount in place.amounts]
-    decision = decide(excess, first=max(excess) > 0, remeasured=evidence.was_remeasured(place.point.name), shown=side.shown)
+    decision = decide(
+        excess,
+        first=max(excess) > 0,
+        remeasured=evidence.was_remeasured(place.point.name),
+        shown=side.shown,
+    )
     finding = None
     sentence = f"{_joined([found, decision.words])}."
     if decision.stands:
         finding = side.finding
         beyond = f"{found}: {round(max(excess)):,} B {side.beyond}"
-        about, advice = ([], _feed(evidence, place)) if side is _FLOOR else _explained(evidence, place, worst)
-        sentence = f"{_joined([beyond, *about, decision.words])}. To do: {advice}; the limit is {place.name}."
-    return place.check(side, sentence, finding=finding, measured=float(worst), limit=limit_bytes, decision=decision)
+        about, advice = (
+            ([], _feed(evidence, place)) if side is _FLOOR else _explained(evidence, place, worst)
+        )
+        sentence = (
+            f"{_joined([beyond, *about, decision.words])}. To do: {advice}; the limit is "
+            f"{place.name}."
+        )
+    return place.check(
+        side, sentence, finding=finding, measured=float(worst), limit=limit_bytes, decision=decision
+    )
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -168,11 +204,16 @@ def _joined(parts: Sequence[str]) -> str:
 def _feed(evidence: Evidence, place: _Place) -> str:
     if place.meter == TRACED_METER:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
-    return f"see that {place.phase} does what it is there for, and run {quoted(evidence.commands.doctor())}"
+    return (
+        f"see that {place.phase} does what it is there for, and run "
+        f"{quoted(evidence.commands.doctor())}"
+    )
 
 
 def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str], str]:
-    """What it is as large as, what there was at the other edges of the phase, what a trace says was alive; and what to look for."""
+    """What it is as large as, what there was at the other edges of the phase, what a trace says was
+    alive; and what to look for.
+    """
     declared, edges = evidence.declared_by(place.point), _edges(evidence, place, worst)
     alive = NOTHING_TOLD
     if place.meter == TRACED_METER:
@@ -186,7 +227,9 @@ def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str]
 
 
 def _edges(evidence: Evidence, place: _Place, worst: int) -> Edges | None:
-    """Start, peak and end of the run that decides; over what there was before the run's first phase where the field is so."""
+    """Start, peak and end of the run that decides; over what there was before the run's first phase
+    where the field is so.
+    """
     repeat = next(repeat for repeat, amount in place.readings.items() if amount == worst)
     start, peak, end, net_end = (
         evidence.readings.get((place.point.name, place.phase, place.meter, field), {}).get(repeat)

@@ -1,4 +1,6 @@
-"""How far is the run from the accepted baseline? Two-sided: headroom must not grow unseen either."""
+"""How far is the run from the accepted baseline? Two-sided: headroom must not grow unseen
+either.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,10 +23,12 @@ RULE = "baseline"
 
 
 def check_baseline(evidence: Evidence) -> Iterator[Check]:
-    """The smallest repeat of every growth and retained amount against the baseline's, beyond percent AND floor.
+    """The smallest repeat of every growth and retained amount against the baseline's, beyond
+    percent AND floor.
 
-    Of points that were measured again, at least half of all repeats have to be beyond them. Without tolerances in the
-    policy there is nothing to compare, and no check; without a baseline, comparability says so.
+    Of points that were measured again, at least half of all repeats have to be beyond them. Without
+    tolerances in the policy there is nothing to compare, and no check; without a baseline,
+    comparability says so.
     """
     if not evidence.policy.tolerance or not evidence.run.points:
         return
@@ -36,15 +40,22 @@ def check_baseline(evidence: Evidence) -> Iterator[Check]:
         if accepted is None and evidence.against is not None:
             continue  # the rule about the other side says why it has none
         if accepted is None:
-            yield _not_comparable(point, f"the baseline does not have it; {accept_command(evidence)}")
+            yield _not_comparable(
+                point, f"the baseline does not have it; {accept_command(evidence)}"
+            )
         elif different:
-            yield _not_comparable(point, f"it is not comparable with the baseline: {different}; {accept_command(evidence)}")
+            yield _not_comparable(
+                point,
+                f"it is not comparable with the baseline: {different}; {accept_command(evidence)}",
+            )
         else:
             yield from _check_point(evidence, point, accepted)
 
 
 def _not_comparable(point: Point, sentence: str, phase: str = "", meter: str = "") -> Check:
-    subject = point_place(point, *([phase] if phase else []), *([meter_words(meter)] if meter else []))
+    subject = point_place(
+        point, *([phase] if phase else []), *([meter_words(meter)] if meter else [])
+    )
     return Check(
         rule=RULE,
         subject=subject,
@@ -68,14 +79,26 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
                 if recorded is None or getattr(recorded, f"{field}_bytes") is None:
                     yield _no_amount(evidence, point, phase, tolerance.meter, recorded)
                     break  # said once for all fields
-                yield _check_amount(evidence, point, phase, tolerance, field, readings, recorded, accepted)
+                yield _check_amount(
+                    evidence, point, phase, tolerance, field, readings, recorded, accepted
+                )
 
 
-def _no_amount(evidence: Evidence, point: Point, phase: str, meter: str, recorded: Recorded | None) -> Check:
+def _no_amount(
+    evidence: Evidence, point: Point, phase: str, meter: str, recorded: Recorded | None
+) -> Check:
     if evidence.against is None:
-        lacks = "has no amount for it" if recorded is None else "was accepted before it kept what there is when a phase begins"
-        return _not_comparable(point, f"the baseline {lacks}; {accept_command(evidence)}", phase, meter)
-    absent = _not_comparable(point, f"{evidence.against.words} it was not read; {accept_command(evidence)}", phase, meter)
+        lacks = (
+            "has no amount for it"
+            if recorded is None
+            else "was accepted before it kept what there is when a phase begins"
+        )
+        return _not_comparable(
+            point, f"the baseline {lacks}; {accept_command(evidence)}", phase, meter
+        )
+    absent = _not_comparable(
+        point, f"{evidence.against.words} it was not read; {accept_command(evidence)}", phase, meter
+    )
     return dataclasses.replace(absent, finding=FindingKind.INCOMPLETE)
 
 
@@ -90,12 +113,20 @@ def _check_amount(
     accepted: BaselinePoint,
 ) -> Check:
     meter, acceptance = tolerance.meter, accepted.accepted
-    # What a phase gives back mirrors what others took, and is judged there: giving back less of less is no regression.
+    # What a phase gives back mirrors what others took, and is judged there: giving back less of
+    # less is no regression.
     taken = {repeat: max(amount, 0) for repeat, amount in readings.items()}
     amounts = tuple(taken.values())
     earlier_bytes = max(getattr(recorded, f"{field}_bytes"), 0)
     allowed_bytes = max(earlier_bytes * tolerance.percent / 100, tolerance.floor)
-    least_bytes = min([amount for repeat, amount in taken.items() if repeat < evidence.run.first_repeats_of(point.name)] or amounts)
+    least_bytes = min(
+        [
+            amount
+            for repeat, amount in taken.items()
+            if repeat < evidence.run.first_repeats_of(point.name)
+        ]
+        or amounts
+    )
     worse = least_bytes >= earlier_bytes
     distance = [(amount - earlier_bytes) * (1 if worse else -1) for amount in amounts]
     decision = decide(
@@ -118,7 +149,8 @@ def _check_amount(
         f"{amount_in_words(field, shown_bytes)}, {earlier}, "
         f"tolerance {format_bytes(allowed_bytes)} ({which} of {runs_in_words(amounts)})"
     )
-    # The limit on the side of the change; where less than nothing would be allowed there is none on that side.
+    # The limit on the side of the change; where less than nothing would be allowed there is none on
+    # that side.
     upper = change_bytes >= 0 or earlier_bytes < allowed_bytes
     bound: Bound = "upper" if upper else "lower"
     limit = earlier_bytes + allowed_bytes if upper else earlier_bytes - allowed_bytes
@@ -129,24 +161,45 @@ def _check_amount(
         other = moved(evidence, point, phase, meter, field, -change_bytes, accepted)
     elsewhere = "" if other is None else f", {other.words}"
     if decision.stands and worse:
-        like = as_multiple(change_bytes, {name: float(amount) for name, amount in evidence.declared_by(point).items()})
+        like = as_multiple(
+            change_bytes,
+            {name: float(amount) for name, amount in evidence.declared_by(point).items()},
+        )
         finding = FindingKind.REGRESSION
-        changed_in = f"in the phases before {phase}, or between them," if field == "net_start" else f"in {phase}"
-        to_do = f"find what changed {changed_in} since then; if it is meant, {accept_command(evidence)}"
+        changed_in = (
+            f"in the phases before {phase}, or between them,"
+            if field == "net_start"
+            else f"in {phase}"
+        )
+        to_do = (
+            f"find what changed {changed_in} since then; if it is meant, {accept_command(evidence)}"
+        )
         if against is not None:
-            to_do = f"{against.to_do} for what {phase} does now; if it is meant, say so where the change is reviewed"
-        sentence = f"{found}: {format_bytes(change_bytes)} more{f', as large as {like}' if like else ''}{words}. To do: {to_do}"
+            to_do = (
+                f"{against.to_do} for what {phase} does now; if it is meant, say so where the "
+                "change is reviewed"
+            )
+        sentence = (
+            f"{found}: {format_bytes(change_bytes)} "
+            f"more{f', as large as {like}' if like else ''}{words}. To do: {to_do}"
+        )
     elif decision.stands and against is not None:
-        # The next comparison starts from here whatever anybody does, so that no headroom grows unseen.
+        # The next comparison starts from here whatever anybody does, so that no headroom grows
+        # unseen.
         sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}."
     elif decision.stands:
         finding = FindingKind.IMPROVEMENT if other is None or not other.known else FindingKind.MOVED
         kept = "if that is real, accept it, so that it is kept"
         to_do = accept_command(evidence)
         if other is not None:
-            kept = f"find what {phase} does instead (reads through a map of a file, say) before you accept it as what it takes"
+            kept = (
+                f"find what {phase} does instead (reads through a map of a file, say) before "
+                "you accept it as what it takes"
+            )
             to_do = f"if it is meant, {to_do}"
-        sentence = f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}"
+        sentence = (
+            f"{found}: {format_bytes(-change_bytes)} less{elsewhere}{words}; {kept}. To do: {to_do}"
+        )
     return Check(
         rule=RULE,
         subject=f"{place} / {field}",

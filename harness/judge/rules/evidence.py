@@ -18,7 +18,8 @@ from harness.records import Point, Scalar
 from harness.units import format_bytes
 
 _MOST_BYTES = 100
-"""Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in rows.jsonl."""
+"""Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in
+rows.jsonl."""
 METER_WORDS: Mapping[str, str] = {
     "device_in_use": "device in use",
     "host_anon": "host anonymous memory",
@@ -41,9 +42,11 @@ class Evidence:
     fits: Mapping[tuple[str, str, str, str, str], Fit]
     """By ``fit_key``."""
     readings: Mapping[Place, Mapping[int, int]]
-    """By point, phase, meter and field: bytes of every repeat that finished the phase, by its number."""
+    """By point, phase, meter and field: bytes of every repeat that finished the phase, by its
+    number."""
     declared: Mapping[str, Mapping[str, int]]
-    """By point: what its body said its arrays add up to; a point whose body said nothing may be absent."""
+    """By point: what its body said its arrays add up to; a point whose body said nothing may be
+    absent."""
     census: Census
     baseline: Baseline | None
     against: Against | None
@@ -57,13 +60,16 @@ class Evidence:
     """What advice may tell people to type, with the arguments that the run is judged with."""
 
     def declared_by(self, point: Point) -> Mapping[str, int]:
-        """What the body of a point declared; the least where repeats differ, so that a limit is never wider."""
+        """What the body of a point declared; the least where repeats differ, so that a limit is
+        never wider.
+        """
         return self.declared.get(point.name, {})
 
     def or_less(self, because: str = "") -> str:
         """The end of ``"measure more"``: that less may have been meant.
 
-        Nothing where the rule (``because``) is a marker's and its session left no point out: there nothing was meant.
+        Nothing where the rule (``because``) is a marker's and its session left no point out: there
+        nothing was meant.
         """
         left_out = self.run.manifest.settings.get("left_out")
         return "" if because.startswith(MARKER) and left_out == 0 else f", or {LESS_ON_PURPOSE}"
@@ -73,11 +79,16 @@ class Evidence:
         return self.fits.get(fit_key(series, phase, meter, field))
 
     def was_remeasured(self, *points: str) -> bool:
-        """Whether any of these points was measured again, and all further repeats of all of them have ended.
+        """Whether any of these points was measured again, and all further repeats of all of them
+        have ended.
 
         Until then no quorum can decide, and whatever the rule itself says stands.
         """
-        owed = [(point, repeat) for point in points for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]]
+        owed = [
+            (point, repeat)
+            for point in points
+            for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]
+        ]
         return bool(owed) and all(run in self.census.ends for run in owed)
 
 
@@ -87,12 +98,16 @@ def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, st
 
 
 def limit_place(policy: Policy, name: str, because: str) -> str:
-    """Where a limit stands: ``"slope rule 2 of scenarios/gate.toml"``, ``"the marker of tests/test_x.py::test_y"``."""
+    """Where a limit stands: ``"slope rule 2 of scenarios/gate.toml"``, ``"the marker of
+    tests/test_x.py::test_y"``.
+    """
     return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
 
 
 def marker_of(because: str) -> str:
-    """``"the marker of tests/test_x.py::test_y"`` without what the rule says besides; empty for rules of a file."""
+    """``"the marker of tests/test_x.py::test_y"`` without what the rule says besides; empty for
+    rules of a file.
+    """
     return f"the {because.partition(': ')[0]}" if because.startswith(MARKER) else ""
 
 
@@ -102,9 +117,15 @@ def point_place(point: Point, *more: str) -> str:
 
 
 def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
-    """``"loading / lazy"`` and what follows; numbers are named only where they tell two series of the sweep apart."""
+    """``"loading / lazy"`` and what follows; numbers are named only where they tell two series of
+    the sweep apart.
+    """
     texts = _texts(series)
-    twins = [other for other in planned_series(points) if other.over == series.over and other.scenario == series.scenario]
+    twins = [
+        other
+        for other in planned_series(points)
+        if other.over == series.over and other.scenario == series.scenario
+    ]
     ambiguous = sum(_texts(twin) == texts for twin in twins) > 1
     constants = series.constants if ambiguous else texts
     return " / ".join([text_in_words(series.scenario), *_settings_in_words(constants), *more])
@@ -121,7 +142,9 @@ def meter_words(meter: str) -> str:
 
 
 def runs_in_words(amounts: tuple[int, ...]) -> str:
-    """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to 9.0 MiB, spread 1.0 MiB"``."""
+    """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to
+    9.0 MiB, spread 1.0 MiB"``.
+    """
     if len(amounts) == 1:
         return "1 run"
     least, most = min(amounts), max(amounts)
@@ -134,7 +157,10 @@ def runs_in_words(amounts: tuple[int, ...]) -> str:
 
 def seen(point: Point, readings: Mapping[int, int]) -> tuple[Seen, ...]:
     """The readings of one point as a check lists them."""
-    return tuple(Seen(point=point.name, repeat=repeat, amount_bytes=amount) for repeat, amount in readings.items())
+    return tuple(
+        Seen(point=point.name, repeat=repeat, amount_bytes=amount)
+        for repeat, amount in readings.items()
+    )
 
 
 def _texts(series: Series) -> dict[str, Scalar]:

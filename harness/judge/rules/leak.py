@@ -1,10 +1,20 @@
-"""What one epoch has more than the epoch before it: whatever a second one adds, every further one adds as well."""
+"""What one epoch has more than the epoch before it: whatever a second one adds, every further one
+adds as well.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.attribution import as_multiple, risen
 from harness.judge.limits import LeakRule
-from harness.judge.rules.evidence import TRACED_METER, Evidence, limit_place, meter_words, point_place, runs_in_words, seen
+from harness.judge.rules.evidence import (
+    TRACED_METER,
+    Evidence,
+    limit_place,
+    meter_words,
+    point_place,
+    runs_in_words,
+    seen,
+)
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.rises import judged_together, least_rises
@@ -19,7 +29,9 @@ Steps = Sequence[tuple[str, str]]
 
 
 def check_leaks(evidence: Evidence) -> Iterator[Check]:
-    """Each repeat is compared with itself; the worst decides (by ``every_time`` the least), or most where measured again."""
+    """Each repeat is compared with itself; the worst decides (by ``every_time`` the least), or most
+    where measured again.
+    """
     for name, rule in evidence.policy.rules():
         if isinstance(rule, LeakRule):
             for point in evidence.run.points:
@@ -49,12 +61,20 @@ def _check_leak(
     if limit_bytes is None:
         finding, sentence = FindingKind.INCOMPLETE, closed(rule.at_most.gap(declared))
     else:
-        in_words = " at least in every step" if rule.every_time and len(rule.phases_of(point)) > 2 else ""
+        in_words = (
+            " at least in every step" if rule.every_time and len(rule.phases_of(point)) > 2 else ""
+        )
         found = (
-            f"{_risen(rule.field, worst)}{in_words}, limit {rule.at_most.in_words(declared)} ({called} of {runs_in_words(amounts)})"
+            f"{_risen(rule.field, worst)}{in_words}, limit {rule.at_most.in_words(declared)} "
+            f"({called} of {runs_in_words(amounts)})"
         )
         excess = [amount - limit_bytes for amount in amounts]
-        decision = decide(excess, first=decisive(excess) > 0, remeasured=evidence.was_remeasured(point.name), shown="rise by more")
+        decision = decide(
+            excess,
+            first=decisive(excess) > 0,
+            remeasured=evidence.was_remeasured(point.name),
+            shown="rise by more",
+        )
         sentence = "; ".join(part for part in (found, decision.words) if part) + "."
         if decision.stands:
             finding = FindingKind.REGRESSION
@@ -62,7 +82,10 @@ def _check_leak(
             repeat = next(repeat for repeat, amount in rises.items() if amount == worst)
             about, to_do = _explained(evidence, rule, point, meter, steps, repeat, worst)
             parts = [f"{found}: {round(worst - limit_bytes):,} B over it", *about, decision.words]
-            sentence = f"{'; '.join(part for part in parts if part)}. To do: {to_do}. The limit is {place}."
+            sentence = (
+                f"{'; '.join(part for part in parts if part)}. To do: {to_do}. The limit is "
+                f"{place}."
+            )
     return Check(
         rule=RULE,
         subject=f"{subject} / {rule.field}",
@@ -85,31 +108,62 @@ def _check_leak(
 
 
 def _risen(field: str, amount: int) -> str:
-    more = {"peak": ("its peak rises by", "its peak falls by"), "end": ("ends with more by", "ends with less by")}[field]
+    more = {
+        "peak": ("its peak rises by", "its peak falls by"),
+        "end": ("ends with more by", "ends with less by"),
+    }[field]
     return f"{more[amount < 0]} {format_bytes(abs(amount))}"
 
 
 def _explained(
-    evidence: Evidence, rule: LeakRule, point: Point, meter: str, steps: Steps, repeat: int, worst: int
+    evidence: Evidence,
+    rule: LeakRule,
+    point: Point,
+    meter: str,
+    steps: Steps,
+    repeat: int,
+    worst: int,
 ) -> tuple[list[str], str]:
-    """What the rise is as large as, when it came and whether it is kept, what a trace says it is; and what to look for.
+    """What the rise is as large as, when it came and whether it is kept, what a trace says it is;
+    and what to look for.
 
     ``repeat`` is the run that decides, with its rise ``worst``.
     """
     earlier, later = steps[0][0], steps[-1][1]
-    told = risen(evidence.traces(), point, (earlier, later), rule.field) if meter == TRACED_METER else ""
-    like = as_multiple(worst, {each: float(amount) for each, amount in evidence.declared_by(point).items()})
+    told = (
+        risen(evidence.traces(), point, (earlier, later), rule.field)
+        if meter == TRACED_METER
+        else ""
+    )
+    like = as_multiple(
+        worst, {each: float(amount) for each, amount in evidence.declared_by(point).items()}
+    )
     about = [f"as large as {like}" if like and not told else "", "", told]
-    words = _words(without_pages(evidence) if rule.every_time else evidence, rule.field, point, meter, steps, repeat)
+    words = _words(
+        without_pages(evidence) if rule.every_time else evidence,
+        rule.field,
+        point,
+        meter,
+        steps,
+        repeat,
+    )
     if words is None:
         return about, f"find what {later} has more of than {earlier}"
     return [about[0], words.where, told], words.to_do
 
 
-def _words(evidence: Evidence, field: str, point: Point, meter: str, steps: Steps, repeat: int) -> LeakWords | None:
-    """By the edges of all the phases; of peaks, by those of the step that rises least, which is the one that decides."""
+def _words(
+    evidence: Evidence, field: str, point: Point, meter: str, steps: Steps, repeat: int
+) -> LeakWords | None:
+    """By the edges of all the phases; of peaks, by those of the step that rises least, which is the
+    one that decides.
+    """
     edges = [
-        (_edges(evidence, point, meter, earlier, repeat), _edges(evidence, point, meter, later, repeat)) for earlier, later in steps
+        (
+            _edges(evidence, point, meter, earlier, repeat),
+            _edges(evidence, point, meter, later, repeat),
+        )
+        for earlier, later in steps
     ]
     read = [(before, after) for before, after in edges if before is not None and after is not None]
     if len(read) < len(steps):
@@ -123,6 +177,11 @@ def _words(evidence: Evidence, field: str, point: Point, meter: str, steps: Step
 
 def _edges(evidence: Evidence, point: Point, meter: str, phase: str, repeat: int) -> Edges | None:
     start, peak, end = (
-        evidence.readings.get((point.name, phase, meter, field), {}).get(repeat) for field in ("start", "peak", "end")
+        evidence.readings.get((point.name, phase, meter, field), {}).get(repeat)
+        for field in ("start", "peak", "end")
     )
-    return None if start is None or peak is None or end is None else Edges(start=start, peak=peak, end=end)
+    return (
+        None
+        if start is None or peak is None or end is None
+        else Edges(start=start, peak=peak, end=end)
+    )

@@ -1,7 +1,9 @@
-"""The host's readings without the pages of the emulated device, which stay with the process once they were touched.
+"""The host's readings without the pages of the emulated device, which stay with the process once
+they were touched.
 
-Of what a phase begins with and peaks at, that is what the device's highest mark rose by from the first phase's start until this
-phase began; of what it ends with, until it ended. So a phase's growth is as it was read: it has at most the device's own.
+Of what a phase begins with and peaks at, that is what the device's highest mark rose by from the
+first phase's start until this phase began; of what it ends with, until it ended. So a phase's
+growth is as it was read: it has at most the device's own.
 """
 
 from collections.abc import Mapping
@@ -20,17 +22,27 @@ FIELDS = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
 
 
 def without_pages(evidence: Evidence) -> Evidence:
-    """The same evidence; on an emulated device, what the host read is without the device's pages, and so are its fits."""
+    """The same evidence; on an emulated device, what the host read is without the device's pages,
+    and so are its fits.
+    """
     if evidence.run.manifest.device.kind != "emulated":
         return evidence
     points = {point.name: point for point in evidence.run.points}
-    readings = {place: _without(evidence, points[place[0]], place, found) for place, found in evidence.readings.items()}
-    fits = {key: _refitted(fit, readings) if _has_pages(fit.meter, fit.field) else fit for key, fit in evidence.fits.items()}
+    readings = {
+        place: _without(evidence, points[place[0]], place, found)
+        for place, found in evidence.readings.items()
+    }
+    fits = {
+        key: _refitted(fit, readings) if _has_pages(fit.meter, fit.field) else fit
+        for key, fit in evidence.fits.items()
+    }
     return replace(evidence, readings=readings, fits=fits)
 
 
 def highest_marks(evidence: Evidence, point: Point, phase: str, *, at_end: bool) -> dict[int, int]:
-    """By repeat: the most that was in use on the device until the phase began, or ended; at least what the run began with."""
+    """By repeat: the most that was in use on the device until the phase began, or ended; at least
+    what the run began with.
+    """
     place = point.phases.index(phase)
     marks = [_device(evidence, point, point.phases[0], "start")]
     marks += [_device(evidence, point, each, "peak") for each in point.phases[: place + at_end]]
@@ -38,16 +50,24 @@ def highest_marks(evidence: Evidence, point: Point, phase: str, *, at_end: bool)
     return {repeat: max(each[repeat] for each in marks if repeat in each) for repeat in repeats}
 
 
-def _without(evidence: Evidence, point: Point, place: Place, found: Mapping[int, int]) -> Mapping[int, int]:
+def _without(
+    evidence: Evidence, point: Point, place: Place, found: Mapping[int, int]
+) -> Mapping[int, int]:
     _, phase, meter, field = place
     if not _has_pages(meter, field) or phase not in point.phases:
         return found
     first = _device(evidence, point, point.phases[0], "start")
     began = highest_marks(evidence, point, phase, at_end=False)
     ended = highest_marks(evidence, point, phase, at_end=True)
-    since, until = (began if field == _WITHIN else first), (began if field in _UNTIL_IT_BEGAN else ended)
+    since, until = (
+        (began if field == _WITHIN else first),
+        (began if field in _UNTIL_IT_BEGAN else ended),
+    )
     # What the device read of a repeat that lacks a reading is unknown: then nothing is taken off.
-    return {repeat: amount - (until[repeat] - since[repeat] if repeat in first else 0) for repeat, amount in found.items()}
+    return {
+        repeat: amount - (until[repeat] - since[repeat] if repeat in first else 0)
+        for repeat, amount in found.items()
+    }
 
 
 def _refitted(fit: Fit, readings: Mapping[Place, Mapping[int, int]]) -> Fit:

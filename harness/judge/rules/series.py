@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.line import Line, fit_line
 from harness.judge.naming import nearest
-from harness.judge.rules.evidence import Evidence, fit_key, limit_place, meter_words, series_place, text_in_words
+from harness.judge.rules.evidence import (
+    Evidence,
+    fit_key,
+    limit_place,
+    meter_words,
+    series_place,
+    text_in_words,
+)
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.wording import slope_verb
 from harness.judge.scaling import Fit, Series, planned_series
@@ -72,13 +79,17 @@ class Subject:
 
     @property
     def largest_bytes(self) -> int:
-        """The amount at the largest size; below 0 where a phase gives back what was there before."""
+        """The amount at the largest size; below 0 where a phase gives back what was there
+        before.
+        """
         largest = self.points[-1].name
         return max((one.amount_bytes for one in self.readings if one.point == largest), default=0)
 
     @property
     def verb(self) -> str:
-        """What goes before so and so many bytes for each step: ``"grows by"``; of amounts below 0 ``"gives back less by"``."""
+        """What goes before so and so many bytes for each step: ``"grows by"``; of amounts below 0
+        ``"gives back less by"``.
+        """
         return slope_verb(self.field, self.largest_bytes)
 
     def incomplete(self) -> Check:
@@ -89,11 +100,15 @@ class Subject:
 def subjects(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Subject]:
     """Every fit that the rule called ``name`` is about, as far as the sweep planned any."""
     needed = minimum_sizes(rule.over)
-    for series in planned_series([point for point in evidence.run.points if rule.matches(point)], rule.over):
+    for series in planned_series(
+        [point for point in evidence.run.points if rule.matches(point)], rule.over
+    ):
         if len(series.sizes) < needed and evidence.partial:
             continue
         gap_is_told = False
-        for phase in dict.fromkeys(phase for point in series.points for phase in rule.phases_of(point)):
+        for phase in dict.fromkeys(
+            phase for point in series.points for phase in rule.phases_of(point)
+        ):
             for meter in rule.meters:
                 subject = _subject(evidence, name, rule, series, phase, meter)
                 if subject.fit is not None or not gap_is_told:
@@ -102,14 +117,21 @@ def subjects(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Subject
 
 
 def unswept(evidence: Evidence, name: str, rule: SweepRule, *, optional: bool) -> Iterator[Check]:
-    """A rule about growth whose points cannot show any; where it matches no point, coverage says so.
+    """A rule about growth whose points cannot show any; where it matches no point, coverage says
+    so.
 
     A parameter that none of its points has is a mistake, also where less was measured on purpose.
     """
     matched = [point for point in evidence.run.points if rule.matches(point)]
     whole = {point.scenario for point in matched} == set(rule.scenarios)
     if matched and (whole or not evidence.partial) and rule.over not in size_parameters(matched):
-        yield _blind(evidence, name, rule, " or ".join(dict.fromkeys(point.scenario for point in matched)), _unknown(rule, matched))
+        yield _blind(
+            evidence,
+            name,
+            rule,
+            " or ".join(dict.fromkeys(point.scenario for point in matched)),
+            _unknown(rule, matched),
+        )
         return
     if evidence.partial or optional:
         return
@@ -117,12 +139,19 @@ def unswept(evidence: Evidence, name: str, rule: SweepRule, *, optional: bool) -
         own = [point for point in matched if point.scenario == scenario]
         if not own or any(True for _ in planned_series(own, rule.over)):
             continue
-        sizes = sorted({size_of(point, rule.over) for point in own if rule.over in size_parameters([point])})
-        found = f"only {rule.over} {', '.join(map(str, sizes))} was measured" if len(sizes) == 1 else f"no {rule.over} was measured"
+        sizes = sorted(
+            {size_of(point, rule.over) for point in own if rule.over in size_parameters([point])}
+        )
+        found = (
+            f"only {rule.over} {', '.join(map(str, sizes))} was measured"
+            if len(sizes) == 1
+            else f"no {rule.over} was measured"
+        )
         if len(sizes) > 1:
             found = f"no two points differ in {rule.over} alone"
         what = (
-            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure more{evidence.or_less(rule.because)}"
+            f"{found}, and a slope needs {minimum_sizes(rule.over)} different values; measure "
+            f"more{evidence.or_less(rule.because)}"
         )
         yield _blind(evidence, name, rule, scenario, what)
 
@@ -131,17 +160,29 @@ def _unknown(rule: SweepRule, matched: Sequence[Point]) -> str:
     """That none of the points has the parameter, with the nearest that one has."""
     values = [point.parameters[rule.over] for point in matched if rule.over in point.parameters]
     if values:
-        return f"its values are no whole numbers ({values[0]!r}), so there is nothing to draw a line over; name another parameter"
+        return (
+            f"its values are no whole numbers ({values[0]!r}), so there is nothing to draw a "
+            "line over; name another parameter"
+        )
     fixed = [point for point in matched if rule.over in point.fixed]
     if fixed:
-        return f"it is a fixed setting of {fixed[0].scenario} and the same in every point; name a parameter that is swept"
+        return (
+            f"it is a fixed setting of {fixed[0].scenario} and the same in every point; name a "
+            "parameter that is swept"
+        )
     numbers = size_parameters(matched)
-    known = nearest(rule.over, numbers) if numbers else "none of them has a parameter that is a whole number"
+    known = (
+        nearest(rule.over, numbers)
+        if numbers
+        else "none of them has a parameter that is a whole number"
+    )
     return f"no point that the rule is about has such a parameter; {known}"
 
 
 def _blind(evidence: Evidence, name: str, rule: SweepRule, scenario: str, what: str) -> Check:
-    subject = " / ".join([scenario, *(text_in_words(str(value)) for value in rule.where.values()), rule.over])
+    subject = " / ".join(
+        [scenario, *(text_in_words(str(value)) for value in rule.where.values()), rule.over]
+    )
     place = limit_place(evidence.policy, name, rule.because)
     return Check(
         rule=_kind(name),
@@ -153,8 +194,11 @@ def _blind(evidence: Evidence, name: str, rule: SweepRule, scenario: str, what: 
     )
 
 
-def vote(evidence: Evidence, subject: Subject, excess: Callable[[Line], float], shown: str) -> Decision:
-    """What the repeats say one by one about a finding of all of them: a line through each one's own points.
+def vote(
+    evidence: Evidence, subject: Subject, excess: Callable[[Line], float], shown: str
+) -> Decision:
+    """What the repeats say one by one about a finding of all of them: a line through each one's own
+    points.
 
     ``excess`` is how far a line lies beyond the limit.
     """
@@ -168,16 +212,25 @@ def vote(evidence: Evidence, subject: Subject, excess: Callable[[Line], float], 
         for _, pairs in sorted(by_repeat.items())
         if len({size for size, _ in pairs}) >= whole
     ]
-    return decide([excess(line) for line in lines], first=True, remeasured=evidence.was_remeasured(*points), shown=shown)
+    return decide(
+        [excess(line) for line in lines],
+        first=True,
+        remeasured=evidence.was_remeasured(*points),
+        shown=shown,
+    )
 
 
-def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, phase: str, meter: str) -> Subject:
+def _subject(
+    evidence: Evidence, name: str, rule: SweepRule, series: Series, phase: str, meter: str
+) -> Subject:
     needed = minimum_sizes(rule.over)
     fit = evidence.fits.get(fit_key(series, phase, meter, rule.field))
     readings = tuple(
         Seen(point=point.name, repeat=repeat, amount_bytes=amount)
         for point in series.points
-        for repeat, amount in evidence.readings.get((point.name, phase, meter, rule.field), {}).items()
+        for repeat, amount in evidence.readings.get(
+            (point.name, phase, meter, rule.field), {}
+        ).items()
     )
     read = {one.point for one in readings}
     sizes_read = len({size_of(point, series.over) for point in series.points if point.name in read})
@@ -193,8 +246,9 @@ def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, pha
         field=rule.field,
         fit=None if fit is None or len(fit.sizes) < needed else fit,
         gap=(
-            f"there is no slope over {rule.over}: it needs {needed} different values, {len(series.sizes)} were planned and "
-            f"{sizes_read} could be read. {_too_few(evidence, rule, series, needed)}"
+            f"there is no slope over {rule.over}: it needs {needed} different values, "
+            f"{len(series.sizes)} were planned and {sizes_read} could be read. "
+            f"{_too_few(evidence, rule, series, needed)}"
         ),
         readings=readings,
     )
@@ -203,7 +257,9 @@ def _subject(evidence: Evidence, name: str, rule: SweepRule, series: Series, pha
 def _too_few(evidence: Evidence, rule: SweepRule, series: Series, needed: int) -> str:
     if len(series.sizes) < needed:
         return f"To do: measure more values{evidence.or_less(rule.because)}."
-    return "The other findings of this run say why the rest is missing: mend that, and measure again."
+    return (
+        "The other findings of this run say why the rest is missing: mend that, and measure again."
+    )
 
 
 def _kind(name: str) -> str:

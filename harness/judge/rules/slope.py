@@ -10,7 +10,13 @@ from harness.judge.rules.evidence import Evidence, marker_of
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision
 from harness.judge.rules.series import Subject, subjects, unswept, vote
-from harness.judge.rules.serieswords import attribution, fate_in_words, level_attribution, level_in_words, search_in_words
+from harness.judge.rules.serieswords import (
+    attribution,
+    fate_in_words,
+    level_attribution,
+    level_in_words,
+    search_in_words,
+)
 from harness.judge.rules.wording import FIELDS, closed
 from harness.judge.scaling import Fit
 from harness.judge.sizes import sizes_in_words, unit_of
@@ -19,19 +25,29 @@ from harness.units import KIB, format_bytes, format_rate, format_whole
 
 
 def check_slopes(evidence: Evidence) -> Iterator[Check]:
-    """A regression when the whole interval of a slope lies above its limit; incomplete when it is too wide to tell."""
+    """A regression when the whole interval of a slope lies above its limit; incomplete when it is
+    too wide to tell.
+    """
     said: set[tuple[str, str]] = set()
-    pageless = cache(lambda: without_pages(evidence))  # every marker has such a rule, and it fits the complete run anew
+    # every marker has such a rule, and it fits the complete run anew
+    pageless = cache(lambda: without_pages(evidence))
     for name, rule in evidence.policy.rules():
         if isinstance(rule, SlopeRule):
             for check in unswept(evidence, name, rule, optional=rule.only_if_swept):
                 # The rule of the host, which comes with a marker's, has the same mistake.
-                if not marker_of(rule.because) or (check.subject, marker_of(rule.because)) not in said:
+                if (
+                    not marker_of(rule.because)
+                    or (check.subject, marker_of(rule.because)) not in said
+                ):
                     yield check
                 said.add((check.subject, marker_of(rule.because)))
             read = pageless() if rule.without_device_pages else evidence
             for subject in subjects(read, name, rule):
-                yield subject.incomplete() if subject.fit is None else _check_slope(read, rule, subject, subject.fit)
+                yield (
+                    subject.incomplete()
+                    if subject.fit is None
+                    else _check_slope(read, rule, subject, subject.fit)
+                )
 
 
 def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit) -> Check:
@@ -41,36 +57,59 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
         missing = rule.at_most if at_most is None else rule.resolve
         return subject.check(closed(missing.gap(declared)), finding=FindingKind.INCOMPLETE)
     between = fit.sizes[-1] - fit.sizes[0]
-    at_most, resolve = at_most + rule.at_most_over_all / between, resolve + rule.resolve_over_all / between
+    at_most, resolve = (
+        at_most + rule.at_most_over_all / between,
+        resolve + rule.resolve_over_all / between,
+    )
     line, unit = fit.line, fit.unit
     found = f"{subject.verb} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
     interval = (
-        f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; {len(fit.sizes)} sizes, {fit.runs} runs"
+        f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; "
+        f"{len(fit.sizes)} sizes, {fit.runs} runs"
     )
     measured = f"{found} ({interval}{_bound_in_words(evidence, subject, rule)})"
     decision = Decision(stands=False)
-    level = fit.ceiling if fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve) else None
-    # No line goes through what levels off, so that its interval is wide however well the runs agree.
-    bent = level is not None and line.slope > at_most and level.rise > at_most and line.slope_high > resolve
+    level = (
+        fit.ceiling
+        if fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve)
+        else None
+    )
+    # No line goes through what levels off, so that its interval is wide however well the runs
+    # agree.
+    bent = (
+        level is not None
+        and line.slope > at_most
+        and level.rise > at_most
+        and line.slope_high > resolve
+    )
     if line.slope_low > at_most or bent:
-        decision = vote(evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit")
+        decision = vote(
+            evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit"
+        )
     finding, may_be_noise = None, decision.may_be_noise
     if decision.stands:
         finding = FindingKind.REGRESSION
         if level is None:
             told = _rise(evidence, subject, fit, measured, decision.words)
         else:
-            limit = f"limit {format_whole(at_most)} (the line through all sizes by {format_whole(line.slope)}, {interval})"
+            limit = (
+                f"limit {format_whole(at_most)} (the line through all sizes by "
+                f"{format_whole(line.slope)}, {interval})"
+            )
             told = _level(evidence, subject, level, limit, decision.words)
         sentence = f"{told}; the limit is {subject.name}."
     elif not math.isfinite(line.slope_high):
         finding, may_be_noise = FindingKind.INCOMPLETE, True
-        sentence = f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure with --memory-repeats 2 or more."
+        sentence = (
+            f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure "
+            "with --memory-repeats 2 or more."
+        )
     elif line.slope_high > resolve and not decision.words:
         finding, may_be_noise = FindingKind.INCOMPLETE, True
         sentence = (
-            f"unresolved: {found}, but the runs differ too much to tell ({interval}): {format_rate(resolve, unit)} "
-            f"has to be excluded. To do: {_resolving(evidence, rule, subject, fit, resolve)}."
+            f"unresolved: {found}, but the runs differ too much to tell ({interval}): "
+            f"{format_rate(resolve, unit)} has to be excluded. To do: "
+            f"{_resolving(evidence, rule, subject, fit, resolve)}."
         )
     else:
         sentence = f"{measured}{f'; {decision.words}' if decision.words else ''}."
@@ -85,11 +124,15 @@ def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit
     )
 
 
-def _resolving(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, resolve: float) -> str:
-    """What makes the interval narrow enough, or the limit wide enough; more repeats only where they were not taken yet.
+def _resolving(
+    evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, resolve: float
+) -> str:
+    """What makes the interval narrow enough, or the limit wide enough; more repeats only where they
+    were not taken yet.
 
-    Runs that differ by as much at every size leave an interval that shrinks as the span of the sizes grows. Where nothing is
-    kept, its upper end does so too, for then the slope is of those differences alone.
+    Runs that differ by as much at every size leave an interval that shrinks as the span of the
+    sizes grows. Where nothing is kept, its upper end does so too, for then the slope is of those
+    differences alone.
     """
     again = (
         ""
@@ -101,9 +144,14 @@ def _resolving(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, 
     larger = "measure larger sizes"
     if excluded > 0:
         largest = _rounded_up(fit.sizes[0] + (fit.line.slope_high * between - over_all) / excluded)
-        larger += f" (up to about {sizes_in_words(fit.series.over, largest)}, where none keeps anything)"
+        larger += (
+            f" (up to about {sizes_in_words(fit.series.over, largest)}, where none keeps anything)"
+        )
     wider = math.ceil((fit.line.slope_high - over_all / between) / KIB)
-    return f'{again}{larger}, or, if so much may stay open, write resolve = "{wider} KiB", which these runs exclude'
+    return (
+        f'{again}{larger}, or, if so much may stay open, write resolve = "{wider} KiB", which '
+        "these runs exclude"
+    )
 
 
 def _rounded_up(size: float) -> int:
@@ -115,21 +163,29 @@ def _rounded_up(size: float) -> int:
 def _rise(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided: str) -> str:
     """The sentence of what goes on rising, up to what to do."""
     quorum = f"; {decided}" if decided else ""
-    total = f"At {sizes_in_words(fit.series.over, fit.sizes[-1])} that is {format_bytes(fit.line.slope * fit.sizes[-1])}"
+    total = (
+        f"At {sizes_in_words(fit.series.over, fit.sizes[-1])} that is "
+        f"{format_bytes(fit.line.slope * fit.sizes[-1])}"
+    )
     return (
-        f"{measured}{attribution(evidence, subject, fit.line)}{quorum}. {total}{fate_in_words(evidence, subject, fit)}. "
-        f"To do: {search_in_words(evidence, subject, fit)}"
+        f"{measured}{attribution(evidence, subject, fit.line)}{quorum}. "
+        f"{total}{fate_in_words(evidence, subject, fit)}. To do: "
+        f"{search_in_words(evidence, subject, fit)}"
     )
 
 
 def _level(evidence: Evidence, subject: Subject, level: Ceiling, limit: str, decided: str) -> str:
-    """The same of what levels off: up to there it breaks the limit, and a larger size costs no more."""
+    """The same of what levels off: up to there it breaks the limit, and a larger size costs no
+    more.
+    """
     over = subject.series.over
     quorum = f"; {decided}" if decided else ""
     return (
-        f"{FIELDS[subject.field].shape} {level_in_words(over, level)}{level_attribution(evidence, subject, level)}. From "
-        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by {format_whole(level.rise)} B per {unit_of(over)}, "
-        f"{limit}{quorum}. To do: find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
+        f"{FIELDS[subject.field].shape} "
+        f"{level_in_words(over, level)}{level_attribution(evidence, subject, level)}. From "
+        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by "
+        f"{format_whole(level.rise)} B per {unit_of(over)}, {limit}{quorum}. To do: find "
+        f"what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
     )
 
 
@@ -137,4 +193,8 @@ def _bound_in_words(evidence: Evidence, subject: Subject, rule: SlopeRule) -> st
     if rule.field != "growth":
         return ""
     bound = evidence.fit(subject.series, subject.phase, subject.meter, "growth_bound")
-    return "" if bound is None else f"; the meter's upper bound grows by {format_whole(bound.line.slope)}"
+    return (
+        ""
+        if bound is None
+        else f"; the meter's upper bound grows by {format_whole(bound.line.slope)}"
+    )

@@ -1,8 +1,10 @@
-"""What rules say of an amount, field by field: what it is, where it came from, what becomes of it, and what to look for.
+"""What rules say of an amount, field by field: what it is, where it came from, what becomes of it,
+and what to look for.
 
-A field is one number of a phase; how much there was before, and how much there is at the end, its own reading does not tell. The
-start, the peak and the end of the same runs do: every sentence is made of all three. They are amounts: whether it is the same
-memory, which is still held or was there already, they do not tell, so that no sentence says it.
+A field is one number of a phase; how much there was before, and how much there is at the end, its
+own reading does not tell. The start, the peak and the end of the same runs do: every sentence is
+made of all three. They are amounts: whether it is the same memory, which is still held or was there
+already, they do not tell, so that no sentence says it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,9 @@ _BEFORE_THE_RUN = "there was before the run's first phase"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edges:
-    """What there was at the start, the peak and the end of a phase, in bytes; of a slope, what they come to at one size."""
+    """What there was at the start, the peak and the end of a phase, in bytes; of a slope, what they
+    come to at one size.
+    """
 
     start: float
     peak: float
@@ -123,21 +127,29 @@ def closed(sentence: str) -> str:
 
 
 def amount_in_words(field: str, amount_bytes: float) -> str:
-    """``"keeps 4.0 MiB"``; of what was given back ``"ends with 4.0 MiB less than it began with"``."""
+    """``"keeps 4.0 MiB"``; of what was given back ``"ends with 4.0 MiB less than it began
+    with"``.
+    """
     words = FIELDS[field]
-    return (words.below if amount_bytes < 0 else words.amount).format(amount=format_bytes(abs(amount_bytes)))
+    return (words.below if amount_bytes < 0 else words.amount).format(
+        amount=format_bytes(abs(amount_bytes))
+    )
 
 
 def slope_verb(field: str, largest_bytes: float) -> str:
-    """What goes before so and so many bytes per image; ``largest_bytes`` is the amount at the largest size."""
+    """What goes before so and so many bytes per image; ``largest_bytes`` is the amount at the
+    largest size.
+    """
     words = FIELDS[field]
     return words.slope_below if largest_bytes < 0 else words.slope
 
 
 def beside(field: str, edges: Edges | None) -> str:
-    """What there was at the other edges of the phase, as a clause about one run; empty where there is nothing to add.
+    """What there was at the other edges of the phase, as a clause about one run; empty where there
+    is nothing to add.
 
-    Edges are amounts: of what was there first and what came later, which was given back they do not tell, and no word here does.
+    Edges are amounts: of what was there first and what came later, which was given back they do not
+    tell, and no word here does.
     """
     if edges is None:
         return ""
@@ -157,7 +169,9 @@ def beside(field: str, edges: Edges | None) -> str:
 
 
 def at_edges(field: str, edges: Edges | None) -> str:
-    """The same of what grows with the data: at which edge the amount was, and what it is at the others; with a leading space."""
+    """The same of what grows with the data: at which edge the amount was, and what it is at the
+    others; with a leading space.
+    """
     if edges is None:
         return ""
     start, peak, end = edges.start, edges.peak, edges.end
@@ -175,13 +189,17 @@ def at_edges(field: str, edges: Edges | None) -> str:
 
 
 def search(field: str, edges: Edges | None, *, phase: str, first: bool, each: str = "") -> str:
-    """What to look for, as an order: in the phase, or before it where as much was there when the phase began.
+    """What to look for, as an order: in the phase, or before it where as much was there when the
+    phase began.
 
-    ``first`` says that no phase of the run is before it; ``each`` is what the amount grows with, ``"image"``.
+    ``first`` says that no phase of the run is before it; ``each`` is what the amount grows with,
+    ``"image"``.
     """
     per = f" for each {each}" if each else ""
     kind = field.removeprefix("net_")
-    was_there = kind == "start" or (kind == "peak" and edges is not None and _part(edges.peak, edges.start) is _ALL)
+    was_there = kind == "start" or (
+        kind == "peak" and edges is not None and _part(edges.peak, edges.start) is _ALL
+    )
     if was_there and first:
         return f"find what is allocated{per} before {phase} begins, outside of every phase"
     if was_there:
@@ -198,10 +216,17 @@ class LeakWords:
     to_do: str
 
 
-def leak_in_words(field: str, before: Edges, after: Edges, *, earlier: str, later: str) -> LeakWords:
-    """Of a leak: was as much there when the later phase began, did that phase keep it, or was it only more at once."""
+def leak_in_words(
+    field: str, before: Edges, after: Edges, *, earlier: str, later: str
+) -> LeakWords:
+    """Of a leak: was as much there when the later phase began, did that phase keep it, or was it
+    only more at once.
+    """
     between = f"find what is made between {earlier} and {later}, and kept"
-    keeps = f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, every further one adds that"
+    keeps = (
+        f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, "
+        "every further one adds that"
+    )
     already = f"as much more was in use already when {later} began"
     if field == "end":
         there, rise = after.start - before.end, after.end - before.end
@@ -209,8 +234,14 @@ def leak_in_words(field: str, before: Edges, after: Edges, *, earlier: str, late
             return LeakWords(where=already, to_do=between)
         if _part(rise, there) is _NONE:
             return LeakWords(where=f"{later} keeps it", to_do=keeps)
-        where = f"{format_bytes(there)} more were in use when {later} began, and {later} keeps {format_bytes(rise - there)}"
-        return LeakWords(where=where, to_do=f"find what {later} keeps, and what is made between {earlier} and {later}")
+        where = (
+            f"{format_bytes(there)} more were in use when {later} began, and {later} keeps "
+            f"{format_bytes(rise - there)}"
+        )
+        return LeakWords(
+            where=where,
+            to_do=f"find what {later} keeps, and what is made between {earlier} and {later}",
+        )
     rise, there = after.peak - before.peak, after.start - before.start
     if _part(rise, there) is _ALL:
         kept_by_earlier = _part(there, before.end - before.start) is not _NONE
@@ -219,16 +250,26 @@ def leak_in_words(field: str, before: Edges, after: Edges, *, earlier: str, late
     held = after.end - after.start
     if _part(rise, held) is _ALL and _part(rise, there) is _NONE:
         return LeakWords(where=f"{later} keeps as much", to_do=keeps)
-    some = "" if _part(rise, there) is _NONE else f"{format_bytes(there)} more were in use when {later} began; "
-    edges = f"{later} began with {format_bytes(after.start)} and ends with {format_bytes(after.end)}"
+    some = (
+        ""
+        if _part(rise, there) is _NONE
+        else f"{format_bytes(there)} more were in use when {later} began; "
+    )
+    edges = (
+        f"{later} began with {format_bytes(after.start)} and ends with {format_bytes(after.end)}"
+    )
     return LeakWords(
         where=f"{some}more is in use at once ({edges})",
-        to_do=f"find what {later} has more of at the same time than {earlier} (a batch made ahead, a copy)",
+        to_do=f"find what {later} has more of at the same time than {earlier} (a batch made "
+        "ahead, a copy)",
     )
 
 
-def leak_of_every_step(steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Edges, Edges]]) -> LeakWords:
-    """Of a leak in every step from phase to phase, by what all of them end with: the phases keep it, or it comes between them.
+def leak_of_every_step(
+    steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Edges, Edges]]
+) -> LeakWords:
+    """Of a leak in every step from phase to phase, by what all of them end with: the phases keep
+    it, or it comes between them.
 
     ``ends`` are the edges of the earlier and the later phase of each of the ``steps``.
     """
@@ -239,17 +280,40 @@ def leak_of_every_step(steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Ed
     many = f"{first} to {last}" if len(steps) > 2 else f"{first} and {last}"
     if _part(whole, inside) is _NONE:
         where = f"as much more was in use already when each of {many} began"
-        if any(_part(after.end - before.end, after.start - before.end) is not _ALL for before, after in ends):
-            where = f"{many} began with {format_bytes(between)} more in all than the phases before them ended with"
-        return LeakWords(where=where, to_do=f"find what is made between {steps[0][0]} and {last}, outside of them, and kept")
+        if any(
+            _part(after.end - before.end, after.start - before.end) is not _ALL
+            for before, after in ends
+        ):
+            where = (
+                f"{many} began with {format_bytes(between)} more in all than the phases before "
+                "them ended with"
+            )
+        return LeakWords(
+            where=where,
+            to_do=f"find what is made between {steps[0][0]} and {last}, outside of them, and kept",
+        )
     if _part(whole, between) is _NONE:
-        each = all(_part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends)
-        where = f"each of {many} keeps about as much or more" if each else f"{many} keep {format_bytes(inside)} in all"
-        to_do = f"find what {many} keep (a list, a cache, a function traced anew); if it goes on so, every further one adds as much"
+        each = all(
+            _part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends
+        )
+        where = (
+            f"each of {many} keeps about as much or more"
+            if each
+            else f"{many} keep {format_bytes(inside)} in all"
+        )
+        to_do = (
+            f"find what {many} keep (a list, a cache, a function traced anew); if it goes on "
+            "so, every further one adds as much"
+        )
         return LeakWords(where=where, to_do=to_do)
-    where = f"{many} keep {format_bytes(inside)} in all, and {format_bytes(between)} more come between the phases"
+    where = (
+        f"{many} keep {format_bytes(inside)} in all, and {format_bytes(between)} more come "
+        "between the phases"
+    )
     return LeakWords(
-        where=where, to_do=f"find what {many} keep, and what is made between {steps[0][0]} and {last}, outside of them"
+        where=where,
+        to_do=f"find what {many} keep, and what is made between {steps[0][0]} and {last}, outside "
+        "of them",
     )
 
 
@@ -265,11 +329,14 @@ def _part(whole: float, part: float) -> str:
 
 def _amount(amount_bytes: float) -> str:
     """Of an edge; over what there was before the first phase it may be less than nothing."""
-    return f"{format_bytes(abs(amount_bytes))}{' less than nothing' if round(amount_bytes) < 0 else ''}"
+    less = " less than nothing" if round(amount_bytes) < 0 else ""
+    return f"{format_bytes(abs(amount_bytes))}{less}"
 
 
 def _than(difference_bytes: float) -> str:
     """``"2.0 MiB less than"``, ``"as much as"``."""
     if round(difference_bytes) == 0:
         return "as much as"
-    return f"{format_bytes(abs(difference_bytes))} {'more' if difference_bytes > 0 else 'less'} than"
+    return (
+        f"{format_bytes(abs(difference_bytes))} {'more' if difference_bytes > 0 else 'less'} than"
+    )

@@ -62,9 +62,17 @@ class Paced(Protocol):
 
 
 def polled(
-    meter: str, pace: Paced, amounts_bytes: tuple[int, int, int], *, source: str, reason: str = "", contended: str = ""
+    meter: str,
+    pace: Paced,
+    amounts_bytes: tuple[int, int, int],
+    *,
+    source: str,
+    reason: str = "",
+    contended: str = "",
 ) -> Reading:
-    """A reading of a meter that was polled over the phase; ``amounts_bytes`` are start, highest and end."""
+    """A reading of a meter that was polled over the phase; ``amounts_bytes`` are start, highest and
+    end.
+    """
     start_bytes, peak_bytes, end_bytes = amounts_bytes
     reading = Reading(
         meter=meter,
@@ -83,9 +91,17 @@ def polled(
 
 
 def read_at_edges(
-    meter: str, start_bytes: int, end_bytes: int, *, source: str, reason: str, largest_gap_s: float | None = None
+    meter: str,
+    start_bytes: int,
+    end_bytes: int,
+    *,
+    source: str,
+    reason: str,
+    largest_gap_s: float | None = None,
 ) -> Reading:
-    """A reading of a meter that was looked at when the phase began and when it ended, and not in between."""
+    """A reading of a meter that was looked at when the phase began and when it ended, and not in
+    between.
+    """
     return Reading(
         meter=meter,
         quality=Quality.UNRESOLVED,
@@ -100,7 +116,9 @@ def read_at_edges(
 
 
 def judged_by_its_pace(reading: Reading, duration_s: float) -> Reading:
-    """A sampled reading as it is, or unresolved where it was sampled too thinly to say what the peak was."""
+    """A sampled reading as it is, or unresolved where it was sampled too thinly to say what the
+    peak was.
+    """
     samples, gap_s = reading.samples or 0, reading.largest_gap_s or 0.0
     if samples >= LEAST_SAMPLES and gap_s <= LARGEST_GAP_SHARE * duration_s:
         return reading

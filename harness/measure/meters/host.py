@@ -1,12 +1,15 @@
-"""Host memory of this process, from the kernel's own counters: looked at by the sampler, or, without it, at the edges.
+"""Host memory of this process, from the kernel's own counters: looked at by the sampler, or,
+without it, at the edges.
 
-``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in shared memory, and what
-processes hold that it has started (``harness.measure.family``): the number to gate. Its peak is bracketed
-(``harness.measure.hostspan`` says how, and what that takes for granted). ``host_rss`` is the resident set with its peak,
-VmHWM; ``host_mapped`` the page cache that is mapped into the process, RssFile, which the kernel can drop: part of host_rss,
-apart from host_anon.
+``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in
+shared memory, and what processes hold that it has started (``harness.measure.family``): the number
+to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for
+granted). ``host_rss`` is the resident set with its peak, VmHWM; ``host_mapped`` the page cache that
+is mapped into the process, RssFile, which the kernel can drop: part of host_rss, apart from
+host_anon.
 
-Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was swapped out.
+Not seen by ``host_anon``: a copy in a mapped file, whose pages count as RssFile; and what was
+swapped out.
 """
 
 import contextlib
@@ -25,17 +28,22 @@ from harness.units import format_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _THRESHOLD_BYTES = 128 * 1024
-"""What glibc begins with for both (mallopt(3)); importing TensorFlow has it raise them to 64 and 32 MiB."""
+"""What glibc begins with for both (mallopt(3)); importing TensorFlow has it raise them to 64 and 32
+MiB."""
 _LONGEST_BLIND_S = 0.001
 """Chosen: half of a window. A reset usually follows its look within 10 us."""
 
 
 class HostMeter:
-    """``host_anon`` (the peak bounded from both sides), ``host_rss`` (exact) and ``host_mapped`` (looked at)."""
+    """``host_anon`` (the peak bounded from both sides), ``host_rss`` (exact) and ``host_mapped``
+    (looked at).
+    """
 
     names = ("host_anon", "host_rss", "host_mapped")
 
-    def __init__(self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters) -> None:
+    def __init__(
+        self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters
+    ) -> None:
         self._sampler: SamplerLine | None = context.sampler
         self._without, self._note = context.without_sampler, context.sampler_note
         self._open_counters = counters
@@ -46,7 +54,9 @@ class HostMeter:
         self._family = Family(0, 0)
 
     def open(self) -> None:
-        """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when neither can."""
+        """Have the sampler watch this process, or read its files here. Raises MeterUnavailable when
+        neither can.
+        """
         _give_back_what_is_free()
         if self._sampler is not None:
             try:
@@ -73,7 +83,9 @@ class HostMeter:
             self._watch = begin_host(self._counters)
 
     def end(self) -> tuple[Reading, ...]:
-        """The readings of the phase; the first is that of this process and of those it has started."""
+        """The readings of the phase; the first is that of this process and of those it has
+        started.
+        """
         anon, *others = self._end_own()
         return with_family(anon, self._family, family_of_this()), *others
 
@@ -92,16 +104,21 @@ class HostMeter:
         if self._watch is None:
             raise MeterUnavailable("the phase was ended before it began")
         return host_readings(
-            end_host(self._watch, self._counters), source=f"VmHWM and faults at the edges, without the sampler: {self._without}"
+            end_host(self._watch, self._counters),
+            source=f"VmHWM and faults at the edges, without the sampler: {self._without}",
         )
 
     def _fall_back(self, reason: str) -> None:
         self._sampler, self._without = None, reason
 
     def _edges_alone(self, reason: str) -> tuple[Reading, ...]:
-        """The sampler has gone in mid-phase, and with it what it has seen, since it has reset the kernel's peak as well."""
+        """The sampler has gone in mid-phase, and with it what it has seen, since it has reset the
+        kernel's peak as well.
+        """
         if self._counters is None or self._start is None:
-            return tuple(Reading.unavailable(name, f"{reason}, in mid-phase") for name in self.names)
+            return tuple(
+                Reading.unavailable(name, f"{reason}, in mid-phase") for name in self.names
+            )
         start, end = self._start, self._counters.look()
         edges = {
             "host_anon": (start.anon_bytes, end.anon_bytes),
@@ -123,8 +140,9 @@ class HostMeter:
 def _give_back_what_is_free() -> None:
     """Have malloc return what is free to the kernel, now and from here on, where it is glibc's.
 
-    Pages that are free and still resident hide as much of whatever is allocated next: after the import of TensorFlow there
-    are several MiB, and each array that was let go would leave up to 32 MiB more.
+    Pages that are free and still resident hide as much of whatever is allocated next: after the
+    import of TensorFlow there are several MiB, and each array that was let go would leave up to 32
+    MiB more.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library
         libc = ctypes.CDLL(None)
@@ -133,9 +151,15 @@ def _give_back_what_is_free() -> None:
         libc.malloc_trim(0)
 
 
-def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Reading, Reading, Reading]:
+def host_readings(
+    span: HostSpan, *, source: str, note: str = ""
+) -> tuple[Reading, Reading, Reading]:
     """The three readings of a phase."""
-    blind = f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched" if span.blind_s > _LONGEST_BLIND_S else ""
+    blind = (
+        f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched"
+        if span.blind_s > _LONGEST_BLIND_S
+        else ""
+    )
     source = f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}"
     anon = Reading(
         meter="host_anon",
@@ -165,8 +189,15 @@ def host_readings(span: HostSpan, *, source: str, note: str = "") -> tuple[Readi
 
 def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
     """The readings where the system tells the resident set alone."""
-    apart = f"{sys.platform} tells the resident set alone, not what is the process's own and what is mapped from files"
-    resident_bytes = (span.start_resident_bytes, span.highest_resident_bytes, span.end_resident_bytes)
+    apart = (
+        f"{sys.platform} tells the resident set alone, not what is the process's own and what "
+        "is mapped from files"
+    )
+    resident_bytes = (
+        span.start_resident_bytes,
+        span.highest_resident_bytes,
+        span.end_resident_bytes,
+    )
     why = "polled: the system keeps no peak that can be reset"
     return (
         Reading.unavailable("host_anon", apart),

@@ -1,8 +1,10 @@
-"""What the NVIDIA driver sees, as the sampler asked it: bytes in use on the whole card, and by this process.
+"""What the NVIDIA driver sees, as the sampler asked it: bytes in use on the whole card, and by this
+process.
 
-Shown beside the allocator's numbers, not gated: the card's number includes every other process, and the pool that
-TensorFlow holds. NVML keeps no peak but one, that of a process since its start, where an administrator has switched
-accounting on; so the card is polled, and the list of processes is read at the edges of the phase alone.
+Shown beside the allocator's numbers, not gated: the card's number includes every other process, and
+the pool that TensorFlow holds. NVML keeps no peak but one, that of a process since its start, where
+an administrator has switched accounting on; so the card is polled, and the list of processes is
+read at the edges of the phase alone.
 """
 
 from typing import Any
@@ -15,7 +17,9 @@ from harness.records import Quality, Reading
 
 
 class NvmlMeter:
-    """``nvml_device_used`` (polled), ``nvml_process`` (at the edges) and ``nvml_accounting_peak`` (the driver's own)."""
+    """``nvml_device_used`` (polled), ``nvml_process`` (at the edges) and ``nvml_accounting_peak``
+    (the driver's own).
+    """
 
     names = ("nvml_device_used", "nvml_process", "nvml_accounting_peak")
 
@@ -31,7 +35,9 @@ class NvmlMeter:
         if self._uuid is None:
             raise MeterUnavailable("the device is emulated on the CPU; there is no card to ask")
         if self._sampler is None:
-            raise MeterUnavailable(f"NVML is asked by the sampler alone, and there is none: {self._without}")
+            raise MeterUnavailable(
+                f"NVML is asked by the sampler alone, and there is none: {self._without}"
+            )
         self._source = str(self._sampler.ask({"open": {"card": self._uuid}})["source"])
 
     def begin(self) -> None:
@@ -46,7 +52,9 @@ class NvmlMeter:
         """What was seen; a lost card becomes an unavailable reading, not an error of the body."""
         if not self._failed:
             try:
-                return card_readings(CardPhase.from_json(self._ask({"end": "card"})), source=self._source)
+                return card_readings(
+                    CardPhase.from_json(self._ask({"end": "card"})), source=self._source
+                )
             except MeterUnavailable as reason:
                 self._failed = str(reason)
         return tuple(Reading.unavailable(name, self._failed) for name in self.names)
@@ -82,22 +90,27 @@ def _process_reading(phase: CardPhase) -> Reading:
         end_bytes,
         largest_gap_s=phase.span.duration_s,
         source="the list of processes",
-        reason="read at the edges of the phase alone: the list takes milliseconds under a lock of the driver",
+        reason="read at the edges of the phase alone: the list takes milliseconds under a lock of "
+        "the driver",
     )
 
 
 def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
     """The highest that the process ever had, as the driver keeps it from the process's start on.
 
-    It was reached in this phase if it has risen in it, and is then exact. If it has not, it was reached before, and
-    bounds the phase from above.
+    It was reached in this phase if it has risen in it, and is then exact. If it has not, it was
+    reached before, and bounds the phase from above.
     """
     name = "nvml_accounting_peak"
     before_bytes, after_bytes = phase.start.accounted_bytes, phase.end.accounted_bytes
     if before_bytes is None or after_bytes is None:
         return Reading.unavailable(name, phase.end.not_accounted or phase.start.not_accounted)
     if process.start_bytes is None or process.peak_bytes is None:
-        return Reading.unavailable(name, f"its highest is {after_bytes:,} B, but of which phase cannot be told: {process.reason}")
+        return Reading.unavailable(
+            name,
+            f"its highest is {after_bytes:,} B, but of which phase cannot be told: "
+            f"{process.reason}",
+        )
     has_risen = after_bytes > before_bytes
     highest_bytes = max(after_bytes, process.peak_bytes)
     return Reading(
@@ -108,5 +121,7 @@ def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
         peak_bound_bytes=None if has_risen else highest_bytes,
         end_bytes=process.end_bytes,
         source="accounting, since the start of the process",
-        reason="" if has_risen else "its highest was reached before this phase, which it therefore only bounds",
+        reason=""
+        if has_risen
+        else "its highest was reached before this phase, which it therefore only bounds",
     )

@@ -8,12 +8,15 @@ from harness.errors import MeterUnavailable
 from harness.measure.meters.base import MeterContext
 from harness.records import Quality, Reading
 
-# Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are left out.
+# Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are
+# left out.
 _KNOWN_BYTES = 1024 * 1024
 
 
 class AllocatorMeter:
-    """``device_in_use``: bytes of live tensors; the peak is kept by the allocator and reset at the start of each phase."""
+    """``device_in_use``: bytes of live tensors; the peak is kept by the allocator and reset at the
+    start of each phase.
+    """
 
     names = ("device_in_use",)
 
@@ -27,8 +30,8 @@ class AllocatorMeter:
     def open(self) -> None:
         """Allocate a known tensor and look for it, and for its peak once that is reset.
 
-        Raises MeterUnavailable when the allocator did not count it, keeps no statistics (cuda_malloc_async had none at
-        first), or cannot forget a peak.
+        Raises MeterUnavailable when the allocator did not count it, keeps no statistics
+        (cuda_malloc_async had none at first), or cannot forget a peak.
         """
         before_bytes, _ = self._read()
         with tf.device(self._device):
@@ -38,13 +41,16 @@ class AllocatorMeter:
         gc.collect()  # before the first phase: nothing measured sees it
         if found_bytes < _KNOWN_BYTES:
             raise MeterUnavailable(
-                f"TensorFlow's allocator on {self._device} counted {found_bytes} B of a tensor of {_KNOWN_BYTES} B; "
-                "its statistics cannot be trusted here"
+                f"TensorFlow's allocator on {self._device} counted {found_bytes} B of a "
+                f"tensor of {_KNOWN_BYTES} B; its statistics cannot be trusted here"
             )
         self._forget_peak()
         left_bytes, peak_bytes = self._read()
         if peak_bytes - left_bytes >= _KNOWN_BYTES:
-            raise MeterUnavailable(f"TensorFlow's allocator on {self._device} does not forget its peak when it is told to")
+            raise MeterUnavailable(
+                f"TensorFlow's allocator on {self._device} does not forget its peak when it "
+                "is told to"
+            )
         self._keep_what_the_body_resets()
 
     def begin(self) -> None:
@@ -68,9 +74,11 @@ class AllocatorMeter:
         return (reading,)
 
     def _keep_what_the_body_resets(self) -> None:
-        """Remember the peak whenever somebody else has TensorFlow forget it, as code with a meter of its own does.
+        """Remember the peak whenever somebody else has TensorFlow forget it, as code with a meter
+        of its own does.
 
-        Only calls by the function's full name are seen, not one that was taken out of the module beforehand.
+        Only calls by the function's full name are seen, not one that was taken out of the module
+        beforehand.
         """
 
         def reset_memory_stats(device: str) -> None:
@@ -83,11 +91,15 @@ class AllocatorMeter:
         try:
             self._forget(self._device)
         except ValueError as error:
-            raise MeterUnavailable(f"TensorFlow cannot reset the peak of {self._device}: {error}") from error
+            raise MeterUnavailable(
+                f"TensorFlow cannot reset the peak of {self._device}: {error}"
+            ) from error
 
     def _read(self) -> tuple[int, int]:
         try:
             stats = tf.config.experimental.get_memory_info(self._device)
         except ValueError as error:
-            raise MeterUnavailable(f"TensorFlow has no memory statistics for {self._device}: {error}") from error
+            raise MeterUnavailable(
+                f"TensorFlow has no memory statistics for {self._device}: {error}"
+            ) from error
         return int(stats["current"]), int(stats["peak"])

@@ -1,4 +1,6 @@
-"""Bugs that only a card can show: what stands on it, and what stays on the host although it should have gone there."""
+"""Bugs that only a card can show: what stands on it, and what stays on the host although it should
+have gone there.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 # ruff: noqa: ARG005 - a seam hands over all that it has
@@ -22,7 +24,9 @@ def prefetched_to_the_card() -> None:
 
 
 def slices_on_the_card() -> None:
-    """from_tensor_slices of arrays, under the card: all of them go there (TensorFlow's issue 71744)."""
+    """from_tensor_slices of arrays, under the card: all of them go there (TensorFlow's issue
+    71744).
+    """
 
     def make(container: Any, dataset: Any, batch_size: int, settings: dict[str, Any]) -> Any:
         del dataset, settings
@@ -32,7 +36,8 @@ def slices_on_the_card() -> None:
         images = filled(source, np.empty(source.shape, np.float32))
         with tf.device(_CARD):
             tensors = tf.identity(images), tf.identity(container._inputs.coords_nominal)
-        container._slices = tensors  # as long as the container lives, as an attribute of a training script would
+        # as long as the container lives, as an attribute of a training script would
+        container._slices = tensors
         return tf.data.Dataset.from_tensor_slices(tensors).batch(batch_size)
 
     instead_of_dataset(make)

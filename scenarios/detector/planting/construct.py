@@ -57,7 +57,9 @@ def full_array_freed() -> None:
 def one_channel_kept() -> None:
     """A preview: the first of four channels, on the device."""
     kept: Kept = []
-    after_construction(lambda container: kept.append(tensor_of(images_of(container).first_channel())))
+    after_construction(
+        lambda container: kept.append(tensor_of(images_of(container).first_channel()))
+    )
 
 
 def half_precision_kept() -> None:
@@ -85,14 +87,18 @@ def imported_tensor_kept() -> None:
 def variable_kept() -> None:
     """The images as a tf.Variable."""
     kept: Kept = []
-    after_construction(lambda container: kept.append(tf.Variable(tensor_of(images_of(container)), trainable=False)))
+    after_construction(
+        lambda container: kept.append(tf.Variable(tensor_of(images_of(container)), trainable=False))
+    )
 
 
 def truth_kept() -> None:
     """The complex ground truth, worked out at construction as the eager container does."""
     kept: Kept = []
     after_construction(
-        lambda container: kept.append(combine(tensor_of(container._inputs.amplitude), tensor_of(container._inputs.phase)))
+        lambda container: kept.append(
+            combine(tensor_of(container._inputs.amplitude), tensor_of(container._inputs.phase))
+        )
     )
 
 
@@ -130,7 +136,12 @@ def records_of_groups() -> None:
         coords = container._inputs.coords_nominal
         kept.append(
             [
-                {"frames": row.tolist(), "x": xy[0, 0].tolist(), "y": xy[0, 1].tolist(), "weights": [float(v) for v in xy.ravel()]}
+                {
+                    "frames": row.tolist(),
+                    "x": xy[0, 0].tolist(),
+                    "y": xy[0, 1].tolist(),
+                    "weights": [float(v) for v in xy.ravel()],
+                }
                 for row, xy in zip(container.nn_indices, coords, strict=True)
             ]
         )
@@ -149,7 +160,9 @@ def _copies_of_coordinates(count: int) -> None:
 
 
 def coordinates_at_the_limit() -> None:
-    """Eight copies of the coordinates as float64 on the device: 512 B for each image, which the slope allows."""
+    """Eight copies of the coordinates as float64 on the device: 512 B for each image, which the
+    slope allows.
+    """
     _copies_of_coordinates(8)
 
 
@@ -180,7 +193,10 @@ def distances_of_all_pairs() -> None:
 
     def group(*arguments: Any, **named: Any) -> Any:
         groups = original(*arguments, **named)
-        x, y = groups.offsets[:, 0, 0, 0].astype(np.float64), groups.offsets[:, 0, 1, 0].astype(np.float64)
+        x, y = (
+            groups.offsets[:, 0, 0, 0].astype(np.float64),
+            groups.offsets[:, 0, 1, 0].astype(np.float64),
+        )
         _forget(np.hypot(x[:, None] - x, y[:, None] - y).argmin(axis=1))
         return groups
 
@@ -320,7 +336,9 @@ def copy_in_another_process() -> None:
     def act(container: Any) -> None:
         hold = "import sys; held = b'1' * int(sys.argv[1]); print(flush=True); sys.stdin.read()"
         helper = subprocess.Popen(
-            [sys.executable, "-c", hold, str(images_of(container).nbytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", hold, str(images_of(container).nbytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert helper.stdout is not None  # noqa: S101 - it was asked for
         helper.stdout.readline()  # it holds them now

@@ -1,4 +1,6 @@
-"""Bugs in the eager container, with arrays that are in memory already, in training and in inference."""
+"""Bugs in the eager container, with arrays that are in memory already, in training and in
+inference.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 
@@ -11,13 +13,21 @@ import ptycho.model
 from ptycho import reconstruct
 from ptycho.containers import eager
 from ptycho.device import aligned_empty, imported, place
-from scenarios.detector.planting.seams import EAGER, Kept, after_construction, instead_of_dataset, tensor_of
+from scenarios.detector.planting.seams import (
+    EAGER,
+    Kept,
+    after_construction,
+    instead_of_dataset,
+    tensor_of,
+)
 
 
 def eager_truth_twice() -> None:
     """Y is worked out once more and kept under another name."""
     kept: Kept = []
-    after_construction(lambda container: kept.append(eager.combine(container.Y_I, container.Y_phi)), EAGER)
+    after_construction(
+        lambda container: kept.append(eager.combine(container.Y_I, container.Y_phi)), EAGER
+    )
 
 
 def eager_images_aliased() -> None:
@@ -82,7 +92,11 @@ def arrays_copied() -> None:
 
 def arrays_converted() -> None:
     """The images are made float64, and back."""
-    after_construction(lambda container: _forget(np.asarray(container._given.X).astype(np.float64).astype(np.float32)))
+    after_construction(
+        lambda container: _forget(
+            np.asarray(container._given.X).astype(np.float64).astype(np.float32)
+        )
+    )
 
 
 def targets_at_once() -> None:
@@ -130,7 +144,11 @@ def canvas_for_each_group() -> None:
 def probe_for_each_group() -> None:
     """The probe is repeated for every group."""
     kept: Kept = []
-    after_construction(lambda container: kept.append(place(np.repeat(container._inputs.probe[None], len(container), axis=0))))
+    after_construction(
+        lambda container: kept.append(
+            place(np.repeat(container._inputs.probe[None], len(container), axis=0))
+        )
+    )
 
 
 def _forget(value: object) -> None:

@@ -1,4 +1,6 @@
-"""Bugs that stay below the limits of a single phase, or are in what only feeds, training, inference or lifetimes do."""
+"""Bugs that stay below the limits of a single phase, or are in what only feeds, training, inference
+or lifetimes do.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 # ruff: noqa: ARG005 - a seam hands over all that it has
@@ -51,7 +53,9 @@ def little_of_every_epoch() -> None:
 
 
 def file_read_through_the_map() -> None:
-    """The pass over the frames reads the map, and so maps the whole file, instead of going through a buffer."""
+    """The pass over the frames reads the map, and so maps the whole file, instead of going through
+    a buffer.
+    """
 
     def chunks(self: Any, chunk_bytes: int = 1 << 20) -> Iterator[tuple[int, Any]]:
         step = max(1, chunk_bytes // self.frame_bytes)
@@ -69,7 +73,9 @@ def cache_of_chunks() -> None:
     def take(self: Any, frames: Any, out: Any) -> None:
         original(self, frames, out)
         for row, frame in enumerate(frames.tolist()):
-            cache[frame // _FRAMES_OF_A_CHUNK] = np.repeat(out[row : row + 1], _FRAMES_OF_A_CHUNK, axis=0)
+            cache[frame // _FRAMES_OF_A_CHUNK] = np.repeat(
+                out[row : row + 1], _FRAMES_OF_A_CHUNK, axis=0
+            )
             if len(cache) > _CACHED_CHUNKS:
                 cache.popitem(last=False)
 
@@ -83,7 +89,9 @@ def table_of_frames() -> None:
 
     def take(self: Any, frames: Any, out: Any) -> None:
         if not kept:
-            kept.append([{"frame": number, "chunk": (number, number + 1)} for number in range(len(self))])
+            kept.append(
+                [{"frame": number, "chunk": (number, number + 1)} for number in range(len(self))]
+            )
         original(self, frames, out)
 
     setattr(ChunkedFrames, "take", take)  # noqa: B010 - as above
@@ -94,7 +102,9 @@ def notes_with_targets() -> None:
     kept: Kept = []
 
     after_batch(
-        lambda feed, epoch, step, arrays: kept.append(ones(RECORD_BYTES * len(arrays[0]))) if feed.amplitude is not None else None
+        lambda feed, epoch, step, arrays: (
+            kept.append(ones(RECORD_BYTES * len(arrays[0]))) if feed.amplitude is not None else None
+        )
     )
 
 
@@ -174,7 +184,9 @@ def note_of_every_dataset() -> None:
 
 
 def batch_of_an_iterator_left() -> None:
-    """The batch that is out stays in a table until its epoch ends; an iterator that is left half-way never takes it out."""
+    """The batch that is out stays in a table until its epoch ends; an iterator that is left
+    half-way never takes it out.
+    """
     out: dict[int, Any] = {}
 
     def act(feed: Any, epoch: int, step: int, arrays: tuple[Any, ...]) -> None:

@@ -1,4 +1,6 @@
-"""Where a bug is put in: the places at which a programmer would have written it. Each child is a process of its own."""
+"""Where a bug is put in: the places at which a programmer would have written it. Each child is a
+process of its own.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 
@@ -33,7 +35,9 @@ def after_construction(act: Callable[[Any], None], kind: type[Any] = Lazy) -> No
 
 
 def after_batch(act: Callable[[Feed, int, int, tuple[Any, ...]], None]) -> None:
-    """``act(feed, epoch, step, arrays)`` when a batch has been gathered, in the thread that gathers."""
+    """``act(feed, epoch, step, arrays)`` when a batch has been gathered, in the thread that
+    gathers.
+    """
     original = Feed.batch
 
     def batch(self: Feed, epoch: int, step: int) -> tuple[Any, ...]:
@@ -56,7 +60,9 @@ def at_epoch(act: Callable[[Feed, int], None]) -> None:
     setattr(Feed, "begin", begin)  # noqa: B010 - as above
 
 
-def instead_of_dataset(make: Callable[[Any, Any, int, dict[str, Any]], Any], kind: type[Any] = Lazy) -> None:
+def instead_of_dataset(
+    make: Callable[[Any, Any, int, dict[str, Any]], Any], kind: type[Any] = Lazy
+) -> None:
     """``make(container, dataset, batch_size, settings)`` in place of what ``as_dataset`` gives."""
     original = kind.as_dataset
 

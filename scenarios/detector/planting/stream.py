@@ -1,4 +1,6 @@
-"""Bugs in the batches of the lazy container: its dataset, its feed, what is kept between batches and epochs."""
+"""Bugs in the batches of the lazy container: its dataset, its feed, what is kept between batches
+and epochs.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 # ruff: noqa: ARG005 - a seam hands over all that it has
@@ -44,12 +46,20 @@ def prefetch_by_one() -> None:
 
 def prefetch_of_everything() -> None:
     """dataset.prefetch(the number of batches)."""
-    instead_of_dataset(lambda container, dataset, batch_size, settings: dataset.prefetch(-(-len(container) // batch_size)))
+    instead_of_dataset(
+        lambda container, dataset, batch_size, settings: dataset.prefetch(
+            -(-len(container) // batch_size)
+        )
+    )
 
 
 def shuffle_of_everything() -> None:
     """dataset.shuffle(the number of batches)."""
-    instead_of_dataset(lambda container, dataset, batch_size, settings: dataset.shuffle(-(-len(container) // batch_size)))
+    instead_of_dataset(
+        lambda container, dataset, batch_size, settings: dataset.shuffle(
+            -(-len(container) // batch_size)
+        )
+    )
 
 
 def slices_of_a_tensor() -> None:
@@ -64,12 +74,16 @@ def slices_of_a_tensor() -> None:
 
 
 def constant_of_a_graph() -> None:
-    """All images as a numpy array that a traced function closes over, and so a constant of its graph."""
+    """All images as a numpy array that a traced function closes over, and so a constant of its
+    graph.
+    """
 
     def make(container: Any, dataset: Any, batch_size: int, settings: dict[str, Any]) -> Any:
         del batch_size, settings
         images = np.asarray(images_of(container))
-        return dataset.map(lambda x, coords: (x + 0 * tf.reduce_sum(tf.constant(images)[:1]), coords))
+        return dataset.map(
+            lambda x, coords: (x + 0 * tf.reduce_sum(tf.constant(images)[:1]), coords)
+        )
 
     instead_of_dataset(make)
 
@@ -77,14 +91,18 @@ def constant_of_a_graph() -> None:
 def double_copy() -> None:
     """Every batch is copied once more on the device."""
     instead_of_dataset(
-        lambda container, dataset, batch_size, settings: dataset.map(lambda x, coords: (tf.raw_ops.DeepCopy(x=x), coords))
+        lambda container, dataset, batch_size, settings: dataset.map(
+            lambda x, coords: (tf.raw_ops.DeepCopy(x=x), coords)
+        )
     )
 
 
 def complex_batches() -> None:
     """complex64 where float32 was."""
     instead_of_dataset(
-        lambda container, dataset, batch_size, settings: dataset.map(lambda x, coords: (tf.cast(x, tf.complex64), coords))
+        lambda container, dataset, batch_size, settings: dataset.map(
+            lambda x, coords: (tf.cast(x, tf.complex64), coords)
+        )
     )
 
 
@@ -109,23 +127,33 @@ def second_epoch_kept() -> None:
 def second_epoch_on_the_host() -> None:
     """From the second epoch on, 1,024 B of notes for each image."""
     kept: Kept = []
-    after_batch(lambda feed, epoch, step, arrays: kept.append(ones(KIB * len(arrays[0]))) if epoch == 2 else None)
+    after_batch(
+        lambda feed, epoch, step, arrays: (
+            kept.append(ones(KIB * len(arrays[0]))) if epoch == 2 else None
+        )
+    )
 
 
 def first_batch_copied() -> None:
     """A copy of the first batch is kept for its shape, on the device."""
     kept: Kept = []
-    after_batch(lambda feed, epoch, step, arrays: kept.append(place(arrays[0].copy())) if not kept else None)
+    after_batch(
+        lambda feed, epoch, step, arrays: kept.append(place(arrays[0].copy())) if not kept else None
+    )
 
 
 def first_batch_on_the_host() -> None:
     """A copy of the first batch is kept for its shape, in numpy."""
     kept: Kept = []
-    after_batch(lambda feed, epoch, step, arrays: kept.append(arrays[0].copy()) if not kept else None)
+    after_batch(
+        lambda feed, epoch, step, arrays: kept.append(arrays[0].copy()) if not kept else None
+    )
 
 
 def last_batch_padded() -> None:
-    """The last batch of an epoch, which is not full, is padded in a copy twice as large as a batch."""
+    """The last batch of an epoch, which is not full, is padded in a copy twice as large as a
+    batch.
+    """
 
     def act(feed: Feed, epoch: int, step: int, arrays: tuple[Any, ...]) -> None:
         del epoch, arrays
@@ -153,7 +181,9 @@ def reordered_every_epoch() -> None:
 
 
 def aliased_batches() -> None:
-    """Batches in memory of numpy, which TensorFlow keeps in place, so that its allocator sees nothing."""
+    """Batches in memory of numpy, which TensorFlow keeps in place, so that its allocator sees
+    nothing.
+    """
 
     def lend(self: Lender, size: int) -> Any:
         return aligned_empty((size, *self._shape[1:]), self._dtype)
@@ -175,7 +205,9 @@ def lent_memory_never_back() -> None:
 def container_in_a_registry() -> None:
     """The container and the batch that was fed last are kept in a registry of the module."""
     registry: dict[int, Any] = {}
-    after_batch(lambda feed, epoch, step, arrays: registry.update({0: (feed, place(arrays[0].copy()))}))
+    after_batch(
+        lambda feed, epoch, step, arrays: registry.update({0: (feed, place(arrays[0].copy()))})
+    )
 
 
 def copy_when_released() -> None:
@@ -218,7 +250,9 @@ def traced_for_each_batch() -> None:
 
 
 def lookup_table() -> None:
-    """A table from each pixel of a corner to its image: 64 entries for each, in a resource of TensorFlow."""
+    """A table from each pixel of a corner to its image: 64 entries for each, in a resource of
+    TensorFlow.
+    """
     kept: Kept = []
 
     def make(container: Any, dataset: Any, batch_size: int, settings: dict[str, Any]) -> Any:
@@ -254,7 +288,9 @@ def _hold(made: threading.Event) -> None:
 
 
 def alias_kept_for_each_batch() -> None:
-    """Each batch is kept as a tensor over a copy in numpy, which the device's allocator does not count."""
+    """Each batch is kept as a tensor over a copy in numpy, which the device's allocator does not
+    count.
+    """
     kept: Kept = []
 
     def act(feed: Feed, epoch: int, step: int, arrays: tuple[Any, ...]) -> None:

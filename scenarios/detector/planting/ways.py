@@ -1,4 +1,6 @@
-"""Bugs in the ways that ``formats``, ``scripts`` and ``settings`` take: files of other formats, old code, other settings."""
+"""Bugs in the ways that ``formats``, ``scripts`` and ``settings`` take: files of other formats, old
+code, other settings.
+"""
 
 # ruff: noqa: ANN401 - containers, tensors and datasets pass through; TensorFlow ships no types
 
@@ -20,7 +22,15 @@ from ptycho.scan import Scan
 from ptycho.sources import GroupedArray
 from ptycho.truth import ComplexPart, Constant
 from scenarios.bodies import scripts
-from scenarios.detector.planting.seams import Kept, Lazy, after_construction, after_opening, images_of, instead_of_dataset, ones
+from scenarios.detector.planting.seams import (
+    Kept,
+    Lazy,
+    after_construction,
+    after_opening,
+    images_of,
+    instead_of_dataset,
+    ones,
+)
 from scenarios.detector.plants import BAR_BYTES_PER_FRAME, BAR_BYTES_PER_IMAGE, IMAGE_BYTES
 
 
@@ -48,7 +58,9 @@ def converted_frames_kept() -> None:
     """Each frame that was converted is kept, by its number."""
 
     def keep(self: Any, chosen: npt.NDArray[np.intp], out: npt.NDArray[Any]) -> None:
-        self.__dict__.setdefault("_kept", {}).update({int(frame): image.copy() for frame, image in zip(chosen, out, strict=True)})
+        self.__dict__.setdefault("_kept", {}).update(
+            {int(frame): image.copy() for frame, image in zip(chosen, out, strict=True)}
+        )
 
     _after(ConvertedFrames, "take", keep)
 
@@ -56,7 +68,9 @@ def converted_frames_kept() -> None:
 def mask_for_each_frame() -> None:
     """The mask, repeated for every frame."""
 
-    def keep(self: Any, stored: Any, interpretation: Any, is_bad: npt.NDArray[np.bool_] | None) -> None:
+    def keep(
+        self: Any, stored: Any, interpretation: Any, is_bad: npt.NDArray[np.bool_] | None
+    ) -> None:
         del interpretation
         if is_bad is not None:
             self._masks = np.repeat(is_bad[None], len(stored), axis=0)
@@ -196,7 +210,10 @@ def truth_in_double() -> None:
     """Ground truth is worked out in complex128."""
 
     def combine(amplitude: Any, phase: Any) -> Any:
-        return tf.cast(tf.cast(amplitude, tf.complex128) * tf.exp(1j * tf.cast(phase, tf.complex128)), tf.complex64)
+        return tf.cast(
+            tf.cast(amplitude, tf.complex128) * tf.exp(1j * tf.cast(phase, tf.complex128)),
+            tf.complex64,
+        )
 
     _put(lazy, "combine", combine)
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.harness.action.job import Job, read_action
 
-# pip writes down what it was asked to install; pytest copies the run that it was given, says what it was given to say and
-# exits as it was told; everything else is the real Python, which finds this tree's harness.
+# pip writes down what it was asked to install; pytest copies the run that it was given, says what
+# it was given to say and exits as it was told; everything else is the real Python, which finds this
+# tree's harness.
 _PYTHON3 = """#!/bin/sh
 case "$*" in
 "-m pip install "*) printf '%s\\n' "$@" >> "$FAKE/pip"; exit "$(cat "$FAKE/pip-code")" ;;
@@ -22,7 +23,8 @@ case "$*" in
   cat "$FAKE/says"
   cat "$FAKE/complains" >&2
   for argument in "$@"; do
-    case "$argument" in --memory-out=*) [ ! -d "$FAKE/run" ] || cp -R "$FAKE/run" "${argument#*=}" ;; esac
+    case "$argument" in --memory-out=*) [ ! -d "$FAKE/run" ] || \
+cp -R "$FAKE/run" "${argument#*=}" ;; esac
   done
   exit "$(cat "$FAKE/pytest-code")" ;;
 *) exec "$REAL_PYTHON" "$@" ;;
@@ -35,7 +37,13 @@ class Fake:
 
     def __init__(self, folder):
         self.folder = folder
-        for name, text in {"pip-code": "0", "harness-is-missing": "0", "pytest-code": "0", "says": "", "complains": ""}.items():
+        for name, text in {
+            "pip-code": "0",
+            "harness-is-missing": "0",
+            "pytest-code": "0",
+            "says": "",
+            "complains": "",
+        }.items():
             self.set(name, text)
 
     def set(self, name, text):
@@ -65,7 +73,9 @@ def git_in():
 
     def git_in(folder, *arguments):
         name = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main")
-        return subprocess.run(["git", *name, "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", *name, "-C", folder, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     return git_in
 

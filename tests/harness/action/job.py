@@ -1,4 +1,6 @@
-"""A runner of composite actions, as small as ours needs: expressions, steps, and the files and commands they speak through."""
+"""A runner of composite actions, as small as ours needs: expressions, steps, and the files and
+commands they speak through.
+"""
 
 import re
 import subprocess
@@ -37,7 +39,9 @@ class Job:
     """What each artifact would hold: names of files."""
 
     def run(self):
-        """All steps in order; as on GitHub, a step after one that failed runs only where its condition says always()."""
+        """All steps in order; as on GitHub, a step after one that failed runs only where its
+        condition says always().
+        """
         for name, declared in self.action["inputs"].items():
             self.inputs.setdefault(name, declared["default"])
         for number, step in enumerate(self.action["runs"]["steps"]):
@@ -47,7 +51,9 @@ class Job:
     @property
     def results(self):
         """The outputs of the action."""
-        return {name: self._evaluate(output["value"]) for name, output in self.action["outputs"].items()}
+        return {
+            name: self._evaluate(output["value"]) for name, output in self.action["outputs"].items()
+        }
 
     @property
     def commands(self):
@@ -65,7 +71,13 @@ class Job:
                 stopped = message
             else:
                 decoded = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
-                found.append((name, dict(part.split("=", 1) for part in (properties or "").split(",") if part), decoded))
+                found.append(
+                    (
+                        name,
+                        dict(part.split("=", 1) for part in (properties or "").split(",") if part),
+                        decoded,
+                    )
+                )
         return found
 
     def _step(self, step, name):
@@ -90,7 +102,10 @@ class Job:
 
     def _shell(self, step, name):
         assert step["shell"] == "bash"
-        files = {kind: self.temporary / f"{kind}-{name}" for kind in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV")}
+        files = {
+            kind: self.temporary / f"{kind}-{name}"
+            for kind in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV")
+        }
         for file in files.values():
             file.write_bytes(b"")
         script = self.temporary / f"{name}.sh"

@@ -1,4 +1,6 @@
-"""The action in a repository of somebody else's, with nothing stood in for: real children, a real finding, a real page."""
+"""The action in a repository of somebody else's, with nothing stood in for: real children, a real
+finding, a real page.
+"""
 
 import os
 import re
@@ -81,15 +83,21 @@ def repository(tmp_path, git_in):
     return folder
 
 
-def test_a_pull_request_of_a_foreign_repository_is_measured_beside_its_target(repository, tmp_path, project_root):
-    """32 MiB where 8 MiB are allowed and 4 MiB were before: exit code 1, errors on the line that did it, a page."""
+def test_a_pull_request_of_a_foreign_repository_is_measured_beside_its_target(
+    repository, tmp_path, project_root
+):
+    """32 MiB where 8 MiB are allowed and 4 MiB were before: exit code 1, errors on the line that
+    did it, a page.
+    """
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     done = Job(
         action=read_action(project_root),
         workspace=repository,
         temporary=temporary,
-        inputs={"pytest-arguments": "tests -p no:cacheprovider --memory-repeats 1 --memory-no-trace"},
+        inputs={
+            "pytest-arguments": "tests -p no:cacheprovider --memory-repeats 1 --memory-no-trace"
+        },
         environment={
             "HOME": os.environ.get("HOME", str(tmp_path)),
             # python3 is the one of this session, whatever else is called so.
@@ -101,17 +109,30 @@ def test_a_pull_request_of_a_foreign_repository_is_measured_beside_its_target(re
             "GITHUB_ACTION_PATH": str(project_root),
         },
     ).run()
-    errors = [(properties["file"], properties["line"], message) for _, properties, message in done.commands]
+    errors = [
+        (properties["file"], properties["line"], message)
+        for _, properties, message in done.commands
+    ]
     budget, *distances = [message for _, _, message in errors]
 
     assert shutil.which("python3", path=str(Path(sys.executable).parent))
     assert (done.exit_code, done.results["verdict"]) == (1, "regression"), done.log
     assert {(file, line) for file, line, _ in errors} == {("src/frames/loader.py", "6")}
-    assert "frames / frame_count=8 / load / device in use: grows by 32.0 MiB, limit 8.0 MiB" in budget
-    assert any("device in use: grows by 32.0 MiB, at the merge base with origin/main" in message for message in distances)
-    assert "src/frames/loader.py is the only file of src/frames that differs from the merge base with origin/main." in budget
+    assert (
+        "frames / frame_count=8 / load / device in use: grows by 32.0 MiB, limit 8.0 MiB" in budget
+    )
+    assert any(
+        "device in use: grows by 32.0 MiB, at the merge base with origin/main" in message
+        for message in distances
+    )
+    assert (
+        "src/frames/loader.py is the only file of src/frames that differs from the merge "
+        "base with origin/main." in budget
+    )
     assert done.summary.startswith("[Page, plots and tables of this run](")
     assert re.search(
-        r"device in use \| growth \| 32\.0 MiB \| 4\.0 MiB \| \+29,360,\d{3} B \| \+(699|700)\.\d % \|", done.summary
+        r"device in use \| growth \| 32\.0 MiB \| 4\.0 MiB \| \+29,360,\d{3} B \| "
+        r"\+(699|700)\.\d % \|",
+        done.summary,
     ), done.summary
     assert {"report.html", "junit.xml", "rows.jsonl", "then"} <= done.uploads[0]

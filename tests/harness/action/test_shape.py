@@ -1,4 +1,6 @@
-"""What the action and the workflows may not do: unpinned code, a token that writes, text from outside in a script."""
+"""What the action and the workflows may not do: unpinned code, a token that writes, text from
+outside in a script.
+"""
 
 import os
 import re
@@ -16,7 +18,9 @@ SNIPPETS = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def scripts(root):
     """Every script of the action, by the name of its step."""
-    return {step["name"]: step["run"] for step in read_action(root)["runs"]["steps"] if "run" in step}
+    return {
+        step["name"]: step["run"] for step in read_action(root)["runs"]["steps"] if "run" in step
+    }
 
 
 def documents(root):
@@ -35,15 +39,24 @@ def steps_of(document):
 
 def test_every_workflow_is_checked(project_root):
     """A new one has to be named here."""
-    assert {path.name for path in (project_root / ".github" / "workflows").iterdir()} == {name.split("/")[-1] for name in WORKFLOWS}
+    assert {path.name for path in (project_root / ".github" / "workflows").iterdir()} == {
+        name.split("/")[-1] for name in WORKFLOWS
+    }
 
 
 def test_third_party_code_is_pinned_by_commit(project_root):
     """A tag can be moved; what is documented may name a place to be filled in."""
-    used = [step["uses"] for text in documents(project_root).values() for step in steps_of(yaml.safe_load(text)) if "uses" in step]
+    used = [
+        step["uses"]
+        for text in documents(project_root).values()
+        for step in steps_of(yaml.safe_load(text))
+        if "uses" in step
+    ]
 
     assert used
-    assert [use for use in used if not re.fullmatch(r"\./|[\w.-]+/[\w./-]+@([0-9a-f]{40}|COMMIT)", use)] == []
+    assert [
+        use for use in used if not re.fullmatch(r"\./|[\w.-]+/[\w./-]+@([0-9a-f]{40}|COMMIT)", use)
+    ] == []
 
 
 def test_no_expression_stands_in_the_text_of_a_script(project_root):
@@ -64,7 +77,11 @@ def test_workflows_read_only_and_never_run_strangers_code_with_our_rights(projec
         assert document["permissions"] == {"contents": "read"}, name
         assert all("permissions" not in job for job in document["jobs"].values()), name
         assert "pull_request_target" not in document[True], name
-        checkouts = [step for step in steps_of(document) if step.get("uses", "").startswith("actions/checkout@")]
+        checkouts = [
+            step
+            for step in steps_of(document)
+            if step.get("uses", "").startswith("actions/checkout@")
+        ]
         assert all(step["with"]["persist-credentials"] is False for step in checkouts), name
 
 
@@ -73,15 +90,25 @@ def test_every_input_and_output_is_described(project_root):
     action = read_action(project_root)
     ids = {step.get("id") for step in action["runs"]["steps"]}
 
-    assert all(declared["description"] and isinstance(declared["default"], str) for declared in action["inputs"].values())
+    assert all(
+        declared["description"] and isinstance(declared["default"], str)
+        for declared in action["inputs"].values()
+    )
     assert all(declared["description"] for declared in action["outputs"].values())
-    assert {re.search(r"steps\.(\w+)\.", declared["value"]).group(1) for declared in action["outputs"].values()} <= ids
+    assert {
+        re.search(r"steps\.(\w+)\.", declared["value"]).group(1)
+        for declared in action["outputs"].values()
+    } <= ids
 
 
 def test_the_page_lists_every_input_and_output(project_root):
     """And none that there is not."""
     action = read_action(project_root)
-    told = re.findall(r"^\| `([\w-]+)` \|", (project_root / "docs" / "ci.md").read_text(encoding="utf-8"), re.MULTILINE)
+    told = re.findall(
+        r"^\| `([\w-]+)` \|",
+        (project_root / "docs" / "ci.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
 
     assert sorted(told) == sorted([*action["inputs"], *action["outputs"]])
 
@@ -108,7 +135,9 @@ def test_scripts_are_correct_bash(project_root, tmp_path, program):
     for name, script in scripts(project_root).items():
         file = tmp_path / f"{name}.sh"
         file.write_text(f"#!/usr/bin/env bash\n{script}")
-        done = subprocess.run([shutil.which(program), *checker, file], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [shutil.which(program), *checker, file], capture_output=True, text=True, check=False
+        )
 
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), name
 
@@ -117,29 +146,52 @@ def test_scripts_are_strict_and_keep_to_what_old_bash_knows(project_root):
     """macOS has bash 3.2: no mapfile, no associative arrays, no case conversion."""
     for name, script in scripts(project_root).items():
         assert script.startswith("set -euo pipefail\n"), name
-        assert not re.search(r"mapfile|readarray|declare -A|local -n|\$\{\w+(,,|\^\^)", script), name
+        assert not re.search(r"mapfile|readarray|declare -A|local -n|\$\{\w+(,,|\^\^)", script), (
+            name
+        )
 
 
 def scripts_of_the_page(root):
     """What docs/ci.md lets other services run, each as one script."""
     text = (root / "docs" / "ci.md").read_text(encoding="utf-8")
     jobs = [yaml.safe_load(shown) for shown in SNIPPETS.findall(text)]
-    lines = [job["script"] for document in jobs for job in document.values() if isinstance(job, dict) and "script" in job]
-    return ["\n".join(["set -eo pipefail", *script]) for script in lines] + re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    lines = [
+        job["script"]
+        for document in jobs
+        for job in document.values()
+        if isinstance(job, dict) and "script" in job
+    ]
+    return ["\n".join(["set -eo pipefail", *script]) for script in lines] + re.findall(
+        r"^```sh\n(.*?)^```$", text, re.M | re.S
+    )
 
 
-@pytest.mark.parametrize(("measured", "judged", "code"), [(0, 0, 0), (1, 1, 1), (1, 0, 3), (5, 3, 3), (0, 5, 5), (4, 2, 2)])
-def test_what_the_page_shows_for_other_services_ends_with_the_code_of_the_gate(project_root, tmp_path, measured, judged, code):
+@pytest.mark.parametrize(
+    ("measured", "judged", "code"),
+    [(0, 0, 0), (1, 1, 1), (1, 0, 3), (5, 3, 3), (0, 5, 5), (4, 2, 2)],
+)
+def test_what_the_page_shows_for_other_services_ends_with_the_code_of_the_gate(
+    project_root, tmp_path, measured, judged, code
+):
     """With stand-ins for pytest and Python; what passes although a test failed is no pass."""
     judge = f'case "$1" in gate) exit {judged} ;; esac'
-    for name, text in {"pytest": f"exit {measured}", "memory-harness": judge, "python": "exit 0"}.items():
+    for name, text in {
+        "pytest": f"exit {measured}",
+        "memory-harness": judge,
+        "python": "exit 0",
+    }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     found = scripts_of_the_page(project_root)
     path = f"{tmp_path}:{os.environ['PATH']}"
 
     assert len(found) == 2
-    assert [subprocess.run(["bash", "-c", each], cwd=tmp_path, env={"PATH": path}, check=False).returncode for each in found] == [
+    assert [
+        subprocess.run(
+            ["bash", "-c", each], cwd=tmp_path, env={"PATH": path}, check=False
+        ).returncode
+        for each in found
+    ] == [
         code,
         code,
     ]

@@ -1,4 +1,6 @@
-"""Pools on a pretended card, by TensorFlow's own GPU device: what the doctor finds in each, and which card auto takes."""
+"""Pools on a pretended card, by TensorFlow's own GPU device: what the doctor finds in each, and
+which card auto takes.
+"""
 
 import json
 import os
@@ -21,7 +23,9 @@ def card(machine):
 
 @pytest.fixture
 def doctor(card, project_root):
-    """``doctor(*options, **variables)``: its exit code, its findings as JSON, and what it says on standard error."""
+    """``doctor(*options, **variables)``: its exit code, its findings as JSON, and what it says on
+    standard error.
+    """
 
     def doctor(*options, **variables):
         environment = {**os.environ, **card.environment, **variables}
@@ -35,21 +39,31 @@ def doctor(card, project_root):
             check=False,
             timeout=300,
         )
-        return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
+        return (
+            done.returncode,
+            json.loads(done.stdout) if done.stdout.startswith("{") else {},
+            done.stderr,
+        )
 
     return doctor
 
 
 def errors(found, meter):
-    return {check["phase"]: check["error_bytes"] for check in found["checks"] if check["meter"] == meter}
+    return {
+        check["phase"]: check["error_bytes"] for check in found["checks"] if check["meter"] == meter
+    }
 
 
 def asked(found, meter):
-    return {check["phase"]: check["asked_bytes"] for check in found["checks"] if check["meter"] == meter}
+    return {
+        check["phase"]: check["asked_bytes"] for check in found["checks"] if check["meter"] == meter
+    }
 
 
 def test_a_pool_that_is_reserved_reads_exactly_and_the_driver_sees_the_whole_of_it(doctor, card):
-    """To the byte, but for the arguments of an operation; the pool is what was free, less what is left, in whole MiB."""
+    """To the byte, but for the arguments of an operation; the pool is what was free, less what is
+    left, in whole MiB.
+    """
     code, found, said = doctor()
     pool_bytes = asked(found, "nvml_process")["device_large"]
 
@@ -82,7 +96,9 @@ def test_a_pool_that_grows_reads_up_to_twice_the_amount_and_is_found_all_the_sam
 def test_the_drivers_own_pool_is_examined_without_a_limit_and_refused_with_one(doctor):
     """TF_GPU_ALLOCATOR=cuda_malloc_async: a limit would not be kept."""
     code, found, said = doctor(TF_GPU_ALLOCATOR="cuda_malloc_async")
-    assert (code, found["device"]["pool"], found["device"]["limit_bytes"]) == (0, "driver", None), said
+    assert (code, found["device"]["pool"], found["device"]["limit_bytes"]) == (0, "driver", None), (
+        said
+    )
     code, _, said = doctor("--device-budget", "512MiB", TF_GPU_ALLOCATOR="cuda_malloc_async")
 
     assert code == 2
@@ -90,18 +106,28 @@ def test_the_drivers_own_pool_is_examined_without_a_limit_and_refused_with_one(d
 
 
 def test_tensorflow_sees_the_card_and_auto_takes_it(card, project_root):
-    """Asked in a process of its own; where the card is full it is not taken, and gpu says who fills it."""
+    """Asked in a process of its own; where the card is full it is not taken, and gpu says who fills
+    it.
+    """
     command = [sys.executable, "-m", "harness", "doctor", "--find", "--device"]
     environment = {**os.environ, **card.environment}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
 
     def find(choice):
         return subprocess.run(
-            [*command, choice], cwd=project_root, env=environment, capture_output=True, text=True, check=False, timeout=300
+            [*command, choice],
+            cwd=project_root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
 
     assert "(gpu)" in find("auto").stdout
-    neighbour = card.control.add_process(card.devices[0], os.getpid(), card.devices[0].total_bytes, name="python3")
+    neighbour = card.control.add_process(
+        card.devices[0], os.getpid(), card.devices[0].total_bytes, name="python3"
+    )
     card.devices[0].used_bytes = neighbour.used_bytes
     assert "(emulated)" in find("auto").stdout
     full = find("gpu")

@@ -24,7 +24,9 @@ def test_an_amount_may_be_a_sum_and_says_what_it_adds_up_to(text, size, words):
     assert Amount.parse(text).in_words(DECLARED) == words
 
 
-@pytest.mark.parametrize("text", ["1 KiB + 4 batches", "1 KiB +", "+ 1 KiB", "1 KiB + 1 KiB + 1 KiB", "1 KiB + 2"])
+@pytest.mark.parametrize(
+    "text", ["1 KiB + 4 batches", "1 KiB +", "+ 1 KiB", "1 KiB + 1 KiB + 1 KiB", "1 KiB + 2"]
+)
 def test_what_is_added_is_bytes_once(text):
     """Anything else is refused."""
     with pytest.raises(BytesError):

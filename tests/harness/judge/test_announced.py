@@ -1,4 +1,6 @@
-"""Points that run.json does not plan: a row announces them, and from then on they owe what planned ones owe."""
+"""Points that run.json does not plan: a row announces them, and from then on they owe what planned
+ones owe.
+"""
 
 from dataclasses import replace
 
@@ -28,12 +30,19 @@ BUDGET = {
 
 
 def row_of(point, *, test=TEST, **changes):
-    return {"kind": "point", "point": point.name, "record": to_json(replace(point, **changes)), "test": test}
+    return {
+        "kind": "point",
+        "point": point.name,
+        "record": to_json(replace(point, **changes)),
+        "test": test,
+    }
 
 
 @pytest.fixture
 def announced(synthetic_run):
-    """Three points of arrays that nobody planned, with phases that nobody knew beforehand: the run, and all its rows."""
+    """Three points of arrays that nobody planned, with phases that nobody knew beforehand: the run,
+    and all its rows.
+    """
     synthetic_run.keep_points(lambda point: point.name.startswith("arrays-lazy"))
     rows = [*(row_of(point, phases=()) for point in synthetic_run.points), *synthetic_run.rows()]
     synthetic_run.manifest = {"planned": [], "asked": [TEST], "policy": BUDGET}
@@ -41,11 +50,15 @@ def announced(synthetic_run):
 
 
 def judged(run, rows, baselines, **options):
-    return judge(load_run(run.write(rows)), parse_policy(BUDGET, "the test"), baselines, **options).verdict
+    return judge(
+        load_run(run.write(rows)), parse_policy(BUDGET, "the test"), baselines, **options
+    ).verdict
 
 
 def test_announced_points_are_judged_like_planned_ones(announced, baselines):
-    """By name in the order of their numbers, whatever the order of the rows; with the phases that they entered."""
+    """By name in the order of their numbers, whatever the order of the rows; with the phases that
+    they entered.
+    """
     run, rows = announced
     found = load_run(run.write([*reversed(rows[:3]), *rows[3:]]))
 
@@ -80,7 +93,9 @@ def test_an_announced_point_that_was_never_measured_is_incomplete(announced, bas
     verdict = judged(run, without(rows, run.points[1]), baselines)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "arrays / lazy / image_count=500 / repeat 0: no end of it was recorded" in verdict.sentence
+    assert (
+        "arrays / lazy / image_count=500 / repeat 0: no end of it was recorded" in verdict.sentence
+    )
 
 
 def test_a_run_that_lacks_a_phase_of_the_others_is_incomplete(announced, baselines):
@@ -89,14 +104,23 @@ def test_a_run_that_lacks_a_phase_of_the_others_is_incomplete(announced, baselin
     verdict = judged(run, without(rows, run.points[1], phase="epoch_1", repeat=1), baselines)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "repeat 1: it ended ok, but epoch_1 was not measured to the end; a run of arrays has to go through" in verdict.sentence
+    assert (
+        "repeat 1: it ended ok, but epoch_1 was not measured to the end; a run of arrays "
+        "has to go through" in verdict.sentence
+    )
 
 
 def test_bodies_of_one_scenario_owe_their_own_phases(announced, baselines):
-    """A test that is parametrized with bodies measures several under one name; what one enters is not asked of another."""
+    """A test that is parametrized with bodies measures several under one name; what one enters is
+    not asked of another.
+    """
     run, rows = announced
     other = run.points[2]
-    kept = [row for row in without(rows, other, phase="epoch_1") if row["kind"] != "point" or row["point"] != other.name]
+    kept = [
+        row
+        for row in without(rows, other, phase="epoch_1")
+        if row["kind"] != "point" or row["point"] != other.name
+    ]
     kept.append(row_of(replace(other, body="feed:another"), phases=()))
 
     verdict = judged(run, kept, baselines)
@@ -104,10 +128,15 @@ def test_bodies_of_one_scenario_owe_their_own_phases(announced, baselines):
 
 
 def test_phases_keep_their_order_where_runs_differ(announced):
-    """Of each the latest place that it had, so that one which only some runs have does not push the others around."""
+    """Of each the latest place that it had, so that one which only some runs have does not push the
+    others around.
+    """
     run, rows = announced
     last = run.points[2]
-    rows = [row | {"index": row["index"] + 1} if "index" in row and row["point"] == last.name else row for row in rows]
+    rows = [
+        row | {"index": row["index"] + 1} if "index" in row and row["point"] == last.name else row
+        for row in rows
+    ]
     rows.append({"kind": "begin", "point": last.name, "repeat": 0, "phase": "a_first", "index": 0})
 
     assert load_run(run.write(rows)).points[0].phases == ("a_first", *run.points[0].phases)
@@ -119,8 +148,9 @@ def test_a_body_without_a_phase_has_measured_nothing(announced, baselines):
     verdict = judged(run, [row for row in rows if row["kind"] not in ("begin", "phase")], baselines)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert 'nothing was measured; put what is to be measured under memory.phase, as in: with memory.phase("load"): ...' in (
-        verdict.sentence
+    assert (
+        "nothing was measured; put what is to be measured under memory.phase, as in: with "
+        'memory.phase("load"): ...' in (verdict.sentence)
     )
 
 
@@ -140,7 +170,11 @@ def test_a_test_that_was_asked_and_measured_nothing_is_incomplete(announced, bas
     """It is named; one that has announced a point is not."""
     run, rows = announced
     run.manifest["asked"] = [TEST, "tests/test_feed.py::test_other"]
-    more = [row_of(run.points[0], test="tests/test_feed.py::test_other", phases=())] if announce else []
+    more = (
+        [row_of(run.points[0], test="tests/test_feed.py::test_other", phases=())]
+        if announce
+        else []
+    )
     verdict = judged(run, [*rows, *more], baselines)
 
     assert verdict.exit_code is (ExitCode.PASS if announce else ExitCode.INCOMPLETE)
@@ -152,8 +186,17 @@ def test_a_test_that_was_asked_and_measured_nothing_is_incomplete(announced, bas
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"body": "x:y"}, "announces arrays-lazy-image_count=100 with another body than it was planned or announced with before"),
-        ({"parameters": {"loader": "lazy", "image_count": 7}}, "but the point in it is called 'arrays-lazy-image_count=7'"),
+        (
+            {"body": "x:y"},
+            (
+                "announces arrays-lazy-image_count=100 with another body than it was planned "
+                "or announced with before"
+            ),
+        ),
+        (
+            {"parameters": {"loader": "lazy", "image_count": 7}},
+            "but the point in it is called 'arrays-lazy-image_count=7'",
+        ),
         ({"expected": "fine"}, "record.expected"),
         ({"device_budget_bytes": 1.5}, "record.device_budget_bytes"),
     ],
@@ -169,7 +212,9 @@ def test_an_announcement_that_cannot_be_is_a_problem(announced, change, words):
 
 
 def test_the_row_is_written_before_the_first_child(announced):
-    """What the judge reads is what ``announce_point`` writes; a resumed run measures what is missing of it."""
+    """What the judge reads is what ``announce_point`` writes; a resumed run measures what is
+    missing of it.
+    """
     run, rows = announced
     path = run.write([])
     point = replace(run.points[1], phases=())
@@ -179,5 +224,12 @@ def test_the_row_is_written_before_the_first_child(announced):
     assert (found.points, found.tests) == ((point,), {TEST})
     assert resumption.planned == (point.name,)
     assert [resumption.lacks(point.name, repeat) for repeat in range(3)] == [True, True, False]
-    run.write([*rows, {"kind": "remeasure", "point": point.name, "repeats": 1, "reason": "a finding"}])
-    assert [read_resumption(path).lacks(point.name, repeat) for repeat in range(4)] == [False, False, True, False]
+    run.write(
+        [*rows, {"kind": "remeasure", "point": point.name, "repeats": 1, "reason": "a finding"}]
+    )
+    assert [read_resumption(path).lacks(point.name, repeat) for repeat in range(4)] == [
+        False,
+        False,
+        True,
+        False,
+    ]

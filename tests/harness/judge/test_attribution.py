@@ -36,10 +36,15 @@ def test_a_whole_multiple_within_one_percent(amount, expected):
 
 
 def test_the_smallest_multiple_is_named_and_equals_beside_it():
-    """As large as Y, and as two of X: both are said, as sizes alone do not tell; an image is always four frames, which is not."""
+    """As large as Y, and as two of X: both are said, as sizes alone do not tell; an image is always
+    four frames, which is not.
+    """
     assert as_multiple(131_072, {"X": X_BYTES, "Y": 2 * X_BYTES}) == "1.00 x Y or 2.00 x X"
     assert as_multiple(X_BYTES, {"frame": X_BYTES // 4, "image": X_BYTES}) == "1.00 x image"
-    assert as_multiple(X_BYTES, {"X": X_BYTES, "Y_I": X_BYTES, "Y_phi": X_BYTES, "image": X_BYTES}) == "1.00 x X (or Y_I, Y_phi)"
+    assert (
+        as_multiple(X_BYTES, {"X": X_BYTES, "Y_I": X_BYTES, "Y_phi": X_BYTES, "image": X_BYTES})
+        == "1.00 x X (or Y_I, Y_phi)"
+    )
 
 
 def test_an_uncertain_amount_is_about_as_large():
@@ -62,11 +67,25 @@ def arrays(point):
     ],
 )
 @pytest.mark.parametrize("meter", ["device_in_use", "host_anon"])
-def test_a_slope_is_told_in_arrays_that_the_body_declared(synthetic_run, verdict_of, slope, words, meter):
-    """Arrays that grow with the images, and only where none of them fits what one image is anyway."""
-    synthetic_run.declared = lambda point: arrays(point) | {"frame": 16_384, "arrays": 327_680 * point.parameters["image_count"]}
-    synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: slope * point.parameters["image_count"])
-    (finding,) = [check for check in verdict_of(synthetic_run).findings if check.rule == "slope" and check.scenario == "loading"]
+def test_a_slope_is_told_in_arrays_that_the_body_declared(
+    synthetic_run, verdict_of, slope, words, meter
+):
+    """Arrays that grow with the images, and only where none of them fits what one image is
+    anyway.
+    """
+    synthetic_run.declared = lambda point: (
+        arrays(point) | {"frame": 16_384, "arrays": 327_680 * point.parameters["image_count"]}
+    )
+    synthetic_run.plant(
+        phase="construct",
+        meter=meter,
+        extra=lambda point, repeat: slope * point.parameters["image_count"],
+    )
+    (finding,) = [
+        check
+        for check in verdict_of(synthetic_run).findings
+        if check.rule == "slope" and check.scenario == "loading"
+    ]
 
     assert words in finding.sentence
 
@@ -75,14 +94,35 @@ def test_a_slope_is_told_in_arrays_that_the_body_declared(synthetic_run, verdict
 
 
 def one(op, shape, each_bytes, count=1, dtype="float32"):
-    return {"op": op, "shape": shape, "dtype": dtype, "region": "output", "each_bytes": each_bytes, "count": count, "like": ""}
+    return {
+        "op": op,
+        "shape": shape,
+        "dtype": dtype,
+        "region": "output",
+        "each_bytes": each_bytes,
+        "count": count,
+        "like": "",
+    }
 
 
 def write_trace(folder, point, phases, requested=None):
-    """A trace that tells what was alive in each phase; ``requested`` is start, peak and end of each, all 0 without."""
+    """A trace that tells what was alive in each phase; ``requested`` is start, peak and end of
+    each, all 0 without.
+    """
     nothing = {"start_bytes": 0, "peak_bytes": 0, "end_bytes": 0}
-    edges = {name: dict(zip(nothing, (requested or {}).get(name, (0, 0, 0)), strict=True)) for name in phases}
-    counts = ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized")
+    edges = {
+        name: dict(zip(nothing, (requested or {}).get(name, (0, 0, 0)), strict=True))
+        for name in phases
+    }
+    counts = (
+        "allocations",
+        "deallocations",
+        "from_before",
+        "reordered",
+        "jumps",
+        "overwritten",
+        "resized",
+    )
     times = {"start_ns": 0, "peak_ns": 0, "end_ns": 0}
     document = {
         "schema_version": TRACE_SCHEMA_VERSION,
@@ -116,10 +156,20 @@ def write_trace(folder, point, phases, requested=None):
 
 
 def phases_of(count):
-    """A loader that keeps a copy of its images, beside a batch and an array that was there before."""
+    """A loader that keeps a copy of its images, beside a batch and an array that was there
+    before.
+    """
     kept = one("Mul", f"[{count},2]", 8 * count)
     cast = one("Cast", f"[{count},64,64,4]", X_BYTES * count)
-    return {"open": [kept], "construct": [one("Empty", "[64,64,64,4]", 4_194_304), kept, cast, one("", f"[{count}]", 800 * count)]}
+    return {
+        "open": [kept],
+        "construct": [
+            one("Empty", "[64,64,64,4]", 4_194_304),
+            kept,
+            cast,
+            one("", f"[{count}]", 800 * count),
+        ],
+    }
 
 
 @pytest.fixture
@@ -127,20 +177,26 @@ def traced(tmp_path, synthetic_run):
     """Traces of the smallest and the largest lazy point, and these points."""
     points = [point for point in synthetic_run.points if point.name in (SMALLEST, LARGEST)]
     found = {
-        point.name: read_trace(write_trace(tmp_path, point.name, phases_of(point.parameters["image_count"])), point.name)
+        point.name: read_trace(
+            write_trace(tmp_path, point.name, phases_of(point.parameters["image_count"])),
+            point.name,
+        )
         for point in points
     }
     return found, points
 
 
 def test_what_grew_is_told_by_its_own_bytes_and_all_others_together(traced):
-    """The batch is as large in both, so it did not grow, and is one of the others; shapes are those of the largest point."""
+    """The batch is as large in both, so it did not grow, and is one of the others; shapes are those
+    of the largest point.
+    """
     traces, points = traced
     told = alive_then(traces, points, "construct", "growth")
 
     assert told.words == (
-        f"alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; 1.5 MiB of (2000) float32 "
-        "without an operation; and 2 others, 4.0 MiB together"
+        f"alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, "
+        "125.0 MiB; 1.5 MiB of (2000) float32 without an operation; and 2 others, 4.0 MiB "
+        "together"
     )
     assert told.grown_bytes == 1900 * X_BYTES
     assert told.points == tuple(points)
@@ -153,7 +209,8 @@ def test_of_one_point_it_is_what_was_alive(traced):
     told = alive_then(traces, points[:1], "construct", "peak").words
 
     assert told.endswith(
-        "Cast (100, 64, 64, 4) float32, 6.2 MiB; Empty (64, 64, 64, 4) float32, 4.0 MiB; and 2 others, 78.9 KiB together"
+        "Cast (100, 64, 64, 4) float32, 6.2 MiB; Empty (64, 64, 64, 4) float32, 4.0 MiB; "
+        "and 2 others, 78.9 KiB together"
     )
 
 
@@ -161,16 +218,32 @@ def test_without_a_trace_or_a_phase_nothing_is_said(traced):
     """Nothing is guessed."""
     traces, points = traced
 
-    assert alive_then({}, points, "construct", "peak").words == alive_then(traces, points, "release", "peak").words == ""
+    assert (
+        alive_then({}, points, "construct", "peak").words
+        == alive_then(traces, points, "release", "peak").words
+        == ""
+    )
 
 
 def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
     """Read from the run directory, for the device alone."""
     for meter in ("device_in_use", "host_anon"):
-        synthetic_run.plant(phase="construct", meter=meter, extra=lambda point, repeat: 65_536 * point.parameters["image_count"])
+        synthetic_run.plant(
+            phase="construct",
+            meter=meter,
+            extra=lambda point, repeat: 65_536 * point.parameters["image_count"],
+        )
     synthetic_run.manifest["settings"] = {"traces": True}
     file = f"{LARGEST}.json.gz"
-    end = TraceEnd(point=LARGEST, outcome=Outcome.OK, cause="", reason="", file=file, launcher="spawn", duration_s=1.0)
+    end = TraceEnd(
+        point=LARGEST,
+        outcome=Outcome.OK,
+        cause="",
+        reason="",
+        file=file,
+        launcher="spawn",
+        duration_s=1.0,
+    )
     path = synthetic_run.write([*synthetic_run.rows(), {"kind": "traced", **to_json(end)}])
     write_trace(path / "traces", LARGEST, phases_of(2000))
     findings = judge(load_run(path), policy, baselines).verdict.findings
@@ -180,8 +253,8 @@ def test_a_finding_ends_with_what_was_alive(synthetic_run, policy, baselines):
     )
 
     assert (
-        f"; as large as 1.00 x image; alive at the peak of construct in {LARGEST}: Cast (2000, 64, 64, 4) float32, 125.0 MiB; "
-        in device
+        f"; as large as 1.00 x image; alive at the peak of construct in {LARGEST}: Cast "
+        "(2000, 64, 64, 4) float32, 125.0 MiB; " in device
     )
     assert "alive" not in host
 
@@ -207,7 +280,9 @@ def epochs(tmp_path):
 
 
 def test_what_an_epoch_keeps_is_named_where_the_next_phase_shows_it(epochs):
-    """Release peaks as it begins, with what the epoch ended with: three batches, of which one was there before."""
+    """Release peaks as it begins, with what the epoch ended with: three batches, of which one was
+    there before.
+    """
     traces, point = epochs(
         [BATCH],
         [BATCH | {"count": 2}, NOTES],
@@ -218,20 +293,31 @@ def test_what_an_epoch_keeps_is_named_where_the_next_phase_shows_it(epochs):
     assert alive_then(traces, [point], "epoch_1", "retained").words == (
         f"alive when epoch_1 ended in {point.name}: 3 x Empty (64, 64, 64, 4) float32, 12.0 MiB"
     )
-    assert alive_then(traces, [point], "release", "net_start").words.startswith(f"alive when release began in {point.name}: 3 x")
-    # How the first epoch ended no trace shows, as the second one grew: so it is the peaks that are told of.
+    assert alive_then(traces, [point], "release", "net_start").words.startswith(
+        f"alive when release began in {point.name}: 3 x"
+    )
+    # How the first epoch ended no trace shows, as the second one grew: so it is the peaks that are
+    # told of.
     assert risen(traces, point, ("epoch_0", "epoch_1"), "end") == (
-        "alive at the peak of epoch_1 (what both ended with is not traced), beyond what there was when epoch_0 peaked: Empty "
-        "(64, 64, 64, 4) float32, 4.0 MiB; Pack (9) float32, 976.6 KiB"
+        "alive at the peak of epoch_1 (what both ended with is not traced), beyond what "
+        "there was when epoch_0 peaked: Empty (64, 64, 64, 4) float32, 4.0 MiB; Pack (9) "
+        "float32, 976.6 KiB"
     )
 
 
 def test_where_nothing_shows_the_start_or_the_end_nothing_is_said_of_it(epochs):
-    """Release takes more than it begins with: its peak is not what the epoch left, nor what it began with itself."""
+    """Release takes more than it begins with: its peak is not what the epoch left, nor what it
+    began with itself.
+    """
     traces, point = epochs([BATCH], [NOTES], [BATCH], {"epoch_1": (0, 9, 4), "release": (4, 8, 0)})
 
-    assert [alive_then(traces, [point], "epoch_1", field).words for field in ("end", "retained", "net_end")] == [""] * 3
-    assert [alive_then(traces, [point], "release", field).words for field in ("start", "net_start")] == [""] * 2
+    assert [
+        alive_then(traces, [point], "epoch_1", field).words
+        for field in ("end", "retained", "net_end")
+    ] == [""] * 3
+    assert [
+        alive_then(traces, [point], "release", field).words for field in ("start", "net_start")
+    ] == [""] * 2
     assert alive_then(traces, [point], "epoch_1", "peak").words.startswith(
         f"alive at the peak of epoch_1 in {point.name}: Pack (9)"
     )
@@ -245,12 +331,18 @@ def test_of_two_epochs_that_had_the_same_nothing_is_said(epochs):
     assert risen({}, point, ("epoch_0", "epoch_1"), "end") == ""
 
 
-def test_a_multiple_is_left_out_where_the_trace_shows_several_arrays(synthetic_run, policy, baselines):
+def test_a_multiple_is_left_out_where_the_trace_shows_several_arrays(
+    synthetic_run, policy, baselines
+):
     """X and its square together are as large as Y, and are not Y; one array of that size is."""
-    synthetic_run.keep_points(lambda point: point.scenario == "loading" and point.parameters["loader"] == "lazy")
+    synthetic_run.keep_points(
+        lambda point: point.scenario == "loading" and point.parameters["loader"] == "lazy"
+    )
     synthetic_run.declared = lambda point: arrays(point) | {"frame": 16_384}
     synthetic_run.plant(
-        phase="construct", meter="device_in_use", extra=lambda point, _: 2 * X_BYTES * point.parameters["image_count"]
+        phase="construct",
+        meter="device_in_use",
+        extra=lambda point, _: 2 * X_BYTES * point.parameters["image_count"],
     )
     synthetic_run.manifest["settings"] = {"traces": True}
     told = []
@@ -258,11 +350,21 @@ def test_a_multiple_is_left_out_where_the_trace_shows_several_arrays(synthetic_r
         rows = synthetic_run.rows()
         for name, count in ((SMALLEST, 100), (LARGEST, 2000)):
             file = f"{name}.json.gz"
-            end = TraceEnd(point=name, outcome=Outcome.OK, cause="", reason="", file=file, launcher="spawn", duration_s=1.0)
+            end = TraceEnd(
+                point=name,
+                outcome=Outcome.OK,
+                cause="",
+                reason="",
+                file=file,
+                launcher="spawn",
+                duration_s=1.0,
+            )
             rows.append({"kind": "traced", **to_json(end)})
             alive = [one(op, f"[{count}]", 2 * X_BYTES * count // parts) for op in ops]
             write_trace(synthetic_run.path / "traces", name, {"open": [], "construct": alive})
-        findings = judge(load_run(synthetic_run.write(rows)), policy, baselines, partial=True).verdict.findings
+        findings = judge(
+            load_run(synthetic_run.write(rows)), policy, baselines, partial=True
+        ).verdict.findings
         told.append(next(check.sentence for check in findings if check.rule == "slope"))
 
     assert "as large as" not in told[0]

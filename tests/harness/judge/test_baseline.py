@@ -1,4 +1,6 @@
-"""Baselines: text that can be reviewed, a key that decides, and no baseline out of an incomplete run."""
+"""Baselines: text that can be reviewed, a key that decides, and no baseline out of an incomplete
+run.
+"""
 
 import tomllib
 
@@ -28,43 +30,71 @@ def test_what_is_written_is_read_back(synthetic_run, tmp_path):
     assert path.read_text() == write(baseline, tmp_path / "again").read_text()
 
 
-def test_the_text_has_one_block_for_a_point_and_one_line_for_phase_and_meter(synthetic_run, tmp_path):
+def test_the_text_has_one_block_for_a_point_and_one_line_for_phase_and_meter(
+    synthetic_run, tmp_path
+):
     """As a reviewer sees it."""
     text = write(made(synthetic_run), tmp_path).read_text()
-    block = text.split('[point."loading-eager-image_count=100-stack_size=2048"]\n')[1].split("\n\n")[0].splitlines()
+    block = (
+        text.split('[point."loading-eager-image_count=100-stack_size=2048"]\n')[1]
+        .split("\n\n")[0]
+        .splitlines()
+    )
 
-    assert block[0] == 'fixed = { frame_size = 64, gridsize = 2, batch_size = 64, scan = "simulated, seed 0" }'
+    assert (
+        block[0]
+        == 'fixed = { frame_size = 64, gridsize = 2, batch_size = 64, scan = "simulated, seed 0" }'
+    )
     assert block[1] == (
-        'accepted = { date = "2026-01-02", run = "20260101T000000Z-1", commit = "0123abcd", changed = "false", '
-        'device = "emulated", isolation = "spawn", repeats = 2, reason = "the first truth" }'
+        'accepted = { date = "2026-01-02", run = "20260101T000000Z-1", commit = '
+        '"0123abcd", changed = "false", device = "emulated", isolation = "spawn", repeats '
+        '= 2, reason = "the first truth" }'
     )
     assert block[4] == (
-        "phase.construct.device_in_use = { growth_bytes = 32_768_000, growth_spread_bytes = 0, "
-        "retained_bytes = 32_768_000, retained_spread_bytes = 0, net_start_bytes = 0, net_start_spread_bytes = 0 }"
+        "phase.construct.device_in_use = { growth_bytes = 32_768_000, growth_spread_bytes "
+        "= 0, retained_bytes = 32_768_000, retained_spread_bytes = 0, net_start_bytes = 0, "
+        "net_start_spread_bytes = 0 }"
     )
     assert len(block) == 2 + 6 * 2
 
 
 def test_the_least_of_the_repeats_and_their_spread_are_kept(synthetic_run):
     """A second repeat that took 5 MiB more."""
-    synthetic_run.plant(phase="epoch_0", meter="device_in_use", extra=lambda point, repeat: 5 * MIB * repeat)
-    recorded = made(synthetic_run).point["loading-lazy-image_count=100-stack_size=2048"].phase["epoch_0"]["device_in_use"]
+    synthetic_run.plant(
+        phase="epoch_0", meter="device_in_use", extra=lambda point, repeat: 5 * MIB * repeat
+    )
+    recorded = (
+        made(synthetic_run)
+        .point["loading-lazy-image_count=100-stack_size=2048"]
+        .phase["epoch_0"]["device_in_use"]
+    )
 
     assert (recorded.growth_bytes, recorded.growth_spread_bytes) == (8 * MIB, 5 * MIB)
 
 
 def test_a_point_that_runs_out_of_memory_keeps_the_phases_before(synthetic_run):
     """The oom point was measured in open, and died in construct."""
-    assert list(made(synthetic_run).point["oom-eager-image_count=2000-stack_size=2048"].phase) == ["open"]
+    assert list(made(synthetic_run).point["oom-eager-image_count=2000-stack_size=2048"].phase) == [
+        "open"
+    ]
 
 
 def test_texts_of_any_kind_survive():
     """Quotes, line breaks, control characters and letters of any script in a reason."""
     reason = 'he said "so\\it is"\n\ttab, bell \x07, delete \x7f, µ, 🔬'
-    document = {"schema_version": 1, "key": {"device": reason}, "point": {reason: {"accepted": {"reason": reason}, "phase": {}}}}
+    document = {
+        "schema_version": 1,
+        "key": {"device": reason},
+        "point": {reason: {"accepted": {"reason": reason}, "phase": {}}},
+    }
     found = tomllib.loads(to_text(document))
 
-    assert found["key"]["device"] == next(iter(found["point"])) == found["point"][reason]["accepted"]["reason"] == reason
+    assert (
+        found["key"]["device"]
+        == next(iter(found["point"]))
+        == found["point"][reason]["accepted"]["reason"]
+        == reason
+    )
 
 
 def refuse_broken_off(run):
@@ -110,7 +140,9 @@ def test_missing_rows_and_an_empty_reason_are_refused(synthetic_run):
 
 
 def test_the_key_decides_which_file(synthetic_run, tmp_path):
-    """Another minor version of TensorFlow has no baseline here; the file's name holds no blank or slash."""
+    """Another minor version of TensorFlow has no baseline here; the file's name holds no blank or
+    slash.
+    """
     baseline = made(synthetic_run)
     write(baseline, tmp_path)
     other = {**baseline.key, "tensorflow": "2.22"}
@@ -122,7 +154,9 @@ def test_the_key_decides_which_file(synthetic_run, tmp_path):
 
 
 def test_a_renamed_or_damaged_file_is_refused(synthetic_run, tmp_path):
-    """A baseline for another key under this key's name, half a file, an unknown version, a float for bytes."""
+    """A baseline for another key under this key's name, half a file, an unknown version, a float
+    for bytes.
+    """
     baseline = made(synthetic_run)
     path = write(baseline, tmp_path)
     text = path.read_text()
@@ -141,13 +175,17 @@ def test_a_changed_setting_is_part_of_the_difference(synthetic_run):
     """Batch size 64 -> 32."""
     old = made(synthetic_run)
     name = next(iter(old.point))
-    point = old.point[name].model_copy(update={"fixed": {**old.point[name].fixed, "batch_size": 32}})
+    point = old.point[name].model_copy(
+        update={"fixed": {**old.point[name].fixed, "batch_size": 32}}
+    )
     new = old.model_copy(update={"point": {**old.point, name: point}})
 
     assert list(diff(old, new)) == [f"{name} / batch_size: 64 -> 32"]
 
 
-@pytest.mark.parametrize(("amounts", "spread"), [([5], 0), ([5, 9], 4), ([5, 9, 6], 1), ([5, 900, 6, 7, 5], 1)])
+@pytest.mark.parametrize(
+    ("amounts", "spread"), [([5], 0), ([5, 9], 4), ([5, 9, 6], 1), ([5, 900, 6, 7, 5], 1)]
+)
 def test_one_repeat_of_several_that_has_more_by_chance_is_no_spread(amounts, spread):
     """The least is what is accepted: what counts is how near a majority stays to it."""
     assert spread == _spread(amounts)

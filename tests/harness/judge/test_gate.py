@@ -1,4 +1,6 @@
-"""The gate as a whole: the same verdict whatever the order of the rows, and the files that it leaves."""
+"""The gate as a whole: the same verdict whatever the order of the rows, and the files that it
+leaves.
+"""
 
 import json
 from xml.dom import minidom
@@ -23,14 +25,20 @@ def parsed(text):
 
 def spoiled(run):
     """A run with findings of several kinds."""
-    run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: 65_536 * point.parameters["image_count"])
+    run.plant(
+        phase="construct",
+        meter="device_in_use",
+        extra=lambda point, repeat: 65_536 * point.parameters["image_count"],
+    )
     run.ends[run.points[0].name, 1] = (Outcome.CRASHED, "killed by SIGKILL", "epoch_0")
     return run
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_the_rows_changes_nothing(synthetic_run, policy, baselines, seed):
-    """Workers side by side interleave their rows; tables, fits and findings are the same to the letter."""
+    """Workers side by side interleave their rows; tables, fits and findings are the same to the
+    letter.
+    """
     spoiled(synthetic_run)
     rows = synthetic_run.rows()
     serial = load_run(synthetic_run.write(rows))
@@ -44,7 +52,9 @@ def test_the_order_of_the_rows_changes_nothing(synthetic_run, policy, baselines,
 
 
 def test_the_files_of_a_judgement(synthetic_run, policy, baselines):
-    """Five files, and no unfinished one beside them; findings.json holds every check, junit.xml one case for each."""
+    """Five files, and no unfinished one beside them; findings.json holds every check, junit.xml one
+    case for each.
+    """
     run = load_run(spoiled(synthetic_run).write())
     judgement = judge(run, policy, baselines)
     write_outputs(run, judgement)
@@ -63,7 +73,9 @@ def test_the_files_of_a_judgement(synthetic_run, policy, baselines):
     }
     assert (findings["verdict"], findings["exit_code"]) == ("regression", ExitCode.REGRESSION)
     assert findings["sentence"] == judgement.verdict.sentence
-    assert len(findings["checks"]) == len(judgement.verdict.checks) == int(suite.getAttribute("tests"))
+    assert (
+        len(findings["checks"]) == len(judgement.verdict.checks) == int(suite.getAttribute("tests"))
+    )
     assert len(suite.getElementsByTagName("testcase")) == len(findings["checks"])
     assert [failure.getAttribute("message") for failure in failures] == [
         check.sentence for check in judgement.verdict.checks if check.finding
@@ -84,7 +96,13 @@ def test_judging_twice_writes_the_same_bytes(synthetic_run, policy, baselines):
 
 def test_cases_have_names_of_their_own(synthetic_run, policy, baselines):
     """Viewers merge cases that share one."""
-    document = parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict, judgement="0a1b"))
+    document = parsed(
+        junit_text(
+            "run",
+            judge(load_run(synthetic_run.write()), policy, baselines).verdict,
+            judgement="0a1b",
+        )
+    )
     cases = document.getElementsByTagName("testcase")
     names = [(case.getAttribute("classname"), case.getAttribute("name")) for case in cases]
 
@@ -94,15 +112,22 @@ def test_cases_have_names_of_their_own(synthetic_run, policy, baselines):
 def test_hostile_words_are_escaped():
     """Markup, quotes and the control characters of a child's last words, which XML cannot hold."""
     sentence = 'a <b> & "c" \x1b[31mred\x00 \ud800 ends'
-    verdict = Verdict((Check(rule="outcome", subject="<s>", sentence=sentence, finding=FindingKind.INCOMPLETE),))
+    verdict = Verdict(
+        (Check(rule="outcome", subject="<s>", sentence=sentence, finding=FindingKind.INCOMPLETE),)
+    )
     document = parsed(junit_text("<run>", verdict, judgement="0a1b"))
 
     assert document.getElementsByTagName("testcase")[0].getAttribute("name") == "<s>"
-    assert document.getElementsByTagName("failure")[0].getAttribute("message") == 'a <b> & "c" \ufffd[31mred\ufffd \ufffd ends'
+    assert (
+        document.getElementsByTagName("failure")[0].getAttribute("message")
+        == 'a <b> & "c" \ufffd[31mred\ufffd \ufffd ends'
+    )
 
 
 def test_an_amount_without_a_limit_is_null_in_json(synthetic_run, policy, baselines):
-    """JSON has no infinity: one repeat of two stack sizes leaves a slope without an interval, and is incomplete."""
+    """JSON has no infinity: one repeat of two stack sizes leaves a slope without an interval, and
+    is incomplete.
+    """
     synthetic_run.repeats = 1
     run = load_run(synthetic_run.write())
     judgement = judge(run, policy, baselines)

@@ -1,4 +1,6 @@
-"""How accepted amounts moved: told from git, at every acceptance, and said where git cannot tell."""
+"""How accepted amounts moved: told from git, at every acceptance, and said where git cannot
+tell.
+"""
 
 import subprocess
 import tomllib
@@ -20,8 +22,15 @@ PLACE = f"{NAME} / epoch_0 / device_in_use growth"
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """An empty git repository with a folder of baselines; nothing of the user's own settings is read."""
-    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+    """An empty git repository with a folder of baselines; nothing of the user's own settings is
+    read.
+    """
+    for name in (
+        "GIT_AUTHOR_NAME",
+        "GIT_COMMITTER_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_EMAIL",
+    ):
         monkeypatch.setenv(name, "tester@example.org")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     folder = tmp_path / "project" / "baselines"
@@ -36,7 +45,9 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def accepting(policy, synthetic_run):
-    """Accept the arrays with both epochs of one point ``more`` bytes larger; the lines that are printed."""
+    """Accept the arrays with both epochs of one point ``more`` bytes larger; the lines that are
+    printed.
+    """
     synthetic_run.keep_points(lambda point: point.scenario == "arrays")
     good = synthetic_run.amounts
 
@@ -44,7 +55,11 @@ def accepting(policy, synthetic_run):
         synthetic_run.amounts = good
         synthetic_run.manifest["run_id"] = f"run-{more}"
         for phase in ("epoch_0", "epoch_1"):
-            synthetic_run.plant(phase=phase, meter="device_in_use", extra=lambda point, repeat: more if point.name == NAME else 0)
+            synthetic_run.plant(
+                phase=phase,
+                meter="device_in_use",
+                extra=lambda point, repeat: more if point.name == NAME else 0,
+            )
         lines = accept(load_run(synthetic_run.write()), policy, folder, reason="chosen", **options)
         if commit:
             git(folder, "add", "--all")
@@ -57,7 +72,11 @@ def accepting(policy, synthetic_run):
 def test_an_acceptance_shows_the_whole_way_of_what_it_moves(accepting, repository):
     """From the third one on: old and new are in the line anyway."""
     lines = [accepting(repository, round(more * MIB)) for more in (0, 0.2, 0.5)]
-    date = find(repository, tomllib.loads(next(repository.iterdir()).read_text())["key"]).point[NAME].accepted.date
+    date = (
+        find(repository, tomllib.loads(next(repository.iterdir()).read_text())["key"])
+        .point[NAME]
+        .accepted.date
+    )
 
     assert lines[1][0] == f"{PLACE}: 8.0 MiB (8,388,608 B) -> 8.2 MiB (8,598,323 B)"
     assert lines[2][0] == (
@@ -101,7 +120,10 @@ def test_a_point_that_did_not_change_keeps_its_evidence(accepting, repository):
     assert len(changed) == 3
     assert changed[0].startswith('accepted = { date = "')
     assert f'run = "run-{MIB}"' in changed[0]
-    assert [line.partition(" =")[0] for line in changed[1:]] == ["phase.epoch_0.device_in_use", "phase.epoch_1.device_in_use"]
+    assert [line.partition(" =")[0] for line in changed[1:]] == [
+        "phase.epoch_0.device_in_use",
+        "phase.epoch_1.device_in_use",
+    ]
 
 
 def test_branches_that_accept_different_points_merge(accepting, repository):
@@ -136,7 +158,8 @@ def test_without_git_only_the_present_is_known_and_said(accepting, tmp_path, mon
         "not a git repository (or any of the parent directories): .git"
     )
     assert without[-1] == (
-        "  history: only the present acceptance is known, because git is not installed, or the folder is not there"
+        "  history: only the present acceptance is known, because git is not installed, or "
+        "the folder is not there"
     )
     assert "run run-0" in outside[1]
 
@@ -157,13 +180,21 @@ def test_a_shallow_clone_says_that_it_forgot(accepting, repository, tmp_path):
         (("arrays-lazy-image_count=501",), "did you mean arrays-lazy-image_count=500?"),
         (
             ("arrays-lazy",),
-            "3 begin so: arrays-lazy-image_count=100, arrays-lazy-image_count=500, arrays-lazy-image_count=1000",
+            (
+                "3 begin so: arrays-lazy-image_count=100, arrays-lazy-image_count=500, "
+                "arrays-lazy-image_count=1000"
+            ),
         ),
         ((NAME, "epoch0"), "was never accepted with a phase epoch0; did you mean epoch_0?"),
-        ((NAME, "epoch_0", "device"), "with a meter device in epoch_0; did you mean device_in_use?"),
+        (
+            (NAME, "epoch_0", "device"),
+            "with a meter device in epoch_0; did you mean device_in_use?",
+        ),
     ],
 )
-def test_what_was_never_accepted_is_a_sentence_with_the_nearest_name(accepting, tmp_path, arguments, words):
+def test_what_was_never_accepted_is_a_sentence_with_the_nearest_name(
+    accepting, tmp_path, arguments, words
+):
     """Exit 2 on the command line."""
     name, phase, meter = (*arguments, None, None)[:3]
     accepting(tmp_path / "baselines", 0, commit=False)
@@ -173,7 +204,9 @@ def test_what_was_never_accepted_is_a_sentence_with_the_nearest_name(accepting, 
     assert words in str(refusal.value)
 
 
-def test_files_of_the_first_version_are_read_as_if_each_point_had_their_evidence(accepting, tmp_path):
+def test_files_of_the_first_version_are_read_as_if_each_point_had_their_evidence(
+    accepting, tmp_path
+):
     """So that what was accepted before still holds, and its history too."""
     accepting(tmp_path / "baselines", 0, commit=False)
     (path,) = (tmp_path / "baselines").iterdir()
@@ -190,11 +223,18 @@ def test_files_of_the_first_version_are_read_as_if_each_point_had_their_evidence
         "",
     ]
     place = next(number for number, line in enumerate(lines) if line.startswith("[point."))
-    text = "\n".join([*lines[:place], *provenance, *lines[place:]]).replace("schema_version = 2", "schema_version = 1")
+    text = "\n".join([*lines[:place], *provenance, *lines[place:]]).replace(
+        "schema_version = 2", "schema_version = 1"
+    )
     baseline = parse(text, "old")
     accepted = baseline.point[NAME].accepted
 
-    assert (accepted.run, accepted.date, accepted.reason, accepted.isolation) == ("b1", "2026-01-01", "first", "not recorded")
+    assert (accepted.run, accepted.date, accepted.reason, accepted.isolation) == (
+        "b1",
+        "2026-01-01",
+        "first",
+        "not recorded",
+    )
     assert baseline.point[NAME].says_the_same(find(path.parent, baseline.key).point[NAME])
     with pytest.raises(BaselineError, match=r"is damaged: point\..*\.accepted\.run"):
         parse(text.replace('run_id = "b1"\n', ""), "old")
@@ -220,17 +260,23 @@ def test_only_the_points_that_match_are_taken(accepting, tmp_path):
 
 def test_a_pattern_that_matches_nothing_is_refused(accepting, tmp_path):
     """With a name that there is."""
-    with pytest.raises(BaselineError, match=r"--only arrays-lasy-\*: none of the 6 points .* such as arrays-"):
+    with pytest.raises(
+        BaselineError, match=r"--only arrays-lasy-\*: none of the 6 points .* such as arrays-"
+    ):
         accepting(tmp_path / "baselines", 0, commit=False, only="arrays-lasy-*")
 
     assert not (tmp_path / "baselines").exists()
 
 
 def test_a_broken_limit_matters_where_it_is_taken(accepting, synthetic_run, policy, tmp_path):
-    """The eager points may be accepted while a lazy one is over its budget; the lazy one may not."""
+    """The eager points may be accepted while a lazy one is over its budget; the lazy one may
+    not.
+    """
     folder = tmp_path / "baselines"
     accepting(folder, 0, commit=False)
-    synthetic_run.plant(phase="release", meter="device_in_use", keep=True, extra=lambda point, repeat: 2 * MIB)
+    synthetic_run.plant(
+        phase="release", meter="device_in_use", keep=True, extra=lambda point, repeat: 2 * MIB
+    )
     run = load_run(synthetic_run.write())
 
     assert accept(run, policy, folder, reason="chosen", only="arrays-eager-*")
@@ -239,10 +285,14 @@ def test_a_broken_limit_matters_where_it_is_taken(accepting, synthetic_run, poli
 
 
 def test_an_incomplete_run_gives_not_even_some_points(accepting, synthetic_run, policy, tmp_path):
-    """What is missing may be why the rest looks as it does; a floor that was not reached was not seen."""
+    """What is missing may be why the rest looks as it does; a floor that was not reached was not
+    seen.
+    """
     folder = tmp_path / "baselines"
     accepting(folder, 0, commit=False)
-    synthetic_run.plant(phase="epoch_1", meter="device_in_use", extra=lambda point, repeat: -8 * MIB + 4 * KIB)
+    synthetic_run.plant(
+        phase="epoch_1", meter="device_in_use", extra=lambda point, repeat: -8 * MIB + 4 * KIB
+    )
     with pytest.raises(BaselineError, match="the meter did not see what the phase needs"):
         accept(load_run(synthetic_run.write()), policy, folder, reason="chosen", only=NAME)
     rows = [row for row in synthetic_run.rows() if row["point"] != "arrays-eager-image_count=100"]
@@ -266,7 +316,12 @@ def test_a_meter_that_a_tolerance_names_is_accepted_as_well(synthetic_run, polic
         "nvml_process": replace(found["device_in_use"]),
     }
     run = load_run(synthetic_run.write())
-    accept(run, policy.model_copy(update={"tolerance": (*policy.tolerance, tolerance)}), tmp_path, reason="chosen")
+    accept(
+        run,
+        policy.model_copy(update={"tolerance": (*policy.tolerance, tolerance)}),
+        tmp_path,
+        reason="chosen",
+    )
 
     assert "nvml_process" in find(tmp_path, run.manifest.comparability).point[NAME].phase["epoch_0"]
     assert (tmp_path / file_name(run.manifest.comparability)).exists()

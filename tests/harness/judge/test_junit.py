@@ -1,4 +1,6 @@
-"""junit.xml as CI services read it: the shape that Jenkins' schema allows, and the verdict in it whatever happened."""
+"""junit.xml as CI services read it: the shape that Jenkins' schema allows, and the verdict in it
+whatever happened.
+"""
 
 from xml.dom import minidom
 
@@ -10,12 +12,24 @@ from harness.judge.table import load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import Outcome
 
-# What jenkins-junit.xsd (of Jenkins' xUnit plug-in) allows of what we write: attributes and children, by element; those that
-# it requires are in capitals.
+# What jenkins-junit.xsd (of Jenkins' xUnit plug-in) allows of what we write: attributes and
+# children, by element; those that it requires are in capitals.
 SHAPE = {
     "testsuites": ({"name", "time", "tests", "failures", "disabled", "errors"}, {"testsuite"}),
     "testsuite": (
-        {"NAME", "TESTS", "failures", "errors", "time", "disabled", "skipped", "timestamp", "hostname", "id", "package"},
+        {
+            "NAME",
+            "TESTS",
+            "failures",
+            "errors",
+            "time",
+            "disabled",
+            "skipped",
+            "timestamp",
+            "hostname",
+            "id",
+            "package",
+        },
         {"properties", "testcase", "system-out", "system-err"},
     ),
     "testcase": (
@@ -34,7 +48,9 @@ def parsed(text):
 
 
 def check_shape(element):
-    """Every attribute and child is one that the schema knows, and those that it requires are there."""
+    """Every attribute and child is one that the schema knows, and those that it requires are
+    there.
+    """
     attributes, children = SHAPE[element.tagName]
     given = set(element.attributes.keys())
     assert given <= {name.lower() for name in attributes}, element.tagName
@@ -48,8 +64,18 @@ def check_shape(element):
 @pytest.fixture
 def document(synthetic_run, policy, baselines):
     """The report of a run in which some checks hold and some do not."""
-    synthetic_run.ends[synthetic_run.points[0].name, 1] = (Outcome.CRASHED, "killed by SIGKILL", "epoch_0")
-    return parsed(junit_text("run", judge(load_run(synthetic_run.write()), policy, baselines).verdict, judgement="0a1b"))
+    synthetic_run.ends[synthetic_run.points[0].name, 1] = (
+        Outcome.CRASHED,
+        "killed by SIGKILL",
+        "epoch_0",
+    )
+    return parsed(
+        junit_text(
+            "run",
+            judge(load_run(synthetic_run.write()), policy, baselines).verdict,
+            judgement="0a1b",
+        )
+    )
 
 
 def test_it_has_the_shape_that_jenkins_allows(document):
@@ -58,13 +84,19 @@ def test_it_has_the_shape_that_jenkins_allows(document):
     assert document.getElementsByTagName("failure")
     assert document.getElementsByTagName("system-out")
     (judgement,) = document.getElementsByTagName("property")
-    assert (judgement.getAttribute("name"), judgement.getAttribute("value")) == ("judgement", "0a1b")
+    assert (judgement.getAttribute("name"), judgement.getAttribute("value")) == (
+        "judgement",
+        "0a1b",
+    )
 
 
 def test_the_totals_are_those_of_the_cases(document):
     """On the suite and on all suites, with a time that adds up."""
     (suite,) = document.getElementsByTagName("testsuite")
-    cases, failures = document.getElementsByTagName("testcase"), document.getElementsByTagName("failure")
+    cases, failures = (
+        document.getElementsByTagName("testcase"),
+        document.getElementsByTagName("failure"),
+    )
 
     for element in (document, suite):
         assert int(element.getAttribute("tests")) == len(cases)
@@ -84,13 +116,18 @@ def test_a_verdict_without_a_check_is_one_failure():
     (failure,) = document.getElementsByTagName("failure")
 
     check_shape(document)
-    assert (failure.getAttribute("type"), document.getAttribute("failures")) == (FindingKind.INCOMPLETE, "1")
+    assert (failure.getAttribute("type"), document.getAttribute("failures")) == (
+        FindingKind.INCOMPLETE,
+        "1",
+    )
     assert failure.getAttribute("message") == Verdict(()).sentence
 
 
 def test_a_sentence_of_several_lines_stays_well_formed():
     """What a child said last may have line ends, which attributes keep."""
     check = Check(rule="outcome", subject="a", sentence="one\ntwo", finding=FindingKind.INCOMPLETE)
-    (failure,) = parsed(junit_text("run", Verdict((check,)), judgement="0a1b")).getElementsByTagName("failure")
+    (failure,) = parsed(
+        junit_text("run", Verdict((check,)), judgement="0a1b")
+    ).getElementsByTagName("failure")
 
     assert failure.getAttribute("message") == failure.firstChild.data == "one\ntwo"

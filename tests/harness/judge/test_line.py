@@ -49,7 +49,9 @@ def test_two_runs_leave_no_interval():
 
 
 def test_the_bend_of_a_parabola_is_its_bulge_below_the_chord():
-    """y = x^2 from 0 to 4 lies 4 below its chord in the middle; without noise the bend is certain."""
+    """y = x^2 from 0 to 4 lies 4 below its chord in the middle; without noise the bend is
+    certain.
+    """
     line = fit_line([0, 1, 2, 3, 4], [0, 1, 4, 9, 16])
 
     assert line.bend_bytes == pytest.approx(4.0)
@@ -57,10 +59,13 @@ def test_the_bend_of_a_parabola_is_its_bulge_below_the_chord():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "amounts"), [([0, 1, 2], [0, 1, 4]), ([0, 0, 4, 4], [0, 1, 4, 5]), ([0, 1, 2, 3, 4], [16, 15, 12, 7, 0])]
+    ("sizes", "amounts"),
+    [([0, 1, 2], [0, 1, 4]), ([0, 0, 4, 4], [0, 1, 4, 5]), ([0, 1, 2, 3, 4], [16, 15, 12, 7, 0])],
 )
 def test_a_bend_that_cannot_be_tested_or_points_downward_is_no_evidence(sizes, amounts):
-    """Three runs have no degree of freedom left, two sizes have no curvature, and saturation is not superlinear."""
+    """Three runs have no degree of freedom left, two sizes have no curvature, and saturation is not
+    superlinear.
+    """
     assert fit_line(sizes, amounts).bend_p_value == 1.0
 
 

@@ -1,4 +1,6 @@
-"""Runs of tests with markers, which promise limits and no tolerances, are compared with the baselines that were accepted."""
+"""Runs of tests with markers, which promise limits and no tolerances, are compared with the
+baselines that were accepted.
+"""
 
 import json
 from pathlib import Path
@@ -26,13 +28,18 @@ BY_TESTS = {"repeats": 2, "judged_by_pytest": True}
 
 @pytest.fixture
 def measured(synthetic_run, tmp_path, monkeypatch):
-    """A project's folder; a run of its tests, with ``extra`` bytes more in each batch of the lazy loader."""
+    """A project's folder; a run of its tests, with ``extra`` bytes more in each batch of the lazy
+    loader.
+    """
     monkeypatch.chdir(tmp_path)
     synthetic_run.keep_points(lambda point: point.name.startswith("arrays-lazy"))
     good, points = synthetic_run.amounts, list(synthetic_run.points)
 
     def measure(extra=0, *, policy=MARKERS, keep=lambda _: True, key=None):
-        synthetic_run.amounts, synthetic_run.points = good, [point for point in points if keep(point)]
+        synthetic_run.amounts, synthetic_run.points = (
+            good,
+            [point for point in points if keep(point)],
+        )
         if extra:
             synthetic_run.plant(phase="first_batch", meter="device_in_use", extra=lambda *_: extra)
         settings = {"settings": BY_TESTS} | ({} if policy is None else {"policy": policy})
@@ -47,7 +54,9 @@ def accept(*more):
 
 
 def rules():
-    return {check["rule"] for check in json.loads(Path("run/findings.json").read_text())["findings"]}
+    return {
+        check["rule"] for check in json.loads(Path("run/findings.json").read_text())["findings"]
+    }
 
 
 def test_without_a_baseline_the_limits_decide_alone(measured, tmp_path):
@@ -71,13 +80,23 @@ def test_a_folder_that_is_named_and_has_none_is_no_baseline(measured, tmp_path, 
 
 @pytest.mark.parametrize("policy", [MARKERS, None], ids=["limits", "no limits"])
 @pytest.mark.parametrize("where", [(), ("--baselines", "mine")], ids=["default", "named"])
-def test_what_grows_beyond_tolerance_is_a_regression_and_less_an_improvement(measured, policy, where):
-    """8 MiB accepted: 163 KiB more are within 2 %, 170 KiB more are not; and the reverse. The marker allows 2 GiB."""
+def test_what_grows_beyond_tolerance_is_a_regression_and_less_an_improvement(
+    measured, policy, where
+):
+    """8 MiB accepted: 163 KiB more are within 2 %, 170 KiB more are not; and the reverse. The
+    marker allows 2 GiB.
+    """
     measured(policy=policy)
     assert accept(*where) == 0
     assert main(["gate", "run", *where]) == 0
 
-    for extra, code in ((163 * KIB, 0), (170 * KIB, 1), (-163 * KIB, 0), (-170 * KIB, 5), (8 * MIB, 1)):
+    for extra, code in (
+        (163 * KIB, 0),
+        (170 * KIB, 1),
+        (-163 * KIB, 0),
+        (-170 * KIB, 5),
+        (8 * MIB, 1),
+    ):
         measured(extra, policy=policy)
         assert (extra, main(["gate", "run", *where])) == (extra, code)
         assert rules() == ({"baseline"} if code else set())
@@ -104,7 +123,9 @@ def test_a_point_that_was_never_accepted_has_no_baseline(measured):
 
 
 def test_baselines_of_another_version_are_no_silent_pass(measured, capsys):
-    """Accepted with one TensorFlow, measured with another: nothing can be compared, and the gate says so."""
+    """Accepted with one TensorFlow, measured with another: nothing can be compared, and the gate
+    says so.
+    """
     key = {"device": "emulated, 4.0 GiB", "allocator": "bfc", "tensorflow": "2.20"}
     measured(key=key)
     accept()
@@ -140,7 +161,9 @@ because = "chosen for this test"
 
 
 def test_the_baselines_of_a_projects_sweep_are_none_of_its_tests(measured, tmp_path):
-    """Where there is a policy too, a baseline without a single point of the run is about something else."""
+    """Where there is a policy too, a baseline without a single point of the run is about something
+    else.
+    """
     measured(keep=lambda point: point.parameters["image_count"] == 100)
     accept()
     (tmp_path / "scenarios" / "gate.toml").write_text(POLICY)

@@ -1,4 +1,6 @@
-"""Nothing is green because nothing was looked at: each way of seeing nothing has its exit code and its sentence."""
+"""Nothing is green because nothing was looked at: each way of seeing nothing has its exit code and
+its sentence.
+"""
 
 import json
 from dataclasses import replace
@@ -36,7 +38,9 @@ because = "chosen"
 
 @pytest.fixture
 def gate(synthetic_run, tmp_path, capsys):
-    """Accept the good arrays, spoil them, and judge them on the command line: exit code and what was printed."""
+    """Accept the good arrays, spoil them, and judge them on the command line: exit code and what
+    was printed.
+    """
     synthetic_run.keep_points(lambda point: point.scenario == "arrays")
     (tmp_path / "gate.toml").write_text(POLICY)
     settings = ("--policy", str(tmp_path / "gate.toml"), "--baselines", str(tmp_path / "baselines"))
@@ -63,7 +67,11 @@ def skip_all(run):
 
 
 def skip_all_with_a_reason(run):
-    run.ends = {(point.name, repeat): (Outcome.SKIPPED, "no card", None) for point in run.points for repeat in range(2)}
+    run.ends = {
+        (point.name, repeat): (Outcome.SKIPPED, "no card", None)
+        for point in run.points
+        for repeat in range(2)
+    }
     rows = [row for row in run.rows() if row["kind"] == "end"]
     run.write(rows)
 
@@ -75,14 +83,22 @@ def rename_the_scenario(run):
 
 def rename_a_phase(run):
     phases = {"epoch_1": "epoch_2"}
-    run.points = [replace(point, phases=tuple(phases.get(phase, phase) for phase in point.phases)) for point in run.points]
+    run.points = [
+        replace(point, phases=tuple(phases.get(phase, phase) for phase in point.phases))
+        for point in run.points
+    ]
     base = run.amounts
-    run.amounts = lambda point, repeat, phase: base(point, repeat, "epoch_1" if phase == "epoch_2" else phase)
+    run.amounts = lambda point, repeat, phase: base(
+        point, repeat, "epoch_1" if phase == "epoch_2" else phase
+    )
     run.write()
 
 
 def use_another_device(run):
-    run.manifest["comparability"] = {**run.run_json()["comparability"], "device": "NVIDIA A100, 80.0 GiB"}
+    run.manifest["comparability"] = {
+        **run.run_json()["comparability"],
+        "device": "NVIDIA A100, 80.0 GiB",
+    }
     run.write()
 
 
@@ -251,16 +267,37 @@ def lose_a_point(run):
         (
             skip_all,
             3,
-            "no end of it was recorded: it was skipped, lost or never started; measure what is missing with: pytest ",
+            (
+                "no end of it was recorded: it was skipped, lost or never started; measure "
+                "what is missing with: pytest "
+            ),
         ),
-        (skip_all_with_a_reason, 3, "ended skipped instead of ok: no card. To do: mend what made it skip"),
+        (
+            skip_all_with_a_reason,
+            3,
+            "ended skipped instead of ok: no card. To do: mend what made it skip",
+        ),
         (
             rename_the_scenario,
             3,
-            "planned no point of arrays, loader lazy (it planned arrays2; was the scenario renamed?)",
+            (
+                "planned no point of arrays, loader lazy (it planned arrays2; was the scenario "
+                "renamed?)"
+            ),
         ),
-        (rename_the_scenario, 3, "(was it renamed to arrays2-lazy-image_count=500, which the baseline does not have?)"),
-        (rename_a_phase, 3, "the baseline has its phase epoch_1, but it is no longer measured (was it renamed to epoch_2, which"),
+        (
+            rename_the_scenario,
+            3,
+            "(was it renamed to arrays2-lazy-image_count=500, which the baseline does not have?)",
+        ),
+        (
+            rename_a_phase,
+            3,
+            (
+                "the baseline has its phase epoch_1, but it is no longer measured (was it "
+                "renamed to epoch_2, which"
+            ),
+        ),
         (
             use_another_device,
             4,
@@ -276,21 +313,45 @@ def lose_a_point(run):
             "has no rows.jsonl, which a run has from its start on: it was deleted, or not copied",
         ),
         (delete_the_plan, 2, "is not a run directory: it has no run.json"),
-        (edit_the_table, 3, "phases.csv is not what the gate derived from rows.jsonl: it was edited"),
+        (
+            edit_the_table,
+            3,
+            "phases.csv is not what the gate derived from rows.jsonl: it was edited",
+        ),
         (edit_the_rows, 3, "rows.jsonl was changed after the run had ended"),
-        (edit_the_plan, 3, "run.json was changed after the run had ended (its plan, device or settings)"),
+        (
+            edit_the_plan,
+            3,
+            "run.json was changed after the run had ended (its plan, device or settings)",
+        ),
         (use_an_unknown_schema, 2, "has schema_version 99; this program reads version 2"),
         (break_off, 3, "the run has no end: it was broken off, or is still going"),
         (lose_a_repeat, 3, "repeat 1: no end of it was recorded"),
-        (lose_a_meter, 3, "unavailable: TensorFlow has no such device. To do: run: python -m harness doctor"),
+        (
+            lose_a_meter,
+            3,
+            "unavailable: TensorFlow has no such device. To do: run: python -m harness doctor",
+        ),
         (leave_out_a_meter, 3, "no reading of it at all"),
-        (end_before_the_start, 3, "says that the run ended (2025-12-31T00:00:00+00:00) before it started"),
+        (
+            end_before_the_start,
+            3,
+            "says that the run ended (2025-12-31T00:00:00+00:00) before it started",
+        ),
         (end_in_the_future, 3, "ended at 2999-01-01T00:00:00+00:00, which is still to come"),
         (end_at_no_time, 3, "run.json has times that are none"),
-        (plan_a_billion_repeats, 2, "run.json is damaged: repeats: Input should be less than or equal to 1000"),
+        (
+            plan_a_billion_repeats,
+            2,
+            "run.json is damaged: repeats: Input should be less than or equal to 1000",
+        ),
         (nest_the_plan, 2, "run.json is damaged, not JSON"),
         (nest_a_row, 3, "rows.jsonl, line 1: damaged or cut short, not JSON"),
-        (put_a_folder_in_place_of_the_table, 3, "phases.csv is not what the gate derived from rows.jsonl"),
+        (
+            put_a_folder_in_place_of_the_table,
+            3,
+            "phases.csv is not what the gate derived from rows.jsonl",
+        ),
         (exit_with_a_code, 3, "is recorded as ok, but its child exited with code 9"),
         (turn_the_phases_around, 3, "it went through its phases in the order release, epoch_1"),
         (rename_a_meter, 3, "no reading of it at all"),
@@ -304,7 +365,11 @@ def lose_a_point(run):
             3,
             "it was announced because of a finding and not measured; go on with: python",
         ),
-        (ask_a_test_that_is_silent, 3, "tests/test_x.py::test_y takes memory_run and measured nothing"),
+        (
+            ask_a_test_that_is_silent,
+            3,
+            "tests/test_x.py::test_y takes memory_run and measured nothing",
+        ),
         (break_off_while_measuring_again, 3, "it was broken off while it was measured again"),
         (lose_a_point, 3, f"{NAME}: the baseline has this point, but the run did not plan it"),
     ],
@@ -317,7 +382,10 @@ def test_each_way_of_seeing_nothing_has_its_exit_code_and_its_sentence(gate, spo
     assert words in said
 
 
-@pytest.mark.parametrize("spoil", [select_no_points, skip_all, rename_the_scenario, break_off, lose_a_repeat, lose_a_meter])
+@pytest.mark.parametrize(
+    "spoil",
+    [select_no_points, skip_all, rename_the_scenario, break_off, lose_a_repeat, lose_a_meter],
+)
 def test_measuring_less_on_purpose_excuses_nothing_else(gate, spoil):
     """--partial asks only for what the run planned, and for all of that."""
     code, _ = gate(spoil, "--partial")
@@ -332,7 +400,19 @@ def test_a_file_in_place_of_the_baselines_is_a_mistake(synthetic_run, tmp_path, 
     synthetic_run.keep_points(lambda point: point.scenario == "arrays")
     run = str(synthetic_run.write())
 
-    assert main(["gate", run, "--policy", str(tmp_path / "gate.toml"), "--baselines", str(tmp_path / "baselines")]) == 2
+    assert (
+        main(
+            [
+                "gate",
+                run,
+                "--policy",
+                str(tmp_path / "gate.toml"),
+                "--baselines",
+                str(tmp_path / "baselines"),
+            ]
+        )
+        == 2
+    )
     assert "is a file; name a folder" in capsys.readouterr().err
 
 

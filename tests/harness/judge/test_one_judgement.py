@@ -1,4 +1,6 @@
-"""A run directory says one verdict: whatever was typed before, in whatever order, and wherever it was broken off."""
+"""A run directory says one verdict: whatever was typed before, in whatever order, and wherever it
+was broken off.
+"""
 
 import json
 import re
@@ -30,18 +32,41 @@ percent = 2
 floor = "64 KiB"
 because = "chosen for this test"
 """
-WORDS = {"Pass": "pass", "Regression": "regression", "Incomplete": "incomplete", "No baseline": "no_baseline"}
+WORDS = {
+    "Pass": "pass",
+    "Regression": "regression",
+    "Incomplete": "incomplete",
+    "No baseline": "no_baseline",
+}
 
 
 @pytest.fixture
 def place(synthetic_run, tmp_path, monkeypatch):
-    """A folder with a run of three points, two policies and a folder of baselines without one; the run is accepted in another."""
+    """A folder with a run of three points, two policies and a folder of baselines without one; the
+    run is accepted in another.
+    """
     monkeypatch.chdir(tmp_path)
-    synthetic_run.keep_points(lambda point: point.scenario == "arrays" and point.parameters["loader"] == "lazy").write()
+    synthetic_run.keep_points(
+        lambda point: point.scenario == "arrays" and point.parameters["loader"] == "lazy"
+    ).write()
     (tmp_path / "wide.toml").write_text(LIMITS.format(at_most="1 GiB"))
     (tmp_path / "tight.toml").write_text(LIMITS.format(at_most="1 KiB"))
     (tmp_path / "none").mkdir()
-    assert main(["accept", "run", "--policy", "wide.toml", "--baselines", "some", "--reason", "the first"]) == 0
+    assert (
+        main(
+            [
+                "accept",
+                "run",
+                "--policy",
+                "wide.toml",
+                "--baselines",
+                "some",
+                "--reason",
+                "the first",
+            ]
+        )
+        == 0
+    )
     return tmp_path / "run"
 
 
@@ -54,11 +79,17 @@ def ids_of(folder):
         (named,) = minidom.parseString(path.read_text()).getElementsByTagName("property")  # noqa: S318 - made by us
         found["junit.xml"] = named.getAttribute("value")
     if (path := folder / "summary.md").exists():
-        found["summary.md"] = re.search(r"^Judgement (\w+) of run", path.read_text(), re.MULTILINE)[1]
+        found["summary.md"] = re.search(r"^Judgement (\w+) of run", path.read_text(), re.MULTILINE)[
+            1
+        ]
     if (path := folder / "report.html").exists():
-        found["report.html"] = re.search(r'<meta name="judgement" content="(\w+)">', path.read_text())[1]
+        found["report.html"] = re.search(
+            r'<meta name="judgement" content="(\w+)">', path.read_text()
+        )[1]
     for path in folder.glob("plots/*"):
-        found[f"plots/{path.name}"] = re.search(rb"judgement[ \0](\w{16})", path.read_bytes())[1].decode()
+        found[f"plots/{path.name}"] = re.search(rb"judgement[ \0](\w{16})", path.read_bytes())[
+            1
+        ].decode()
     return found
 
 
@@ -80,7 +111,12 @@ STEPS = {
 }
 
 
-SAID = {"pass": "pass", "no baseline": "no_baseline", "regression, page": "regression", "report of another": "no_baseline"}
+SAID = {
+    "pass": "pass",
+    "no baseline": "no_baseline",
+    "regression, page": "regression",
+    "report of another": "no_baseline",
+}
 """The verdict of each; ``report`` keeps the one before it."""
 
 # Each after several of the others, before and after there is a page.
@@ -101,21 +137,30 @@ WALK = (
 
 
 def test_no_order_of_commands_leaves_two_verdicts(place):
-    """After each of them all files bear one id and say one verdict; a page that is there is of the same judgement."""
+    """After each of them all files bear one id and say one verdict; a page that is there is of the
+    same judgement.
+    """
     paged, said = False, ""
     for name in WALK:
         main(STEPS[name])
         ids = ids_of(place)
         paged = paged or "page" in name
 
-        assert set(ids) >= {"findings.json", "junit.xml", "summary.md", *(["report.html", "plots/peak.png"] if paged else [])}
+        assert set(ids) >= {
+            "findings.json",
+            "junit.xml",
+            "summary.md",
+            *(["report.html", "plots/peak.png"] if paged else []),
+        }
         assert len(set(ids.values())) == 1, (name, ids)
         assert verdicts_of(place) == {SAID.get(name, said)}, name
         (said,) = verdicts_of(place)
 
 
 def test_the_id_is_that_of_what_was_judged(place):
-    """The same again: the same. Another policy, other baselines, less of it, other rows: another."""
+    """The same again: the same. Another policy, other baselines, less of it, other rows:
+    another.
+    """
     found = []
     for arguments in (
         STEPS["pass"],
@@ -127,7 +172,10 @@ def test_the_id_is_that_of_what_was_judged(place):
         main(arguments)
         found.append(ids_of(place)["findings.json"])
     with (place / "rows.jsonl").open("a") as rows:
-        rows.write('{"kind": "declared", "point": "arrays-lazy-image_count=100", "repeat": 0, "values": {"batch": 4194304}}\n')
+        rows.write(
+            '{"kind": "declared", "point": "arrays-lazy-image_count=100", "repeat": 0, '
+            '"values": {"batch": 4194304}}\n'
+        )
     main(STEPS["pass"])
     found.append(ids_of(place)["findings.json"])
 
@@ -166,7 +214,9 @@ def test_a_page_is_made_of_the_judgement_that_is_there(place, capsys):
 
 @pytest.mark.parametrize("change", ["edited", "rows", "old", "gone"])
 def test_a_page_of_findings_that_cannot_be_used_is_judged_anew_and_says_so(place, change, capsys):
-    """Edited by hand, of fewer rows, of another version, or not there; by the arguments that were known, the others' default."""
+    """Edited by hand, of fewer rows, of another version, or not there; by the arguments that were
+    known, the others' default.
+    """
     main(["gate", "run", "--policy", "tight.toml", "--baselines", "some"])
     path = place / "findings.json"
     if change == "edited":
@@ -208,7 +258,8 @@ from pathlib import Path
 from harness.judge import files
 
 folder = Path(sys.argv[1])
-names = ["findings.json", "junit.xml", "summary.md", "report.html", "plots/peak.svg", "plots/peak.png"]
+names = ["findings.json", "junit.xml", "summary.md", "report.html", "plots/peak.svg", \
+"plots/peak.png"]
 for deaths in range(40):
     files.replace_judgement(folder, {name: b"one" for name in names})
     if (child := os.fork()) == 0:
@@ -242,7 +293,9 @@ print(deaths, sorted(path.name for path in folder.rglob("*")))
 
 def test_a_writer_that_is_killed_leaves_files_of_one_judgement(tmp_path):
     """At whichever of its steps; and the next one clears away what was never put in place."""
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr
     steps, left = done.stdout.split(" ", 1)
@@ -279,9 +332,13 @@ def broken(*_):
     raise FloatingPointError("no such axis")
 
 
-@pytest.mark.parametrize(("name", "code"), [("pass", 0), ("regression, page", 1), ("no baseline", 4)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("pass", 0), ("regression, page", 1), ("no baseline", 4)]
+)
 def test_a_page_that_cannot_be_drawn_leaves_the_verdict(place, monkeypatch, capsys, name, code):
-    """Same exit code, all other files of this judgement, and no page: the earlier one is of another judgement."""
+    """Same exit code, all other files of this judgement, and no page: the earlier one is of another
+    judgement.
+    """
     assert main([*STEPS["no baseline" if name != "no baseline" else "pass"], "--page"]) in (0, 4)
     assert (place / "report.html").exists()
     capsys.readouterr()
@@ -305,6 +362,9 @@ def test_report_that_cannot_draw_is_one_sentence(place, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["harness.reports.html"], "draw", broken)
 
     assert main(["report", "run"]) == 2
-    assert capsys.readouterr().err == "harness: the page could not be drawn: FloatingPointError: no such axis\n"
+    assert (
+        capsys.readouterr().err
+        == "harness: the page could not be drawn: FloatingPointError: no such axis\n"
+    )
     assert (place / "findings.json").read_bytes() == before
     assert not (place / "report.html").exists()

@@ -1,4 +1,6 @@
-"""The policy file: the project's own is valid, and every mistake is a sentence that says what to write."""
+"""The policy file: the project's own is valid, and every mistake is a sentence that says what to
+write.
+"""
 
 import dataclasses
 import re
@@ -38,7 +40,9 @@ def test_every_rule_of_the_project_names_what_the_catalogue_has(policy):
     phases = {scenario.name: set(scenario.phases) for scenario in SCENARIOS}
     for name, rule in policy.rules():
         assert set(rule.scenarios) <= set(phases), name
-        assert set(rule.phases or ()) <= set().union(*(phases[scenario] for scenario in rule.scenarios)), name
+        assert set(rule.phases or ()) <= set().union(
+            *(phases[scenario] for scenario in rule.scenarios)
+        ), name
 
 
 def test_a_text_is_bytes_or_a_multiple_of_what_was_declared():
@@ -52,7 +56,15 @@ def test_a_text_is_bytes_or_a_multiple_of_what_was_declared():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("2 X", 20), ("2 Xs", 20), ("1 Y_I", 7), ("3 probes", 15), ("1 coords", 3), ("1 class_", None)]
+    ("text", "expected"),
+    [
+        ("2 X", 20),
+        ("2 Xs", 20),
+        ("1 Y_I", 7),
+        ("3 probes", 15),
+        ("1 coords", 3),
+        ("1 class_", None),
+    ],
 )
 def test_a_multiple_may_be_of_whatever_a_body_declares(text, expected):
     """By name, in the singular or the plural; what no body declared has no size."""
@@ -61,8 +73,16 @@ def test_a_multiple_may_be_of_whatever_a_body_declares(text, expected):
 
 def test_a_name_that_was_not_declared_is_told_with_the_nearest():
     """Found only when a run is judged: until then any name is as good as another."""
-    assert Amount.parse("2 Y_phy").gap({"X": 1, "Y_phi": 1}).endswith("is a multiple of: did you mean Y_phi?")
-    assert Amount.parse("2 quanta").gap({"X": 1}).endswith("it declared X; mend the policy or the body")
+    assert (
+        Amount.parse("2 Y_phy")
+        .gap({"X": 1, "Y_phi": 1})
+        .endswith("is a multiple of: did you mean Y_phi?")
+    )
+    assert (
+        Amount.parse("2 quanta")
+        .gap({"X": 1})
+        .endswith("it declared X; mend the policy or the body")
+    )
 
 
 @pytest.mark.parametrize("text", ["1 kib", "1 mb", "1 K", "1 Bytes", "1 bits", "1 MiBs"])
@@ -78,26 +98,51 @@ def test_the_minimal_policy_is_read(tmp_path):
     path.write_text(SLOPE)
     (rule,) = read_policy(path).slope
 
-    assert (rule.phases, rule.field, rule.at_most.count, rule.resolve.count) == (None, "growth", 1024, 16_384)
+    assert (rule.phases, rule.field, rule.at_most.count, rule.resolve.count) == (
+        None,
+        "growth",
+        1024,
+        16_384,
+    )
 
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ('at_most = "1024 B"', 'at_mots = "1024 B"', "unknown key 'at_mots'; did you mean 'at_most'?"),
+        (
+            'at_most = "1024 B"',
+            'at_mots = "1024 B"',
+            "unknown key 'at_mots'; did you mean 'at_most'?",
+        ),
         ("[[slope]]", "[[slopes]]", "unknown key 'slopes'; did you mean 'slope'?"),
-        ('because = "chosen"', "", "[[slope]] number 1 lacks 'because'; say where the limit comes from"),
+        (
+            'because = "chosen"',
+            "",
+            "[[slope]] number 1 lacks 'because'; say where the limit comes from",
+        ),
         ('because = "chosen"', 'because = "  "', "empty 'because'"),
         ('"1024 B"', '"1 KB"', "write B, KiB, MiB, GiB or TiB, for example 1KiB"),
         ('"1024 B"', "1024", "1024 is not a text"),
-        ('"1024 B"', '"2 bathces"', "neither bytes nor a multiple of what bodies declare; did you mean 'batches'?"),
+        (
+            '"1024 B"',
+            '"2 bathces"',
+            "neither bytes nor a multiple of what bodies declare; did you mean 'batches'?",
+        ),
         ('"16 KiB"', '"1 KiB"\nmeter = "x"', "unknown key 'meter'; did you mean 'meters'?"),
         ('"16 KiB"', '"1023 B"', "below at_most"),
         ('"image_count"', '""', "[[slope]] number 1: over: "),
         ('["loading"]', "[]", "scenarios"),
-        ('over = "image_count"', 'over = "image_count"\nwhere = { image_count = 5 }', "leave it out of where"),
+        (
+            'over = "image_count"',
+            'over = "image_count"\nwhere = { image_count = 5 }',
+            "leave it out of where",
+        ),
         ("schema_version = 1", "schema_version = 2", "schema_version 2"),
-        ("schema_version = 1", "", "gate.toml has no version; write schema_version = 1 before its rules"),
+        (
+            "schema_version = 1",
+            "",
+            "gate.toml has no version; write schema_version = 1 before its rules",
+        ),
         ("[[slope]]", "[[slope]", "not TOML"),
     ],
 )
@@ -116,15 +161,22 @@ def test_a_resolution_of_exactly_the_limit_is_allowed(tmp_path):
 
 def test_no_rule_no_file_and_two_tolerances_are_refused(tmp_path):
     """Each would leave the gate blind or ambiguous."""
-    tolerance = '[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 B"\nbecause = "chosen"\n'
+    tolerance = (
+        '[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 B"\nbecause = "chosen"\n'
+    )
 
     assert "no rule at all" in refused(tmp_path, "schema_version = 1\n")
-    assert "two [[tolerance]] for host_anon" in refused(tmp_path, f"schema_version = 1\n{tolerance}{tolerance}")
+    assert "two [[tolerance]] for host_anon" in refused(
+        tmp_path, f"schema_version = 1\n{tolerance}{tolerance}"
+    )
     with pytest.raises(PolicyError, match="cannot be read"):
         read_policy(tmp_path / "missing.toml")
 
 
-TOLERANCE = 'schema_version = 1\n[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 B"\nbecause = "chosen"\n'
+TOLERANCE = (
+    'schema_version = 1\n[[tolerance]]\nmeter = "host_anon"\npercent = 1\nfloor = "1 '
+    'B"\nbecause = "chosen"\n'
+)
 OWN = (
     '[[tolerance]]\nmeter = "host_anon"\npercent = 9\nfloor = "9 B"\nbecause = "chosen"\n'
     'scenarios = ["training"]\nphases = ["train_0"]\n'
@@ -138,14 +190,21 @@ def test_a_tolerance_with_scenarios_and_phases_holds_there_instead_of_the_genera
     policy = read_policy(path)
     places = [("training", "train_0"), ("training", "train_1"), ("loading", "train_0")]
 
-    assert [[tolerance.percent for tolerance in policy.tolerances(*place)] for place in places] == [[9], [1], [1]]
+    assert [[tolerance.percent for tolerance in policy.tolerances(*place)] for place in places] == [
+        [9],
+        [1],
+        [1],
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (OWN + OWN, "two [[tolerance]] for host_anon in training"),
-        (OWN + OWN.replace('phases = ["train_0"]\n', ""), "two [[tolerance]] for host_anon in training"),
+        (
+            OWN + OWN.replace('phases = ["train_0"]\n', ""),
+            "two [[tolerance]] for host_anon in training",
+        ),
         (OWN.replace('scenarios = ["training"]\n', ""), "names phases without scenarios"),
     ],
 )
@@ -176,7 +235,11 @@ because = "chosen"
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ('"epoch_0", "epoch_1"', '"epoch_0"', "[[leak]] number 1 compares phases that do the same one after the other; name two"),
+        (
+            '"epoch_0", "epoch_1"',
+            '"epoch_0"',
+            "[[leak]] number 1 compares phases that do the same one after the other; name two",
+        ),
         ('phases = ["epoch_0", "epoch_1"]', "", "[[leak]] number 1 compares phases"),
         ('"end"', '"growth"', "field: 'growth' cannot be chosen; known are peak, end"),
         ("at_most", "at_mots", "unknown key 'at_mots'; did you mean 'at_most'?"),
@@ -195,8 +258,16 @@ REMEASURE = LEAK + '[remeasure]\nrepeats = 3\nbecause = "chosen"\n'
     [
         ("repeats = 3", "repeats = 0", "[remeasure]: repeats: "),
         ("repeats = 3", "repeats = 101", "[remeasure]: repeats: "),
-        ("repeats = 3", "repeat = 3", "[remeasure] has the unknown key 'repeat'; did you mean 'repeats'?"),
-        ('repeats = 3\nbecause = "chosen"', "repeats = 3", "[remeasure] lacks 'because'; say where the limit comes from"),
+        (
+            "repeats = 3",
+            "repeat = 3",
+            "[remeasure] has the unknown key 'repeat'; did you mean 'repeats'?",
+        ),
+        (
+            'repeats = 3\nbecause = "chosen"',
+            "repeats = 3",
+            "[remeasure] lacks 'because'; say where the limit comes from",
+        ),
         ("[remeasure]", "[remeasur]", "unknown key 'remeasur'; did you mean 'remeasure'?"),
     ],
 )
@@ -223,8 +294,12 @@ def test_long_reasons_stay_out_of_the_way():
     assert not re.search(r"\d\s*[KMG]B\b", text)
 
 
-def test_a_marked_test_does_not_put_the_rules_of_the_project_out_of_force(synthetic_run, tmp_path, monkeypatch):
-    """Its own rules are all that a run with markers brings along; the sweep beside it would be held against nothing."""
+def test_a_marked_test_does_not_put_the_rules_of_the_project_out_of_force(
+    synthetic_run, tmp_path, monkeypatch
+):
+    """Its own rules are all that a run with markers brings along; the sweep beside it would be held
+    against nothing.
+    """
     own = tomllib.loads(SLOPE.replace('["loading"]', '["test_own.py::test_own"]'))
     manifest = read_manifest(dataclasses.replace(synthetic_run, manifest={"policy": own}).write())
     monkeypatch.chdir(tmp_path)
@@ -232,6 +307,10 @@ def test_a_marked_test_does_not_put_the_rules_of_the_project_out_of_force(synthe
 
     (tmp_path / "scenarios").mkdir()
     (tmp_path / "scenarios" / "gate.toml").write_text(SLOPE)
-    with pytest.raises(PolicyError, match=r"says nothing about \d+ points that scenarios/gate.toml has rules for, first loading-"):
+    with pytest.raises(
+        PolicyError,
+        match=r"says nothing about \d+ points that scenarios/gate.toml has rules for, first "
+        r"loading-",
+    ):
         choose_policy(None, manifest)
     assert choose_policy(tmp_path / "scenarios" / "gate.toml", manifest).slope

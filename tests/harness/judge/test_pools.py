@@ -1,4 +1,6 @@
-"""Rules about a pool that was reserved, or that grew on demand: which apply to a run, and what its findings say."""
+"""Rules about a pool that was reserved, or that grew on demand: which apply to a run, and what its
+findings say.
+"""
 
 import dataclasses
 
@@ -40,7 +42,7 @@ def with_more_arrays(run, percent):
         ("grown", 6, {FindingKind.REGRESSION}),
     ],
 )
-def test_arrays_are_held_to_the_byte_where_the_pool_is_reserved_and_to_a_quarter_image_where_it_grew(
+def test_arrays_are_held_to_the_byte_where_the_pool_is_reserved_to_a_quarter_image_where_it_grew(
     verdict_of, synthetic_run, pool, percent, kinds
 ):
     """By the project's own policy; a pool of the CUDA driver's is held to the byte as well."""
@@ -50,7 +52,9 @@ def test_arrays_are_held_to_the_byte_where_the_pool_is_reserved_and_to_a_quarter
 
 
 def test_rules_of_the_other_pool_are_no_gap(verdict_of, synthetic_run):
-    """A rule that no point answers to is incomplete, but not one about a pool that the run does not have."""
+    """A rule that no point answers to is incomplete, but not one about a pool that the run does not
+    have.
+    """
     assert verdict_of(of_pool(synthetic_run, "reserved")).findings == ()
     grown = verdict_of(of_pool(SyntheticRun(synthetic_run.path.parent / "grown"), "grown"))
 
@@ -71,7 +75,9 @@ def test_a_finding_about_live_tensors_says_how_coarse_they_are(verdict_of, synth
 
 def test_without_growth_no_finding_speaks_of_it(verdict_of, synthetic_run):
     """Its readings are exact."""
-    run = synthetic_run.plant(phase="epoch_1", meter="device_in_use", extra=lambda point, repeat: 64 * MIB)
+    run = synthetic_run.plant(
+        phase="epoch_1", meter="device_in_use", extra=lambda point, repeat: 64 * MIB
+    )
     verdict = verdict_of(of_pool(run, "reserved"))
 
     assert verdict.findings
@@ -79,16 +85,28 @@ def test_without_growth_no_finding_speaks_of_it(verdict_of, synthetic_run):
 
 
 def rule(pool):
-    budget = {"scenarios": ["loading"], "meters": ["device_in_use"], "at_most": "1 MiB", "because": "b", "pool": pool}
+    budget = {
+        "scenarios": ["loading"],
+        "meters": ["device_in_use"],
+        "at_most": "1 MiB",
+        "because": "b",
+        "pool": pool,
+    }
     return {"schema_version": 1, "budget": [budget, {**budget, "pool": "reserved"}]}
 
 
 def test_a_point_with_a_budget_of_its_own_is_reserved_in_a_run_that_grows(synthetic_run):
     """As the points of oom; the names of the rules stay those of the file."""
     points = synthetic_run.points
-    budgeted = [dataclasses.replace(point, scenario="loading", device_budget_bytes=256 * MIB) for point in points[:1]]
+    budgeted = [
+        dataclasses.replace(point, scenario="loading", device_budget_bytes=256 * MIB)
+        for point in points[:1]
+    ]
     policy = parse_policy(rule("grown"), "p")
-    alone, mixed = policy.for_run(points[1:2], grows=True), policy.for_run([*points[1:2], *budgeted], grows=True)
+    alone, mixed = (
+        policy.for_run(points[1:2], grows=True),
+        policy.for_run([*points[1:2], *budgeted], grows=True),
+    )
 
     assert [name for name, _ in alone.rules()] == ["budget rule 1"]
     assert [name for name, _ in mixed.rules()] == ["budget rule 1", "budget rule 2"]

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from harness.judge.line import fit_line
-from harness.judge.scaling import GrowthClass, GrowthLimits, classify, fit_run, fits_table, largest_that_fits, planned_series
+from harness.judge.scaling import (
+    GrowthClass,
+    GrowthLimits,
+    classify,
+    fit_run,
+    fits_table,
+    largest_that_fits,
+    planned_series,
+)
 from harness.judge.table import load_run
 from harness.records import Outcome
 
@@ -16,7 +24,9 @@ MIB = 1024 * 1024
 
 def class_of(growth, sizes=SIZES, repeats=2, limits=None):
     runs = [size for size in sizes for _ in range(repeats)]
-    return classify(fit_line(runs, [int(growth(size)) for size in runs]), sizes, limits or GrowthLimits())
+    return classify(
+        fit_line(runs, [int(growth(size)) for size in runs]), sizes, limits or GrowthLimits()
+    )
 
 
 def noisy(slope, sd_mib, seed):
@@ -48,7 +58,9 @@ def test_known_growth_is_classified(growth, expected):
 
 
 def test_noise_alone_is_never_called_growth():
-    """A thousand flat series with runs 1 MiB apart: none linear, none superlinear, none unresolved."""
+    """A thousand flat series with runs 1 MiB apart: none linear, none superlinear, none
+    unresolved.
+    """
     assert {class_of(noisy(0, 1, seed)) for seed in range(1000)} == {GrowthClass.FLAT}
 
 
@@ -59,9 +71,12 @@ def test_two_sizes_show_flatness_but_not_the_shape_of_growth():
 
 
 def test_series_are_points_that_differ_in_one_parameter(synthetic_run):
-    """The default sweep has image series for two scenarios and two loaders, and a stack series for each loader."""
+    """The default sweep has image series for two scenarios and two loaders, and a stack series for
+    each loader.
+    """
     found = [
-        (series.scenario, series.over, *series.constants.values(), series.sizes) for series in planned_series(synthetic_run.points)
+        (series.scenario, series.over, *series.constants.values(), series.sizes)
+        for series in planned_series(synthetic_run.points)
     ]
 
     assert found == [
@@ -75,13 +90,32 @@ def test_series_are_points_that_differ_in_one_parameter(synthetic_run):
 
 
 def test_the_arithmetic_of_the_eager_loader_is_recovered(synthetic_run):
-    """327,680 B per image retained by construct, with an interval of width 0; growth and bound are fitted as well."""
+    """327,680 B per image retained by construct, with an interval of width 0; growth and bound are
+    fitted as well.
+    """
     table = fits_table(fit_run(load_run(synthetic_run.write())))
-    own = table[(table["loader"] == "eager") & (table["scenario"] == "loading") & (table["phase"] == "construct")]
-    row = own[(own["meter"] == "device_in_use") & (own["field"] == "retained") & (own["over"] == "image_count")].iloc[0]
+    own = table[
+        (table["loader"] == "eager")
+        & (table["scenario"] == "loading")
+        & (table["phase"] == "construct")
+    ]
+    row = own[
+        (own["meter"] == "device_in_use")
+        & (own["field"] == "retained")
+        & (own["over"] == "image_count")
+    ].iloc[0]
 
-    assert (row["slope_bytes_per_image"], row["slope_low"], row["slope_high"]) == (327_680, 327_680, 327_680)
-    assert (row["growth_class"], row["sizes"], row["runs"], row["quality"]) == ("linear", 4, 8, "exact")
+    assert (row["slope_bytes_per_image"], row["slope_low"], row["slope_high"]) == (
+        327_680,
+        327_680,
+        327_680,
+    )
+    assert (row["growth_class"], row["sizes"], row["runs"], row["quality"]) == (
+        "linear",
+        4,
+        8,
+        "exact",
+    )
     assert math.isnan(row["slope_bytes_per_frame"])
     assert "growth_bound" in set(own.loc[own["meter"] == "host_anon", "field"])
 
@@ -94,7 +128,8 @@ def test_only_runs_that_finished_the_phase_are_fitted(synthetic_run):
     runs = {
         fit.phase: fit.runs
         for fit in fits
-        if (fit.series.scenario, fit.series.over, fit.meter, fit.field) == ("loading", "image_count", "device_in_use", "growth")
+        if (fit.series.scenario, fit.series.over, fit.meter, fit.field)
+        == ("loading", "image_count", "device_in_use", "growth")
         and fit.series.constants["loader"] == "eager"
     }
 
@@ -113,7 +148,8 @@ def fit_of(run, loader):
     return next(
         fit
         for fit in fit_run(load_run(run.write()))
-        if (fit.phase, fit.meter, fit.field, fit.series.over) == ("construct", "device_in_use", "peak", "image_count")
+        if (fit.phase, fit.meter, fit.field, fit.series.over)
+        == ("construct", "device_in_use", "peak", "image_count")
         and fit.series.constants["loader"] == loader
     )
 
@@ -136,7 +172,12 @@ def test_forecast_has_no_size_where_nothing_grows(synthetic_run):
 
 def test_forecast_interval_encloses_the_size(synthetic_run):
     """Noise of 1 MiB widens it to both sides."""
-    synthetic_run.plant(phase="construct", meter="device_in_use", loader="eager", extra=lambda point, repeat: repeat * MIB)
+    synthetic_run.plant(
+        phase="construct",
+        meter="device_in_use",
+        loader="eager",
+        extra=lambda point, repeat: repeat * MIB,
+    )
     forecast = largest_that_fits(fit_of(synthetic_run, "eager"), 327_680 * 13_000)
 
     assert forecast.low < forecast.size < forecast.high

@@ -1,4 +1,6 @@
-"""Files of a run that changed after its end, and tables that were edited: noticed, told, and left as they are."""
+"""Files of a run that changed after its end, and tables that were edited: noticed, told, and left
+as they are.
+"""
 
 import json
 
@@ -32,7 +34,10 @@ def judged(policy, baselines, small):
 
 def append_a_row(path):
     with (path / "rows.jsonl").open("a") as file:
-        file.write('{"kind": "declared", "point": "arrays-lazy-image_count=100", "repeat": 0, "values": {"batch": 4194304}}\n')
+        file.write(
+            '{"kind": "declared", "point": "arrays-lazy-image_count=100", "repeat": 0, '
+            '"values": {"batch": 4194304}}\n'
+        )
 
 
 def cut_the_last_line(path):
@@ -42,7 +47,9 @@ def cut_the_last_line(path):
 
 def edit_an_amount(path):
     text = (path / "rows.jsonl").read_text()
-    (path / "rows.jsonl").write_text(text.replace('"peak_bytes": 8388608', '"peak_bytes": 8388609', 1))
+    (path / "rows.jsonl").write_text(
+        text.replace('"peak_bytes": 8388608', '"peak_bytes": 8388609', 1)
+    )
 
 
 def edit_the_plan(path):
@@ -69,7 +76,10 @@ def break_the_seal(path):
         (append_a_row, " B since the run ended: something went on writing, or rows were added"),
         (cut_the_last_line, "rows.jsonl has lost "),
         (edit_an_amount, "rows.jsonl was changed after the run had ended"),
-        (edit_the_plan, "run.json was changed after the run had ended (its plan, device or settings)"),
+        (
+            edit_the_plan,
+            "run.json was changed after the run had ended (its plan, device or settings)",
+        ),
         (remove_the_seal, "run.json has an end but no seal"),
         (break_the_seal, "run.json has an end but no seal"),
     ],
@@ -96,14 +106,19 @@ def test_the_order_of_keys_in_run_json_is_no_change(small, judged):
 def test_an_edited_table_is_incomplete_and_left_as_it_is(small, judged, table):
     """No verdict rests on it, but people read it; deleting it is enough."""
     judged()
-    (small / table).write_text((small / table).read_text().replace("8388608", "8388609").replace("0.0", "0.1"))
+    (small / table).write_text(
+        (small / table).read_text().replace("8388608", "8388609").replace("0.0", "0.1")
+    )
     edited = (small / table).read_text()
     verdicts = [judged(), judged()]
     kept = (small / table).read_text()
     (small / table).unlink()
 
     assert [verdict.exit_code for verdict in verdicts] == [ExitCode.INCOMPLETE] * 2
-    assert f"{table} is not what the gate derived from rows.jsonl: it was edited" in verdicts[0].sentence
+    assert (
+        f"{table} is not what the gate derived from rows.jsonl: it was edited"
+        in verdicts[0].sentence
+    )
     assert kept == edited
     assert judged().exit_code is ExitCode.PASS
 

@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.judge.table import declared_by_point, declared_names, load_run, phases_text, readings_by_place
+from harness.judge.table import (
+    declared_by_point,
+    declared_names,
+    load_run,
+    phases_text,
+    readings_by_place,
+)
 from harness.records import Outcome
 
 
@@ -47,7 +53,9 @@ def test_columns_and_types(synthetic_run):
 
 
 def test_growth_and_retained_are_differences_of_the_edges(synthetic_run):
-    """Eager construct at 100 images keeps 32,768,000 B, which is its growth as well; batch and arrays are declared."""
+    """Eager construct at 100 images keeps 32,768,000 B, which is its growth as well; batch and
+    arrays are declared.
+    """
     phases = load_run(synthetic_run.write()).phases
     row = phases[(phases["phase"] == "construct") & (phases["meter"] == "device_in_use")].iloc[0]
 
@@ -74,7 +82,12 @@ def test_a_run_that_was_killed_keeps_its_phases_and_shows_where_it_died(syntheti
     last = own.iloc[-1]
 
     assert list(own["phase"].unique()) == ["open", "construct", "first_batch", "epoch_0"]
-    assert (last["phase"], last["finished"], last["outcome"], last["reason"]) == ("epoch_0", False, "crashed", "killed by SIGKILL")
+    assert (last["phase"], last["finished"], last["outcome"], last["reason"]) == (
+        "epoch_0",
+        False,
+        "crashed",
+        "killed by SIGKILL",
+    )
     assert pd.isna(last["meter"])
     assert pd.isna(last["peak_bytes"])
 
@@ -83,12 +96,19 @@ def test_a_run_that_died_before_its_first_phase_has_a_row(synthetic_run):
     """An end alone is one row with its outcome and no phase."""
     name = synthetic_run.points[0].name
     synthetic_run.ends[name, 0] = (Outcome.ERROR, "its input could not be prepared", None)
-    rows = [row for row in synthetic_run.rows() if row["kind"] == "end" or (row["point"], row["repeat"]) != (name, 0)]
+    rows = [
+        row
+        for row in synthetic_run.rows()
+        if row["kind"] == "end" or (row["point"], row["repeat"]) != (name, 0)
+    ]
     phases = load_run(synthetic_run.write(rows)).phases
     own = phases[(phases["point"] == name) & (phases["repeat"] == 0)]
 
     assert len(own) == 1
-    assert (own["outcome"].item(), own["reason"].item()) == ("error", "its input could not be prepared")
+    assert (own["outcome"].item(), own["reason"].item()) == (
+        "error",
+        "its input could not be prepared",
+    )
 
 
 def test_no_rows_at_all_is_an_empty_table_with_its_columns(synthetic_run):
@@ -96,42 +116,63 @@ def test_no_rows_at_all_is_an_empty_table_with_its_columns(synthetic_run):
     run = load_run(synthetic_run.write([]))
 
     assert (len(run.phases), len(run.ends), run.problems) == (0, 0, ())
-    assert {"scenario", "loader", "image_count", "growth_bytes", "outcome"} <= set(run.phases.columns)
+    assert {"scenario", "loader", "image_count", "growth_bytes", "outcome"} <= set(
+        run.phases.columns
+    )
 
 
 def test_a_later_declaration_overrides_an_earlier_one(synthetic_run):
     """Other names keep what was declared before."""
     rows = synthetic_run.rows()
-    rows.insert(2, {"kind": "declared", "point": rows[0]["point"], "repeat": 0, "values": {"batch": 7}})
+    rows.insert(
+        2, {"kind": "declared", "point": rows[0]["point"], "repeat": 0, "values": {"batch": 7}}
+    )
     row = load_run(synthetic_run.write(rows)).phases.iloc[0]
 
     assert (row["batch_bytes"], row["arrays_bytes"]) == (7, 32_768_000)
 
 
 def test_every_declared_name_has_a_column(synthetic_run):
-    """Of whatever bodies declare, in the order of the alphabet, whatever the order of the rows; missing where one did not."""
-    synthetic_run.declared = lambda point: {"X": 7, "Y_I": 8} if point.parameters["loader"] == "eager" else {"batch": 9, "X": 5}
+    """Of whatever bodies declare, in the order of the alphabet, whatever the order of the rows;
+    missing where one did not.
+    """
+    synthetic_run.declared = lambda point: (
+        {"X": 7, "Y_I": 8} if point.parameters["loader"] == "eager" else {"batch": 9, "X": 5}
+    )
     run = load_run(synthetic_run.write())
 
     assert declared_names(run.phases) == ("X", "Y_I", "batch")
     assert list(run.phases.columns[-3:]) == ["X_bytes", "Y_I_bytes", "batch_bytes"]
     assert declared_by_point(run.phases)["arrays-lazy-image_count=500"] == {"X": 5, "batch": 9}
-    assert readings_by_place(run.phases)["arrays-eager-image_count=500", "construct", "device_in_use", "Y_I"] == {0: 8, 1: 8}
+    assert readings_by_place(run.phases)[
+        "arrays-eager-image_count=500", "construct", "device_in_use", "Y_I"
+    ] == {0: 8, 1: 8}
 
 
 def test_the_least_of_what_repeats_declare_holds(synthetic_run):
     """So that no limit is wider for it."""
     rows = synthetic_run.rows()
-    rows.append({"kind": "declared", "point": rows[0]["point"], "repeat": 1, "values": {"batch": 7}})
+    rows.append(
+        {"kind": "declared", "point": rows[0]["point"], "repeat": 1, "values": {"batch": 7}}
+    )
 
-    assert declared_by_point(load_run(synthetic_run.write(rows)).phases)[rows[0]["point"]]["batch"] == 7
+    assert (
+        declared_by_point(load_run(synthetic_run.write(rows)).phases)[rows[0]["point"]]["batch"]
+        == 7
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"peak": 1}}\n', "declares 'peak', which the table"),
-        ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"a b": 1}}\n', "declares 'a b', which the table"),
+        (
+            '{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"peak": 1}}\n',
+            "declares 'peak', which the table",
+        ),
+        (
+            '{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"a b": 1}}\n',
+            "declares 'a b', which the table",
+        ),
         ('{"kind": "phase", "point": "loadi', "cut short"),
         ("\n", "not JSON"),
         ("\xff\n", "line 3"),
@@ -141,14 +182,41 @@ def test_the_least_of_what_repeats_declare_holds(synthetic_run):
         ('{"kind": "end", "point": ["x"], "repeat": 0}\n', "neither planned nor announced"),
         ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": -1}}\n', "-1 B"),
         (
-            '{"kind": "done", "point": "elsewhere", "repeat": 0, "outcome": "ok", "cause": "", "reason": ""}\n',
+            (
+                '{"kind": "done", "point": "elsewhere", "repeat": 0, "outcome": "ok", "cause": '
+                '"", "reason": ""}\n'
+            ),
             "neither planned nor announced",
         ),
-        ('{"kind": "done", "point": "POINT", "repeat": 2, "outcome": "ok", "cause": "", "reason": ""}\n', "2 were planned"),
-        ('{"kind": "done", "point": "POINT", "repeat": true, "outcome": "ok", "cause": "", "reason": ""}\n', "repeat True"),
-        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "fine", "cause": "", "reason": ""}\n', "outcome"),
-        ('{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "ok", "cause": ""}\n', "reason"),
-        ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": 1.5}}\n', "values.batch"),
+        (
+            (
+                '{"kind": "done", "point": "POINT", "repeat": 2, "outcome": "ok", "cause": "", '
+                '"reason": ""}\n'
+            ),
+            "2 were planned",
+        ),
+        (
+            (
+                '{"kind": "done", "point": "POINT", "repeat": true, "outcome": "ok", "cause": '
+                '"", "reason": ""}\n'
+            ),
+            "repeat True",
+        ),
+        (
+            (
+                '{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "fine", "cause": '
+                '"", "reason": ""}\n'
+            ),
+            "outcome",
+        ),
+        (
+            '{"kind": "done", "point": "POINT", "repeat": 0, "outcome": "ok", "cause": ""}\n',
+            "reason",
+        ),
+        (
+            '{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": 1.5}}\n',
+            "values.batch",
+        ),
         ('{"kind": "declared", "point": "POINT", "repeat": 0, "values": {"batch": NaN}}\n', "NaN"),
     ],
 )
@@ -262,7 +330,9 @@ def test_the_csv_is_the_table(synthetic_run):
 def test_a_parameter_named_like_a_column_has_a_column_of_another_name(synthetic_run):
     """It would overwrite what was measured; other people's parameters are called anything."""
     point = synthetic_run.points[0]
-    synthetic_run.points = [replace(point, parameters={**point.parameters, "meter": "x", "reason": 3})]
+    synthetic_run.points = [
+        replace(point, parameters={**point.parameters, "meter": "x", "reason": 3})
+    ]
     phases = load_run(synthetic_run.write()).phases
 
     assert set(phases["meter"]) == {"device_in_use", "host_anon", "host_rss", "nvml_process"}

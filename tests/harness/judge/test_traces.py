@@ -1,4 +1,6 @@
-"""Traces read back: checked, compared with the untraced repeats, told in words; damage is one sentence."""
+"""Traces read back: checked, compared with the untraced repeats, told in words; damage is one
+sentence.
+"""
 
 import gzip
 import json
@@ -8,22 +10,46 @@ import pytest
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
 from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
-from harness.judge.tracewords import agreement, alive_when_refused, recording_in_words, refusal_in_words, with_what_is_known
+from harness.judge.tracewords import (
+    agreement,
+    alive_when_refused,
+    recording_in_words,
+    refusal_in_words,
+    with_what_is_known,
+)
 from harness.records import Outcome, TraceEnd, to_json
 from harness.tensors import COPY_TO_CARD
 
 MIB = 1024 * 1024
-COUNTS = dict.fromkeys(("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized"), 0)
+COUNTS = dict.fromkeys(
+    ("allocations", "deallocations", "from_before", "reordered", "jumps", "overwritten", "resized"),
+    0,
+)
 
 
 def alive(**changes):
-    values = {"op": "Empty", "shape": "[4]", "dtype": "float32", "region": "output", "each_bytes": 16, "count": 1, "like": ""}
+    values = {
+        "op": "Empty",
+        "shape": "[4]",
+        "dtype": "float32",
+        "region": "output",
+        "each_bytes": 16,
+        "count": 1,
+        "like": "",
+    }
     return values | changes
 
 
 def phase(name, index, peak_bytes, **changes):
     edges = {"start_bytes": 0, "peak_bytes": peak_bytes, "end_bytes": 0}
-    values = {"phase": name, "index": index, "finished": True, "start_ns": index, "peak_ns": index, "end_ns": index}
+    values = {
+        "phase": name,
+        "index": index,
+        "finished": True,
+        "start_ns": index,
+        "peak_ns": index,
+        "end_ns": index,
+    }
     return values | {"requested": edges, "allocator": edges, "alive": [alive()]} | changes
 
 
@@ -38,7 +64,11 @@ def document(point="a-lazy", **changes):
         "base_bytes": 256,
         "declared": {"batch": 4 * MIB},
         "phases": [phase("construct", 0, 0), phase("epoch_0", 1, 8 * MIB)],
-        "timeline": {"time_ns": [5, 2, 3], "requested_bytes": [100, 50, -100], "allocator_bytes": [512, 256, -256]},
+        "timeline": {
+            "time_ns": [5, 2, 3],
+            "requested_bytes": [100, 50, -100],
+            "allocator_bytes": [512, 256, -256],
+        },
         "counts": {**COUNTS, "other_allocators": {}},
         "out_of_memory": None,
     }
@@ -71,7 +101,10 @@ def test_a_trace_comes_back_as_it_was_written(path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 2}, "has schema_version 2; this program reads version 1: measure again"),
+        (
+            {"schema_version": 2},
+            "has schema_version 2; this program reads version 1: measure again",
+        ),
         ({"schema_version": None}, "schema_version None"),
         ({"point": "b"}, "is the trace of b, not of a-lazy"),
         ({"base_bytes": -1}, "is damaged: base_bytes: "),
@@ -79,8 +112,14 @@ def test_a_trace_comes_back_as_it_was_written(path):
         ({"base_bytes": 2**60 + 1}, "is damaged: base_bytes: "),
         ({"phases": [phase("epoch_0", 0, -1)]}, "is damaged: phases.0.requested.peak_bytes: "),
         ({"phases": [phase("epoch_0", 0, 1, alive=[alive(count=0)])]}, "phases.0.alive.0.count: "),
-        ({"timeline": {"time_ns": [1], "requested_bytes": [], "allocator_bytes": [1]}}, "its three columns differ in length"),
-        ({"timeline": {"time_ns": ["1"], "requested_bytes": [1], "allocator_bytes": [1]}}, "timeline.time_ns.0: "),
+        (
+            {"timeline": {"time_ns": [1], "requested_bytes": [], "allocator_bytes": [1]}},
+            "its three columns differ in length",
+        ),
+        (
+            {"timeline": {"time_ns": ["1"], "requested_bytes": [1], "allocator_bytes": [1]}},
+            "timeline.time_ns.0: ",
+        ),
         ({"counts": {}}, "counts.allocations: "),
     ],
 )
@@ -121,7 +160,8 @@ def test_a_flipped_bit_is_found_by_the_check_sum(path):
         (gzip.compress(b"\xff\xfe"), "not JSON"),
         (gzip.compress(b"[1]"), "holds a list instead of an object"),
     ],
-    # gzip writes the time into what it makes: workers that collect in different seconds would not agree about the names.
+    # gzip writes the time into what it makes: workers that collect in different seconds would not
+    # agree about the names.
     ids=["no gzip", "cut short", "too deep", "no text", "a list"],
 )
 def test_another_kind_of_file_is_one_sentence(path, content, words):
@@ -146,15 +186,24 @@ def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
     ("changes", "sentence"),
     [
         ({}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty, 1.00 x batch"),
-        ({"count": 3}, "12.0 MiB: 3 x float32 [64,64,64,4] by Empty, 4.0 MiB each, 1.00 x batch each"),
+        (
+            {"count": 3},
+            "12.0 MiB: 3 x float32 [64,64,64,4] by Empty, 4.0 MiB each, 1.00 x batch each",
+        ),
         ({"like": ""}, "4.0 MiB: 1 x float32 [64,64,64,4] by Empty"),
         (
             {"op": "", "shape": "", "dtype": "", "like": "2.00 x batch"},
             "4 MiB without an operation, 2.00 x batch",
         ),
         ({"shape": "", "dtype": ""}, "4.0 MiB: 1 x memory by Empty, 1.00 x batch"),
-        ({"op": COPY_TO_CARD, "shape": "", "dtype": ""}, "4.0 MiB: 1 x copy to the card, 1.00 x batch"),
-        ({"op": COPY_TO_CARD}, "4.0 MiB: 1 x copy to the card of float32 [64,64,64,4], 1.00 x batch"),
+        (
+            {"op": COPY_TO_CARD, "shape": "", "dtype": ""},
+            "4.0 MiB: 1 x copy to the card, 1.00 x batch",
+        ),
+        (
+            {"op": COPY_TO_CARD},
+            "4.0 MiB: 1 x copy to the card of float32 [64,64,64,4], 1.00 x batch",
+        ),
     ],
 )
 def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
@@ -168,8 +217,14 @@ def test_what_was_alive_is_told_in_the_users_terms(changes, sentence):
     ("changes", "words"),
     [
         ({}, "Empty (64, 64, 64, 4) float32, 4.0 MiB, 1.00 x batch"),
-        ({"op": "model/block/Conv2D", "count": 3}, "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each"),
-        ({"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"}, "copy to the card, 4.0 MiB, 1.00 x X"),
+        (
+            {"op": "model/block/Conv2D", "count": 3},
+            "3 x block/Conv2D (64, 64, 64, 4) float32, 12.0 MiB, 1.00 x batch each",
+        ),
+        (
+            {"op": COPY_TO_CARD, "shape": "", "dtype": "", "like": "1.00 x X"},
+            "copy to the card, 4.0 MiB, 1.00 x X",
+        ),
         ({"op": "", "shape": "", "dtype": "", "like": ""}, "4 MiB without an operation"),
         ({"shape": "[]", "like": ""}, "Empty float32, 4.0 MiB"),
     ],
@@ -200,11 +255,25 @@ def untraced(synthetic_run, peaks):
         ([7 * MIB, 9 * MIB], "agree in all 2 phases to the byte."),
         ([8 * MIB + 1024, 9 * MIB], "agree in all 2 phases within 1,024 B."),
         ([8 * MIB - 1024], "agree in all 2 phases within 1,024 B."),
-        ([8 * MIB + 1025, 9 * MIB], "another one in 1 of 2 phases: epoch 0 peaked at 8.0 MiB when traced, at 8.0 MiB to 9.0 MiB"),
-        ([4 * MIB], "another one in 1 of 2 phases: epoch 0 peaked at 8.0 MiB when traced, at 4.0 MiB when not."),
+        (
+            [8 * MIB + 1025, 9 * MIB],
+            (
+                "another one in 1 of 2 phases: epoch 0 peaked at 8.0 MiB when traced, at 8.0 "
+                "MiB to 9.0 MiB"
+            ),
+        ),
+        (
+            [4 * MIB],
+            (
+                "another one in 1 of 2 phases: epoch 0 peaked at 8.0 MiB when traced, at 4.0 "
+                "MiB when not."
+            ),
+        ),
     ],
 )
-def test_the_trace_agrees_with_the_untraced_repeats_or_says_where_not(synthetic_run, peaks, sentence):
+def test_the_trace_agrees_with_the_untraced_repeats_or_says_where_not(
+    synthetic_run, peaks, sentence
+):
     """Within their own spread and four of the allocator's chunks: at the limit and one past it."""
     run = untraced(synthetic_run, peaks)
 
@@ -220,11 +289,30 @@ def test_without_an_untraced_reading_nothing_is_compared(synthetic_run):
 
 def test_everything_that_did_not_fit_is_told():
     """And that all fits, where it does."""
-    odd = {"from_before": 1, "reordered": 2, "jumps": 3, "overwritten": 4, "resized": 5, "other_allocators": {"GPU_0_bfc": 6}}
-    told = recording_in_words(trace(counts={**COUNTS, "allocations": 1000, "deallocations": 900} | odd))
+    odd = {
+        "from_before": 1,
+        "reordered": 2,
+        "jumps": 3,
+        "overwritten": 4,
+        "resized": 5,
+        "other_allocators": {"GPU_0_bfc": 6},
+    }
+    told = recording_in_words(
+        trace(counts={**COUNTS, "allocations": 1000, "deallocations": 900} | odd)
+    )
 
-    assert told.startswith("1,000 allocations and 900 deallocations of bfc_cpu_allocator_for_gpu on CPU:0, on top of 256 B")
-    for words in ("1 dealloc", "2 events put", "3 gaps", "4 allocations where", "5 dealloc", "6 events of GPU_0_bfc (left out)"):
+    assert told.startswith(
+        "1,000 allocations and 900 deallocations of bfc_cpu_allocator_for_gpu on CPU:0, on "
+        "top of 256 B"
+    )
+    for words in (
+        "1 dealloc",
+        "2 events put",
+        "3 gaps",
+        "4 allocations where",
+        "5 dealloc",
+        "6 events of GPU_0_bfc (left out)",
+    ):
         assert words in told
     assert recording_in_words(trace()).endswith("every one of them fits.")
 
@@ -243,18 +331,34 @@ def test_a_refusal_says_what_was_asked_for_and_what_was_there():
     }
 
     assert refusal_in_words(OutOfMemory(**values), 64 * MIB) == (
-        "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [4] was asked for with 60.0 MiB in use."
+        "Memory ran out in epoch 0: 8.0 MiB (2.00 x batch) for float32 [4] was asked for "
+        "with 60.0 MiB in use."
     )
-    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None, "phase": None}), 64 * MIB) == (
+    assert refusal_in_words(
+        OutOfMemory(**values | {"asked_bytes": None, "phase": None}), 64 * MIB
+    ) == (
         "Memory ran out: an amount that the error does not tell was asked for with 60.0 MiB in use."
     )
-    ended = "GPU:0 had no room for a copy of an array (16.0 MiB); between 0 B and 64.0 MiB of 64.0 MiB were in use"
-    assert refusal_in_words(OutOfMemory(**values | {"asked_bytes": None}), 64 * MIB, reason=ended) == (
-        "Memory ran out in epoch 0: GPU:0 had no room for a copy of an array (16.0 MiB), with 60.0 MiB in use."
+    ended = (
+        "GPU:0 had no room for a copy of an array (16.0 MiB); between 0 B and 64.0 MiB of 64.0 "
+        "MiB were in use"
+    )
+    assert refusal_in_words(
+        OutOfMemory(**values | {"asked_bytes": None}), 64 * MIB, reason=ended
+    ) == (
+        "Memory ran out in epoch 0: GPU:0 had no room for a copy of an array (16.0 MiB), "
+        "with 60.0 MiB in use."
     )
 
 
-FULL = {"phase": "epoch_0", "shape": "[]", "dtype": "float32", "asked_bytes": 4, "like": "", "requested_bytes": 40 * MIB}
+FULL = {
+    "phase": "epoch_0",
+    "shape": "[]",
+    "dtype": "float32",
+    "asked_bytes": 4,
+    "like": "",
+    "requested_bytes": 40 * MIB,
+}
 LIVE = [
     alive(op="Cast", shape="[5,8]", each_bytes=25 * MIB, like="1.00 x Y"),
     alive(op=COPY_TO_CARD, shape="", dtype="", each_bytes=5 * MIB, count=3, like="1.00 x X"),
@@ -262,8 +366,8 @@ LIVE = [
     alive(each_bytes=4),
 ]
 THREE = (
-    "the largest that were alive: Cast (5, 8) float32, 25.0 MiB, 1.00 x Y; 3 x copy to the card, 15.0 MiB, 1.00 x X each; "
-    "2 MiB without an operation; and one other, 4 B"
+    "the largest that were alive: Cast (5, 8) float32, 25.0 MiB, 1.00 x Y; 3 x copy to the "
+    "card, 15.0 MiB, 1.00 x X each; 2 MiB without an operation; and one other, 4 B"
 )
 
 
@@ -272,26 +376,35 @@ def exhausted(**changes):
     return OutOfMemory(**values | changes)
 
 
-@pytest.mark.parametrize(("asked_bytes", "explained"), [(64 * MIB // 100, True), (64 * MIB // 100 + 1, False)])
+@pytest.mark.parametrize(
+    ("asked_bytes", "explained"), [(64 * MIB // 100, True), (64 * MIB // 100 + 1, False)]
+)
 def test_a_refusal_of_little_says_that_the_pool_had_been_handed_out(asked_bytes, explained):
     """Less than a hundredth of the device, and one byte past it; the three largest are named."""
     sentence = refusal_in_words(exhausted(asked_bytes=asked_bytes), 64 * MIB)
 
-    assert (": the pool had been handed out (a large tensor may be given the rest of it" in sentence) == explained
+    assert (
+        ": the pool had been handed out (a large tensor may be given the rest of it" in sentence
+    ) == explained
     assert sentence.endswith(f"; {THREE}.")
 
 
 def test_a_device_that_is_not_full_had_not_been_handed_out():
     """There was room for what was asked for, and one byte less."""
     for in_use_bytes, explained in ((64 * MIB - 4, False), (64 * MIB - 3, True)):
-        assert ("handed out" in refusal_in_words(exhausted(allocator_bytes=in_use_bytes), 64 * MIB)) == explained
+        assert (
+            "handed out" in refusal_in_words(exhausted(allocator_bytes=in_use_bytes), 64 * MIB)
+        ) == explained
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
         (None, "what was alive is unknown, as there is no trace of this point"),
-        ({"out_of_memory": None}, "what was alive is unknown, as the traced run did not run out of memory"),
+        (
+            {"out_of_memory": None},
+            "what was alive is unknown, as the traced run did not run out of memory",
+        ),
         ({"out_of_memory": exhausted(alive=())}, "in the traced run nothing was alive then"),
         ({"out_of_memory": exhausted()}, f"in the traced run {THREE}"),
     ],
@@ -306,19 +419,35 @@ def test_what_was_alive_comes_from_the_traced_run_or_is_unknown(found, words):
     [
         (None, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
         ({"out_of_memory": None}, "between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"),
-        ({"out_of_memory": exhausted(allocator_bytes=63 * MIB)}, "63.0 MiB of 64.0 MiB were in use (by the traced run)"),
+        (
+            {"out_of_memory": exhausted(allocator_bytes=63 * MIB)},
+            "63.0 MiB of 64.0 MiB were in use (by the traced run)",
+        ),
     ],
 )
 def test_how_much_was_in_use_comes_from_the_traced_run_where_it_knows(found, words):
-    """The error lets go of some before anybody can look; a range is what is left without a trace."""
-    reason = "ended device_oom: refused (125.0 MiB); between 2.0 MiB and 64.0 MiB of 64.0 MiB were in use"
+    """The error lets go of some before anybody can look; a range is what is left without a
+    trace.
+    """
+    reason = (
+        "ended device_oom: refused (125.0 MiB); between 2.0 MiB and 64.0 MiB of 64.0 MiB were "
+        "in use"
+    )
     known = with_what_is_known(reason, None if found is None else trace().model_copy(update=found))
 
     assert known == f"ended device_oom: refused (125.0 MiB); {words}"
 
 
 def traced_row(point, file, outcome=Outcome.OK, reason=""):
-    end = TraceEnd(point=point, outcome=outcome, cause="", reason=reason, file=file, launcher="zygote", duration_s=1.0)
+    end = TraceEnd(
+        point=point,
+        outcome=outcome,
+        cause="",
+        reason=reason,
+        file=file,
+        launcher="zygote",
+        duration_s=1.0,
+    )
     return {"kind": "traced", **to_json(end)}
 
 
@@ -350,7 +479,11 @@ def test_missing_traces_are_named_with_their_reasons_and_make_no_run_incomplete(
     assert notes[0].startswith(f"No trace of {names[1]}, because ")
     assert "is not there any more" in notes[0]
     assert notes[1] == f"No trace of {names[2]}, because killed by SIGSEGV in phase epoch_0"
-    assert notes[2] == f"No trace of {names[3]}, because its traced run has no end: it was broken off, or left out"
+    assert (
+        notes[2]
+        == f"No trace of {names[3]}, because its traced run has no end: it was broken off, or "
+        "left out"
+    )
     assert run.problems == ()
 
 

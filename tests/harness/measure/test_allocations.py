@@ -61,7 +61,10 @@ def at(event, time_ns):
 
 
 def whole(start_ns=0, end_ns=10**9, **fields):
-    return Span(**{"phase": "all", "index": 0, "finished": True, "start_ns": start_ns, "end_ns": end_ns} | fields)
+    return Span(
+        **{"phase": "all", "index": 0, "finished": True, "start_ns": start_ns, "end_ns": end_ns}
+        | fields
+    )
 
 
 def follow(events, *spans, base_bytes=0, declared=None):
@@ -71,7 +74,9 @@ def follow(events, *spans, base_bytes=0, declared=None):
 def odd(done):
     counts = done.counts
     return {
-        name: value for name in ("from_before", "reordered", "jumps", "overwritten", "resized") if (value := getattr(counts, name))
+        name: value
+        for name in ("from_before", "reordered", "jumps", "overwritten", "resized")
+        if (value := getattr(counts, name))
     }
 
 
@@ -126,8 +131,24 @@ def test_what_was_alive_at_the_peak_is_grouped_and_the_largest_total_comes_first
     (phase,) = follow(allocator.events, declared={"batch": 800}).phases
 
     assert phase.alive == (
-        Alive(op="MatMul", shape="[75]", dtype="float32", region="output", each_bytes=300, count=3, like=""),
-        Alive(op="Conv2D", shape="[200]", dtype="float32", region="temp", each_bytes=800, count=1, like="1.00 x batch"),
+        Alive(
+            op="MatMul",
+            shape="[75]",
+            dtype="float32",
+            region="output",
+            each_bytes=300,
+            count=3,
+            like="",
+        ),
+        Alive(
+            op="Conv2D",
+            shape="[200]",
+            dtype="float32",
+            region="temp",
+            each_bytes=800,
+            count=1,
+            like="1.00 x batch",
+        ),
     )
 
 
@@ -156,7 +177,12 @@ def test_an_address_that_is_used_again_is_another_allocation(allocator):
 
 def test_equal_times_are_ordered_by_the_allocators_count(allocator):
     """Two threads within one tick of the clock; the file has them the wrong way round."""
-    events = [allocator.take(1, 100), allocator.give(1), allocator.take(1, 300), allocator.take(2, 5)]
+    events = [
+        allocator.take(1, 100),
+        allocator.give(1),
+        allocator.take(1, 300),
+        allocator.take(2, 5),
+    ]
     done = follow([at(event, 7) for event in reversed(events)])
 
     assert list(done.timeline.requested_bytes) == [100, 0, 300, 305]
@@ -173,7 +199,9 @@ def test_times_out_of_order_are_put_right_and_counted(allocator):
     assert odd(done) == {"reordered": 1}
 
 
-@pytest.mark.parametrize(("moved", "expected"), [(WINDOW, {"reordered": 1}), (WINDOW + 1, {"reordered": 0, "jumps": 2})])
+@pytest.mark.parametrize(
+    ("moved", "expected"), [(WINDOW, {"reordered": 1}), (WINDOW + 1, {"reordered": 0, "jumps": 2})]
+)
 def test_events_are_put_right_within_the_window_and_not_beyond_it(allocator, moved, expected):
     """At the limit and one past it: the first event bears a time after that many others."""
     events = [allocator.take(address, 300 * address) for address in range(1, moved + 2)]
@@ -251,7 +279,9 @@ def test_the_smallest_multiple_is_told_then_the_nearest_then_the_first_declared(
     assert multiple_of(4000, {"first": 4000, "second": 4000}) == "1.00 x first"
 
 
-@pytest.mark.parametrize(("op", "expected"), [("", "2.00 x batch"), (COPY_TO_CARD, "2.00 x batch"), ("Relu", "")])
+@pytest.mark.parametrize(
+    ("op", "expected"), [("", "2.00 x batch"), (COPY_TO_CARD, "2.00 x batch"), ("Relu", "")]
+)
 def test_where_an_operation_is_named_only_the_whole_array_is_told(allocator, op, expected):
     """A layer of a network is often some multiple of its input."""
     allocator.take(1, 2000, op=op)
@@ -306,7 +336,9 @@ def histories(draw):
         if address in allocator.live:
             allocator.give(address)
         else:
-            allocator.take(address, draw(st.integers(1, 2000)), op=draw(st.sampled_from(["", "a", "b"])))
+            allocator.take(
+                address, draw(st.integers(1, 2000)), op=draw(st.sampled_from(["", "a", "b"]))
+            )
     return base_bytes, allocator.events
 
 
@@ -333,27 +365,37 @@ def test_a_replay_is_what_adding_up_anew_gives(history, start_ns, length_ns):
     moments = naive(events, base_bytes, start_ns, start_ns + length_ns)
     requested = [sum(event.requested_bytes for event in live) for _, live in moments]
 
-    assert phase.requested == Edges(start_bytes=requested[0], peak_bytes=max(requested), end_bytes=requested[-1])
+    assert phase.requested == Edges(
+        start_bytes=requested[0], peak_bytes=max(requested), end_bytes=requested[-1]
+    )
     in_use = [amount for amount, _ in moments]
-    assert phase.allocator == Edges(start_bytes=in_use[0], peak_bytes=max(in_use), end_bytes=in_use[-1])
+    assert phase.allocator == Edges(
+        start_bytes=in_use[0], peak_bytes=max(in_use), end_bytes=in_use[-1]
+    )
     at_peak = moments[requested.index(max(requested))][1]
     assert sum(one.each_bytes * one.count for one in phase.alive) == max(requested)
-    assert sorted((one.op, one.each_bytes) for one in phase.alive for _ in range(one.count)) == sorted(
-        (event.op, event.requested_bytes) for event in at_peak
-    )
+    assert sorted(
+        (one.op, one.each_bytes) for one in phase.alive for _ in range(one.count)
+    ) == sorted((event.op, event.requested_bytes) for event in at_peak)
 
 
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.randoms(use_true_random=False))
-def test_shuffled_times_within_a_few_events_give_a_history_that_is_right_throughout(history, dice: random.Random):
-    """Three threads that each stamp late: groups of three share their times in any order. The end is the same in each."""
+def test_shuffled_times_within_a_few_events_give_a_history_that_is_right_throughout(
+    history, dice: random.Random
+):
+    """Three threads that each stamp late: groups of three share their times in any order. The end
+    is the same in each.
+    """
     base_bytes, events = history
     times = list(range(len(events)))
     for start in range(0, len(times), 3):
         group = times[start : start + 3]
         dice.shuffle(group)
         times[start : start + 3] = group
-    done = follow([at(event, time) for event, time in zip(events, times, strict=True)], base_bytes=base_bytes)
+    done = follow(
+        [at(event, time) for event, time in zip(events, times, strict=True)], base_bytes=base_bytes
+    )
     straight = follow(events, base_bytes=base_bytes)
 
     assert {name: number for name, number in odd(done).items() if name != "reordered"} == {}

@@ -1,4 +1,6 @@
-"""TensorFlow's own statistics, probed before they are trusted; TensorFlow is faked in a child of its own."""
+"""TensorFlow's own statistics, probed before they are trusted; TensorFlow is faked in a child of
+its own.
+"""
 
 import json
 import subprocess
@@ -34,10 +36,12 @@ class Device:
     def __exit__(self, *error): pass
 
 tensorflow = ModuleType("tensorflow")
-tensorflow.device, tensorflow.uint8, tensorflow.zeros = Device, None, lambda shape, dtype: Tensor(shape[0])
+tensorflow.device, tensorflow.uint8, tensorflow.zeros = Device, None, \
+lambda shape, dtype: Tensor(shape[0])
 info = refuse if %(silent)r else lambda device: {"current": Allocator.live, "peak": Allocator.peak}
 tensorflow.config = SimpleNamespace(
-    experimental=SimpleNamespace(get_memory_info=info, reset_memory_stats=refuse if %(stuck)r else reset)
+    experimental=SimpleNamespace(get_memory_info=info, \
+reset_memory_stats=refuse if %(stuck)r else reset)
 )
 sys.modules["tensorflow"] = tensorflow
 
@@ -73,14 +77,22 @@ RESET_IN_MID_PHASE = """
     ("allocator", "said"),
     [
         ({}, "open"),
-        ({"silent": True}, "TensorFlow has no memory statistics for GPU:0: Allocator stats not available"),
+        (
+            {"silent": True},
+            "TensorFlow has no memory statistics for GPU:0: Allocator stats not available",
+        ),
         ({"counts": False}, "TensorFlow's allocator on GPU:0 counted 0 B of a tensor of 1048576 B"),
-        ({"stuck": True}, "TensorFlow cannot reset the peak of GPU:0: Allocator stats not available"),
+        (
+            {"stuck": True},
+            "TensorFlow cannot reset the peak of GPU:0: Allocator stats not available",
+        ),
         ({"forgets": False}, "TensorFlow's allocator on GPU:0 does not forget its peak"),
     ],
 )
 def test_an_allocator_is_probed_before_it_is_trusted(project_root, allocator, said):
-    """As cuda_malloc_async, which kept no statistics at first: unavailable with the reason, not an error of the body."""
+    """As cuda_malloc_async, which kept no statistics at first: unavailable with the reason, not an
+    error of the body.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM % {**GOOD, **allocator}],
         cwd=project_root,
@@ -94,7 +106,9 @@ def test_an_allocator_is_probed_before_it_is_trusted(project_root, allocator, sa
 
 
 def test_a_body_that_has_the_peak_forgotten_hides_nothing(project_root):
-    """5,000 B came and went before its own reset: they are the phase's peak, and not that of the next one."""
+    """5,000 B came and went before its own reset: they are the phase's peak, and not that of the
+    next one.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM % {**GOOD, "then": RESET_IN_MID_PHASE}],
         cwd=project_root,

@@ -54,12 +54,16 @@ def test_a_body_whose_call_runs_nothing_is_named_and_refused(body, what):
     with pytest.raises(UsageError) as told:
         refuse_deferred("bodies:it", body)
 
-    assert str(told.value).startswith(f"the body 'bodies:it' is {what}, and a call runs none of it; ")
+    assert str(told.value).startswith(
+        f"the body 'bodies:it' is {what}, and a call runs none of it; "
+    )
     assert "write a plain def" in str(told.value)
 
 
 def test_what_runs_in_the_call_itself_is_a_body():
-    """A plain function; a coroutine below a decorator that runs it; whatever a body returns besides."""
+    """A plain function; a coroutine below a decorator that runs it; whatever a body returns
+    besides.
+    """
     for body in (plain, run(coroutine)):
         refuse_deferred("bodies:it", body)
         refuse_returned("bodies:it", body(None, {}))
@@ -68,7 +72,11 @@ def test_what_runs_in_the_call_itself_is_a_body():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("body", "what"),
-    [(generator, "a generator"), (coroutine, "a coroutine that nobody awaits"), (async_generator, "an async generator")],
+    [
+        (generator, "a generator"),
+        (coroutine, "a coroutine that nobody awaits"),
+        (async_generator, "an async generator"),
+    ],
     ids=["generator", "coroutine", "async generator"],
 )
 def test_a_body_that_returns_what_still_has_to_run_is_refused(body, what):

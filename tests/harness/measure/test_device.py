@@ -31,7 +31,9 @@ except DeviceUnavailable as error:
         ),
     ],
 )
-def test_a_device_without_room_is_unavailable_and_no_loader_is_blamed(project_root, pool_mib, asked_mib, said):
+def test_a_device_without_room_is_unavailable_and_no_loader_is_blamed(
+    project_root, pool_mib, asked_mib, said
+):
     """A pool has room for itself; 15/16 of 80 MiB are more than 64."""
     environment = {
         **os.environ,
@@ -65,7 +67,9 @@ for size in (1, 4096, 100_000, 2**20, 3 * 2**19, 2**21, 5 * 2**20):
 
 
 def test_a_tensor_of_any_size_is_counted_to_256_bytes(project_root):
-    """Also one that would fit what TensorFlow's start-up has left of its first region. The shape may be still held: 256 B more."""
+    """Also one that would fit what TensorFlow's start-up has left of its first region. The shape
+    may be still held: 256 B more.
+    """
     environment = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "-1",
@@ -73,7 +77,13 @@ def test_a_tensor_of_any_size_is_counted_to_256_bytes(project_root):
         "TF_CPU_BFC_MEM_LIMIT_IN_MB": "64",
     }
     done = subprocess.run(
-        [sys.executable, "-c", COUNTED], cwd=project_root, env=environment, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", COUNTED],
+        cwd=project_root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     counted = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
 
@@ -106,7 +116,9 @@ said(device.prepare_device, {"kind": "gpu", "name": "A100", "limit_bytes": 64 * 
 
 
 def test_tensorflow_is_told_of_growth_and_limits_and_its_refusals_are_reasons(project_root):
-    """On a CPU it refuses both, each in its own words; so both were asked for. A card that is not alone is refused."""
+    """On a CPU it refuses both, each in its own words; so both were asked for. A card that is not
+    alone is refused.
+    """
     done = subprocess.run(
         [sys.executable, "-c", CONFIGURE],
         cwd=project_root,
@@ -119,8 +131,14 @@ def test_tensorflow_is_told_of_growth_and_limits_and_its_refusals_are_reasons(pr
     growth, limit, logical, absent, crowd, late = done.stdout.splitlines()
     cpu = "TensorFlow cannot have /physical_device:CPU:0"
 
-    assert growth == f"{cpu} grow on demand: Cannot set memory growth on non-GPU and non-Pluggable devices"
-    assert limit == f"{cpu} be limited to 64 MiB: Setting memory limit on CPU virtual devices is currently not supported"
+    assert (
+        growth
+        == f"{cpu} grow on demand: Cannot set memory growth on non-GPU and non-Pluggable devices"
+    )
+    assert (
+        limit == f"{cpu} be limited to 64 MiB: Setting memory limit on CPU virtual devices is "
+        "currently not supported"
+    )
     assert logical == "['/device:CPU:0', '/device:CPU:1']"
     assert "sees no GPU, though the driver has A100; install a build with CUDA" in absent
     assert "sees 2 devices of the kind GPU, but A100 was leased alone" in crowd

@@ -20,17 +20,22 @@ class UnknownError(Exception):
 
 def refused(allocator):
     return ResourceExhaustedError(
-        "{{function_node __wrapped__DeepCopy}} OOM when allocating tensor with shape[2000,64,64,4] and type float on "
-        f"/job:localhost/replica:0/task:0/device:CPU:0 by allocator {allocator} [Op:DeepCopy] name: "
+        f"{{{{function_node __wrapped__DeepCopy}}}} OOM when allocating tensor with "
+        "shape[2000,64,64,4] and type float on "
+        f"/job:localhost/replica:0/task:0/device:CPU:0 by allocator {allocator} "
+        "[Op:DeepCopy] name: "
     )
 
 
 def in_a_dataset(error, before=""):
-    """The message of an error that a Python function of tf.data raised, as TensorFlow 2.21 writes it."""
+    """The message of an error that a Python function of tf.data raised, as TensorFlow 2.21 writes
+    it.
+    """
     return (
-        "{{function_node __wrapped__IteratorGetNext_output_types_1_device_/job:localhost/replica:0/task:0/device:CPU:0}} "
-        f"{before}{error}\nTraceback (most recent call last):\n\n  File ...\n\n{error}\n\n"
-        "\n\t [[{{node PyFunc}}]] [Op:IteratorGetNext]"
+        "{{function_node __wrapped__IteratorGetNext_output_types_1_device_"
+        "/job:localhost/replica:0/task:0/device:CPU:0}} "
+        f"{before}{error}\nTraceback (most recent call last):\n\n  File ...\n\n"
+        f"{error}\n\n\n\t [[{{{{node PyFunc}}}}]] [Op:IteratorGetNext]"
     )
 
 
@@ -42,7 +47,10 @@ def in_a_dataset(error, before=""):
         (refused("cpu"), Outcome.HOST_OOM),
         (refused("mklcpu"), Outcome.HOST_OOM),
         (MemoryError("Unable to allocate 3.00 GiB for an array"), Outcome.HOST_OOM),
-        (RuntimeError("Failed copying input tensor ... Dst tensor is not initialized."), Outcome.DEVICE_OOM),
+        (
+            RuntimeError("Failed copying input tensor ... Dst tensor is not initialized."),
+            Outcome.DEVICE_OOM,
+        ),
         (DeviceUnavailable("TensorFlow sees no GPU"), Outcome.SKIPPED),
         (ResourceExhaustedError(in_a_dataset("MemoryError: no room")), Outcome.HOST_OOM),
         (KeyError("X"), Outcome.ERROR),
@@ -64,7 +72,8 @@ def test_the_reason_of_a_refusal_says_what_was_asked_of_whom():
     reason = name_exception(refused("bfc_cpu_allocator_for_gpu")).reason
 
     assert reason == (
-        "the allocator bfc_cpu_allocator_for_gpu refused a tensor of shape [2000,64,64,4] and type float on device:CPU:0"
+        "the allocator bfc_cpu_allocator_for_gpu refused a tensor of shape [2000,64,64,4] "
+        "and type float on device:CPU:0"
     )
 
 
@@ -95,7 +104,9 @@ def room(*, in_use, peak=None, limit=GIB, data=0, data_limit=8 * GIB):
     ],
 )
 def test_what_was_in_use_and_asked_decides_whether_it_was_the_device(left, outcome, cause):
-    """At its limit and one byte past it; only a device that had room can have been refused by the host."""
+    """At its limit and one byte past it; only a device that had room can have been refused by the
+    host.
+    """
     ending = name_exception(refused("bfc_cpu_allocator_for_gpu"), left)
 
     assert (ending.outcome, ending.cause) == (outcome, cause)
@@ -103,13 +114,19 @@ def test_what_was_in_use_and_asked_decides_whether_it_was_the_device(left, outco
 
 def test_the_reason_says_how_much_was_in_use_of_how_much():
     """A range, where the error has let go of some before anybody could look."""
-    reason = name_exception(refused("bfc_cpu_allocator_for_gpu"), room(in_use=10 * MIB, peak=GIB)).reason
+    reason = name_exception(
+        refused("bfc_cpu_allocator_for_gpu"), room(in_use=10 * MIB, peak=GIB)
+    ).reason
 
-    assert reason.endswith("type float on device:CPU:0 (125.0 MiB); between 10.0 MiB and 1.0 GiB of 1.0 GiB were in use")
+    assert reason.endswith(
+        "type float on device:CPU:0 (125.0 MiB); between 10.0 MiB and 1.0 GiB of 1.0 GiB "
+        "were in use"
+    )
 
 
 HANDED_OUT = (
-    "were in use: the pool had been handed out (a large tensor may be given the rest of it, where that is less than its own size)"
+    "were in use: the pool had been handed out (a large tensor may be given the rest of it, "
+    "where that is less than its own size)"
 )
 
 
@@ -126,7 +143,11 @@ def test_where_little_was_asked_the_pool_had_been_handed_out(limit_bytes, end):
 
 
 @pytest.mark.parametrize(
-    ("allocator", "end"), [("GPU_0_bfc", f"on device:GPU:0; {ALIVE}Cast (8) float32, 32 B"), ("mklcpu", "on device:CPU:0")]
+    ("allocator", "end"),
+    [
+        ("GPU_0_bfc", f"on device:GPU:0; {ALIVE}Cast (8) float32, 32 B"),
+        ("mklcpu", "on device:CPU:0"),
+    ],
 )
 def test_what_was_alive_on_the_device_is_told_with_the_reason(allocator, end):
     """From the note that the recording left; other notes, and a host that ran out, leave it out."""
@@ -146,17 +167,28 @@ def test_a_long_message_is_cut_to_its_first_line():
 
 
 @pytest.mark.parametrize(
-    "before", ["", "Error in user-defined function passed to MapDataset:1 with iterator: Iterator::Root::Map: "]
+    "before",
+    [
+        "",
+        (
+            "Error in user-defined function passed to MapDataset:1 with iterator: "
+            "Iterator::Root::Map: "
+        ),
+    ],
 )
 def test_an_error_of_python_inside_a_dataset_is_named_as_it_was_raised(before):
     """Neither TensorFlow's class for it nor its graph's nodes."""
     error = UnknownError(in_a_dataset("OSError: [Errno 5] beam off: 'f.npz'", before))
 
-    assert name_exception(error) == Ending(Outcome.ERROR, "OSError", "OSError: [Errno 5] beam off: 'f.npz'")
+    assert name_exception(error) == Ending(
+        Outcome.ERROR, "OSError", "OSError: [Errno 5] beam off: 'f.npz'"
+    )
 
 
 def test_nodes_of_the_graph_are_left_out_of_every_reason():
     """They mean nothing to the reader."""
-    reason = name_exception(ValueError("{{function_node __wrapped__Add}} required broadcastable shapes [Op:Add]")).reason
+    reason = name_exception(
+        ValueError("{{function_node __wrapped__Add}} required broadcastable shapes [Op:Add]")
+    ).reason
 
     assert reason == "ValueError: required broadcastable shapes [Op:Add]"

@@ -1,4 +1,6 @@
-"""The host's meter without a sampler: known allocations found again in this process, with the bounds of its edges."""
+"""The host's meter without a sampler: known allocations found again in this process, with the
+bounds of its edges.
+"""
 
 import functools
 import mmap
@@ -14,7 +16,9 @@ from harness.measure.meters.host import HostMeter
 from harness.records import Quality, Reading
 
 MIB = 1024 * 1024
-EMULATED = MeterContext(device_name="CPU:0", device={"kind": "emulated", "uuid": None}, without_sampler="a test")
+EMULATED = MeterContext(
+    device_name="CPU:0", device={"kind": "emulated", "uuid": None}, without_sampler="a test"
+)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 
@@ -22,7 +26,9 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED], ids=["private", "shared"])
 @pytest.mark.parametrize("amount_bytes", [8 * MIB, 64 * MIB])
 def test_a_temporary_that_is_gone_at_the_end_is_found_in_the_peak(amount_bytes, flags):
-    """Known pages, private or shared, are mapped, touched and unmapped: growth within 1 MiB of them, nothing retained."""
+    """Known pages, private or shared, are mapped, touched and unmapped: growth within 1 MiB of
+    them, nothing retained.
+    """
     meter = HostMeter(EMULATED)
     meter.open()
     meter.begin()
@@ -45,19 +51,29 @@ def test_a_reading_says_that_there_was_no_sampler_and_how_exact_the_counters_are
     meter.begin()
     anon, rss, mapped = meter.end()
 
-    assert (anon.quality, rss.quality, mapped.quality) == (Quality.BOUNDED, Quality.EXACT, Quality.UNRESOLVED)
-    assert anon.source.startswith("VmHWM and faults at the edges, without the sampler: a test; the kernel's counters to ")
+    assert (anon.quality, rss.quality, mapped.quality) == (
+        Quality.BOUNDED,
+        Quality.EXACT,
+        Quality.UNRESOLVED,
+    )
+    assert anon.source.startswith(
+        "VmHWM and faults at the edges, without the sampler: a test; the kernel's counters to "
+    )
     assert mapped.reason.startswith("sampled too coarsely to judge (2 samples")
 
 
 @LINUX
 def test_what_a_started_process_holds_is_counted_while_it_lives():
-    """32 MiB in a helper: kept from its start to its end, and not the pages of the interpreter that all share."""
+    """32 MiB in a helper: kept from its start to its end, and not the pages of the interpreter that
+    all share.
+    """
     helper = "import sys; held = bytearray(b'1') * (32 << 20); print(flush=True); sys.stdin.read()"
     meter = HostMeter(EMULATED)
     meter.open()
     meter.begin()
-    with subprocess.Popen([sys.executable, "-c", helper], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+    with subprocess.Popen(
+        [sys.executable, "-c", helper], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as started:
         started.stdout.readline()
         kept, *_ = meter.end()
         meter.begin()
@@ -68,14 +84,18 @@ def test_what_a_started_process_holds_is_counted_while_it_lives():
     assert 32 * MIB <= kept.retained_bytes < 48 * MIB
     assert kept.growth_bytes >= kept.retained_bytes
     assert kept.peak_bound_bytes >= kept.peak_bytes
-    assert kept.reason.endswith("with 1 process that the body has started, as at the edges of the phase")
+    assert kept.reason.endswith(
+        "with 1 process that the body has started, as at the edges of the phase"
+    )
     assert abs(still.growth_bytes) < MIB
     assert gone.retained_bytes < -31 * MIB
 
 
 @LINUX
 def test_what_malloc_has_free_hides_nothing():
-    """64 MiB in pieces are let go before the phase; 16 MiB that are asked for in it show, and leave with their pieces."""
+    """64 MiB in pieces are let go before the phase; 16 MiB that are asked for in it show, and leave
+    with their pieces.
+    """
     pieces = [bytearray(100_000) for _ in range(671)]
     del pieces
     meter = HostMeter(EMULATED)
@@ -103,9 +123,17 @@ def test_a_machine_without_proc_says_so(tmp_path):
     ],
 )
 def test_what_is_polled_too_thinly_is_unresolved(samples, gap_s, quality):
-    """Fewer than 5 samples, or a gap over a quarter of the phase; the amounts stay, with the reason."""
+    """Fewer than 5 samples, or a gap over a quarter of the phase; the amounts stay, with the
+    reason.
+    """
     polled = Reading(
-        meter="m", quality=Quality.SAMPLED, start_bytes=1, peak_bytes=3, end_bytes=2, samples=samples, largest_gap_s=gap_s
+        meter="m",
+        quality=Quality.SAMPLED,
+        start_bytes=1,
+        peak_bytes=3,
+        end_bytes=2,
+        samples=samples,
+        largest_gap_s=gap_s,
     )
     judged = judged_by_its_pace(polled, 1.0)
 

@@ -11,7 +11,8 @@ from harness.lag import counter_lag_bytes
 from harness.measure.hostcounters import HostState, ProcCounters, _huge_page_counts, started_ticks
 
 STATUS = (
-    b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     250 kB\nRssShmem:\t      50 kB\n"
+    b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     "
+    b"250 kB\nRssShmem:\t      50 kB\n"
 )
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -44,15 +45,24 @@ def test_a_kernel_without_a_counter_is_unavailable_by_name():
     ],
 )
 def test_how_far_the_kernels_counters_may_be_off(online, allowed, counters, lag_bytes):
-    """max(32, 2 x processors online) pages is the batch, one less is held back (lib/percpu_counter.c)."""
-    assert counter_lag_bytes(online=online, allowed=allowed, counters=counters, page_bytes=4096) == lag_bytes
+    """max(32, 2 x processors online) pages is the batch, one less is held back
+    (lib/percpu_counter.c).
+    """
+    assert (
+        counter_lag_bytes(online=online, allowed=allowed, counters=counters, page_bytes=4096)
+        == lag_bytes
+    )
 
 
 @pytest.mark.parametrize(
     ("whole", "sizes", "found"),
     [
         ("always madvise [never]", {"2048": "[inherit]"}, []),
-        ("always [madvise] never", {"2048": "always [inherit] never", "64": "always inherit [never]"}, [2048 * 1024]),
+        (
+            "always [madvise] never",
+            {"2048": "always [inherit] never", "64": "always inherit [never]"},
+            [2048 * 1024],
+        ),
         ("always [madvise] never", {}, None),  # before 6.9 the kernel has no counts by size
     ],
 )
@@ -79,7 +89,8 @@ def test_a_glance_and_a_look_agree():
     counters.close()
 
     assert glance.not_private_bytes == state.mapped_bytes + state.shared_bytes
-    assert abs(glance.resident_bytes - state.resident_bytes) < 1 << 20  # a few pages of the interpreter's own
+    # a few pages of the interpreter's own
+    assert abs(glance.resident_bytes - state.resident_bytes) < 1 << 20
 
 
 @LINUX

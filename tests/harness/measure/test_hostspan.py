@@ -24,17 +24,30 @@ def watch_from(anon, mapped, faulted=None, shared=0):
 
 
 def test_without_mapped_growth_the_bounds_are_apart_by_the_lag_of_the_counters():
-    """anon 100 -> 300 -> 150 beside 50 of mapped pages, by VmHWM alone: from 300 to 300 and the lag of two counters."""
+    """anon 100 -> 300 -> 150 beside 50 of mapped pages, by VmHWM alone: from 300 to 300 and the lag
+    of two counters.
+    """
     watch = watch_from(100, 50)
     watch.look(state(150, 50, highest=350), 1.0, None)
     span = watch.close()
 
-    assert (span.start_anon_bytes, span.low_anon_bytes, span.high_anon_bytes, span.end_anon_bytes) == (100, 300, 300 + 2 * LAG, 150)
-    assert (span.start_resident_bytes, span.highest_resident_bytes, span.end_resident_bytes) == (150, 350, 200)
+    assert (
+        span.start_anon_bytes,
+        span.low_anon_bytes,
+        span.high_anon_bytes,
+        span.end_anon_bytes,
+    ) == (100, 300, 300 + 2 * LAG, 150)
+    assert (span.start_resident_bytes, span.highest_resident_bytes, span.end_resident_bytes) == (
+        150,
+        350,
+        200,
+    )
 
 
 def test_mapped_pages_that_appear_widen_the_bounds_by_their_size():
-    """200 of file pages read through, in one window: the peak lies between HWM - 250 and HWM - 50."""
+    """200 of file pages read through, in one window: the peak lies between HWM - 250 and HWM -
+    50.
+    """
     watch = watch_from(100, 50)
     watch.look(state(100, 250, highest=420), 1.0, None)
     span = watch.close()
@@ -44,7 +57,9 @@ def test_mapped_pages_that_appear_widen_the_bounds_by_their_size():
 
 
 def test_two_windows_bound_a_peak_by_what_moved_in_its_own():
-    """200 of file in one window, then a spike of 300 in the next: the file does not widen the spike's bracket."""
+    """200 of file in one window, then a spike of 300 in the next: the file does not widen the
+    spike's bracket.
+    """
     watch = watch_from(100, 50)
     assert watch.look(state(100, 250, highest=360), 1.0, None)  # the file has moved: worth a reset
     watch.reset(0.001)
@@ -65,7 +80,9 @@ def test_a_peak_that_stands_at_what_is_resident_needs_no_reset():
 
 
 def test_faults_bound_what_a_mapped_file_does_not_let_tell():
-    """200 of file came with faults that bring 30 at most: anon cannot have been over 130, whatever VmHWM says."""
+    """200 of file came with faults that bring 30 at most: anon cannot have been over 130, whatever
+    VmHWM says.
+    """
     watch = watch_from(100, 50, faulted=1000)
     watch.look(state(100, 250, highest=350), 1.0, 1030)
     span = watch.close()
@@ -93,7 +110,8 @@ def test_reading_a_file_through_a_mapping_is_no_growth_of_the_process():
     ("seen", "shared", "enough"),
     [
         (Glance(150, 50, 1000), 0, True),
-        (Glance(150, 50, 1001), 0, False),  # a fault may have brought it to 101, over the bound until now
+        # a fault may have brought it to 101, over the bound until now
+        (Glance(150, 50, 1001), 0, False),
         (Glance(450, 50, None), 0, True),
         (Glance(450, 350, 1000), 0, True),  # files were mapped, and nothing else can have come
         (Glance(450, 350, 1001), 0, False),

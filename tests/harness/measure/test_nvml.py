@@ -1,4 +1,6 @@
-"""``Card`` on the stub driver, in children; what it cannot read is unavailable with a reason, and it agrees with others."""
+"""``Card`` on the stub driver, in children; what it cannot read is unavailable with a reason, and
+it agrees with others.
+"""
 
 import json
 import os
@@ -61,11 +63,16 @@ def card(driver):
 
 def test_the_newer_query_is_used_and_named(card, in_child):
     """Without what the driver keeps for itself."""
-    assert in_child(f"c = Card.open({GPU!r}); answer = [c.used_bytes(), c.source]") == [100 * MIB, "memory v2"]
+    assert in_child(f"c = Card.open({GPU!r}); answer = [c.used_bytes(), c.source]") == [
+        100 * MIB,
+        "memory v2",
+    ]
 
 
 def test_an_old_driver_is_asked_the_older_way_and_never_mixed(old_nvml_stub, tmp_path, in_child):
-    """Version 1 of memory and version 2 of the list, because the next ones do not exist; the row can say so."""
+    """Version 1 of memory and version 2 of the list, because the next ones do not exist; the row
+    can say so.
+    """
     driver = StubControl.create(tmp_path / "old", old_nvml_stub.functions)
     card = driver.add_device(total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB)
     driver.add_process(card, 5, 7 * MIB)
@@ -81,18 +88,48 @@ def test_an_old_driver_is_asked_the_older_way_and_never_mixed(old_nvml_stub, tmp
 @pytest.mark.parametrize(
     ("function", "code", "reason"),
     [
-        ("nvmlInitWithFlags", stub.DRIVER_NOT_LOADED, "the NVIDIA driver is installed but not loaded (NVML: Driver Not Loaded)"),
-        ("nvmlInitWithFlags", stub.LIB_RM_VERSION_MISMATCH, "the kernel still runs the old one; reboot"),
-        ("nvmlInitWithFlags", stub.UNKNOWN, "the driver failed twice without saying why (NVML: Unknown Error)"),
-        ("nvmlDeviceGetHandleByUUID", stub.NOT_FOUND, "knows nothing of that name here (NVML: Not Found)"),
-        ("nvmlDeviceGetMemoryInfo_v2", stub.NO_PERMISSION, "this user may not ask that of the driver"),
-        ("nvmlDeviceGetMemoryInfo_v2", stub.NOT_SUPPORTED, "no memory of its own that the driver could tell of"),
-        ("nvmlDeviceGetMemoryInfo_v2", stub.GPU_IS_LOST, "the card has fallen off the bus or hangs"),
+        (
+            "nvmlInitWithFlags",
+            stub.DRIVER_NOT_LOADED,
+            "the NVIDIA driver is installed but not loaded (NVML: Driver Not Loaded)",
+        ),
+        (
+            "nvmlInitWithFlags",
+            stub.LIB_RM_VERSION_MISMATCH,
+            "the kernel still runs the old one; reboot",
+        ),
+        (
+            "nvmlInitWithFlags",
+            stub.UNKNOWN,
+            "the driver failed twice without saying why (NVML: Unknown Error)",
+        ),
+        (
+            "nvmlDeviceGetHandleByUUID",
+            stub.NOT_FOUND,
+            "knows nothing of that name here (NVML: Not Found)",
+        ),
+        (
+            "nvmlDeviceGetMemoryInfo_v2",
+            stub.NO_PERMISSION,
+            "this user may not ask that of the driver",
+        ),
+        (
+            "nvmlDeviceGetMemoryInfo_v2",
+            stub.NOT_SUPPORTED,
+            "no memory of its own that the driver could tell of",
+        ),
+        (
+            "nvmlDeviceGetMemoryInfo_v2",
+            stub.GPU_IS_LOST,
+            "the card has fallen off the bus or hangs",
+        ),
         ("nvmlDeviceGetMemoryInfo_v2", 16, "the card waits for a reset"),
         ("nvmlDeviceGetMemoryInfo_v2", 11, "NVML: Interrupt Request Issue"),
     ],
 )
-def test_a_driver_that_refuses_makes_the_meter_unavailable_with_the_reason(card, driver, in_child, function, code, reason):
+def test_a_driver_that_refuses_makes_the_meter_unavailable_with_the_reason(
+    card, driver, in_child, function, code, reason
+):
     """In words, and with NVML's own; never 0."""
     driver.fail(function, code)
     said = in_child(f"answer = said(Card.open, {GPU!r})")
@@ -108,7 +145,9 @@ def test_no_driver_and_no_cards_are_reasons_too(driver, driver_environment, in_c
     (tmp_path / "libnvidia-ml.so.1").touch()
     without = {**driver_environment, "LD_LIBRARY_PATH": str(tmp_path)}
 
-    assert "no NVIDIA driver is installed here" in in_child(f"answer = said(Card.open, {GPU!r})", without)
+    assert "no NVIDIA driver is installed here" in in_child(
+        f"answer = said(Card.open, {GPU!r})", without
+    )
 
 
 @pytest.mark.parametrize("field", ["used_bytes", "total_bytes"])
@@ -116,7 +155,9 @@ def test_all_ones_are_not_an_amount(card, in_child, field):
     """NVML's sentinel for "not available"."""
     setattr(card, field, stub.ALL_ONES)
 
-    assert "the driver answers 'not available' for the memory in use" in in_child(f"answer = said(Card.open, {GPU!r})")
+    assert "the driver answers 'not available' for the memory in use" in in_child(
+        f"answer = said(Card.open, {GPU!r})"
+    )
 
 
 def test_a_failure_that_does_not_come_again_is_asked_once_more(card, driver, in_child):
@@ -124,7 +165,8 @@ def test_a_failure_that_does_not_come_again_is_asked_once_more(card, driver, in_
     driver.fail("nvmlDeviceGetMemoryInfo_v2", stub.UNKNOWN, times=1)
 
     assert in_child(f"answer = Card.open({GPU!r}).used_bytes()") == 100 * MIB
-    assert driver.calls("nvmlDeviceGetMemoryInfo_v2") == 4  # refused and asked again, can it be read, the reading
+    # refused and asked again, can it be read, the reading
+    assert driver.calls("nvmlDeviceGetMemoryInfo_v2") == 4
 
 
 def test_a_list_that_grew_while_it_was_read_is_read_again(card, driver, in_child):
@@ -147,7 +189,9 @@ def test_a_card_that_is_lost_in_mid_phase_is_unavailable_and_may_come_back(card,
     assert back == 100 * MIB
 
 
-def test_compute_and_mps_processes_are_listed_once_each_and_a_desktop_is_not(card, driver, in_child):
+def test_compute_and_mps_processes_are_listed_once_each_and_a_desktop_is_not(
+    card, driver, in_child
+):
     """Under MPS a process may be in both lists, with the same memory."""
     driver.add_process(card, 5, 50 * MIB)
     driver.add_process(card, 5, 50 * MIB, kind=stub.MPS)
@@ -158,24 +202,36 @@ def test_compute_and_mps_processes_are_listed_once_each_and_a_desktop_is_not(car
 
 
 @pytest.mark.parametrize("vgpu", [False, True])
-def test_an_instance_opens_through_its_card_and_has_its_own_memory_and_processes(card, driver, in_child, vgpu):
-    """Also where the driver does not list an instance's processes by its handle: the card's list says whose is whose."""
+def test_an_instance_opens_through_its_card_and_has_its_own_memory_and_processes(
+    card, driver, in_child, vgpu
+):
+    """Also where the driver does not list an instance's processes by its handle: the card's list
+    says whose is whose.
+    """
     for number in (1, 2):
         driver.add_instance(card, f"MIG-{number}", total_bytes=5 * GIB, used_bytes=number * MIB)
         driver.add_process(card, number, number * MIB, instance=number)
     driver.fail("nvmlDeviceGetHandleByUUID", stub.NOT_FOUND)
     if vgpu:
         driver.fail("nvmlDeviceGetComputeRunningProcesses_v3", stub.NOT_SUPPORTED, times=1)
-    found = in_child("c = Card.open('MIG-2'); answer = [c.used_bytes(), c.processes(), said(Card.open, 'MIG-3')]")
+    found = in_child(
+        "c = Card.open('MIG-2'); answer = [c.used_bytes(), c.processes(), said(Card.open, 'MIG-3')]"
+    )
 
-    assert found == [2 * MIB, [[2, 2 * MIB]], "unavailable: no card here has a MIG instance MIG-3; nvidia-smi -L lists them"]
+    assert found == [
+        2 * MIB,
+        [[2, 2 * MIB]],
+        "unavailable: no card here has a MIG instance MIG-3; nvidia-smi -L lists them",
+    ]
 
 
 def test_the_whole_of_a_divided_card_is_not_for_everyone(card, driver, in_child):
     """Its instances are."""
     driver.add_instance(card, "MIG-1", total_bytes=5 * GIB, used_bytes=MIB)
     card.unprivileged = 1
-    whole, instance = in_child(f"answer = [said(Card.open, {GPU!r}), Card.open('MIG-1').used_bytes()]")
+    whole, instance = in_child(
+        f"answer = [said(Card.open, {GPU!r}), Card.open('MIG-1').used_bytes()]"
+    )
 
     assert "a card in MIG mode tells its instances' users only" in whole
     assert instance == MIB
@@ -190,20 +246,29 @@ def test_what_this_process_holds(card, driver, in_child):
 @pytest.mark.parametrize(
     ("listed", "kernel", "reason"),
     [
-        ([(7, MIB), (8, MIB)], "6.1", "not among the 2 that the driver lists, although it uses the device: in a container"),
+        (
+            [(7, MIB), (8, MIB)],
+            "6.1",
+            "not among the 2 that the driver lists, although it uses the device: in a container",
+        ),
         ([(6, stub.ALL_ONES)], "6.1", "the driver lists this process, but not what it holds"),
         ([], "5.15.167.4-microsoft-standard-WSL2", "under WSL the driver lists no processes"),
         ([], "6.1", "the driver lists no process on this device, although this one uses it"),
     ],
 )
-def test_a_process_the_driver_does_not_tell_of_is_unavailable_not_zero(card, driver, in_child, tmp_path, listed, kernel, reason):
-    """Containers, WSL, and lists without amounts; then nothing is known of neighbours either, unless this one is listed."""
+def test_a_process_the_driver_does_not_tell_of_is_unavailable_not_zero(
+    card, driver, in_child, tmp_path, listed, kernel, reason
+):
+    """Containers, WSL, and lists without amounts; then nothing is known of neighbours either,
+    unless this one is listed.
+    """
     for pid, held_bytes in listed:
         driver.add_process(card, pid, held_bytes)
     (tmp_path / "osrelease").write_text(kernel)
     said, others, unknown = in_child(
-        f"nvml._KERNEL = Path({str(tmp_path / 'osrelease')!r}); c = Card.open({GPU!r}); n = c.neighbours([6])\n"
-        "answer = [said(process_bytes, c.processes(), 6), str(n), n.unknown]"
+        f"nvml._KERNEL = Path({str(tmp_path / 'osrelease')!r}); c = Card.open({GPU!r}); n = "
+        "c.neighbours([6])\nanswer = [said(process_bytes, c.processes(), 6), str(n), "
+        "n.unknown]"
     )
 
     assert reason in said
@@ -216,8 +281,11 @@ def test_neighbours_are_named(card, driver, in_child):
     driver.add_process(card, 6, 60 * MIB, name="ours")
     driver.add_process(card, 7, 120 * MIB, name="python3")
     driver.add_process(card, os.getpid(), stub.ALL_ONES)
-    driver.add_process(card, 2**22 + 1, 5 * GIB)  # above the largest process id (proc_sys_kernel(5), pid_max)
-    said, unknown = in_child(f"n = Card.open({GPU!r}).neighbours({{6}}); answer = [str(n), n.unknown]")
+    # above the largest process id (proc_sys_kernel(5), pid_max)
+    driver.add_process(card, 2**22 + 1, 5 * GIB)
+    said, unknown = in_child(
+        f"n = Card.open({GPU!r}).neighbours({{6}}); answer = [str(n), n.unknown]"
+    )
     own_name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
     expected = {
         7: "7 (python3, 120.0 MiB)",
@@ -232,10 +300,11 @@ def test_neighbours_are_named(card, driver, in_child):
 def test_what_a_child_has_started_is_not_a_neighbour(card, driver, in_child):
     """It is in the session that the child leads."""
     others = in_child(
-        f"import subprocess, sys; c = Card.open({GPU!r}); os.setsid()\n"
-        "started = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
-        "for pid in (os.getpid(), started.pid): driver.add_process(driver.state.devices[0], pid, 1)\n"
-        "n = c.neighbours([os.getpid()]); started.communicate(b'\\n'); answer = [str(n), n.unknown, len(c.processes())]"
+        f"import subprocess, sys; c = Card.open({GPU!r}); os.setsid()\nstarted = "
+        "subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\nfor "
+        "pid in (os.getpid(), started.pid): driver.add_process(driver.state.devices[0], "
+        "pid, 1)\nn = c.neighbours([os.getpid()]); started.communicate(b'\\n'); answer = "
+        "[str(n), n.unknown, len(c.processes())]"
     )
 
     assert others == ["", "", 2]
@@ -244,9 +313,14 @@ def test_what_a_child_has_started_is_not_a_neighbour(card, driver, in_child):
 def test_nobody_else_is_nobody(card, driver, in_child):
     """And a list that is refused is not nobody."""
     driver.add_process(card, 6, MIB)
-    assert in_child(f"n = Card.open({GPU!r}).neighbours([6]); answer = [str(n), n.unknown]") == ["", ""]
+    assert in_child(f"n = Card.open({GPU!r}).neighbours([6]); answer = [str(n), n.unknown]") == [
+        "",
+        "",
+    ]
     driver.fail("nvmlDeviceGetComputeRunningProcesses_v3", stub.NO_PERMISSION)
-    said, unknown = in_child(f"n = Card.open({GPU!r}).neighbours([6]); answer = [str(n), n.unknown]")
+    said, unknown = in_child(
+        f"n = Card.open({GPU!r}).neighbours([6]); answer = [str(n), n.unknown]"
+    )
 
     assert said == ""
     assert unknown.startswith("its processes: this user may not ask that of the driver")
@@ -256,13 +330,36 @@ def test_nobody_else_is_nobody(card, driver, in_child):
     ("mode", "pid", "expected"),
     [
         (stub.ON, 5, 77 * MIB),
-        (stub.ON, 6, "unavailable: accounting is on, but knows no process 6 (in a container it has the host's ids)"),
+        (
+            stub.ON,
+            6,
+            (
+                "unavailable: accounting is on, but knows no process 6 (in a container it has "
+                "the host's ids)"
+            ),
+        ),
         (stub.ON, 7, "unavailable: accounting is on, but does not tell the memory of process 7"),
-        (stub.OFF, 5, "unavailable: accounting is off on this card; an administrator can switch it on: nvidia-smi -am 1"),
-        (stub.ABSENT, 5, "unavailable: accounting: the driver cannot tell that on this device (NVML: Not Supported)"),
+        (
+            stub.OFF,
+            5,
+            (
+                "unavailable: accounting is off on this card; an administrator can switch it "
+                "on: nvidia-smi -am 1"
+            ),
+        ),
+        (
+            stub.ABSENT,
+            5,
+            (
+                "unavailable: accounting: the driver cannot tell that on this device (NVML: "
+                "Not Supported)"
+            ),
+        ),
     ],
 )
-def test_accounting_is_read_where_it_is_on_and_never_switched_on(card, driver, in_child, mode, pid, expected):
+def test_accounting_is_read_where_it_is_on_and_never_switched_on(
+    card, driver, in_child, mode, pid, expected
+):
     """A process that has ended still has its peak."""
     card.accounting = mode
     driver.add_process(card, 5, 0, running=0, accounted_bytes=77 * MIB)
@@ -283,16 +380,21 @@ GPUSTAT = [sys.executable, "-m", "gpustat", "--json"]
 NVITOP = """
 import json
 from nvitop import Device
-answer = [[d.memory_total(), d.memory_used(), {p.pid: p.gpu_memory() for p in d.processes().values()}] for d in Device.all()]
+answer = [[d.memory_total(), d.memory_used(), {p.pid: p.gpu_memory() \
+for p in d.processes().values()}] for d in Device.all()]
 print(json.dumps(answer))
 """
 
 
 def test_pynvml_gpustat_and_nvitop_see_what_card_sees(driver, driver_environment, in_child):
-    """Two cards; used, total and process bytes, through their own interfaces, unmodified. gpustat counts in MiB."""
+    """Two cards; used, total and process bytes, through their own interfaces, unmodified. gpustat
+    counts in MiB.
+    """
     us, parent = os.getpid(), os.getppid()
     for index, used_bytes in enumerate((100 * MIB, 3 * GIB)):
-        card = driver.add_device(total_bytes=(40 + index) * GIB, reserved_bytes=500 * MIB, used_bytes=used_bytes)
+        card = driver.add_device(
+            total_bytes=(40 + index) * GIB, reserved_bytes=500 * MIB, used_bytes=used_bytes
+        )
         driver.add_process(card, us, used_bytes // 2)
         driver.add_process(card, parent, 5 * MIB)
     ours = in_child(
@@ -303,14 +405,29 @@ def test_pynvml_gpustat_and_nvitop_see_what_card_sees(driver, driver_environment
         "    assert m.used == c.used_bytes()\n"
         "    answer.append([m.total, c.used_bytes(), c.processes()])"
     )
-    gpustat = json.loads(subprocess.run(GPUSTAT, env=driver_environment, capture_output=True, check=True, timeout=60).stdout)
+    gpustat = json.loads(
+        subprocess.run(
+            GPUSTAT, env=driver_environment, capture_output=True, check=True, timeout=60
+        ).stdout
+    )
     nvitop = json.loads(
-        subprocess.run([sys.executable, "-c", NVITOP], env=driver_environment, capture_output=True, check=True, timeout=60).stdout
+        subprocess.run(
+            [sys.executable, "-c", NVITOP],
+            env=driver_environment,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
     )
 
-    expected = [[(40 + i) * GIB, used, sorted([[us, used // 2], [parent, 5 * MIB]])] for i, used in enumerate((100 * MIB, 3 * GIB))]
+    expected = [
+        [(40 + i) * GIB, used, sorted([[us, used // 2], [parent, 5 * MIB]])]
+        for i, used in enumerate((100 * MIB, 3 * GIB))
+    ]
     assert ours == expected
-    assert [[t, u, sorted([int(pid), held] for pid, held in p.items())] for t, u, p in nvitop] == expected
+    assert [
+        [t, u, sorted([int(pid), held] for pid, held in p.items())] for t, u, p in nvitop
+    ] == expected
     assert [
         [
             gpu["memory.total"] * MIB,
@@ -325,32 +442,52 @@ def test_nvitop_sees_the_same_instances(card, driver, driver_environment, in_chi
     """Memory and processes of each MIG device, by its UUID."""
     us = os.getpid()
     for number in (1, 2):
-        driver.add_instance(card, f"MIG-0000000{number}-0000-5000-8000-000000000000", total_bytes=5 * GIB, used_bytes=number * MIB)
+        driver.add_instance(
+            card,
+            f"MIG-0000000{number}-0000-5000-8000-000000000000",
+            total_bytes=5 * GIB,
+            used_bytes=number * MIB,
+        )
     driver.add_process(card, us, 77 * MIB, instance=2)
     program = (
-        "import json\nfrom nvitop import Device\n"
-        "print(json.dumps([[m.uuid(), m.memory_used(), [p.gpu_memory() for p in m.processes().values()]]"
-        " for m in Device(0).mig_devices()]))"
+        "import json\nfrom nvitop import Device\nprint(json.dumps([[m.uuid(), "
+        "m.memory_used(), [p.gpu_memory() for p in m.processes().values()]] for m in "
+        "Device(0).mig_devices()]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], env=driver_environment, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=driver_environment,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     nvitop = json.loads(done.stdout)
     ours = in_child(
-        f"uuids = {[uuid for uuid, _, _ in nvitop]!r}; cards = [Card.open(uuid) for uuid in uuids]\n"
-        "answer = [[u, c.used_bytes(), [p.used_bytes for p in c.processes()]] for u, c in zip(uuids, cards)]"
+        f"uuids = {[uuid for uuid, _, _ in nvitop]!r}; cards = [Card.open(uuid) for uuid in "
+        "uuids]\nanswer = [[u, c.used_bytes(), [p.used_bytes for p in c.processes()]] for "
+        "u, c in zip(uuids, cards)]"
     )
 
     assert [row[1:] for row in nvitop] == [[MIB, []], [2 * MIB, [77 * MIB]]]
     assert ours == nvitop
 
 
-def test_gpustat_and_nvitop_fall_back_on_an_old_driver_as_card_does(old_nvml_stub, tmp_path, in_child):
+def test_gpustat_and_nvitop_fall_back_on_an_old_driver_as_card_does(
+    old_nvml_stub, tmp_path, in_child
+):
     """All three by version 1, which counts what the driver keeps."""
     control = StubControl.create(tmp_path / "old", old_nvml_stub.functions)
     control.add_device(total_bytes=40 * GIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB)
     environment = {**os.environ, **control.environment(old_nvml_stub.library)}
-    gpustat = json.loads(subprocess.run(GPUSTAT, env=environment, capture_output=True, check=True, timeout=60).stdout)
-    done = subprocess.run([sys.executable, "-c", NVITOP], env=environment, capture_output=True, check=True, timeout=60)
+    gpustat = json.loads(
+        subprocess.run(GPUSTAT, env=environment, capture_output=True, check=True, timeout=60).stdout
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", NVITOP], env=environment, capture_output=True, check=True, timeout=60
+    )
     ours = in_child(f"answer = Card.open({GPU!r}).used_bytes()", environment)
     control.close()
 
-    assert (gpustat["gpus"][0]["memory.used"] * MIB, json.loads(done.stdout)[0][1], ours) == (600 * MIB,) * 3
+    assert (gpustat["gpus"][0]["memory.used"] * MIB, json.loads(done.stdout)[0][1], ours) == (
+        600 * MIB,
+    ) * 3

@@ -1,4 +1,6 @@
-"""NVML's readings through the sampler, which runs on a driver that is built from NVML's header; no card was met."""
+"""NVML's readings through the sampler, which runs on a driver that is built from NVML's header; no
+card was met.
+"""
 
 import itertools
 import os
@@ -24,7 +26,9 @@ LIST = "nvmlDeviceGetComputeRunningProcesses_v3"
 @pytest.fixture
 def card(driver):
     """A card of 100 MiB in use, 40 of them by this process."""
-    found = driver.add_device("GPU-aaaa", total_bytes=40 * 1024 * MIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB)
+    found = driver.add_device(
+        "GPU-aaaa", total_bytes=40 * 1024 * MIB, reserved_bytes=500 * MIB, used_bytes=100 * MIB
+    )
     driver.add_process(found, os.getpid(), 40 * MIB, name="python")
     return found
 
@@ -47,7 +51,12 @@ def meter(card, line):
 
 
 def on(uuid, line=None, without="none was started"):
-    return MeterContext(device_name="GPU:0", device={"kind": "gpu", "uuid": uuid}, sampler=line, without_sampler=without)
+    return MeterContext(
+        device_name="GPU:0",
+        device={"kind": "gpu", "uuid": uuid},
+        sampler=line,
+        without_sampler=without,
+    )
 
 
 def until_looked_at(driver, looks):
@@ -58,7 +67,9 @@ def until_looked_at(driver, looks):
 
 
 def test_the_card_is_polled_and_the_processes_are_read_at_the_edges(driver, meter, card):
-    """A spike in mid-phase that is over at its end; the process list is asked for before and after, not in it."""
+    """A spike in mid-phase that is over at its end; the process list is asked for before and after,
+    not in it.
+    """
     meter.begin()
     lists_at_start = driver.calls(LIST)
     card.used_bytes = 900 * MIB
@@ -67,14 +78,26 @@ def test_the_card_is_polled_and_the_processes_are_read_at_the_edges(driver, mete
     card.used_bytes, card.processes[0].used_bytes = 160 * MIB, 90 * MIB
     device, process, _ = meter.end()
 
-    assert (device.start_bytes, device.peak_bytes, device.end_bytes) == (100 * MIB, 900 * MIB, 160 * MIB)
+    assert (device.start_bytes, device.peak_bytes, device.end_bytes) == (
+        100 * MIB,
+        900 * MIB,
+        160 * MIB,
+    )
     assert (device.source, device.contended) == ("memory v2", "")
     assert device.samples >= 30
     assert device.rate_hz > 0
-    assert (process.start_bytes, process.peak_bytes, process.end_bytes) == (40 * MIB, 90 * MIB, 90 * MIB)
+    assert (process.start_bytes, process.peak_bytes, process.end_bytes) == (
+        40 * MIB,
+        90 * MIB,
+        90 * MIB,
+    )
     assert (process.quality, process.samples) == (Quality.UNRESOLVED, 2)
     assert "at the edges of the phase alone" in process.reason
-    assert (lists_at_start > 0, lists_in_the_phase, driver.calls(LIST)) == (True, 0, 2 * lists_at_start)
+    assert (lists_at_start > 0, lists_in_the_phase, driver.calls(LIST)) == (
+        True,
+        0,
+        2 * lists_at_start,
+    )
 
 
 def test_a_phase_that_is_too_short_for_the_sampler_is_unresolved(meter):
@@ -87,8 +110,13 @@ def test_a_phase_that_is_too_short_for_the_sampler_is_unresolved(meter):
 
 
 def test_every_spike_in_which_the_driver_was_asked_is_in_the_peak_and_no_other(driver, meter, card):
-    """Forty spikes of 20 and 5 ms, each higher than the last: the peak is that of the last one seen, by the driver's own log."""
-    spikes = [(index * 30_000_000, (20 if index % 2 else 5) * 1_000_000, (index + 1) * MIB) for index in range(40)]
+    """Forty spikes of 20 and 5 ms, each higher than the last: the peak is that of the last one
+    seen, by the driver's own log.
+    """
+    spikes = [
+        (index * 30_000_000, (20 if index % 2 else 5) * 1_000_000, (index + 1) * MIB)
+        for index in range(40)
+    ]
     driver.script_spikes(card, spikes)
     driver.forget_calls()
     meter.begin()
@@ -97,7 +125,11 @@ def test_every_spike_in_which_the_driver_was_asked_is_in_the_peak_and_no_other(d
         until_looked_at(driver, 1)
     device, _, _ = meter.end()
     asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(USED)]
-    seen = [extra for start, length, extra in spikes if any(start <= at_ns < start + length for at_ns in asked_ns)]
+    seen = [
+        extra
+        for start, length, extra in spikes
+        if any(start <= at_ns < start + length for at_ns in asked_ns)
+    ]
     gaps_ns = [after - before for before, after in itertools.pairwise(asked_ns)]
     missed_ns = [length for _, length, extra in spikes if extra not in seen]
 
@@ -141,7 +173,10 @@ def test_in_a_container_it_is_said_that_others_cannot_be_told(meter, card):
     device, _, _ = meter.end()
 
     assert device.contended == ""
-    assert "whether others use the card cannot be told: this process is not among the 1" in device.reason
+    assert (
+        "whether others use the card cannot be told: this process is not among the 1"
+        in device.reason
+    )
 
 
 def test_a_card_that_is_lost_in_mid_phase_is_unavailable_with_the_drivers_words(meter, card):
@@ -178,7 +213,9 @@ def test_an_answer_that_fails_in_mid_phase_is_a_gap_and_no_loss(driver, meter, c
     assert device.samples >= 20
 
 
-@pytest.mark.parametrize(("function", "code"), [("nvmlInitWithFlags", UNKNOWN), (USED, NO_PERMISSION)])
+@pytest.mark.parametrize(
+    ("function", "code"), [("nvmlInitWithFlags", UNKNOWN), (USED, NO_PERMISSION)]
+)
 def test_a_driver_that_refuses_is_unavailable_with_the_reason(driver, card, line, function, code):
     """And the sampler, which asked, is there for the host's memory all the same."""
     driver.fail(function, code)
@@ -189,7 +226,9 @@ def test_a_driver_that_refuses_is_unavailable_with_the_reason(driver, card, line
         assert line.ask({"open": "host"}) == {"tells_anon": True}
 
 
-def test_accounting_is_exact_where_its_peak_rose_in_the_phase_and_bounds_it_where_it_did_not(driver, card, line):
+def test_accounting_is_exact_where_its_peak_rose_in_the_phase_and_bounds_it_where_it_did_not(
+    driver, card, line
+):
     """The driver keeps one highest for the whole life of the process."""
     card.accounting = ON
     card.processes[0].accounted_bytes = 70 * MIB
@@ -201,8 +240,16 @@ def test_accounting_is_exact_where_its_peak_rose_in_the_phase_and_bounds_it_wher
     meter.begin()
     _, _, stayed = meter.end()
 
-    assert (rose.quality, rose.peak_bytes, rose.peak_bound_bytes) == (Quality.EXACT, 700 * MIB, None)
-    assert (stayed.quality, stayed.peak_bytes, stayed.peak_bound_bytes) == (Quality.BOUNDED, 40 * MIB, 700 * MIB)
+    assert (rose.quality, rose.peak_bytes, rose.peak_bound_bytes) == (
+        Quality.EXACT,
+        700 * MIB,
+        None,
+    )
+    assert (stayed.quality, stayed.peak_bytes, stayed.peak_bound_bytes) == (
+        Quality.BOUNDED,
+        40 * MIB,
+        700 * MIB,
+    )
     assert stayed.reason
 
 
@@ -223,15 +270,33 @@ def test_an_emulated_device_has_no_card_to_ask():
 
 def test_without_a_sampler_the_card_is_not_asked():
     """The library of the driver is loaded in the sampler alone."""
-    with pytest.raises(MeterUnavailable, match="NVML is asked by the sampler alone, and there is none: it was lost"):
+    with pytest.raises(
+        MeterUnavailable, match="NVML is asked by the sampler alone, and there is none: it was lost"
+    ):
         NvmlMeter(on("GPU-aaaa", without="it was lost")).open()
 
 
 def test_a_thin_phase_is_judged_by_its_own_length():
-    """Five looks, the largest gap a quarter of the phase: at the limit; one look less, or a longer gap, is past it."""
+    """Five looks, the largest gap a quarter of the phase: at the limit; one look less, or a longer
+    gap, is past it.
+    """
 
     def quality(samples, gap_s):
-        span = CardSpan(start_bytes=1, peak_bytes=3, end_bytes=2, samples=samples, rate_hz=5, largest_gap_s=gap_s, duration_s=1.0)
-        return card_readings(CardPhase(span=span, start=Edge(), end=Edge()), source="memory v1")[0].quality
+        span = CardSpan(
+            start_bytes=1,
+            peak_bytes=3,
+            end_bytes=2,
+            samples=samples,
+            rate_hz=5,
+            largest_gap_s=gap_s,
+            duration_s=1.0,
+        )
+        return card_readings(CardPhase(span=span, start=Edge(), end=Edge()), source="memory v1")[
+            0
+        ].quality
 
-    assert [quality(5, 0.25), quality(4, 0.25), quality(5, 0.26)] == [Quality.SAMPLED, Quality.UNRESOLVED, Quality.UNRESOLVED]
+    assert [quality(5, 0.25), quality(4, 0.25), quality(5, 0.26)] == [
+        Quality.SAMPLED,
+        Quality.UNRESOLVED,
+        Quality.UNRESOLVED,
+    ]

@@ -61,8 +61,15 @@ def test_a_finished_phase_is_emitted_at_once_with_every_reading(memory, rows):
 
     assert [row["kind"] for row in rows] == ["begin", "phase"]
     assert rows[1]["finished"] is True
-    assert (rows[1]["point"], rows[1]["repeat"], rows[1]["phase"], rows[1]["index"]) == ("p", 3, "construct", 0)
-    assert [(r["meter"], r["start_bytes"], r["peak_bytes"], r["end_bytes"]) for r in rows[1]["readings"]] == [
+    assert (rows[1]["point"], rows[1]["repeat"], rows[1]["phase"], rows[1]["index"]) == (
+        "p",
+        3,
+        "construct",
+        0,
+    )
+    assert [
+        (r["meter"], r["start_bytes"], r["peak_bytes"], r["end_bytes"]) for r in rows[1]["readings"]
+    ] == [
         ("device_in_use", 100, 207, 200),
         ("host_anon", 100, 207, 200),
     ]
@@ -73,7 +80,13 @@ def test_the_meter_that_begins_last_ends_first(memory, log):
     with memory.phase("construct"):
         log.append("body")
 
-    assert log == ["device_in_use begins", "host_anon begins", "body", "host_anon ends", "device_in_use ends"]
+    assert log == [
+        "device_in_use begins",
+        "host_anon begins",
+        "body",
+        "host_anon ends",
+        "device_in_use ends",
+    ]
 
 
 def test_a_phase_that_raises_is_emitted_unfinished_and_the_error_goes_on(memory, rows):
@@ -91,12 +104,19 @@ def test_phases_are_numbered_in_the_order_of_entry(memory, rows):
         with memory.phase(name):
             pass
 
-    assert [(row["phase"], row["index"]) for row in rows if row["kind"] == "phase"] == [("open", 0), ("construct", 1)]
+    assert [(row["phase"], row["index"]) for row in rows if row["kind"] == "phase"] == [
+        ("open", 0),
+        ("construct", 1),
+    ]
 
 
 def test_a_phase_inside_a_phase_is_refused(memory):
     """Peaks are reset at each start, so an inner phase would erase the outer one's."""
-    with pytest.raises(UsageError, match="'inner' was entered inside phase 'outer'"), memory.phase("outer"), memory.phase("inner"):
+    with (
+        pytest.raises(UsageError, match="'inner' was entered inside phase 'outer'"),
+        memory.phase("outer"),
+        memory.phase("inner"),
+    ):
         pass
 
 
@@ -112,7 +132,9 @@ def test_declared_amounts_are_emitted_as_they_are(memory, rows):
     """The gate compares what was read with what the body says."""
     memory.declare(batch=4194304, arrays=0)
 
-    assert rows == [{"kind": "declared", "point": "p", "repeat": 3, "values": {"batch": 4194304, "arrays": 0}}]
+    assert rows == [
+        {"kind": "declared", "point": "p", "repeat": 3, "values": {"batch": 4194304, "arrays": 0}}
+    ]
 
 
 @pytest.mark.parametrize("amount", [-1, 1.5, "4 MiB", True])

@@ -1,4 +1,6 @@
-"""The profiler's file: made here as TensorFlow makes it, read in pieces, and refused when it is damaged."""
+"""The profiler's file: made here as TensorFlow makes it, read in pieces, and refused when it is
+damaged.
+"""
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -27,7 +29,9 @@ class Recording:
         number = self.events.setdefault(name, len(self.events) + 1)
         self.plane.event_metadata[number].name = name
         self.plane.event_metadata[number].id = number
-        event = line.events.add(metadata_id=number, offset_ps=offset_ns * 1000, duration_ps=duration_ns * 1000)
+        event = line.events.add(
+            metadata_id=number, offset_ps=offset_ns * 1000, duration_ps=duration_ns * 1000
+        )
         for key, value in stats.items():
             stat = event.stats.add(metadata_id=self._name(key))
             if isinstance(value, str):
@@ -57,7 +61,9 @@ def amounts(address, size, in_use, allocator=MINE):
 
 @pytest.fixture
 def recording():
-    """Two threads: marks and one allocation in the first, a deallocation and another allocator's event in the second."""
+    """Two threads: marks and one allocation in the first, a deallocation and another allocator's
+    event in the second.
+    """
     made = Recording()
     first, second = made.line(1000), made.line(2000)
     made.event(first, EDGE_EVENT, 5, 10, **{EDGE_NUMBER: 0})
@@ -82,7 +88,9 @@ def read(tmp_path):
 
 @pytest.mark.parametrize("piece_bytes", [1, 1 << 20], ids=["every field a piece", "one piece"])
 def test_events_and_marks_have_the_lines_clock(recording, read, monkeypatch, piece_bytes):
-    """Start of the line and offset; names and types in words; other allocators counted and left out."""
+    """Start of the line and offset; names and types in words; other allocators counted and left
+    out.
+    """
     monkeypatch.setattr(profile_module, "_PIECE_BYTES", piece_bytes)
     found = read(recording.space.SerializeToString())
 
@@ -98,7 +106,9 @@ def test_events_and_marks_have_the_lines_clock(recording, read, monkeypatch, pie
 
 def test_a_type_that_tensorflow_does_not_know_is_not_told(recording, read):
     """A number from a later version."""
-    recording.event(recording.plane.lines[0], "MemoryAllocation", 50, **amounts(8, 1, 256), data_type=9999)
+    recording.event(
+        recording.plane.lines[0], "MemoryAllocation", 50, **amounts(8, 1, 256), data_type=9999
+    )
 
     assert read(recording.space.SerializeToString()).events[1].dtype == ""
 
@@ -112,8 +122,9 @@ def test_texts_that_tensorflow_2_19_calls_null_are_empty(recording, read):
     assert (event.op, event.region, event.shape, event.dtype) == ("", "", "", "")
 
 
-# Allocations of GPU_0_bfc as the profiler of TensorFlow 2.19.1, 2.20.0 and 2.21.0 has them: how an array of 24,000 B of complex64
-# was converted, how a tensor of the host was taken to the card by tf.identity, for a gather's indices, by prefetch_to_device.
+# Allocations of GPU_0_bfc as the profiler of TensorFlow 2.19.1, 2.20.0 and 2.21.0 has them: how an
+# array of 24,000 B of complex64 was converted, how a tensor of the host was taken to the card by
+# tf.identity, for a gather's indices, by prefetch_to_device.
 COPIED = ("copy to the card", "", "")
 
 
@@ -124,7 +135,14 @@ COPIED = ("copy to the card", "", "")
         ("Identity", "dynamic", "[0]", 1, 20_000, COPIED),
         ("GatherV2", "dynamic", "[0]", 1, 12, COPIED),
         ("Identity", "dynamic", "[4,0]", 1, 1, COPIED),
-        ("SameWorkerRecvDone", "dynamic", "[4,1000]", 1, 16_000, ("copy to the card", "[4,1000]", "float32")),
+        (
+            "SameWorkerRecvDone",
+            "dynamic",
+            "[4,1000]",
+            1,
+            16_000,
+            ("copy to the card", "[4,1000]", "float32"),
+        ),
         ("Identity", "dynamic", "[0]", 1, 0, ("Identity", "[0]", "float32")),
         ("Empty", "output", "[0]", 1, 256, ("Empty", "[0]", "float32")),
         ("ones", "dynamic", "[3,3,10,4]", 1, 1440, ("ones", "[3,3,10,4]", "float32")),
@@ -134,8 +152,16 @@ COPIED = ("copy to the card", "", "")
 def test_copies_to_the_card_are_called_so_and_lose_what_the_tensor_was_before(
     recording, read, op, region, shape, dtype, size, named
 ):
-    """Shape and type are those of the tensor while it was empty; what has elements, or no bytes, keeps both."""
-    stats = {**amounts(8, size, 256), "tf_op": op, "shape": shape, "region_type": region, "data_type": dtype}
+    """Shape and type are those of the tensor while it was empty; what has elements, or no bytes,
+    keeps both.
+    """
+    stats = {
+        **amounts(8, size, 256),
+        "tf_op": op,
+        "shape": shape,
+        "region_type": region,
+        "data_type": dtype,
+    }
     recording.event(recording.plane.lines[0], "MemoryAllocation", 50, **stats)
     event = read(recording.space.SerializeToString()).events[1]
 

@@ -8,8 +8,9 @@ from harness.measure.room import Room
 from harness.records import Outcome
 from harness.units import MIB
 
-# Each of them as TensorFlow 2.19.1, 2.20.0 and 2.21.0 wrote it on the pretended card of 64 MiB, asked for 80; all alike but for
-# numbers. The sentence of the constant is 2.21.0's; those made of others by replacing were not seen.
+# Each of them as TensorFlow 2.19.1, 2.20.0 and 2.21.0 wrote it on the pretended card of 64 MiB,
+# asked for 80; all alike but for numbers. The sentence of the constant is 2.21.0's; those made of
+# others by replacing were not seen.
 TASK = "/job:localhost/replica:0/task:0"
 OPERATION = (
     f"{{{{function_node __wrapped__Empty_device_{TASK}/device:GPU:0}}}} "
@@ -23,12 +24,15 @@ FUNCTION = f"""Graph execution error:
 Detected at node random_normal/RandomStandardNormal defined at (most recent call last):
   File "own.py", line 39, in f
 
-OOM when allocating tensor with shape[80,262144] and type float on {TASK}/device:GPU:0 by allocator GPU_0_bfc
+OOM when allocating tensor with shape[80,262144] and type float on {TASK}/device:GPU:0 by \
+allocator GPU_0_bfc
 \t [[{{{{node random_normal/RandomStandardNormal}}}}]]
-Hint: If you want to see a list of allocated tensors when OOM happens, add report_tensor_allocations_upon_oom to RunOptions
+Hint: If you want to see a list of allocated tensors when OOM happens, add \
+report_tensor_allocations_upon_oom to RunOptions
  [Op:__inference_f_15]"""
 FUNCTION_PINNED = (
-    f"OOM when allocating tensor with shape[80,262144] and type float on {TASK}/device:CPU:0 by allocator gpu_host_bfc"
+    f"OOM when allocating tensor with shape[80,262144] and type float on {TASK}/device:CPU:0 by "
+    "allocator gpu_host_bfc"
 )
 PINNED = f"""Graph execution error:
 
@@ -48,8 +52,8 @@ Detected at node mul/y defined at (most recent call last):
 OOM when allocating tensor of shape [] and type float
 \t [[{{node mul/y}}]] [Op:__inference_f_20]"""
 NUMPY = (
-    f"Failed copying input tensor from {TASK}/device:CPU:0 to {TASK}/device:GPU:0 in order to run _EagerConst: "
-    "Dst tensor is not initialized."
+    f"Failed copying input tensor from {TASK}/device:CPU:0 to {TASK}/device:GPU:0 in order "
+    "to run _EagerConst: Dst tensor is not initialized."
 )
 IDENTITY = NUMPY.replace("_EagerConst", "Identity") + " [Op:Identity] name: "
 TO_HOST = IDENTITY.replace("CPU:0", "?").replace("GPU:0", "CPU:0").replace("?", "GPU:0")
@@ -57,9 +61,13 @@ FUNCTION_COPY = f"""Graph execution error:
 
 Detected at node a/_2 defined at (most recent call last):
 <stack traces unavailable>
-SameWorkerRecvDone unable to allocate output tensor. Key: {TASK}/device:CPU:0;fd02eb52ab864171;{TASK}/device:GPU:0;edge_2_a;0:0
+SameWorkerRecvDone unable to allocate output tensor. Key: \
+{TASK}/device:CPU:0;fd02eb52ab864171;{TASK}/device:GPU:0;edge_2_a;0:0
 \t [[{{{{node a/_2}}}}]] [Op:__inference_f_13]"""
-SCRATCH = f"{{{{function_node __wrapped____EagerConst_device_{TASK}/device:GPU:0}}}} Failed to allocate scratch buffer for device 0"
+SCRATCH = (
+    f"{{{{function_node __wrapped____EagerConst_device_{TASK}/device:GPU:0}}}} Failed to "
+    "allocate scratch buffer for device 0"
+)
 
 OF_THE_HOST = ": memory of the host, pinned for copies to the card"
 
@@ -75,29 +83,49 @@ def error(kind, message):
         (
             "ResourceExhaustedError",
             OPERATION,
-            "the allocator GPU_0_bfc refused a tensor of shape [80,1048576] and type uint8 on device:GPU:0",
+            (
+                "the allocator GPU_0_bfc refused a tensor of shape [80,1048576] and type uint8 "
+                "on device:GPU:0"
+            ),
         ),
         (
             "ResourceExhaustedError",
             SECOND_DEVICE,
-            "the allocator GPU_1_bfc refused a tensor of shape [80,1048576] and type uint8 on device:GPU:1",
+            (
+                "the allocator GPU_1_bfc refused a tensor of shape [80,1048576] and type uint8 "
+                "on device:GPU:1"
+            ),
         ),
         (
             "ResourceExhaustedError",
             MALLOC_ASYNC,
-            "the allocator gpu_async_0 refused a tensor of shape [80,1048576] and type uint8 on device:GPU:0",
+            (
+                "the allocator gpu_async_0 refused a tensor of shape [80,1048576] and type "
+                "uint8 on device:GPU:0"
+            ),
         ),
         (
             "ResourceExhaustedError",
             FUNCTION,
-            "the allocator GPU_0_bfc refused a tensor of shape [80,262144] and type float on device:GPU:0",
+            (
+                "the allocator GPU_0_bfc refused a tensor of shape [80,262144] and type float "
+                "on device:GPU:0"
+            ),
         ),
-        ("ResourceExhaustedError", CONSTANT, "the device refused a constant of shape [] and type float"),
+        (
+            "ResourceExhaustedError",
+            CONSTANT,
+            "the device refused a constant of shape [] and type float",
+        ),
         ("InternalError", NUMPY, "GPU:0 had no room for a copy of an array"),
         ("InternalError", IDENTITY, "GPU:0 had no room for a copy of what Identity needs"),
         ("ResourceExhaustedError", FUNCTION_COPY, "GPU:0 had no room for a copy inside a function"),
         ("InternalError", "Dst tensor is not initialized.", "the card had no room for a copy"),
-        ("FailedPreconditionError", SCRATCH, "GPU:0 had no room for the buffer that its first operation needs"),
+        (
+            "FailedPreconditionError",
+            SCRATCH,
+            "GPU:0 had no room for the buffer that its first operation needs",
+        ),
         (
             "ResourceExhaustedError",
             "Out of memory while trying to allocate 1048576 bytes.",
@@ -109,7 +137,11 @@ def test_memory_of_the_card_that_was_refused_is_device_oom(kind, message, reason
     """In each of TensorFlow's wordings; cuda_malloc_async by the name that it gives itself."""
     ending = name_exception(error(kind, message))
 
-    assert (ending.outcome, ending.cause, ending.reason) == (Outcome.DEVICE_OOM, "allocator", reason)
+    assert (ending.outcome, ending.cause, ending.reason) == (
+        Outcome.DEVICE_OOM,
+        "allocator",
+        reason,
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,11 +149,17 @@ def test_memory_of_the_card_that_was_refused_is_device_oom(kind, message, reason
     [
         (
             PINNED,
-            f"the allocator gpu_host_bfc refused a tensor of shape [80,262144] and type float on device:CPU:0{OF_THE_HOST}",
+            (
+                "the allocator gpu_host_bfc refused a tensor of shape [80,262144] and type "
+                f"float on device:CPU:0{OF_THE_HOST}"
+            ),
         ),
         (
             OPERATION.replace("GPU_0_bfc", "gpu_host_bfc"),
-            f"the allocator gpu_host_bfc refused a tensor of shape [80,1048576] and type uint8 on device:GPU:0{OF_THE_HOST}",
+            (
+                "the allocator gpu_host_bfc refused a tensor of shape [80,1048576] and type "
+                f"uint8 on device:GPU:0{OF_THE_HOST}"
+            ),
         ),
         (TO_HOST, "CPU:0 had no room for a copy of what Identity needs"),
         (FUNCTION_COPY.replace("GPU:0", "CPU:0"), "CPU:0 had no room for a copy inside a function"),
@@ -136,7 +174,14 @@ def test_memory_of_the_host_that_was_refused_is_host_oom(message, reason):
 
 @pytest.mark.parametrize(
     ("message", "asked_bytes"),
-    [(OPERATION, 80 * MIB), (FUNCTION, 80 * MIB), (CONSTANT, 4), (NUMPY, None), (FUNCTION_COPY, None), (SCRATCH, None)],
+    [
+        (OPERATION, 80 * MIB),
+        (FUNCTION, 80 * MIB),
+        (CONSTANT, 4),
+        (NUMPY, None),
+        (FUNCTION_COPY, None),
+        (SCRATCH, None),
+    ],
 )
 def test_how_much_was_asked_for_is_known_where_the_message_has_shape_and_type(message, asked_bytes):
     """A scalar is one value; of a copy nothing is known."""
@@ -150,11 +195,23 @@ def test_an_error_of_anything_else_is_no_refusal():
 
 @pytest.mark.parametrize(
     ("in_use_bytes", "peak_bytes", "words"),
-    [(64 * MIB, 64 * MIB, "64.0 MiB of 64.0 MiB were in use"), (0, 64 * MIB, "between 0 B and 64.0 MiB of 64.0 MiB were in use")],
+    [
+        (64 * MIB, 64 * MIB, "64.0 MiB of 64.0 MiB were in use"),
+        (0, 64 * MIB, "between 0 B and 64.0 MiB of 64.0 MiB were in use"),
+    ],
 )
 def test_a_refused_copy_says_what_was_in_use(in_use_bytes, peak_bytes, words):
     """How much it asked for is unknown."""
-    room = Room(limit_bytes=64 * MIB, in_use_bytes=in_use_bytes, peak_bytes=peak_bytes, data_bytes=None, data_limit_bytes=-1)
+    room = Room(
+        limit_bytes=64 * MIB,
+        in_use_bytes=in_use_bytes,
+        peak_bytes=peak_bytes,
+        data_bytes=None,
+        data_limit_bytes=-1,
+    )
     ending = name_exception(error("InternalError", NUMPY), room)
 
-    assert (ending.cause, ending.reason) == ("allocator", f"GPU:0 had no room for a copy of an array; {words}")
+    assert (ending.cause, ending.reason) == (
+        "allocator",
+        f"GPU:0 had no room for a copy of an array; {words}",
+    )

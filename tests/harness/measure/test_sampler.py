@@ -1,4 +1,6 @@
-"""The sampler with real children: known memory is bracketed, deaths disturb nobody, no process is taken for another."""
+"""The sampler with real children: known memory is bracketed, deaths disturb nobody, no process is
+taken for another.
+"""
 
 import json
 import mmap
@@ -21,7 +23,8 @@ from harness.run.sampling import Sampling
 MIB = 1024 * 1024
 EMULATED = {"kind": "emulated", "uuid": None}
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-# A window in which a busy machine did not let the sampler run is as long as it was kept waiting; four of the usual are.
+# A window in which a busy machine did not let the sampler run is as long as it was kept waiting;
+# four of the usual are.
 ON_TIME_S = 0.008
 
 
@@ -41,12 +44,23 @@ def sampler(sampling):
 
 @pytest.fixture
 def child(project_root):
-    """``child(address, function, *arguments)``: a child in ``watched``, its lines readable one by one."""
+    """``child(address, function, *arguments)``: a child in ``watched``, its lines readable one by
+    one.
+    """
     started = []
 
     def start(address, function, *arguments):
-        command = [sys.executable, "-m", "tests.harness.measure.watched", address, function, *map(str, arguments)]
-        process = subprocess.Popen(command, cwd=project_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.harness.measure.watched",
+            address,
+            function,
+            *map(str, arguments),
+        ]
+        process = subprocess.Popen(
+            command, cwd=project_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         started.append(process)
         return process
 
@@ -68,27 +82,42 @@ def reading(line, meter):
 @pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED], ids=["private", "shared"])
 @pytest.mark.parametrize("amount_bytes", [8 * MIB, 64 * MIB])
 def test_a_short_spike_beside_a_mapped_file_is_bracketed(sampler, child, amount_bytes, flags):
-    """Touched and unmapped at once, half-way through reading 128 MiB through a mapping: the truth is between the bounds."""
+    """Touched and unmapped at once, half-way through reading 128 MiB through a mapping: the truth
+    is between the bounds.
+    """
     phases = lines(child(sampler, "beside_a_mapped_file", amount_bytes, 128 * MIB, flags, 8))
     brackets = [(reading(phase, "host_anon"), phase["top_bytes"]) for phase in phases]
 
     assert len(brackets) == 8
     for anon, top_bytes in brackets:
         assert anon["quality"] == Quality.BOUNDED
-        # A machine that leaves the sampler no time for 8 MiB leaves the lower bound at the start: less is known, nothing is wrong.
+        # A machine that leaves the sampler no time for 8 MiB leaves the lower bound at the start:
+        # less is known, nothing is wrong.
         assert anon["start_bytes"] <= anon["peak_bytes"] <= anon["peak_bound_bytes"]
         # The interpreter's own few pages may come on top of what the child saw of itself.
         assert anon["peak_bytes"] - MIB // 4 <= top_bytes <= anon["peak_bound_bytes"]
-        assert reading(phases[0], "host_mapped")["peak_bytes"] - reading(phases[0], "host_mapped")["start_bytes"] == 128 * MIB
+        assert (
+            reading(phases[0], "host_mapped")["peak_bytes"]
+            - reading(phases[0], "host_mapped")["start_bytes"]
+            == 128 * MIB
+        )
 
 
 @LINUX
 def test_the_bracket_of_a_long_enough_look_is_narrower_than_a_mebibyte(sampler, child):
-    """64 MiB take longer to touch than windows last, so the bracket is as narrow as what a file moves in one of them."""
+    """64 MiB take longer to touch than windows last, so the bracket is as narrow as what a file
+    moves in one of them.
+    """
     on_time = []
     for _ in range(5):
-        phases = lines(child(sampler, "beside_a_mapped_file", 64 * MIB, 128 * MIB, mmap.MAP_PRIVATE, 12))
-        on_time = [anon for anon in (reading(phase, "host_anon") for phase in phases) if anon["largest_gap_s"] < ON_TIME_S]
+        phases = lines(
+            child(sampler, "beside_a_mapped_file", 64 * MIB, 128 * MIB, mmap.MAP_PRIVATE, 12)
+        )
+        on_time = [
+            anon
+            for anon in (reading(phase, "host_anon") for phase in phases)
+            if anon["largest_gap_s"] < ON_TIME_S
+        ]
         if on_time:
             break
     else:
@@ -103,12 +132,17 @@ def test_the_pages_of_a_file_are_apart(sampler, child):
     [phase] = lines(child(sampler, "beside_a_mapped_file", 8 * MIB, 128 * MIB, mmap.MAP_PRIVATE, 1))
     rss, mapped = reading(phase, "host_rss"), reading(phase, "host_mapped")
 
-    assert (rss["quality"], rss["end_bytes"] - rss["start_bytes"] >= 128 * MIB) == (Quality.EXACT, True)
+    assert (rss["quality"], rss["end_bytes"] - rss["start_bytes"] >= 128 * MIB) == (
+        Quality.EXACT,
+        True,
+    )
     assert mapped["end_bytes"] - mapped["start_bytes"] == 128 * MIB
 
 
 @LINUX
-def test_children_come_one_after_the_other_and_one_that_dies_in_mid_phase_disturbs_nobody(sampling, sampler, child):
+def test_children_come_one_after_the_other_and_one_that_dies_in_mid_phase_disturbs_nobody(
+    sampling, sampler, child
+):
     """The third is served by the process that served the first."""
     before = sampling.process_id
     [first] = lines(child(sampler, "one_phase"))
@@ -123,7 +157,9 @@ def test_children_come_one_after_the_other_and_one_that_dies_in_mid_phase_distur
 
 @LINUX
 def test_a_sampler_that_is_killed_in_mid_phase_is_told_of_and_replaced(sampling, sampler, child):
-    """The phase keeps its edges, unresolved; the next one is read without it; the next child gets a new one."""
+    """The phase keeps its edges, unresolved; the next one is read without it; the next child gets a
+    new one.
+    """
     process = child(sampler, "wait_in_a_phase")
     process.stdout.readline()
     killed = sampling.process_id
@@ -148,7 +184,9 @@ def test_a_sampler_that_is_killed_in_mid_phase_is_told_of_and_replaced(sampling,
 def test_a_process_that_passes_for_another_is_refused(sampler):
     """By its id, which the kernel knows; by its start, when its id was used again."""
     line = SamplerLine.connect(sampler)
-    with pytest.raises(MeterUnavailable, match=r"process 1 was announced, but process \d+ is connected"):
+    with pytest.raises(
+        MeterUnavailable, match=r"process 1 was announced, but process \d+ is connected"
+    ):
         line.ask({"hello": 1, "started": 0})
     with pytest.raises(MeterUnavailable, match="its id was used again"):
         line.ask({"hello": os.getpid(), "started": 1})
@@ -156,7 +194,9 @@ def test_a_process_that_passes_for_another_is_refused(sampler):
 
 
 @LINUX
-@pytest.mark.parametrize("request_", [{"stop": "host"}, {"open": 3}, {}, {"end": "host"}, {"begin": "card"}])
+@pytest.mark.parametrize(
+    "request_", [{"stop": "host"}, {"open": 3}, {}, {"end": "host"}, {"begin": "card"}]
+)
 def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampling, sampler, request_):
     """In one sentence."""
     line = SamplerLine.connect(sampler)
@@ -170,11 +210,16 @@ def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampling, sample
 def test_the_sampler_ends_with_its_parent(project_root):
     """Killed, the parent closes nothing itself, and takes no folder away."""
     program = (
-        "import os, signal; from harness.run.sampling import Sampling; found = Sampling(); print(found.address()[0]);"
-        "print(found.process_id, flush=True); input(); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from harness.run.sampling import Sampling; found = Sampling(); "
+        "print(found.address()[0]);print(found.process_id, flush=True); input(); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=project_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        cwd=project_root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     address = Path(parent.stdout.readline().strip())
     assert address.exists()
@@ -205,6 +250,7 @@ def test_where_there_is_no_proc_psutil_tells_the_resident_set_and_says_what_it_c
 
     assert (anon.quality, mapped.quality) == (Quality.UNAVAILABLE, Quality.UNAVAILABLE)
     assert "tells the resident set alone" in anon.reason
-    assert rss.quality in (Quality.SAMPLED, Quality.UNRESOLVED)  # as the machine let the sampler look
+    # as the machine let the sampler look
+    assert rss.quality in (Quality.SAMPLED, Quality.UNRESOLVED)
     assert rss.growth_bytes >= 63 * MIB
     assert rss.source == "psutil"

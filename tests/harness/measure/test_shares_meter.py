@@ -1,4 +1,6 @@
-"""PSS and USS of this process: known pages found at the edges, and not read twice where nothing moved."""
+"""PSS and USS of this process: known pages found at the edges, and not read twice where nothing
+moved.
+"""
 
 import mmap
 import sys
@@ -12,7 +14,10 @@ from harness.records import Quality
 
 MIB = 1024 * 1024
 EMULATED = MeterContext(device_name="CPU:0", device={"kind": "emulated", "uuid": None})
-ROLLUP = b"Rss:\t 900 kB\nPss:\t 700 kB\nPss_Dirty:\t 1 kB\nPrivate_Clean:\t 200 kB\nPrivate_Dirty:\t 300 kB\n"
+ROLLUP = (
+    b"Rss:\t 900 kB\nPss:\t 700 kB\nPss_Dirty:\t 1 kB\nPrivate_Clean:\t 200 "
+    b"kB\nPrivate_Dirty:\t 300 kB\n"
+)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 
@@ -29,7 +34,9 @@ def test_a_kernel_without_an_amount_is_unavailable_by_name():
 
 @LINUX
 def test_known_pages_are_found_at_the_end_and_nothing_is_said_of_between():
-    """64 MiB held, private: both grow by as much; unresolved, because a peak between the edges was not looked for."""
+    """64 MiB held, private: both grow by as much; unresolved, because a peak between the edges was
+    not looked for.
+    """
     meter = SharesMeter(EMULATED)
     meter.open()
     meter.begin()
@@ -47,7 +54,9 @@ def test_known_pages_are_found_at_the_end_and_nothing_is_said_of_between():
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
-    """A meter on a file of the test's, which shows whether it was read again, and what it believes to have moved."""
+    """A meter on a file of the test's, which shows whether it was read again, and what it believes
+    to have moved.
+    """
     rollup = tmp_path / "smaps_rollup"
     rollup.write_bytes(ROLLUP)
     meter = SharesMeter(EMULATED, rollup=rollup)
@@ -61,7 +70,10 @@ def counted(tmp_path, monkeypatch):
 
 
 @LINUX
-@pytest.mark.parametrize(("pages_moved", "start_bytes"), [(0, 700 * 1024), (64, 700 * 1024), (65, 800 * 1024), (-65, 800 * 1024)])
+@pytest.mark.parametrize(
+    ("pages_moved", "start_bytes"),
+    [(0, 700 * 1024), (64, 700 * 1024), (65, 800 * 1024), (-65, 800 * 1024)],
+)
 def test_an_edge_is_shared_only_where_hardly_a_page_came_or_went(counted, pages_moved, start_bytes):
     """The end of one phase and the start of the next."""
     meter, moved = counted

@@ -1,4 +1,6 @@
-"""Traced children on the emulated device: known allocations come back byte for byte, deaths have a reason instead."""
+"""Traced children on the emulated device: known allocations come back byte for byte, deaths have a
+reason instead.
+"""
 
 import json
 import os
@@ -56,11 +58,15 @@ def _environment():
 
 @pytest.fixture
 def traced(runner, project_root):
-    """Run a body traced, after as many untraced repeats as asked: its end, its trace or why there is none, the run."""
+    """Run a body traced, after as many untraced repeats as asked: its end, its trace or why there
+    is none, the run.
+    """
 
     def run(body, phases, *, repeats=0, changes=None, **fields):
         name = body if ":" in body else f"{BODIES}:{body}"
-        point = Point(**{"scenario": "traced", "body": name, "parameters": {}, "phases": phases, **fields})
+        point = Point(
+            **{"scenario": "traced", "body": name, "parameters": {}, "phases": phases, **fields}
+        )
         mine = replace(runner, **(changes or {}))
         start_run(
             mine.run_directory,
@@ -93,21 +99,51 @@ def test_a_known_sequence_comes_back_byte_for_byte(traced):
 
     assert end.outcome is Outcome.OK, end.reason
     assert times[0] == 0
-    # The three shapes, of 4 B each, are made before the first phase, and go when the body has returned.
-    assert requested == [4, 8, 12, *(12 + live for live in (4000, 4300, 300, 8300, 16_300, 8300, 8000, 0)), 8, 4, 0]
-    in_chunks = [256, 512, 768, *(768 + live for live in (4096, 4608, 512, 8704, 16_896, 8704, 8192, 0)), 512, 256, 0]
+    # The three shapes, of 4 B each, are made before the first phase, and go when the body has
+    # returned.
+    assert requested == [
+        4,
+        8,
+        12,
+        *(12 + live for live in (4000, 4300, 300, 8300, 16_300, 8300, 8000, 0)),
+        8,
+        4,
+        0,
+    ]
+    in_chunks = [
+        256,
+        512,
+        768,
+        *(768 + live for live in (4096, 4608, 512, 8704, 16_896, 8704, 8192, 0)),
+        512,
+        256,
+        0,
+    ]
     assert allocator == [trace.base_bytes + live for live in in_chunks]
     assert times == sorted(times)
-    edges = [(phase.requested.start_bytes, phase.requested.peak_bytes, phase.requested.end_bytes) for phase in trace.phases]
+    edges = [
+        (phase.requested.start_bytes, phase.requested.peak_bytes, phase.requested.end_bytes)
+        for phase in trace.phases
+    ]
     assert edges == [(12, 8312, 8312), (8312, 16_312, 8012), (8012, 8012, 8012), (8012, 8012, 12)]
     assert [tuple(one.model_dump().values()) for one in trace.phases[0].alive] == [
         ("Empty", "[2000]", "float32", "output", 8000, 1, "1.00 x batch"),
         ("Empty", "[300]", "uint8", "output", 300, 1, ""),
         ("", "", "", "", 4, 3, ""),
     ]
-    assert [(one.op, one.each_bytes) for one in trace.phases[1].alive[:3]] == [("AddV2", 8000), ("Empty", 8000), ("Empty", 300)]
+    assert [(one.op, one.each_bytes) for one in trace.phases[1].alive[:3]] == [
+        ("AddV2", 8000),
+        ("Empty", 8000),
+        ("Empty", 300),
+    ]
     counts = trace.counts
-    assert (counts.reordered, counts.jumps, counts.overwritten, counts.resized, counts.from_before) == (0, 0, 0, 0, 0)
+    assert (
+        counts.reordered,
+        counts.jumps,
+        counts.overwritten,
+        counts.resized,
+        counts.from_before,
+    ) == (0, 0, 0, 0, 0)
 
 
 def test_the_allocators_peaks_of_an_untraced_repeat_are_those_of_the_trace(traced):
@@ -115,7 +151,8 @@ def test_the_allocators_peaks_of_an_untraced_repeat_are_those_of_the_trace(trace
     _, traces, run = traced("known_sequence", ("first", "second", "third", "fourth"), repeats=1)
 
     assert agreement(only(traces), run.phases) == (
-        "The trace and the allocator's own peak in the untraced repeats agree in all 4 phases to the byte."
+        "The trace and the allocator's own peak in the untraced repeats agree in all 4 "
+        "phases to the byte."
     )
 
 
@@ -127,7 +164,10 @@ def test_the_rows_of_a_traced_run_are_its_own(traced, runner):
 
     assert [row["kind"] for row in rows] == ["traced"]
     assert rows[0]["file"] == f"{name}.json.gz"
-    assert sorted(path.name for path in (run.path / "traces").iterdir()) == [f"{name}.json.gz", f"{name}.jsonl"]
+    assert sorted(path.name for path in (run.path / "traces").iterdir()) == [
+        f"{name}.json.gz",
+        f"{name}.jsonl",
+    ]
     assert [path.name for path in (run.path / "logs").iterdir()] == [f"{name}-traced.log"]
     assert not run.problems
 
@@ -144,7 +184,12 @@ def test_arrays_that_become_tensors_are_told_by_their_size(traced):
 @pytest.mark.oom
 def test_where_memory_ran_out_there_is_what_was_alive_and_what_was_asked_for(traced):
     """30 MiB held of 64, and 64 asked for in the second phase."""
-    end, traces, run = traced("exhaust", ("fits", "does_not_fit"), device_budget_bytes=64 * MIB, expected=Outcome.DEVICE_OOM)
+    end, traces, run = traced(
+        "exhaust",
+        ("fits", "does_not_fit"),
+        device_budget_bytes=64 * MIB,
+        expected=Outcome.DEVICE_OOM,
+    )
     refused = only(traces).out_of_memory
 
     assert end.outcome is Outcome.DEVICE_OOM
@@ -155,9 +200,14 @@ def test_where_memory_ran_out_there_is_what_was_alive_and_what_was_asked_for(tra
         ("Empty", "[20971520]", 20 * MIB),
         ("Empty", "[10485760]", 10 * MIB),
     ]
-    alive = "Empty (20971520) uint8, 20.0 MiB; Empty (10485760) uint8, 10.0 MiB; and 3 others, 12 B together"
+    alive = (
+        "Empty (20971520) uint8, 20.0 MiB; Empty (10485760) uint8, 10.0 MiB; and 3 others, 12 "
+        "B together"
+    )
     assert end.reason.endswith(f"of 64.0 MiB were in use; the largest that were alive: {alive}")
-    assert refused.requested_bytes == 30 * MIB + sum(one.each_bytes * one.count for one in refused.alive[2:])
+    assert refused.requested_bytes == 30 * MIB + sum(
+        one.each_bytes * one.count for one in refused.alive[2:]
+    )
     assert [phase.finished for phase in only(traces).phases] == [True, False]
 
 
@@ -176,15 +226,22 @@ def test_a_child_that_dies_by_a_signal_has_no_trace_and_says_why(traced):
 def test_without_the_profilers_description_the_run_goes_on_and_says_so(traced, runner):
     """Other versions of TensorFlow may have it elsewhere."""
     phases = ("first", "second", "third", "fourth")
-    end, traces, _ = traced("known_sequence", phases, changes={"prepare_device": f"{BODIES}:without_xplane_prepare"})
+    end, traces, _ = traced(
+        "known_sequence", phases, changes={"prepare_device": f"{BODIES}:without_xplane_prepare"}
+    )
     (reason,) = traces.absent.values()
 
     assert end.outcome is Outcome.OK
-    assert "has no tensorflow.tsl.profiler.protobuf.xplane_pb2 to read the profiler's file with" in reason
+    assert (
+        "has no tensorflow.tsl.profiler.protobuf.xplane_pb2 to read the profiler's file with"
+        in reason
+    )
     assert [end.file for end in traces_of(runner.run_directory)] == [None]
 
 
-ALLOCATED = Event(time_ns=1, allocated=True, address=1, requested_bytes=8, allocation_bytes=256, in_use_bytes=256)
+ALLOCATED = Event(
+    time_ns=1, allocated=True, address=1, requested_bytes=8, allocation_bytes=256, in_use_bytes=256
+)
 FREED = replace(ALLOCATED, allocated=False, in_use_bytes=0)
 REPORTED_NONE = "the profiler of TensorFlow 2.19.1 reported no allocation of GPU_0_bfc"
 
@@ -196,12 +253,24 @@ REPORTED_NONE = "the profiler of TensorFlow 2.19.1 reported no allocation of GPU
         ([], {"mklcpu": 3}, {}, ""),
         ([FREED], {}, {}, ""),
         ([ALLOCATED], {}, {"construct": 2 * MIB}, ""),
-        ([], {}, {"first": 1, "construct": 2 * MIB}, f"{REPORTED_NONE}, though device_in_use grew by 2.0 MiB in construct"),
+        (
+            [],
+            {},
+            {"first": 1, "construct": 2 * MIB},
+            f"{REPORTED_NONE}, though device_in_use grew by 2.0 MiB in construct",
+        ),
         ([FREED], {}, {"first": 1}, f"{REPORTED_NONE}, though device_in_use grew by 1 B in first"),
-        ([], {"mklcpu": 3}, {"first": 1}, f"{REPORTED_NONE}, only events of mklcpu, though device_in_use grew by 1 B in first"),
+        (
+            [],
+            {"mklcpu": 3},
+            {"first": 1},
+            f"{REPORTED_NONE}, only events of mklcpu, though device_in_use grew by 1 B in first",
+        ),
     ],
 )
-def test_a_recording_without_allocations_is_none_where_the_meter_saw_growth(events, others, grown_bytes, reason):
+def test_a_recording_without_allocations_is_none_where_the_meter_saw_growth(
+    events, others, grown_bytes, reason
+):
     """A body that allocates nothing keeps its empty trace; one byte of growth is enough."""
     profile = Profile(events=events, others=Counter(others))
 
@@ -211,14 +280,16 @@ def test_a_recording_without_allocations_is_none_where_the_meter_saw_growth(even
 def test_a_profiler_that_reports_no_allocation_leaves_a_reason_and_no_trace(traced, runner):
     """The amount that the meter saw, and the version; the summary of the session says it too."""
     phases = ("first", "second", "third", "fourth")
-    end, traces, run = traced("known_sequence", phases, changes={"prepare_device": f"{BODIES}:unheard_prepare"})
+    end, traces, run = traced(
+        "known_sequence", phases, changes={"prepare_device": f"{BODIES}:unheard_prepare"}
+    )
     name = run.points[0].name
     (reason,) = traces.absent.values()
 
     assert end.outcome is Outcome.OK
     assert reason == (
-        f"the profiler of TensorFlow {version('tensorflow')} reported no allocation of bfc_cpu_allocator_for_gpu, "
-        "though device_in_use grew by 8.5 KiB in first"
+        f"the profiler of TensorFlow {version('tensorflow')} reported no allocation of "
+        "bfc_cpu_allocator_for_gpu, though device_in_use grew by 8.5 KiB in first"
     )
     assert traces_in_words(runner.run_directory) == [
         "0 of 1 traced points have a trace in traces/",
@@ -236,18 +307,24 @@ def test_a_body_that_allocates_nothing_keeps_its_empty_trace(traced):
 
 
 def test_threads_that_allocate_at_the_same_time_are_followed(traced):
-    """Four at once, 201 allocations each: every event fits, and the four that stay are alive at the end."""
+    """Four at once, 201 allocations each: every event fits, and the four that stay are alive at the
+    end.
+    """
     _, traces, _ = traced("many_threads", ("threads",))
     trace = only(traces)
     counts, (phase,) = trace.counts, trace.phases
 
     assert (counts.jumps, counts.overwritten, counts.resized) == (0, 0, 0)
     assert counts.allocations >= 4 * 201
-    assert phase.requested.end_bytes - phase.requested.start_bytes == 4 * (1000 + 1001 + 1002 + 1003)
+    assert phase.requested.end_bytes - phase.requested.start_bytes == 4 * (
+        1000 + 1001 + 1002 + 1003
+    )
 
 
 def test_the_batch_of_the_real_loading_scenario_is_named(traced):
-    """Lazy, 100 groups: one batch alive at the peak of an epoch, made by the operation that lends the memory."""
+    """Lazy, 100 groups: one batch alive at the peak of an epoch, made by the operation that lends
+    the memory.
+    """
     end, traces, run = traced(
         "scenarios.bodies.loading:measure",
         ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release"),

@@ -13,7 +13,11 @@ ASK = "from harness.measure.zygote import unfit_to_fork; print(unfit_to_fork())"
 def answer(project_root):
     def run(before):
         # One thread for OpenBLAS, as the launcher sets it: numpy's import would start others.
-        environment = {"OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "/usr/bin:/bin"}
+        environment = {
+            "OPENBLAS_NUM_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PATH": "/usr/bin:/bin",
+        }
         done = subprocess.run(
             [sys.executable, "-c", f"{before}; {ASK}"],
             cwd=project_root,
@@ -40,6 +44,9 @@ def test_after_the_first_operation_a_fork_is_refused(answer):
 
 def test_a_second_thread_is_refused_by_name(answer):
     """Whatever it does; its name is what tells which library it belongs to."""
-    said = answer("import tensorflow, threading; threading.Thread(target=threading.Event().wait, daemon=True).start()")
+    said = answer(
+        "import tensorflow, threading; threading.Thread(target=threading.Event().wait, "
+        "daemon=True).start()"
+    )
 
     assert re.fullmatch(r"the import left 2 threads running: \S+, \S+", said)

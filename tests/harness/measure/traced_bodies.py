@@ -1,4 +1,6 @@
-"""Bodies with known allocations, run in traced children; loaded by name, never by the tests themselves."""
+"""Bodies with known allocations, run in traced children; loaded by name, never by the tests
+themselves.
+"""
 
 import os
 import signal
@@ -10,7 +12,9 @@ import tensorflow as tf
 
 
 def empty(shape, dtype):
-    """A tensor whose shape argument is there already, so that the operation allocates exactly its output."""
+    """A tensor whose shape argument is there already, so that the operation allocates exactly its
+    output.
+    """
     return tf.raw_ops.Empty(shape=shape, dtype=dtype)
 
 
@@ -33,9 +37,11 @@ def known_sequence(memory, parameters):
 
 
 def convert_arrays(memory, parameters):
-    """Eight arrays of numpy, of three batches each, become tensors. TensorFlow keeps the copies that happen to be aligned.
+    """Eight arrays of numpy, of three batches each, become tensors. TensorFlow keeps the copies
+    that happen to be aligned.
 
-    Malloc's headers of 16 B move each copy on by a quarter of the alignment, so that six of eight are not.
+    Malloc's headers of 16 B move each copy on by a quarter of the alignment, so that six of eight
+    are not.
     """
     memory.declare(batch=4096)
     arrays = [np.full(3 * 4096, number, np.uint8) for number in range(8)]
@@ -95,7 +101,9 @@ def without_xplane_prepare(device):
 
 
 def unheard_prepare(device):
-    """Prepare the device, and have the profiler's file hold no allocation, as that of TensorFlow 2.19 at level 1."""
+    """Prepare the device, and have the profiler's file hold no allocation, as that of TensorFlow
+    2.19 at level 1.
+    """
     from harness.measure import tracing
     from harness.measure.device import prepare_device
 

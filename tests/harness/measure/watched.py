@@ -1,6 +1,8 @@
-"""A bare child under the sampler: run as ``python -m tests.harness.measure.watched ADDRESS FUNCTION ARGUMENTS``.
+"""A bare child under the sampler: run as ``python -m tests.harness.measure.watched ADDRESS FUNCTION
+ARGUMENTS``.
 
-Prints one JSON line for each phase: the readings of the host's meter, and what the child knows to be true of it.
+Prints one JSON line for each phase: the readings of the host's meter, and what the child knows to
+be true of it.
 """
 
 import dataclasses
@@ -21,7 +23,9 @@ MIB = 1024 * 1024
 
 
 def main(address, function, *arguments):
-    context = MeterContext(device_name="CPU:0", device=EMULATED, sampler=SamplerLine.connect(address))
+    context = MeterContext(
+        device_name="CPU:0", device=EMULATED, sampler=SamplerLine.connect(address)
+    )
     meter = HostMeter(context)
     meter.open()
     globals()[function](meter, *map(int, arguments))

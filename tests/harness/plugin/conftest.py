@@ -15,8 +15,11 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """``project(TEST, *arguments)``: a session over one test file, in this process; with workers, in processes of its own."""
-    monkeypatch.setattr(running, "open_runner", running.open_runner)  # the faked conftest replaces it; put back afterwards
+    """``project(TEST, *arguments)``: a session over one test file, in this process; with workers,
+    in processes of its own.
+    """
+    # the faked conftest replaces it; put back afterwards
+    monkeypatch.setattr(running, "open_runner", running.open_runner)
     pytester.makeconftest(FAKED)
 
     def run(test, *arguments, **modules):
@@ -26,7 +29,11 @@ def project(pytester, monkeypatch):
         pytester.syspathinsert()
         options = ("-p", "no:cacheprovider", "-p", "no:randomly", *arguments)
         separate = "-n" in arguments or "TROUBLE" in os.environ
-        return pytester.runpytest_subprocess(*options, timeout=120) if separate else pytester.runpytest_inprocess(*options)
+        return (
+            pytester.runpytest_subprocess(*options, timeout=120)
+            if separate
+            else pytester.runpytest_inprocess(*options)
+        )
 
     return run
 

@@ -1,4 +1,6 @@
-"""conftest.py of the faked project: what its bodies would have left in rows.jsonl, by their names."""
+"""conftest.py of the faked project: what its bodies would have left in rows.jsonl, by their
+names.
+"""
 
 import contextlib
 import os
@@ -38,7 +40,9 @@ def grown_bytes(point, repeat, phase):
 
 
 def host_kept_bytes(point, phase):
-    """What a phase leaves behind on the host, besides the 16 MiB that every body takes in its first phase."""
+    """What a phase leaves behind on the host, besides the 16 MiB that every body takes in its first
+    phase.
+    """
     name = point.body.partition(":")[2]
     if name.startswith("hoarding_") and phase.startswith("epoch"):
         return int(name.removeprefix("hoarding_"))
@@ -56,7 +60,10 @@ class FakedRunner:
     def measure(self, point, repeat):
         with open("measured.txt", "a") as file:  # noqa: PTH123 - the folder that the session runs in
             file.write(f"{point.name} {repeat}\n")
-        trouble = os.environ.get("TROUBLE_AT") == f"{point.name} {repeat}" and not Path("troubled").exists()
+        trouble = (
+            os.environ.get("TROUBLE_AT") == f"{point.name} {repeat}"
+            and not Path("troubled").exists()
+        )
         if trouble:
             Path("troubled").touch()
             TROUBLES[os.environ["TROUBLE"]]()
@@ -72,9 +79,18 @@ class FakedRunner:
         outcome = {"oom": Outcome.DEVICE_OOM, "missing": Outcome.ERROR}.get(name, Outcome.OK)
         cause, reason = ("", "") if outcome is Outcome.OK else ("allocator", f"the faked {name}")
         ending = {"outcome": outcome, "cause": cause, "reason": reason}
-        end = RunEnd(**run, **ending, phase="load" if name == "oom" else None, exit_code=0, launcher="fake", duration_s=0.0)
+        end = RunEnd(
+            **run,
+            **ending,
+            phase="load" if name == "oom" else None,
+            exit_code=0,
+            launcher="fake",
+            duration_s=0.0,
+        )
         if repeat == TRACED_REPEAT:
-            traced = TraceEnd(point=point.name, **ending, file="t.json.gz", launcher="fake", duration_s=0.0)
+            traced = TraceEnd(
+                point=point.name, **ending, file="t.json.gz", launcher="fake", duration_s=0.0
+            )
             append_row(rows, {"kind": "traced", **to_json(traced)})
             return end
         append_row(rows, {"kind": "declared", **run, "values": {"image": IMAGE, "batch": MIB}})
@@ -102,7 +118,14 @@ class FakedRunner:
                 Reading.unavailable("nvml_process", "there is no card to ask"),
             )
             host_bytes += host_kept_bytes(point, phase)
-            record = PhaseRecord(**run, phase=phase, index=index, finished=not dies, duration_s=0.1, readings=readings)
+            record = PhaseRecord(
+                **run,
+                phase=phase,
+                index=index,
+                finished=not dies,
+                duration_s=0.1,
+                readings=readings,
+            )
             append_row(rows, {"kind": "phase", **to_json(record)})
             if dies:
                 break

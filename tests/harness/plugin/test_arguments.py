@@ -1,4 +1,6 @@
-"""Near misses of settings, functions given for their names, and modules that lie beside the root: what to write instead."""
+"""Near misses of settings, functions given for their names, and modules that lie beside the root:
+what to write instead.
+"""
 
 import functools
 import sys
@@ -66,18 +68,27 @@ def test_a_parameter_is_no_near_miss(name):
 
 
 def test_all_near_misses_of_a_call_are_told_with_the_way_to_pass_such_a_parameter(tmp_path):
-    """A sentence for each; what the test is parametrized with is a parameter, whatever it is called."""
+    """A sentence for each; what the test is parametrized with is a parameter, whatever it is
+    called.
+    """
     with pytest.raises(UsageError) as told:
-        read_call(Settings(), {"limit": 3}, "bodies:small", {"budget": "1 KiB", "repeat": 7, "limit": 3}, tmp_path)
+        read_call(
+            Settings(),
+            {"limit": 3},
+            "bodies:small",
+            {"budget": "1 KiB", "repeat": 7, "limit": 3},
+            tmp_path,
+        )
 
     first, second = str(told.value).splitlines()
     assert first == (
-        "memory_run has no argument 'budget'; did you mean 'budgets'? It stands in the test's marker: "
-        "@pytest.mark.memory(budgets=...). If the body has a parameter of that name, write fixed={'budget': ...}, or parametrize "
-        "the test with it"
+        "memory_run has no argument 'budget'; did you mean 'budgets'? It stands in the "
+        "test's marker: @pytest.mark.memory(budgets=...). If the body has a parameter of "
+        "that name, write fixed={'budget': ...}, or parametrize the test with it"
     )
     assert second.startswith(
-        "memory_run has no argument 'repeat'; did you mean 'repeats'? If the body has a parameter of that name"
+        "memory_run has no argument 'repeat'; did you mean 'repeats'? If the body has a "
+        "parameter of that name"
     )
     settings, _ = read_call(Settings(), {}, "bodies:small", {"fixed": {"budget": 1}}, tmp_path)
     assert settings.fixed == {"budget": 1}
@@ -100,7 +111,11 @@ def test_a_function_is_answered_with_its_name_as_a_text(tmp_path, monkeypatch, p
     monkeypatch.syspath_prepend(tmp_path / "src")
     small = __import__(module).small
 
-    with pytest.raises(UsageError, match=r"small is a function, and .*; write its name, 'shown_bodies:small', with path='src'$"):
+    with pytest.raises(
+        UsageError,
+        match=r"small is a function, and .*; write its name, 'shown_bodies:small', with "
+        r"path='src'$",
+    ):
         as_text(small, tmp_path)
     with pytest.raises(UsageError, match=r"; write its name, 'shown_bodies:small'$"):
         as_text(small, tmp_path, "src")
@@ -111,19 +126,28 @@ def test_a_function_is_answered_with_its_name_as_a_text(tmp_path, monkeypatch, p
 
 
 @pytest.mark.parametrize(
-    "given", [lambda memory, parameters: None, functools.partial(body), _Callable()], ids=["lambda", "partial", "object"]
+    "given",
+    [lambda memory, parameters: None, functools.partial(body), _Callable()],
+    ids=["lambda", "partial", "object"],
 )
 def test_what_has_no_name_is_answered_with_where_to_define_it(given, tmp_path):
     """At the top level of a module."""
-    with pytest.raises(UsageError, match="define it with def at the top level of a module, and write its name"):
+    with pytest.raises(
+        UsageError, match="define it with def at the top level of a module, and write its name"
+    ):
         as_text(given, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("parametrized", "arguments"),
-    [({"loader": "eager"}, {"fixed": {"loader": "lazy"}}), ({}, {"fixed": {"loader": "lazy"}, "loader": "eager"})],
+    [
+        ({"loader": "eager"}, {"fixed": {"loader": "lazy"}}),
+        ({}, {"fixed": {"loader": "lazy"}, "loader": "eager"}),
+    ],
 )
 def test_a_call_with_a_parameter_that_is_fixed_too_is_refused(tmp_path, parametrized, arguments):
     """Parametrized, or given beside it: one of the two values would be dropped."""
-    with pytest.raises(UsageError, match="fixed has loader = 'lazy', and loader is a parameter of the point too"):
+    with pytest.raises(
+        UsageError, match="fixed has loader = 'lazy', and loader is a parameter of the point too"
+    ):
         read_call(Settings(), parametrized, "bodies:lazy", arguments, tmp_path)

@@ -1,4 +1,6 @@
-"""The fixture ``memory_run``: measured at the call, announced, judged by the test's marker, and given back readably."""
+"""The fixture ``memory_run``: measured at the call, announced, judged by the test's marker, and
+given back readably.
+"""
 
 import re
 from fnmatch import fnmatch
@@ -18,20 +20,27 @@ def test_load(memory_run):
 """
 
 
-def test_each_call_is_a_point_that_is_announced_before_its_first_child(project, pytester, run_json, rows):
+def test_each_call_is_a_point_that_is_announced_before_its_first_child(
+    project, pytester, run_json, rows
+):
     """Keywords that are no settings are the body's parameters."""
     project(CALLS, "--memory-out", "out").assert_outcomes(passed=1)
 
     assert (run_json()["planned"], run_json()["asked"]) == ([], ["test_memory.py::test_load"])
     first, second = rows("point")
     assert (first["test"], first["repeats"]) == ("test_memory.py::test_load", 1)
-    assert (first["record"]["parameters"], first["record"]["device_budget_bytes"]) == ({"image_count": 256}, 256 * 1024 * 1024)
+    assert (first["record"]["parameters"], first["record"]["device_budget_bytes"]) == (
+        {"image_count": 256},
+        256 * 1024 * 1024,
+    )
     assert second["point"] == "load-image_count=512"
     assert load_run(pytester.path / "out").problems == ()
 
 
 def test_values_of_parametrize_are_parameters_of_the_calls_too(project, rows):
-    """So that each test's points have names of their own; what no child can be told stays the test's."""
+    """So that each test's points have names of their own; what no child can be told stays the
+    test's.
+    """
     test = """
 @pytest.mark.parametrize("loader", ["eager", "lazy"])
 @pytest.mark.parametrize("limit", [object()], ids=["limit"])
@@ -40,7 +49,10 @@ def test_load(memory_run, loader, limit):
 """
     project(test, "--memory-out", "out").assert_outcomes(passed=2)
 
-    assert [row["point"] for row in rows("point")] == ["load-eager-image_count=1", "load-lazy-image_count=1"]
+    assert [row["point"] for row in rows("point")] == [
+        "load-eager-image_count=1",
+        "load-lazy-image_count=1",
+    ]
 
 
 def test_limits_of_the_marker_are_about_calls_too(project):
@@ -49,13 +61,22 @@ def test_limits_of_the_marker_are_about_calls_too(project):
     result = project(test, "--memory-out", "out")
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["regression: load / image_count=512 / load / device in use: grows by 8.0 MiB, limit 6.0 MiB *"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "regression: load / image_count=512 / load / device in use: grows by 8.0 MiB, "
+                "limit 6.0 MiB *"
+            )
+        ]
+    )
 
 
 @pytest.mark.parametrize(("limit", "code"), [("16 KiB", 0), ("16383 B", 1)])
 def test_slopes_of_the_marker_are_judged_over_all_calls(project, limit, code):
     """At the limit of 16,384 B for each image, and one byte less."""
-    test = f"@pytest.mark.memory(slopes='{limit}')" + CALLS.replace("(256, 512)", "(256, 512, 1024)")
+    test = f"@pytest.mark.memory(slopes='{limit}')" + CALLS.replace(
+        "(256, 512)", "(256, 512, 1024)"
+    )
     result = project(test, "--memory-out", "out", "--memory-repeats", "2")
 
     result.assert_outcomes(passed=1)
@@ -76,23 +97,50 @@ def test_load(memory_run):
 
 
 MISTAKES = {
-    "no body": ("memory_run()", "memory_run() gives what the test's marker has measured, and no marker names a body; *"),
-    "parameters alone": ("memory_run(image_count=1)", "no body is named; write memory_run('package.module:function', ...)"),
-    "an object": ("memory_run('bodies:lazy', loader=len)", "the parameter loader is of the type builtin_function*"),
-    "no number": ("memory_run('bodies:lazy', ratio=float('nan'))", "the parameter ratio is nan, which cannot be handed to *"),
-    "no amount": ("memory_run('bodies:lazy', device_budget='much')", "device_budget: 'much' is not an amount of bytes; *"),
-    "no folder": ("memory_run('bodies:lazy', path='nowhere')", "path: there is no folder */nowhere; *"),
-    "limits": ("memory_run('bodies:lazy', budgets='1 MiB')", "memory_run does not take 'budgets', which is about all points *"),
+    "no body": (
+        "memory_run()",
+        "memory_run() gives what the test's marker has measured, and no marker names a body; *",
+    ),
+    "parameters alone": (
+        "memory_run(image_count=1)",
+        "no body is named; write memory_run('package.module:function', ...)",
+    ),
+    "an object": (
+        "memory_run('bodies:lazy', loader=len)",
+        "the parameter loader is of the type builtin_function*",
+    ),
+    "no number": (
+        "memory_run('bodies:lazy', ratio=float('nan'))",
+        "the parameter ratio is nan, which cannot be handed to *",
+    ),
+    "no amount": (
+        "memory_run('bodies:lazy', device_budget='much')",
+        "device_budget: 'much' is not an amount of bytes; *",
+    ),
+    "no folder": (
+        "memory_run('bodies:lazy', path='nowhere')",
+        "path: there is no folder */nowhere; *",
+    ),
+    "limits": (
+        "memory_run('bodies:lazy', budgets='1 MiB')",
+        "memory_run does not take 'budgets', which is about all points *",
+    ),
     "twice": (
         "memory_run('bodies:lazy', a=1); memory_run('bodies:eager', a=1)",
-        "test_memory.py::test_7 has measured the point 7-a=1 already; tell two calls of memory_run apart by a parameter, *",
+        (
+            "test_memory.py::test_7 has measured the point 7-a=1 already; tell two calls of "
+            "memory_run apart by a parameter, *"
+        ),
     ),
 }
 
 
 def test_a_mistake_fails_the_test_with_one_sentence(project):
     """No traceback, no exception behind an exception."""
-    tests = [f"def test_{number}(memory_run):\n    {call}" for number, (call, _) in enumerate(MISTAKES.values())]
+    tests = [
+        f"def test_{number}(memory_run):\n    {call}"
+        for number, (call, _) in enumerate(MISTAKES.values())
+    ]
     result = project("\n".join(tests), "--memory-out", "out", "--memory-repeats", "1", "--tb=short")
 
     result.assert_outcomes(failed=len(MISTAKES))
@@ -109,7 +157,9 @@ def test_a_test_that_takes_it_and_measures_nothing_makes_the_session_fail(projec
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["incomplete: test_memory.py::test_load takes memory_run and measured nothing: *"])
+    result.stdout.fnmatch_lines(
+        ["incomplete: test_memory.py::test_load takes memory_run and measured nothing: *"]
+    )
 
 
 def test_a_run_that_ended_otherwise_fails_the_test_with_how_it_ended(project):
@@ -126,11 +176,24 @@ def test_load(memory_run):
     result = project(test, "--memory-out", "out")
 
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*load / image_count=1 / repeat 0: ended device_oom in phase load instead of ok: the faked oom*"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "*load / image_count=1 / repeat 0: ended device_oom in phase load instead of "
+                "ok: the faked oom*"
+            )
+        ]
+    )
 
 
 def reading(growth, **changes):
-    values = {"meter": "device_in_use", "quality": Quality.EXACT, "start_bytes": 100, "peak_bytes": 100 + growth, "end_bytes": 90}
+    values = {
+        "meter": "device_in_use",
+        "quality": Quality.EXACT,
+        "start_bytes": 100,
+        "peak_bytes": 100 + growth,
+        "end_bytes": 90,
+    }
     return Reading(**(values | changes))
 
 
@@ -141,12 +204,25 @@ def run():
     absent = Reading.unavailable("nvml_process", "there is no card")
     records = [
         PhaseRecord(
-            point=point.name, repeat=n, phase=phase, index=i, finished=True, duration_s=0.1, readings=(reading(growth), absent)
+            point=point.name,
+            repeat=n,
+            phase=phase,
+            index=i,
+            finished=True,
+            duration_s=0.1,
+            readings=(reading(growth), absent),
         )
         for n, growth in enumerate((2048, 3072))
         for i, phase in enumerate(("epoch", "release"))
     ]
-    end = {"point": point.name, "outcome": Outcome.OK, "cause": "", "reason": "", "phase": None, "exit_code": 0}
+    end = {
+        "point": point.name,
+        "outcome": Outcome.OK,
+        "cause": "",
+        "reason": "",
+        "phase": None,
+        "exit_code": 0,
+    }
     ends = tuple(RunEnd(**end, repeat=n, launcher="fake", duration_s=0.1) for n in range(2))
     return MemoryRun(point, ends, tuple(records))
 
@@ -155,7 +231,13 @@ def test_amounts_are_the_least_of_the_repeats_and_all_of_them_are_there(run):
     """In bytes, with what kind of number it is."""
     read = run["epoch"].device_in_use
 
-    assert (read.growth_bytes, read.spread_bytes, read.start_bytes, read.peak_bytes, read.end_bytes) == (2048, 1024, 100, 2148, 90)
+    assert (
+        read.growth_bytes,
+        read.spread_bytes,
+        read.start_bytes,
+        read.peak_bytes,
+        read.end_bytes,
+    ) == (2048, 1024, 100, 2148, 90)
     assert read.retained_bytes == -10
     assert [repeat.growth_bytes for repeat in read.repeats] == [2048, 3072]
     assert (read.quality, run.outcome, list(run)) == (Quality.EXACT, "ok", ["epoch", "release"])
@@ -163,7 +245,10 @@ def test_amounts_are_the_least_of_the_repeats_and_all_of_them_are_there(run):
 
 def test_an_amount_that_was_not_read_is_an_error_with_the_reason_and_never_zero(run):
     """So that no assertion holds by accident."""
-    with pytest.raises(MeterUnavailable, match="nvml_process could not be read in epoch of load-image_count=5: there is no card"):
+    with pytest.raises(
+        MeterUnavailable,
+        match="nvml_process could not be read in epoch of load-image_count=5: there is no card",
+    ):
         _ = run["epoch"].nvml_process.growth_bytes
     assert run["epoch"].nvml_process.quality == "unavailable"
 
@@ -172,7 +257,9 @@ def test_a_phase_or_a_meter_that_there_is_not_is_named_with_the_nearest(run):
     """Both ways of asking."""
     with pytest.raises(KeyError, match="has no phase 'epock'; did you mean 'epoch'"):
         run["epock"]
-    with pytest.raises(AttributeError, match="there is no meter 'device'; did you mean 'device_in_use'"):
+    with pytest.raises(
+        AttributeError, match="there is no meter 'device'; did you mean 'device_in_use'"
+    ):
         _ = run["epoch"].device
     with pytest.raises(KeyError, match="there is no meter 'device'"):
         run["epoch"]["device"]

@@ -23,30 +23,59 @@ def judged(pytester, monkeypatch):
     return main(["gate", "out"])
 
 
-@pytest.mark.parametrize("mark", ["", "strict=False, ", "strict=True, "], ids=["plain", "loose", "strict"])
-def test_a_failure_that_is_expected_is_parked_for_both(project, pytester, monkeypatch, capsys, rows, mark):
+@pytest.mark.parametrize(
+    "mark", ["", "strict=False, ", "strict=True, "], ids=["plain", "loose", "strict"]
+)
+def test_a_failure_that_is_expected_is_parked_for_both(
+    project, pytester, monkeypatch, capsys, rows, mark
+):
     """The summary names the points and the reason; a line break in it breaks no row."""
     xfail = f'@pytest.mark.xfail({mark}reason="known,\\nsince May")'
-    result = project(RED.format(sizes="256, 512", mark=xfail), "--memory-out", "out", "--memory-no-trace")
+    result = project(
+        RED.format(sizes="256, 512", mark=xfail), "--memory-out", "out", "--memory-no-trace"
+    )
 
     result.assert_outcomes(xfailed=2, passed=1)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["parked: red-image_count=256, xfail: known,\\nsince May"])
-    assert [row["points"] for row in rows("parked")] == [["red-image_count=256"], ["red-image_count=512"]]
+    assert [row["points"] for row in rows("parked")] == [
+        ["red-image_count=256"],
+        ["red-image_count=512"],
+    ]
     assert judged(pytester, monkeypatch) == 0
-    assert "2 findings are parked, of tests that were skipped or expected to fail." in capsys.readouterr().out
+    assert (
+        "2 findings are parked, of tests that were skipped or expected to fail."
+        in capsys.readouterr().out
+    )
 
 
 def test_a_failure_that_does_not_come_is_a_failure_where_it_is_strict(project, pytester):
     """And a pass where it is not."""
     green = RED.replace("bodies:eager", "bodies:lazy")
-    strict = project(green.format(sizes="256", mark="@pytest.mark.xfail(strict=True)"), "--memory-out", "out", "--memory-no-trace")
-    loose = project(green.format(sizes="256", mark="@pytest.mark.xfail"), "--memory-out", "out2", "--memory-no-trace")
+    strict = project(
+        green.format(sizes="256", mark="@pytest.mark.xfail(strict=True)"),
+        "--memory-out",
+        "out",
+        "--memory-no-trace",
+    )
+    loose = project(
+        green.format(sizes="256", mark="@pytest.mark.xfail"),
+        "--memory-out",
+        "out2",
+        "--memory-no-trace",
+    )
 
     strict.assert_outcomes(failed=1, passed=1)
     loose.assert_outcomes(xpassed=1, passed=1)
     assert (strict.ret, loose.ret) == (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.OK)
-    loose.stdout.fnmatch_lines(["parked: red-image_count=256, its test passed although it is expected to fail: without a reason"])
+    loose.stdout.fnmatch_lines(
+        [
+            (
+                "parked: red-image_count=256, its test passed although it is expected to fail: "
+                "without a reason"
+            )
+        ]
+    )
 
 
 def test_an_expectation_about_another_exception_parks_nothing(project, pytester, monkeypatch):
@@ -60,7 +89,9 @@ def test_an_expectation_about_another_exception_parks_nothing(project, pytester,
 
 def test_slopes_over_points_that_are_all_parked_are_parked_too(project, pytester, monkeypatch):
     """Each test passes, and the finding over all of them comes at the end."""
-    test = RED.replace('budgets="1 MiB"', 'slopes="1 KiB"').format(sizes="256, 512, 1024", mark="@pytest.mark.xfail(strict=False)")
+    test = RED.replace('budgets="1 MiB"', 'slopes="1 KiB"').format(
+        sizes="256, 512, 1024", mark="@pytest.mark.xfail(strict=False)"
+    )
     result = project(test, "--memory-out", "out", "--memory-no-trace")
 
     result.assert_outcomes(xpassed=3, passed=1)
@@ -68,10 +99,18 @@ def test_slopes_over_points_that_are_all_parked_are_parked_too(project, pytester
     assert judged(pytester, monkeypatch) == 0
 
 
-@pytest.mark.parametrize("mark", ['skip(reason="later")', 'skipif(True, reason="later")', 'xfail(run=False, reason="later")'])
+@pytest.mark.parametrize(
+    "mark",
+    ['skip(reason="later")', 'skipif(True, reason="later")', 'xfail(run=False, reason="later")'],
+)
 def test_a_test_that_is_skipped_is_parked_for_both(project, pytester, monkeypatch, mark):
     """What was measured beside it is judged."""
-    result = project(RED.format(sizes="256", mark=f"@pytest.mark.{mark}"), "--memory-out", "out", "--memory-no-trace")
+    result = project(
+        RED.format(sizes="256", mark=f"@pytest.mark.{mark}"),
+        "--memory-out",
+        "out",
+        "--memory-no-trace",
+    )
 
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["parked: red-image_count=256, *later"])

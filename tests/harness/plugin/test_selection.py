@@ -31,11 +31,20 @@ class TestOf:
 
 
 @pytest.mark.parametrize("mistake", [BAD, TWINS, IDLE], ids=["argument", "name", "idle"])
-@pytest.mark.parametrize("choice", [["-k", "not bad"], ["--deselect", "test_memory.py::{bad}"], ["test_memory.py::test_good"]])
+@pytest.mark.parametrize(
+    "choice",
+    [["-k", "not bad"], ["--deselect", "test_memory.py::{bad}"], ["test_memory.py::test_good"]],
+)
 def test_a_mistake_in_a_test_that_was_deselected_refuses_nobody(project, mistake, choice):
     """By name, by id, or because others were named."""
     bad = "TestOf::test_bad" if mistake is IDLE else "test_bad"
-    result = project(GOOD + mistake, "--memory-out", "out", "--memory-no-trace", *(each.format(bad=bad) for each in choice))
+    result = project(
+        GOOD + mistake,
+        "--memory-out",
+        "out",
+        "--memory-no-trace",
+        *(each.format(bad=bad) for each in choice),
+    )
 
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes()["passed"] == (1 if choice[0].startswith("test_") else 2)
@@ -46,7 +55,14 @@ def test_a_mistake_refuses_whoever_has_selected_it(project):
     result = project(GOOD + BAD, "--memory-out", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"])
+    result.stderr.fnmatch_lines(
+        [
+            (
+                "ERROR: test_memory.py::test_bad: @pytest.mark.memory has the unknown argument "
+                "'budget'; *"
+            )
+        ]
+    )
 
 
 def test_without_tests_that_measure_nobody_hears_of_their_mistakes(project, pytester):
@@ -83,7 +99,11 @@ def pytest_generate_tests(metafunc):
     metafunc.fixturenames.append("__pytest_repeat_step_number")
     metafunc.parametrize("__pytest_repeat_step_number", range(2), indirect=True, ids=["1-2", "2-2"])
 """
-    test = "def test_good(memory_run):\n    memory_run('bodies:lazy', image_count=4)\n" if calls else GOOD
+    test = (
+        "def test_good(memory_run):\n    memory_run('bodies:lazy', image_count=4)\n"
+        if calls
+        else GOOD
+    )
     result = project(test, "--memory-out", "out", "--memory-no-trace", "-p", "count", count=count)
 
     assert result.parseoutcomes() == {"passed": 2 if calls else 4}
@@ -95,16 +115,25 @@ def pytest_generate_tests(metafunc):
 def test_a_session_that_runs_no_test_writes_nothing_and_fails_nothing(project, pytester, dry):
     """It says what a real one would be refused for."""
     result = project(
-        GOOD + BAD + "def test_call(memory_run):\n    pass\n", dry, "--memory-out", "out", "--memory-points", "nothing"
+        GOOD + BAD + "def test_call(memory_run):\n    pass\n",
+        dry,
+        "--memory-out",
+        "out",
+        "--memory-points",
+        "nothing",
     )
 
     assert result.ret == pytest.ExitCode.OK
-    assert sorted(path.name for path in pytester.path.iterdir() if not path.name.startswith((".", "__"))) == [
+    assert sorted(
+        path.name for path in pytester.path.iterdir() if not path.name.startswith((".", "__"))
+    ) == [
         "conftest.py",
         "test_memory.py",
     ]
     if dry == "--collect-only":
-        result.stdout.fnmatch_lines(["test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"])
+        result.stdout.fnmatch_lines(
+            ["test_memory.py::test_bad: @pytest.mark.memory has the unknown argument 'budget'; *"]
+        )
 
 
 SIZES = """
@@ -118,26 +147,39 @@ def test_load(image_count):
 def test_one_size_named_by_its_id_is_measured_and_its_slope_is_not_judged(project):
     """As with -k: the user's own choice."""
     test = SIZES.format(sizes="[256, pytest.param(512, id='half'), 1024]")
-    result = project(test, "--memory-out", "out", "--memory-no-trace", "test_memory.py::test_load[half]")
+    result = project(
+        test, "--memory-out", "out", "--memory-no-trace", "test_memory.py::test_load[half]"
+    )
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on *"])
+    result.stdout.fnmatch_lines(
+        ["2 points were deselected: rules over several points were judged on *"]
+    )
 
 
 @pytest.mark.parametrize("sizes", ["[256]", "[256, pytest.param(512)]"])
-def test_a_slope_over_too_few_sizes_is_refused_before_anything_is_measured(project, pytester, sizes):
+def test_a_slope_over_too_few_sizes_is_refused_before_anything_is_measured(
+    project, pytester, sizes
+):
     """One and two; through them no line can be drawn that could be wrong."""
     result = project(SIZES.format(sizes=sizes), "--memory-out", "out")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        ["ERROR: test_memory.py::test_load: a slope over image_count needs 3 different values of it, and the test has ? (256*"]
+        [
+            (
+                "ERROR: test_memory.py::test_load: a slope over image_count needs 3 different "
+                "values of it, and the test has ? (256*"
+            )
+        ]
     )
     assert not (pytester.path / "measured.txt").exists()
 
 
-def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_write(project, pytester):
+def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_write(
+    project, pytester
+):
     """pytest would take it for a folder with tests, and look for its root and settings there."""
     outside = pytester.path.parent / "runs of mine"
     outside.mkdir()
@@ -145,13 +187,17 @@ def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_writ
     taken = project(None, f"--memory-out={outside}", "--memory-no-trace")
 
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines([f"ERROR: --memory-out {outside} lies outside of *; write '--memory-out={outside}'"])
+    refused.stderr.fnmatch_lines(
+        [f"ERROR: --memory-out {outside} lies outside of *; write '--memory-out={outside}'"]
+    )
     assert taken.ret == pytest.ExitCode.OK
     assert (outside / "run.json").exists()
 
 
 def test_workers_find_the_root_of_the_session_beside_a_folder_that_it_has_made(project, pytester):
-    """A new folder outside, after a space: when workers start it is there, and would move their root."""
+    """A new folder outside, after a space: when workers start it is there, and would move their
+    root.
+    """
     outside = pytester.path.parent / "new runs"
     result = project(GOOD, "-n", "1", "--memory-out", str(outside), "--memory-no-trace")
 
@@ -160,8 +206,20 @@ def test_workers_find_the_root_of_the_session_beside_a_folder_that_it_has_made(p
 
 
 def test_texts_of_any_kind_break_no_table_and_no_file(project, pytester, run_json):
-    """Line breaks, tabs, pipes, control characters, slashes, and more letters than a file's name may have."""
-    texts = ["a\nb", "a\\nb", "a\tb|c", "a\x1b[31mb\x00", "a/b", "a_b", "x" * 260, "\u4e16" * 200, "\u2028"]
+    """Line breaks, tabs, pipes, control characters, slashes, and more letters than a file's name
+    may have.
+    """
+    texts = [
+        "a\nb",
+        "a\\nb",
+        "a\tb|c",
+        "a\x1b[31mb\x00",
+        "a/b",
+        "a_b",
+        "x" * 260,
+        "\u4e16" * 200,
+        "\u2028",
+    ]
     test = f"""
 @pytest.mark.memory("bodies:lazy", budgets="1 KiB")
 @pytest.mark.parametrize("text", {texts!r})
@@ -175,7 +233,9 @@ def test_load(text):
     result.assert_outcomes(failed=len(texts))
     assert len({point["parameters"]["text"] for point in run_json()["planned"]}) == len(texts)
     assert len(table) == 40  # the most that are shown
-    assert {len(line) for line in table if line.isascii()} == {len(next(line for line in table if line.isascii()))}
+    assert {len(line) for line in table if line.isascii()} == {
+        len(next(line for line in table if line.isascii()))
+    }
     # A header, a line for each point, repeat, phase and meter, and the end of the last one.
     assert len(csv) == 2 + len(texts) * 2 * 3 * 3
     findings = (pytester.path / "out" / "findings.json").read_text(encoding="utf-8")
@@ -201,12 +261,21 @@ def test_a_where_that_names_no_point_refuses_whoever_has_selected_its_test(proje
 
     assert (result.ret, others.ret) == (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.OK)
     result.stderr.fnmatch_lines(
-        ["ERROR: *test_bad: budgets: where has kind='lazzy', which no point of the test has; did you mean 'lazy'[?]"]
+        [
+            (
+                "ERROR: *test_bad: budgets: where has kind='lazzy', which no point of the test "
+                "has; did you mean 'lazy'[?]"
+            )
+        ]
     )
 
 
-@pytest.mark.parametrize("where", [{"image_count": 256}, {"kind": "eager"}, {"kind": "eager", "image_count": 256}])
-@pytest.mark.parametrize("choice", [["-k", "512"], ["test_memory.py::test_bad[lazy-512]"]], ids=["by name", "by id"])
+@pytest.mark.parametrize(
+    "where", [{"image_count": 256}, {"kind": "eager"}, {"kind": "eager", "image_count": 256}]
+)
+@pytest.mark.parametrize(
+    "choice", [["-k", "512"], ["test_memory.py::test_bad[lazy-512]"]], ids=["by name", "by id"]
+)
 def test_a_where_may_name_points_that_were_deselected(project, where, choice):
     """Or that were not collected at all, since another one was named."""
     result = project(WHERE.format(where=where), "--memory-out", "out", "--memory-no-trace", *choice)
@@ -219,7 +288,8 @@ def test_a_where_may_be_about_a_point_of_each_test_but_not_about_none(project):
     tests = """
 pytestmark = pytest.mark.memory(budgets={"at_most": "4 MiB", "where": {"kind": "eager"}})
 
-@pytest.mark.memory("bodies:lazy", budgets={"at_most": "4 MiB", "where": {"kind": "lazy", "image_count": 512}})
+@pytest.mark.memory("bodies:lazy", budgets={"at_most": "4 MiB", \
+"where": {"kind": "lazy", "image_count": 512}})
 @pytest.mark.parametrize(("kind", "image_count"), [("lazy", 256), ("eager", 512)])
 def test_pairs(kind, image_count):
     pass
@@ -233,8 +303,14 @@ def test_without():
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
-            "*test_pairs: budgets: no point of the test has all of where (kind='lazy', image_count=512)",
-            "*test_without: budgets: where names 'kind', which is neither a parameter of the test nor fixed; the test is not *",
+            (
+                "*test_pairs: budgets: no point of the test has all of where (kind='lazy', "
+                "image_count=512)"
+            ),
+            (
+                "*test_without: budgets: where names 'kind', which is neither a parameter of "
+                "the test nor fixed; the test is not *"
+            ),
         ]
     )
 
@@ -247,11 +323,15 @@ def test_calls(memory_run):
 
 
 def test_a_where_that_no_call_answers_is_said_once_without_excusing_it(project):
-    """No meter is named, so that there are two rules; nothing was left out, so that no option of the gate is advised."""
+    """No meter is named, so that there are two rules; nothing was left out, so that no option of
+    the gate is advised.
+    """
     result = project(CALLED, "--memory-out", "out", "--memory-no-trace")
     told = [line for line in result.stdout.lines if "planned no point" in line]
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     place = "incomplete: the marker of test_memory.py::test_calls"
-    assert told == [f"{place}: this run planned no point of calls, imagecount 256; correct the rule."]
+    assert told == [
+        f"{place}: this run planned no point of calls, imagecount 256; correct the rule."
+    ]
     assert "--partial" not in result.stdout.str()

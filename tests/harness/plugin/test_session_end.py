@@ -1,4 +1,6 @@
-"""The end of a session: all points judged together, the same with workers, resumed or in one go; nothing silent."""
+"""The end of a session: all points judged together, the same with workers, resumed or in one go;
+nothing silent.
+"""
 
 import json
 from xml.etree import ElementTree as ET
@@ -15,7 +17,10 @@ SLOPE = "regression: load / load / device in use: grows by 16,384 B per image, l
 
 
 def findings(pytester):
-    return [found["sentence"] for found in json.loads((pytester.path / "out" / "findings.json").read_text())["findings"]]
+    return [
+        found["sentence"]
+        for found in json.loads((pytester.path / "out" / "findings.json").read_text())["findings"]
+    ]
 
 
 def junit(pytester, element):
@@ -29,11 +34,20 @@ def test_a_slope_fails_the_session_though_every_test_has_passed(project, pyteste
     result.assert_outcomes(passed=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([SLOPE])
-    result.stdout.fnmatch_lines(["load-image_count=512   load     device_in_use   8.0 MiB *0 B *2.0 MiB *10.0 MiB *10.0 MiB"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "load-image_count=512   load     device_in_use   8.0 MiB *0 B *2.0 MiB *10.0 "
+                "MiB *10.0 MiB"
+            )
+        ]
+    )
     assert len(rows("end")) == 6
     (case,) = [case for case in junit(pytester, "testcase") if case.get("classname") == "memory"]
     assert case.get("name") == "load / load / device in use"
-    assert case.find("failure").text.startswith("regression: load / load / device in use: grows by 16,384 B per image")
+    assert case.find("failure").text.startswith(
+        "regression: load / load / device in use: grows by 16,384 B per image"
+    )
 
 
 def test_a_slope_that_may_be_noise_is_measured_again_first(project, rows):
@@ -41,17 +55,30 @@ def test_a_slope_that_may_be_noise_is_measured_again_first(project, rows):
     result = project(SWEEP.replace("eager", "wavering"), "--memory-out", "out")
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["memory: measuring 3 points again, 3 times: load-image_count=256, *"])
-    result.stdout.fnmatch_lines(["*measured again, 5 of 5 runs rise by more than the limit, and 3 decide: confirmed*"])
+    result.stdout.fnmatch_lines(
+        ["memory: measuring 3 points again, 3 times: load-image_count=256, *"]
+    )
+    result.stdout.fnmatch_lines(
+        ["*measured again, 5 of 5 runs rise by more than the limit, and 3 decide: confirmed*"]
+    )
     assert len(rows("end")) == 15
 
 
 def test_findings_of_a_test_are_properties_of_its_entry_in_junit(project, pytester):
     """Beside its message."""
-    project(SWEEP.replace('slopes="1 KiB"', 'budgets="8 MiB"'), "--junitxml", "junit.xml", "-k", "1024")
-    (finding,) = [found.get("value") for found in junit(pytester, "property") if found.get("name") == "memory_finding"]
+    project(
+        SWEEP.replace('slopes="1 KiB"', 'budgets="8 MiB"'), "--junitxml", "junit.xml", "-k", "1024"
+    )
+    (finding,) = [
+        found.get("value")
+        for found in junit(pytester, "property")
+        if found.get("name") == "memory_finding"
+    ]
 
-    assert finding.startswith("regression: load / image_count=1024 / load / device in use: grows by 16.0 MiB, limit 8.0 MiB")
+    assert finding.startswith(
+        "regression: load / image_count=1024 / load / device in use: grows by 16.0 MiB, "
+        "limit 8.0 MiB"
+    )
 
 
 def test_two_workers_and_a_resumed_session_come_to_the_same_verdict(project, pytester, monkeypatch):
@@ -73,12 +100,18 @@ def test_two_workers_and_a_resumed_session_come_to_the_same_verdict(project, pyt
     assert resumed.ret == pytest.ExitCode.TESTS_FAILED
     resumed.assert_outcomes(passed=3)
     assert serial == workers == findings(pytester)
-    assert [name for name in measured if name.startswith("load-image_count=256") and name[-1] in "01"] == []
+    assert [
+        name for name in measured if name.startswith("load-image_count=256") and name[-1] in "01"
+    ] == []
     assert len(measured) == len(set(measured)) == 5
 
 
-def test_tests_that_the_run_did_not_select_are_not_measured_when_it_is_resumed(project, pytester, rows):
-    """Neither a marked one nor one that calls; what was selected runs again, on what was measured."""
+def test_tests_that_the_run_did_not_select_are_not_measured_when_it_is_resumed(
+    project, pytester, rows
+):
+    """Neither a marked one nor one that calls; what was selected runs again, on what was
+    measured.
+    """
     test = f"""{SWEEP}
 @pytest.mark.parametrize("loader", ["eager", "lazy"])
 def test_call(memory_run, loader):
@@ -119,7 +152,14 @@ def test_with_some_points_deselected_slopes_are_not_judged_and_that_is_said(proj
 
     result.assert_outcomes(passed=1, deselected=2)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["2 points were deselected: rules over several points were judged on those that were measured, *"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "2 points were deselected: rules over several points were judged on those that "
+                "were measured, *"
+            )
+        ]
+    )
 
 
 def test_with_all_points_deselected_nothing_is_measured_and_that_is_said(project, pytester):
@@ -128,7 +168,9 @@ def test_with_all_points_deselected_nothing_is_measured_and_that_is_said(project
 
     result.assert_outcomes(passed=1, deselected=3)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["memory: 3 tests that measure were deselected, so that nothing was measured"])
+    result.stdout.fnmatch_lines(
+        ["memory: 3 tests that measure were deselected, so that nothing was measured"]
+    )
     assert not (pytester.path / "artifacts").exists()
 
 
@@ -139,21 +181,36 @@ def test_points_are_chosen_by_name_also_where_calls_name_them(project, rows):
 def test_load(memory_run, loader):
     memory_run("bodies:lazy", image_count=1)
 """
-    result = project(test, "--memory-out", "out", "--memory-points", "*lazy*", "--memory-points", "*lasy*")
+    result = project(
+        test, "--memory-out", "out", "--memory-points", "*lazy*", "--memory-points", "*lasy*"
+    )
 
     result.assert_outcomes(passed=1, skipped=1)
     assert [row["point"] for row in rows("point")] == ["load-lazy-image_count=1"]
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["incomplete: --memory-points '*lasy*' matches no point that was measured"])
+    result.stdout.fnmatch_lines(
+        ["incomplete: --memory-points '*lasy*' matches no point that was measured"]
+    )
 
 
 def test_a_point_whose_test_was_skipped_makes_the_session_fail(project):
     """All skipped is no pass."""
-    result = project(SWEEP.replace("@pytest.mark.memory", "@pytest.mark.skip\n@pytest.mark.memory"), "--memory-out", "out")
+    result = project(
+        SWEEP.replace("@pytest.mark.memory", "@pytest.mark.skip\n@pytest.mark.memory"),
+        "--memory-out",
+        "out",
+    )
 
     result.assert_outcomes(skipped=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["incomplete: load / image_count=256 / repeat 0: no end of it was recorded: it was skipped, *"])
+    result.stdout.fnmatch_lines(
+        [
+            (
+                "incomplete: load / image_count=256 / repeat 0: no end of it was recorded: it "
+                "was skipped, *"
+            )
+        ]
+    )
 
 
 def test_a_session_that_stops_at_the_first_failure_measures_nothing_again(project, rows):
@@ -166,14 +223,18 @@ def test_a_session_that_stops_at_the_first_failure_measures_nothing_again(projec
     assert {row["point"] for row in rows("end")} == {"load-image_count=256"}
 
 
-def test_a_worker_that_dies_leaves_a_point_incomplete_and_the_session_is_judged(project, monkeypatch):
+def test_a_worker_that_dies_leaves_a_point_incomplete_and_the_session_is_judged(
+    project, monkeypatch
+):
     """What died is named; the others have their verdict."""
     monkeypatch.setenv("TROUBLE", "die")
     monkeypatch.setenv("TROUBLE_AT", "load-image_count=512 1")
     result = project(SWEEP, "--memory-out", "out", "-n", "2")
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["incomplete: load / image_count=512 / repeat 1: *", "*test_load?512?*"])
+    result.stdout.fnmatch_lines(
+        ["incomplete: load / image_count=512 / repeat 1: *", "*test_load?512?*"]
+    )
 
 
 def test_a_finding_that_a_test_has_caught_fails_the_session(project):
@@ -188,7 +249,9 @@ def test_load(memory_run):
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["1 finding, so that this session fails:", "regression: load / image_count=512 / load / *"])
+    result.stdout.fnmatch_lines(
+        ["1 finding, so that this session fails:", "regression: load / image_count=512 / load / *"]
+    )
 
 
 def test_a_phase_that_no_body_enters_is_named_with_the_nearest(project):
@@ -199,17 +262,28 @@ def test_a_phase_that_no_body_enters_is_named_with_the_nearest(project):
     result.assert_outcomes(passed=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["incomplete: the marker of test_memory.py::test_load: * has a phase epoch_2; did you mean 'epoch_1'?*"]
+        [
+            (
+                "incomplete: the marker of test_memory.py::test_load: * has a phase epoch_2; "
+                "did you mean 'epoch_1'?*"
+            )
+        ]
     )
 
 
 def test_a_session_without_limits_is_judged_by_how_its_runs_ended(project):
     """Its tests assert for themselves."""
-    result = project("def test_load(memory_run):\n    memory_run('bodies:lazy', image_count=1)", "--memory-out", "out")
+    result = project(
+        "def test_load(memory_run):\n    memory_run('bodies:lazy', image_count=1)",
+        "--memory-out",
+        "out",
+    )
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["Pass: all * checks hold; none of them is a limit, so only how the runs ended was judged."])
+    result.stdout.fnmatch_lines(
+        ["Pass: all * checks hold; none of them is a limit, so only how the runs ended was judged."]
+    )
 
 
 def test_tests_of_other_kinds_below_a_marker_are_left_alone(project, pytester):
@@ -232,4 +306,8 @@ class TestLoad(unittest.TestCase):
     result = project(test, "--memory-out", "out", "--doctest-modules")
 
     result.assert_outcomes(passed=2)
-    assert (pytester.path / "measured.txt").read_text().splitlines() == ["load 0", "load 1", "load -1"]
+    assert (pytester.path / "measured.txt").read_text().splitlines() == [
+        "load 0",
+        "load 1",
+        "load -1",
+    ]

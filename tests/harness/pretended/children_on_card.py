@@ -1,4 +1,6 @@
-"""Children of one runner on the first card that this process's driver has, as JSON: children_on_card.py FOLDER ISOLATION N."""
+"""Children of one runner on the first card that this process's driver has, as JSON:
+children_on_card.py FOLDER ISOLATION N.
+"""
 
 import json
 import sys
@@ -13,7 +15,12 @@ from harness.run.runner import opened_runner
 from harness.units import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]
-POINT = Point(scenario="multiply", body="tests.harness.run.children:multiply", parameters={}, phases=("multiply",))
+POINT = Point(
+    scenario="multiply",
+    body="tests.harness.run.children:multiply",
+    parameters={},
+    phases=("multiply",),
+)
 
 
 def main(folder: Path, isolation: str, children: int) -> dict[str, object]:
@@ -21,7 +28,9 @@ def main(folder: Path, isolation: str, children: int) -> dict[str, object]:
     device = choose_device("gpu").with_budget(256 * MIB)
     run, inputs = folder / "run", folder / "inputs"
     inputs.mkdir(parents=True)
-    start_run(run, points=[POINT], repeats=children, device=device, command="test", root=ROOT, settings={})
+    start_run(
+        run, points=[POINT], repeats=children, device=device, command="test", root=ROOT, settings={}
+    )
     with opened_runner(
         run_directory=run,
         device=device,

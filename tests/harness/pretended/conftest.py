@@ -1,4 +1,6 @@
-"""Fixtures: children that call the pretended driver, and one that has TensorFlow and forks for each case."""
+"""Fixtures: children that call the pretended driver, and one that has TensorFlow and forks for each
+case.
+"""
 
 import json
 import os
@@ -46,7 +48,9 @@ class Child:
     def answer(self) -> Any:
         """The next answer."""
         line = self._process.stdout.readline()
-        assert line, f"the child ended with {self._process.wait()}: {self.errors.read_text()[-2000:]}"
+        assert line, (
+            f"the child ended with {self._process.wait()}: {self.errors.read_text()[-2000:]}"
+        )
         return json.loads(line)
 
     def __call__(self, name: str, *arguments: Any) -> Any:
@@ -66,11 +70,17 @@ class Child:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """``start(machine, CUDA_VISIBLE_DEVICES=...)``: a child that calls the driver, ended after the test."""
+    """``start(machine, CUDA_VISIBLE_DEVICES=...)``: a child that calls the driver, ended after the
+    test.
+    """
     children: list[Child] = []
 
     def begin(machine: Machine, **environment: str) -> Child:
-        children.append(Child("cuda_child.py", {**machine.environment, **environment}, errors=tmp_path / "errors"))
+        children.append(
+            Child(
+                "cuda_child.py", {**machine.environment, **environment}, errors=tmp_path / "errors"
+            )
+        )
         return children[-1]
 
     yield begin
@@ -94,14 +104,18 @@ def opened(start) -> Callable[..., Child]:
 def tensorflow(pretended_card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A process with TensorFlow, from which each case is forked."""
     environment = {"LD_LIBRARY_PATH": str(pretended_card.folder), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    child = Child("tensorflow_child.py", environment, errors=tmp_path_factory.mktemp("tensorflow") / "errors")
+    child = Child(
+        "tensorflow_child.py", environment, errors=tmp_path_factory.mktemp("tensorflow") / "errors"
+    )
     yield child
     child.close()
 
 
 @pytest.fixture
 def on_cards(tensorflow: Child) -> Callable[..., dict[str, Any]]:
-    """``on_cards(machine, "case", setting=...)``: what the case answers; no code for CUDA may have been skipped in it."""
+    """``on_cards(machine, "case", setting=...)``: what the case answers; no code for CUDA may have
+    been skipped in it.
+    """
 
     def run(machine: Machine, case: str, **settings: Any) -> dict[str, Any]:
         environment = {**machine.environment, "FIRST_CARD": machine.devices[0].uuid.decode()}

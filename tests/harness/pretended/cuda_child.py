@@ -1,4 +1,6 @@
-"""A process that calls the pretended CUDA driver and NVML, one call a line of standard input: [name, argument, ...]."""
+"""A process that calls the pretended CUDA driver and NVML, one call a line of standard input:
+[name, argument, ...].
+"""
 
 import ctypes
 import json
@@ -30,7 +32,11 @@ class Calls:
         self.cuda.cuDeviceGetCount(ctypes.byref(count))
         found = []
         for ordinal in range(count.value):
-            name, uuid, total = ctypes.create_string_buffer(96), ctypes.create_string_buffer(16), ctypes.c_size_t()
+            name, uuid, total = (
+                ctypes.create_string_buffer(96),
+                ctypes.create_string_buffer(16),
+                ctypes.c_size_t(),
+            )
             self.cuda.cuDeviceGetName(name, 96, ordinal)
             self.cuda.cuDeviceGetUuid(uuid, ordinal)
             self.cuda.cuDeviceTotalMem_v2(ctypes.byref(total), ordinal)
@@ -70,7 +76,9 @@ class Calls:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def visits(self, count: int, size: int) -> list[int]:
-        """So many processes, one after the other, that each hold ``size`` on the first card; their exit codes."""
+        """So many processes, one after the other, that each hold ``size`` on the first card; their
+        exit codes.
+        """
         codes = []
         for _ in range(count):
             child = os.fork()
@@ -93,13 +101,18 @@ def host_meters() -> dict[str, int]:
 
 
 def nvml(uuid: str) -> dict[str, Any]:
-    """What NVML says of a card or an instance: used bytes, processes, capability; or an error's number."""
+    """What NVML says of a card or an instance: used bytes, processes, capability; or an error's
+    number.
+    """
     pynvml.nvmlInit()
     try:
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         return {
             "used": pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used,
-            "processes": {str(one.pid): one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)},
+            "processes": {
+                str(one.pid): one.usedGpuMemory
+                for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            },
             "capability": pynvml.nvmlDeviceGetCudaComputeCapability(handle),
         }
     except pynvml.NVMLError as error:

@@ -1,4 +1,6 @@
-"""A process that has imported TensorFlow, and forks a child for each case that is asked for, a line of standard input."""
+"""A process that has imported TensorFlow, and forks a child for each case that is asked for, a line
+of standard input.
+"""
 
 import json
 import os
@@ -18,11 +20,16 @@ MIB = 1024 * 1024
 def devices(**_: Any) -> dict[str, Any]:
     found = tf.config.list_physical_devices("GPU")
     logical = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return {"details": [tf.config.experimental.get_device_details(one) for one in found], "logical": logical}
+    return {
+        "details": [tf.config.experimental.get_device_details(one) for one in found],
+        "logical": logical,
+    }
 
 
 def limited(limit_mib: int, **_: Any) -> dict[str, Any]:
-    """A pool with a limit: one tensor of a quarter, then an operation and a copy that are refused (10 s each)."""
+    """A pool with a limit: one tensor of a quarter, then an operation and a copy that are refused
+    (10 s each).
+    """
     _limit(limit_mib)
     first = tf.convert_to_tensor(np.zeros(limit_mib * MIB // 4, np.uint8))
     in_use = tf.config.experimental.get_memory_info("GPU:0")["current"]
@@ -58,7 +65,11 @@ def host_meters(**_: Any) -> dict[str, Any]:
         before = meters()
         kept = tf.fill([64 * MIB], 1.0)
     after = meters()
-    return {"device": kept.device[-5:], "warm": warm.device[-5:], **{name: after[name] - before[name] for name in after}}
+    return {
+        "device": kept.device[-5:],
+        "warm": warm.device[-5:],
+        **{name: after[name] - before[name] for name in after},
+    }
 
 
 def moved(**_: Any) -> dict[str, Any]:
@@ -73,7 +84,9 @@ def moved(**_: Any) -> dict[str, Any]:
 
 
 def fitted(**_: Any) -> dict[str, Any]:
-    """A small convolutional network trained on the card and on the CPU: its weights, and where they lie."""
+    """A small convolutional network trained on the card and on the CPU: its weights, and where they
+    lie.
+    """
     images = np.random.default_rng(0).random((64, 16, 16, 1), np.float32)
     answers = {}
     for place in ("CPU:0", "GPU:0"):
@@ -91,7 +104,9 @@ def fitted(**_: Any) -> dict[str, Any]:
             )
             model.compile("adam", "mse", jit_compile=False)
             start = model.layers[-1].get_weights()[0].copy()
-            model.fit(images, images.mean((1, 2, 3)), epochs=2, batch_size=16, shuffle=False, verbose=0)
+            model.fit(
+                images, images.mean((1, 2, 3)), epochs=2, batch_size=16, shuffle=False, verbose=0
+            )
             end = model.layers[-1].get_weights()[0]
         answers[place] = {"moved": float(np.abs(end - start).max()), "end": end.ravel().tolist()}
     return answers
@@ -99,14 +114,27 @@ def fitted(**_: Any) -> dict[str, Any]:
 
 def mirrored(**_: Any) -> dict[str, Any]:
     """One step of descent on two cards, whose result is known: w = 1 - rate * mean(gradient)."""
-    strategy = tf.distribute.MirroredStrategy(["GPU:0", "GPU:1"], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce())
+    strategy = tf.distribute.MirroredStrategy(
+        ["GPU:0", "GPU:1"], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce()
+    )
     with strategy.scope():
-        model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+        model = tf.keras.Sequential(
+            [
+                tf.keras.Input((1,)),
+                tf.keras.layers.Dense(1, use_bias=False, kernel_initializer="ones"),
+            ]
+        )
         model.compile(tf.keras.optimizers.SGD(0.125), "mse", jit_compile=False)
     points = np.arange(8, dtype=np.float32).reshape(8, 1)
     model.fit(points, np.zeros_like(points), epochs=1, batch_size=8, verbose=0, shuffle=False)
-    in_use = [tf.config.experimental.get_memory_info(f"GPU:{index}")["current"] for index in range(2)]
-    return {"replicas": strategy.num_replicas_in_sync, "weight": float(model.get_weights()[0][0, 0]), "in_use": in_use}
+    in_use = [
+        tf.config.experimental.get_memory_info(f"GPU:{index}")["current"] for index in range(2)
+    ]
+    return {
+        "replicas": strategy.num_replicas_in_sync,
+        "weight": float(model.get_weights()[0][0, 0]),
+        "in_use": in_use,
+    }
 
 
 def traced(**_: Any) -> dict[str, Any]:
@@ -116,7 +144,9 @@ def traced(**_: Any) -> dict[str, Any]:
     _limit(64)
     tf.zeros([])
     level = 1 if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 20) else 2
-    options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=level, python_tracer_level=0, device_tracer_level=0)
+    options = tf.profiler.experimental.ProfilerOptions(
+        host_tracer_level=level, python_tracer_level=0, device_tracer_level=0
+    )
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder, options=options)
         tf.convert_to_tensor(np.zeros(MIB // 4, np.float32))
@@ -129,22 +159,39 @@ def traced(**_: Any) -> dict[str, Any]:
             for event in line.events:
                 if plane.event_metadata[event.metadata_id].name == "MemoryAllocation":
                     stats = {names[stat.metadata_id]: stat for stat in event.stats}
-                    allocator = names.get(stats["allocator_name"].ref_value) or stats["allocator_name"].str_value
-                    most[allocator] = max(most.get(allocator, 0), stats["allocation_bytes"].int64_value)
+                    allocator = (
+                        names.get(stats["allocator_name"].ref_value)
+                        or stats["allocator_name"].str_value
+                    )
+                    most[allocator] = max(
+                        most.get(allocator, 0), stats["allocation_bytes"].int64_value
+                    )
     return most
 
 
 def _limit(limit_mib: int) -> None:
     card = tf.config.list_physical_devices("GPU")[0]
-    tf.config.set_logical_device_configuration(card, [tf.config.LogicalDeviceConfiguration(memory_limit=limit_mib)])
+    tf.config.set_logical_device_configuration(
+        card, [tf.config.LogicalDeviceConfiguration(memory_limit=limit_mib)]
+    )
 
 
 def _nvml() -> dict[str, Any]:
-    found, accounted = nvml(os.environ["FIRST_CARD"]), accounting(os.environ["FIRST_CARD"], os.getpid())[0]
-    return {"used": found["used"], "process": found["processes"][str(os.getpid())], "accounted": accounted}
+    found, accounted = (
+        nvml(os.environ["FIRST_CARD"]),
+        accounting(os.environ["FIRST_CARD"], os.getpid())[0],
+    )
+    return {
+        "used": found["used"],
+        "process": found["processes"][str(os.getpid())],
+        "accounted": accounted,
+    }
 
 
-CASES = {case.__name__: case for case in (devices, limited, grown, host_meters, moved, fitted, mirrored, traced)}
+CASES = {
+    case.__name__: case
+    for case in (devices, limited, grown, host_meters, moved, fitted, mirrored, traced)
+}
 
 
 def _child(request: dict[str, Any], write: int) -> None:

@@ -1,4 +1,6 @@
-"""Building a pretended card: what is missing is said in a sentence, and what is there is built once."""
+"""Building a pretended card: what is missing is said in a sentence, and what is there is built
+once.
+"""
 
 import importlib.metadata
 import subprocess
@@ -9,8 +11,19 @@ import pytest
 from harness.pretended import card as building
 from harness.pretended import compiling
 from harness.pretended.__main__ import main
-from harness.pretended.card import TensorFlowFound, build_card, cached_card, card_key, find_tensorflow
-from harness.pretended.compiling import DoesNotCompileError, StubUnavailableError, compile_library, find_compiler
+from harness.pretended.card import (
+    TensorFlowFound,
+    build_card,
+    cached_card,
+    card_key,
+    find_tensorflow,
+)
+from harness.pretended.compiling import (
+    DoesNotCompileError,
+    StubUnavailableError,
+    compile_library,
+    find_compiler,
+)
 
 
 @pytest.mark.parametrize(("variable", "language"), [("CC", "C"), ("CXX", "C++")])
@@ -21,12 +34,18 @@ def test_a_missing_compiler_is_named(monkeypatch, tmp_path, variable, language):
     with pytest.raises(StubUnavailableError) as caught:
         build_card(tmp_path / "card")
 
-    assert str(caught.value).startswith(f"there is no {language} compiler (no-such-compiler) here to build the stub driver with")
+    assert str(caught.value).startswith(
+        f"there is no {language} compiler (no-such-compiler) here to build the stub driver with"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("package", "header"), [("nvidia-nvml-dev", "nvml.h"), ("nvidia-cuda-runtime-cu12", "cuda.h")])
-def test_a_missing_header_package_is_named_with_what_brings_it(monkeypatch, tmp_path, package, header):
+@pytest.mark.parametrize(
+    ("package", "header"), [("nvidia-nvml-dev", "nvml.h"), ("nvidia-cuda-runtime-cu12", "cuda.h")]
+)
+def test_a_missing_header_package_is_named_with_what_brings_it(
+    monkeypatch, tmp_path, package, header
+):
     """The extra `pretended` has both."""
     installed = importlib.metadata.files
 
@@ -41,7 +60,8 @@ def test_a_missing_header_package_is_named_with_what_brings_it(monkeypatch, tmp_
         build_card(tmp_path / "card")
 
     assert str(caught.value) == (
-        f"the package {package}, which has {header}, is not installed; pip install 'ptycho-memory[pretended]' brings it"
+        f"the package {package}, which has {header}, is not installed; pip install "
+        "'ptycho-memory[pretended]' brings it"
     )
 
 
@@ -58,9 +78,13 @@ def test_a_build_for_the_cpu_alone_is_refused(tmp_path):
     folder = tmp_path / "tensorflow"
     (folder / "python/platform").mkdir(parents=True)
     (folder / "libtensorflow_framework.so.2").touch()
-    (folder / "python/platform/build_info.py").write_text("build_info = OrderedDict([('is_cuda_build', False)])")
+    (folder / "python/platform/build_info.py").write_text(
+        "build_info = OrderedDict([('is_cuda_build', False)])"
+    )
 
-    with pytest.raises(StubUnavailableError, match=r"is the CPU build \(tensorflow-cpu\), which has no GPU device"):
+    with pytest.raises(
+        StubUnavailableError, match=r"is the CPU build \(tensorflow-cpu\), which has no GPU device"
+    ):
         find_tensorflow(_python_with(folder, tmp_path))
 
 
@@ -78,7 +102,10 @@ def test_sources_that_do_not_compile_are_told_apart_from_a_missing_compiler(tmp_
     """With the compiler's own words."""
     (tmp_path / "wrong.c").write_text("int one(void) { return two; }")
 
-    with pytest.raises(DoesNotCompileError, match=r"(?s)libwrong\.so of the pretended card does not compile with .*two"):
+    with pytest.raises(
+        DoesNotCompileError,
+        match=r"(?s)libwrong\.so of the pretended card does not compile with .*two",
+    ):
         compile_library(find_compiler("C"), tmp_path / "libwrong.so", (tmp_path / "wrong.c",))
 
 
@@ -116,7 +143,10 @@ def test_two_builders_at_once_leave_one_complete_folder(tmp_path):
 
 def test_the_package_is_light_to_import():
     """The parent of a sweep imports it: no TensorFlow, no numpy, no pandas."""
-    code = "import sys, harness.pretended.machine; print(sorted({'tensorflow', 'numpy', 'pandas', 'pynvml'} & set(sys.modules)))"
+    code = (
+        "import sys, harness.pretended.machine; print(sorted({'tensorflow', 'numpy', 'pandas', "
+        "'pynvml'} & set(sys.modules)))"
+    )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -125,7 +155,9 @@ def test_the_package_is_light_to_import():
 
 def test_the_command_prints_what_to_export(pretended_card, tmp_path, capsys):
     """Three variables, for a shell's eval."""
-    code = main([str(tmp_path), "--cards", "2", "--gib", "1.5", "--libraries", str(pretended_card.folder)])
+    code = main(
+        [str(tmp_path), "--cards", "2", "--gib", "1.5", "--libraries", str(pretended_card.folder)]
+    )
 
     assert code == 0
     lines = capsys.readouterr().out.splitlines()
@@ -140,12 +172,26 @@ def test_the_command_prints_what_to_export(pretended_card, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--cards", "9"], 2, "9 pretended cards with 9 sizes were asked for; write 1 to 8, one size each"),
-        (["--cards", "0"], 2, "0 pretended cards with 0 sizes were asked for; write 1 to 8, one size each"),
-        (["--gib", "0.5"], 2, "a pretended card of 512.0 MiB was asked for; the smallest is 1.0 GiB"),
+        (
+            ["--cards", "9"],
+            2,
+            "9 pretended cards with 9 sizes were asked for; write 1 to 8, one size each",
+        ),
+        (
+            ["--cards", "0"],
+            2,
+            "0 pretended cards with 0 sizes were asked for; write 1 to 8, one size each",
+        ),
+        (
+            ["--gib", "0.5"],
+            2,
+            "a pretended card of 512.0 MiB was asked for; the smallest is 1.0 GiB",
+        ),
     ],
 )
-def test_cards_that_cannot_be_had_are_refused(pretended_card, tmp_path, capsys, options, code, sentence):
+def test_cards_that_cannot_be_had_are_refused(
+    pretended_card, tmp_path, capsys, options, code, sentence
+):
     """One past each limit: a sentence, and exit code 2."""
     assert main([str(tmp_path), "--libraries", str(pretended_card.folder), *options]) == code
     assert sentence in capsys.readouterr().err

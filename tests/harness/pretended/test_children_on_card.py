@@ -9,12 +9,15 @@ from pathlib import Path
 from harness.units import MIB
 
 CHILDREN = 50
-"""Chosen for the time that it takes; children_on_card.py FOLDER zygote 200 found all of 200 alike (2.21, two cores, 112 s)."""
+"""Chosen for the time that it takes; children_on_card.py FOLDER zygote 200 found all of 200 alike
+(2.21, two cores, 112 s)."""
 POOL_BYTES = 256 * MIB  # the budget that children_on_card.py asks for
 
 
 def test_every_child_finds_what_a_fresh_process_finds(machine, tmp_path, project_root):
-    """The answer of one operation, and the bytes of the device and of NVML at the edges and at the peak, to the byte."""
+    """The answer of one operation, and the bytes of the device and of NVML at the edges and at the
+    peak, to the byte.
+    """
     one = machine()
 
     def children(launcher, count):

@@ -1,4 +1,6 @@
-"""The pretended CUDA driver and NVML beside it: cards, limits, who holds what, and what is left of a dead process."""
+"""The pretended CUDA driver and NVML beside it: cards, limits, who holds what, and what is left of
+a dead process.
+"""
 
 import ctypes
 import shutil
@@ -11,7 +13,8 @@ from harness.pretended.layout import MOST_PROCESSES
 from harness.pretended.machine import make_machine
 from harness.units import GIB, MIB
 
-OUT_OF_MEMORY, NOT_INITIALIZED, DEVICE_UNAVAILABLE, NO_DEVICE = 2, 3, 46, 100  # cuda.h, cudaError_enum
+# cuda.h, cudaError_enum
+OUT_OF_MEMORY, NOT_INITIALIZED, DEVICE_UNAVAILABLE, NO_DEVICE = 2, 3, 46, 100
 SYSTEM_DRIVER_MISMATCH = 803
 STEP = 256  # an allocation is a multiple of it
 
@@ -27,7 +30,10 @@ def test_two_cards_have_the_names_sizes_and_uuids_of_the_control_file(machine, s
 
     code, found = child("init"), child("cards")
 
-    expected = [["Pretended A100", _uuid(two, index)[4:].replace("-", ""), size] for index, size in ((0, 2 * GIB), (1, 3 * GIB))]
+    expected = [
+        ["Pretended A100", _uuid(two, index)[4:].replace("-", ""), size]
+        for index, size in ((0, 2 * GIB), (1, 3 * GIB))
+    ]
     assert (code, found) == (0, expected)
     assert child("nvml", _uuid(two))["capability"] == [8, 0]
 
@@ -50,7 +56,9 @@ def test_two_cards_have_the_names_sizes_and_uuids_of_the_control_file(machine, s
     ],
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(machine, start, entries, visible):
-    """Indices, UUIDs and their beginnings; the first entry that names no card, two, or one again, ends the list."""
+    """Indices, UUIDs and their beginnings; the first entry that names no card, two, or one again,
+    ends the list.
+    """
     two = machine(cards=2, total_bytes=(2 * GIB, 3 * GIB))
     child = start(two, CUDA_VISIBLE_DEVICES=entries.format(_uuid(two, 0), _uuid(two, 1)))
 
@@ -75,17 +83,21 @@ def test_a_card_gives_its_last_bytes_and_none_beyond(machine, opened):
 
 
 def test_what_others_hold_of_a_card_cannot_be_taken(machine, opened):
-    """Reserved bytes, a neighbour and a context are less to be had, for the driver and for NVML alike."""
+    """Reserved bytes, a neighbour and a context are less to be had, for the driver and for NVML
+    alike.
+    """
     one = machine(total_bytes=2 * GIB, reserved_bytes=100 * MIB, context_bytes=300 * MIB)
     one.devices[0].used_bytes = 500 * MIB
     child = opened(one)
     free_bytes = 2 * GIB - 900 * MIB
 
-    assert child("usage") == [0, free_bytes, 2 * GIB - 100 * MIB]  # as on true cards, CUDA's total is without what is reserved
+    # as on true cards, CUDA's total is without what is reserved
+    assert child("usage") == [0, free_bytes, 2 * GIB - 100 * MIB]
     assert child("take", free_bytes + STEP)[0] == OUT_OF_MEMORY
     assert child("take", free_bytes)[0] == 0
     found = child("nvml", _uuid(one))
-    assert found["used"] == 2 * GIB - 100 * MIB  # version 2 of the query is without what is reserved
+    # version 2 of the query is without what is reserved
+    assert found["used"] == 2 * GIB - 100 * MIB
     assert found["processes"] == {str(child.pid): 300 * MIB + free_bytes}
 
 
@@ -103,7 +115,9 @@ def test_a_full_card_has_no_room_for_a_context(machine, start):
 
 
 def test_a_killed_process_leaves_nothing_but_its_accounting(machine, opened):
-    """SIGKILL: out of the list, out of the sum, free for others; its peak stays, marked as ended."""
+    """SIGKILL: out of the list, out of the sum, free for others; its peak stays, marked as
+    ended.
+    """
     one = machine(total_bytes=GIB)
     victim, other = opened(one), opened(one)
     victim("take", 600 * MIB)
@@ -215,7 +229,9 @@ def test_without_a_control_file_there_is_no_card(machine, start):
 
 
 def test_a_card_of_80_gib_costs_what_is_touched_of_it(machine, opened, tmp_path):
-    """The host's anonymous and shared memory stay as they were, pages of the file come and go, the disk stays free."""
+    """The host's anonymous and shared memory stay as they were, pages of the file come and go, the
+    disk stays free.
+    """
     child = opened(machine(total_bytes=80 * GIB))
     before, free_bytes = child("host"), shutil.disk_usage(tmp_path).free
     _, first = child("take", 60 * GIB)
@@ -227,7 +243,8 @@ def test_a_card_of_80_gib_costs_what_is_touched_of_it(machine, opened, tmp_path)
     given = child("host")
 
     assert first
-    assert free_bytes - shutil.disk_usage(tmp_path).free < 30 * GIB  # half of what was taken: others use this disk too
+    # half of what was taken: others use this disk too
+    assert free_bytes - shutil.disk_usage(tmp_path).free < 30 * GIB
     for name in ("RssAnon", "RssShmem"):
         assert abs(touched[name] - before[name]) < MIB, name
     assert taken["RssFile"] - before["RssFile"] < MIB
@@ -267,7 +284,9 @@ def test_both_sides_agree_on_the_size_of_the_control_file(machine):
     assert one.control.path.stat().st_size == ctypes.sizeof(type(one.control.state))
 
 
-def test_a_machine_that_is_made_again_leaves_the_processes_of_the_old_one_alone(machine, opened, tmp_path):
+def test_a_machine_that_is_made_again_leaves_the_processes_of_the_old_one_alone(
+    machine, opened, tmp_path
+):
     """They have the old control file mapped, and would die of SIGBUS if it were cut short."""
     one = machine(total_bytes=GIB)
     child = opened(one)

@@ -1,4 +1,6 @@
-"""``--device pretended``: the user's own pretended cards, from the cache, for the command line and for sessions of pytest."""
+"""``--device pretended``: the user's own pretended cards, from the cache, for the command line and
+for sessions of pytest.
+"""
 
 import os
 import subprocess
@@ -23,7 +25,8 @@ def load(memory, parameters):
 SESSION = """
 def test_what_is_where(memory_run):
     run = memory_run("bodies:load", phases=("load",))
-    assert 4 * 1024 * 1024 <= run["load"].device_in_use.growth_bytes <= 4 * 1024 * 1024 + 1024  # the filling value, 256 B
+    assert 4 * 1024 * 1024 <= run["load"].device_in_use.growth_bytes <= 4 * 1024 * 1024 + 1024  \
+# the filling value, 256 B
     assert run["load"].host_anon.growth_bytes >= 64 * 1024 * 1024
 """
 
@@ -32,7 +35,11 @@ def test_what_is_where(memory_run):
 def environment(pretended_card):
     """That of a user whose cache has the built card, and who has no driver."""
     ours = {"LD_LIBRARY_PATH", "NVML_STUB_CONTROL", "PRETENDED_CARD_ARENA", "CUDA_VISIBLE_DEVICES"}
-    without = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PYTEST_")}
+    without = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith("PYTEST_")
+    }
     return {**without, "XDG_CACHE_HOME": str(pretended_card.folder.parents[2])}
 
 
@@ -78,7 +85,10 @@ def test_a_process_that_has_pretended_cards_stays_on_them(find, machine):
     """As a worker does that was started by a session which had joined them."""
     own = machine(name="Pretended H100")
 
-    assert find("pretended", **own.environment) == (ExitCode.PASS, "Pretended H100 (gpu)\ndriver: 575.57.08\n")
+    assert find("pretended", **own.environment) == (
+        ExitCode.PASS,
+        "Pretended H100 (gpu)\ndriver: 575.57.08\n",
+    )
 
 
 def test_the_users_machine_is_made_once(pretended_card):
@@ -95,9 +105,22 @@ def test_the_users_machine_is_made_once(pretended_card):
 def test_a_session_of_pytest_tells_the_card_from_the_host(environment, pytester):
     """Through a worker of xdist: 4 MiB on the card to the byte, 64 MiB beside it on the host."""
     pytester.makepyfile(bodies=BODIES, test_session=SESSION)
-    options = ["--memory-device=pretended", "--memory-device-budget=1GiB", "--memory-repeats=1", "--memory-no-trace"]
+    options = [
+        "--memory-device=pretended",
+        "--memory-device-budget=1GiB",
+        "--memory-repeats=1",
+        "--memory-no-trace",
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "1", *options]
 
-    done = subprocess.run(command, env=environment, cwd=pytester.path, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""TensorFlow's own GPU device on a pretended card: pools, refusals, copies, training, traces, and NVML's view of it all."""
+"""TensorFlow's own GPU device on a pretended card: pools, refusals, copies, training, traces, and
+NVML's view of it all.
+"""
 
 import pytest
 
@@ -14,7 +16,9 @@ def test_tensorflow_lists_the_cards_with_their_names(machine, on_cards):
 
 
 def test_a_pool_with_a_limit_refuses_in_both_ways_and_nvml_sees_it_to_the_byte(machine, on_cards):
-    """64 MiB: an operation and a copy are refused in TensorFlow's words; NVML has the pool, the context and the neighbour."""
+    """64 MiB: an operation and a copy are refused in TensorFlow's words; NVML has the pool, the
+    context and the neighbour.
+    """
     one = machine(context_bytes=300 * MIB)
     one.devices[0].used_bytes = 500 * MIB
 
@@ -75,7 +79,9 @@ def test_a_network_learns_on_the_card_what_it_learns_on_the_cpu(machine, on_card
 
 
 def test_two_cards_train_one_model(machine, on_cards):
-    """MirroredStrategy, HierarchicalCopyAllReduce: one step from w = 1 at rate 1/8, 2 mean(x^2) = 35, ends at 1 - 35/8."""
+    """MirroredStrategy, HierarchicalCopyAllReduce: one step from w = 1 at rate 1/8, 2 mean(x^2) =
+    35, ends at 1 - 35/8.
+    """
     found = on_cards(machine(cards=2), "mirrored")
 
     assert found["replicas"] == 2
@@ -102,7 +108,10 @@ def test_a_driver_that_is_too_old_is_refused_by_tensorflow(machine, on_cards):
     one = machine()
     one.control.state.cuda_version = 11040
 
-    assert "CUDA driver version is insufficient for CUDA runtime version" in on_cards(one, "devices")["error"]
+    assert (
+        "CUDA driver version is insufficient for CUDA runtime version"
+        in on_cards(one, "devices")["error"]
+    )
 
 
 def test_a_cuinit_that_fails_leaves_tensorflow_without_a_card(machine, on_cards):

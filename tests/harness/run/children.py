@@ -1,4 +1,6 @@
-"""Functions that children run in the tests of the runner; loaded by name, never by the tests themselves."""
+"""Functions that children run in the tests of the runner; loaded by name, never by the tests
+themselves.
+"""
 
 import ctypes
 import itertools
@@ -48,7 +50,12 @@ def leave_a_grandchild(workspace, parameters):
 
 def leave_a_session(workspace, parameters):
     """Start a process that leaves this one's group, with a child of its own, and note both ids."""
-    left = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    left = subprocess.Popen(
+        ["sh", "-c", "sleep 600 & echo $!; wait"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     Path(workspace, "left").write_text(f"{left.pid} {left.stdout.readline()}")
 
 
@@ -80,7 +87,9 @@ def _bit_by_bit(amount_bytes, workspace):
 
 
 def _in_two_threads(amount_bytes, workspace):
-    threads = [threading.Thread(target=_at_once, args=(amount_bytes // 2, workspace)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=_at_once, args=(amount_bytes // 2, workspace)) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -89,7 +98,10 @@ def _in_two_threads(amount_bytes, workspace):
 
 def _in_many_forks(amount_bytes, workspace):
     # Each holds little; together they are too much within some milliseconds.
-    children = [multiprocessing.get_context("fork").Process(target=_hold, args=(amount_bytes // 16,)) for _ in range(16)]
+    children = [
+        multiprocessing.get_context("fork").Process(target=_hold, args=(amount_bytes // 16,))
+        for _ in range(16)
+    ]
     for child in children:
         child.start()
     for child in children:
@@ -97,7 +109,10 @@ def _in_many_forks(amount_bytes, workspace):
 
 
 def _in_a_session_of_its_own(amount_bytes, workspace):
-    code = "import os, sys; print(os.getpid(), flush=True); held = b'1' * int(sys.argv[1]); sys.stdin.read()"
+    code = (
+        "import os, sys; print(os.getpid(), flush=True); held = b'1' * int(sys.argv[1]); "
+        "sys.stdin.read()"
+    )
     with Path(workspace, "taker").open("wb") as told:
         taker = [sys.executable, "-c", code, str(amount_bytes)]
         subprocess.Popen(taker, stdin=subprocess.PIPE, stdout=told, start_new_session=True).wait()
@@ -114,7 +129,8 @@ def _untouched(amount_bytes, workspace):
 
 
 def _in_stacks_of_threads(amount_bytes, workspace):
-    # As large as most systems have them (ulimit -s), whatever it is here; of each hardly any is touched.
+    # As large as most systems have them (ulimit -s), whatever it is here; of each hardly any is
+    # touched.
     threading.stack_size(8 << 20)
     count = amount_bytes >> 23
     meet = threading.Barrier(count + 1)
@@ -129,7 +145,9 @@ def _in_a_file(amount_bytes, workspace):
         for _ in range(amount_bytes >> 20):
             file.write(b"1" * (1 << 20))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        assert sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE)) == ord("1") * (amount_bytes // mmap.PAGESIZE)
+        assert sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE)) == ord(
+            "1"
+        ) * (amount_bytes // mmap.PAGESIZE)
 
 
 TAKING = {
@@ -159,7 +177,9 @@ def no_device(device):
 
 
 def share_too_much(workspace, parameters):
-    """Fill memory that is shared, and therefore no part of the data segment; then wait to be stopped."""
+    """Fill memory that is shared, and therefore no part of the data segment; then wait to be
+    stopped.
+    """
     with mmap.mmap(-1, parameters["bytes"]) as shared:
         for offset in range(0, len(shared), mmap.PAGESIZE):
             shared[offset] = 1
@@ -169,7 +189,8 @@ def share_too_much(workspace, parameters):
 def show_environment(workspace, parameters):
     """Write down what the parent handed over."""
     Path(workspace, "environment").write_text(
-        f"{os.environ.get('MARK')} {os.getpgrp() == os.getpid()} {Path('/proc/self/oom_score_adj').read_text().strip()}"
+        f"{os.environ.get('MARK')} {os.getpgrp() == os.getpid()} "
+        f"{Path('/proc/self/oom_score_adj').read_text().strip()}"
     )
 
 
@@ -186,7 +207,8 @@ def allocate_on_device(memory, parameters):
     import tensorflow as tf
 
     amount_bytes = parameters["amount_bytes"]
-    tf.zeros([amount_bytes], tf.uint8)  # the op's own constants, some 256 B, are cached before the first phase
+    # the op's own constants, some 256 B, are cached before the first phase
+    tf.zeros([amount_bytes], tf.uint8)
     tf.zeros([2 * amount_bytes], tf.uint8)
     memory.declare(arrays=amount_bytes)
     with memory.phase("hold"):
@@ -222,7 +244,9 @@ def nothing_at_all(memory, parameters):
 
 
 def misuse(memory, parameters):
-    """A mistake that the harness finds: phases within each other or twice, an amount that is none."""
+    """A mistake that the harness finds: phases within each other or twice, an amount that is
+    none.
+    """
     with memory.phase("load"):
         if parameters["how"] == "nested":
             with memory.phase("epoch"):
@@ -234,7 +258,9 @@ def misuse(memory, parameters):
 
 
 def multiply(memory, parameters):
-    """One operation with a known answer, and the bytes it took; every run of the point leaves its answer."""
+    """One operation with a known answer, and the bytes it took; every run of the point leaves its
+    answer.
+    """
     import tensorflow as tf
 
     with memory.phase("multiply"):
@@ -282,7 +308,8 @@ def _operation_beyond_the_device(parameters):
 def _fragmented_device(parameters):
     import tensorflow as tf
 
-    # Eighths of the pool, every other one let go: half of it is free, and no piece larger than an eighth.
+    # Eighths of the pool, every other one let go: half of it is free, and no piece larger than an
+    # eighth.
     eighths = [tf.zeros([parameters["amount_bytes"] // 8], tf.uint8) for _ in range(6)]
     del eighths[::2]
     tf.test.experimental.sync_devices()
@@ -295,7 +322,11 @@ def _host_refuses_the_allocator(parameters):
 
     import tensorflow as tf
 
-    data_kib = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")).split()[1]
+    data_kib = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmData")
+    ).split()[1]
     little_bytes = int(data_kib) * 1024 + parameters["amount_bytes"] // 4
     resource.setrlimit(resource.RLIMIT_DATA, (little_bytes, little_bytes))
     tf.zeros([parameters["amount_bytes"]], tf.uint8)
@@ -306,7 +337,9 @@ def _interleave(parameters):
 
     count = parameters["threads"]
     each = tf.data.Dataset.range(count).interleave(
-        lambda number: tf.data.Dataset.from_tensors(tf.fill((64,), number)), cycle_length=count, num_parallel_calls=tf.data.AUTOTUNE
+        lambda number: tf.data.Dataset.from_tensors(tf.fill((64,), number)),
+        cycle_length=count,
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
     assert sum(1 for _ in each) == count
 
@@ -328,7 +361,10 @@ def _fill_memory_of_other_processes(parameters):
     code = "import sys; held = bytearray(b'1') * int(sys.argv[1]); sys.stdin.read()"
     # Each has a limit of its own, as large as that of this process.
     for _ in range(2):
-        subprocess.Popen([sys.executable, "-c", code, str(parameters["amount_bytes"] // 2)], stdin=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(parameters["amount_bytes"] // 2)],
+            stdin=subprocess.PIPE,
+        )
     _never_end(parameters)
 
 
@@ -370,7 +406,11 @@ def _limit_file_size(parameters):
     resource.setrlimit(resource.RLIMIT_FSIZE, (here + parameters["more"], resource.RLIM_INFINITY))
 
 
-WAYS = {name.removeprefix("_"): value for name, value in list(globals().items()) if name.startswith("_") and callable(value)}
+WAYS = {
+    name.removeprefix("_"): value
+    for name, value in list(globals().items())
+    if name.startswith("_") and callable(value)
+}
 
 
 def use_device_as_it_is(device):

@@ -55,7 +55,15 @@ def runner(make_runner):
 def measure(runner, project_root):
     """Measure one function of children.py; its end, and the rows."""
 
-    def run(function, phases, *, parameters=None, prepare=None, device_budget_bytes=None, environment=None):
+    def run(
+        function,
+        phases,
+        *,
+        parameters=None,
+        prepare=None,
+        device_budget_bytes=None,
+        environment=None,
+    ):
         point = Point(
             scenario=function,
             body=f"tests.harness.run.children:{function}",
@@ -75,7 +83,10 @@ def measure(runner, project_root):
             settings={},
         )
         end = runner.measure(point, 0)
-        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
+        ]
         return end, rows
 
     return run
@@ -83,10 +94,14 @@ def measure(runner, project_root):
 
 @pytest.fixture
 def fresh_process(driver_environment, project_root):
-    """What a script prints as JSON that is given one value, in a process of its own on the stub driver with all cards visible."""
+    """What a script prints as JSON that is given one value, in a process of its own on the stub
+    driver with all cards visible.
+    """
 
     def ask(script, value):
-        environment = {name: text for name, text in driver_environment.items() if not name.startswith("CUDA_")}
+        environment = {
+            name: text for name, text in driver_environment.items() if not name.startswith("CUDA_")
+        }
         done = subprocess.run(
             [sys.executable, "-c", script, json.dumps(value)],
             env=environment,

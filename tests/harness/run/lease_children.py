@@ -1,4 +1,6 @@
-"""Functions that children run in the tests of leases and of neighbours; they need no TensorFlow and no card."""
+"""Functions that children run in the tests of leases and of neighbours; they need no TensorFlow and
+no card.
+"""
 
 import fcntl
 import os
@@ -15,7 +17,9 @@ def leave_the_device_alone(device):
 
 
 def hold_device(memory, parameters):
-    """Note when the device was held; whoever finds it held says so. The kernel, not a lease, knows who holds it."""
+    """Note when the device was held; whoever finds it held says so. The kernel, not a lease, knows
+    who holds it.
+    """
     uuid = os.environ["CUDA_VISIBLE_DEVICES"]
     with memory.phase("hold"):
         held = os.open(memory.workspace / f"{uuid}.held", os.O_RDWR | os.O_CREAT)
@@ -72,16 +76,29 @@ class NeighbourMeter:
     def end(self):
         who = self._who if self._before < int(self._contended) else ""
         return (
-            Reading(meter="nvml_device_used", quality=Quality.SAMPLED, start_bytes=1, peak_bytes=1, end_bytes=1, contended=who),
+            Reading(
+                meter="nvml_device_used",
+                quality=Quality.SAMPLED,
+                start_bytes=1,
+                peak_bytes=1,
+                end_bytes=1,
+                contended=who,
+            ),
         )
 
 
 def appear_on_the_card(device):
-    """Become the first process that the stub driver lists on its only card; leave the others as they are."""
+    """Become the first process that the stub driver lists on its only card; leave the others as
+    they are.
+    """
     from harness.pretended.control import StubControl
 
     card = StubControl.open().state.devices[0]
-    card.processes[0].pid, card.processes[0].used_bytes, card.processes[0].running = os.getpid(), 40 << 20, 1
+    card.processes[0].pid, card.processes[0].used_bytes, card.processes[0].running = (
+        os.getpid(),
+        40 << 20,
+        1,
+    )
     card.process_count = max(card.process_count, 1)
     return "GPU:0"
 

@@ -6,19 +6,23 @@ from harness.run.child_log import Refusal, crash_site, last_words, unreported_re
 from harness.units import MIB
 
 REFUSAL = (
-    "W0000 00:00:1795543447.166745   25440 bfc_allocator.cc:502] Allocator (bfc_cpu_allocator_for_gpu) ran out of memory trying"
-    " to allocate 200.00MiB (rounded to 209715200)requested by op \n"
-    "If the cause is memory fragmentation maybe the environment variable 'TF_GPU_ALLOCATOR=cuda_malloc_async' will improve the"
-    " situation. \nCurrent allocation summary follows.\nCurrent allocation summary follows.\n"
-    f"W0000 00:00:1795543447.166865   25440 bfc_allocator.cc:513] {'*' * 50}{'x' * 46}*___\n"
+    "W0000 00:00:1795543447.166745   25440 bfc_allocator.cc:502] Allocator "
+    "(bfc_cpu_allocator_for_gpu) ran out of memory trying to allocate 200.00MiB (rounded "
+    "to 209715200)requested by op \nIf the cause is memory fragmentation maybe the "
+    "environment variable 'TF_GPU_ALLOCATOR=cuda_malloc_async' will improve the situation. "
+    "\nCurrent allocation summary follows.\nCurrent allocation summary follows.\nW0000 "
+    f"00:00:1795543447.166865   25440 bfc_allocator.cc:513] {'*' * 50}{'x' * 46}*___\n"
 )
 REPORTED = (
-    "W0000 00:00:1795543465.231992   25681 op_kernel.cc:1858] OP_REQUIRES failed at constant_op.cc:176 : RESOURCE_EXHAUSTED: OOM"
-    " when allocating tensor with shape[209715200] and type uint8 on /job:localhost by allocator bfc_cpu_allocator_for_gpu\n"
+    "W0000 00:00:1795543465.231992   25681 op_kernel.cc:1858] OP_REQUIRES failed at "
+    "constant_op.cc:176 : RESOURCE_EXHAUSTED: OOM when allocating tensor with "
+    "shape[209715200] and type uint8 on /job:localhost by allocator "
+    "bfc_cpu_allocator_for_gpu\n"
 )
 MAY_FAIL = (
-    "W0000 00:00:1795543447.166745   25440 bfc_allocator.cc:310] Allocator (GPU_0_bfc) ran out of memory trying to allocate 1.25GiB"
-    " with freed_by_count=0. The caller indicates that this is not a failure\n"
+    "W0000 00:00:1795543447.166745   25440 bfc_allocator.cc:310] Allocator (GPU_0_bfc) ran "
+    "out of memory trying to allocate 1.25GiB with freed_by_count=0. The caller indicates "
+    "that this is not a failure\n"
 )
 CRASH = """Fatal Python error: Segmentation fault
 
@@ -37,7 +41,9 @@ def test_a_refusal_that_nobody_was_told_of_has_its_amount_and_the_state_of_the_p
     """The last thing that TensorFlow said before the crash."""
     found = unreported_refusal(REFUSAL + CRASH)
 
-    assert found == Refusal(allocator="bfc_cpu_allocator_for_gpu", asked_bytes=200 * MIB, held=0.51, rounded=0.46)
+    assert found == Refusal(
+        allocator="bfc_cpu_allocator_for_gpu", asked_bytes=200 * MIB, held=0.51, rounded=0.46
+    )
     assert found.sentence(64 * MIB) == (
         "the allocator bfc_cpu_allocator_for_gpu was asked for 200.0 MiB of its 64.0 MiB,"
         " with 51% of its pool held and 46% lost to rounding"
@@ -45,10 +51,14 @@ def test_a_refusal_that_nobody_was_told_of_has_its_amount_and_the_state_of_the_p
 
 
 @pytest.mark.parametrize(
-    "log", ["", CRASH, MAY_FAIL + CRASH, REFUSAL + REPORTED + CRASH, "starting\n" + CRASH + REFUSAL], ids=range(5)
+    "log",
+    ["", CRASH, MAY_FAIL + CRASH, REFUSAL + REPORTED + CRASH, "starting\n" + CRASH + REFUSAL],
+    ids=range(5),
 )
 def test_no_refusal_is_made_up(log):
-    """None at all, one that was allowed to fail, one that the caller was told of, one after the crash."""
+    """None at all, one that was allowed to fail, one that the caller was told of, one after the
+    crash.
+    """
     assert unreported_refusal(log) is None
 
 
@@ -72,8 +82,14 @@ def test_last_words_come_before_the_crash_and_are_no_part_of_the_allocators_warn
     ("reason", "expected"),
     [
         (
-            "GPU:0 had no room for a copy of an array; between 0 B and 64.0 MiB of 64.0 MiB were in use",
-            "GPU:0 had no room for a copy of an array (200.0 MiB); between 0 B and 64.0 MiB of 64.0 MiB were in use",
+            (
+                "GPU:0 had no room for a copy of an array; between 0 B and 64.0 MiB of 64.0 "
+                "MiB were in use"
+            ),
+            (
+                "GPU:0 had no room for a copy of an array (200.0 MiB); between 0 B and 64.0 "
+                "MiB of 64.0 MiB were in use"
+            ),
         ),
         ("the card had no room for a copy", "the card had no room for a copy (200.0 MiB)"),
         (
@@ -83,7 +99,9 @@ def test_last_words_come_before_the_crash_and_are_no_part_of_the_allocators_warn
     ],
 )
 def test_a_copy_that_found_no_room_is_as_large_as_the_log_says(reason, expected):
-    """TensorFlow's error does not say it, its allocator does; what says it already, and a log without it, change nothing."""
+    """TensorFlow's error does not say it, its allocator does; what says it already, and a log
+    without it, change nothing.
+    """
     assert with_asked(reason, REFUSAL) == expected
     assert with_asked(expected, REFUSAL) == expected
     assert with_asked(reason, MAY_FAIL) == reason

@@ -1,4 +1,6 @@
-"""A run directory that fills up, or becomes read-only, in the middle of a sweep: one sentence, and no finished row is lost."""
+"""A run directory that fills up, or becomes read-only, in the middle of a sweep: one sentence, and
+no finished row is lost.
+"""
 
 import json
 import os
@@ -55,18 +57,30 @@ def small_disk(tmp_path):
 def runner(make_runner, small_disk, project_root):
     """A runner whose run directory lies on the small disk, with one finished run."""
     made = make_runner(run_directory=small_disk / "run", launcher=WritingLauncher())
-    start_run(made.run_directory, points=[POINT], repeats=9, device=made.device, command="test", root=project_root, settings={})
+    start_run(
+        made.run_directory,
+        points=[POINT],
+        repeats=9,
+        device=made.device,
+        command="test",
+        root=project_root,
+        settings={},
+    )
     assert made.measure(POINT, 0).outcome is Outcome.OK
     return made
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_what_is_finished_stays(runner, small_disk):
-    """The next run cannot be written down; its torn row, if any, spoils no other, and with room again the sweep goes on."""
+    """The next run cannot be written down; its torn row, if any, spoils no other, and with room
+    again the sweep goes on.
+    """
     rows = runner.run_directory / "rows.jsonl"
     filling = small_disk / "filling"
     before = rows.read_bytes()
     with pytest.raises(
-        RunDirectoryError, match=r"the end of s cannot be written to .*: (No space left on device|a row was cut short)"
+        RunDirectoryError,
+        match=r"the end of s cannot be written to .*: (No space left on device|a row was cut "
+        r"short)",
     ):
         _fill(filling, runner)
     during = rows.read_bytes()

@@ -24,9 +24,13 @@ def launcher(request):
 
 @pytest.fixture
 def run(launcher, tmp_path, project_root):
-    """Run one of tests/harness/run/children.py as a preparation: the same child, without TensorFlow."""
+    """Run one of tests/harness/run/children.py as a preparation: the same child, without
+    TensorFlow.
+    """
 
-    def start(function, parameters=None, *, timeout_s=60.0, host_limit_bytes=2048 * MIB, environment=None):
+    def start(
+        function, parameters=None, *, timeout_s=60.0, host_limit_bytes=2048 * MIB, environment=None
+    ):
         job = {
             "point": "p",
             "repeat": 0,
@@ -59,7 +63,9 @@ def test_a_child_that_works_exits_with_0(run, tmp_path):
 
 
 def test_a_child_leads_its_own_group_and_is_the_kernels_first_choice(run, tmp_path):
-    """Its environment is the one that was given, and no variable of this process was touched for it."""
+    """Its environment is the one that was given, and no variable of this process was touched for
+    it.
+    """
     run("show_environment", environment={"MARK": "seen"})
 
     assert (tmp_path / "environment").read_text() == "seen True 1000"
@@ -103,7 +109,8 @@ def _has_ended(pid):
     except ProcessLookupError:
         return True
     try:
-        # The kernel delivers SIGKILL in its own time; the descriptor is readable once the process is dead.
+        # The kernel delivers SIGKILL in its own time; the descriptor is readable once the process
+        # is dead.
         return bool(select.select([descriptor], [], [], 30.0)[0])
     finally:
         os.close(descriptor)
@@ -118,10 +125,13 @@ def test_the_last_words_of_a_failure_are_in_the_log(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("way", "amount_bytes"), [("untouched", 8 * 1024 * MIB), ("in stacks of threads", 8000 * MIB), ("in a file", 600 * MIB)]
+    ("way", "amount_bytes"),
+    [("untouched", 8 * 1024 * MIB), ("in stacks of threads", 8000 * MIB), ("in a file", 600 * MIB)],
 )
 def test_address_space_is_no_memory_and_neither_is_a_file(run, tmp_path, way, amount_bytes):
-    """Under a limit of 512 MiB: an array that nobody touches, a thousand threads, a mapped file that is read."""
+    """Under a limit of 512 MiB: an array that nobody touches, a thousand threads, a mapped file
+    that is read.
+    """
     if way == "in a file" and _is_in_memory(tmp_path):
         pytest.skip("a file here is memory: the folder is a tmpfs")
     end = run("take", {"way": way, "bytes": amount_bytes}, host_limit_bytes=512 * MIB)
@@ -130,8 +140,12 @@ def test_address_space_is_no_memory_and_neither_is_a_file(run, tmp_path, way, am
 
 
 def _is_in_memory(folder):
-    kinds = {line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
-    return next(kinds[str(place)] for place in (folder, *folder.parents) if str(place) in kinds) in {"tmpfs", "ramfs"}
+    kinds = {
+        line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()
+    }
+    return next(
+        kinds[str(place)] for place in (folder, *folder.parents) if str(place) in kinds
+    ) in {"tmpfs", "ramfs"}
 
 
 def test_shared_memory_is_bounded(run):
@@ -139,19 +153,27 @@ def test_shared_memory_is_bounded(run):
     end = run("share_too_much", {"bytes": 500 * MIB}, host_limit_bytes=400 * MIB)
 
     assert (end.exit_code, end.timed_out, end.overrun.cause) == (-signal.SIGKILL, False, "watchdog")
-    assert re.fullmatch(r"it held .* of private and shared memory, .* [KM]iB over the limit of 400\.0 MiB", end.overrun.words)
+    assert re.fullmatch(
+        r"it held .* of private and shared memory, .* [KM]iB over the limit of 400\.0 MiB",
+        end.overrun.words,
+    )
 
 
 def test_memory_of_many_processes_is_bounded_as_one(run):
     """Sixteen of 64 MiB each, started at once."""
     end = run("take", {"way": "in many forks", "bytes": 1024 * MIB}, host_limit_bytes=512 * MIB)
 
-    assert re.fullmatch(r"it and 1?\d process(es)? that it started held .* over the limit of 512\.0 MiB", end.overrun.words)
+    assert re.fullmatch(
+        r"it and 1?\d process(es)? that it started held .* over the limit of 512\.0 MiB",
+        end.overrun.words,
+    )
 
 
 def test_memory_of_a_process_that_left_the_group_is_bounded_and_the_process_ended(run, tmp_path):
     """With what it holds it cannot go on after its parent."""
-    end = run("take", {"way": "in a session of its own", "bytes": 800 * MIB}, host_limit_bytes=512 * MIB)
+    end = run(
+        "take", {"way": "in a session of its own", "bytes": 800 * MIB}, host_limit_bytes=512 * MIB
+    )
 
     assert end.overrun.words.startswith("it and 1 process that it started held ")
     assert _has_ended(int((tmp_path / "taker").read_text()))

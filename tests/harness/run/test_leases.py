@@ -1,4 +1,6 @@
-"""Leases: one measurement on a device at a time, whoever dies; and locks that strangers cannot misuse."""
+"""Leases: one measurement on a device at a time, whoever dies; and locks that strangers cannot
+misuse.
+"""
 
 import collections
 import fcntl
@@ -23,7 +25,15 @@ from harness.units import GIB
 
 
 def device(uuid, **fields):
-    return Device(kind="gpu", name="A100", uuid=uuid, memory_bytes=40 * GIB, limit_bytes=None, driver="560.1", **fields)
+    return Device(
+        kind="gpu",
+        name="A100",
+        uuid=uuid,
+        memory_bytes=40 * GIB,
+        limit_bytes=None,
+        driver="560.1",
+        **fields,
+    )
 
 
 def instance(uuid, gpu_instance):
@@ -139,10 +149,17 @@ def test_who_waits_long_says_for_whom(tmp_path, monkeypatch, caplog):
         said.set()
 
     monkeypatch.setattr("time.sleep", stop_when_said)
-    with lease(device("GPU-a"), tmp_path), pytest.raises(StopWaitingError), lease(device("GPU-a"), tmp_path):
+    with (
+        lease(device("GPU-a"), tmp_path),
+        pytest.raises(StopWaitingError),
+        lease(device("GPU-a"), tmp_path),
+    ):
         pass
 
-    assert re.search(rf"waiting for a free card since 0 s: GPU-a was taken by process {os.getpid()}$", caplog.messages[0])
+    assert re.search(
+        rf"waiting for a free card since 0 s: GPU-a was taken by process {os.getpid()}$",
+        caplog.messages[0],
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,13 +167,16 @@ def test_who_waits_long_says_for_whom(tmp_path, monkeypatch, caplog):
     [
         (instance("MIG-1", 7), instance("MIG-2", 8), True),
         (instance("MIG-1", 7), instance("MIG-1", 7), False),
-        (instance("MIG-1", 7), instance("MIG-3", 7), False),  # two compute instances of one GPU instance share its memory
+        # two compute instances of one GPU instance share its memory
+        (instance("MIG-1", 7), instance("MIG-3", 7), False),
         (instance("MIG-1", 7), device("GPU-a", card_uuid="GPU-a"), False),
         (device("GPU-a", card_uuid="GPU-a"), instance("MIG-1", 7), False),
         (instance("MIG-1", 7), device("GPU-b", card_uuid="GPU-b"), True),
     ],
 )
-def test_instances_exclude_their_card_and_those_that_share_their_memory(tmp_path, held, wanted, at_once):
+def test_instances_exclude_their_card_and_those_that_share_their_memory(
+    tmp_path, held, wanted, at_once
+):
     """Instances with memory of their own are measured beside each other."""
     with lease(held, tmp_path):
         descriptors = leases._try(wanted, tmp_path)
@@ -193,7 +213,9 @@ def test_what_a_stranger_put_in_the_place_of_a_lock_is_refused(tmp_path, trap):
     }[trap]()
 
     with (
-        pytest.raises(DeviceUnavailable, match=r"memory-harness-GPU-a\.lock.*somebody put .* remove it"),
+        pytest.raises(
+            DeviceUnavailable, match=r"memory-harness-GPU-a\.lock.*somebody put .* remove it"
+        ),
         lease(device("GPU-a"), tmp_path),
     ):
         pass
@@ -201,7 +223,9 @@ def test_what_a_stranger_put_in_the_place_of_a_lock_is_refused(tmp_path, trap):
 
 
 def test_a_lock_whose_name_was_given_away_is_not_a_lock(tmp_path, monkeypatch):
-    """A cleaner of temporary files came between opening and locking: the next file is taken instead."""
+    """A cleaner of temporary files came between opening and locking: the next file is taken
+    instead.
+    """
     path = tmp_path / "memory-harness-GPU-a.lock"
     genuine, cleaned = fcntl.flock, []
 
@@ -269,13 +293,19 @@ def test_point(point, repeat, measure):
 """
 
 
-def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, driver_environment, tmp_path, project_root):
-    """12 points; the child of one is killed, and at another the whole worker: every planned point is reported."""
+def test_four_workers_share_two_cards_without_overlap_whoever_dies(
+    driver, driver_environment, tmp_path, project_root
+):
+    """12 points; the child of one is killed, and at another the whole worker: every planned point
+    is reported.
+    """
     for number in range(2):
         driver.add_device(f"GPU-{number}", total_bytes=40 * GIB)
     workspace = tmp_path / "workspace"
     (workspace / "locks").mkdir(parents=True)
-    (tmp_path / "test_sweep.py").write_text(f"ROOT, WORKSPACE = {str(project_root)!r}, {str(workspace)!r}\n{SWEEP}")
+    (tmp_path / "test_sweep.py").write_text(
+        f"ROOT, WORKSPACE = {str(project_root)!r}, {str(workspace)!r}\n{SWEEP}"
+    )
     command = [
         sys.executable,
         "-m",
@@ -289,9 +319,14 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
         "1",
         "--memory-no-trace",
         "--memory-device",
-        "cpu",  # the runner has a card all the same; TensorFlow is not asked whether it sees the stub's
+        # the runner has a card all the same; TensorFlow is not asked whether it sees the stub's
+        "cpu",
     ]
-    environment = {name: value for name, value in driver_environment.items() if not name.startswith(("CUDA_", "PYTEST_"))}
+    environment = {
+        name: value
+        for name, value in driver_environment.items()
+        if not name.startswith(("CUDA_", "PYTEST_"))
+    }
     done = subprocess.run(
         [*command, "--memory-out", "run", "test_sweep.py"],
         cwd=tmp_path,
@@ -309,8 +344,12 @@ def test_four_workers_share_two_cards_without_overlap_whoever_dies(driver, drive
     assert "1 failed, 11 passed" in done.stdout, done.stdout + done.stderr
     assert seen == {"held": 12, "free": 10}  # no overlap; two died while they held a card
     assert {uuid for _, uuid, _ in notes} == {"GPU-0", "GPU-1"}
-    assert outcomes == {f"hold-{number}": "crashed" if number == 3 else "ok" for number in range(12) if number != 6}
+    assert outcomes == {
+        f"hold-{number}": "crashed" if number == 3 else "ok" for number in range(12) if number != 6
+    }
     held = {f"hold-{number}": uuid for kind, uuid, number in notes if kind == "held"}
-    assert {end.point: end.device for end in ends} == {point: uuid for point, uuid in held.items() if point != "hold-6"}
+    assert {end.point: end.device for end in ends} == {
+        point: uuid for point, uuid in held.items() if point != "hold-6"
+    }
     assert len(load_run(tmp_path / "run").points) == 12
     assert all(is_free(lock) for lock in Path(workspace / "locks").iterdir())

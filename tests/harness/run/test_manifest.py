@@ -9,7 +9,13 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
-from harness.run.manifest import claim_run_directory, end_run, make_run_directory, plans_anything, start_run
+from harness.run.manifest import (
+    claim_run_directory,
+    end_run,
+    make_run_directory,
+    plans_anything,
+    start_run,
+)
 from harness.seal import seal_of
 from harness.units import GIB
 
@@ -22,12 +28,23 @@ POINT = Point(
     expected=Outcome.DEVICE_OOM,
 )
 
-CARD = Device(kind="gpu", name="H100", uuid="GPU-0", memory_bytes=80 * GIB, limit_bytes=None, driver="575.57")
+CARD = Device(
+    kind="gpu", name="H100", uuid="GPU-0", memory_bytes=80 * GIB, limit_bytes=None, driver="575.57"
+)
 
 
 def start(path, points=(POINT,), swept=None):
     device = emulated_device("no driver")
-    start_run(path, points=points, swept=swept, repeats=2, device=device, command="c", root=Path(), settings={})
+    start_run(
+        path,
+        points=points,
+        swept=swept,
+        repeats=2,
+        device=device,
+        command="c",
+        root=Path(),
+        settings={},
+    )
 
 
 def test_the_plan_is_read_back_as_it_was(tmp_path):
@@ -43,14 +60,21 @@ def test_runs_are_comparable_by_device_allocator_tensorflow_and_scan(tmp_path):
     key = json.loads((tmp_path / "run" / "run.json").read_text())["comparability"]
 
     assert key.keys() == {"device", "allocator", "tensorflow", "scan"}
-    assert (key["device"], key["allocator"], key["scan"]) == ("emulated, 3.0 GiB", "bfc", "mine.npz")
+    assert (key["device"], key["allocator"], key["scan"]) == (
+        "emulated, 3.0 GiB",
+        "bfc",
+        "mine.npz",
+    )
 
 
 def test_a_selection_is_comparable_with_the_sweep_that_it_was_chosen_from(tmp_path):
     """The scan is that of all the points, even if none of the chosen reads it."""
     start(tmp_path / "run", points=(), swept=(POINT,))
 
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["comparability"]["scan"] == "mine.npz"
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["comparability"]["scan"]
+        == "mine.npz"
+    )
 
 
 def test_an_empty_plan_plans_nothing(tmp_path):
@@ -66,7 +90,10 @@ def test_a_folder_is_tried_out_and_left_empty(tmp_path):
     make_run_directory(tmp_path / "a" / "run")
 
     assert list((tmp_path / "a" / "run").iterdir()) == []
-    with pytest.raises(UsageError, match=r"--memory-out /proc/x cannot be written to \(.*\); name a folder in which"):
+    with pytest.raises(
+        UsageError,
+        match=r"--memory-out /proc/x cannot be written to \(.*\); name a folder in which",
+    ):
         make_run_directory(Path("/proc/x"))
     with pytest.raises(UsageError, match=r"--memory-out /proc cannot be written to"):
         make_run_directory(Path("/proc"))
@@ -118,13 +145,24 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         (CARD, "H100, 80.0 GiB", "reserved"),
         (CARD.with_budget(3 * GIB), "H100, 80.0 GiB, limited to 3.0 GiB", "reserved"),
         (CARD.with_growth(), "H100, 80.0 GiB, growing on demand", "grown"),
-        (CARD.with_allocator("cuda_malloc_async"), "H100, 80.0 GiB", "driver"),  # told apart by the key's allocator
+        # told apart by the key's allocator
+        (CARD.with_allocator("cuda_malloc_async"), "H100, 80.0 GiB", "driver"),
         (emulated_device("no driver"), "emulated, 3.0 GiB", "reserved"),
     ],
 )
 def test_runs_with_another_pool_are_not_comparable(tmp_path, device, words, pool):
-    """The key has the card's size, its budget, and whether it grows; run.json says how the pool is taken."""
-    start_run(tmp_path / "run", points=[POINT], repeats=2, device=device, command="c", root=Path(), settings={})
+    """The key has the card's size, its budget, and whether it grows; run.json says how the pool is
+    taken.
+    """
+    start_run(
+        tmp_path / "run",
+        points=[POINT],
+        repeats=2,
+        device=device,
+        command="c",
+        root=Path(),
+        settings={},
+    )
     written = json.loads((tmp_path / "run" / "run.json").read_text())
 
     assert (written["comparability"]["device"], written["device"]["pool"]) == (words, pool)

@@ -1,10 +1,15 @@
-"""The kernel's own counters of out-of-memory kills, in both versions of cgroups, from a /proc of the test's own."""
+"""The kernel's own counters of out-of-memory kills, in both versions of cgroups, from a /proc of
+the test's own.
+"""
 
 import pytest
 
 from harness.run.oom_killer import count_oom_kills, memory_cgroup, where_it_killed
 
-V1 = ("4:memory:/jobs/one\n1:cpu:/\n0::/\n", "35 31 0:32 / {mount} rw,relatime - cgroup cgroup rw,memory\n")
+V1 = (
+    "4:memory:/jobs/one\n1:cpu:/\n0::/\n",
+    "35 31 0:32 / {mount} rw,relatime - cgroup cgroup rw,memory\n",
+)
 V2 = ("0::/jobs/one\n", "35 31 0:32 / {mount} rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n")
 IN_A_CONTAINER = ("0::/jobs/one\n", "35 31 0:32 /jobs {mount} rw,relatime - cgroup2 cgroup2 rw\n")
 
@@ -27,10 +32,16 @@ def proc(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "folder", "file"),
-    [(V1, "jobs/one", "memory.oom_control"), (V2, "jobs/one", "memory.events"), (IN_A_CONTAINER, "one", "memory.events")],
+    [
+        (V1, "jobs/one", "memory.oom_control"),
+        (V2, "jobs/one", "memory.events"),
+        (IN_A_CONTAINER, "one", "memory.events"),
+    ],
     ids=["version 1", "version 2", "a container"],
 )
-def test_kills_are_counted_for_the_machine_and_for_our_own_cgroup(proc, tmp_path, kind, folder, file):
+def test_kills_are_counted_for_the_machine_and_for_our_own_cgroup(
+    proc, tmp_path, kind, folder, file
+):
     """Wherever the kernel keeps them."""
     cgroup = tmp_path / "cgroup" / folder
     cgroup.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""How large a pool may be, and what its table costs; what was left free is TensorFlow's own table."""
+"""How large a pool may be, and what its table costs; what was left free is TensorFlow's own
+table.
+"""
 
 import pytest
 
@@ -20,8 +22,12 @@ from harness.units import GIB, MIB
         (0, None, 225),
     ],
 )
-def test_as_much_is_left_free_as_tensorflow_leaves_beside_the_context(free_bytes, capability_major, left_mib):
-    """MinSystemMemory of gpu_device.cc, which TensorFlow applies to what is free once the context has taken its part."""
+def test_as_much_is_left_free_as_tensorflow_leaves_beside_the_context(
+    free_bytes, capability_major, left_mib
+):
+    """MinSystemMemory of gpu_device.cc, which TensorFlow applies to what is free once the context
+    has taken its part.
+    """
     assert left_free_bytes(free_bytes, capability_major) == CONTEXT_BYTES + left_mib * MIB
 
 

@@ -17,8 +17,23 @@ class Repository:
         self.git("init", "-q", "-b", "main")
 
     def git(self, *arguments):
-        identity = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
-        done = subprocess.run(["git", *identity, *arguments], cwd=self.folder, capture_output=True, text=True, check=True)
+        identity = [
+            "-c",
+            "user.name=A",
+            "-c",
+            "user.email=a@b",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ]
+        done = subprocess.run(
+            ["git", *identity, *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.strip()
 
     def commit(self, subject, **files):
@@ -41,7 +56,12 @@ def unpack(repository, tmp_path):
     """Unpack from the repository's root, or a folder of it."""
 
     def run(asked, *subjects, project="."):
-        return unpack_revision(repository.folder / project, asked, read_subjects(subjects or ("src/pkg",)), tmp_path / "kept")
+        return unpack_revision(
+            repository.folder / project,
+            asked,
+            read_subjects(subjects or ("src/pkg",)),
+            tmp_path / "kept",
+        )
 
     return run
 
@@ -56,18 +76,27 @@ PACKAGE = {
 
 def test_a_repository_without_a_commit_has_no_revision(unpack):
     """There is no list of branches to look at."""
-    with pytest.raises(UsageError, match="has no revision 'HEAD'; nothing was ever committed here: commit the packages"):
+    with pytest.raises(
+        UsageError,
+        match="has no revision 'HEAD'; nothing was ever committed here: commit the packages",
+    ):
         unpack("HEAD")
 
 
 def test_a_revision_has_what_was_committed_and_nothing_of_the_working_tree(repository, unpack):
-    """Data files too; the working tree, the index and what is not under test stay out and untouched."""
+    """Data files too; the working tree, the index and what is not under test stay out and
+    untouched.
+    """
     first = repository.commit("one", **PACKAGE)
     repository.commit("two", **{"src/pkg/__init__.py": "MARK = 2\n"})
     (repository.folder / "src/pkg/__init__.py").write_text("MARK = 3\n")
     status = repository.git("status", "--porcelain")
     revision = unpack("HEAD~1")
-    found = {str(path.relative_to(revision.folder)) for path in revision.folder.rglob("*") if path.is_file()}
+    found = {
+        str(path.relative_to(revision.folder))
+        for path in revision.folder.rglob("*")
+        if path.is_file()
+    }
 
     assert (revision.commit, revision.subject) == (first, "one")
     assert {name for name in found if "__pycache__" not in name} == set(PACKAGE) - {"other.py"}
@@ -85,7 +114,9 @@ def test_what_an_archive_would_leave_out_is_there(repository, unpack):
 
 @pytest.mark.parametrize("spoil", ["change", "delete", "add"])
 def test_a_kept_copy_is_used_again_only_if_it_is_whole(repository, unpack, spoil):
-    """A file that was changed, lost or added: the package is unpacked again. One that is whole is left alone."""
+    """A file that was changed, lost or added: the package is unpacked again. One that is whole is
+    left alone.
+    """
     repository.commit("one", **PACKAGE)
     package = unpack("HEAD").folder / "src/pkg"
     made = package.stat().st_ino
@@ -111,7 +142,9 @@ def test_packages_may_be_files_and_lie_below_a_project_that_is_no_root(repositor
     revision = unpack("HEAD", "lib/single.py", project="tool")
 
     assert (revision.folder / "lib/single.py").read_text() == "MARK = 1\n"
-    assert revision.code(read_subjects(["lib/single.py"])).packages == {"single": revision.folder / "lib"}
+    assert revision.code(read_subjects(["lib/single.py"])).packages == {
+        "single": revision.folder / "lib"
+    }
 
 
 def test_the_merge_base_is_where_the_branches_parted(repository, unpack):
@@ -132,18 +165,43 @@ def test_the_merge_base_is_where_the_branches_parted(repository, unpack):
     [
         ("v9", ["src/pkg"], "has no revision 'v9'; git branch --all and git tag list some"),
         ("merge-base:v9", ["src/pkg"], "has no revision 'v9'; git branch --all"),
-        ("merge-base:", ["src/pkg"], "'merge-base:' is not a revision; name a commit, branch or tag, or merge-base:origin/main"),
+        (
+            "merge-base:",
+            ["src/pkg"],
+            (
+                "'merge-base:' is not a revision; name a commit, branch or tag, or "
+                "merge-base:origin/main"
+            ),
+        ),
         ("--all", ["src/pkg"], "'--all' is not a revision"),
         (
             "orphan",
             ["src/pkg"],
-            "has no src/pkg, which memory_subject names as a package under test; compare with a later revision",
+            (
+                "has no src/pkg, which memory_subject names as a package under test; compare "
+                "with a later revision"
+            ),
         ),
-        ("merge-base:orphan", ["src/pkg"], "HEAD and orphan have no merge base here; their histories have nothing in common"),
+        (
+            "merge-base:orphan",
+            ["src/pkg"],
+            "HEAD and orphan have no merge base here; their histories have nothing in common",
+        ),
         ("main", ["src/gone"], "has no src/gone"),
-        ("main", ["../pkg"], "memory_subject '../pkg' is not a package of the repository; write its path from the root"),
+        (
+            "main",
+            ["../pkg"],
+            (
+                "memory_subject '../pkg' is not a package of the repository; write its path "
+                "from the root"
+            ),
+        ),
         ("main", ["my-package"], "memory_subject 'my-package' is not a package of the repository"),
-        ("main", ["src/pkg", "old/pkg"], "memory_subject names src/pkg and old/pkg, two packages of one name; keep one"),
+        (
+            "main",
+            ["src/pkg", "old/pkg"],
+            "memory_subject names src/pkg and old/pkg, two packages of one name; keep one",
+        ),
     ],
 )
 def test_what_cannot_be_unpacked_is_one_sentence(repository, unpack, asked, subjects, sentence):
@@ -161,11 +219,15 @@ def test_what_cannot_be_unpacked_is_one_sentence(repository, unpack, asked, subj
 
 @pytest.mark.parametrize("asked", ["HEAD~1", "merge-base:origin/elsewhere"])
 def test_a_shallow_clone_says_how_to_fetch_the_rest(repository, tmp_path, asked):
-    """The usual case in a workflow, where the checkout has one commit unless it is told otherwise."""
+    """The usual case in a workflow, where the checkout has one commit unless it is told
+    otherwise.
+    """
     repository.commit("one", **PACKAGE)
     repository.commit("two")
     clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{repository.folder}", clone], check=True)
+    subprocess.run(
+        ["git", "clone", "-q", "--depth", "1", f"file://{repository.folder}", clone], check=True
+    )
     with pytest.raises(UsageError, match=r"this clone is shallow.*fetch-depth: 0"):
         resolve(clone, asked)
 
@@ -174,10 +236,13 @@ def test_without_a_repository_git_itself_says_so(tmp_path):
     """In one line, with what to do."""
     with pytest.raises(
         UsageError,
-        match=r"cannot compare with main in .*: fatal: not a git repository.*; revisions are taken from git, so work in a clone",
+        match=r"cannot compare with main in .*: fatal: not a git repository.*; revisions are "
+        r"taken from git, so work in a clone",
     ):
         unpack_revision(tmp_path, "main", read_subjects(["pkg"]), tmp_path / "kept")
-    with pytest.raises(UsageError, match=r"cannot look for main in .*: fatal: not a git repository"):
+    with pytest.raises(
+        UsageError, match=r"cannot look for main in .*: fatal: not a git repository"
+    ):
         resolve(tmp_path, "main")
 
 
@@ -193,26 +258,43 @@ def submodule(repository):
     return add
 
 
-@pytest.mark.parametrize("paths", [["src/pkg/inner"], ["src/pkg/a", "src/pkg/deep/b"], ["src/pkg/new/c", "vendor/other"]])
+@pytest.mark.parametrize(
+    "paths", [["src/pkg/inner"], ["src/pkg/a", "src/pkg/deep/b"], ["src/pkg/new/c", "vendor/other"]]
+)
 def test_submodules_in_a_package_are_left_empty_and_named(repository, unpack, submodule, paths):
-    """As git does in a clone; those elsewhere are nobody's business. The kept copy is used again, and says the same."""
+    """As git does in a clone; those elsewhere are nobody's business. The kept copy is used again,
+    and says the same.
+    """
     repository.commit("one", **PACKAGE)
     for path in paths:
         submodule(path)
     revision, again = unpack("HEAD"), unpack("HEAD")
 
-    assert revision.left_empty == again.left_empty == tuple(path for path in paths if path.startswith("src/pkg/"))
+    assert (
+        revision.left_empty
+        == again.left_empty
+        == tuple(path for path in paths if path.startswith("src/pkg/"))
+    )
     assert all(list((revision.folder / path).iterdir()) == [] for path in revision.left_empty)
     assert (revision.folder / "src/pkg/deep/part.py").read_text() == "PART = 1\n"
-    assert unpack("HEAD~1").left_empty == tuple(path for path in paths[:-1] if path.startswith("src/pkg/"))
+    assert unpack("HEAD~1").left_empty == tuple(
+        path for path in paths[:-1] if path.startswith("src/pkg/")
+    )
 
 
 @pytest.mark.parametrize("path", ["src/pkg", "src", "src/pkg/inner"])
-def test_a_package_that_has_no_code_but_in_a_submodule_is_refused_by_name(repository, unpack, submodule, path):
-    """The package itself, a folder above it, or all that is in it; another one beside it does not count."""
+def test_a_package_that_has_no_code_but_in_a_submodule_is_refused_by_name(
+    repository, unpack, submodule, path
+):
+    """The package itself, a folder above it, or all that is in it; another one beside it does not
+    count.
+    """
     repository.commit("one", readme="")
     submodule(path)
-    with pytest.raises(UsageError, match=rf"has no code in src/pkg, .*: {path} is a submodule, .* in a clone of that one$"):
+    with pytest.raises(
+        UsageError,
+        match=rf"has no code in src/pkg, .*: {path} is a submodule, .* in a clone of that one$",
+    ):
         unpack("HEAD")
     with pytest.raises(UsageError, match="has no other/pkg, which memory_subject names"):
         unpack("HEAD", "other/pkg")
@@ -225,7 +307,10 @@ def test_links_that_leave_the_package_are_no_difference_between_the_sides(reposi
     link = repository.folder / "src/pkg/licence"
     link.symlink_to("../../licence")
     repository.commit("two")
-    now, then = working_tree(repository.folder, subjects), revision_side(repository.folder, "HEAD", subjects)
+    now, then = (
+        working_tree(repository.folder, subjects),
+        revision_side(repository.folder, "HEAD", subjects),
+    )
     link.unlink()
     link.symlink_to("../../other.py")
 

@@ -60,12 +60,18 @@ def test_a_budget_and_a_pool_that_grows_keep_what_they_have(driver, room):
 
 @pytest.mark.parametrize(
     ("budget_bytes", "needed_bytes", "asked"),
-    [(None, 16 * MIB, "the smallest pool needs 16.0 MiB"), (4 * GIB, 4 * GIB, "the device budget needs 4.0 GiB")],
+    [
+        (None, 16 * MIB, "the smallest pool needs 16.0 MiB"),
+        (4 * GIB, 4 * GIB, "the device budget needs 4.0 GiB"),
+    ],
 )
-def test_a_card_is_full_one_byte_below_what_is_needed(driver, room, budget_bytes, needed_bytes, asked):
+def test_a_card_is_full_one_byte_below_what_is_needed(
+    driver, room, budget_bytes, needed_bytes, asked
+):
     """The sentence has what is free, what is needed, and who is on the card with how much."""
     card = driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB)
-    # A limit that TensorFlow is given is taken as it is; by itself it leaves something free of what is there.
+    # A limit that TensorFlow is given is taken as it is; by itself it leaves something free of what
+    # is there.
     left_bytes = CONTEXT_BYTES if budget_bytes else CONTEXT_BYTES + 225 * MIB
     driver.add_process(card, 4711, 3 * GIB, name="python3")
     card.used_bytes = 40 * GIB - left_bytes - needed_bytes
@@ -74,7 +80,10 @@ def test_a_card_is_full_one_byte_below_what_is_needed(driver, room, budget_bytes
     said = room(budget_bytes=budget_bytes)
 
     assert said.startswith("A100 (GPU-0) has ")
-    assert f"; {asked}. On the card: process 4711 (python3, 3.0 GiB). To do: end what fills it, or " in said
+    assert (
+        f"; {asked}. On the card: process 4711 (python3, 3.0 GiB). To do: end what fills it, or "
+        in said
+    )
     assert ("ask for a device budget of 4.0 GiB or less" in said) == (budget_bytes is not None)
 
 
@@ -97,4 +106,6 @@ def test_a_card_that_tells_nothing_has_no_room(driver, room):
     driver.add_device("GPU-0", name="A100", total_bytes=40 * GIB)
     driver.fail("nvmlDeviceGetHandleByUUID", GPU_IS_LOST)
 
-    assert room().startswith("what is free on A100 (GPU-0) cannot be told: the card has fallen off the bus")
+    assert room().startswith(
+        "what is free on A100 (GPU-0) cannot be told: the card has fallen off the bus"
+    )

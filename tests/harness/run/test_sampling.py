@@ -1,4 +1,6 @@
-"""Starting the sampler: a private folder, a socket that fits, one process however often it is asked for, a reason else."""
+"""Starting the sampler: a private folder, a socket that fits, one process however often it is asked
+for, a reason else.
+"""
 
 import json
 import os
@@ -52,14 +54,20 @@ def test_nothing_is_started_before_it_is_asked_for(sampling):
     assert sampling.process_id is None
 
 
-def test_a_folder_that_is_too_long_for_a_socket_gives_way_to_a_short_one(sampling, tmp_path, monkeypatch):
+def test_a_folder_that_is_too_long_for_a_socket_gives_way_to_a_short_one(
+    sampling, tmp_path, monkeypatch
+):
     """The path of a socket has some hundred bytes."""
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     address, _ = sampling.address()
 
-    assert (len(address) < 100, long in Path(address).parents, list(long.iterdir())) == (True, False, [])
+    assert (len(address) < 100, long in Path(address).parents, list(long.iterdir())) == (
+        True,
+        False,
+        [],
+    )
 
 
 def test_a_sampler_that_cannot_start_is_a_reason_and_no_error(tmp_path):
@@ -76,12 +84,17 @@ def test_an_interpreter_that_is_gone_is_a_reason_and_no_error(sampling, monkeypa
     """In the system's words."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
-    assert sampling.address() == ("", "the sampler could not be started: [Errno 2] No such file or directory: '/nowhere/python'")
+    assert sampling.address() == (
+        "",
+        "the sampler could not be started: [Errno 2] No such file or directory: '/nowhere/python'",
+    )
 
 
 @pytest.fixture
 def run_with(tmp_path, project_root):
-    """``run_with(sampling)``: a runner of HOLD, and a function that gives the readings of host_anon of one repeat."""
+    """``run_with(sampling)``: a runner of HOLD, and a function that gives the readings of host_anon
+    of one repeat.
+    """
 
     def made(sampling):
         runner = Runner(
@@ -98,14 +111,27 @@ def run_with(tmp_path, project_root):
             sampling=sampling,
         )
         start_run(
-            runner.run_directory, points=[HOLD], repeats=2, device=runner.device, command="test", root=project_root, settings={}
+            runner.run_directory,
+            points=[HOLD],
+            repeats=2,
+            device=runner.device,
+            command="test",
+            root=project_root,
+            settings={},
         )
 
         def anon(repeat):
             end = runner.measure(HOLD, repeat)
             assert end.outcome is Outcome.OK, end.reason
-            rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
-            phases = [phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat]
+            rows = [
+                json.loads(line)
+                for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
+            ]
+            phases = [
+                phase_from_json(row)
+                for row in rows
+                if row["kind"] == "phase" and row["repeat"] == repeat
+            ]
             return [next(r for r in phase.readings if r.meter == "host_anon") for phase in phases]
 
         return anon
@@ -136,4 +162,6 @@ def test_a_run_without_a_sampler_is_measured_and_says_so(run_with):
     hold, _ = run_with(Sampling(options=("--counters", "none")))(0)
 
     assert 64 * MIB <= hold.growth_bytes < 65 * MIB
-    assert "without the sampler: the sampler could not be started: it ended with code 2" in hold.source
+    assert (
+        "without the sampler: the sampler could not be started: it ended with code 2" in hold.source
+    )

@@ -1,4 +1,6 @@
-"""Waiting for a child, by a clock of the test's own: time-outs, the allocator's wait, the watchdog's word."""
+"""Waiting for a child, by a clock of the test's own: time-outs, the allocator's wait, the
+watchdog's word.
+"""
 
 import pytest
 
@@ -9,7 +11,9 @@ TOO_MUCH = Overrun("watchdog", "it held too much")
 
 
 class World:
-    """A child that ends at ``ends_s``, is busy or idle, and overruns its memory at ``overruns_s``."""
+    """A child that ends at ``ends_s``, is busy or idle, and overruns its memory at
+    ``overruns_s``.
+    """
 
     pause_s = 0.02
 
@@ -47,9 +51,20 @@ def wait(world, timeout_s=5.0, allocator_wait_s=11.0):
         (World(busy=0.0, ends_s=15.9), None, 15.9),
         (World(busy=0.0, overruns_s=7.0), Stop(overrun=TOO_MUCH), 7.0),
     ],
-    ids=["ends", "overruns", "busy", "half busy", "nearly idle", "idle", "idle, ends late", "idle, overruns late"],
+    ids=[
+        "ends",
+        "overruns",
+        "busy",
+        "half busy",
+        "nearly idle",
+        "idle",
+        "idle, ends late",
+        "idle, overruns late",
+    ],
 )
-def test_a_late_child_is_stopped_within_a_second_or_when_the_allocator_must_have_spoken(world, stop, at_s):
+def test_a_late_child_is_stopped_within_a_second_or_when_the_allocator_must_have_spoken(
+    world, stop, at_s
+):
     """Only one that is idle may be waiting for memory."""
     assert wait(world) == stop
     assert world.now_s == pytest.approx(at_s, abs=0.1)

@@ -1,4 +1,6 @@
-"""What the watchdog adds up, and where it bites: at the limit and one past it, in a /proc of its own."""
+"""What the watchdog adds up, and where it bites: at the limit and one past it, in a /proc of its
+own.
+"""
 
 import pytest
 
@@ -12,7 +14,9 @@ LIMIT = 256 * MIB
 @pytest.fixture
 def proc(tmp_path):
     """A /proc with a machine of 8 GiB, half of it available."""
-    (tmp_path / "meminfo").write_text(f"MemTotal: {8 * GIB // KIB} kB\nMemAvailable: {4 * GIB // KIB} kB\n")
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal: {8 * GIB // KIB} kB\nMemAvailable: {4 * GIB // KIB} kB\n"
+    )
     return tmp_path
 
 
@@ -25,15 +29,18 @@ def process(proc):
         task.mkdir(parents=True, exist_ok=True)
         (task / "children").write_text(" ".join(map(str, children)))
         (proc / str(pid) / "status").write_text(
-            f"Name:\tbody\nVmPeak:\t 99999999 kB\nVmData:\t 99999999 kB\nVmRSS:\t 99999999 kB\nRssAnon:\t {anon // KIB} kB\n"
-            f"RssFile:\t 99999999 kB\nRssShmem:\t {shmem // KIB} kB\nVmSwap:\t {swap // KIB} kB\n"
+            "Name:\tbody\nVmPeak:\t 99999999 kB\nVmData:\t 99999999 kB\nVmRSS:\t 99999999 "
+            f"kB\nRssAnon:\t {anon // KIB} kB\nRssFile:\t 99999999 kB\nRssShmem:\t "
+            f"{shmem // KIB} kB\nVmSwap:\t {swap // KIB} kB\n"
         )
         exact = (anon + shmem + swap if exactly is None else exactly) // KIB
         (proc / str(pid) / "smaps_rollup").write_text(
-            f"Rss: 99999999 kB\nPss: 99999999 kB\nPss_Anon: {exact} kB\nPss_File: 99999999 kB\nPss_Shmem: 0 kB\n"
-            f"Anonymous: {exact} kB\nSwap: 0 kB\nSwapPss: 0 kB\n"
+            f"Rss: 99999999 kB\nPss: 99999999 kB\nPss_Anon: {exact} kB\nPss_File: 99999999 "
+            f"kB\nPss_Shmem: 0 kB\nAnonymous: {exact} kB\nSwap: 0 kB\nSwapPss: 0 kB\n"
         )
-        (proc / str(pid) / "stat").write_text(f"{pid} (a (name) S) R " + " ".join(["0"] * 10) + " 150 50 0 0\n")
+        (proc / str(pid) / "stat").write_text(
+            f"{pid} (a (name) S) R " + " ".join(["0"] * 10) + " 150 50 0 0\n"
+        )
 
     return put
 
@@ -42,7 +49,9 @@ def process(proc):
 def watchdog(proc):
     """One that watches process 1, by a clock that moves only when a test moves it."""
     still = {"clock": lambda: 0.0, "cpu_clock": lambda: 0.0}
-    return Watchdog(1, Limit(LIMIT, "--memory-host-budget 256.0 MiB"), proc=proc, machine_bytes=8 * GIB, **still)
+    return Watchdog(
+        1, Limit(LIMIT, "--memory-host-budget 256.0 MiB"), proc=proc, machine_bytes=8 * GIB, **still
+    )
 
 
 @pytest.fixture
@@ -65,12 +74,15 @@ def test_private_and_shared_and_swapped_memory_may_reach_the_limit(process, watc
 
     assert watchdog.look() == Overrun(
         "watchdog",
-        "it held 256.0 MiB of private and shared memory, 4.0 KiB over the limit of 256.0 MiB (--memory-host-budget 256.0 MiB)",
+        "it held 256.0 MiB of private and shared memory, 4.0 KiB over the limit of 256.0 "
+        "MiB (--memory-host-budget 256.0 MiB)",
     )
 
 
 def test_a_reading_within_the_counters_lag_is_looked_at_page_by_page(process, look):
-    """Further beyond the limit than the kernel's counters can be off, nothing has to be added up."""
+    """Further beyond the limit than the kernel's counters can be off, nothing has to be added
+    up.
+    """
     process(1, anon=LIMIT + lag_here_bytes(3), exactly=LIMIT)
     assert look() is None
     process(1, anon=LIMIT + lag_here_bytes(3) + 4 * KIB, exactly=LIMIT)
@@ -82,10 +94,15 @@ def test_private_and_shared_memory_are_added_up(process, look):
     """Two halves and a little more."""
     process(1, anon=200 * MIB, shmem=200 * MIB)
 
-    assert look() == "it held 400.0 MiB of private and shared memory, 144.0 MiB over the limit of 256.0 MiB"
+    assert (
+        look()
+        == "it held 400.0 MiB of private and shared memory, 144.0 MiB over the limit of 256.0 MiB"
+    )
 
 
-@pytest.mark.parametrize(("room_mib", "pause_s"), [(200, 200 / 16384), (400, LONGEST_PAUSE_S), (1, SHORTEST_PAUSE_S)])
+@pytest.mark.parametrize(
+    ("room_mib", "pause_s"), [(200, 200 / 16384), (400, LONGEST_PAUSE_S), (1, SHORTEST_PAUSE_S)]
+)
 def test_the_closer_to_the_limit_the_sooner_comes_the_next_look(proc, process, room_mib, pause_s):
     """So soon that 16 GiB/s cannot take what is left, down to 2 ms."""
     process(1, anon=512 * MIB - room_mib * MIB)
@@ -113,8 +130,12 @@ def test_pages_that_forked_children_share_count_once(process, look):
     assert look() is None
 
 
-def test_what_forks_take_after_they_were_looked_at_exactly_counts_at_the_next_look(process, watchdog):
-    """36 MiB more than what they were known to share is within the limit, one page more is not; no time has passed."""
+def test_what_forks_take_after_they_were_looked_at_exactly_counts_at_the_next_look(
+    process, watchdog
+):
+    """36 MiB more than what they were known to share is within the limit, one page more is not; no
+    time has passed.
+    """
     process(1, anon=200 * MIB, exactly=110 * MIB, children=[2])
     process(2, anon=200 * MIB, exactly=110 * MIB)
     assert watchdog.look() is None
@@ -122,7 +143,9 @@ def test_what_forks_take_after_they_were_looked_at_exactly_counts_at_the_next_lo
     assert watchdog.look() is None
     process(2, anon=236 * MIB + 4 * KIB, exactly=146 * MIB + 4 * KIB)
 
-    assert watchdog.look().words.startswith("it and 1 process that it started held 256.0 MiB of private and shared memory, 4.0 KiB")
+    assert watchdog.look().words.startswith(
+        "it and 1 process that it started held 256.0 MiB of private and shared memory, 4.0 KiB"
+    )
 
 
 def test_a_process_that_does_not_let_its_pages_be_read_counts_by_its_counters(process, proc, look):
@@ -153,8 +176,8 @@ def test_the_machines_last_memory_is_not_for_the_child(process, proc, look):
     (proc / "meminfo").write_text(f"MemAvailable: {256 * MIB // KIB - 1} kB\n")
 
     assert look() == (
-        "this machine had 256.0 MiB of memory left, under the floor of 256.0 MiB that is kept for everybody else, while it held"
-        " 256.0 MiB, within the limit of 256.0 MiB"
+        "this machine had 256.0 MiB of memory left, under the floor of 256.0 MiB that is "
+        "kept for everybody else, while it held 256.0 MiB, within the limit of 256.0 MiB"
     )
 
 
@@ -168,16 +191,28 @@ def test_the_end_for_the_machine_has_a_cause_of_its_own(process, proc, watchdog)
 
 @pytest.fixture
 def cgroup(proc, tmp_path):
-    """A memory cgroup of 1 GiB around this process, in version 2 or 1: so much in use, so much of it page cache."""
+    """A memory cgroup of 1 GiB around this process, in version 2 or 1: so much in use, so much of
+    it page cache.
+    """
 
     def put(version, *, used, cache):
         folder = tmp_path / "cgroup" / "job"
         folder.mkdir(parents=True, exist_ok=True)
         (proc / "self").mkdir(exist_ok=True)
-        kind, options, member = ("cgroup2", "rw", "0::/job") if version == 2 else ("cgroup", "rw,memory", "4:memory:/job")
+        kind, options, member = (
+            ("cgroup2", "rw", "0::/job")
+            if version == 2
+            else ("cgroup", "rw,memory", "4:memory:/job")
+        )
         (proc / "self" / "cgroup").write_text(f"{member}\n")
-        (proc / "self" / "mountinfo").write_text(f"1 0 0:1 / {tmp_path / 'cgroup'} rw - {kind} x {options}\n")
-        names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        (proc / "self" / "mountinfo").write_text(
+            f"1 0 0:1 / {tmp_path / 'cgroup'} rw - {kind} x {options}\n"
+        )
+        names = (
+            ("memory.max", "memory.current")
+            if version == 2
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
         for name, amount in zip(names, (GIB, used), strict=True):
             (folder / name).write_text(f"{amount}\n")
         lines = f"inactive_file {cache // 2}\nactive_file {cache - cache // 2}\n"
@@ -196,7 +231,9 @@ def test_a_container_has_a_floor_too(process, cgroup, look, version):
     assert look() is None
     cgroup(version, used=GIB - 12 * MIB, cache=20 * MIB - 4 * KIB)
 
-    assert look().startswith(f"the cgroup {folder} had 32.0 MiB of memory left, under the floor of 32.0 MiB")
+    assert look().startswith(
+        f"the cgroup {folder} had 32.0 MiB of memory left, under the floor of 32.0 MiB"
+    )
 
 
 def test_a_small_child_is_not_killed_for_what_others_hold(process, proc, look):

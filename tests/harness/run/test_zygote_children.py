@@ -1,4 +1,6 @@
-"""Children of the zygote find what a fresh process finds, every time; a process that may not be forked is not."""
+"""Children of the zygote find what a fresh process finds, every time; a process that may not be
+forked is not.
+"""
 
 import json
 import os
@@ -13,8 +15,14 @@ from harness.run.manifest import start_run
 from harness.units import MIB
 
 CHILDREN = 200
-POINT = Point(scenario="multiply", body="tests.harness.run.children:multiply", parameters={}, phases=("multiply",))
-# The last row of 1024 x 1024 whole numbers from 0, summed up in float32: 1024 * (1023 * 1024 + 511.5), within its precision.
+POINT = Point(
+    scenario="multiply",
+    body="tests.harness.run.children:multiply",
+    parameters={},
+    phases=("multiply",),
+)
+# The last row of 1024 x 1024 whole numbers from 0, summed up in float32: 1024 * (1023 * 1024 +
+# 511.5), within its precision.
 ANSWER = 1024 * (1023 * 1024 + 511.5)
 
 
@@ -33,12 +41,23 @@ def results(make_runner, tmp_path, project_root):
             meters=("harness.measure.meters.tensorflow:AllocatorMeter",),
         )
         start_run(
-            runner.run_directory, points=[POINT], repeats=children, device=device, command="test", root=project_root, settings={}
+            runner.run_directory,
+            points=[POINT],
+            repeats=children,
+            device=device,
+            command="test",
+            root=project_root,
+            settings={},
         )
         ends = [runner.measure(POINT, repeat) for repeat in range(children)]
-        rows = [json.loads(line) for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
+        ]
         readings = [phase_from_json(row).readings[0] for row in rows if row["kind"] == "phase"]
-        answers = [float(line) for line in (tmp_path / "inputs" / "answers").read_text().splitlines()]
+        answers = [
+            float(line) for line in (tmp_path / "inputs" / "answers").read_text().splitlines()
+        ]
         return ends, readings, answers
 
     return run
@@ -62,10 +81,15 @@ def unfit(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    }
 
 
-def test_where_the_zygote_refuses_fresh_interpreters_are_used_and_every_row_says_so(unfit, project_root):
+def test_where_the_zygote_refuses_fresh_interpreters_are_used_and_every_row_says_so(
+    unfit, project_root
+):
     """By the launcher's name: its threads would not exist in the children."""
     launcher = open_launcher("auto", environment=unfit, folder=project_root)
 

@@ -15,7 +15,11 @@ SETTINGS = {
     "shuffled": {"shuffle": True, "seed": 3},
     "whole batches": {"batch_size": 48, "drop_remainder": True, "shuffle": True, "seed": 3},
     "targets": {"targets": True, "shuffle": True, "seed": 3},
-    "second of two": {"shuffle": True, "seed": 3, "input_context": tf.distribute.InputContext(2, 1, 2)},
+    "second of two": {
+        "shuffle": True,
+        "seed": 3,
+        "input_context": tf.distribute.InputContext(2, 1, 2),
+    },
     "three epochs": {"repeat": 3, "shuffle": True, "seed": 3},
 }
 
@@ -35,12 +39,19 @@ def same_as_on_the_host(on_card, on_host, **settings):
 
 
 def epoch(dataset):
-    """Bytes of an epoch on the card and on the host; each batch is let go before the next one is made."""
+    """Bytes of an epoch on the card and on the host; each batch is let go before the next one is
+    made.
+    """
     with Growth("GPU:0", "CPU:0") as growth:
         for batch in dataset:
             devices = {device_of(part) for part in tf.nest.flatten(batch)}
             del batch
-    return {"devices": sorted(devices), "card": growth.peak["GPU:0"], "host": growth.peak["CPU:0"], "kept": growth.kept}
+    return {
+        "devices": sorted(devices),
+        "card": growth.peak["GPU:0"],
+        "host": growth.peak["CPU:0"],
+        "kept": growth.kept,
+    }
 
 
 def made_and_consumed(make):
@@ -64,7 +75,9 @@ def traced_over(container):
 
 
 def beside(container):
-    """A thread gathers 320 batches ahead while this one slices and copies others: the numbers of groups that both saw."""
+    """A thread gathers 320 batches ahead while this one slices and copies others: the numbers of
+    groups that both saw.
+    """
     stack = container.X
     wrong = 0
     seen = set()
@@ -74,13 +87,18 @@ def beside(container):
         numbers = stack[first : first + BATCH, 0, 0, 0].numpy()
         with tf.device("CPU:0"):
             copied = tf.identity(tf.gather(stack, [first, first + 1], axis=0)[:, 0, 0, 0]).numpy()
-        wrong += list(numbers) != list(range(first, first + BATCH)) or list(copied) != [first, first + 1]
+        wrong += list(numbers) != list(range(first, first + BATCH)) or list(copied) != [
+            first,
+            first + 1,
+        ]
         seen |= {int(number) for number in images[:, 0, 0, 0].numpy()}
     return {"wrong": wrong, "steps": step + 1, "are_all_seen": seen == set(range(GROUPS))}
 
 
 def lives():
-    """Bytes on the card while a dataset, its iterator and nobody holds a container that has been let go."""
+    """Bytes on the card while a dataset, its iterator and nobody holds a container that has been
+    let go.
+    """
     gc.collect()
     gc.disable()
     start = current()
@@ -97,7 +115,11 @@ def lives():
     del iterator
     held.append(current() - start)
     gc.enable()
-    return {"held": held, "is_gone": watched() is None, "are_all_seen": numbers == list(range(GROUPS))}
+    return {
+        "held": held,
+        "is_gone": watched() is None,
+        "are_all_seen": numbers == list(range(GROUPS)),
+    }
 
 
 def ahead(container, count):
@@ -111,7 +133,12 @@ def ahead(container, count):
         seen = 1 + sum(1 for _ in batches)
         del batches
         gc.collect()
-    return {"device": where, "batches": seen, "peak": growth.peak["GPU:0"], "kept": growth.kept["GPU:0"]}
+    return {
+        "device": where,
+        "batches": seen,
+        "peak": growth.peak["GPU:0"],
+        "kept": growth.kept["GPU:0"],
+    }
 
 
 if __name__ == "__main__":
@@ -125,7 +152,10 @@ if __name__ == "__main__":
     values(dataset())
     result = {
         "placed": [device_of(on_card.X), device_of(on_host.X)],
-        "same": {name: same_as_on_the_host(on_card, on_host, **settings) for name, settings in SETTINGS.items()},
+        "same": {
+            name: same_as_on_the_host(on_card, on_host, **settings)
+            for name, settings in SETTINGS.items()
+        },
         "same as lazy": same_as_on_the_host(on_card, lazy, shuffle=True, seed=3, targets=True),
         "sliced": made_and_consumed(dataset),
         "sliced targets": made_and_consumed(functools.partial(dataset, targets=True)),

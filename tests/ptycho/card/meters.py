@@ -26,7 +26,9 @@ def current(device="GPU:0"):
 
 
 class Growth:
-    """``with Growth() as growth``: the bytes a block needed at its peak and those that it kept, on every device named."""
+    """``with Growth() as growth``: the bytes a block needed at its peak and those that it kept, on
+    every device named.
+    """
 
     def __init__(self, *devices):
         self.devices = devices or ("GPU:0",)
@@ -40,7 +42,9 @@ class Growth:
     def __exit__(self, *_):
         found = {device: tf.config.experimental.get_memory_info(device) for device in self.devices}
         self.peak = {device: found[device]["peak"] - self.start[device] for device in self.devices}
-        self.kept = {device: found[device]["current"] - self.start[device] for device in self.devices}
+        self.kept = {
+            device: found[device]["current"] - self.start[device] for device in self.devices
+        }
 
 
 def device_of(tensor):
@@ -49,7 +53,9 @@ def device_of(tensor):
 
 
 def arrays(group_count, frame_size, channel_count):
-    """A container's eleven arguments. The first pixel of an image of X is the number of its group."""
+    """A container's eleven arguments. The first pixel of an image of X is the number of its
+    group.
+    """
     generator = np.random.default_rng(0)
     images = generator.random((group_count, frame_size, frame_size, channel_count), np.float32)
     images[:, 0, 0, :] = np.arange(group_count)[:, None]

@@ -25,7 +25,9 @@ def stored(container):
         again = LazyPtychoDataContainer.from_npz(path)
         is_equal = all(
             (images.numpy() == container.X.numpy()[start : start + 16]).all()
-            for start, (images, _) in zip(range(0, len(again), 16), again.as_dataset(16), strict=True)
+            for start, (images, _) in zip(
+                range(0, len(again), 16), again.as_dataset(16), strict=True
+            )
         )
     return {"peak": growth.peak, "is_equal": bool(is_equal)}
 

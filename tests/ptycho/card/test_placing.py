@@ -1,4 +1,6 @@
-"""Arrays onto a card: where they lie, how many bytes the card's allocator counts, and that they are the same."""
+"""Arrays onto a card: where they lie, how many bytes the card's allocator counts, and that they are
+the same.
+"""
 
 import pytest
 
@@ -24,15 +26,27 @@ def found(measured):
     ],
 )
 def test_a_placed_array_takes_its_bytes_of_the_card(found, array, size_bytes):
-    """Kept and at the peak, to the byte, whatever its alignment, layout and dtype were on the host."""
-    expected = {"device": "GPU:0", "kept_bytes": size_bytes, "peak_bytes": size_bytes, "is_equal": True}
+    """Kept and at the peak, to the byte, whatever its alignment, layout and dtype were on the
+    host.
+    """
+    expected = {
+        "device": "GPU:0",
+        "kept_bytes": size_bytes,
+        "peak_bytes": size_bytes,
+        "is_equal": True,
+    }
 
     assert found[array] == expected
 
 
 def test_under_the_device_of_the_host_nothing_is_on_the_card(found):
     """0 B of the card where tf.device asks for the CPU."""
-    assert found["on the host"] == {"device": "CPU:0", "kept_bytes": 0, "peak_bytes": 0, "is_equal": True}
+    assert found["on the host"] == {
+        "device": "CPU:0",
+        "kept_bytes": 0,
+        "peak_bytes": 0,
+        "is_equal": True,
+    }
 
 
 def test_memory_that_is_filled_on_the_host_is_on_the_card_once_it_is_placed(found):

@@ -6,7 +6,10 @@ import pytest
 @pytest.fixture(scope="module")
 def both(measured, simulated_path):
     """The same child on a card and on the CPU."""
-    return {name: measured("training", simulated_path, cards=cards) for name, cards in (("card", 1), ("cpu", 0))}
+    return {
+        name: measured("training", simulated_path, cards=cards)
+        for name, cards in (("card", 1), ("cpu", 0))
+    }
 
 
 @pytest.mark.parametrize("loader", ["lazy", "eager"])

@@ -40,15 +40,19 @@ def test_replicas_see_every_group_once_an_epoch(epochs, loader, count):
 
     assert found["replicas"] == 2
     assert [epoch["seen"] for epoch in found[loader]] == [list(range(count))] * 2
-    assert all(epoch["places"] == [["GPU:0", "GPU:0"], ["GPU:1", "GPU:1"]] for epoch in found[loader])
+    assert all(
+        epoch["places"] == [["GPU:0", "GPU:0"], ["GPU:1", "GPU:1"]] for epoch in found[loader]
+    )
 
 
 @pytest.mark.parametrize("card", ["GPU:0", "GPU:1"])
 @pytest.mark.parametrize("loader", ["lazy", "eager"])
 def test_what_replicas_need_does_not_grow_with_the_groups(epochs, loader, card):
-    """Five parts of a batch at most, at 256 groups and at 512: parts in use, made ahead, and for the eager one gathered.
+    """Five parts of a batch at most, at 256 groups and at 512: parts in use, made ahead, and for
+    the eager one gathered.
 
-    The stack is 32 and 64 parts. Threads decide how many of the parts meet, so two epochs differ by some.
+    The stack is 32 and 64 parts. Threads decide how many of the parts meet, so two epochs differ by
+    some.
     """
     peaks = [epoch["peak"][card] for count in COUNTS for epoch in epochs[count][loader]]
     kept = [epoch["kept"][card] for count in COUNTS for epoch in epochs[count][loader]]
@@ -63,4 +67,6 @@ def test_the_eager_stack_is_on_one_card(epochs):
     first, last = (epochs[count]["constructed"] for count in COUNTS)
 
     assert first["GPU:1"] == last["GPU:1"] == 0
-    assert last["GPU:0"] - first["GPU:0"] == pytest.approx((COUNTS[1] - COUNTS[0]) * 5 * GROUP_BYTES, rel=0.01)
+    assert last["GPU:0"] - first["GPU:0"] == pytest.approx(
+        (COUNTS[1] - COUNTS[0]) * 5 * GROUP_BYTES, rel=0.01
+    )

@@ -1,4 +1,6 @@
-"""A child: ``python -m tests.ptycho.card.training SCAN``; a network trained and used with both loaders, wherever it runs."""
+"""A child: ``python -m tests.ptycho.card.training SCAN``; a network trained and used with both
+loaders, wherever it runs.
+"""
 
 import sys
 

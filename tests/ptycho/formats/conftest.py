@@ -9,7 +9,9 @@ import pytest
 
 @dataclasses.dataclass
 class Measured:
-    """25 frames of 16 x 16 counts over an object of 40 x 48, and what must come out of every file."""
+    """25 frames of 16 x 16 counts over an object of 40 x 48, and what must come out of every
+    file.
+    """
 
     counts: np.ndarray
     amplitude: np.ndarray
@@ -40,7 +42,9 @@ def measured():
 
 @pytest.fixture
 def write_hdf5(tmp_path):
-    """Write a plain HDF5 file: a mapping of paths to arrays, with what create_dataset takes for the frames."""
+    """Write a plain HDF5 file: a mapping of paths to arrays, with what create_dataset takes for the
+    frames.
+    """
 
     def write(arrays, *, name="scan.h5", userblock_size=0, **frame_settings):
         path = tmp_path / name
@@ -49,7 +53,9 @@ def write_hdf5(tmp_path):
                 if isinstance(values, h5py.SoftLink | h5py.ExternalLink):
                     file[key] = values
                 else:
-                    file.create_dataset(key, data=values, **(frame_settings if key.endswith("frames") else {}))
+                    file.create_dataset(
+                        key, data=values, **(frame_settings if key.endswith("frames") else {})
+                    )
         return path
 
     return write
@@ -60,7 +66,9 @@ DETECTOR, SOURCE = "/entry_1/instrument_1/detector_1", "/entry_1/instrument_1/so
 
 @pytest.fixture
 def cxi_arrays(measured):
-    """What a CXI file of that scan holds: a detector that looks upstream, sample translations in metres, SI units."""
+    """What a CXI file of that scan holds: a detector that looks upstream, sample translations in
+    metres, SI units.
+    """
     wavelength_m, distance_m, pixel_m = 1e-10, 2.0, 50e-6
     object_pixel_m = wavelength_m * distance_m / (16 * pixel_m)
     translation = -np.stack([-measured.x, -measured.y, 0 * measured.x], axis=1) * object_pixel_m

@@ -1,4 +1,6 @@
-"""The same scan in every format: the same frames, positions and energies, read bit by bit as they were written."""
+"""The same scan in every format: the same frames, positions and energies, read bit by bit as they
+were written.
+"""
 
 import subprocess
 import sys
@@ -20,7 +22,12 @@ def npz(compressed=False, key="diff3d", convert=None, **settings):
     def write(folder, measured, write_hdf5, cxi_arrays):
         frames = measured.amplitude if convert is None else convert(measured)
         save = np.savez_compressed if compressed else np.savez
-        others = {"xcoords": measured.x, "ycoords": measured.y, "probeGuess": measured.probe, "objectGuess": measured.object}
+        others = {
+            "xcoords": measured.x,
+            "ycoords": measured.y,
+            "probeGuess": measured.probe,
+            "objectGuess": measured.object,
+        }
         save(folder / "scan.npz", **{key: frames}, **others)
         return folder / "scan.npz", settings
 
@@ -36,11 +43,17 @@ def npy(positions="npy", convert=None, **settings):
         if positions == "npy":
             np.save(place, measured.positions)
         elif positions == "csv":
-            np.savetxt(place, measured.positions, delimiter=",", fmt="%.17g", header="x,y", comments="")
+            np.savetxt(
+                place, measured.positions, delimiter=",", fmt="%.17g", header="x,y", comments=""
+            )
         elif positions == "txt":
             np.savetxt(place, measured.positions, fmt="%.17g", header="x y")
         given = measured.positions if positions == "array" else str(place)
-        others = {"positions": given, "probe": folder / "probe.npy", "object": folder / "object.npy"}
+        others = {
+            "positions": given,
+            "probe": folder / "probe.npy",
+            "object": folder / "object.npy",
+        }
         return folder / "scan.npy", {**others, **settings}
 
     return write
@@ -49,7 +62,12 @@ def npy(positions="npy", convert=None, **settings):
 def hdf5(convert=None, opening=None, **settings):
     def write(folder, measured, write_hdf5, cxi_arrays):
         frames = measured.amplitude if convert is None else convert(measured)
-        others = {"/x": measured.x, "/y": measured.y, "/probe": measured.probe, "/object": measured.object}
+        others = {
+            "/x": measured.x,
+            "/y": measured.y,
+            "/probe": measured.probe,
+            "/object": measured.object,
+        }
         path = write_hdf5({"/entry/frames": frames, **others}, **settings)
         return path, {"frames": "/entry/frames", **NAMES, **(opening or {})}
 
@@ -59,7 +77,9 @@ def hdf5(convert=None, opening=None, **settings):
 def bitshuffled(folder, measured, write_hdf5, cxi_arrays):
     hdf5plugin = pytest.importorskip("hdf5plugin", reason="the optional filters are not installed")
     filters = {"chunks": (1, 16, 16), **hdf5plugin.Bitshuffle()}
-    return hdf5(lambda m: m.counts, {"intensity": True}, **filters)(folder, measured, write_hdf5, cxi_arrays)
+    return hdf5(lambda m: m.counts, {"intensity": True}, **filters)(
+        folder, measured, write_hdf5, cxi_arrays
+    )
 
 
 def compact(folder, measured, write_hdf5, cxi_arrays):
@@ -95,10 +115,19 @@ def cxi(folder, measured, write_hdf5, cxi_arrays):
 
 COUNTS = {"convert": lambda m: m.counts, "intensity": True}
 CORNER = {"convert": lambda m: np.fft.ifftshift(m.amplitude, axes=(1, 2)), "dc": "corner"}
-TURNED = {"convert": lambda m: np.ascontiguousarray(m.amplitude.transpose(0, 2, 1)), "axes": "frame,column,row"}
-LAST = {"convert": lambda m: np.ascontiguousarray(m.amplitude.transpose(1, 2, 0)), "axes": "row,column,frame", "repack": True}
+TURNED = {
+    "convert": lambda m: np.ascontiguousarray(m.amplitude.transpose(0, 2, 1)),
+    "axes": "frame,column,row",
+}
+LAST = {
+    "convert": lambda m: np.ascontiguousarray(m.amplitude.transpose(1, 2, 0)),
+    "axes": "row,column,frame",
+    "repack": True,
+}
 ALL = {
-    "convert": lambda m: np.fft.ifftshift(m.counts, axes=(1, 2)).transpose(2, 0, 1).astype(">u4", order="C"),
+    "convert": lambda m: (
+        np.fft.ifftshift(m.counts, axes=(1, 2)).transpose(2, 0, 1).astype(">u4", order="C")
+    ),
     "axes": "column, frame, row",
     "dc": "corner",
     "intensity": True,
@@ -133,13 +162,20 @@ FORMATS = {
     "hdf5 chunks over frames": hdf5(chunks=(5, 4, 16), compression="lzf", shuffle=True),
     "hdf5 chunks of no divisor": hdf5(chunks=(7, 5, 11)),
     "hdf5 float64 chunks": hdf5(convert=lambda m: m.amplitude.astype(">f8"), chunks=(5, 4, 16)),
-    "hdf5 repacked": hdf5(opening={"repack": True, "cache_bytes": 1}, chunks=(5, 4, 16), compression="gzip"),
-    "hdf5 repacked everything": hdf5(ALL["convert"], {k: v for k, v in ALL.items() if k != "convert"}, chunks=(5, 4, 16)),
+    "hdf5 repacked": hdf5(
+        opening={"repack": True, "cache_bytes": 1}, chunks=(5, 4, 16), compression="gzip"
+    ),
+    "hdf5 repacked everything": hdf5(
+        ALL["convert"], {k: v for k, v in ALL.items() if k != "convert"}, chunks=(5, 4, 16)
+    ),
     "hdf5 bitshuffle": bitshuffled,
     "hdf5 virtual": virtual,
     "cxi": cxi,
 }
-IS_MAPPED = {name: not any(word in name for word in ("compact", "chunks", "bitshuffle", "virtual", "cxi")) for name in FORMATS}
+IS_MAPPED = {
+    name: not any(word in name for word in ("compact", "chunks", "bitshuffle", "virtual", "cxi"))
+    for name in FORMATS
+}
 
 
 @pytest.fixture(params=FORMATS)
@@ -158,9 +194,15 @@ def test_every_format_gives_the_same_scan(written, measured):
     np.testing.assert_allclose(measured.y, scan.y, **tolerance)
     np.testing.assert_array_equal(measured.probe, scan.probe)
     np.testing.assert_array_equal(measured.object, scan.object)
-    np.testing.assert_allclose((measured.amplitude.astype(np.float64) ** 2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12)
+    np.testing.assert_allclose(
+        (measured.amplitude.astype(np.float64) ** 2).sum(axis=(1, 2)), scan.energies(), rtol=1e-12
+    )
     assert (scan.frame_count, scan.frame_size) == (25, 16)
-    assert is_mapped == (scan.frames.file is not None) == scan.frames.description.startswith("memory-mapped")
+    assert (
+        is_mapped
+        == (scan.frames.file is not None)
+        == scan.frames.description.startswith("memory-mapped")
+    )
 
 
 def test_take_is_bit_equal_and_writes_nothing_else(written, measured):
@@ -194,11 +236,23 @@ def test_indexing_is_that_of_an_array(written, measured):
     path, settings, _ = written
     frames, truth = Scan.open(path, **settings).frames, measured.amplitude
 
-    for index in (0, -1, slice(3, 20, 4), np.array([[5, 1], [2, 2]]), truth[:, 0, 0] > 6, (slice(2), 3), (4, slice(None), 5)):
+    for index in (
+        0,
+        -1,
+        slice(3, 20, 4),
+        np.array([[5, 1], [2, 2]]),
+        truth[:, 0, 0] > 6,
+        (slice(2), 3),
+        (4, slice(None), 5),
+    ):
         np.testing.assert_array_equal(truth[index], frames[index])
     with pytest.raises(IndexError):
         frames[25]
-    assert (frames.shape, len(frames), frames.nbytes) == (truth.shape, 25, 25 * 256 * frames.dtype.itemsize)
+    assert (frames.shape, len(frames), frames.nbytes) == (
+        truth.shape,
+        25,
+        25 * 256 * frames.dtype.itemsize,
+    )
     assert frames.dtype in (np.float32, np.float64)
     assert frames.dtype.isnative
 
@@ -269,7 +323,9 @@ print(os.read(reading, 100).decode(), np.array_equal(parent, frames[:4]))
 def test_a_forked_child_opens_the_file_anew(tmp_path, measured, write_hdf5):
     """libhdf5's handles are one process's: the child reads the same, and the parent goes on."""
     path, _ = hdf5(chunks=(5, 4, 16), compression="gzip")(tmp_path, measured, write_hdf5, None)
-    result = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True
+    )
 
     assert result.stdout.split() == ["same", "True"]
 
@@ -282,6 +338,11 @@ def test_every_kind_of_stack_is_in_the_list(tmp_path, measured, write_hdf5, cxi_
         folder.mkdir()
         path, settings = write(folder, measured, write_hdf5, cxi_arrays)
         frames = Scan.open(path, **{"cache_dir": folder, **settings}).frames
-        kinds.add((type(frames) is ConvertedFrames, isinstance(frames, MappedFrames) or frames.file is not None))
+        kinds.add(
+            (
+                type(frames) is ConvertedFrames,
+                isinstance(frames, MappedFrames) or frames.file is not None,
+            )
+        )
 
     assert kinds == {(True, True), (True, False), (False, True), (False, False)}

@@ -1,4 +1,6 @@
-"""Forged and damaged archives: one sentence each, before anything large is allocated or unpacked."""
+"""Forged and damaged archives: one sentence each, before anything large is allocated or
+unpacked.
+"""
 
 import io
 import random
@@ -22,7 +24,9 @@ def npy(values):
 def header(shape, dtype):
     """An npy header alone, whatever it announces."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    )
     return file.getvalue()
 
 
@@ -37,7 +41,9 @@ def pack(path, arrays, *, method=zipfile.ZIP_DEFLATED, **contents):
 def forge(path, key, *, at, value):
     """Overwrite a field of the directory entry of ``key``."""
     image = bytearray(path.read_bytes())
-    entry = image.rindex(b"PK\x01\x02", 0, image.index(f"{key}.npy".encode(), image.index(b"PK\x01\x02")))
+    entry = image.rindex(
+        b"PK\x01\x02", 0, image.index(f"{key}.npy".encode(), image.index(b"PK\x01\x02"))
+    )
     image[entry + at : entry + at + len(value)] = value
     path.write_bytes(image)
 
@@ -72,18 +78,31 @@ def test_a_damaged_header_is_named(path, cache, arrays, method, key):
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions_are_refused_by_number(path, cache, arrays, method):
     """Nobody knows how much would come out of them, and numpy writes none."""
-    refused(pack(path, arrays, method=method), cache, f"diff3d is compressed by zip method {method}")
+    refused(
+        pack(path, arrays, method=method), cache, f"diff3d is compressed by zip method {method}"
+    )
 
 
 @pytest.mark.parametrize("key", ["diff3d", "objectGuess"])
 def test_a_deflated_member_shorter_than_announced_is_refused(path, tmp_path, arrays, key):
-    """The directory says 4,096 bytes more than come out, and the header agrees with it; the checksum is right."""
+    """The directory says 4,096 bytes more than come out, and the header agrees with it; the
+    checksum is right.
+    """
     shape = {"diff3d": (13, 16, 16), "objectGuess": (40, 48)}[key]
     image = header(shape, arrays[key].dtype) + bytes(2048)
-    image = image[: len(header(shape, arrays[key].dtype)) + int(np.prod(shape)) * arrays[key].dtype.itemsize - 4096]
-    arrays = {**arrays, **{name: np.full(13, 20.0) for name in ("xcoords", "ycoords") if key == "diff3d"}}
+    image = image[
+        : len(header(shape, arrays[key].dtype))
+        + int(np.prod(shape)) * arrays[key].dtype.itemsize
+        - 4096
+    ]
+    arrays = {
+        **arrays,
+        **{name: np.full(13, 20.0) for name in ("xcoords", "ycoords") if key == "diff3d"},
+    }
     pack(path, arrays, **{key: image})
-    announced = len(header(shape, arrays[key].dtype)) + int(np.prod(shape)) * arrays[key].dtype.itemsize
+    announced = (
+        len(header(shape, arrays[key].dtype)) + int(np.prod(shape)) * arrays[key].dtype.itemsize
+    )
     forge(path, key, at=24, value=announced.to_bytes(4, "little"))
     with pytest.raises(ScanError, match=rf"{key}(\.npy)? announces {announced} bytes"):
         Scan.open(path, cache_dir=tmp_path / "cache")
@@ -102,7 +121,9 @@ def test_the_length_is_compared_piece_by_piece(path, arrays):
         whole = archive.pieces(path, "objectGuess", file, member, piece_bytes=1 << 20)
 
         assert len(next(whole)) == true_bytes
-        with pytest.raises(ScanError, match=f"announces {true_bytes + 1} bytes and unpacks to {true_bytes}"):
+        with pytest.raises(
+            ScanError, match=f"announces {true_bytes + 1} bytes and unpacks to {true_bytes}"
+        ):
             next(whole)
 
 
@@ -113,7 +134,11 @@ def test_no_member_unpacks_to_more_than_deflate_can(path, arrays, extra, is_refu
         member = file.getinfo("objectGuess.npy")
     member.file_size = member.compress_size * 1032 + extra
     if is_refused:
-        with pytest.raises(ScanError, match=f"objectGuess announces {member.file_size} bytes, which {member.compress_size} bytes"):
+        with pytest.raises(
+            ScanError,
+            match=f"objectGuess announces {member.file_size} bytes, which {member.compress_size} "
+            "bytes",
+        ):
             archive.values_offset(path, "objectGuess", member)
     else:
         assert archive.values_offset(path, "objectGuess", member) > member.header_offset
@@ -124,15 +149,28 @@ def test_no_member_unpacks_to_more_than_deflate_can(path, arrays, extra, is_refu
     [
         ("objectGuess", np.zeros((2000, 2000), np.complex128), None),
         ("xcoords", np.zeros(4_000_000), r"xcoords has shape \(4000000,\) for 9 frames"),
-        ("scan_index", np.zeros(4_000_000, np.int64), r"scan_index has shape \(4000000,\) for 9 frames"),
-        ("probeGuess", np.zeros((2000, 2000), np.complex64), r"probeGuess has shape \(2000, 2000\)"),
+        (
+            "scan_index",
+            np.zeros(4_000_000, np.int64),
+            r"scan_index has shape \(4000000,\) for 9 frames",
+        ),
+        (
+            "probeGuess",
+            np.zeros((2000, 2000), np.complex64),
+            r"probeGuess has shape \(2000, 2000\)",
+        ),
         ("objectGuess", np.zeros((8, 4_000_000), np.complex64), "smaller than one frame"),
     ],
 )
 def test_a_bomb_costs_nothing(path, cache, arrays, key, values, words):
-    """32 MB and more of zeros in a few kB: refused by the header, with neither memory nor a spooled copy spent."""
+    """32 MB and more of zeros in a few kB: refused by the header, with neither memory nor a spooled
+    copy spent.
+    """
     if words is None:
-        values, words = header((2000, 2000), np.complex128) + bytes(1000), "objectGuess announces 64000000 bytes of values"
+        values, words = (
+            header((2000, 2000), np.complex128) + bytes(1000),
+            "objectGuess announces 64000000 bytes of values",
+        )
     pack(path, arrays, **{key: values})
     tracemalloc.start()
     refused(path, cache, words)
@@ -151,7 +189,9 @@ def test_a_bomb_costs_nothing(path, cache, arrays, key, values, words):
         ({"scan_index": np.ones(8, np.int64)}, "scan_index has shape"),
     ],
 )
-def test_a_bad_small_array_leaves_no_spooled_copy_that_headers_could_prevent(path, tmp_path, arrays, changed, words):
+def test_a_bad_small_array_leaves_no_spooled_copy_that_headers_could_prevent(
+    path, tmp_path, arrays, changed, words
+):
     """What a header shows costs no unpacking; what only values show is refused all the same."""
     pack(path, arrays, **changed)
     with pytest.raises(ScanError, match=words):
@@ -194,7 +234,10 @@ def test_an_undecodable_name_is_damage(path, cache, arrays):
 def test_random_damage_is_always_one_of_our_errors(path, tmp_path, arrays, seed):
     """150 archives each, with bytes changed in headers and directories."""
     generator = random.Random(seed)  # noqa: S311 - damage, no secret
-    images = [pack(path, arrays, method=method).read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+    images = [
+        pack(path, arrays, method=method).read_bytes()
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
     sentences = []
     for _ in range(150):
         image = bytearray(generator.choice(images))

@@ -16,14 +16,22 @@ FRAMES = "/entry/frames"
 
 @pytest.fixture
 def arrays(measured):
-    return {FRAMES: measured.amplitude, "/x": measured.x, "/y": measured.y, "/probe": measured.probe, "/object": measured.object}
+    return {
+        FRAMES: measured.amplitude,
+        "/x": measured.x,
+        "/y": measured.y,
+        "/probe": measured.probe,
+        "/object": measured.object,
+    }
 
 
 SETTINGS = {"frames": FRAMES, "positions": ("/x", "/y"), "probe": "/probe", "object": "/object"}
 
 
 def refused(path, words, kind=ScanError, **settings):
-    """One sentence that names the file, from opening or from the pass over all frames; nothing in the cache."""
+    """One sentence that names the file, from opening or from the pass over all frames; nothing in
+    the cache.
+    """
     cache = path.parent / "cache"
     with pytest.raises(kind, match=words) as caught:
         Scan.open(path, cache_dir=cache, **{**SETTINGS, **settings}).energies()
@@ -42,7 +50,10 @@ TEXT = np.full((25, 16, 16), b"1", object)
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({FRAMES: ONES.astype(np.int32)}, "/entry/frames is int32, which looks like counts; give intensity=True"),
+        (
+            {FRAMES: ONES.astype(np.int32)},
+            "/entry/frames is int32, which looks like counts; give intensity=True",
+        ),
         ({FRAMES: ONES.astype(np.complex64)}, "/entry/frames is complex64"),
         ({FRAMES: ONES > 0}, "/entry/frames is bool"),
         ({FRAMES: ONES.astype("S1")}, r"/entry/frames is \|S1"),
@@ -58,29 +69,49 @@ TEXT = np.full((25, 16, 16), b"1", object)
         ({FRAMES: ONES[:, :6, :6]}, "frames of 6 pixels"),
         ({FRAMES: ONES[:0]}, "no values"),
         ({FRAMES: ONES * 0}, "zero in all 25 frames"),
-        ({FRAMES: h5py.SoftLink("/nowhere")}, "/entry/frames is a link to /nowhere, which is not in the file"),
+        (
+            {FRAMES: h5py.SoftLink("/nowhere")},
+            "/entry/frames is a link to /nowhere, which is not in the file",
+        ),
         ({FRAMES: h5py.SoftLink("frames")}, "they go in a circle"),
         ({FRAMES: h5py.SoftLink("/x")}, r"/entry/frames has shape \(25,\)"),
         ({FRAMES: h5py.SoftLink("/")}, "/entry/frames is a group; name a data set"),
-        ({FRAMES: h5py.ExternalLink("other.h5", "/raw")}, "is a link into another file, other.h5; open that file and name /raw"),
-        ({"/entry": h5py.ExternalLink("other.h5", "/raw"), FRAMES: None}, "is a link into another file, other.h5"),
+        (
+            {FRAMES: h5py.ExternalLink("other.h5", "/raw")},
+            "is a link into another file, other.h5; open that file and name /raw",
+        ),
+        (
+            {"/entry": h5py.ExternalLink("other.h5", "/raw"), FRAMES: None},
+            "is a link into another file, other.h5",
+        ),
         ({"/x": np.arange(24.0)}, r"/x has shape \(24,\) for 25 frames"),
         ({"/x": np.full(25, b"1", object)}, "/x holds text"),
         ({"/y": np.full(25, 1j)}, "/y is complex128; positions are real"),
         ({"/y": np.where(np.arange(25) == 9, np.nan, 20)}, "/y is nan for frame 9"),
-        ({"/y": np.where(np.arange(25) == 9, 33, 20)}, "/y is 33 for frame 9, outside /object; .* 8 and 32"),
+        (
+            {"/y": np.where(np.arange(25) == 9, 33, 20)},
+            "/y is 33 for frame 9, outside /object; .* 8 and 32",
+        ),
         ({"/probe": np.ones((14, 14), np.complex64)}, r"/probe has shape \(14, 14\)"),
         ({"/probe": np.ones((16, 16))}, "/probe is float64; it is complex"),
         ({"/probe": np.zeros((16, 16), np.complex64)}, "/probe is zero everywhere"),
         ({"/probe": np.full((16, 16), np.inf + 0j)}, r"/probe is \(?inf.* at \[0, 0\]"),
         ({"/object": np.ones((40, 15), np.complex64)}, "/object .*smaller than one frame"),
-        ({"/object": np.where(np.arange(40 * 48).reshape(40, 48) == 99, np.nan, 1j)}, r"/object is .*nan.* at \[2, 3\]"),
+        (
+            {"/object": np.where(np.arange(40 * 48).reshape(40, 48) == 99, np.nan, 1j)},
+            r"/object is .*nan.* at \[2, 3\]",
+        ),
     ],
 )
 @pytest.mark.parametrize("chunks", [None, True])
 def test_a_broken_scan_is_refused_in_one_sentence(write_hdf5, arrays, changed, words, chunks):
     wanted = {key: values for key, values in {**arrays, **changed}.items() if values is not None}
-    is_chunked = chunks and isinstance(wanted.get(FRAMES), np.ndarray) and wanted[FRAMES].ndim == 3 and wanted[FRAMES].size
+    is_chunked = (
+        chunks
+        and isinstance(wanted.get(FRAMES), np.ndarray)
+        and wanted[FRAMES].ndim == 3
+        and wanted[FRAMES].size
+    )
     path = write_hdf5(wanted, **({"chunks": True} if is_chunked else {}))
 
     assert str(path) in refused(path, words)
@@ -89,8 +120,17 @@ def test_a_broken_scan_is_refused_in_one_sentence(write_hdf5, arrays, changed, w
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"frames": None}, "is plain HDF5, so name the data set of the frames, frames='/...'; three dimensions have /entry/frames"),
-        ({"frames": "/entry/none"}, "has no /entry/none; it has /entry/frames, /object, /probe, /x, /y"),
+        (
+            {"frames": None},
+            (
+                "is plain HDF5, so name the data set of the frames, frames='/...'; three "
+                "dimensions have /entry/frames"
+            ),
+        ),
+        (
+            {"frames": "/entry/none"},
+            "has no /entry/none; it has /entry/frames, /object, /probe, /x, /y",
+        ),
         ({"frames": "/entry"}, "/entry is a group; name a data set"),
         ({"frames": "/x/y"}, "/x is a data set and has no y"),
         ({"frames": ""}, "/ is a group; name a data set"),
@@ -110,9 +150,16 @@ def test_plain_hdf5_needs_positions(write_hdf5, arrays, measured, position_names
     """And takes them from anywhere."""
     path = write_hdf5(arrays)
     if position_names is None:
-        refused(path, "does not say where the frames were taken; give positions", ValueError, positions=None)
+        refused(
+            path,
+            "does not say where the frames were taken; give positions",
+            ValueError,
+            positions=None,
+        )
     else:
-        np.testing.assert_array_equal(measured.x, Scan.open(path, **{**SETTINGS, "positions": measured.positions}).x)
+        np.testing.assert_array_equal(
+            measured.x, Scan.open(path, **{**SETTINGS, "positions": measured.positions}).x
+        )
 
 
 def test_a_scan_without_probe_opens_and_says_so(write_hdf5, arrays):
@@ -125,7 +172,11 @@ def test_a_scan_without_probe_opens_and_says_so(write_hdf5, arrays):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(-1, r"count in frame 5 \(-1 at \[3, 2\]\)"), (np.nan, r"count in frame 5 \(nan at \[3, 2\]\)")]
+    ("value", "words"),
+    [
+        (-1, r"count in frame 5 \(-1 at \[3, 2\]\)"),
+        (np.nan, r"count in frame 5 \(nan at \[3, 2\]\)"),
+    ],
 )
 @pytest.mark.parametrize("chunks", [None, (5, 4, 16)])
 def test_impossible_counts_are_named(write_hdf5, arrays, measured, value, words, chunks):
@@ -172,10 +223,16 @@ def test_a_damaged_chunk_is_named_with_its_frames(write_hdf5, arrays, measured, 
     image = bytearray(path.read_bytes())
     image[chunk.byte_offset + 20 : chunk.byte_offset + 30] = bytes(10)
     path.write_bytes(image)
-    words = refused(path, "/entry/frames, from 0 on cannot be read" if settings else "/entry/frames, frames 0 to 24", **settings)
+    words = refused(
+        path,
+        "/entry/frames, from 0 on cannot be read" if settings else "/entry/frames, frames 0 to 24",
+        **settings,
+    )
     assert "the file is damaged; copy or write it anew" in words
     if not settings:
-        with pytest.raises(ScanError, match=r"/entry/frames, frame 7 cannot be read \(.*\); the file is damaged"):
+        with pytest.raises(
+            ScanError, match=r"/entry/frames, frame 7 cannot be read \(.*\); the file is damaged"
+        ):
             Scan.open(path, **SETTINGS).frames[np.array([6, 7])]
 
 
@@ -191,10 +248,15 @@ sys.exit(main(["info", sys.argv[1], "--frames", "/entry/frames", "--positions", 
 def test_a_missing_filter_is_named_with_its_package(write_hdf5, arrays):
     hdf5plugin = pytest.importorskip("hdf5plugin", reason="the optional filters are not installed")
     path = write_hdf5(arrays, chunks=(1, 16, 16), **hdf5plugin.Bitshuffle())
-    result = subprocess.run([sys.executable, "-c", MISSING, str(path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", MISSING, str(path)], capture_output=True, text=True, check=False
+    )
 
     assert result.returncode == 2
-    assert "/entry/frames is compressed with bitshuffle (HDF5 filter 32008), which is not installed" in result.stderr
+    assert (
+        "/entry/frames is compressed with bitshuffle (HDF5 filter 32008), which is not installed"
+        in result.stderr
+    )
     assert "pip install hdf5plugin" in result.stderr
     assert result.stderr.count("\n") == 1
 
@@ -235,7 +297,9 @@ def test_a_changed_source_is_a_changed_scan(write_hdf5, arrays, measured, tmp_pa
     with pytest.raises(ScanFileError, match=r"raw\.h5 changed after it was opened"):
         scan.energies()
 
-    np.testing.assert_allclose(4 * first, Scan.open(path, cache_dir=tmp_path / "cache", **SETTINGS).energies())
+    np.testing.assert_allclose(
+        4 * first, Scan.open(path, cache_dir=tmp_path / "cache", **SETTINGS).energies()
+    )
 
 
 @pytest.mark.parametrize("change", ["write", "remove"])
@@ -249,7 +313,11 @@ def test_a_changed_file_is_refused(write_hdf5, arrays, chunks, change):
         os.utime(path, ns=(0, 1))
     else:
         path.unlink()
-    words = "changed after it was opened" if change == "write" else r"cannot be read any more \(No such file"
+    words = (
+        "changed after it was opened"
+        if change == "write"
+        else r"cannot be read any more \(No such file"
+    )
     for attempt in (scan.energies, scan.frames.check, lambda: next(scan.frames.chunks(1))):
         with pytest.raises(ScanFileError, match=words):
             attempt()
@@ -260,17 +328,30 @@ def test_values_in_another_file_are_not_followed(write_hdf5, arrays):
     path = write_hdf5(arrays)
     with h5py.File(path, "r+") as file:
         del file[FRAMES]
-        file.create_dataset(FRAMES, (25, 16, 16), "f4", external=[("raw.bin", 0, h5py.h5f.UNLIMITED)])
-    refused(path, r"/entry/frames has its values in another file, raw\.bin; put them into this one with h5repack")
+        file.create_dataset(
+            FRAMES, (25, 16, 16), "f4", external=[("raw.bin", 0, h5py.h5f.UNLIMITED)]
+        )
+    refused(
+        path,
+        r"/entry/frames has its values in another file, raw\.bin; put them into this one "
+        r"with h5repack",
+    )
 
 
 def test_a_scan_that_is_still_open_does_not_hide_what_changed(write_hdf5, arrays, tmp_path):
-    """libhdf5 shares an open file and its chunk cache in the whole process: in place, other values, the first scan alive."""
+    """libhdf5 shares an open file and its chunk cache in the whole process: in place, other values,
+    the first scan alive.
+    """
     path = write_hdf5(arrays, chunks=(5, 4, 16))
     first = Scan.open(path, cache_dir=tmp_path / "cache", **SETTINGS)
     before = first.energies()
-    with h5py.File(write_hdf5({**arrays, FRAMES: arrays[FRAMES] * 2}, name="other.h5", chunks=(5, 4, 16))) as file:
-        chunks = [file[FRAMES].id.get_chunk_info(index) for index in range(file[FRAMES].id.get_num_chunks())]
+    with h5py.File(
+        write_hdf5({**arrays, FRAMES: arrays[FRAMES] * 2}, name="other.h5", chunks=(5, 4, 16))
+    ) as file:
+        chunks = [
+            file[FRAMES].id.get_chunk_info(index)
+            for index in range(file[FRAMES].id.get_num_chunks())
+        ]
     image = path.with_name("other.h5").read_bytes()
     with path.open("r+b") as file:
         for chunk in chunks:
@@ -288,7 +369,9 @@ ROW_BYTES = 4 * 1 * 5 * 4 * 16 * 4
 
 
 @pytest.mark.parametrize(("cache_bytes", "is_refused"), [(ROW_BYTES, False), (ROW_BYTES - 1, True)])
-def test_a_chunk_cache_holds_what_one_frame_lies_in(write_hdf5, arrays, measured, cache_bytes, is_refused):
+def test_a_chunk_cache_holds_what_one_frame_lies_in(
+    write_hdf5, arrays, measured, cache_bytes, is_refused
+):
     path = write_hdf5(arrays, chunks=(5, 4, 16))
     if is_refused:
         words = refused(path, f"one frame needs {ROW_BYTES} bytes of them", cache_bytes=cache_bytes)
@@ -301,7 +384,11 @@ def test_a_chunk_cache_holds_what_one_frame_lies_in(write_hdf5, arrays, measured
 
 def test_scattered_frames_must_be_repacked(write_hdf5, arrays, measured):
     path = write_hdf5({**arrays, FRAMES: measured.amplitude.transpose(1, 2, 0)})
-    refused(path, "every frame is scattered over the whole file; give repack=True", axes="row,column,frame")
+    refused(
+        path,
+        "every frame is scattered over the whole file; give repack=True",
+        axes="row,column,frame",
+    )
 
 
 def test_repacked_frames_are_written_once_for_their_owner(write_hdf5, arrays, measured, tmp_path):
@@ -315,11 +402,16 @@ def test_repacked_frames_are_written_once_for_their_owner(write_hdf5, arrays, me
     assert copy.stat().st_mode & 0o777 == 0o600
     assert told[-1][0] == "repacking /entry/frames"
     assert any(f"was repacked once to {copy}" in note for note in scan.notes)
-    assert any(f"is read from its repacked copy {copy}" in note for note in Scan.open(path, **settings).notes)
+    assert any(
+        f"is read from its repacked copy {copy}" in note
+        for note in Scan.open(path, **settings).notes
+    )
 
 
 @pytest.mark.parametrize("spare_bytes", [0, -1])
-def test_a_full_disk_is_seen_before_frames_are_repacked(write_hdf5, arrays, tmp_path, monkeypatch, spare_bytes):
+def test_a_full_disk_is_seen_before_frames_are_repacked(
+    write_hdf5, arrays, tmp_path, monkeypatch, spare_bytes
+):
     path = write_hdf5(arrays, chunks=(5, 4, 16))
     needed = 128 + arrays[FRAMES].nbytes
     monkeypatch.setattr("ptycho.formats.spool.free_bytes", lambda folder: needed + spare_bytes)
@@ -327,7 +419,12 @@ def test_a_full_disk_is_seen_before_frames_are_repacked(write_hdf5, arrays, tmp_
         scan = Scan.open(path, cache_dir=tmp_path / "cache", repack=True, **SETTINGS)
         assert scan.frames.file.path.stat().st_size == needed
     else:
-        refused(path, f"needs {needed} bytes unpacked and .* has {needed - 1} free", ScanFileError, repack=True)
+        refused(
+            path,
+            f"needs {needed} bytes unpacked and .* has {needed - 1} free",
+            ScanFileError,
+            repack=True,
+        )
 
 
 WRITER = """
@@ -341,10 +438,16 @@ with h5py.File(sys.argv[1], "r+") as file:
 def test_a_file_that_is_being_written_is_left_alone(write_hdf5, arrays, measured):
     """Until its writer has closed it."""
     path = write_hdf5(arrays)
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     with writer:
         assert writer.stdout.readline() == b"open\n"
-        refused(path, "is being written by another program; wait until it has closed the file", ScanFileError)
+        refused(
+            path,
+            "is being written by another program; wait until it has closed the file",
+            ScanFileError,
+        )
     assert writer.returncode == 0
 
     np.testing.assert_array_equal(measured.amplitude, Scan.open(path, **SETTINGS).frames)

@@ -14,14 +14,21 @@ def image(text, *, version=(1, 0), announced=None):
     """An npy header with any text."""
     raw = text if isinstance(text, bytes) else text.encode("latin1")
     length = len(raw) if announced is None else announced
-    return io.BytesIO(b"\x93NUMPY" + bytes(version) + length.to_bytes(2 if version == (1, 0) else 4, "little") + raw)
+    return io.BytesIO(
+        b"\x93NUMPY"
+        + bytes(version)
+        + length.to_bytes(2 if version == (1, 0) else 4, "little")
+        + raw
+    )
 
 
 def literal(descr="'<f4'", fortran="False", shape="(2, 3)"):
     return f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n"
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<c8", "<i8", "|b1", "<U3", "|S2", "<M8[ns]", "|V8"])
+@pytest.mark.parametrize(
+    "dtype", ["<f4", ">f8", "<c8", "<i8", "|b1", "<U3", "|S2", "<M8[ns]", "|V8"]
+)
 @pytest.mark.parametrize("shape", [(), (3,), (0, 4), (2, 3, 4)])
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 def test_what_numpy_writes_is_read(dtype, shape, version):
@@ -35,7 +42,9 @@ def test_what_numpy_writes_is_read(dtype, shape, version):
     expected_bytes = np.zeros(shape, dtype).nbytes
 
     assert (header.shape, header.dtype) == (shape, np.dtype(dtype))
-    assert header.is_fortran == (len(shape) > 1 and not np.zeros(shape, order="F").flags.c_contiguous)
+    assert header.is_fortran == (
+        len(shape) > 1 and not np.zeros(shape, order="F").flags.c_contiguous
+    )
     assert header.values_bytes == expected_bytes == len(file.read())
     assert header.length_bytes == file.tell() - expected_bytes
 

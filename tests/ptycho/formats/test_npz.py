@@ -73,7 +73,11 @@ def test_a_member_shorter_than_its_header_says_is_refused(tmp_path, arrays, miss
         for key, values in arrays.items():
             image = npy(values)
             archive.writestr(f"{key}.npy", image[:-missing_bytes] if key == "diff3d" else image)
-    with pytest.raises(ScanError, match=f"announces {9 * 16 * 16 * 4} bytes of values and holds {9 * 16 * 16 * 4 - missing_bytes}"):
+    with pytest.raises(
+        ScanError,
+        match=f"announces {9 * 16 * 16 * 4} bytes of values and holds "
+        f"{9 * 16 * 16 * 4 - missing_bytes}",
+    ):
         Scan.open(path)
 
 
@@ -154,7 +158,9 @@ def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, arrays, monkey
 
         assert [needed] == [file.stat().st_size for file in cache.iterdir()]
     else:
-        with pytest.raises(ScanFileError, match=rf"needs {needed} bytes unpacked and .* has {needed - 1} free"):
+        with pytest.raises(
+            ScanFileError, match=rf"needs {needed} bytes unpacked and .* has {needed - 1} free"
+        ):
             Scan.open(path, cache_dir=cache)
 
         assert list(cache.iterdir()) == []
@@ -180,7 +186,8 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, arrays):
 
 
 @pytest.mark.parametrize(
-    ("variable", "expected"), [("/somewhere", "/somewhere/ptycho-memory"), (None, "/home/me/.cache/ptycho-memory")]
+    ("variable", "expected"),
+    [("/somewhere", "/somewhere/ptycho-memory"), (None, "/home/me/.cache/ptycho-memory")],
 )
 def test_the_default_cache_follows_the_xdg_convention(monkeypatch, variable, expected):
     monkeypatch.setenv("HOME", "/home/me")

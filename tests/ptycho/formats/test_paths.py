@@ -1,4 +1,6 @@
-"""Paths that are no scan files, and cache folders that are no folders: one sentence each, and the right one blamed."""
+"""Paths that are no scan files, and cache folders that are no folders: one sentence each, and the
+right one blamed.
+"""
 
 import os
 
@@ -32,7 +34,12 @@ def test_a_symlink_loop_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("n" * 300 + ".npz", "File name too long"), ("a\0b.npz", r"null"), ("scan.npz/more.npz", "does not exist")]
+    ("name", "words"),
+    [
+        ("n" * 300 + ".npz", "File name too long"),
+        ("a\0b.npz", r"null"),
+        ("scan.npz/more.npz", "does not exist"),
+    ],
 )
 def test_names_that_cannot_be_are_said_to_be_so(tmp_path, arrays, name, words):
     np.savez(tmp_path / "scan.npz", **arrays)
@@ -81,7 +88,11 @@ def test_a_cache_folder_that_may_not_be_entered_is_blamed(compressed, tmp_path, 
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.exists", denied)
-    refused(compressed, r"cannot be unpacked into .*cache \(Permission denied\)", cache_dir=tmp_path / "cache")
+    refused(
+        compressed,
+        r"cannot be unpacked into .*cache \(Permission denied\)",
+        cache_dir=tmp_path / "cache",
+    )
 
 
 def test_a_long_name_has_a_short_copy(compressed, tmp_path):

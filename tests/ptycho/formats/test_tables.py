@@ -17,7 +17,9 @@ def path(tmp_path, measured):
 
 def refused(path, words, kind=ScanError, **settings):
     with pytest.raises(kind, match=words) as caught:
-        Scan.open(path, cache_dir=path.parent / "cache", **{"positions": POSITIONS, **settings}).energies()
+        Scan.open(
+            path, cache_dir=path.parent / "cache", **{"positions": POSITIONS, **settings}
+        ).energies()
 
     assert "\n" not in str(caught.value)
     assert not (path.parent / "cache").exists()
@@ -37,11 +39,17 @@ ONES = np.ones((25, 16, 16), np.float32)
         (ONES[:, :14], "not square"),
         (ONES[:, :15, :15], "frames of 15 pixels"),
         (ONES[:0], "no values"),
-        (np.asfortranarray(np.random.default_rng(0).random((25, 16, 16), np.float32)), "Fortran order"),
+        (
+            np.asfortranarray(np.random.default_rng(0).random((25, 16, 16), np.float32)),
+            "Fortran order",
+        ),
         (ONES * np.float32(np.nan), r"NaN or infinite amplitude in frame 0 \(nan at \[0, 0\]\)"),
         (-ONES, r"negative amplitude in frame 0 \(-1 at \[0, 0\]\)"),
         (ONES * 0, "zero in all 25 frames"),
-        (np.full((25, 16, 16), 1e39), r"amplitude too large for float32 in frame 0 \(1e\+39 at \[0, 0\]\)"),
+        (
+            np.full((25, 16, 16), 1e39),
+            r"amplitude too large for float32 in frame 0 \(1e\+39 at \[0, 0\]\)",
+        ),
     ],
 )
 def test_frames_that_cannot_be_are_refused(tmp_path, frames, words):
@@ -55,7 +63,8 @@ def test_pickled_frames_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left_bytes", "words"), [(0, "is empty"), (100, "ends within its header"), (-1, "announces .* it was cut")]
+    ("left_bytes", "words"),
+    [(0, "is empty"), (100, "ends within its header"), (-1, "announces .* it was cut")],
 )
 def test_a_cut_file_is_refused(path, left_bytes, words):
     content = path.read_bytes()
@@ -69,11 +78,19 @@ def test_a_cut_file_is_refused(path, left_bytes, words):
         ({"positions": None}, "does not say where the frames were taken", ContainerError),
         ({"frames": "diff3d"}, "is one array without names; leave frames='diff3d' out", ScanError),
         ({"frames": 3}, "frames is int; the name of the frames", ContainerError),
-        ({"positions": ("x", "y")}, "is one array and has no 'x'; give an array, or a .npy, .csv, .txt file", ScanError),
+        (
+            {"positions": ("x", "y")},
+            "is one array and has no 'x'; give an array, or a .npy, .csv, .txt file",
+            ScanError,
+        ),
         ({"positions": POSITIONS.T}, r"positions has shape \(2, 25\) for 25 frames", ScanError),
         ({"positions": POSITIONS[:24]}, r"positions has shape \(24, 2\) for 25 frames", ScanError),
         ({"positions": POSITIONS * 1j}, "positions is complex128", ScanError),
-        ({"positions": np.where(POSITIONS == 7, np.nan, POSITIONS)}, "positions is nan for frame 3 in column 1", ScanError),
+        (
+            {"positions": np.where(POSITIONS == 7, np.nan, POSITIONS)},
+            "positions is nan for frame 3 in column 1",
+            ScanError,
+        ),
         (
             {"positions": POSITIONS * 1e-7},
             "x of positions and y of positions span .* looks like metres; convert it to pix",
@@ -85,15 +102,35 @@ def test_a_cut_file_is_refused(path, left_bytes, words):
         ({"positions": [object()] * 25}, "positions is .*; give an array", ContainerError),
         ({"probe": np.ones((14, 14), complex)}, r"probe has shape \(14, 14\)", ScanError),
         ({"probe": np.ones((16, 16))}, "probe is float64; it is complex", ScanError),
-        ({"object": np.ones((40, 40), complex)}, "x of positions is 0 for frame 0, outside object", ScanError),
+        (
+            {"object": np.ones((40, 40), complex)},
+            "x of positions is 0 for frame 0, outside object",
+            ScanError,
+        ),
         ({"mask": np.ones((16, 16)) / 2}, "mask is float64; a mask is whole numbers", ScanError),
         ({"units": "metres"}, "units is 'metres'; give pixel_size_m", ContainerError),
         ({"units": "mm"}, "units is 'mm'; positions are in 'pixels' or 'metres'", ContainerError),
-        ({"pixel_size_m": 1e-8}, "pixel_size_m is 1e-08 and positions are in pixels", ContainerError),
-        ({"units": "metres", "pixel_size_m": 0}, "pixel_size_m is 0; .* positive number of metres", ContainerError),
+        (
+            {"pixel_size_m": 1e-8},
+            "pixel_size_m is 1e-08 and positions are in pixels",
+            ContainerError,
+        ),
+        (
+            {"units": "metres", "pixel_size_m": 0},
+            "pixel_size_m is 0; .* positive number of metres",
+            ContainerError,
+        ),
         ({"units": "metres", "pixel_size_m": "1"}, "pixel_size_m is '1'", ContainerError),
-        ({"units": "metres", "pixel_size_m": 1e-300}, "positions are pixels, at most 1e[+]09", ScanError),
-        ({"units": "metres", "pixel_size_m": 1e9}, "looks like metres; check pixel_size_m", ScanError),
+        (
+            {"units": "metres", "pixel_size_m": 1e-300},
+            "positions are pixels, at most 1e[+]09",
+            ScanError,
+        ),
+        (
+            {"units": "metres", "pixel_size_m": 1e9},
+            "looks like metres; check pixel_size_m",
+            ScanError,
+        ),
         ({"intensity": "yes"}, "intensity is 'yes'; True for counts", ContainerError),
         ({"dc": "centre"}, "dc is 'centre'; 'center' or 'corner'", ContainerError),
         ({"axes": "row,column"}, "axes is 'row,column'; name the stored axes", ContainerError),
@@ -132,7 +169,9 @@ def test_a_table_that_is_no_text_is_refused(path):
     refused(path, "p.csv is not text", positions=path.with_name("p.csv"))
 
 
-@pytest.mark.parametrize(("name", "words"), [("none.csv", "does not exist"), ("folder.npy", "is a folder")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("none.csv", "does not exist"), ("folder.npy", "is a folder")]
+)
 def test_a_table_that_is_not_there_is_refused(path, name, words):
     path.with_name("folder.npy").mkdir()
     refused(path, words, ScanFileError, positions=str(path.with_name(name)))
@@ -140,7 +179,11 @@ def test_a_table_that_is_not_there_is_refused(path, name, words):
 
 def test_a_file_of_another_kind_is_not_guessed(path):
     path.with_name("p.dat").write_text("1 2\n")
-    refused(path, r"has the suffix '\.dat'; arrays are read from \.npy, \.csv, \.txt", positions=path.with_name("p.dat"))
+    refused(
+        path,
+        r"has the suffix '\.dat'; arrays are read from \.npy, \.csv, \.txt",
+        positions=path.with_name("p.dat"),
+    )
 
 
 @pytest.mark.parametrize("head", ["", "x,y\n", "# in pixels\nx,y\n", "\n# in pixels\n"])
@@ -155,7 +198,9 @@ def test_names_and_comments_of_a_table_are_passed_over(path, measured, head):
 def test_positions_of_any_real_type_are_read(path, dtype):
     np.save(path.with_name("p.npy"), POSITIONS.astype(dtype))
 
-    np.testing.assert_array_equal(POSITIONS[:, 1], Scan.open(path, positions=path.with_name("p.npy")).y)
+    np.testing.assert_array_equal(
+        POSITIONS[:, 1], Scan.open(path, positions=path.with_name("p.npy")).y
+    )
 
 
 def test_what_was_assumed_is_said(path):
@@ -216,7 +261,14 @@ def test_a_fortran_mask_marks_the_same_pixels(path, measured):
 
 
 @pytest.mark.parametrize(
-    "order", ["frame,row,column", "frame,column,row", "row,column,frame", "column,row,frame", "row,frame,column"]
+    "order",
+    [
+        "frame,row,column",
+        "frame,column,row",
+        "row,column,frame",
+        "column,row,frame",
+        "row,frame,column",
+    ],
 )
 @pytest.mark.parametrize("dc", ["center", "corner"])
 def test_a_mask_is_turned_and_shifted_as_the_frames_are(tmp_path, measured, order, dc):
@@ -226,11 +278,20 @@ def test_a_mask_is_turned_and_shifted_as_the_frames_are(tmp_path, measured, orde
     frames, stored_mask = measured.amplitude, mask
     if dc == "corner":
         frames, stored_mask = np.fft.ifftshift(frames, axes=(1, 2)), np.fft.ifftshift(mask)
-    np.save(tmp_path / "scan.npy", frames.transpose([("frame", "row", "column").index(word) for word in words]).copy())
+    np.save(
+        tmp_path / "scan.npy",
+        frames.transpose([("frame", "row", "column").index(word) for word in words]).copy(),
+    )
     if words.index("column") < words.index("row"):
         stored_mask = stored_mask.T
     repack = words[0] != "frame"
-    settings = {"positions": measured.positions, "axes": order, "dc": dc, "repack": repack, "cache_dir": tmp_path / "cache"}
+    settings = {
+        "positions": measured.positions,
+        "axes": order,
+        "dc": dc,
+        "repack": repack,
+        "cache_dir": tmp_path / "cache",
+    }
     scan = Scan.open(tmp_path / "scan.npy", mask=stored_mask, **settings)
 
     np.testing.assert_array_equal(np.where(mask, 0, measured.amplitude), scan.frames)

@@ -1,4 +1,6 @@
-"""Two codes in one run: what was measured beside it takes the place of a baseline, and has to be whole and another code."""
+"""Two codes in one run: what was measured beside it takes the place of a baseline, and has to be
+whole and another code.
+"""
 
 import dataclasses
 import importlib
@@ -37,11 +39,20 @@ def side(folder, *, asked="main", commit=THEN_COMMIT, content="1", left_empty=()
 
 
 def code_rows(run, folder):
-    """What the children of a side say of where they took the package from; rows.jsonl is sealed again."""
+    """What the children of a side say of where they took the package from; rows.jsonl is sealed
+    again.
+    """
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     runs = dict.fromkeys((row["point"], row["repeat"]) for row in rows if row["kind"] == "begin")
-    package = {"ptycho": f"{folder}/ptycho/__init__.py"} if folder else {"harness": "/h/harness/__init__.py"}
-    said = [{"kind": "code", "point": point, "repeat": repeat, "packages": package} for point, repeat in runs]
+    package = (
+        {"ptycho": f"{folder}/ptycho/__init__.py"}
+        if folder
+        else {"harness": "/h/harness/__init__.py"}
+    )
+    said = [
+        {"kind": "code", "point": point, "repeat": repeat, "packages": package}
+        for point, repeat in runs
+    ]
     (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*said, *rows]))
     manifest = json.loads((run / "run.json").read_text())
     sealed = {SEAL: seal_of(manifest, (run / "rows.jsonl").read_bytes())}
@@ -53,12 +64,26 @@ def compare(tmp_path, policy):
     """Write both runs and judge; ``prepare`` changes one of them before it is written."""
 
     def run(
-        *, now=None, then=None, now_from="/now", then_from="/then", now_content="2", now_named=None, then_named=None, partial=True
+        *,
+        now=None,
+        then=None,
+        now_from="/now",
+        then_from="/then",
+        now_content="2",
+        now_named=None,
+        then_named=None,
+        partial=True,
     ):
         now_side = {"asked": "", "commit": "", "content": now_content, **(now_named or {})}
         sides = {"now": side("/now", **now_side), "then": side("/then", **(then_named or {}))}
-        later = SyntheticRun(tmp_path / "run", points=POINTS, manifest={"code": sides["now"], "against": sides["then"]})
-        earlier = SyntheticRun(tmp_path / "run" / "then", points=POINTS, manifest={"code": sides["then"]})
+        later = SyntheticRun(
+            tmp_path / "run",
+            points=POINTS,
+            manifest={"code": sides["now"], "against": sides["then"]},
+        )
+        earlier = SyntheticRun(
+            tmp_path / "run" / "then", points=POINTS, manifest={"code": sides["then"]}
+        )
         for prepare, synthetic, folder in ((then, earlier, then_from), (now, later, now_from)):
             if prepare is not None:
                 prepare(synthetic)
@@ -71,7 +96,13 @@ def compare(tmp_path, policy):
 
 def judged(path, policy, *, partial=True):
     loaded = load_run(path)
-    return judge(loaded, policy, Path("no baselines here"), partial=partial, against=load_against(loaded, None))
+    return judge(
+        loaded,
+        policy,
+        Path("no baselines here"),
+        partial=partial,
+        against=load_against(loaded, None),
+    )
 
 
 def findings(judgement):
@@ -80,7 +111,9 @@ def findings(judgement):
 
 def keeps(extra):
     """A side whose lazy loader keeps so many bytes more in construct."""
-    return lambda run: run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: extra, keep=True)
+    return lambda run: run.plant(
+        phase="construct", meter="device_in_use", extra=lambda point, repeat: extra, keep=True
+    )
 
 
 @pytest.mark.parametrize(("extra", "finding"), [(64 * KIB, False), (64 * KIB + 1, True)])
@@ -97,23 +130,36 @@ def test_more_than_the_tolerance_over_the_other_side_is_a_regression(compare, ex
 def test_a_regression_says_since_when_and_where_to_look(compare):
     """The revision stands where a baseline would, and nothing asks for an acceptance."""
     judgement = compare(now=keeps(MIB))
-    sentence = next(check.sentence for check in judgement.verdict.findings if check.rule == "baseline")
+    sentence = next(
+        check.sentence for check in judgement.verdict.findings if check.rule == "baseline"
+    )
 
-    assert "grows by 1.0 MiB, at main (abc1234) 0 B, tolerance 64.0 KiB (least of 2 runs, all alike): 1.0 MiB more" in sentence
-    assert "To do: look at git diff abc1234 -- ptycho for what construct does now; if it is meant, say so" in sentence
+    assert (
+        "grows by 1.0 MiB, at main (abc1234) 0 B, tolerance 64.0 KiB (least of 2 runs, all "
+        "alike): 1.0 MiB more" in sentence
+    )
+    assert (
+        "To do: look at git diff abc1234 -- ptycho for what construct does now; if it is "
+        "meant, say so" in sentence
+    )
     assert "accept" not in sentence
     assert judgement.against == "the working tree was compared with main (abc1234)"
 
 
 def test_less_than_the_other_side_is_good_news_and_no_finding(compare, tmp_path):
-    """The next comparison starts from the better code, so that there is nothing to accept, and a build stays green."""
+    """The next comparison starts from the better code, so that there is nothing to accept, and a
+    build stays green.
+    """
     judgement = compare(then=keeps(MIB))
     better = judgement.verdict.better
 
     assert judgement.verdict.exit_code is ExitCode.PASS
     assert {check.phase for check in better} == {"construct"}
     assert "take less than before, beyond tolerance" in judgement.verdict.sentence
-    assert json.loads(findings_text(load_run(tmp_path / "run"), judgement))["against"] == judgement.against
+    assert (
+        json.loads(findings_text(load_run(tmp_path / "run"), judgement))["against"]
+        == judgement.against
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,10 +187,17 @@ def test_all_other_rules_apply_to_the_later_code(compare):
 
 def test_code_that_could_not_be_measured_then_is_one_finding_for_each_reason(compare):
     """The name that did not exist yet is missing at every point."""
-    gone = "'bodies:measure' cannot be loaded: ImportError: cannot import name 'as_dataset' from 'ptycho.loader'"
+    gone = (
+        "'bodies:measure' cannot be loaded: ImportError: cannot import name 'as_dataset' from "
+        "'ptycho.loader'"
+    )
 
     def prepare(run):
-        run.ends = {(point.name, repeat): (Outcome.ERROR, gone, "open") for point in POINTS for repeat in range(2)}
+        run.ends = {
+            (point.name, repeat): (Outcome.ERROR, gone, "open")
+            for point in POINTS
+            for repeat in range(2)
+        }
 
     judgement = compare(then=prepare)
     unmeasured = [check for check in judgement.verdict.findings if check.rule == "against"]
@@ -152,17 +205,33 @@ def test_code_that_could_not_be_measured_then_is_one_finding_for_each_reason(com
     assert judgement.verdict.exit_code is ExitCode.INCOMPLETE
     assert len(unmeasured) == 1
     assert unmeasured[0].sentence.startswith(
-        f"at main (abc1234): 4 points of 4 could not be measured there, first {POINTS[0].name}: it ended"
+        "at main (abc1234): 4 points of 4 could not be measured there, first "
+        f"{POINTS[0].name}: it ended"
     )
-    assert f"error there: {gone}. To do: if that code lacks what today's bodies use" in unmeasured[0].sentence
+    assert (
+        f"error there: {gone}. To do: if that code lacks what today's bodies use"
+        in unmeasured[0].sentence
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"then_from": "/now"}, "at main (abc1234): it took ptycho from /now/ptycho/__init__.py instead of /then"),
-        ({"now_from": "/site"}, "in the working tree: it took ptycho from /site/ptycho/__init__.py instead of /now"),
-        ({"then_from": ""}, "at main (abc1234): its body does not import ptycho, so that both sides are the same for it"),
+        (
+            {"then_from": "/now"},
+            "at main (abc1234): it took ptycho from /now/ptycho/__init__.py instead of /then",
+        ),
+        (
+            {"now_from": "/site"},
+            "in the working tree: it took ptycho from /site/ptycho/__init__.py instead of /now",
+        ),
+        (
+            {"then_from": ""},
+            (
+                "at main (abc1234): its body does not import ptycho, so that both sides are "
+                "the same for it"
+            ),
+        ),
     ],
 )
 def test_a_side_that_did_not_measure_its_own_code_is_incomplete(compare, changes, sentence):
@@ -185,7 +254,10 @@ def test_equal_code_passes_and_is_said_to_be_equal(compare):
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda path: (path / "then" / "run.json").unlink(), "the run of the earlier code cannot be read"),
+        (
+            lambda path: (path / "then" / "run.json").unlink(),
+            "the run of the earlier code cannot be read",
+        ),
         (lambda path: _edit(path / "then", ended=None), "the run has no end"),
         (lambda path: _cut(path / "then"), "rows.jsonl has lost"),
         (
@@ -194,7 +266,9 @@ def test_equal_code_passes_and_is_said_to_be_equal(compare):
         ),
     ],
 )
-def test_a_side_that_is_gone_broken_off_cut_or_from_elsewhere_is_incomplete(compare, tmp_path, policy, spoil, sentence):
+def test_a_side_that_is_gone_broken_off_cut_or_from_elsewhere_is_incomplete(
+    compare, tmp_path, policy, spoil, sentence
+):
     """Whatever the later code took."""
     compare()
     spoil(tmp_path / "run")
@@ -213,19 +287,28 @@ def test_a_policy_without_tolerances_compares_with_the_default_ones(compare, tmp
 
 
 def test_measured_again_both_sides_are_judged_by_the_middle(compare):
-    """One lucky run of the earlier code must not make a regression of the later one's usual amount."""
+    """One lucky run of the earlier code must not make a regression of the later one's usual
+    amount.
+    """
     name = POINTS[0].name
 
     def lucky(run):
         run.further = {name: 3}
-        run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: MIB * (repeat != 1), keep=True)
+        run.plant(
+            phase="construct",
+            meter="device_in_use",
+            extra=lambda point, repeat: MIB * (repeat != 1),
+            keep=True,
+        )
 
     def usual(run):
         run.further = {name: 3}
         keeps(MIB)(run)
 
     verdict = compare(then=lucky, now=usual).verdict
-    construct = [check for check in verdict.findings if check.point == name and check.rule == "baseline"]
+    construct = [
+        check for check in verdict.findings if check.point == name and check.rule == "baseline"
+    ]
 
     assert construct == []
 
@@ -237,16 +320,26 @@ def test_an_improvement_that_is_confirmed_is_better_and_not_overruled(compare):
     def again(extra):
         def prepare(run):
             run.further = {name: 3}
-            run.plant(phase="construct", meter="device_in_use", extra=lambda point, repeat: extra(repeat), keep=True)
+            run.plant(
+                phase="construct",
+                meter="device_in_use",
+                extra=lambda point, repeat: extra(repeat),
+                keep=True,
+            )
 
         return prepare
 
     verdict = compare(then=again(lambda repeat: MIB), now=again(lambda repeat: 0)).verdict
     better = [check for check in verdict.better if check.point == name]
-    once = compare(then=again(lambda repeat: MIB), now=again(lambda repeat: MIB * (repeat != 1))).verdict
+    once = compare(
+        then=again(lambda repeat: MIB), now=again(lambda repeat: MIB * (repeat != 1))
+    ).verdict
 
     assert better
-    assert all(check.decision.endswith("confirmed") and check.sentence.count("1.0 MiB less") for check in better)
+    assert all(
+        check.decision.endswith("confirmed") and check.sentence.count("1.0 MiB less")
+        for check in better
+    )
     assert verdict.overruled == ()
     assert "overruled" not in verdict.sentence
     assert {check.phase for check in once.overruled if not check.better} == {"construct"}
@@ -256,10 +349,29 @@ def test_an_improvement_that_is_confirmed_is_better_and_not_overruled(compare):
 @pytest.mark.parametrize(
     ("then", "now", "words"),
     [
-        (["ptycho/FRC"], [], "The submodule ptycho/FRC is empty at main (abc1234): git keeps the files of a submodule in a reposi"),
-        (["ptycho/a", "ptycho/b"], [], "The submodules ptycho/a and ptycho/b are empty at main (abc1234): "),
-        (["ptycho/a"], ["ptycho/a"], "The submodule ptycho/a is empty at main (abc1234) and at v2 (def5678): "),
-        ([], ["ptycho/a"], "each from its own folder. The submodule ptycho/a is empty at v2 (def5678): "),
+        (
+            ["ptycho/FRC"],
+            [],
+            (
+                "The submodule ptycho/FRC is empty at main (abc1234): git keeps the files of a "
+                "submodule in a reposi"
+            ),
+        ),
+        (
+            ["ptycho/a", "ptycho/b"],
+            [],
+            "The submodules ptycho/a and ptycho/b are empty at main (abc1234): ",
+        ),
+        (
+            ["ptycho/a"],
+            ["ptycho/a"],
+            "The submodule ptycho/a is empty at main (abc1234) and at v2 (def5678): ",
+        ),
+        (
+            [],
+            ["ptycho/a"],
+            "each from its own folder. The submodule ptycho/a is empty at v2 (def5678): ",
+        ),
     ],
 )
 def test_submodules_that_a_side_lacks_are_named_by_the_check_of_its_code(compare, then, now, words):
@@ -274,10 +386,15 @@ def test_submodules_that_a_side_lacks_are_named_by_the_check_of_its_code(compare
 
 
 def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypatch):
-    """The same further repeats in both run directories; where another run is named to compare with, only in the run's own."""
+    """The same further repeats in both run directories; where another run is named to compare with,
+    only in the run's own.
+    """
     compare(
         now=lambda run: run.plant(
-            phase="construct", meter="device_in_use", extra=lambda point, repeat: MIB * (1 + repeat), keep=True
+            phase="construct",
+            meter="device_in_use",
+            extra=lambda point, repeat: MIB * (1 + repeat),
+            keep=True,
         )
     )
     asked = []
@@ -286,7 +403,8 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
         asked.append((directory, [one.point for one in found.points]))
         return 0
 
-    # The module that is imported now: sessions of pytest inside others may have left an older one as the package's attribute.
+    # The module that is imported now: sessions of pytest inside others may have left an older one
+    # as the package's attribute.
     monkeypatch.setattr(importlib.import_module("harness.remeasuring"), "remeasure", remeasure)
     monkeypatch.chdir(PROJECT)
     gate = Gate(directory=tmp_path / "run", asked=Asked(baselines=tmp_path, partial=True))
@@ -301,7 +419,11 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
 
 def _edit(run, **changes):
     manifest = json.loads((run / "run.json").read_text()) | changes
-    sealed = {} if manifest["ended"] is None else {SEAL: seal_of(manifest, (run / "rows.jsonl").read_bytes())}
+    sealed = (
+        {}
+        if manifest["ended"] is None
+        else {SEAL: seal_of(manifest, (run / "rows.jsonl").read_bytes())}
+    )
     (run / "run.json").write_text(json.dumps(manifest | sealed))
 
 
@@ -317,6 +439,8 @@ def test_a_run_compared_with_itself_or_its_copy_is_incomplete(synthetic_run, pol
     shutil.copytree(synthetic_run.path, copy)
 
     for folder in (synthetic_run.path, copy):
-        verdict = judge(run, policy, tmp_path, partial=True, against=load_against(run, folder)).verdict
+        verdict = judge(
+            run, policy, tmp_path, partial=True, against=load_against(run, folder)
+        ).verdict
         assert verdict.exit_code is ExitCode.INCOMPLETE
         assert "it has the very rows of this run" in verdict.sentence

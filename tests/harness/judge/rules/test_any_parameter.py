@@ -1,4 +1,6 @@
-"""Rules over whatever a foreign sweep varies: any parameter that is a whole number, and a sentence where it is none."""
+"""Rules over whatever a foreign sweep varies: any parameter that is a whole number, and a sentence
+where it is none.
+"""
 
 import pytest
 
@@ -29,7 +31,13 @@ def policy(over="batch_size", **changes):
 def swept(synthetic_run, edges):
     """A sweep over batch_size, of which each step costs 2,048 B; no loader and no images."""
     synthetic_run.points = [
-        Point(scenario="feed", body="b:b", parameters={"kind": "plain", "batch_size": size}, fixed={"seed": 3}, phases=("epoch",))
+        Point(
+            scenario="feed",
+            body="b:b",
+            parameters={"kind": "plain", "batch_size": size},
+            fixed={"seed": 3},
+            phases=("epoch",),
+        )
         for size in (16, 32, 64)
     ]
     synthetic_run.declared = lambda point: {}
@@ -51,10 +59,11 @@ def test_the_unit_is_the_parameters_own_name(swept, baselines):
     assert verdict.exit_code is ExitCode.REGRESSION
     assert (finding.measured, finding.unit) == (PER_STEP, "B/batch_size")
     assert finding.sentence == (
-        "feed / plain / batch_size / epoch / device in use: grows by 2,048 B per batch_size, limit 1,024 (95 % interval 2,048 to "
-        "2,048; 3 sizes, 6 runs). At batch_size 64 that is 128.0 KiB at its peak; when the phase ends it is as much as "
-        "when it began. To do: find what epoch makes for each step of batch_size; the limit is the "
-        "marker of tests/test_feed.py::test_epoch."
+        "feed / plain / batch_size / epoch / device in use: grows by 2,048 B per "
+        "batch_size, limit 1,024 (95 % interval 2,048 to 2,048; 3 sizes, 6 runs). At "
+        "batch_size 64 that is 128.0 KiB at its peak; when the phase ends it is as much as "
+        "when it began. To do: find what epoch makes for each step of batch_size; the "
+        "limit is the marker of tests/test_feed.py::test_epoch."
     )
 
 
@@ -70,7 +79,10 @@ def test_every_whole_number_is_fitted(swept):
 @pytest.mark.parametrize(
     ("over", "words"),
     [
-        ("batchsize", "no point that the rule is about has such a parameter; did you mean 'batch_size'?"),
+        (
+            "batchsize",
+            "no point that the rule is about has such a parameter; did you mean 'batch_size'?",
+        ),
         ("quanta", "no point that the rule is about has such a parameter; known are batch_size"),
         ("kind", "its values are no whole numbers ('plain')"),
         ("seed", "it is a fixed setting of feed and the same in every point"),
@@ -91,7 +103,9 @@ def test_one_value_of_it_shows_no_slope(swept, baselines):
     verdict = judged(swept, policy(), baselines)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "only batch_size 16 was measured, and a slope needs 3 different values" in verdict.sentence
+    assert (
+        "only batch_size 16 was measured, and a slope needs 3 different values" in verdict.sentence
+    )
 
 
 def test_two_values_of_it_show_no_slope(swept, baselines):
@@ -100,7 +114,10 @@ def test_two_values_of_it_show_no_slope(swept, baselines):
     verdict = judged(swept, policy(), baselines)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "it needs 3 different values, 2 were planned and 2 could be read. To do: measure more values" in verdict.sentence
+    assert (
+        "it needs 3 different values, 2 were planned and 2 could be read. To do: measure "
+        "more values" in verdict.sentence
+    )
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -110,7 +127,10 @@ def test_rules_that_all_stand_aside_are_no_pass(swept, baselines, partial):
     verdict = judged(swept, policy(only_if_swept=True), baselines, partial=partial)
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert "no rule of limits.toml applies to what was measured, so nothing was held against a limit" in verdict.sentence
+    assert (
+        "no rule of limits.toml applies to what was measured, so nothing was held against a limit"
+        in verdict.sentence
+    )
 
 
 def test_sizes_are_told_in_the_words_of_the_field():

@@ -27,7 +27,10 @@ LAZY = "arrays-lazy-image_count=500"
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("ValueError: no mode 'okk'; did you mean 'ok'?", "did you mean 'ok'? To do: mend the error"),
+        (
+            "ValueError: no mode 'okk'; did you mean 'ok'?",
+            "did you mean 'ok'? To do: mend the error",
+        ),
         ("ValueError: no mode 'okk'.", "no mode 'okk'. To do: mend the error"),
         ("ValueError: no mode 'okk'", "no mode 'okk'. To do: mend the error"),
     ],
@@ -41,7 +44,8 @@ def test_a_reason_keeps_its_question_mark_and_gets_one_full_stop(sentences, reas
 
 
 @pytest.mark.parametrize(
-    ("cause", "traceback"), [("ValueError", True), ("UsageError", True), ("preparation", False), ("rows", False)]
+    ("cause", "traceback"),
+    [("ValueError", True), ("UsageError", True), ("preparation", False), ("rows", False)],
 )
 def test_a_traceback_is_promised_where_there_is_one(sentences, cause, traceback):
     """A preparation that was killed, and rows that could not be written, have none."""
@@ -53,7 +57,9 @@ def test_a_traceback_is_promised_where_there_is_one(sentences, cause, traceback)
 
 def test_a_run_that_survived_ends_its_sentence(synthetic_run, sentences):
     """Whoever shows it goes on with the place of the log."""
-    (dying,) = [point.name for point in synthetic_run.points if point.expected is Outcome.DEVICE_OOM]
+    (dying,) = [
+        point.name for point in synthetic_run.points if point.expected is Outcome.DEVICE_OOM
+    ]
     (sentence,) = sentences(dying, Outcome.OK, "", None)
 
     assert sentence.endswith(".")

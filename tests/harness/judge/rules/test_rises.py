@@ -1,4 +1,6 @@
-"""Rises from phase to phase: any step, or the least of all, without what the emulated device's pages explain."""
+"""Rises from phase to phase: any step, or the least of all, without what the emulated device's
+pages explain.
+"""
 
 from types import SimpleNamespace
 
@@ -25,24 +27,41 @@ def rule(**changes):
 
 
 def evidence(ends, peaks=(0, 0, 0, 0), kind="emulated"):
-    """What one repeat read: where its phases ended on the host, and the highest marks of its device."""
-    readings = {("load", phase, "host_anon", "end"): {0: end} for phase, end in zip(PHASES, ends, strict=True)}
-    readings |= {("load", phase, "device_in_use", "peak"): {0: peak} for phase, peak in zip(PHASES, peaks, strict=True)}
-    return SimpleNamespace(readings=readings, run=SimpleNamespace(manifest=SimpleNamespace(device=SimpleNamespace(kind=kind))))
+    """What one repeat read: where its phases ended on the host, and the highest marks of its
+    device.
+    """
+    readings = {
+        ("load", phase, "host_anon", "end"): {0: end}
+        for phase, end in zip(PHASES, ends, strict=True)
+    }
+    readings |= {
+        ("load", phase, "device_in_use", "peak"): {0: peak}
+        for phase, peak in zip(PHASES, peaks, strict=True)
+    }
+    return SimpleNamespace(
+        readings=readings,
+        run=SimpleNamespace(manifest=SimpleNamespace(device=SimpleNamespace(kind=kind))),
+    )
 
 
 def test_each_step_is_judged_alone_or_all_of_them_together():
     """By the rule's own word."""
     assert judged_together(rule(), POINT) == [[("epoch_0", "epoch_1")], [("epoch_1", "epoch_2")]]
-    assert judged_together(rule(every_time=True), POINT) == [[("epoch_0", "epoch_1"), ("epoch_1", "epoch_2")]]
+    assert judged_together(rule(every_time=True), POINT) == [
+        [("epoch_0", "epoch_1"), ("epoch_1", "epoch_2")]
+    ]
 
 
-@pytest.mark.parametrize(("ends", "least"), [((0, 5, 9, 12), 3), ((0, 5, 9, 9), 0), ((0, 5, 4, 9), -1)])
+@pytest.mark.parametrize(
+    ("ends", "least"), [((0, 5, 9, 12), 3), ((0, 5, 9, 9), 0), ((0, 5, 4, 9), -1)]
+)
 def test_of_all_steps_the_least_one_counts(ends, least):
     """What one epoch keeps and the next does not is no leak."""
     (steps,) = judged_together(rule(every_time=True), POINT)
 
-    assert least_rises(evidence(ends), POINT, "host_anon", rule(every_time=True), steps) == {0: least}
+    assert least_rises(evidence(ends), POINT, "host_anon", rule(every_time=True), steps) == {
+        0: least
+    }
 
 
 @pytest.mark.parametrize(("kind", "least"), [("emulated", 1), ("card", 4)])

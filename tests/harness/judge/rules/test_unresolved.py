@@ -1,4 +1,6 @@
-"""What an interval that is too wide is answered with: sizes and a ``resolve`` that the same runs would do for."""
+"""What an interval that is too wide is answered with: sizes and a ``resolve`` that the same runs
+would do for.
+"""
 
 import re
 
@@ -16,13 +18,24 @@ KIB = 1024
 
 @pytest.fixture
 def judged(synthetic_run, edges, tmp_path):
-    """``judged(counts, more_repeats, **rule)``: findings of a body that keeps nothing, whose runs differ by 1 MiB at any size."""
+    """``judged(counts, more_repeats, **rule)``: findings of a body that keeps nothing, whose runs
+    differ by 1 MiB at any size.
+    """
 
     def judged(counts=COUNTS, more_repeats=0, **rule):
         synthetic_run.points = [
-            Point(scenario="own", body="own:body", parameters={"image_count": count}, fixed={}, phases=("use",)) for count in counts
+            Point(
+                scenario="own",
+                body="own:body",
+                parameters={"image_count": count},
+                fixed={},
+                phases=("use",),
+            )
+            for count in counts
         ]
-        synthetic_run.further = {point.name: more_repeats for point in synthetic_run.points} if more_repeats else {}
+        synthetic_run.further = (
+            {point.name: more_repeats for point in synthetic_run.points} if more_repeats else {}
+        )
         synthetic_run.declared = lambda _: {}
 
         def readings(point, repeat, phase):
@@ -31,9 +44,21 @@ def judged(synthetic_run, edges, tmp_path):
 
         synthetic_run.amounts = readings
         run = load_run(synthetic_run.write())
-        given = {"scenarios": ["own"], "meters": ["host_anon"], "because": "chosen", "over": "image_count", "at_most": "1 KiB"}
-        policy = parse_policy({"schema_version": 1, "slope": [{**given, "resolve": "1 KiB", **rule}]}, "own.toml")
-        return [check for check in judge(run, policy, tmp_path / "none", partial=True).verdict.findings if check.rule == "slope"]
+        given = {
+            "scenarios": ["own"],
+            "meters": ["host_anon"],
+            "because": "chosen",
+            "over": "image_count",
+            "at_most": "1 KiB",
+        }
+        policy = parse_policy(
+            {"schema_version": 1, "slope": [{**given, "resolve": "1 KiB", **rule}]}, "own.toml"
+        )
+        return [
+            check
+            for check in judge(run, policy, tmp_path / "none", partial=True).verdict.findings
+            if check.rule == "slope"
+        ]
 
     return judged
 
@@ -57,7 +82,11 @@ def test_the_resolve_that_is_named_is_the_least_that_passes(judged, over_all):
 def test_the_largest_size_that_is_named_is_enough_where_runs_differ_as_much(judged, over_all):
     """All sizes wider apart by as much; at nine tenths of it the runs do not tell."""
     (finding,) = judged(resolve_over_all=over_all)
-    largest = int(re.search(r"up to about ([\d,]+) images, where none keeps anything", finding.sentence)[1].replace(",", ""))
+    largest = int(
+        re.search(r"up to about ([\d,]+) images, where none keeps anything", finding.sentence)[
+            1
+        ].replace(",", "")
+    )
 
     def wider(to):
         return tuple(128 + round((count - 128) * (to - 128) / (512 - 128)) for count in COUNTS)
@@ -72,7 +101,10 @@ def test_what_was_measured_again_already_is_not_advised(judged):
     (first,) = judged()
     (again,) = judged(more_repeats=3)
 
-    assert "To do: measure again with more repeats or on a quieter machine, or measure larger sizes (up to" in first.sentence
+    assert (
+        "To do: measure again with more repeats or on a quieter machine, or measure larger "
+        "sizes (up to" in first.sentence
+    )
     assert "To do: measure larger sizes (up to" in again.sentence
     assert "quieter" not in again.sentence
 

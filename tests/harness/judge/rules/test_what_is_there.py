@@ -1,4 +1,6 @@
-"""What is there when a phase begins, whichever phases brought it: against the baseline, by slope and by budget."""
+"""What is there when a phase begins, whichever phases brought it: against the baseline, by slope
+and by budget.
+"""
 
 import re
 
@@ -18,22 +20,37 @@ NAME = "loading-lazy-image_count=500-stack_size=2048"
 
 
 def kept_in(phases, *, loader="lazy", meter="host_anon"):
-    """Amounts of a run that keeps ``phases[name]`` bytes of each of these phases, and has them in all later ones."""
+    """Amounts of a run that keeps ``phases[name]`` bytes of each of these phases, and has them in
+    all later ones.
+    """
 
     def amounts(point, repeat, name):
         found = dict(good_amounts(point, repeat, name))
         if point.parameters["loader"] != loader:
             return found
-        before = sum(size for phase, size in phases.items() if point.phases.index(phase) < point.phases.index(name))
+        before = sum(
+            size
+            for phase, size in phases.items()
+            if point.phases.index(phase) < point.phases.index(name)
+        )
         after, edges = before + phases.get(name, 0), found[meter]
-        found[meter] = Edges(edges.start + before, edges.peak + after, edges.end + after, edges.bound and edges.bound + after)
+        found[meter] = Edges(
+            edges.start + before,
+            edges.peak + after,
+            edges.end + after,
+            edges.bound and edges.bound + after,
+        )
         return found
 
     return amounts
 
 
 def at_release(verdict):
-    return [check for check in verdict.findings if check.rule == "baseline" and check.subject.endswith("/ net_start")]
+    return [
+        check
+        for check in verdict.findings
+        if check.rule == "baseline" and check.subject.endswith("/ net_start")
+    ]
 
 
 @pytest.fixture
@@ -47,7 +64,15 @@ def run(synthetic_run):
     [
         ({"first_batch": MIB, "epoch_0": MIB}, False),
         ({"first_batch": MIB, "epoch_0": MIB + 1}, True),
-        ({"open": 400 * KIB, "construct": 400 * KIB, "first_batch": 700 * KIB, "epoch_0": 700 * KIB}, True),
+        (
+            {
+                "open": 400 * KIB,
+                "construct": 400 * KIB,
+                "first_batch": 700 * KIB,
+                "epoch_0": 700 * KIB,
+            },
+            True,
+        ),
     ],
 )
 def test_what_several_phases_keep_is_found_by_its_sum(run, verdict_of, phases, found):
@@ -57,7 +82,10 @@ def test_what_several_phases_keep_is_found_by_its_sum(run, verdict_of, phases, f
 
     assert {check.rule for check in verdict.findings} == ({"baseline"} if found else set())
     assert bool(at_release(verdict)) is found
-    assert all(check.phase == "release" and check.finding is FindingKind.REGRESSION for check in at_release(verdict))
+    assert all(
+        check.phase == "release" and check.finding is FindingKind.REGRESSION
+        for check in at_release(verdict)
+    )
 
 
 def test_the_sentence_says_where_to_look(run, verdict_of):
@@ -73,7 +101,9 @@ def test_the_sentence_says_where_to_look(run, verdict_of):
 def test_a_baseline_that_is_older_is_not_comparable(run, policy, baselines, tmp_path):
     """It never kept the amount: exit code 4, and what to do, once for each point and meter."""
     for path in baselines.iterdir():
-        text = re.sub(r", net_start_bytes = [\d_]+, net_start_spread_bytes = [\d_]+", "", path.read_text())
+        text = re.sub(
+            r", net_start_bytes = [\d_]+, net_start_spread_bytes = [\d_]+", "", path.read_text()
+        )
         assert "net_start" not in text
         (tmp_path / path.name).write_text(text)
     verdict = judge(load_run(run.write()), policy, tmp_path, partial=True).verdict
@@ -81,7 +111,8 @@ def test_a_baseline_that_is_older_is_not_comparable(run, policy, baselines, tmp_
     assert verdict.exit_code is ExitCode.NO_BASELINE
     assert len(verdict.findings) == 2 * len(run.points)
     assert all(
-        "was accepted before it kept what there is when a phase begins; accept it" in one.sentence for one in verdict.findings
+        "was accepted before it kept what there is when a phase begins; accept it" in one.sentence
+        for one in verdict.findings
     )
 
 
@@ -97,12 +128,18 @@ def test_what_there_was_is_accepted_and_read_again(run, policy, tmp_path):
 
 
 def test_repeats_that_begin_too_far_apart_are_no_baseline(run, policy, tmp_path):
-    """A second repeat that has 2 MiB and a byte more when release begins, of which no phase kept more than its tolerance."""
+    """A second repeat that has 2 MiB and a byte more when release begins, of which no phase kept
+    more than its tolerance.
+    """
     apart = kept_in({"first_batch": MIB, "epoch_0": MIB + 1})
-    run.amounts = lambda point, repeat, name: (apart if repeat else good_amounts)(point, repeat, name)
+    run.amounts = lambda point, repeat, name: (apart if repeat else good_amounts)(
+        point, repeat, name
+    )
 
     with pytest.raises(
-        BaselineError, match=r"release / host_anon: its repeats differ by 2\.0 MiB when it begins, tolerance 2\.0 MiB"
+        BaselineError,
+        match=r"release / host_anon: its repeats differ by 2\.0 MiB when it begins, tolerance "
+        r"2\.0 MiB",
     ):
         accept(load_run(run.write()), policy, tmp_path, reason="too soon")
 
@@ -118,12 +155,20 @@ def test_a_slope_on_what_is_there(run, tmp_path, field, phase, over_bytes):
         "meters": ["host_anon"],
         "over": "image_count",
     }
-    text = {**rule, "field": field, "at_most": "100 B", "resolve": "1 KiB", "because": "of this test"}
+    text = {
+        **rule,
+        "field": field,
+        "at_most": "100 B",
+        "resolve": "1 KiB",
+        "because": "of this test",
+    }
     policy = parse_policy({"schema_version": 1, "slope": [text]}, "p.toml")
     base = run.amounts
 
     def amounts(point, repeat, name):
-        return kept_in({"construct": (100 + over_bytes) * point.parameters["image_count"]})(point, repeat, name)
+        return kept_in({"construct": (100 + over_bytes) * point.parameters["image_count"]})(
+            point, repeat, name
+        )
 
     run.amounts = amounts
     verdict = judge(load_run(run.write()), policy, tmp_path, partial=True).verdict
@@ -131,7 +176,10 @@ def test_a_slope_on_what_is_there(run, tmp_path, field, phase, over_bytes):
     assert base is good_amounts
     assert bool(verdict.findings) is bool(over_bytes)
     for check in verdict.findings:
-        assert "over what there was before the run's first phase, rises by 101 B per image, limit 100" in check.sentence
+        assert (
+            "over what there was before the run's first phase, rises by 101 B per image, limit 100"
+            in check.sentence
+        )
 
 
 @pytest.mark.parametrize(
