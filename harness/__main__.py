@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.arguments import add_against, add_baselines, add_partial, add_run, worker_count
-from harness.doctor_command import add_doctor
+from harness.commands import add_against, add_baselines, add_partial, add_run, worker_count
+from harness.commands.doctor import add_doctor
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
-from harness.judge.commands import DEFAULT_BASELINES, Asked
-from harness.judge.naming import existing_folder, nearest
+from harness.judge.advice import DEFAULT_BASELINES, Asked
 from harness.judge.verdict import EXIT_MEANINGS, ExitCode
+from harness.words import existing_folder, nearest
 
 if TYPE_CHECKING:
-    from harness.gating import Gate
+    from harness.commands.gate import Gate
 
 CONSOLE_SCRIPT = "memory-harness"  # the same, without the working directory on the import path
 DEFAULT_WORKERS = 2
@@ -240,7 +240,7 @@ def _add_annotate(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from harness.gating import run_gate
+    from harness.commands.gate import run_gate
 
     if options.workers is not None and not options.remeasure:
         raise UsageError(
@@ -251,7 +251,7 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from harness.judge.accept import accept, accept_as_same
+    from harness.commands.accept import accept, accept_as_same
     from harness.judge.policy import choose_policy
     from harness.judge.table import load_run
 
@@ -291,7 +291,7 @@ def _annotate(options: argparse.Namespace) -> int:
 
 
 def _bisect(options: argparse.Namespace) -> int:
-    from harness.bisecting import bisect
+    from harness.commands.bisect import bisect
     from harness.judge.policy import DEFAULT_POLICY
     from harness.searching import IMPROVEMENT, REGRESSION
 
@@ -309,7 +309,7 @@ def _bisect(options: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from harness.judge.history import histories
+    from harness.commands.history import histories
 
     folder = (
         DEFAULT_BASELINES
@@ -322,7 +322,7 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.gating import write_page
+    from harness.commands.gate import write_page
 
     anew = (
         options.policy is not None
@@ -345,7 +345,7 @@ def _say(line: str) -> None:
 
 
 def _asked_gate(options: argparse.Namespace) -> "Gate":
-    from harness.gating import Gate
+    from harness.commands.gate import Gate
 
     given = Asked(policy=options.policy, partial=options.partial, against=options.against)
     if options.baselines is not None:

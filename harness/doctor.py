@@ -22,10 +22,10 @@ from harness.records import (
 )
 from harness.run.devices import Device
 from harness.run.ends import rows_since
-from harness.run.isolation import SpawnLauncher
-from harness.run.manifest import end_run, start_run
+from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
-from harness.run.traced import trace_rows_path
+from harness.rundir.manifest import end_run, start_run
+from harness.rundir.traces import trace_rows_path
 from harness.units import GIB, MIB, format_bytes
 
 SMALL_BYTES, LARGE_BYTES = MIB, 32 * MIB

@@ -41,7 +41,7 @@ from harness.plugin.plan import (
 from harness.plugin.session import SESSION, RunSession, only_distributes
 from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
-from harness.run.traced import repeat_id
+from harness.rundir.traces import repeat_id
 
 # fixtures, which pytest finds by their names in this module
 __all__ = ["measure", "memory_run", "memory_runner", "memory_turns"]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
-from harness.judge.files import FINDINGS_FILE
-from harness.judge.kept import foreign
-from harness.judge.naming import nearest_path
+from harness.judge.advice import DEFAULT_BASELINES, Asked, Commands
+from harness.judge.findings_file import foreign
 from harness.judge.policy import DEFAULT_POLICY
 from harness.records import ROWS_FILE, RUN_FILE
+from harness.system.files import FINDINGS_FILE
+from harness.words import nearest_path
 
 from .annotations import Spot, annotations, command, parse_findings, spot
 from .changed import changed_files, folder_in_repository

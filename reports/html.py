@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.judge.files import PLOTS_FOLDER, REPORT_FILE
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
+from harness.system.files import PLOTS_FOLDER, REPORT_FILE
 
 from .page import Page, make_page
 from .pictures import INLINED_TRACES, draw, draw_traces

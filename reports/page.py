@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.judge.commands import Commands
+from harness.judge.advice import Commands
 from harness.judge.gate import Judgement
 from harness.judge.sizes import count_in_words
 from harness.judge.table import Run

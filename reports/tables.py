@@ -135,7 +135,7 @@ def outcomes(run: Run) -> str:
 
 def fits(fits_frame: pd.DataFrame, caption: str) -> Table:
     """Slopes with their confidence intervals, one row for each fit of
-    ``harness.judge.scaling.fits_table``.
+    ``harness.judge.growth.fits_table``.
     """
     parameters = [
         name

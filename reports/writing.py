@@ -5,15 +5,15 @@ page where there is one.
 from pathlib import Path
 
 from harness.errors import PageError
-from harness.judge.files import (
+from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
+from harness.judge.table import Run
+from harness.system.files import (
     FINDINGS_FILE,
     JUNIT_FILE,
     REPORT_FILE,
     SUMMARY_FILE,
     replace_judgement,
 )
-from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
-from harness.judge.table import Run
 
 from .markdown import summary_text
 

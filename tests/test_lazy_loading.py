@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from harness.records import Outcome, Point, phase_from_json
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
 from harness.run.usable import usable_device
+from harness.rundir.manifest import start_run
 from harness.units import GIB, MIB
 from scenarios.catalog import points
 

@@ -5,8 +5,8 @@ was alive at the peak.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judge.growth import Series
 from harness.judge.line import Line
-from harness.judge.scaling import Series
 from harness.judge.sizes import size_of
 from harness.judge.traces import Alive, Trace, TracedPhase
 from harness.records import Point

@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from harness.errors import BaselineError, RunDirectoryError
-from harness.judge.baseline_text import from_text, to_text
-from harness.judge.commands import Commands
+from harness.judge.advice import Commands
+from harness.judge.baseline_file import from_text, to_text
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
-from harness.judge.files import write_text
 from harness.judge.manifest import first_error
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Outcome, Point, Scalar
+from harness.system.files import write_text
 from harness.units import format_bytes
 
 SCHEMA_VERSION = 2
@@ -52,7 +52,7 @@ _SLUG_CHARACTERS = 60
 
 _LAG = "; the kernel's counters to "
 """What stands between the counter and its lag in the source of a reading of host memory
-(harness/measure/meters/host.py)."""
+(harness/measure/host_meter.py)."""
 
 
 class Recorded(BaseModel):

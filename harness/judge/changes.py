@@ -4,8 +4,8 @@ before.
 
 from collections.abc import Iterator
 
+from harness.commands.history import NO_HISTORY, AmountPlace, History, amounts_of, drift
 from harness.judge.baseline import Baseline, BaselinePoint, budget_setting
-from harness.judge.history import NO_HISTORY, AmountPlace, History, amounts_of, drift
 from harness.units import format_bytes
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.acceptable import with_possible_advice
-from harness.judge.against import Against, with_tolerances
-from harness.judge.commands import Asked, Commands
+from harness.judge.acceptance import with_possible_advice
+from harness.judge.advice import Asked, Commands
+from harness.judge.comparison import Against, with_tolerances
 from harness.judge.completeness import take_census
-from harness.judge.files import write_text
+from harness.judge.growth import fit_run, fits_table
 from harness.judge.identity import NONE, Identity, identity, run_digest, value_digest
 from harness.judge.junit import junit_text
 from harness.judge.markers import comparing
@@ -24,14 +24,14 @@ from harness.judge.policy import Policy
 from harness.judge.rules import RULES
 from harness.judge.rules.coverage import RULE as COVERAGE
 from harness.judge.rules.evidence import Evidence, fit_key
-from harness.judge.scaling import fit_run, fits_table
-from harness.judge.sealed import edited_in_words, edited_tables, recorded_tables
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
 from harness.judge.verdict import UNPROMISED, Check, FindingKind, Verdict
 from harness.judge.versions import holding
 from harness.records import PoolKind
+from harness.rundir.seal import edited_in_words, edited_tables, recorded_tables
 from harness.seal import digest
+from harness.system.files import write_text
 
 FITS_FILE = "fits.csv"
 

@@ -21,8 +21,8 @@ from pydantic import (
 
 from harness.errors import BytesError
 from harness.judge.amount import Amount
-from harness.judge.rowkinds import MOST_FURTHER_REPEATS
 from harness.records import Point
+from harness.rundir.rows import MOST_FURTHER_REPEATS
 
 
 def _bytes_only(text: object) -> int:

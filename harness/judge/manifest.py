@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from harness.errors import RunDirectoryError
-from harness.judge.naming import nearest_path
 from harness.records import RUN_FILE, SCHEMA_VERSION, Point, PoolKind
+from harness.words import nearest_path
 
 MOST_REPEATS = 1000
 """Of one point. What the options of a run take at most; a damaged number must not fill the

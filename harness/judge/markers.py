@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import BaselineError
-from harness.judge.against import with_tolerances
 from harness.judge.baseline import Baseline, read
+from harness.judge.comparison import with_tolerances
 from harness.judge.manifest import Manifest
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
 from harness.judge.table import Run

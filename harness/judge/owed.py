@@ -1,7 +1,7 @@
 """What a run owes: the phases it must have gone through, and when it need not be measured again."""
 
-from harness.judge.rows import Rows
 from harness.records import OVER_MACHINE, Outcome, Point
+from harness.rundir.reading import Rows
 
 NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""

@@ -24,8 +24,8 @@ from harness.judge.limits import (
     Tolerance,
 )
 from harness.judge.manifest import Manifest
-from harness.judge.naming import nearest, nearest_path
 from harness.records import Point
+from harness.words import nearest, nearest_path
 
 SCHEMA_VERSION = 1
 """Version of the policy that this program reads."""

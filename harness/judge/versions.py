@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import BaselineError
 from harness.judge.baseline import Baseline, file_name, find, key_in_words, read
-from harness.judge.naming import natural
+from harness.words import natural
 
 VERSION = "tensorflow"
 """The part of a key of comparability that a baseline may hold for several values of."""

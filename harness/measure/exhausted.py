@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.measure.allocations import Replay, Span, alive_after, multiple_of, refusal_place
-from harness.measure.endings import name_exception
+from harness.measure.exceptions import name_exception
 from harness.measure.refusals import refused_memory
+from harness.measure.replay import Replay, Span, alive_after, multiple_of, refusal_place
 from harness.measure.room import look_for_room
 from harness.records import Outcome
 from harness.tensors import ALIVE, largest_in_words, tensors_in_words

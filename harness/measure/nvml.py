@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 
 import pynvml
 
-from harness import driver
 from harness.errors import DriverRefused, MeterUnavailable
+from harness.system import nvml as driver
 from harness.units import format_bytes
 
 # What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5);

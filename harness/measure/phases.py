@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.measure.meters.base import Meter
+from harness.measure.meter import Meter
 from harness.names import phase_name
 from harness.records import PhaseRecord, to_json
 

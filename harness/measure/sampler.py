@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import HostCounters, ProcCounters, PsutilCounters, started_ticks
-from harness.measure.hostspan import HostWatch, begin_host, end_host, see_host
+from harness.measure.host_watch import HostWatch, begin_host, end_host, see_host
 from harness.measure.samplerline import MESSAGE_BYTES, SOCKET_KIND
+from harness.system.proc import HostCounters, ProcCounters, PsutilCounters, started_ticks
 
 if TYPE_CHECKING:
     from harness.measure.card import CardView

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, Self
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import started_ticks
+from harness.system.proc import started_ticks
 
 # chosen: a span takes a kilobyte, and a list of the processes on a card a few
 MESSAGE_BYTES = 1 << 16

@@ -22,9 +22,9 @@ from typing import Any, Self
 
 from harness.errors import MeterUnavailable, UsageError
 from harness.measure.deferred import refuse_deferred, refuse_returned
-from harness.measure.endings import name_exception
+from harness.measure.exceptions import name_exception
 from harness.measure.importing import arrange_imports, load, origins
-from harness.measure.meters.base import AbsentMeter, Meter, MeterContext
+from harness.measure.meter import AbsentMeter, Meter, MeterContext
 from harness.measure.phases import Memory
 from harness.measure.room import look_for_room
 from harness.measure.samplerline import SamplerLine

@@ -40,9 +40,9 @@ _DRIVER_LIBRARIES = ("libcuda.so", "libnvidia-ml.so")
 _PRELOADED = (
     "tensorflow",
     "harness.measure.device",
-    "harness.measure.meters.host",
-    "harness.measure.meters.nvml",
-    "harness.measure.meters.tensorflow",
+    "harness.measure.host_meter",
+    "harness.measure.card_meter",
+    "harness.measure.tensorflow_meter",
 )
 
 

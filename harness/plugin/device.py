@@ -14,8 +14,8 @@ from harness.errors import UsageError
 from harness.plugin.options import as_typed
 from harness.records import RUN_FILE
 from harness.run.devices import Device, choose_device
-from harness.run.manifest import device_kind
 from harness.run.usable import usable_device
+from harness.rundir.manifest import device_kind
 from harness.units import format_bytes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, PageError, PolicyError
-from harness.judge.commands import Asked, Commands
+from harness.judge.advice import Asked, Commands
 from harness.plugin import running
 from harness.plugin.options import as_typed
 from harness.plugin.plan import unmatched
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
     from harness.judge.verdict import Check
-    from harness.remeasuring import Measure, Step
+    from harness.remeasure import Measure, Step
 
 MOST_ROWS = 40
 """Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all
@@ -162,7 +162,7 @@ def _remeasure(
     """
     from harness.judge.remeasure import find_offenders
     from harness.plugin.judging import policy_of
-    from harness.remeasuring import remeasure
+    from harness.remeasure import remeasure
 
     found = find_offenders(run, policy_of(run), judgement.verdict)
     if found.points:

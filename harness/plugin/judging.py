@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.judge.against import load_against
-from harness.judge.commands import Asked
+from harness.judge.advice import Asked
+from harness.judge.comparison import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy

@@ -180,10 +180,9 @@ def by_meters(entries: Sequence[object]) -> Iterator[object]:
 
 
 def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
-    from harness.judge.naming import nearest
-
     # pydantic is loaded where a marker promises something, nowhere else
     from harness.judge.policy import parse_policy
+    from harness.words import nearest
 
     try:
         parse_policy(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.judge.naming import nearest
 from harness.judge.sizes import minimum_sizes
 from harness.plugin.arguments import meant
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
@@ -19,6 +18,7 @@ from harness.plugin.narrowing import misnarrowed
 from harness.plugin.settings import SETTINGS, Settings, read_settings, refuse_given_twice, scalar
 from harness.plugin.sweeps import sizes_of
 from harness.records import Point, Scalar
+from harness.words import nearest
 
 MARK = "memory"
 FIXTURE = "memory_run"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.judge.naming import nearest
 from harness.plugin.limits import SECTIONS
 from harness.plugin.sweeps import sizes_of, uncollected
 from harness.records import Scalar
+from harness.words import nearest
 
 if TYPE_CHECKING:
     from harness.plugin.marks import Wanted

@@ -253,7 +253,7 @@ def settle_options(config: pytest.Config, resume: Path | None) -> None:
     """
     known = DEFAULTS
     if resume is not None:
-        from harness.resuming import settings_of  # only where a run is resumed
+        from harness.rundir.resume import settings_of  # only where a run is resumed
 
         known = settings_of(resume)
     for name, value in known.items():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeterUnavailable
-from harness.judge.naming import nearest
 from harness.plugin.text_table import text_table
 from harness.records import (
     ROWS_FILE,
@@ -22,6 +21,7 @@ from harness.records import (
 )
 from harness.run.ends import rows_since
 from harness.units import format_bytes
+from harness.words import nearest
 
 # From the best to the worst: a number of several repeats is as good as its worst reading.
 _QUALITIES = tuple(Quality)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from harness.plugin.options import pythonpath_of
 from harness.plugin.session import RunSession
 from harness.plugin.sides import NOW, THEN, Turns
-from harness.run.code import Code
+from harness.run.packages import Code
 from harness.run.runner import Runner, opened_runner
 
 

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from harness.errors import UsageError
-from harness.judge.commands import measuring
-from harness.judge.sealed import forget_judgement
+from harness.judge.advice import measuring
 from harness.plugin.device import can_be_checked, check_one_pool, choose_for, is_worker, one_decides
 from harness.plugin.options import DEFAULTS, as_typed, is_dry, pythonpath_of, settle_options
 from harness.plugin.sides import settle_sides
 from harness.records import RUN_FILE, Point
 from harness.run.devices import Device
-from harness.run.manifest import (
+from harness.run.sides import THEN_FOLDER, Sides
+from harness.rundir.manifest import (
     claim_run_directory,
     default_run_directory,
     end_run,
@@ -37,13 +37,13 @@ from harness.run.manifest import (
     note_resumption,
     start_run,
 )
-from harness.run.sides import THEN_FOLDER, Sides
-from harness.run.traced import log_name
+from harness.rundir.seal import forget_judgement
+from harness.rundir.traces import log_name
 
 if TYPE_CHECKING:
     from harness.plugin.ending import SessionEnd
     from harness.plugin.plan import Plan
-    from harness.resuming import Resumption
+    from harness.rundir.resume import Resumption
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class RunSession:
         )
         if is_dry(config):
             if resume is not None:
-                from harness.resuming import read_resumption
+                from harness.rundir.resume import read_resumption
 
                 # so that what is listed is what would be measured
                 session.resumed = read_resumption(resume)
@@ -253,7 +253,7 @@ class RunSession:
         HarnessError.
         """
         if self.resumed is not None:
-            from harness.resuming import check_plan
+            from harness.rundir.resume import check_plan
 
             check_plan(self.directory, plan.collected)
             return
@@ -336,7 +336,7 @@ class RunSession:
             self.held.callback(signal.signal, signal.SIGTERM, before)
 
     def _resume(self, resume: Path) -> None:
-        from harness.resuming import check_same_here, read_resumption, set_damage_aside
+        from harness.rundir.resume import check_same_here, read_resumption, set_damage_aside
 
         check_same_here(resume, self.device(), self.config.rootpath)
         self.held.enter_context(hold_run_directory(resume))
@@ -373,7 +373,7 @@ def only_distributes(config: pytest.Config) -> bool:
 def _resumption_from(text: str) -> "Resumption | None":
     if not text:
         return None
-    from harness.resuming import Resumption
+    from harness.rundir.resume import Resumption
 
     return Resumption.from_json(text)
 

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import UsageError
-from harness.judge.naming import nearest
 from harness.names import phase_name
 from harness.plugin.arguments import meant
 from harness.plugin.bodies import as_text
@@ -21,6 +20,7 @@ from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.run.options import MOST_REPEATS
 from harness.units import parse_bytes
+from harness.words import nearest
 
 # What a column of the tables can hold.
 _LEAST_INT, _LARGEST_INT = -(2**63), 2**63 - 1

@@ -11,12 +11,12 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.plugin.options import as_typed
 from harness.records import TRACED_REPEAT, Point, RunEnd
 from harness.run.ends import ends_of
-from harness.run.manifest import sides_of
 from harness.run.runner import Runner, void_run
 from harness.run.sides import Side, Sides, checked_subjects, revision_side, working_tree
+from harness.rundir.manifest import sides_of
 
 if TYPE_CHECKING:
-    from harness.resuming import Resumption
+    from harness.rundir.resume import Resumption
 
 NOW, THEN = "now", "then"
 

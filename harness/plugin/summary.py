@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.judge.commands import Asked, Commands
+from harness.judge.advice import Asked, Commands
 from harness.records import passed_over_in_words
 from harness.run.ends import ends_of
-from harness.run.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
 from harness.run.sides import THEN_FOLDER
-from harness.run.traced import traces_in_words
+from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
+from harness.rundir.traces import traces_in_words
 
 if TYPE_CHECKING:
     from harness.plugin.ending import SessionEnd
-    from harness.resuming import Resumption
+    from harness.rundir.resume import Resumption
 
 
 def summary(

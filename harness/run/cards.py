@@ -8,9 +8,9 @@ from typing import Any
 
 import pynvml
 
-from harness import driver
 from harness.errors import DeviceUnavailable, DriverRefused
 from harness.run.environment import host_memory_bytes
+from harness.system import nvml as driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 from harness.locking import read_whole
 from harness.records import OVER_TIME, ROWS_FILE, Ending, Outcome, Point, RunEnd, end_from_json
 from harness.run.child_log import crash_site, last_words, unreported_refusal, with_asked
-from harness.run.isolation import ChildEnd
+from harness.run.launchers import ChildEnd
 
 
 def classify(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.run.environment import host_memory_bytes
-from harness.run.held import PROC, read
 from harness.run.oom_killer import THIS_MACHINE, memory_cgroup
+from harness.system.memory import PROC, read
 
 _KIB = 1024
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.run.code import Code, Subject, code_in
+from harness.run.packages import Code, Subject, code_in
 
 MERGE_BASE = "merge-base:"
 """Before a revision: not that itself, but the last commit that it and HEAD have in common."""

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from harness import driver
 from harness.errors import DeviceUnavailable, DriverRefused
 from harness.records import PoolKind
 from harness.run.devices import SMALLEST_BYTES, Device
 from harness.run.pool import budgetable_bytes, reservable_bytes
+from harness.system import nvml as driver
 from harness.units import format_bytes
 
 

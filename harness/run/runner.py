@@ -18,7 +18,6 @@ from harness.run.alone import PAUSES_S, Attempt, measure_alone
 from harness.run.announcing import write_row
 from harness.run.belongings import packages_that_came_along, packages_that_would_shadow
 from harness.run.child_log import read_log
-from harness.run.code import Code
 from harness.run.devices import Device
 from harness.run.ends import (
     classify,
@@ -27,7 +26,7 @@ from harness.run.ends import (
     rows_since,
     why_not_prepared,
 )
-from harness.run.isolation import (
+from harness.run.launchers import (
     QUIET,
     ChildOrder,
     Isolation,
@@ -36,15 +35,16 @@ from harness.run.isolation import (
     open_launcher,
 )
 from harness.run.leases import Lease, lease, lease_folder
+from harness.run.packages import Code
 from harness.run.room import with_room
 from harness.run.sampling import Sampling
-from harness.run.traced import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
+from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
-    "harness.measure.meters.nvml:NvmlMeter",
-    "harness.measure.meters.tensorflow:AllocatorMeter",
-    "harness.measure.meters.host:HostMeter",
+    "harness.measure.card_meter:NvmlMeter",
+    "harness.measure.tensorflow_meter:AllocatorMeter",
+    "harness.measure.host_meter:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
 TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)

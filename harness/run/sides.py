@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.run.code import Code, Subject, code_in, read_subjects
+from harness.run.packages import Code, Subject, code_in, read_subjects
 from harness.run.revisions import Revision, unpack_revision
 
 THEN_FOLDER = "then"

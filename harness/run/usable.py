@@ -11,13 +11,13 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from harness import driver
 from harness.errors import DeviceUnavailable, DriverRefused
 from harness.run.belongings import own_command
 from harness.run.child_log import last_words
 from harness.run.devices import Device, DeviceChoice, choose_device, emulated_device
-from harness.run.isolation import QUIET
+from harness.run.launchers import QUIET
 from harness.run.room import with_room
+from harness.system import nvml as driver
 
 _VISIBLE = "harness.measure.visible"
 _ANSWER_S = 180.0

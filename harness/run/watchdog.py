@@ -20,8 +20,8 @@ from typing import Literal
 
 from harness.lag import lag_here_bytes
 from harness.records import OVER_LIMIT, OVER_MACHINE
-from harness.run.held import PROC, descendants, exactly_held_bytes, read, roughly_held_bytes
 from harness.run.left import Left, least_left
+from harness.system.memory import PROC, descendants, exactly_held_bytes, read, roughly_held_bytes
 from harness.units import GIB, MIB, format_bytes
 
 MOST_OF_MACHINE_LEFT_BYTES = 512 * MIB

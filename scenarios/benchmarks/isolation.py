@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from harness.run.devices import emulated_device
-from harness.run.isolation import QUIET, ChildOrder, Launcher, SpawnLauncher, open_launcher
+from harness.run.launchers import QUIET, ChildOrder, Launcher, SpawnLauncher, open_launcher
 from harness.run.runner import PREPARE_DEVICE
 from harness.units import GIB, MIB
 from scenarios.bodies.isolation import ANSWER

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.judge.scaling import fit_run
+from harness.judge.growth import fit_run
 from harness.judge.table import load_run
 from harness.records import Outcome, PhaseRecord, Point, Scalar, phase_from_json
 from harness.run.devices import choose_device
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
 from harness.run.sampling import Sampling
+from harness.rundir.manifest import start_run
 from harness.units import GIB, MIB
 from scenarios.benchmarks.large import BATCH_SIZE, FRAME_COUNT, FRAME_SIZE, IMAGE_COUNT, path_in
 from scenarios.catalog import SCENARIOS

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from harness.records import TRACED_REPEAT, Outcome, Point
-from harness.run.isolation import QUIET, ChildOrder
+from harness.run.launchers import QUIET, ChildOrder
 from harness.run.runner import Runner
 from scenarios.benchmarks.measured import HOST_LIMIT_BYTES, TIMEOUT_S, loading_point, open_runner
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.measure.hostcounters import ProcCounters
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.host import HostMeter
+from harness.measure.host_meter import HostMeter
+from harness.measure.meter import MeterContext
 from harness.measure.samplerline import SamplerLine
 from harness.records import Outcome, Point, Reading, phase_from_json
 from harness.run.runner import Runner
 from harness.run.sampling import Sampling
+from harness.system.proc import ProcCounters
 from harness.units import GIB, MIB
 from scenarios.benchmarks.measured import loading_point, open_runner
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pynvml
 
-from harness import driver
 from harness.errors import DriverRefused
 from harness.measure.sampler import INTERVAL_S
 from harness.run.leases import lease_folder
+from harness.system import nvml as driver
 from harness.units import MIB
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.holding import OPEN

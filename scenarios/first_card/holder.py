@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.nvml import NvmlMeter
+from harness.measure.card_meter import NvmlMeter
+from harness.measure.meter import MeterContext
 from harness.measure.samplerline import SamplerLine
 from harness.run.devices import Device
 from harness.run.leases import lease

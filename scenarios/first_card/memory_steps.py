@@ -8,8 +8,8 @@ from statistics import median
 
 import pynvml
 
-from harness import driver
 from harness.records import Quality, Reading
+from harness.system import nvml as driver
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES, OUT_OF_MEMORY

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.records import Outcome, PhaseRecord, Point, Quality, phase_from_json
-from harness.run.isolation import SpawnLauncher
+from harness.run.launchers import SpawnLauncher
 from harness.run.runner import METERS, Runner
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.judge.accept import accept
+from harness.commands.accept import accept
 from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run

@@ -11,11 +11,11 @@ import subprocess
 import pytest
 
 from harness.__main__ import main
+from harness.commands.history import read_history
 from harness.errors import UsageError
-from harness.judge.against import Against
+from harness.judge.advice import Asked, Commands, launcher, measuring, stopped
 from harness.judge.baseline import Baseline
-from harness.judge.commands import Asked, Commands, launcher, measuring, stopped
-from harness.judge.history import read_history
+from harness.judge.comparison import Against
 from harness.judge.manifest import CodeSide
 from harness.run.revisions import resolve
 
@@ -40,19 +40,21 @@ RUN = "my run's"
 OPTIONS = ["--policy", "my limits.toml", "--baselines", "my baselines"]
 MIB = 1024 * 1024
 
-# Texts that hold a command, beside those that harness/judge/commands.py makes: where, and what
+# Texts that hold a command, beside those that harness/judge/advice.py makes: where, and what
 # tries it.
 SPOKEN = {
-    "harness/bisecting.py": "an example with placeholders: test_the_example_of_bisect_can_be_read",
+    "harness/commands/bisect.py": (
+        "an example with placeholders: test_the_example_of_bisect_can_be_read"
+    ),
     "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
-    "harness/judge/history.py": (
+    "harness/commands/history.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
     "harness/run/revisions.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
     "harness/run/environment.py": "the name of what failed, not an advice",
-    "harness/judge/baseline_text.py": (
+    "harness/judge/baseline_file.py": (
         "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed"
     ),
 }

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.bisecting import Bisection, BrokenOffError
+from harness.commands.bisect import Bisection, BrokenOffError
 from harness.errors import UsageError
-from harness.judge.against import load_against
+from harness.judge.comparison import load_against
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.records import Outcome

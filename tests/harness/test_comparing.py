@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import pytest
 from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
-from harness.run.code import Code
+from harness.run.packages import Code
 
 @dataclass
 class FakeRunner:

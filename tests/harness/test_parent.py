@@ -9,7 +9,7 @@ import pytest
 
 PARENT = (
     "harness.__main__, harness.pytest_plugin, harness.doctor, harness.run.runner, "
-    "harness.run.manifest, harness.judge.gate, harness.judge.baseline, harness.pages, "
+    "harness.rundir.manifest, harness.judge.gate, harness.judge.baseline, harness.pages, "
     "reports.html, reports.markdown, scenarios.catalog"
 )
 

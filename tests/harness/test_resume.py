@@ -10,7 +10,7 @@ import pytest
 from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
 from harness.records import TRACED_REPEAT
-from harness.run.manifest import hold_run_directory
+from harness.rundir.manifest import hold_run_directory
 
 SWEEP = """
 from harness.records import Point

@@ -16,8 +16,8 @@ from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
 from harness.locking import read_whole
 from harness.records import ROWS_FILE, append_row, open_rows
-from harness.resuming import DAMAGED_FILE, set_damage_aside
 from harness.run.announcing import write_row
+from harness.rundir.resume import DAMAGED_FILE, set_damage_aside
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.judge.gate import Judgement
-from harness.judge.scaling import fit_run, fits_table
+from harness.judge.growth import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import (

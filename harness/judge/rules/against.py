@@ -6,9 +6,9 @@ import filecmp
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.judge.against import THEN_FOLDER, Against
+from harness.judge.advice import Commands, stopped
 from harness.judge.baseline import key_in_words
-from harness.judge.commands import Commands, stopped
+from harness.judge.comparison import THEN_FOLDER, Against
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.manifest import CodeSide
 from harness.judge.rules.evidence import Evidence

@@ -4,7 +4,8 @@ allocator, TensorFlow, isolation.
 
 from collections.abc import Iterator, Sequence
 
-from harness.judge.acceptable import accept_words
+from harness.judge.acceptance import accept_words
+from harness.judge.advice import stopped
 from harness.judge.baseline import (
     Baseline,
     counter_of,
@@ -13,7 +14,6 @@ from harness.judge.baseline import (
     launchers_of,
     sources_of,
 )
-from harness.judge.commands import stopped
 from harness.judge.completeness import OF_THE_CARD
 from harness.judge.nearest import Nearest, nearest_baselines
 from harness.judge.rules.evidence import Evidence, meter_words

@@ -4,10 +4,9 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.judge.acceptable import accept_words
-from harness.judge.commands import LESS_ON_PURPOSE, stopped
+from harness.judge.acceptance import accept_words
+from harness.judge.advice import LESS_ON_PURPOSE, stopped
 from harness.judge.completeness import missing_from_point, missing_from_run
-from harness.judge.naming import nearest
 from harness.judge.rules.evidence import (
     Evidence,
     limit_place,
@@ -18,6 +17,7 @@ from harness.judge.rules.evidence import (
 )
 from harness.judge.verdict import Check, FindingKind
 from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Point, Quality
+from harness.words import nearest
 
 RULE = "coverage"
 

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from statistics import median_high, median_low
 
+from harness.judge.advice import stopped
 from harness.judge.attribution import as_multiple
 from harness.judge.baseline import BaselinePoint, Recorded
-from harness.judge.commands import stopped
 from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import Evidence, meter_words, point_place, runs_in_words, seen
 from harness.judge.rules.moved import moved
 from harness.judge.rules.quorum import decide
-from harness.judge.rules.wording import amount_in_words
+from harness.judge.rules.sentences import amount_in_words
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.judge.against import Against
+from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
-from harness.judge.commands import LESS_ON_PURPOSE, Commands
+from harness.judge.comparison import Against
 from harness.judge.completeness import Census
+from harness.judge.growth import Fit, Series, planned_series
 from harness.judge.policy import MARKER, Policy
-from harness.judge.scaling import Fit, Series, planned_series
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
 from harness.judge.verdict import Seen

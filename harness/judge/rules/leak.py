@@ -18,7 +18,13 @@ from harness.judge.rules.evidence import (
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
 from harness.judge.rules.rises import judged_together, least_rises
-from harness.judge.rules.wording import Edges, LeakWords, closed, leak_in_words, leak_of_every_step
+from harness.judge.rules.sentences import (
+    Edges,
+    LeakWords,
+    closed,
+    leak_in_words,
+    leak_of_every_step,
+)
 from harness.judge.verdict import Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes

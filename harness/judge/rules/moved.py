@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.judge.baseline import BaselinePoint, launchers_of
 from harness.judge.rules.evidence import Evidence, meter_words
-from harness.judge.rules.wording import amount_in_words
+from harness.judge.rules.sentences import amount_in_words
 from harness.records import Point
 from harness.units import format_bytes
 

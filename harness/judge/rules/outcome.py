@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from harness.judge.completeness import UNMEASURED, End
 from harness.judge.rules.evidence import Evidence, meter_words, point_place
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import closed
+from harness.judge.rules.sentences import closed
 from harness.judge.tracewords import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import ENDED_BY_HARNESS, OVER_MACHINE, Outcome, Point

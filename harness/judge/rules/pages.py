@@ -9,8 +9,8 @@ growth is as it was read: it has at most the device's own.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from harness.judge.growth import Fit, GrowthLimits, fit_series
 from harness.judge.rules.evidence import TRACED_METER, Evidence
-from harness.judge.scaling import Fit, GrowthLimits, fit_series
 from harness.judge.table import Place
 from harness.records import Point
 

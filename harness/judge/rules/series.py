@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.judge.growth import Fit, Series, planned_series
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.line import Line, fit_line
-from harness.judge.naming import nearest
 from harness.judge.rules.evidence import (
     Evidence,
     fit_key,
@@ -15,11 +15,11 @@ from harness.judge.rules.evidence import (
     text_in_words,
 )
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import slope_verb
-from harness.judge.scaling import Fit, Series, planned_series
+from harness.judge.rules.sentences import slope_verb
 from harness.judge.sizes import minimum_sizes, size_of, size_parameters, unit_of
 from harness.judge.verdict import Bound, Check, FindingKind, Seen
 from harness.records import Point
+from harness.words import nearest
 
 SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
 

@@ -11,11 +11,11 @@ from harness.judge.attribution import (
     slope_as_multiple,
 )
 from harness.judge.ceiling import Ceiling
+from harness.judge.growth import Fit
 from harness.judge.line import Line
 from harness.judge.rules.evidence import TRACED_METER, Evidence
+from harness.judge.rules.sentences import Edges, at_edges, search
 from harness.judge.rules.series import Subject
-from harness.judge.rules.wording import Edges, at_edges, search
-from harness.judge.scaling import Fit
 from harness.judge.sizes import NAMED_STEPS, size_of, sizes_in_words, step_in_words
 from harness.units import format_bytes
 

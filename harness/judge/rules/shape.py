@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
-from harness.judge.commands import quoted
+from harness.judge.advice import quoted
+from harness.judge.growth import Fit, GrowthClass, GrowthLimits, fit_series, material_bend_bytes
 from harness.judge.limits import ArithmeticRule, GrowthClassRule
 from harness.judge.line import Line
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.quorum import Decision
+from harness.judge.rules.sentences import FIELDS
 from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import (
     attribution,
@@ -14,8 +16,6 @@ from harness.judge.rules.serieswords import (
     level_in_words,
     search_in_words,
 )
-from harness.judge.rules.wording import FIELDS
-from harness.judge.scaling import Fit, GrowthClass, GrowthLimits, fit_series, material_bend_bytes
 from harness.judge.sizes import sizes_in_words, step_in_words
 from harness.judge.table import Place
 from harness.judge.verdict import Bound, Check, FindingKind

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import HostState, ProcCounters
-from harness.measure.meters.base import MeterContext, read_at_edges
+from harness.measure.meter import MeterContext, read_at_edges
 from harness.records import Reading
+from harness.system.proc import HostState, ProcCounters
 
 _ROLLUP = Path("/proc/self/smaps_rollup")
 _FIELD = re.compile(rb"^(Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)

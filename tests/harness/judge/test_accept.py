@@ -2,8 +2,8 @@
 
 import pytest
 
+from harness.commands.accept import accept
 from harness.errors import BaselineError
-from harness.judge.accept import accept
 from harness.judge.baseline import find
 from harness.judge.table import load_run
 from harness.units import MIB

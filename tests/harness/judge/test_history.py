@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from harness.__main__ import main
+from harness.commands.accept import accept
+from harness.commands.history import histories, read_history
 from harness.errors import BaselineError, UsageError
-from harness.judge.accept import accept
 from harness.judge.baseline import file_name, find, parse
-from harness.judge.history import histories, read_history
 from harness.judge.table import load_run
 from harness.units import KIB, MIB
 

@@ -11,10 +11,10 @@ from xml.dom import minidom
 import pytest
 
 from harness.__main__ import main
-from harness.judge.files import replace_judgement
-from harness.judge.kept import kept_judgement
+from harness.judge.findings_file import kept_judgement
 from harness.judge.table import load_run
 from harness.judge.verdict import EXIT_MEANINGS
+from harness.system.files import replace_judgement
 
 LIMITS = """
 schema_version = 1

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.judge.line import fit_line
-from harness.judge.scaling import (
+from harness.judge.growth import (
     GrowthClass,
     GrowthLimits,
     classify,
@@ -15,6 +14,7 @@ from harness.judge.scaling import (
     largest_that_fits,
     planned_series,
 )
+from harness.judge.line import fit_line
 from harness.judge.table import load_run
 from harness.records import Outcome
 

@@ -5,8 +5,8 @@ is said of it.
 import pytest
 
 from harness.__main__ import main
+from harness.commands.accept import accept, accept_as_same
 from harness.errors import BaselineError
-from harness.judge.accept import accept, accept_as_same
 from harness.judge.baseline import find, read
 from harness.judge.gate import judge
 from harness.judge.table import load_run

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.measure.allocations import (
+from harness.measure.ordering import WINDOW, Event
+from harness.measure.replay import (
     MOST_MULTIPLES,
     Alive,
     Edges,
@@ -16,7 +17,6 @@ from harness.measure.allocations import (
     refusal_place,
     replay,
 )
-from harness.measure.ordering import WINDOW, Event
 from harness.tensors import COPY_TO_CARD
 
 CHUNK_BYTES = 256

@@ -46,8 +46,8 @@ reset_memory_stats=refuse if %(stuck)r else reset)
 sys.modules["tensorflow"] = tensorflow
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.tensorflow import AllocatorMeter
+from harness.measure.meter import MeterContext
+from harness.measure.tensorflow_meter import AllocatorMeter
 
 try:
     meter = AllocatorMeter(MeterContext(device_name="GPU:0", device={}))

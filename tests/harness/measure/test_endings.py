@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.measure.endings import name_exception
+from harness.measure.exceptions import name_exception
 from harness.measure.room import Room
 from harness.records import Ending, Outcome
 from harness.tensors import ALIVE

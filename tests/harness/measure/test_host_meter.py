@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.hostcounters import ProcCounters
-from harness.measure.meters.base import MeterContext, judged_by_its_pace
-from harness.measure.meters.host import HostMeter
+from harness.measure.host_meter import HostMeter
+from harness.measure.meter import MeterContext, judged_by_its_pace
 from harness.records import Quality, Reading
+from harness.system.proc import ProcCounters
 
 MIB = 1024 * 1024
 EMULATED = MeterContext(

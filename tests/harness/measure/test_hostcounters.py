@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import MeterUnavailable
 from harness.lag import counter_lag_bytes
-from harness.measure.hostcounters import HostState, ProcCounters, _huge_page_counts, started_ticks
+from harness.system.proc import HostState, ProcCounters, _huge_page_counts, started_ticks
 
 STATUS = (
     b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     "

@@ -2,16 +2,18 @@
 
 import pytest
 
-from harness.measure.hostcounters import Glance, HostState
-from harness.measure.hostspan import HostWatch
+from harness.measure.host_watch import HostWatch
 from harness.measure.pace import Pace
+from harness.system.proc import Glance, HostState
 
 LAG = 10
 
 
 @pytest.fixture(autouse=True)
 def _known_lag(monkeypatch):
-    monkeypatch.setattr("harness.measure.hostspan.lag_here_bytes", lambda counters: LAG * counters)
+    monkeypatch.setattr(
+        "harness.measure.host_watch.lag_here_bytes", lambda counters: LAG * counters
+    )
 
 
 def state(anon, mapped, highest=None, shared=0):

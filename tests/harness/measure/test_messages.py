@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from harness.measure.endings import name_exception
+from harness.measure.exceptions import name_exception
 from harness.measure.messages import python_error, substance
 from harness.records import Ending, Outcome
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from harness.errors import MeterUnavailable
+from harness.measure.card_meter import NvmlMeter, card_readings
 from harness.measure.cardspan import CardPhase, CardSpan, Edge
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.nvml import NvmlMeter, card_readings
+from harness.measure.meter import MeterContext
 from harness.measure.samplerline import SamplerLine
 from harness.pretended.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 from harness.records import Quality

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.measure.endings import name_exception
+from harness.measure.exceptions import name_exception
 from harness.measure.refusals import refused_memory
 from harness.measure.room import Room
 from harness.records import Outcome

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.host import HostMeter
+from harness.measure.host_meter import HostMeter
+from harness.measure.meter import MeterContext
 from harness.measure.samplerline import SamplerLine
 from harness.records import Quality
 from harness.run.sampling import Sampling

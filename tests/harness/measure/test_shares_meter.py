@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
+from harness.measure.meter import MeterContext
 from harness.measure.meters.shares import Shares, SharesMeter
 from harness.records import Quality
 

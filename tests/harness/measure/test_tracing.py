@@ -19,10 +19,10 @@ from harness.measure.profile import Profile
 from harness.measure.tracing import why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
 from harness.run.devices import emulated_device
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
-from harness.run.traced import traces_in_words, traces_of
+from harness.rundir.manifest import start_run
+from harness.rundir.traces import traces_in_words, traces_of
 from harness.units import GIB, MIB
 
 BODIES = "tests.harness.measure.traced_bodies"

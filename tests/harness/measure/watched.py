@@ -13,10 +13,10 @@ import signal
 import sys
 import tempfile
 
-from harness.measure.hostcounters import ProcCounters
-from harness.measure.meters.base import MeterContext
-from harness.measure.meters.host import HostMeter
+from harness.measure.host_meter import HostMeter
+from harness.measure.meter import MeterContext
 from harness.measure.samplerline import SamplerLine
+from harness.system.proc import ProcCounters
 
 EMULATED = {"kind": "emulated", "uuid": None}
 MIB = 1024 * 1024

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from harness.records import Point, phase_from_json
-from harness.run.code import Code
 from harness.run.devices import choose_device
-from harness.run.manifest import start_run
+from harness.run.packages import Code
 from harness.run.runner import opened_runner
+from harness.rundir.manifest import start_run
 from harness.units import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]

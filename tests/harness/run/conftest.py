@@ -10,9 +10,9 @@ import pytest
 
 from harness.records import Point
 from harness.run.devices import emulated_device
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
+from harness.rundir.manifest import start_run
 from harness.units import GIB
 
 ROOT = Path(__file__).resolve().parents[3]

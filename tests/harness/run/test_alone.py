@@ -10,10 +10,10 @@ from harness.judge.table import load_run
 from harness.records import Outcome, Point
 from harness.run.alone import PAUSES_S
 from harness.run.devices import Device, emulated_device
-from harness.run.isolation import SpawnLauncher
-from harness.run.manifest import end_run, start_run
+from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
 from harness.run.sampling import Sampling
+from harness.rundir.manifest import end_run, start_run
 from harness.units import GIB, MIB
 
 CHILDREN = "tests.harness.run.lease_children"
@@ -132,7 +132,7 @@ def test_a_neighbour_that_the_driver_lists_disturbs(
         workspace=tmp_path,
         host_limit_bytes=GIB,
         timeout_s=60.0,
-        meters=("harness.measure.meters.nvml:NvmlMeter",),
+        meters=("harness.measure.card_meter:NvmlMeter",),
         prepare_device=f"{CHILDREN}:appear_on_the_card",
         environment=driver_environment,
         lease_folder=tmp_path,

@@ -24,8 +24,8 @@ import json, resource, sys
 from pathlib import Path
 from harness.records import Point
 from harness.run.devices import emulated_device
-from harness.run.isolation import SpawnLauncher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher
+from harness.rundir.manifest import start_run
 from harness.run.runner import Runner
 
 settings = json.loads(sys.argv[1])

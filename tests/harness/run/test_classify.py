@@ -8,7 +8,7 @@ import pytest
 from harness.records import Outcome
 from harness.run.child_log import last_words
 from harness.run.ends import classify
-from harness.run.isolation import ChildEnd
+from harness.run.launchers import ChildEnd
 from harness.run.watchdog import Overrun
 
 BEGIN = {"kind": "begin", "phase": "construct"}

@@ -13,7 +13,7 @@ import pytest
 
 from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
-from harness.run.manifest import start_run
+from harness.rundir.manifest import start_run
 from harness.units import GIB, MIB
 
 DEVICE_BYTES = 64 * MIB

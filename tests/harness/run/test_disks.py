@@ -11,8 +11,8 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.records import Outcome, Point, append_row, open_rows
-from harness.run.isolation import ChildEnd
-from harness.run.manifest import start_run
+from harness.run.launchers import ChildEnd
+from harness.rundir.manifest import start_run
 
 POINT = Point(scenario="s", body="no.body:at_all", parameters={}, phases=("construct",))
 

@@ -12,8 +12,8 @@ import pytest
 
 from harness.records import Outcome, Point
 from harness.run.belongings import HOME, packages_that_came_along, packages_that_would_shadow
-from harness.run.code import Code
-from harness.run.manifest import start_run
+from harness.run.packages import Code
+from harness.rundir.manifest import start_run
 
 BODY = """
 def measure(memory, parameters):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.isolation import ChildOrder, open_launcher
+from harness.run.launchers import ChildOrder, open_launcher
 
 MIB = 1024 * 1024
 ROOT = Path(__file__).resolve().parents[3]

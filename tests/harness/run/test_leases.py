@@ -19,7 +19,7 @@ from harness.judge.table import load_run
 from harness.run import leases
 from harness.run.devices import Device, emulated_device
 from harness.run.ends import ends_of
-from harness.run.isolation import ChildOrder, SpawnLauncher
+from harness.run.launchers import ChildOrder, SpawnLauncher
 from harness.run.leases import lease, lease_folder
 from harness.units import GIB
 
@@ -257,7 +257,7 @@ from pathlib import Path
 import pytest
 from harness.records import Point
 from harness.run.devices import choose_device
-from harness.run.isolation import SpawnLauncher
+from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
 
 POINTS = [

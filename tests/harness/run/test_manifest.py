@@ -9,7 +9,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
-from harness.run.manifest import (
+from harness.rundir.manifest import (
     claim_run_directory,
     end_run,
     make_run_directory,

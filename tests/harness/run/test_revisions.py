@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from harness.errors import UsageError
-from harness.run.code import read_subjects
+from harness.run.packages import read_subjects
 from harness.run.revisions import commits_between, resolve, tree_of, unpack_revision
 from harness.run.sides import revision_side, working_tree
 

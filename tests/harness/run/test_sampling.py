@@ -14,10 +14,10 @@ import pytest
 
 from harness.records import Outcome, Point, Quality, phase_from_json
 from harness.run.devices import emulated_device
-from harness.run.isolation import SpawnLauncher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
 from harness.run.sampling import Sampling
+from harness.rundir.manifest import start_run
 from harness.units import GIB, MIB
 
 HOLD = Point(
@@ -106,7 +106,7 @@ def run_with(tmp_path, project_root):
             workspace=tmp_path / "inputs",
             host_limit_bytes=GIB,
             timeout_s=120.0,
-            meters=("harness.measure.meters.host:HostMeter",),
+            meters=("harness.measure.host_meter:HostMeter",),
             prepare_device="tests.harness.measure.watched:find_no_device",
             sampling=sampling,
         )

@@ -10,8 +10,8 @@ import pytest
 
 from harness.records import Outcome, Point, phase_from_json
 from harness.run.devices import emulated_device
-from harness.run.isolation import SpawnLauncher, open_launcher
-from harness.run.manifest import start_run
+from harness.run.launchers import SpawnLauncher, open_launcher
+from harness.rundir.manifest import start_run
 from harness.units import MIB
 
 CHILDREN = 200
@@ -38,7 +38,7 @@ def results(make_runner, tmp_path, project_root):
             run_directory=tmp_path / launcher.name,
             launcher=launcher,
             device=device,
-            meters=("harness.measure.meters.tensorflow:AllocatorMeter",),
+            meters=("harness.measure.tensorflow_meter:AllocatorMeter",),
         )
         start_run(
             runner.run_directory,

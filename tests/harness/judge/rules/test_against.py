@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.gating import Gate, judge_and_remeasure
-from harness.judge.against import load_against
-from harness.judge.commands import Asked
+from harness.commands.gate import Gate, judge_and_remeasure
+from harness.judge.advice import Asked
+from harness.judge.comparison import load_against
 from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
@@ -405,7 +405,7 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
 
     # The module that is imported now: sessions of pytest inside others may have left an older one
     # as the package's attribute.
-    monkeypatch.setattr(importlib.import_module("harness.remeasuring"), "remeasure", remeasure)
+    monkeypatch.setattr(importlib.import_module("harness.remeasure"), "remeasure", remeasure)
     monkeypatch.chdir(PROJECT)
     gate = Gate(directory=tmp_path / "run", asked=Asked(baselines=tmp_path, partial=True))
     judge_and_remeasure(gate, workers=1, command="gate", say=print)

@@ -5,8 +5,8 @@ where it is none.
 import pytest
 
 from harness.judge.gate import judge
+from harness.judge.growth import fit_run, fits_table
 from harness.judge.policy import parse_policy
-from harness.judge.scaling import fit_run, fits_table
 from harness.judge.sizes import sizes_in_words
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode

@@ -4,7 +4,7 @@ matters.
 
 import pytest
 
-from harness.judge.accept import accept
+from harness.commands.accept import accept
 from harness.judge.gate import judge
 from harness.judge.policy import Tolerance
 from harness.judge.rules.comparability import ISOLATED_METERS

@@ -4,7 +4,7 @@ before.
 
 import pytest
 
-from harness.judge.accept import accept
+from harness.commands.accept import accept
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run

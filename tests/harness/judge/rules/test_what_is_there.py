@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from harness.commands.accept import accept
 from harness.errors import BaselineError, PolicyError
-from harness.judge.accept import accept
 from harness.judge.baseline import file_name, read
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harness.judge.commands import DEFAULT_BASELINES
+from harness.judge.advice import DEFAULT_BASELINES
 
 MOST_WORKERS = 64
 """Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many

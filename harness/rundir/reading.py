@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from harness.errors import RunDirectoryError
-from harness.judge import rowkinds
 from harness.judge.manifest import first_error
-from harness.judge.naming import natural
-from harness.judge.rowkinds import RowError
 from harness.locking import read_whole
 from harness.records import Outcome, PhaseRecord, Point, RunEnd, TraceEnd
+from harness.rundir import rows as rowkinds
+from harness.rundir.rows import RowError
+from harness.words import natural
 
 RunKey = tuple[str, int]
 """Name of the point and number of the repeat: one run."""

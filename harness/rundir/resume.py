@@ -11,11 +11,11 @@ from typing import Any, Self
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge.manifest import read_manifest
 from harness.judge.owed import is_measured
-from harness.judge.rows import Rows, read_rows
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.run.devices import Device
 from harness.run.environment import describe_environment
-from harness.run.manifest import comparability
+from harness.rundir.manifest import comparability
+from harness.rundir.reading import Rows, read_rows
 
 DAMAGED_FILE = "rows.damaged"
 """In a run directory: lines of rows.jsonl that were cut short, set aside when the run was

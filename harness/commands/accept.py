@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from harness.commands.history import NO_HISTORY, History, read_history
 from harness.errors import BaselineError
-from harness.judge.acceptable import broken_limits, gated_meters, unsteady
+from harness.judge.acceptance import broken_limits, gated_meters, unsteady
+from harness.judge.advice import ends_with_command
 from harness.judge.baseline import (
     Baseline,
     BaselinePoint,
@@ -23,9 +25,7 @@ from harness.judge.baseline import (
     write,
 )
 from harness.judge.changes import diff
-from harness.judge.commands import ends_with_command
 from harness.judge.gate import judge
-from harness.judge.history import NO_HISTORY, History, read_history
 from harness.judge.markers import acceptable
 from harness.judge.policy import Policy
 from harness.judge.table import Run

@@ -11,7 +11,6 @@ import pandas as pd
 
 from harness.judge.ceiling import Ceiling, find_ceiling
 from harness.judge.line import Line, fit_line
-from harness.judge.naming import columns_of
 from harness.judge.sizes import (
     NAMED_STEPS,
     count_in_words,
@@ -24,6 +23,7 @@ from harness.judge.table import Place, Run, amounts_by_place
 from harness.names import one_line
 from harness.records import Point, Scalar
 from harness.units import format_bytes
+from harness.words import columns_of
 
 FIELDS = ("peak", "growth", "growth_bound", "retained", "net_start", "net_end")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its

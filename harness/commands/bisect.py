@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.against import load_against
-from harness.judge.files import write_text
+from harness.judge.comparison import load_against
 from harness.judge.gate import judge
 from harness.judge.policy import choose_policy
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
-from harness.run.code import Subject, read_subjects
+from harness.run.packages import Subject, read_subjects
 from harness.run.revisions import commits_between, describe, resolve
 from harness.searching import (
     IMPROVEMENT,
@@ -30,6 +29,7 @@ from harness.searching import (
     offence,
     regressions,
 )
+from harness.system.files import write_text
 
 RECORD_FILE = "bisect.json"
 _OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})

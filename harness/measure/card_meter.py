@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import MeterUnavailable
 from harness.measure.cardspan import CardPhase
-from harness.measure.meters.base import MeterContext, polled, read_at_edges
+from harness.measure.meter import MeterContext, polled, read_at_edges
 from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
 

@@ -3,7 +3,7 @@ without it, at the edges.
 
 ``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in
 shared memory, and what processes hold that it has started (``harness.measure.family``): the number
-to gate. Its peak is bracketed (``harness.measure.hostspan`` says how, and what that takes for
+to gate. Its peak is bracketed (``harness.measure.host_watch`` says how, and what that takes for
 granted). ``host_rss`` is the resident set with its peak, VmHWM; ``host_mapped`` the page cache that
 is mapped into the process, RssFile, which the kernel can drop: part of host_rss, apart from
 host_anon.
@@ -19,11 +19,11 @@ from collections.abc import Callable
 
 from harness.errors import MeterUnavailable
 from harness.measure.family import Family, family_of_this, with_family
-from harness.measure.hostcounters import HostCounters, HostState, ProcCounters
-from harness.measure.hostspan import HostSpan, HostWatch, begin_host, end_host
-from harness.measure.meters.base import MeterContext, polled, read_at_edges
+from harness.measure.host_watch import HostSpan, HostWatch, begin_host, end_host
+from harness.measure.meter import MeterContext, polled, read_at_edges
 from harness.measure.samplerline import SamplerLine
 from harness.records import Quality, Reading
+from harness.system.proc import HostCounters, HostState, ProcCounters
 from harness.units import format_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc

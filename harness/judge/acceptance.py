@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import BaselineError
+from harness.judge.advice import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.baseline import (
     LOADER_METERS,
     WITNESS_METERS,
@@ -14,7 +15,6 @@ from harness.judge.baseline import (
     from_run,
     gaps_of,
 )
-from harness.judge.commands import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.judge.commands import Commands
+from harness.judge.advice import Commands
 from harness.judge.manifest import Manifest, read_manifest
 from harness.judge.remeasure import Offenders
-from harness.judge.sealed import forget_judgement
 from harness.records import Point, RunEnd
-from harness.resuming import Resumption, check_same_here, read_resumption
 from harness.run.announcing import write_row
-from harness.run.code import Code, read_subjects
 from harness.run.devices import Device, choose_device
-from harness.run.manifest import end_run, note_remeasuring
+from harness.run.packages import Code, read_subjects
 from harness.run.runner import opened_runner, void_run
 from harness.run.sides import revision_side, working_tree
+from harness.rundir.manifest import end_run, note_remeasuring
+from harness.rundir.resume import Resumption, check_same_here, read_resumption
+from harness.rundir.seal import forget_judgement
 
 Measure = Callable[[Point, int], RunEnd]
 """Measures one repeat of one point; what it read is on disk when it returns."""

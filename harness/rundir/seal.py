@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.judge.files import FINDINGS_FILE, REPORT_FILE, remove_judgement
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.seal import SEAL, digest, seal_of
+from harness.system.files import FINDINGS_FILE, REPORT_FILE, remove_judgement
 
 _CLOCKS_APART = timedelta(days=1)
 """Chosen: machines that are a day apart have a clock that somebody should look at."""

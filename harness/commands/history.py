@@ -21,8 +21,8 @@ from harness.judge.baseline import (
     parse,
     read,
 )
-from harness.judge.naming import natural
 from harness.units import format_bytes, format_way
+from harness.words import natural
 
 AmountPlace = tuple[str, str, str]
 """Phase, meter, and ``"growth"`` or ``"retained"``."""

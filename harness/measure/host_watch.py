@@ -27,8 +27,8 @@ import time
 from dataclasses import dataclass
 
 from harness.lag import lag_here_bytes
-from harness.measure.hostcounters import Glance, HostCounters, HostState
 from harness.measure.pace import Pace
+from harness.system.proc import Glance, HostCounters, HostState
 
 _TRUSTED_MOVES = 3
 """Cheap looks in a row that may take what moved for pages of files, though it could be shared

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import PageError
-from harness.judge.against import THEN_FOLDER, load_against
-from harness.judge.commands import DEFAULT_BASELINES, Asked, Commands
-from harness.judge.files import REPORT_FILE
+from harness.judge.advice import DEFAULT_BASELINES, Asked, Commands
+from harness.judge.comparison import THEN_FOLDER, load_against
+from harness.judge.findings_file import kept_judgement
 from harness.judge.gate import Judgement, judge
-from harness.judge.kept import kept_judgement
-from harness.judge.naming import existing_folder
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import ExitCode
 from harness.records import RUN_FILE
+from harness.system.files import REPORT_FILE
+from harness.words import existing_folder
 
 if TYPE_CHECKING:
-    from harness.remeasuring import Show, Step
+    from harness.remeasure import Show, Step
 
 Tell = Callable[[str], None]
 """Shows one line to whoever has asked."""
@@ -72,12 +72,12 @@ def judge_and_remeasure(
     that was measured.
 
     What was judged before is removed as soon as more is measured; the last of the results tells
-    whether a page was among it. Raises as ``Gate.judge`` and ``harness.remeasuring.remeasure`` do;
+    whether a page was among it. Raises as ``Gate.judge`` and ``harness.remeasure.remeasure`` do;
     KeyboardInterrupt when it is interrupted, and then nothing that was measured is lost.
     """
     # starts children, which no other command does
-    from harness.remeasuring import remeasure, was_broken_off
-    from harness.run.manifest import hold_run_directory
+    from harness.remeasure import remeasure, was_broken_off
+    from harness.rundir.manifest import hold_run_directory
 
     run, policy, judgement = gate.judge()
     had_page = (gate.directory / REPORT_FILE).exists()

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.errors import BaselineError
-from harness.judge.naming import natural
 from harness.records import Scalar
+from harness.words import natural
 
 _HEADER = """\
 # Accepted memory of every point, in bytes: the smallest of its repeats, and how far above it most \

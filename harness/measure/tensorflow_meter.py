@@ -5,7 +5,7 @@ import gc
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.meters.base import MeterContext
+from harness.measure.meter import MeterContext
 from harness.records import Quality, Reading
 
 # Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are

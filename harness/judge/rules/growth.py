@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from functools import cache
 
 from harness.judge.ceiling import Ceiling
+from harness.judge.growth import Fit
 from harness.judge.limits import SlopeRule
 from harness.judge.rules.evidence import Evidence, marker_of
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision
+from harness.judge.rules.sentences import FIELDS, closed
 from harness.judge.rules.series import Subject, subjects, unswept, vote
 from harness.judge.rules.serieswords import (
     attribution,
@@ -17,8 +19,6 @@ from harness.judge.rules.serieswords import (
     level_in_words,
     search_in_words,
 )
-from harness.judge.rules.wording import FIELDS, closed
-from harness.judge.scaling import Fit
 from harness.judge.sizes import sizes_in_words, unit_of
 from harness.judge.verdict import Check, FindingKind
 from harness.units import KIB, format_bytes, format_rate, format_whole

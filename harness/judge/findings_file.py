@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.judge.commands import Asked
-from harness.judge.files import FINDINGS_FILE
+from harness.judge.advice import Asked
 from harness.judge.gate import SCHEMA_VERSION, Judgement
+from harness.judge.growth import fit_run, fits_table
 from harness.judge.identity import program_version, run_digest
-from harness.judge.scaling import fit_run, fits_table
 from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind, Seen, Verdict
+from harness.system.files import FINDINGS_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

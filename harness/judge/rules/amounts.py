@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from harness.judge.advice import quoted
 from harness.judge.amount import Amount
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained
-from harness.judge.commands import quoted
 from harness.judge.limits import BudgetRule
 from harness.judge.rules.evidence import (
     TRACED_METER,
@@ -21,7 +21,7 @@ from harness.judge.rules.evidence import (
 )
 from harness.judge.rules.pages import without_pages
 from harness.judge.rules.quorum import Decision, decide
-from harness.judge.rules.wording import Edges, amount_in_words, beside, closed, search
+from harness.judge.rules.sentences import Edges, amount_in_words, beside, closed, search
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 
