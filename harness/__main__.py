@@ -291,9 +291,8 @@ def _annotate(options: argparse.Namespace) -> int:
 
 
 def _bisect(options: argparse.Namespace) -> int:
-    from harness.commands.bisect import bisect
+    from harness.commands.bisect import IMPROVEMENT, REGRESSION, bisect
     from harness.judge.policy import DEFAULT_POLICY
-    from harness.searching import IMPROVEMENT, REGRESSION
 
     folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     return bisect(

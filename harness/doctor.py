@@ -11,20 +11,12 @@ from typing import Any
 
 from harness.judge.table import Run, load_run
 from harness.judge.traces import read_traces
-from harness.records import (
-    TRACED_REPEAT,
-    Outcome,
-    Point,
-    PoolKind,
-    Quality,
-    RunEnd,
-    phase_from_json,
-)
+from harness.records import TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
 from harness.run.devices import Device
-from harness.run.ends import rows_since
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
 from harness.rundir.manifest import end_run, start_run
+from harness.rundir.rows import phase_from_json, rows_since
 from harness.rundir.traces import trace_rows_path
 from harness.units import GIB, MIB, format_bytes
 
@@ -155,7 +147,7 @@ def examine(device: Device, root: Path) -> Examination:
     """Run the self-check on ``device`` in two children, the second one traced, and compare."""
     point = Point(
         scenario="selfcheck",
-        body="harness.measure.selfcheck:measure",
+        body="harness.measure.device:measure",
         parameters={},
         fixed={
             "device_name": "CPU:0" if device.kind == "emulated" else "GPU:0",

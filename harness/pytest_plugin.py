@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
-from harness.plugin.device import is_worker
-from harness.plugin.ending import end_session
-from harness.plugin.fixtures import (
+from harness.plugin.ending import end_session, summary, tell_junit
+from harness.plugin.marks import HELP, WANTED, read_tests, told_to
+from harness.plugin.measuring import (
     POINT_PROPERTY,
     RUNNER,
     measure,
@@ -18,17 +18,16 @@ from harness.plugin.fixtures import (
     memory_run,
     memory_runner,
     memory_turns,
+    note_parked,
 )
-from harness.plugin.junit import tell_junit
-from harness.plugin.marks import HELP, WANTED, read_tests, told_to
 from harness.plugin.options import (
     as_typed,
     check_folders,
     declare_options,
     is_dry,
+    is_worker,
     with_joined_folders,
 )
-from harness.plugin.parking import note_parked
 from harness.plugin.plan import (
     check_patterns,
     is_left_untraced,
@@ -39,7 +38,6 @@ from harness.plugin.plan import (
     run_of,
 )
 from harness.plugin.session import SESSION, RunSession, only_distributes
-from harness.plugin.summary import summary
 from harness.records import TRACED_REPEAT
 from harness.rundir.traces import repeat_id
 

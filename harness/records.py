@@ -3,20 +3,16 @@ JSON in and out.
 """
 
 import dataclasses
-import errno
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard
 
-from harness.locking import locked
-from harness.names import one_line, shortened
+from harness.words import one_line, shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
 
 SCHEMA_VERSION = 2
 """Version of run.json and rows.jsonl; raised whenever a reader of the old form would misread the
@@ -291,66 +287,74 @@ def to_json(record: "DataclassInstance") -> dict[str, Any]:
     }
 
 
-def open_rows(path: Path) -> int:
-    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
-    # Readable, because append_row looks at what came before.
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+# What memory is fitted against: parameters that are whole numbers, and the words for their
+# steps.
 
 
-def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also
-    beside other processes.
+NAMED_STEPS: Mapping[str, str] = {"image_count": "image", "stack_size": "frame"}
+"""Parameters whose steps have a name of their own; those of all others are called by the
+parameter."""
+_MINIMUM_SIZES: Mapping[str, int] = {"stack_size": 2}
+"""Two stack sizes show whether the stack matters at all."""
+_USUAL_MINIMUM_SIZES = 3
+"""The fewest that can show a bend."""
 
-    One write, while nobody else writes: a line without an end is that of a writer that was killed,
-    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
-    system has no locks nobody looks for one, for it might be another's that is being written.
-    Raises OSError when the line cannot be written or is cut short.
+
+def unit_of(over: str) -> str:
+    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's
+    own name.
     """
-    line = (json.dumps(row) + "\n").encode()
-    with locked(descriptor) as alone:
-        end = os.fstat(descriptor).st_size if alone else 0
-        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-        line = b"\n" * torn + line
-        if os.write(descriptor, line) != len(line):
-            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
+    return NAMED_STEPS.get(over, over)
 
 
-def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
-    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is
-    not one.
+def sizes_in_words(over: str, *sizes: int) -> str:
+    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to
+    64"``.
     """
-    readings = tuple(
-        Reading(**{**reading, "quality": Quality(reading["quality"])})
-        for reading in row["readings"]
-    )
-    return PhaseRecord(
-        point=row["point"],
-        repeat=row["repeat"],
-        phase=row["phase"],
-        index=row["index"],
-        finished=row["finished"],
-        duration_s=row["duration_s"],
-        readings=readings,
+    span = " to ".join(f"{size:,}" for size in sizes)
+    return (
+        f"{span} {NAMED_STEPS[over]}{'' if sizes[-1] == 1 else 's'}"
+        if over in NAMED_STEPS
+        else f"{over} {span}"
     )
 
 
-def end_from_json(row: Mapping[str, Any]) -> RunEnd:
-    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
-    one.
+def step_in_words(over: str) -> str:
+    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of
+    batch_size"``.
     """
-    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
-    return RunEnd(
-        **{
-            **values,
-            "outcome": Outcome(values["outcome"]),
-            "left_out": tuple(values.get("left_out", ())),
-        }
+    return NAMED_STEPS.get(over, f"step of {over}")
+
+
+def count_in_words(over: str) -> str:
+    """A swept parameter as what it counts: ``"number of images"``, ``"batch_size"``."""
+    return f"number of {NAMED_STEPS[over]}s" if over in NAMED_STEPS else over
+
+
+def minimum_sizes(over: str) -> int:
+    """Different sizes that a gated fit over the parameter needs."""
+    return _MINIMUM_SIZES.get(over, _USUAL_MINIMUM_SIZES)
+
+
+def size_parameters(points: Sequence[Point]) -> tuple[str, ...]:
+    """Every parameter that is a whole number in some point: what memory can be fitted against."""
+    names = dict.fromkeys(
+        name for point in points for name, value in point.parameters.items() if is_size(value)
     )
+    return tuple(dict.fromkeys([*(name for name in NAMED_STEPS if name in names), *names]))
 
 
-def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
-    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
-    one.
-    """
-    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
-    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether memory can be fitted against the value: a whole number that is no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def size_of(point: Point, over: str) -> int:
+    """The value of a swept parameter. Raises TypeError where it is no whole number."""
+    size = point.parameters[over]
+    if not is_size(size):
+        raise TypeError(
+            f"{point.name}: {over} is {size!r}; a size that memory is fitted against is a "
+            "whole number"
+        )
+    return size

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.judge.line import Line, fit_line
-from harness.judge.sizes import is_size, size_parameters
-from harness.records import Outcome, Point
+from harness.judge.growth import Line, fit_line
+from harness.records import Outcome, Point, is_size, size_parameters
 
 DEVICE_METER = "device_in_use"
 HOST_METER = "host_anon"

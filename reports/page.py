@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from harness.judge.advice import Commands
 from harness.judge.gate import Judgement
-from harness.judge.sizes import count_in_words
 from harness.judge.table import Run
 from harness.judge.verdict import Check
-from harness.records import PRETENDED_NOTE, is_pretended, passed_over_in_words
+from harness.records import PRETENDED_NOTE, count_in_words, is_pretended, passed_over_in_words
 from harness.units import format_bytes
 
 from . import tables

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.judge.sizes import count_in_words, sizes_in_words
+from harness.records import count_in_words, sizes_in_words
 from harness.units import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis

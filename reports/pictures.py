@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.judge.sizes import NAMED_STEPS, count_in_words, sizes_in_words, unit_of
 from harness.judge.table import Run
-from harness.records import Outcome
+from harness.records import NAMED_STEPS, Outcome, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
 from .drawing import Drawing, finish

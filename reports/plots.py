@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.judge.sizes import count_in_words, unit_of
+from harness.records import count_in_words, unit_of
 from harness.units import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.sizes import count_in_words, sizes_in_words, unit_of
 from harness.judge.table import Run
-from harness.records import Outcome, Point, Quality
+from harness.records import Outcome, Point, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
 from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table

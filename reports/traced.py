@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from harness.judge.traces import Alive, Trace, TracedPhase, read_traces
-from harness.judge.tracewords import agreement, recording_in_words, refusal_in_words
+from harness.judge.traces import (
+    Alive,
+    Trace,
+    TracedPhase,
+    agreement,
+    read_traces,
+    recording_in_words,
+    refusal_in_words,
+)
 from harness.records import Point
-from harness.tensors import SMALL_SHARE
 from harness.units import format_bytes
+from harness.words import SMALL_SHARE
 
 from .frames import SWEPT, describe_points
 from .tables import Table

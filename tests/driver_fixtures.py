@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from harness.pretended.building import LIBRARY, Stub, build, header, load
-from harness.pretended.card import Card, cached_card
-from harness.pretended.compiling import DoesNotCompileError, StubUnavailableError
+from harness.pretended.card import (
+    LIBRARY,
+    Card,
+    DoesNotCompileError,
+    Stub,
+    StubUnavailableError,
+    build,
+    cached_card,
+    header,
+    load,
+)
 from harness.pretended.control import StubControl
 from harness.pretended.machine import Machine, make_machine
 

@@ -17,10 +17,10 @@ from harness.judge.comparison import THEN_FOLDER, load_against
 from harness.judge.findings_file import kept_judgement
 from harness.judge.gate import Judgement, judge
 from harness.judge.policy import Policy, choose_policy
-from harness.judge.remeasure import Offenders, find_offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import ExitCode
 from harness.records import RUN_FILE
+from harness.remeasure import Offenders, find_offenders
 from harness.system.files import REPORT_FILE
 from harness.words import existing_folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.judge.manifest import Manifest
+    from harness.rundir.manifest import Manifest
 
 DEFAULT_BASELINES = Path("scenarios/baselines")
 """Where a project keeps its own, seen from the folder that the gate is started in."""

@@ -5,12 +5,10 @@ was alive at the peak.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge.growth import Series
-from harness.judge.line import Line
-from harness.judge.sizes import size_of
+from harness.judge.growth import Line, Series
 from harness.judge.traces import Alive, Trace, TracedPhase
-from harness.records import Point
-from harness.tensors import largest_in_words
+from harness.records import Point, size_of
+from harness.words import largest_in_words
 
 MATCH_SHARE = 0.01
 """Chosen: as for allocations of a trace; arrays of a scenario differ by far more, and an allocator

@@ -25,9 +25,9 @@ from harness.errors import BaselineError, RunDirectoryError
 from harness.judge.advice import Commands
 from harness.judge.baseline_file import from_text, to_text
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
-from harness.judge.manifest import first_error
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import Outcome, Point, Scalar
+from harness.rundir.manifest import first_error
 from harness.system.files import write_text
 from harness.units import format_bytes
 

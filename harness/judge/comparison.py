@@ -12,13 +12,13 @@ from harness.errors import RunDirectoryError
 from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, recorded_points
 from harness.judge.completeness import take_census
 from harness.judge.limits import Tolerance
-from harness.judge.manifest import CodeSide
 from harness.judge.policy import Policy
 from harness.judge.table import Run, load_run
 from harness.records import Outcome, Point
+from harness.rundir.manifest import CodeSide
 
 THEN_FOLDER = "then"
-"""The run of the earlier code, in the run directory of the later (``harness.run.sides``)."""
+"""The run of the earlier code, in the run directory of the later (``harness.run.revisions``)."""
 _REASON = "measured beside the run that is compared with it"
 _BECAUSE = (
     "What two codes measured in one run on one machine may differ by where the policy has no "

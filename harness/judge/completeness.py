@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.judge.advice import Commands
-from harness.judge.owed import owed_phases
 from harness.judge.table import Run
 from harness.records import Outcome, Point
 from harness.rundir.reading import RunKey
+from harness.rundir.resume import owed_phases
 
 UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.SKIPPED})
 """Outcomes that say nothing about memory: the run could not be measured."""

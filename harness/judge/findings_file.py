@@ -11,9 +11,8 @@ from typing import Any
 from harness.judge.advice import Asked
 from harness.judge.gate import SCHEMA_VERSION, Judgement
 from harness.judge.growth import fit_run, fits_table
-from harness.judge.identity import program_version, run_digest
 from harness.judge.table import Run
-from harness.judge.verdict import Check, FindingKind, Seen, Verdict
+from harness.judge.verdict import Check, FindingKind, Seen, Verdict, program_version, run_digest
 from harness.system.files import FINDINGS_FILE
 
 

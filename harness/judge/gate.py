@@ -11,27 +11,110 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.acceptance import with_possible_advice
+from harness.errors import BaselineError
+from harness.judge.acceptance import holding, with_possible_advice
 from harness.judge.advice import Asked, Commands
+from harness.judge.baseline import Baseline, read
 from harness.judge.comparison import Against, with_tolerances
 from harness.judge.completeness import take_census
 from harness.judge.growth import fit_run, fits_table
-from harness.judge.identity import NONE, Identity, identity, run_digest, value_digest
-from harness.judge.junit import junit_text
-from harness.judge.markers import comparing
-from harness.judge.parking import park
-from harness.judge.policy import Policy
+from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
 from harness.judge.rules import RULES
 from harness.judge.rules.coverage import RULE as COVERAGE
 from harness.judge.rules.evidence import Evidence, fit_key
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
-from harness.judge.verdict import UNPROMISED, Check, FindingKind, Verdict
-from harness.judge.versions import holding
+from harness.judge.verdict import (
+    NONE,
+    UNPROMISED,
+    Check,
+    FindingKind,
+    Identity,
+    Verdict,
+    identity,
+    junit_text,
+    run_digest,
+    value_digest,
+)
 from harness.records import PoolKind
-from harness.rundir.seal import edited_in_words, edited_tables, recorded_tables
-from harness.seal import digest
+from harness.rundir.manifest import Manifest
+from harness.rundir.seal import digest, edited_in_words, edited_tables, recorded_tables
 from harness.system.files import write_text
+
+# Points whose tests pytest was told to skip, or to expect a failure of: pytest and the gate
+# treat them alike.
+
+
+def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
+    """The checks, without the findings that are about parked points alone; their sentences say why
+    they fail nobody.
+
+    A run in which nothing was measured is no pass, whatever was skipped.
+    """
+    parked = run.parked if len(run.ends) else {}
+    for check in checks:
+        points = set(check.points) | ({check.point} if check.point else set())
+        if check.finding is None or not points or not points <= set(parked):
+            yield check
+        else:
+            why = parked[sorted(points)[0]]
+            yield dataclasses.replace(
+                check,
+                finding=None,
+                remeasure=False,
+                decision="",
+                parked=why,
+                sentence=f"parked ({why}): {check.sentence}",
+            )
+
+
+# What tests promise by their markers has limits and no tolerances: where their runs are compared
+# with baselines all the same.
+
+
+def comparing(run: Run, policy: Policy, folder: Path, *, named: bool) -> Policy:
+    """The policy to hold a run against baselines by: of tests with the default tolerances, where
+    there are baselines of theirs.
+
+    A project that has accepted none is compared with nothing, unless ``named``: somebody has typed
+    the folder. Baselines for another device or TensorFlow count too, as nobody would notice that
+    nothing is compared any more.
+    """
+    if is_of_tests(policy, run.manifest) and (
+        named or any(_is_of_run(baseline, run) for baseline in _readable(folder))
+    ):
+        return with_tolerances(policy)
+    return policy
+
+
+def acceptable(policy: Policy, manifest: Manifest) -> Policy:
+    """The policy to accept a run by: the one that the next run will be compared by."""
+    return with_tolerances(policy) if is_of_tests(policy, manifest) else policy
+
+
+def is_of_tests(policy: Policy, manifest: Manifest) -> bool:
+    """Whether it is what tests have brought along: their markers' limits, or nothing where they
+    assert for themselves.
+    """
+    return policy.source == RUNS_OWN or (
+        not policy.promises and bool(manifest.settings.get("judged_by_pytest", False))
+    )
+
+
+def _is_of_run(baseline: Baseline, run: Run) -> bool:
+    """A project with a policy has sweeps, whose baselines are none of a test's; without one all are
+    of its tests.
+    """
+    return not DEFAULT_POLICY.exists() or any(point.name in baseline.point for point in run.points)
+
+
+def _readable(folder: Path) -> Iterator[Baseline]:
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            yield read(path)
+        except BaselineError:
+            continue  # it cannot be compared with; whoever needs it is told when it is read
+
 
 FITS_FILE = "fits.csv"
 
@@ -266,11 +349,11 @@ def _over_repeats(check: Check) -> Iterator[dict[str, object]]:
     amounts: dict[str, list[int]] = {}
     for one in check.readings:
         amounts.setdefault(one.point, []).append(one.amount_bytes)
-    for point, read in amounts.items():
-        least, most = min(read), max(read)
+    for point, amounts_bytes in amounts.items():
+        least, most = min(amounts_bytes), max(amounts_bytes)
         yield {
             "point": point,
-            "runs": len(read),
+            "runs": len(amounts_bytes),
             "least_bytes": least,
             "most_bytes": most,
             "spread_bytes": most - least,

@@ -6,24 +6,211 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
+from statistics import median, median_high
 
 import pandas as pd
+from scipy.special import stdtr, stdtrit
 
-from harness.judge.ceiling import Ceiling, find_ceiling
-from harness.judge.line import Line, fit_line
-from harness.judge.sizes import (
+from harness.judge.table import Place, Run, amounts_by_place
+from harness.records import (
     NAMED_STEPS,
+    Point,
+    Scalar,
     count_in_words,
     is_size,
     size_of,
     size_parameters,
     unit_of,
 )
-from harness.judge.table import Place, Run, amounts_by_place
-from harness.names import one_line
-from harness.records import Point, Scalar
 from harness.units import format_bytes
-from harness.words import columns_of
+from harness.words import columns_of, one_line
+
+# A straight line through whole numbers, in exact arithmetic: data without noise has an interval
+# of width 0.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Amounts against sizes by ordinary least squares. Amounts in bytes, slopes in bytes for each
+    unit of size.
+    """
+
+    slope: float
+    slope_low: float
+    """Lower end of the confidence interval (Student's t); -inf when two runs or fewer leave no
+    interval."""
+    slope_high: float
+    intercept_bytes: float
+    residual_bytes: float
+    """Root mean square distance of the runs from the line."""
+    mean_size: float
+    bend_bytes: float
+    """How far a parabola through the runs bulges below its chord over the sizes; negative when it
+    bulges above."""
+    bend_p_value: float
+    """Chance of at least such a bend by noise alone; 1 where it cannot be tested."""
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the slope's interval."""
+        return (self.slope_high - self.slope_low) / 2
+
+    def at(self, size: float) -> float:
+        """The line's amount at a size, in bytes."""
+        return self.intercept_bytes + self.slope * size
+
+
+def fit_line(sizes: Sequence[int], amounts: Sequence[int], *, confidence: float = 0.95) -> Line:
+    """Fit one line; every run counts as one observation.
+
+    Fractions keep the sums exact, so that a slope of exactly the limit is not pushed over it by
+    rounding. Raises ValueError for fewer than two different sizes, or sequences of different
+    lengths.
+    """
+    if len(sizes) != len(amounts) or len(set(sizes)) < 2:
+        raise ValueError(
+            "a line needs as many amounts as sizes and two different sizes; got "
+            f"{len(sizes)} and {len(amounts)}"
+        )
+    count, total_size, total_amount = len(sizes), sum(sizes), sum(amounts)
+    # Distances from the means, times the count, so that all sums are of whole numbers: Fraction
+    # would cancel at each step.
+    steps = [count * size - total_size for size in sizes]
+    rises = [count * amount - total_amount for amount in amounts]
+    spread = sum(step * step for step in steps)
+    product = sum(step * rise for step, rise in zip(steps, rises, strict=True))
+    # Of each run from the line, times count * spread.
+    offsets = [rise * spread - product * step for step, rise in zip(steps, rises, strict=True)]
+    slope = Fraction(product, spread)
+    mean_size, mean_amount = Fraction(total_size, count), Fraction(total_amount, count)
+    squares = Fraction(sum(offset * offset for offset in offsets), (count * spread) ** 2)
+    half_width = _half_width(squares, Fraction(spread, count**2), count - 2, confidence)
+    bend_bytes, bend_p_value = _bend(steps, offsets, spread, squares)
+    return Line(
+        slope=float(slope),
+        slope_low=float(slope) - half_width,
+        slope_high=float(slope) + half_width,
+        intercept_bytes=float(mean_amount - slope * mean_size),
+        residual_bytes=math.sqrt(squares / count),
+        mean_size=float(mean_size),
+        bend_bytes=bend_bytes,
+        bend_p_value=bend_p_value,
+    )
+
+
+def _half_width(squares: Fraction, spread: Fraction, freedom: int, confidence: float) -> float:
+    if freedom < 1:
+        return math.inf
+    return float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(squares / freedom / spread)
+
+
+def _bend(
+    steps: Sequence[int], offsets: Sequence[int], spread: int, squares: Fraction
+) -> tuple[float, float]:
+    """The square term beside the line, as a bulge in bytes, and its one-sided p value (t test of
+    the extra term).
+
+    ``steps`` are distances from the mean size times the count, ``spread`` the sum of their squares,
+    ``offsets`` distances from the line times count * spread.
+    """
+    if len(set(steps)) < 3:
+        return 0.0, 1.0
+    count = len(steps)
+    cubes = sum(step**3 for step in steps)
+    # The part of size squared that neither a constant nor the line can take up, times count^3 *
+    # spread.
+    bows = [count * step * step * spread - spread * spread - count * cubes * step for step in steps]
+    unit = count**3 * spread
+    bow_spread = Fraction(sum(bow * bow for bow in bows), unit**2)
+    product = Fraction(
+        sum(bow * offset for bow, offset in zip(bows, offsets, strict=True)), unit * count * spread
+    )
+    curvature = product / bow_spread
+    bulge_bytes = float(curvature * Fraction(max(steps) - min(steps), count) ** 2 / 4)
+    freedom = count - 3
+    left = squares - curvature * curvature * bow_spread
+    if freedom < 1 or curvature == 0:
+        return bulge_bytes, 1.0
+    if left == 0:
+        return bulge_bytes, 0.0 if curvature > 0 else 1.0
+    t_value = float(curvature) * math.sqrt(bow_spread) / math.sqrt(left / freedom)
+    return bulge_bytes, float(stdtr(freedom, -t_value))
+
+
+# A fixed amount that small sizes do not fill: it rises with them, and is level from some size
+# on.
+
+
+LEVEL_SHARE = 0.1
+"""Chosen: level is what differs by no more than a tenth of the rise before it, over all runs, and
+by no more than a tenth of what straight growth would have added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """Where an amount levels off."""
+
+    level_bytes: int
+    from_size: int
+    """The smallest of the sizes that have it."""
+    smallest: int
+    """The smallest size, which has less."""
+    smallest_bytes: int
+    line: Line
+    """Through the runs that have it: what is left of the slope there."""
+
+    @property
+    def rise(self) -> float:
+        """What each step from the smallest size to the level adds at least, in bytes: the level may
+        have been reached before.
+        """
+        return (self.level_bytes - self.smallest_bytes) / (self.from_size - self.smallest)
+
+    def holds(self, *, at_most: float, resolve: float) -> bool:
+        """Whether the level part alone keeps a limit of growth for each image, and is exact enough
+        to show it.
+        """
+        return (
+            abs(self.line.slope) <= at_most
+            and self.line.slope_high <= resolve
+            and self.line.slope_low >= -resolve
+        )
+
+
+def find_ceiling(sizes: Sequence[int], amounts: Sequence[int]) -> Ceiling | None:
+    """The level that the amounts of the largest sizes share, where those of smaller ones rise to
+    it; None where they do not.
+
+    Two sizes at least have to share it, with two runs of one of them (or three sizes), so that it
+    is no chance: straight growth would have gone on between them, by far more than they differ.
+    ``sizes`` and ``amounts`` are one of each for every run.
+    """
+    runs = {
+        size: [amount for other, amount in zip(sizes, amounts, strict=True) if other == size]
+        for size in sorted(set(sizes))
+    }
+    ordered = list(runs)
+    for place in range(1, len(ordered) - 1):
+        level, rising = ordered[place:], ordered[:place]
+        top = [amount for size in level for amount in runs[size]]
+        rise = median(top) - median(runs[ordered[0]])
+        straight = rise * (level[-1] - level[0]) / (level[0] - ordered[0])
+        spread = max(top) - min(top)
+        below = all(max(runs[size]) <= max(top) for size in rising)
+        alone = len(level) < 3 and all(len(runs[size]) < 2 for size in level)
+        if rise > 0 and below and not alone and spread <= LEVEL_SHARE * min(rise, straight):
+            own = [(size, amount) for size in level for amount in runs[size]]
+            line = fit_line([size for size, _ in own], [amount for _, amount in own])
+            return Ceiling(
+                level_bytes=median_high(top),
+                from_size=level[0],
+                smallest=ordered[0],
+                smallest_bytes=median_high(runs[ordered[0]]),
+                line=line,
+            )
+    return None
+
 
 FIELDS = ("peak", "growth", "growth_bound", "retained", "net_start", "net_end")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its

@@ -23,8 +23,8 @@ from harness.judge.limits import (
     SlopeRule,
     Tolerance,
 )
-from harness.judge.manifest import Manifest
 from harness.records import Point
+from harness.rundir.manifest import Manifest
 from harness.words import nearest, nearest_path
 
 SCHEMA_VERSION = 1

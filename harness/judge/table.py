@@ -11,12 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.judge.manifest import Manifest, read_manifest
-from harness.names import one_line
 from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, Scalar, TraceEnd
+from harness.rundir.manifest import Manifest, read_manifest
 from harness.rundir.reading import Rows, RunKey, read_rows
 from harness.rundir.seal import broken_seal, odd_times
-from harness.words import columns_of
+from harness.words import columns_of, one_line
 
 PHASES_FILE = "phases.csv"
 

@@ -2,11 +2,20 @@
 everywhere.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+from harness.records import ROWS_FILE, RUN_FILE
+from harness.rundir.seal import SEAL, digest
 
 UNPROMISED = "limits"
 """Subject of the check, of the rule coverage, that says that no limit was promised."""
@@ -229,3 +238,166 @@ class Verdict:
         first, others = findings[0], len(findings) - 1
         more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"
+
+
+# The verdict as JUnit XML, which every CI service shows: one test case for each check.
+
+
+# XML 1.0, section 2.2: all other characters may not appear, not even escaped. Reasons quote the
+# last words of a child.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit_text(run_id: str, verdict: Verdict, *, judgement: str) -> str:
+    """The text of junit.xml. Every finding is a failure that carries its sentence; its type is the
+    kind of finding.
+
+    ``judgement`` is the id that all files of the judgement bear, a property of the suite.
+
+    Only what Jenkins' schema of the format knows (jenkins-junit.xsd), which strict readers check
+    and GitLab reads as well: so no ``file``. A verdict without a check is a failure too, for a
+    report without cases is shown as nothing at all.
+    """
+    cases = verdict.checks or (
+        Check(
+            rule="coverage",
+            subject="run",
+            sentence=verdict.sentence,
+            finding=FindingKind.INCOMPLETE,
+        ),
+    )
+    totals = {
+        "tests": str(len(cases)),
+        "failures": str(sum(check.finding is not None for check in cases)),
+        "errors": "0",
+        # A check takes no time; viewers that add times up want a number.
+        "time": "0",
+    }
+    suite = ET.Element(
+        "testsuite", {"name": _allowed(f"memory gate of {run_id}"), **totals, "skipped": "0"}
+    )
+    ET.SubElement(ET.SubElement(suite, "properties"), "property", name="judgement", value=judgement)
+    seen: Counter[tuple[str, str]] = Counter()
+    for check in cases:
+        case = (f"gate.{check.rule}", check.subject)
+        seen[case] += 1
+        suite.append(_case(check, seen[case]))
+    suites = ET.Element("testsuites", totals)
+    suites.append(suite)
+    ET.indent(suites)
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+    )
+
+
+def _case(check: Check, occurrence: int) -> ET.Element:
+    # Viewers merge cases of one name, for example the upper and the lower budget of one phase.
+    name = check.subject if occurrence == 1 else f"{check.subject} ({occurrence})"
+    case = ET.Element(
+        "testcase", classname=f"gate.{_allowed(check.rule)}", name=_allowed(name), time="0"
+    )
+    if check.finding is not None:
+        failure = ET.SubElement(
+            case, "failure", type=str(check.finding), message=_allowed(check.sentence)
+        )
+        failure.text = _allowed(f"{check.sentence}\n{check.because}".strip())
+    else:
+        ET.SubElement(case, "system-out").text = _allowed(check.sentence)
+    return case
+
+
+def _allowed(text: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
+# What makes a judgement one: the run, policy, baseline or other side, and version that it
+# follows from, as one short id.
+
+
+_DISTRIBUTION = "ptycho-memory"
+_ID_CHARACTERS = 16
+"""Chosen: 64 bits, and short enough to be read aloud."""
+NONE = "none"
+"""Instead of a checksum, where there is no such thing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Checksums of all that a judgement follows from; two that share them say the same."""
+
+    run: str
+    """Of run.json and rows.jsonl, whatever the order of their keys and lines."""
+    policy: str
+    baseline: str
+    against: str
+    """Of the run on the other side."""
+    partial: bool
+    version: str
+    """Of the program that judged."""
+    checks: str
+    """Of everything that was concluded: a program under development keeps its version while it
+    changes."""
+
+    @property
+    def id(self) -> str:
+        """The one that every file of the judgement bears."""
+        return digest(_canonical(asdict(self)))[:_ID_CHARACTERS]
+
+    def to_json(self) -> dict[str, Any]:
+        """As findings.json has it."""
+        return {"id": self.id, **asdict(self)}
+
+
+def identity(
+    run: Path, sources: Mapping[str, str], *, partial: bool, checks: Sequence[Mapping[str, Any]]
+) -> Identity:
+    """That of a judgement of the run in the folder ``run``; ``sources`` are the checksums of what
+    it was held against.
+    """
+    return Identity(
+        run=run_digest(run),
+        policy=sources.get("policy", NONE),
+        baseline=sources.get("baseline", NONE),
+        against=sources.get("against", NONE),
+        partial=partial,
+        version=program_version(),
+        checks=value_digest(list(checks)),
+    )
+
+
+def run_digest(folder: Path) -> str:
+    """The checksum of what was measured; where run.json is damaged, of its bytes. Raises OSError
+    where a file is gone.
+    """
+    manifest, rows = (folder / RUN_FILE).read_bytes(), (folder / ROWS_FILE).read_bytes()
+    try:
+        found = json.loads(manifest)
+    except (ValueError, RecursionError):
+        found = None
+    said = (
+        _canonical({name: value for name, value in found.items() if name != SEAL})
+        if isinstance(found, dict)
+        else manifest
+    )
+    return digest(b"\n".join([said, *sorted(rows.splitlines())]))
+
+
+def value_digest(value: object) -> str:
+    """The checksum of anything that JSON can hold."""
+    return digest(_canonical(value))
+
+
+def program_version() -> str:
+    """The version of the installed program; that of a checkout which nobody has installed is
+    unknown.
+    """
+    try:
+        return version(_DISTRIBUTION)
+    except PackageNotFoundError:
+        return f"unavailable: {_DISTRIBUTION} is not installed"
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str
+    ).encode()

@@ -7,13 +7,94 @@ an administrator has switched accounting on; so the card is polled, and the list
 read at the edges of the phase alone.
 """
 
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.cardspan import CardPhase
-from harness.measure.meter import MeterContext, polled, read_at_edges
-from harness.measure.samplerline import SamplerLine
+from harness.measure.host_watch import Pace
+from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edges
 from harness.records import Quality, Reading
+from harness.system.nvml import Card, CardProcess, neighbours_among, process_bytes
+
+# What was seen of a card over one phase. No NVML here: the child, which reads this, never loads
+# it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardSpan:
+    """Bytes in use on the card over one phase, as the sampler hands it to the child."""
+
+    start_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    duration_s: float
+
+
+class CardWatch:
+    """Gathers one ``CardSpan``."""
+
+    def __init__(self, used_bytes: int, now_s: float) -> None:
+        self.pace = Pace(now_s)
+        self._start_bytes = self._peak_bytes = self._last_bytes = used_bytes
+
+    def see(self, used_bytes: int, now_s: float) -> None:
+        """So many bytes were in use."""
+        self.pace.count(now_s)
+        self._last_bytes = used_bytes
+        self._peak_bytes = max(self._peak_bytes, used_bytes)
+
+    def close(self) -> CardSpan:
+        """The span up to the last look."""
+        return CardSpan(
+            start_bytes=self._start_bytes,
+            peak_bytes=self._peak_bytes,
+            end_bytes=self._last_bytes,
+            samples=self.pace.samples,
+            rate_hz=self.pace.rate_hz,
+            largest_gap_s=self.pace.largest_gap_s,
+            duration_s=self.pace.duration_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """What the driver tells at one edge of a phase; each amount is None where it does not, with the
+    reason.
+    """
+
+    process_bytes: int | None = None
+    not_listed: str = ""
+    others: str = ""
+    """Who else computes on the card, in words."""
+    others_unknown: str = ""
+    """Why that cannot be told; empty when it can."""
+    accounted_bytes: int | None = None
+    """The most that the process ever held until now."""
+    not_accounted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardPhase:
+    """One phase of one card, as the sampler hands it to the child."""
+
+    span: CardSpan
+    start: Edge
+    end: Edge
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "CardPhase":
+        """What ``CardView.end`` gave, after its way over the line."""
+        return cls(
+            span=CardSpan(**answer["span"]),
+            start=Edge(**answer["start"]),
+            end=Edge(**answer["end"]),
+        )
 
 
 class NvmlMeter:
@@ -125,3 +206,93 @@ def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
         if has_risen
         else "its highest was reached before this phase, which it therefore only bounds",
     )
+
+
+# The card as one child of the sampler sees it: bytes in use all the time, the processes on it at
+# the edges of a phase. The list of processes takes milliseconds under a lock of the driver, so
+# it is never asked for while a phase runs.
+
+
+class CardView:
+    """Watches one card for one process."""
+
+    def __init__(self, uuid: str, process: int) -> None:
+        """Open the card. Raises MeterUnavailable with the driver's words."""
+        self._process = process
+        self._card = Card.open(uuid)
+        self._used_bytes = self._card.quick()
+        self._watch: CardWatch | None = None
+        self._start = Edge()
+
+    @property
+    def source(self) -> str:
+        """Which of NVML's queries tells the bytes in use."""
+        return self._card.source
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a phase is open."""
+        return self._watch is not None
+
+    def begin(self) -> Mapping[str, Any]:
+        """Note who and how much is there."""
+        self._start = self._edge()
+        used_bytes = self._card.used_bytes()
+        self._watch = CardWatch(used_bytes, time.monotonic())
+        return {"used_bytes": used_bytes}
+
+    def look(self, now_s: float) -> None:
+        """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the
+        end of the phase.
+        """
+        used_bytes = self._used_bytes()
+        if used_bytes is not None and self._watch is not None:
+            self._watch.see(used_bytes, now_s)
+
+    def end(self) -> Mapping[str, Any]:
+        """A ``CardPhase`` as JSON. Raises MeterUnavailable when the card is lost."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            raise MeterUnavailable("the phase was ended before it began")
+        watch.see(self._card.used_bytes(), time.monotonic())
+        return dataclasses.asdict(
+            CardPhase(span=watch.close(), start=self._start, end=self._edge())
+        )
+
+    def close(self) -> None:
+        """Let go of the card."""
+        self._card.close()
+
+    def _edge(self) -> Edge:
+        accounted_bytes, not_accounted = self._accounted()
+        try:
+            found = self._card.processes()
+        except MeterUnavailable as reason:
+            return Edge(
+                not_listed=str(reason),
+                others_unknown=str(reason),
+                accounted_bytes=accounted_bytes,
+                not_accounted=not_accounted,
+            )
+        own_bytes, not_listed = self._own(found)
+        neighbours = neighbours_among(found, {self._process})
+        return Edge(
+            process_bytes=own_bytes,
+            not_listed=not_listed,
+            others=str(neighbours),
+            others_unknown=neighbours.unknown,
+            accounted_bytes=accounted_bytes,
+            not_accounted=not_accounted,
+        )
+
+    def _own(self, found: list[CardProcess]) -> tuple[int | None, str]:
+        try:
+            return process_bytes(found, self._process), ""
+        except MeterUnavailable as reason:
+            return None, str(reason)
+
+    def _accounted(self) -> tuple[int | None, str]:
+        try:
+            return self._card.accounting_peak_bytes(self._process), ""
+        except MeterUnavailable as reason:
+            return None, str(reason)

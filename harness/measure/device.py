@@ -1,10 +1,17 @@
 """Make TensorFlow use exactly the device that was leased, before its first operation."""
 
+import ctypes
+import json
+import mmap
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from harness.errors import DeviceUnavailable
+from harness.measure.meter import Memory
 from harness.units import MIB
 
 _FIRST_REGION_BYTES = 2 * MIB
@@ -115,3 +122,91 @@ def _reserve(name: str, limit_bytes: int) -> None:
             "this machine's memory; ask for a smaller --memory-device-budget, or free "
             "memory"
         ) from error
+
+
+# What TensorFlow sees of the one card that the environment makes visible, asked in a process of
+# its own; JSON on the last line. TensorFlow's warnings, which alone say why it sees none, go to
+# standard error.
+
+
+def main() -> int:
+    """Print TensorFlow's version, whether it is a build with CUDA, how many cards it sees, and
+    whether CUDA's driver is there.
+    """
+    found = {
+        "tensorflow": tf.__version__,
+        "is_cuda_build": bool(tf.test.is_built_with_cuda()),
+        "cards": len(tf.config.list_physical_devices("GPU")),
+        "has_libcuda": _has("libcuda.so.1"),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+def _has(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+# A body with known answers: allocate known amounts, kept and for a moment, and let the meters
+# find them.
+
+
+def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
+    """Phases by what they hold, for ``small_bytes`` and ``large_bytes``: tensors, private and
+    shared host memory.
+
+    ``spike`` holds ``large_bytes`` of private memory for a moment while as much of a file is read
+    through a mapping; ``mapped`` keeps that mapping. Every amount is let go again in a phase of its
+    own.
+    """
+    file = memory.workspace / "known.bin"
+    file.write_bytes(bytes(parameters["large_bytes"]))
+    for size in ("small", "large"):
+        _hold(memory, size, parameters[f"{size}_bytes"], parameters["device_name"])
+    _map(memory, file, parameters["large_bytes"])
+
+
+def _hold(memory: Memory, size: str, known_bytes: int, device_name: str) -> None:
+    with memory.phase(f"device_{size}"), tf.device(device_name):
+        tensor = tf.zeros([known_bytes], tf.uint8)
+    with memory.phase(f"device_{size}_release"):
+        del tensor
+    for kind, flags in (("private", mmap.MAP_PRIVATE), ("shared", mmap.MAP_SHARED)):
+        with memory.phase(f"{kind}_{size}"):
+            pages = _touched(known_bytes, flags)
+        with memory.phase(f"{kind}_{size}_release"):
+            pages.close()
+
+
+def _map(memory: Memory, path: Path, known_bytes: int) -> None:
+    with (
+        memory.phase("spike"),
+        path.open("rb") as opened,
+        mmap.mmap(opened.fileno(), known_bytes, access=mmap.ACCESS_READ) as read_through,
+    ):
+        _read(read_through)
+        _touched(known_bytes, mmap.MAP_PRIVATE).close()
+    with memory.phase("mapped"), path.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), known_bytes, access=mmap.ACCESS_READ)
+        _read(mapped)
+    with memory.phase("mapped_release"):
+        mapped.close()
+
+
+def _touched(known_bytes: int, flags: int) -> mmap.mmap:
+    pages = mmap.mmap(-1, known_bytes, flags=flags | mmap.MAP_ANONYMOUS)
+    for offset in range(0, known_bytes, mmap.PAGESIZE):
+        pages[offset] = 1
+    return pages
+
+
+def _read(mapped: mmap.mmap) -> int:
+    return sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE))

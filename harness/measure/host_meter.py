@@ -2,7 +2,7 @@
 without it, at the edges.
 
 ``host_anon``, RssAnon + RssShmem, is what the process itself allocated and holds, in private or in
-shared memory, and what processes hold that it has started (``harness.measure.family``): the number
+shared memory, and what processes hold that it has started: the number
 to gate. Its peak is bracketed (``harness.measure.host_watch`` says how, and what that takes for
 granted). ``host_rss`` is the resident set with its peak, VmHWM; ``host_mapped`` the page cache that
 is mapped into the process, RssFile, which the kernel can drop: part of host_rss, apart from
@@ -14,17 +14,99 @@ swapped out.
 
 import contextlib
 import ctypes
+import dataclasses
+import re
+import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import MeterUnavailable
-from harness.measure.family import Family, family_of_this, with_family
 from harness.measure.host_watch import HostSpan, HostWatch, begin_host, end_host
-from harness.measure.meter import MeterContext, polled, read_at_edges
-from harness.measure.samplerline import SamplerLine
+from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edges
 from harness.records import Quality, Reading
 from harness.system.proc import HostCounters, HostState, ProcCounters
 from harness.units import format_bytes
+
+# Memory of the processes that a body has started: they are part of what it takes, and no counter
+# of its own has them. Looked at from outside of the phases, at their edges: what comes and goes
+# within one is not seen. (RUSAGE_CHILDREN would not tell it either: its ru_maxrss has what the
+# parent had when it forked.)
+
+
+_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
+# Pages that a fork shares with its parent until one of them writes are the parent's; shared memory
+# by each one's share.
+_HELD = re.compile(r"^(?:Private_Dirty|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+class Family(NamedTuple):
+    """The processes that a process has started, and that have not ended."""
+
+    number: int
+    held_bytes: int
+    """What they hold themselves, private (and written to) or shared."""
+
+
+def family_of_this(proc: Path = Path("/proc")) -> Family:
+    """The descendants of this process; nobody where there is no /proc."""
+    found = _descendants(proc / "self", proc)
+    texts = [_read(proc / str(pid) / "smaps_rollup") for pid in found]
+    return Family(len(found), sum(int(kib) for text in texts for kib in _HELD.findall(text)) * _KIB)
+
+
+def with_family(anon: Reading, before: Family, after: Family) -> Reading:
+    """``anon`` of a process together with the processes it has started, as they were at the edges
+    of the phase.
+    """
+    if (
+        not (before.number or after.number)
+        or anon.start_bytes is None
+        or anon.end_bytes is None
+        or anon.peak_bytes is None
+    ):
+        return anon
+    start_bytes, end_bytes = anon.start_bytes + before.held_bytes, anon.end_bytes + after.held_bytes
+    throughout_bytes, most_bytes = sorted((before.held_bytes, after.held_bytes))
+    peak_bytes = max(start_bytes, end_bytes, anon.peak_bytes + throughout_bytes)
+    bound_bytes = (
+        None
+        if anon.peak_bound_bytes is None
+        else max(peak_bytes, anon.peak_bound_bytes + most_bytes)
+    )
+    count = max(before.number, after.number)
+    note = (
+        f"with {count} {'process' if count == 1 else 'processes'} that the body has started, as "
+        "at the edges of the phase"
+    )
+    return dataclasses.replace(
+        anon,
+        start_bytes=start_bytes,
+        peak_bytes=peak_bytes,
+        end_bytes=end_bytes,
+        peak_bound_bytes=bound_bytes,
+        reason="; ".join(filter(None, [anon.reason, note])),
+    )
+
+
+def _descendants(process: Path, proc: Path) -> list[int]:
+    try:
+        threads = list((process / "task").iterdir())
+    except OSError:
+        return []
+    children = [int(child) for thread in threads for child in _read(thread / "children").split()]
+    return children + [
+        below for child in children for below in _descendants(proc / str(child), proc)
+    ]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # it has ended meanwhile
+
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _THRESHOLD_BYTES = 128 * 1024
@@ -204,3 +286,103 @@ def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
         polled("host_rss", span, resident_bytes, source="psutil", reason=why),
         Reading.unavailable("host_mapped", apart),
     )
+
+
+# Host memory of this process with its shared pages divided among those that share them: PSS and
+# USS, at the edges of a phase. Read from /proc/self/smaps_rollup, which walks every page table:
+# 16 to 40 ms at 512 MiB here. So it is for the traced run alone, begins first and ends last.
+# What is read at the end of a phase is taken for the start of the next as well when this process
+# has hardly faulted a page in or let one go in between (``_SAME_PAGES``): its own pages are the
+# same ones then. (Another process that shares some of them may have come or gone; that moves PSS
+# and USS without this one's doing, and is not asked for twice.) USS of a forked child grows as
+# the pages that it has from its parent are written to, reference counts included.
+
+
+_ROLLUP = Path("/proc/self/smaps_rollup")
+_FIELD = re.compile(rb"^(Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
+_SMAPS_KIB = 1024  # /proc prints kibibytes and calls them kB (proc_pid_smaps(5))
+_SAME_PAGES = 64
+"""Chosen: 256 KiB, a quarter of what host memory is exact to. The harness itself faults in some
+tens of pages between two phases, and each further look would cost a traced run more than its trace
+does."""
+_REASON = "read at the edges of the phase alone: it takes tens of milliseconds"
+
+
+class Shares(NamedTuple):
+    """One look at smaps_rollup, in bytes."""
+
+    pss_bytes: int
+    """Every resident page, divided by how many processes have it mapped."""
+    uss_bytes: int
+    """The pages that nobody else has mapped: Private_Clean + Private_Dirty."""
+
+    @classmethod
+    def from_rollup(cls, text: bytes) -> "Shares":
+        """Parse /proc/PID/smaps_rollup. Raises MeterUnavailable when an amount is missing."""
+        found = {name.decode(): int(kib) * _SMAPS_KIB for name, kib in _FIELD.findall(text)}
+        missing = sorted({"Pss", "Private_Clean", "Private_Dirty"} - found.keys())
+        if missing:
+            raise MeterUnavailable(f"{_ROLLUP} lacks {', '.join(missing)}")
+        return cls(found["Pss"], found["Private_Clean"] + found["Private_Dirty"])
+
+
+class SharesMeter:
+    """``host_pss`` and ``host_uss``: exact at both edges, and nothing in between."""
+
+    names = ("host_pss", "host_uss")
+
+    def __init__(self, context: MeterContext, *, rollup: Path = _ROLLUP) -> None:
+        del context  # this process is the same on every device
+        self._rollup = rollup
+        self._counters: ProcCounters | None = None
+        self._start: Shares | None = None
+        self._last: tuple[Shares, tuple[int, ...]] | None = None
+
+    def open(self) -> None:
+        """Read once. Raises MeterUnavailable where the kernel has no such file (Linux 4.14)."""
+        self._counters = ProcCounters()
+        try:
+            self._look()
+        except OSError as error:
+            raise MeterUnavailable(f"needs Linux's {self._rollup}: {error}") from error
+
+    def begin(self) -> None:
+        """Note the start of a phase, read again only if more than some pages have come or gone
+        since the last look.
+        """
+        self._start = (
+            self._look() if self._last is None or self._has_moved(self._last[1]) else self._last[0]
+        )
+
+    def end(self) -> tuple[Reading, ...]:
+        """Both amounts at both edges."""
+        if self._start is None:
+            raise MeterUnavailable("the phase was ended before it began")
+        end = self._look()
+        return tuple(
+            read_at_edges(name, start_bytes, end_bytes, source="smaps_rollup", reason=_REASON)
+            for name, start_bytes, end_bytes in zip(self.names, self._start, end, strict=True)
+        )
+
+    def _look(self) -> Shares:
+        shares = Shares.from_rollup(self._rollup.read_bytes())
+        self._last = shares, self._pages()
+        return shares
+
+    def _has_moved(self, before: tuple[int, ...]) -> bool:
+        return any(
+            abs(now - then) > _SAME_PAGES for now, then in zip(self._pages(), before, strict=True)
+        )
+
+    def _pages(self) -> tuple[int, ...]:
+        """What is different once a page of this process has come or gone: its faults, and what is
+        resident. In pages.
+        """
+        assert self._counters is not None  # noqa: S101 - open() has set it
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        state: HostState = self._counters.look()
+        return (
+            usage.ru_minflt,
+            usage.ru_majflt,
+            *(amount_bytes // resource.getpagesize() for amount_bytes in state[:3]),
+        )

@@ -24,11 +24,42 @@ What this takes for granted:
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.lag import lag_here_bytes
-from harness.measure.pace import Pace
-from harness.system.proc import Glance, HostCounters, HostState
+from harness.system.proc import Glance, HostCounters, HostState, lag_here_bytes
+
+# How often something was looked at.
+
+
+@dataclass(slots=True)
+class Pace:
+    """How often something was looked at, the start of the phase included."""
+
+    started_s: float
+    samples: int = 1
+    largest_gap_s: float = 0.0
+    last_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_s = self.started_s
+
+    def count(self, now_s: float) -> None:
+        """One more look, at ``now_s`` of the monotonic clock."""
+        self.samples += 1
+        gap_s = now_s - self.last_s
+        self.largest_gap_s = max(self.largest_gap_s, gap_s)
+        self.last_s = now_s
+
+    @property
+    def duration_s(self) -> float:
+        """From the first look to the last."""
+        return self.last_s - self.started_s
+
+    @property
+    def rate_hz(self) -> float:
+        """Looks a second."""
+        return self.samples / self.duration_s if self.duration_s > 0 else 0.0
+
 
 _TRUSTED_MOVES = 3
 """Cheap looks in a row that may take what moved for pages of files, though it could be shared

@@ -6,14 +6,20 @@ are what the program asked for, unquantised; the allocator's bytes are those it 
 itself, rounded up to its chunks.
 """
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from harness.measure.ordering import Event, Ordering
-from harness.tensors import COPY_TO_CARD
+import tensorflow as tf
+
+from harness.measure.exceptions import look_for_room, name_exception, refused_memory
+from harness.measure.profile import Event, Ordering
+from harness.records import Outcome
+from harness.words import ALIVE, COPY_TO_CARD, largest_in_words, tensors_in_words
 
 MOST_MULTIPLES = 8
 """Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within
@@ -295,3 +301,68 @@ def _edges(amounts: "array[int]", before: int, last: int, at_first_bytes: int) -
         peak_bytes=max([start_bytes, *within]),
         end_bytes=within[-1] if len(within) else start_bytes,
     )
+
+
+# The moment at which the device's memory was refused, out of the replay of a traced run: what
+# was asked for, what was alive.
+
+
+def out_of_memory(
+    done: Replay,
+    spans: list[Span],
+    error: BaseException,
+    declared: Mapping[str, int],
+    device: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """What was asked for and what was live, where the error says that the device's memory ran out;
+    None where it does not.
+    """
+    if name_exception(error, look_for_room(device)).outcome is not Outcome.DEVICE_OOM:
+        return None
+    shape, dtype, asked_bytes = _asked(error)
+    unfinished = spans[-1] if spans and not spans[-1].finished else None
+    from_ns = unfinished.start_ns if unfinished else spans[-1].end_ns if spans else 0
+    place = refusal_place(
+        done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=device["limit_bytes"]
+    )
+    return {
+        "phase": unfinished.phase if unfinished else None,
+        "shape": shape,
+        "dtype": dtype,
+        "asked_bytes": asked_bytes,
+        "like": multiple_of(asked_bytes or 0, declared),
+        "requested_bytes": done.timeline.requested_bytes[place] if place >= 0 else 0,
+        "allocator_bytes": done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
+        "alive": [asdict(alive) for alive in alive_after(done, place, declared)],
+    }
+
+
+def largest_alive(alive: Sequence[Mapping[str, Any]]) -> str:
+    """A note for the exception: the largest of what was alive."""
+    return f"{ALIVE}{largest_in_words([_in_words(one) for one in alive])}"
+
+
+def _in_words(one: Mapping[str, Any]) -> tuple[str, int, int]:
+    total_bytes = one["each_bytes"] * one["count"]
+    words = tensors_in_words(
+        op=one["op"],
+        shape=one["shape"],
+        dtype=one["dtype"],
+        count=one["count"],
+        total_bytes=total_bytes,
+        like=one["like"],
+    )
+    return words, one["count"], total_bytes
+
+
+def _asked(error: BaseException) -> tuple[str, str, int | None]:
+    """Shape, type and bytes of the tensor that was refused; empty and None where the message does
+    not tell.
+    """
+    refused = refused_memory(str(error))
+    if refused is None or not refused.type_name:
+        return "", "", None
+    # the message has the short names of types.cc, which as_dtype knows
+    dtype = tf.as_dtype(refused.type_name)
+    numbers = [int(number) for number in refused.shape.strip("[]").split(",") if number]
+    return refused.shape, str(dtype.name), math.prod(numbers) * dtype.size or None

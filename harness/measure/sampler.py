@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import MeterUnavailable
 from harness.measure.host_watch import HostWatch, begin_host, end_host, see_host
-from harness.measure.samplerline import MESSAGE_BYTES, SOCKET_KIND
+from harness.measure.meter import MESSAGE_BYTES, SOCKET_KIND
 from harness.system.proc import HostCounters, ProcCounters, PsutilCounters, started_ticks
 
 if TYPE_CHECKING:
-    from harness.measure.card import CardView
+    from harness.measure.card_meter import CardView
 
 LOG = "log"
 """Beside the socket: what the sampler says on standard error, which its parent has opened for
@@ -100,7 +100,7 @@ class Client:
             return self._answer_host(verb)
         if verb == "open":
             # loads NVML's binding, which only a card needs
-            from harness.measure.card import CardView
+            from harness.measure.card_meter import CardView
 
             self._card = CardView(str(what["card"]), self._process)
             return {"source": self._card.source}

@@ -20,9 +20,8 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.exhausted import largest_alive, out_of_memory
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
-from harness.measure.replay import PhaseReplay, Span, replay
+from harness.measure.replay import PhaseReplay, Span, largest_alive, out_of_memory, replay
 from harness.records import TRACE_SCHEMA_VERSION, Reading
 from harness.units import format_bytes
 

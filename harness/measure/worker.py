@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import MeterUnavailable, UsageError
-from harness.measure.deferred import refuse_deferred, refuse_returned
-from harness.measure.exceptions import name_exception
-from harness.measure.importing import arrange_imports, load, origins
-from harness.measure.meter import AbsentMeter, Meter, MeterContext
-from harness.measure.phases import Memory
-from harness.measure.room import look_for_room
-from harness.measure.samplerline import SamplerLine
-from harness.records import Ending, Outcome, append_row, open_rows
+from harness.measure.exceptions import look_for_room, name_exception
+from harness.measure.importing import (
+    arrange_imports,
+    load,
+    origins,
+    refuse_deferred,
+    refuse_returned,
+)
+from harness.measure.meter import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
+from harness.records import Ending, Outcome
+from harness.rundir.rows import append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent

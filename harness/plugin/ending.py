@@ -4,26 +4,34 @@ together.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from harness.errors import HarnessError, PageError, PolicyError
 from harness.judge.advice import Asked, Commands
-from harness.plugin import running
+from harness.plugin import session as running
 from harness.plugin.options import as_typed
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession
-from harness.plugin.text_table import text_table
-from harness.records import Point, RunEnd
-from harness.run.announcing import write_row
+from harness.records import Point, RunEnd, passed_over_in_words
+from harness.run.revisions import THEN_FOLDER
+from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
+from harness.rundir.rows import ends_of, write_row
+from harness.rundir.traces import traces_in_words
+from harness.words import text_table
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
     from harness.judge.verdict import Check
     from harness.remeasure import Measure, Step
+    from harness.rundir.resume import Resumption
+
 
 MOST_ROWS = 40
 """Of the table of points on the terminal. Chosen: a screen; phases.csv in the run directory has all
@@ -62,7 +70,7 @@ def end_session(
     harness gate``. ``stopped``: the session was ended before its last test (-x), so that nothing
     more is to be measured.
     """
-    from harness.judge.manifest import read_manifest
+    from harness.rundir.manifest import read_manifest
 
     try:
         settings = read_manifest(session.directory).settings
@@ -160,9 +168,8 @@ def _remeasure(
     """Measure the points of findings again that may be noise, and what a resumed run still owes;
     whether there were any.
     """
-    from harness.judge.remeasure import find_offenders
     from harness.plugin.judging import policy_of
-    from harness.remeasure import remeasure
+    from harness.remeasure import find_offenders, remeasure
 
     found = find_offenders(run, policy_of(run), judgement.verdict)
     if found.points:
@@ -213,3 +220,105 @@ def _table(run: "Run") -> Iterator[str]:
         yield from text_table(POINT_COLUMNS, rows[:MOST_ROWS], words=3)
     if len(rows) > MOST_ROWS:
         yield f"... and {len(rows) - MOST_ROWS} more in {run.path}/phases.csv"
+
+
+# Findings over several points as failed tests of junit.xml: they belong to no single test of the
+# session.
+
+
+_WRITER = "LogXML"
+"""pytest's plug-in that writes junit.xml (_pytest.junitxml); it has no public name, but its hooks
+are those of all plug-ins."""
+
+
+def tell_junit(config: pytest.Config, findings: Iterable[Found]) -> None:
+    """Add a failed test ``memory / SUBJECT`` for each finding, before the file is written; nothing
+    where none is written.
+
+    Findings that a test has failed with are in its own entry: its message, and its properties
+    ``memory_finding``.
+    """
+    for writer in config.pluginmanager.get_plugins():
+        if type(writer).__name__ == _WRITER:
+            for found in findings:
+                for report in _reports(found):
+                    writer.pytest_runtest_logreport(report)
+
+
+def _reports(found: Found) -> Iterable[pytest.TestReport]:
+    """The three reports that a test has."""
+    for when in ("setup", "call", "teardown"):
+        yield pytest.TestReport(
+            nodeid=f"memory::{found.subject}",
+            location=("memory", None, found.subject),
+            keywords={},
+            outcome="failed" if when == "call" else "passed",
+            longrepr=found.sentence if when == "call" else None,
+            when=when,
+        )
+
+
+# What the end of a session says of its run directory.
+
+
+def summary(
+    directory: Path,
+    shown: str,
+    *,
+    broken: str,
+    resumed: "Resumption | None",
+    end: "SessionEnd | None",
+    resuming: str,
+) -> Iterator[str]:
+    """What was measured, where it is (``shown``), how to go on where it was broken off
+    (``resuming``), and how to judge it.
+
+    Raises RunDirectoryError or OSError where the directory cannot be read.
+    """
+    ends = ends_of(directory)
+    if end is None and not ends and not plans_anything(directory):
+        yield (
+            f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the "
+            "points"
+        )
+        return
+    outcomes = Counter(str(end.outcome) for end in ends)
+    counted = (
+        ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
+    )
+    yield f"{len(ends)} {'run' if len(ends) == 1 else 'runs'} measured ({counted}) in {shown}"
+    if why := passed_over(directory):
+        yield passed_over_in_words(why)
+    for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
+        yield f"{number} {'run' if number == 1 else 'runs'} went to another card, because {reason}"
+    if (then := directory / THEN_FOLDER).exists():
+        other = sides_of(directory)["against"]
+        empty = (
+            f"; left empty there, as git leaves submodules: {', '.join(other['left_empty'])}"
+            if other.get("left_empty")
+            else ""
+        )
+        yield (
+            f"{len(ends_of(then))} runs of {other['asked']} beside them in "
+            f"{shown}/{THEN_FOLDER}{empty}"
+        )
+    yield from traces_in_words(directory)
+    if resumed is not None:
+        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
+    if broken or not has_ended(directory):
+        why = f"broken off ({broken})" if broken else "broken off"
+        yield f"{why}; nothing finished is lost, go on with:  {resuming}"
+    if end is None:
+        # Less was selected on purpose, which the gate would have to be told.
+        yield (
+            "judge them:  "
+            f"{Commands(run=Path(shown), asked=Asked(partial=left_out(directory) > 0)).gate()}"
+        )
+        return
+    yield from end.lines
+    if end.findings:
+        number = len(end.findings)
+        yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
+    yield from (found.sentence for found in end.findings)
+    if end.judge_again:
+        yield f"judge them again, or see the page:  {end.judge_again}"

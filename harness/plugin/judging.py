@@ -11,13 +11,13 @@ from harness.judge.comparison import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
-from harness.judge.remeasure import Offender, offenders
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
-from harness.names import shortened
 from harness.plugin.limits import DEFAULT_METER, REMEASURE
 from harness.records import Point
+from harness.remeasure import Offender, offenders
 from harness.units import format_bytes
+from harness.words import shortened
 
 OF_SERIES = frozenset({"slope", "growth_class", "arithmetic"})
 """Rules over several points, which cannot be judged before all of them are there."""

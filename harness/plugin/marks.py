@@ -3,6 +3,8 @@ promise of them.
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +13,148 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.judge.sizes import minimum_sizes
-from harness.plugin.arguments import meant
+from harness.plugin.arguments import (
+    SETTINGS,
+    Settings,
+    meant,
+    read_settings,
+    refuse_given_twice,
+    scalar,
+)
 from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
-from harness.plugin.narrowing import misnarrowed
-from harness.plugin.settings import SETTINGS, Settings, read_settings, refuse_given_twice, scalar
-from harness.plugin.sweeps import sizes_of
-from harness.records import Point, Scalar
+from harness.records import Point, Scalar, minimum_sizes
 from harness.words import nearest
+
+# What the parametrized values of a test say of its sweep, also of those that this session has
+# not collected.
+
+
+def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
+    """All values that ``@pytest.mark.parametrize`` gives a parameter; None where its values come
+    from elsewhere.
+    """
+    found: set[Any] = set()
+    for names, values in _parametrized(item):
+        if name not in names:
+            continue
+        place = names.index(name)
+        for value in values:
+            own = getattr(value, "values", value)  # of pytest.param(...)
+            several = own is not value or len(names) > 1
+            found.add(own[place] if several else own)
+    return found or None
+
+
+def uncollected(items: Sequence[pytest.Item]) -> int:
+    """How many tests of these functions there are beyond those that were collected: others were
+    named by their ids.
+    """
+    collected = Counter(item.nodeid.partition("[")[0] for item in items)
+    whole = {
+        item.nodeid.partition("[")[0]: math.prod(len(values) for _, values in _parametrized(item))
+        for item in items
+    }
+    return sum(max(0, count - collected[function]) for function, count in whole.items())
+
+
+def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]]:
+    for mark in item.iter_markers("parametrize"):
+        names, values = ([*mark.args, None, None])[:2]
+        names, values = (
+            names or mark.kwargs.get("argnames"),
+            values if values is not None else mark.kwargs.get("argvalues"),
+        )
+        if isinstance(values, Sequence) and names is not None:  # a generator is used up by now
+            yield (
+                [each.strip() for each in names.split(",") if each.strip()]
+                if isinstance(names, str)
+                else [*names],
+                values,
+            )
+
+
+# ``where`` of a marker's limit: checked against the points of its test, before anything is
+# measured for a limit of none.
+
+
+_ARGUMENTS: Mapping[str, str] = {section: argument for argument, section in SECTIONS.items()}
+
+
+def misnarrowed(
+    marked: "Iterable[tuple[pytest.Item, Wanted]]",
+) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests with a limit whose ``where`` no point of theirs has, and a sentence for each.
+
+    Points that were not collected count as well, as far as their tests' own parametrization tells
+    them.
+    """
+    holders: dict[tuple[str, str, str], list[tuple[pytest.Item, Wanted]]] = {}
+    wheres: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for item, wanted in marked:
+        for section, rule in wanted.rules:
+            if rule.get("where"):
+                key = (section, json.dumps(rule, sort_keys=True), wanted.scenario)
+                wheres.setdefault(key, rule["where"])
+                holders.setdefault(key, []).append((item, wanted))
+    for key, tests in holders.items():
+        mistake = _mistake(wheres[key], tests)
+        if mistake:
+            yield from ((item, f"{_ARGUMENTS[key[0]]}: {mistake}") for item, _ in tests)
+
+
+def _mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wanted]]") -> str:
+    """What is wrong with a ``where``; empty where some point has all of it."""
+    settings = [{**wanted.settings.fixed, **wanted.parameters} for _, wanted in tests]
+    if any(
+        all(name in own and own[name] == value for name, value in where.items()) for own in settings
+    ):
+        return ""
+    known = list(dict.fromkeys(name for own in settings for name in own))
+    for name, value in where.items():
+        if name not in known:
+            has = (
+                nearest(name, known)
+                if known
+                else "the test is not parametrized, and nothing is fixed"
+            )
+            return (
+                f"where names {name!r}, which is neither a parameter of the test nor fixed; {has}"
+            )
+        values = list(
+            dict.fromkeys(
+                [*(own[name] for own in settings if name in own), *_uncollected_values(tests, name)]
+            )
+        )
+        if value not in values:
+            return (
+                f"where has {name}={value!r}, which no point of the test has; "
+                f"{_nearest_value(value, values)}"
+            )
+    if uncollected([item for item, _ in tests]):
+        return ""  # the one that has all of it may be among them
+    return (
+        "no point of the test has all of where "
+        f"({', '.join(f'{name}={value!r}' for name, value in where.items())})"
+    )
+
+
+def _uncollected_values(
+    tests: "Sequence[tuple[pytest.Item, Wanted]]", name: str
+) -> Iterator[Scalar]:
+    """All that the parametrization of the tests gives a parameter, also where a test was named by
+    its id.
+    """
+    for item, wanted in tests:
+        if name in wanted.parameters:
+            yield from sizes_of(item, name) or ()
+
+
+def _nearest_value(value: object, values: Sequence[Scalar]) -> str:
+    texts = [each for each in values if isinstance(each, str)]
+    if isinstance(value, str) and texts:
+        return nearest(value, texts)
+    return f"known are {', '.join(map(repr, values))}"
+
 
 MARK = "memory"
 FIXTURE = "memory_run"

@@ -2,18 +2,23 @@
 again where it offends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from harness.errors import UsageError
-from harness.plugin.marks import Wanted
+import pytest
+
+from harness.errors import HarnessError, RunDirectoryError, UsageError
+from harness.plugin import session as running
+from harness.plugin.arguments import read_call
+from harness.plugin.marks import WANTED, Wanted, make_point
+from harness.plugin.options import is_dry
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
-from harness.plugin.session import MeasuredBefore, RunSession
-from harness.plugin.sides import Turns
-from harness.records import ROWS_FILE, TRACED_REPEAT, Point
-from harness.run.announcing import announce_point, write_row
+from harness.plugin.session import SESSION, MeasuredBefore, RunSession, Turns
+from harness.records import ROWS_FILE, TRACED_REPEAT, Point, RunEnd
+from harness.run.runner import Runner
+from harness.rundir.rows import announce_point, park_points, write_row
 
 if TYPE_CHECKING:
     from harness.judge.verdict import Check
@@ -116,3 +121,191 @@ def _sentences(session: RunSession, point: Point, findings: "Sequence[Check]") -
             log = session.log_of(point, int(repeat.removeprefix("repeat ")))
             sentence = f"{sentence} Its log: {log}"
         yield sentence
+
+
+# The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and
+# everybody's ``memory_run``.
+
+
+RUNNER = "memory_turns"
+"""The fixture that every measuring test needs, by a marker too."""
+FINDING_PROPERTY = "memory_finding"
+POINT_PROPERTY = "memory_point"
+"""Names of what a test's report carries of its findings: junit.xml has them as properties of the
+test."""
+
+MEASURED = pytest.StashKey[list[str]]()
+"""Names of the points that a test has measured, or wanted to."""
+_RESULT = pytest.StashKey[MemoryRun]()
+
+
+class MemoryRunFixture(Protocol):
+    """What ``memory_run`` is."""
+
+    def __call__(self, body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
+        """Measure the body, or give what the test's marker has measured."""
+
+
+@pytest.fixture(scope="session")
+def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner | None]:
+    """The runner of this session's run directory; None where no test runs (--setup-only)."""
+    if is_dry(pytestconfig):
+        yield None
+        return
+    with running.open_runner(pytestconfig.stash[SESSION]) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def memory_turns(memory_runner: Runner | None, pytestconfig: pytest.Config) -> Turns | None:
+    """What measures a run: the runner, in turns with one of the code that it is compared with; None
+    where no test runs.
+    """
+    return (
+        None
+        if memory_runner is None
+        else running.turns_of(pytestconfig.stash[SESSION], memory_runner)
+    )
+
+
+@pytest.fixture
+def measure(
+    memory_turns: Turns, request: pytest.FixtureRequest
+) -> Callable[[Point, int], RunEnd | None]:
+    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
+    when it returns.
+
+    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
+    extra, traced run. Where two codes are compared, both are measured, and the end is that of the
+    later.
+    """
+
+    def measure(point: Point, repeat: int) -> RunEnd | None:
+        try:
+            return memory_turns.measure(point, repeat)
+        except RunDirectoryError as error:
+            _stop(request.node, error)
+
+    return measure
+
+
+@pytest.fixture
+def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRunFixture:
+    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory
+    of a body, phase by phase.
+
+    The body is measured at once, in children of its own:
+    ``run["epoch"].device_in_use.growth_bytes``. The test fails where it ended otherwise than
+    expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget,
+    expected, repeats, prepare, environment, fixed, as of the marker; all others are parameters of
+    the body. ``memory_run()`` gives what the test's marker has measured.
+    """
+    item = request.node
+
+    def memory_run(body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
+        if body is None and not arguments:
+            if _RESULT in item.stash:
+                found: MemoryRun = item.stash[_RESULT]
+                return found
+            pytest.fail(
+                "memory_run() gives what the test's marker has measured, and no marker "
+                "names a body; write memory_run('package.module:function', ...)",
+                pytrace=False,
+            )
+        return _measure(item, memory_turns, call=(body, arguments))
+
+    return memory_run
+
+
+def measure_marked(item: pytest.Item) -> None:
+    """Measure the body that the test's marker names, if one does; the test fails where it breaks a
+    limit.
+    """
+    item.config.stash[SESSION].executions[item.stash[WANTED].same] += 1
+    if item.stash[WANTED].point is not None:
+        item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
+
+
+def _measure(
+    item: pytest.Item, turns: Turns, *, call: tuple[str | None, Mapping[str, Any]] | None
+) -> MemoryRun:
+    found: Measured | HarnessError | NotChosen
+    try:
+        found = _measured(item, turns, call)
+    except (HarnessError, NotChosen) as error:
+        found = error  # told below, where it is not shown as what led to another exception
+    if isinstance(found, NotChosen):
+        pytest.skip("none of the points that --memory-points chooses")
+    if isinstance(found, RunDirectoryError):
+        _stop(item, found)
+    if isinstance(found, HarnessError):
+        pytest.fail(str(found), pytrace=False)
+    if found.findings:
+        item.user_properties.append((POINT_PROPERTY, found.run.name))
+        item.user_properties.extend((FINDING_PROPERTY, finding) for finding in found.findings)
+        pytest.fail("\n".join(found.findings), pytrace=False)
+    return found.run
+
+
+def _measured(
+    item: pytest.Item, turns: Turns, call: tuple[str | None, Mapping[str, Any]] | None
+) -> Measured:
+    wanted, session = item.stash[WANTED], item.config.stash[SESSION]
+    settings, parameters = wanted.settings, wanted.parameters
+    if call is not None:
+        body, arguments = call
+        settings, parameters = read_call(
+            settings, parameters, body, arguments, item.config.rootpath
+        )
+    point = make_point(wanted.scenario, settings, parameters)
+    item.stash.setdefault(MEASURED, []).append(point.name)
+    return measure_point(
+        session, turns, point, repeats=settings.repeats, wanted=wanted, planned=call is None
+    )
+
+
+def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:
+    # Nothing that follows could be written either; what has been written stays.
+    item.session.shouldstop = str(error)
+    pytest.fail(str(error), pytrace=False)
+
+
+# Tests that are skipped, or expected to fail: noted in the run directory, so that the gate
+# treats them as pytest does.
+
+
+def note_parked(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Write down that nothing which is found about the test's points fails anybody, if that is what
+    its report says.
+
+    An expected failure that is strict and did not come is a failure of pytest's, and parks nothing.
+    """
+    wanted, session = item.stash.get(WANTED, None), item.config.stash[SESSION]
+    expected = getattr(report, "wasxfail", None)
+    if (
+        wanted is None
+        or is_dry(item.config)
+        or not session.is_there
+        or (expected is None and not report.skipped)
+    ):
+        return
+    if wanted.point is None and session.patterns:
+        return  # none of its points may have been chosen
+    points = {
+        *item.stash.get(MEASURED, []),
+        *([wanted.point.name] if wanted.point is not None else []),
+    }
+    if expected is None:
+        reason = f"skipped: {_why_skipped(report)}"
+    else:
+        how = "xfail" if report.skipped else "its test passed although it is expected to fail"
+        reason = f"{how}: {expected or 'without a reason'}"
+    try:
+        park_points(session.directory, test=item.nodeid, points=sorted(points), reason=reason)
+    except RunDirectoryError as error:
+        session.broken = str(error)
+
+
+def _why_skipped(report: pytest.TestReport) -> str:
+    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return why.removeprefix("Skipped: ").strip() or "without a reason"

@@ -13,8 +13,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
-from harness.plugin.marks import WANTED, Wanted
-from harness.plugin.sweeps import uncollected
+from harness.plugin.marks import WANTED, Wanted, uncollected
 from harness.records import TRACED_REPEAT, Point
 
 Run = tuple[Point, int]

@@ -7,21 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeterUnavailable
-from harness.plugin.text_table import text_table
-from harness.records import (
-    ROWS_FILE,
-    Outcome,
-    PhaseRecord,
-    Point,
-    Quality,
-    Reading,
-    RunEnd,
-    end_from_json,
-    phase_from_json,
-)
-from harness.run.ends import rows_since
+from harness.records import ROWS_FILE, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
+from harness.rundir.rows import end_from_json, phase_from_json, rows_since
 from harness.units import format_bytes
-from harness.words import nearest
+from harness.words import nearest, text_table
 
 # From the best to the worst: a number of several repeats is as good as its worst reading.
 _QUALITIES = tuple(Quality)

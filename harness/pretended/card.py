@@ -12,22 +12,220 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from harness.pretended import building
-from harness.pretended.building import compile_nvml
-from harness.pretended.compiling import (
-    SOURCES,
-    StubUnavailableError,
-    compile_library,
-    find_compiler,
-    header_of,
-    made_complete,
+from harness.errors import DeviceUnavailable
+from harness.pretended.control import c_declarations
+
+# Compilers and headers for the stubs: where they are, and sentences for what is missing.
+
+
+SOURCES = Path(__file__).resolve().parent
+_WARNINGS = ("-Wall", "-Wextra", "-Wno-missing-field-initializers")
+WARNED = "warnings"
+"""File beside the libraries with what the compiler warned of; a newer one may warn of more, which
+is no reason to refuse."""
+_COMPILERS = {"C": ("CC", "cc"), "C++": ("CXX", "c++")}
+
+
+class StubUnavailableError(DeviceUnavailable):
+    """The stub cannot be built here; the message says what is missing, and what to do."""
+
+
+class DoesNotCompileError(StubUnavailableError):
+    """Compiler and headers are here, and refuse the sources: a fault of the sources, or a compiler
+    that is too old.
+    """
+
+
+def find_compiler(language: Literal["C", "C++"]) -> str:
+    """The system's compiler, or the one that CC or CXX names. Raises StubUnavailableError where
+    there is none.
+    """
+    variable, usual = _COMPILERS[language]
+    wanted = os.environ.get(variable, usual)
+    found = shutil.which(wanted)
+    if found is None:
+        raise StubUnavailableError(
+            f"there is no {language} compiler ({wanted}) here to build the stub driver "
+            f"with; install one (gcc, g++), or name it in {variable}"
+        )
+    return found
+
+
+def header_of(package: str, name: str) -> Path:
+    """The header ``name`` of an installed PyPI package. Raises StubUnavailableError where it is not
+    installed.
+    """
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise StubUnavailableError(
+            f"the package {package}, which has {name}, is not installed; pip install "
+            "'ptycho-memory[pretended]' brings it"
+        ) from error
+    found = next((Path(str(file.locate())) for file in files if file.name == name), None)
+    if found is None or not found.exists():
+        raise StubUnavailableError(
+            f"the package {package} is installed but has no {name}; install it again"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def made_complete(folder: Path) -> Iterator[Path]:
+    """A folder to build in, which becomes ``folder`` when all went well, and is gone when not.
+
+    Where another process was faster, its ``folder`` stays and this one's work is dropped.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        yield work
+        _rename_new(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _rename_new(work: Path, folder: Path) -> None:
+    try:
+        work.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def compile_library(
+    compiler: str,
+    library: Path,
+    sources: Sequence[Path],
+    *,
+    includes: Sequence[Path] = (),
+    options: Sequence[str] = (),
+    warn: bool = True,
+) -> None:
+    """One shared library of ``sources``, of C or C++; its soname is its name. Warnings go to a file
+    beside it (``WARNED``).
+
+    Raises DoesNotCompileError, with the compiler's words, where the sources do not compile.
+    """
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        *(_WARNINGS if warn else ("-w",)),
+        f"-Wl,-soname,{library.name}",
+    ]
+    command += [
+        f"-I{SOURCES}",
+        *(f"-I{folder}" for folder in includes),
+        "-o",
+        str(library),
+        *map(str, sources),
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DoesNotCompileError(
+            f"{library.name} of the pretended card does not compile with {compiler}:\n{done.stderr}"
+        )
+    if done.stderr:
+        with (library.parent / WARNED).open("a") as file:
+            file.write(done.stderr)
+
+
+# Compile the stub of NVML with the system's C compiler, against the genuine header of the PyPI
+# package nvidia-nvml-dev.
+
+
+__all__ = ["LIBRARY", "Stub", "StubUnavailableError", "build", "compile_nvml", "header", "load"]
+
+SOURCE = SOURCES / "nvml.c"
+LIBRARY = "libnvidia-ml.so.1"
+# What a driver before R510 does not have (the changes to the interface that nvml.h's own versions
+# follow).
+_OLD_LIBRARY_LACKS = re.compile(
+    r"nvmlDeviceGet(MemoryInfo_v2|\w*RunningProcesses_v3|RunningProcessDetailList|TemperatureV)"
 )
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A built library, and the names of its functions in the order of their numbers."""
+
+    library: Path
+    functions: tuple[str, ...]
+
+
+def header() -> Path:
+    """nvml.h. Raises StubUnavailableError where the package is not installed."""
+    return header_of("nvidia-nvml-dev", "nvml.h")
+
+
+def build(folder: Path, nvml_h: Path, *, old_library: bool = False) -> Stub:
+    """Compile into ``folder``, which must not exist; ``old_library`` leaves out what drivers before
+    R510 lack.
+
+    Raises StubUnavailableError where there is no compiler. ``folder`` appears only when it is
+    complete.
+    """
+    with made_complete(folder) as work:
+        compile_nvml(work, nvml_h, old_library=old_library)
+    return load(folder, nvml_h, old_library=old_library)
+
+
+def compile_nvml(work: Path, nvml_h: Path, *, old_library: bool = False) -> None:
+    """The library into ``work``. Raises StubUnavailableError where there is no compiler."""
+    compiler = find_compiler("C")
+    functions, implemented = _functions(nvml_h, old_library=old_library)
+    (work / "control.h").write_text(c_declarations())
+    numbers = "".join(f"FUNCTION_{name} = {number},\n" for number, name in enumerate(functions))
+    (work / "functions.h").write_text(f"enum function {{\n{numbers}}};\n")
+    rest = "".join(
+        f"int {name}(void) {{ return stub_not_supported(FUNCTION_{name}); }}\n"
+        for name in functions[implemented:]
+    )
+    (work / "nvml_rest.c").write_text(
+        f'#include "functions.h"\nint stub_not_supported(int);\n{rest}'
+    )
+    compile_library(
+        compiler,
+        work / LIBRARY,
+        (SOURCE, work / "nvml_rest.c"),
+        includes=(work, nvml_h.parent),
+        options=("-DSTUB_OLD_LIBRARY",) if old_library else (),
+    )
+
+
+def load(folder: Path, nvml_h: Path, *, old_library: bool = False) -> Stub:
+    """The stub that ``build`` left in ``folder``."""
+    return Stub(library=folder / LIBRARY, functions=_functions(nvml_h, old_library=old_library)[0])
+
+
+def _functions(nvml_h: Path, *, old_library: bool) -> tuple[tuple[str, ...], int]:
+    """All functions of the header, those of nvml.c first, and how many these are."""
+    own = re.findall(
+        r"^(?:EXPORT(?:_EARLY)?|LIST_FUNCTION)\((nvml\w+),", SOURCE.read_text(), re.MULTILINE
+    )
+    declared = re.findall(
+        r"^nvmlReturn_t\s+DECLDIR\s+(nvml\w+)\s*\(", nvml_h.read_text(), re.MULTILINE
+    )
+    names = [
+        name
+        for name in dict.fromkeys([*own, *declared])
+        if not (old_library and _OLD_LIBRARY_LACKS.fullmatch(name))
+    ]
+    return tuple(names), len([name for name in own if name in names])
+
 
 # What TensorFlow looks for when it starts its GPU device (stream_executor,
 # MaybeTryDlopenGPULibraries) and when it traces; none of them is called by anything that runs on a
@@ -85,7 +283,7 @@ class Card:
         """libnvidia-ml.so.1, which a process that runs already loads before it asks NVML
         anything.
         """
-        return self.folder / building.LIBRARY
+        return self.folder / LIBRARY
 
 
 def find_tensorflow(python: str = sys.executable) -> TensorFlowFound:
@@ -145,13 +343,13 @@ def build_card(folder: Path, python: str = sys.executable) -> Card:
     Takes about 12 s of CPU. Raises StubUnavailableError where a compiler, a header or TensorFlow's
     CUDA build is missing.
     """
-    nvml_h = building.header()
+    nvml_h = header()
     if not folder.exists():
         tensorflow = find_tensorflow(python)
         cuda_h = header_of("nvidia-cuda-runtime-cu12", "cuda.h")
         with made_complete(folder) as work:
             _build(work, tensorflow, nvml_h, cuda_h.parent)
-    return Card(folder=folder, functions=building.load(folder, nvml_h).functions)
+    return Card(folder=folder, functions=load(folder, nvml_h).functions)
 
 
 def cached_card(base: Path | None = None, python: str = sys.executable) -> Card:
@@ -196,7 +394,7 @@ def card_key(tensorflow: TensorFlowFound) -> str:
         if source.suffix in {".c", ".cc", ".h"} or source.name in {
             "layout.py",
             "card.py",
-            "building.py",
+            "py",
             "compiling.py",
         }:
             digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")

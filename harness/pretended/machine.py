@@ -2,15 +2,16 @@
 a process onto it.
 """
 
+import ctypes
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.pretended.card import Card, cached_card, locked
-from harness.pretended.control import ON, StubControl
-from harness.pretended.layout import MOST_DEVICES, Device
+from harness.pretended.control import MOST_DEVICES, ON, VARIABLE, Device, StubControl
 from harness.records import PRETENDED, is_pretended
 from harness.units import GIB, format_bytes
 
@@ -142,3 +143,24 @@ def _uuid(folder: Path, index: int) -> str:
     """
     digest = hashlib.sha256(bytes(folder)).hexdigest()
     return f"GPU-{index:08x}-{digest[:4]}-4{digest[4:7]}-8000-{digest[7:19]}"
+
+
+# Bring this process onto the user's own machine with pretended cards, for ``--device
+# pretended``. Experimental.
+
+
+def join_machine() -> None:
+    """From now on this process, and whatever it starts, has the driver of the user's pretended
+    cards.
+
+    The loader reads LD_LIBRARY_PATH when a process is started, and NVML its control file's name
+    from the environment: so this process loads NVML by its path, and everything else is left to the
+    environment of those that it starts. A process that has such a machine already stays on it.
+    Raises StubUnavailableError where the cards cannot be built here.
+    """
+    if os.environ.get(VARIABLE):
+        return
+    machine = cached_machine()
+    os.environ.update(machine.environment)
+    ctypes.CDLL(str(machine.card.nvml))
+    machine.control.close()

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from harness.errors import DeviceUnavailable, UsageError
 from harness.records import Point, PoolKind, is_pretended
-from harness.run.environment import host_memory_bytes
-from harness.run.pool import table_bytes
+from harness.run.cards import table_bytes
+from harness.system.memory import host_memory_bytes
 from harness.units import GIB, MIB, format_bytes
 
 DeviceChoice = Literal["auto", "cpu", "gpu", "pretended"]
@@ -36,7 +36,7 @@ class Device:
     """One device to measure on.
 
     ``limit_bytes`` is None for a card without a budget: a pool that is reserved gets its limit when
-    the card is held (``harness.run.room``), any other has none.
+    the card is held (``harness.run.usable``), any other has none.
     """
 
     kind: Literal["emulated", "gpu"]
@@ -250,7 +250,7 @@ def choose_device(choice: DeviceChoice) -> Device:
         return emulated_device("not asked: the emulated device was chosen")
     if choice == "pretended":
         # what compiles is not loaded by sessions without such cards
-        from harness.pretended.joining import join_machine
+        from harness.pretended.machine import join_machine
 
         join_machine()
     try:

@@ -2,8 +2,11 @@
 they are taken from.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
 from harness.errors import UsageError
@@ -72,3 +75,93 @@ def read_subjects(texts: Sequence[str]) -> tuple[Subject, ...]:
 def code_in(root: Path, subjects: Sequence[Subject]) -> Code:
     """The subjects as they lie in a tree that starts at ``root``."""
     return Code(packages={subject.name: subject.in_folder(root).resolve() for subject in subjects})
+
+
+# What belongs to this harness: how its own modules are started, and which packages of this
+# project lie beside it.
+
+
+HOME = Path(__file__).resolve().parents[2]
+"""The folder that this harness was imported from: the root of its checkout, or site-packages."""
+_DISTRIBUTION = "ptycho-memory"
+_PACKAGE = "harness"
+_CONTAINER = "ptycho-lazy"
+"""The project's other distribution (ptycho/pyproject.toml). Its package has a name that others have
+too."""
+# Neither the working directory nor PYTHONPATH may put another package of the same name in its place
+# (-P leaves the first out, the front of sys.path beats the second). Once it is imported, its folder
+# has no place of its own any more.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import harness; del sys.path[0]; "
+    "from importlib import import_module; sys.exit(import_module(sys.argv.pop(1)).main())"
+)
+
+
+def own_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs ``main()`` of a module of ours in a fresh interpreter, whatever its
+    working directory holds.
+    """
+    return [sys.executable, "-P", "-c", _START, str(HOME), module, *arguments]
+
+
+@cache
+def packages_that_came_along() -> tuple[str, ...]:
+    """Names of this project's packages that lie beside this one: in a checkout all of them, in an
+    installation the container's.
+
+    Raises UsageError where this one lies in neither.
+    """
+    found = _beside()
+    if found is None:
+        raise UsageError(
+            f"{_PACKAGE} was imported from {HOME}, which is neither a checkout nor an "
+            "installation, so that nothing says which packages came with it; install it "
+            f"with pip (pip install {_DISTRIBUTION})"
+        )
+    return tuple(sorted(found))
+
+
+def packages_that_would_shadow(root: Path) -> tuple[str, ...]:
+    """Those that came along and that Python would take instead of a folder of ``root``, of the same
+    name.
+
+    That is so where the folder has no __init__.py: such a package stands behind every one that has
+    it, wherever that lies.
+    """
+    if root.resolve() == HOME:
+        return ()
+    names = sorted(_beside() or ())
+    return tuple(
+        name
+        for name in names
+        if not (root / name / "__init__.py").exists() and _has_code(root / name)
+    )
+
+
+def _has_code(folder: Path) -> bool:
+    return any(True for pattern in ("*.py", "*/*.py") for _ in folder.glob(pattern))
+
+
+def _beside() -> set[str] | None:
+    """None where nothing says what came with this package."""
+    if _PACKAGE in _installed(_DISTRIBUTION):
+        return _installed(_CONTAINER)
+    if (HOME / "pyproject.toml").exists():
+        return {path.parent.name for path in HOME.glob("*/__init__.py")} - {_PACKAGE}
+    return None
+
+
+def _installed(name: str) -> set[str]:
+    """Packages that a distribution has put beside this one; none of an editable installation, whose
+    files lie elsewhere.
+    """
+    try:
+        files = distribution(name).files or []
+    except PackageNotFoundError:
+        return set()
+    folders = [
+        Path(str(file.locate())).parent
+        for file in files
+        if len(file.parts) == 2 and file.name == "__init__.py"
+    ]
+    return {folder.name for folder in folders if folder.resolve().parent == HOME}

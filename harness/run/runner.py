@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,31 +15,64 @@ from typing import Any
 
 from harness.errors import DeviceUnavailable, RunDirectoryError
 from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point, RunEnd, to_json
-from harness.run.alone import PAUSES_S, Attempt, measure_alone
-from harness.run.announcing import write_row
-from harness.run.belongings import packages_that_came_along, packages_that_would_shadow
-from harness.run.child_log import read_log
 from harness.run.devices import Device
-from harness.run.ends import (
-    classify,
-    end_without_child,
-    phase_at_death,
-    rows_since,
-    why_not_prepared,
-)
+from harness.run.ends import classify, end_without_child, phase_at_death, read_log, why_not_prepared
 from harness.run.launchers import (
     QUIET,
     ChildOrder,
     Isolation,
     Launcher,
+    Sampling,
     SpawnLauncher,
     open_launcher,
 )
 from harness.run.leases import Lease, lease, lease_folder
-from harness.run.packages import Code
-from harness.run.room import with_room
-from harness.run.sampling import Sampling
+from harness.run.packages import Code, packages_that_came_along, packages_that_would_shadow
+from harness.run.usable import with_room
+from harness.rundir.rows import rows_since, write_row
 from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
+
+# A run that somebody else's process shared the device with is measured again.
+
+
+PAUSES_S = (1.0, 5.0)
+"""Before each further attempt. Chosen: two, with pauses that outlast what is short (a notebook that
+is closing, another run's child), and cost a sweep beside a neighbour that stays no more than some
+seconds at each point."""
+
+Attempt = tuple[RunEnd, Sequence[Mapping[str, Any]]]
+"""How one attempt ended, and the rows that its child left."""
+
+
+def measure_alone(
+    attempt: Callable[[], Attempt],
+    void: Callable[[str], None],
+    pauses_s: Sequence[float] = PAUSES_S,
+) -> RunEnd:
+    """The end of the first attempt that nobody disturbed, of at most ``1 + len(pauses_s)``, else of
+    the last.
+
+    Before each further one ``void`` is told who it was: what the earlier one left is void. What the
+    last one left stays, neighbours named in it, and the judge says that the point was not measured
+    alone.
+    """
+    for pause_s in pauses_s:
+        end, rows = attempt()
+        who = who_else(rows)
+        if not who:
+            return end
+        void(f"not alone on the device: {who}")
+        time.sleep(pause_s)
+    return attempt()[0]
+
+
+def who_else(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Who used the device besides this run, by what its readings say; empty for nobody."""
+    readings = [reading for row in rows if row["kind"] == "phase" for reading in row["readings"]]
+    return "; ".join(
+        dict.fromkeys(reading["contended"] for reading in readings if reading["contended"])
+    )
+
 
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
@@ -47,7 +81,7 @@ METERS = (
     "harness.measure.host_meter:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""
-TRACED_METERS = ("harness.measure.meters.shares:SharesMeter", *METERS)
+TRACED_METERS = ("harness.measure.host_meter:SharesMeter", *METERS)
 """The instruments of the traced run; among them may be what costs too much for the measured
 ones."""
 TRACER = "harness.measure.tracing:Tracer"

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from harness.errors import RunDirectoryError
-from harness.judge.manifest import first_error
-from harness.locking import read_whole
 from harness.records import Outcome, PhaseRecord, Point, RunEnd, TraceEnd
 from harness.rundir import rows as rowkinds
+from harness.rundir.manifest import first_error
 from harness.rundir.rows import RowError
+from harness.system.files import read_whole
 from harness.words import natural
 
 RunKey = tuple[str, int]

@@ -6,16 +6,58 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.manifest import read_manifest
-from harness.judge.owed import is_measured
-from harness.records import ROWS_FILE, TRACED_REPEAT, Point
-from harness.run.devices import Device
-from harness.run.environment import describe_environment
-from harness.rundir.manifest import comparability
+from harness.records import OVER_MACHINE, ROWS_FILE, TRACED_REPEAT, Outcome, Point
+from harness.rundir.manifest import comparability, describe_environment, read_manifest
 from harness.rundir.reading import Rows, read_rows
+
+if TYPE_CHECKING:
+    from harness.run.devices import Device
+
+
+# What a run owes: the phases it must have gone through, and when it need not be measured again.
+
+
+NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
+"""Causes of errors that happened before the body, or to what it measured."""
+
+
+def owed_phases(point: Point, outcome: Outcome, phase: str | None) -> tuple[str, ...]:
+    """The phases that a run must have finished: all when it ended ok, of one that died in ``phase``
+    those before it.
+    """
+    if outcome is Outcome.OK:
+        return point.phases
+    return point.phases[: point.phases.index(phase)] if phase in point.phases else ()
+
+
+def is_measured(rows: Rows, point: Point, repeat: int) -> bool:
+    """Whether the run has an end that can be judged, with every row that it owes. A death is one:
+    it would happen again.
+
+    A run that never came to its body (no device, no input), or whose rows could not be written, has
+    measured nothing; one that was ended because the machine's memory ran out may fit where others
+    hold less of it.
+    """
+    end = rows.ends.get((point.name, repeat))
+    if (
+        end is None
+        or end.outcome is Outcome.SKIPPED
+        or (end.outcome is Outcome.ERROR and end.cause in NOT_THE_BODYS_DOING)
+    ):
+        return False
+    if end.cause == OVER_MACHINE:
+        return False
+    if end.outcome is Outcome.OK and rows.done.get((point.name, repeat)) is not Outcome.OK:
+        return False
+    records = (
+        rows.phases.get((point.name, repeat, phase))
+        for phase in owed_phases(point, end.outcome, end.phase)
+    )
+    return all(record is not None and record.finished for record in records)
+
 
 DAMAGED_FILE = "rows.damaged"
 """In a run directory: lines of rows.jsonl that were cut short, set aside when the run was
@@ -179,7 +221,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     }
 
 
-def check_same_here(path: Path, device: Device, root: Path, *, what: str = "be resumed") -> None:
+def check_same_here(path: Path, device: "Device", root: Path, *, what: str = "be resumed") -> None:
     """Refuse to mix two things in one run: raises UsageError when device, versions or code are not
     what they were.
     """

@@ -1,13 +1,20 @@
 """The kinds of rows that rows.jsonl holds: what each has to be, checked one by one."""
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.judge.manifest import MOST_REPEATS
+from harness.errors import RunDirectoryError
 from harness.records import (
+    ROWS_FILE,
     TRACES_FOLDER,
     Outcome,
     PhaseRecord,
@@ -16,7 +23,11 @@ from harness.records import (
     Reading,
     RunEnd,
     TraceEnd,
+    to_json,
 )
+from harness.rundir.manifest import MOST_REPEATS
+from harness.system.files import ONE_THREAD, locked, read_whole
+from harness.words import one_line
 
 # More than any machine has, and far inside the 64 bits of the table's columns and their
 # differences.
@@ -243,3 +254,151 @@ def _check_reading(reading: Reading, where: str) -> None:
         raise RowError(
             f"{where}: {reading.meter} has an upper bound of its peak below the lower one"
         )
+
+
+# Rows that say beforehand what will be measured beyond the plan; without them its rows are
+# refused by the judge.
+
+
+def announce_point(
+    run_directory: Path, point: Point, *, test: str = "", repeats: int | None = None
+) -> None:
+    """Say that ``point``, which run.json need not plan, will be measured in all its repeats; before
+    its first child.
+
+    ``test`` names the test that measures it, one of those that ``start_run`` was told of;
+    ``repeats`` is how often (None: as often as run.json says of all). The same point may be
+    announced more than once, as long as it is the same. Raises RunDirectoryError when the row
+    cannot be written.
+    """
+    row = {
+        "kind": "point",
+        "point": point.name,
+        "record": to_json(point),
+        "test": test,
+        "repeats": repeats,
+    }
+    write_row(run_directory, row)
+
+
+def park_points(run_directory: Path, *, test: str, points: Sequence[str], reason: str) -> None:
+    """Say that ``test`` was skipped, or expected to fail: what is found about its points fails
+    nobody.
+
+    Raises RunDirectoryError when the row cannot be written.
+    """
+    write_row(
+        run_directory,
+        {"kind": "parked", "test": test, "points": list(points), "reason": one_line(reason)},
+    )
+
+
+def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
+    """Append one row about a point or a test to rows.jsonl. Raises RunDirectoryError when it cannot
+    be written.
+    """
+    rows = run_directory / ROWS_FILE
+    try:
+        with ONE_THREAD:
+            descriptor = open_rows(rows)
+            try:
+                append_row(descriptor, row)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the {row['kind']} of {row.get('point') or row['test']} cannot be written to "
+            f"{rows}: {error.strerror}"
+        ) from error
+
+
+def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
+    """The rows of rows.jsonl from ``offset`` (bytes) on; damaged lines are left to the judge."""
+    for line in read_whole(path, offset).split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a damaged line stays in the file, where the judge finds it and says so
+        if isinstance(row, dict) and "kind" in row:
+            yield row
+
+
+def ends_of(run_directory: Path) -> list[RunEnd]:
+    """The ends that are on disk so far, in the order in which they were written, without those that
+    are void.
+    """
+    found: dict[tuple[str, int], RunEnd] = {}
+    for row in rows_since(run_directory / ROWS_FILE, 0):
+        if row["kind"] == "again":
+            found.pop((row.get("point", ""), row.get("repeat", 0)), None)
+        elif row["kind"] == "end":
+            # a damaged row is left to the judge
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                end = end_from_json(row)
+                found[end.point, end.repeat] = end
+    return list(found.values())
+
+
+def open_rows(path: Path) -> int:
+    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
+    # Readable, because append_row looks at what came before.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also
+    beside other processes.
+
+    One write, while nobody else writes: a line without an end is that of a writer that was killed,
+    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
+    system has no locks nobody looks for one, for it might be another's that is being written.
+    Raises OSError when the line cannot be written or is cut short.
+    """
+    line = (json.dumps(row) + "\n").encode()
+    with locked(descriptor) as alone:
+        end = os.fstat(descriptor).st_size if alone else 0
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        line = b"\n" * torn + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
+
+
+def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
+    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is
+    not one.
+    """
+    readings = tuple(
+        Reading(**{**reading, "quality": Quality(reading["quality"])})
+        for reading in row["readings"]
+    )
+    return PhaseRecord(
+        point=row["point"],
+        repeat=row["repeat"],
+        phase=row["phase"],
+        index=row["index"],
+        finished=row["finished"],
+        duration_s=row["duration_s"],
+        readings=readings,
+    )
+
+
+def end_from_json(row: Mapping[str, Any]) -> RunEnd:
+    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
+    one.
+    """
+    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
+    return RunEnd(
+        **{
+            **values,
+            "outcome": Outcome(values["outcome"]),
+            "left_out": tuple(values.get("left_out", ())),
+        }
+    )
+
+
+def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
+    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
+    one.
+    """
+    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
+    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})

@@ -1,7 +1,8 @@
 """Is the run directory as the run and the gate left it? Honest accidents are noticed;
-``harness.seal`` says what is not.
+``harness.rundir.seal`` says what is not.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -10,8 +11,36 @@ from typing import Any
 
 from harness.errors import RunDirectoryError
 from harness.records import ROWS_FILE, RUN_FILE
-from harness.seal import SEAL, digest, seal_of
 from harness.system.files import FINDINGS_FILE, REPORT_FILE, remove_judgement
+
+# Checksums that a run gets at its end, so that a file that was cut, continued or edited later is
+# noticed. They are no signature: who edits a file on purpose can write new checksums as well.
+# Against that stands the reviewer, who sees the run that an acceptance names, and the machine
+# that measures again.
+
+
+SEAL = "seal"
+"""Key of run.json; absent until the run has ended."""
+
+
+def seal_of(manifest: Mapping[str, Any], rows: bytes) -> dict[str, str | int]:
+    """The seal of a run whose run.json holds ``manifest`` and whose rows.jsonl holds ``rows``.
+
+    The plan's checksum is over all of run.json but the seal itself, whatever the order of its keys.
+    """
+    plan = {name: value for name, value in manifest.items() if name != SEAL}
+    canonical = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return {
+        "plan_sha256": digest(canonical.encode()),
+        "rows_bytes": len(rows),
+        "rows_sha256": digest(rows),
+    }
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
 
 _CLOCKS_APART = timedelta(days=1)
 """Chosen: machines that are a day apart have a clock that somebody should look at."""

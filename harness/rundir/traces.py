@@ -9,16 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError
-from harness.names import file_stem
-from harness.records import (
-    ROWS_FILE,
-    TRACED_REPEAT,
-    TRACES_FOLDER,
-    RunEnd,
-    TraceEnd,
-    trace_end_from_json,
-)
-from harness.run.ends import rows_since
+from harness.records import ROWS_FILE, TRACED_REPEAT, TRACES_FOLDER, RunEnd, TraceEnd
+from harness.rundir.rows import rows_since, trace_end_from_json
+from harness.words import file_stem
 
 
 def repeat_id(repeat: int) -> str:

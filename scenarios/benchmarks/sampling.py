@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext
-from harness.measure.samplerline import SamplerLine
-from harness.records import Outcome, Point, Reading, phase_from_json
+from harness.measure.meter import MeterContext, SamplerLine
+from harness.records import Outcome, Point, Reading
+from harness.run.launchers import Sampling
 from harness.run.runner import Runner
-from harness.run.sampling import Sampling
+from harness.rundir.rows import phase_from_json
 from harness.system.proc import ProcCounters
 from harness.units import GIB, MIB
 from scenarios.benchmarks.measured import loading_point, open_runner
@@ -56,7 +56,7 @@ def detection(folder: Path) -> dict[str, float]:
     """Percent of spikes of 20, 5 and 1 ms in which the driver was asked, by the driver's own log,
     and the sampler's CPU share.
     """
-    building: Any = importlib.import_module("harness.pretended.building")
+    building: Any = importlib.import_module("harness.pretended.card")
     control: Any = importlib.import_module("harness.pretended.control")
     stub = building.build(folder / "stub", building.header())
     driver = control.StubControl.create(folder / "driver", stub.functions)

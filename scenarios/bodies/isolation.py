@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.measure.phases import Memory
+from harness.measure.meter import Memory
 
 ANSWER = 6
 """Of the one operation."""

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from harness.errors import HarnessError, UsageError
-from harness.run.environment import describe_environment
+from harness.rundir.manifest import describe_environment
 from scenarios.detector.ledger import CLEAN, Ledger, Sweep
 from scenarios.detector.plants import (
     ARRAYS,

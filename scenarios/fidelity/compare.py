@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import UsageError
-from harness.judge.manifest import Manifest
 from harness.judge.table import Run, amounts_by_place, declared_by_point
-from harness.judge.traces import Trace, read_traces
-from harness.judge.tracewords import ALLOCATOR_METER
+from harness.judge.traces import ALLOCATOR_METER, Trace, read_traces
 from harness.records import Point
+from harness.rundir.manifest import Manifest
 from scenarios.fidelity.explain import Amounts, Part, explain
 
 FIELDS = ("growth", "retained")

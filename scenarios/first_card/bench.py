@@ -9,10 +9,10 @@ from typing import Any
 import pynvml
 
 from harness.errors import HarnessError
-from harness.measure.nvml import Card
 from harness.run.devices import Device
-from harness.run.sampling import Sampling
+from harness.run.launchers import Sampling
 from harness.system import nvml as driver
+from harness.system.nvml import Card
 from scenarios.first_card.frameworks import DRIVER
 from scenarios.first_card.holding import Holding
 

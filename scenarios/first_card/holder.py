@@ -25,8 +25,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.measure.card_meter import NvmlMeter
-from harness.measure.meter import MeterContext
-from harness.measure.samplerline import SamplerLine
+from harness.measure.meter import MeterContext, SamplerLine
 from harness.run.devices import Device
 from harness.run.leases import lease
 from scenarios.first_card.cuda import DriverMemory

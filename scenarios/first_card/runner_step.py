@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.records import Outcome, PhaseRecord, Point, Quality, phase_from_json
+from harness.records import Outcome, PhaseRecord, Point, Quality
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import METERS, Runner
+from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES

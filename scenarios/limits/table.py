@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge.amount import Amount
 from harness.judge.limits import (
+    Amount,
     AnyRule,
     ArithmeticRule,
     BudgetRule,
@@ -13,8 +13,7 @@ from harness.judge.limits import (
     SlopeRule,
 )
 from harness.judge.policy import Policy
-from harness.judge.sizes import unit_of
-from harness.records import Point
+from harness.records import Point, unit_of
 from harness.units import format_bytes
 from scenarios.catalog import points
 

@@ -25,7 +25,7 @@ from harness.records import (
     RunEnd,
     to_json,
 )
-from harness.seal import SEAL, seal_of
+from harness.rundir.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024
 FRAME_BYTES = 64 * 64 * 4

@@ -16,8 +16,8 @@ from harness.errors import UsageError
 from harness.judge.advice import Asked, Commands, launcher, measuring, stopped
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
-from harness.judge.manifest import CodeSide
 from harness.run.revisions import resolve
+from harness.rundir.manifest import CodeSide
 
 LIMITS = """
 schema_version = 1
@@ -53,7 +53,7 @@ SPOKEN = {
     "harness/run/revisions.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
-    "harness/run/environment.py": "the name of what failed, not an advice",
+    "harness/rundir/manifest.py": "the name of what failed, not an advice",
     "harness/judge/baseline_file.py": (
         "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed"
     ),

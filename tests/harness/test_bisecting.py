@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.commands.bisect import Bisection, BrokenOffError
+from harness.commands.bisect import IMPROVEMENT, REGRESSION, Bisection, BrokenOffError, Search
 from harness.errors import UsageError
 from harness.judge.comparison import load_against
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.records import Outcome
-from harness.searching import IMPROVEMENT, REGRESSION, Search
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
 POINTS = [loading_point("lazy", count) for count in (100, 500)]

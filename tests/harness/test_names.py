@@ -3,7 +3,8 @@
 import pytest
 
 from harness.errors import UsageError
-from harness.names import (
+from harness.records import Point
+from harness.words import (
     MOST_BYTES,
     MOST_PHASE_CHARACTERS,
     file_stem,
@@ -11,7 +12,6 @@ from harness.names import (
     phase_name,
     shortened,
 )
-from harness.records import Point
 
 
 def named(*texts):

@@ -14,11 +14,12 @@ import pytest
 from harness import remeasure as remeasuring
 from harness.__main__ import main
 from harness.errors import UsageError
-from harness.judge.remeasure import Offender, Offenders
 from harness.judge.table import load_run
-from harness.records import Outcome, Point, RunEnd, append_row, open_rows
+from harness.records import Outcome, Point, RunEnd
+from harness.remeasure import Offender, Offenders
 from harness.run.devices import emulated_device
 from harness.rundir.manifest import end_run, start_run
+from harness.rundir.rows import append_row, open_rows
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"

@@ -31,8 +31,8 @@ import json, os, signal, time
 from pathlib import Path
 import pytest
 from harness.errors import RunDirectoryError
-from harness.records import TRACED_REPEAT, Outcome, PhaseRecord, RunEnd, TraceEnd, append_row, \
-open_rows, to_json
+from harness.records import TRACED_REPEAT, Outcome, PhaseRecord, RunEnd, TraceEnd, to_json
+from harness.rundir.rows import append_row, open_rows
 
 class FakeRunner:
     def __init__(self, directory):

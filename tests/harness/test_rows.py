@@ -14,10 +14,10 @@ import pytest
 
 from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
-from harness.locking import read_whole
-from harness.records import ROWS_FILE, append_row, open_rows
-from harness.run.announcing import write_row
+from harness.records import ROWS_FILE
 from harness.rundir.resume import DAMAGED_FILE, set_damage_aside
+from harness.rundir.rows import append_row, open_rows, write_row
+from harness.system.files import read_whole
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_row_that_is_cut_short_is_an_error_and_what_was_written_before_is_whol
 ):
     """The file may grow to 40 bytes, in a process of its own: two rows fit, the third does not."""
     code = (
-        "import resource, sys; from pathlib import Path; from harness.records import "
+        "import resource, sys; from pathlib import Path; from harness.rundir.rows import "
         "append_row, open_rows; resource.setrlimit(resource.RLIMIT_FSIZE, (40, "
         "resource.RLIM_INFINITY)); rows = open_rows(Path(sys.argv[1])); [append_row(rows, "
         "{'kind': letter}) for letter in 'abc']"
@@ -121,7 +121,7 @@ LONG = "x" * 20_000
 _WRITE = """
 import sys
 from pathlib import Path
-from harness.records import append_row, open_rows
+from harness.rundir.rows import append_row, open_rows
 
 rows = open_rows(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -196,8 +196,9 @@ def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_i
     """
     path = tmp_path / ROWS_FILE
     code = (
-        "import os, signal, sys; from pathlib import Path; from harness.locking import locked\n"
-        "from harness.records import open_rows\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from harness.system.files import locked\n"
+        "from harness.rundir.rows import open_rows\n"
         "rows = open_rows(Path(sys.argv[1])); fork = os.fork()\n"
         "if fork == 0: signal.pause()\n"
         "with locked(rows):\n"

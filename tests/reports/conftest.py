@@ -25,7 +25,7 @@ from harness.records import (
     RunEnd,
     to_json,
 )
-from harness.seal import SEAL, seal_of
+from harness.rundir.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
 from reports.writing import write_outputs
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from harness.judge.gate import SCHEMA_VERSION
-from harness.judge.identity import run_digest
+from harness.judge.verdict import run_digest
 from reports.annotate import annotate
 
 

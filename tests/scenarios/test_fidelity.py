@@ -21,9 +21,9 @@ from harness.records import (
     RunEnd,
     to_json,
 )
-from harness.seal import SEAL, seal_of
-from harness.tensors import COPY_TO_CARD
+from harness.rundir.seal import SEAL, seal_of
 from harness.units import GIB, MIB
+from harness.words import COPY_TO_CARD
 from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
 from scenarios.fidelity.compare import Difference, Kind, rows_of, sides_of
 from scenarios.fidelity.explain import (

@@ -4,16 +4,12 @@ evidence to checks.
 
 from collections.abc import Callable, Iterable
 
-from harness.judge.rules.against import check_against
-from harness.judge.rules.amounts import check_budgets, check_floors
-from harness.judge.rules.comparability import check_comparability
-from harness.judge.rules.coverage import check_coverage
+from harness.judge.rules.amounts import check_budgets, check_floors, check_leaks
+from harness.judge.rules.comparability import check_against, check_comparability
+from harness.judge.rules.coverage import check_coverage, check_outcomes
 from harness.judge.rules.distance import check_baseline
 from harness.judge.rules.evidence import Evidence
-from harness.judge.rules.growth import check_slopes
-from harness.judge.rules.leak import check_leaks
-from harness.judge.rules.outcome import check_outcomes
-from harness.judge.rules.shape import check_arithmetic, check_growth_classes
+from harness.judge.rules.growth import check_arithmetic, check_growth_classes, check_slopes
 from harness.judge.verdict import Check
 
 Rule = Callable[[Evidence], Iterable[Check]]

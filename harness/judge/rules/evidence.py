@@ -1,21 +1,23 @@
 """What a rule is given, and the words in which its checks name a place."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
 from harness.judge.completeness import Census
-from harness.judge.growth import Fit, Series, planned_series
+from harness.judge.growth import Fit, GrowthLimits, Series, fit_series, planned_series
+from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
 from harness.judge.verdict import Seen
-from harness.names import one_line, shortened
 from harness.records import Point, Scalar
 from harness.units import format_bytes
+from harness.words import one_line, shortened
 
 _MOST_BYTES = 100
 """Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in
@@ -170,3 +172,181 @@ def _texts(series: Series) -> dict[str, Scalar]:
 def _settings_in_words(settings: Mapping[str, Scalar]) -> Iterator[str]:
     for name, value in settings.items():
         yield text_in_words(value) if isinstance(value, str) else f"{name}={value}"
+
+
+# Noise: a finding whose points were measured again stands only if at least half of all runs show
+# it.
+
+
+SETTLED_SPREADS = 16
+"""How many times the spread of the repeats the nearest of them lies beyond the limit, for measuring
+again to be a waste. Computed: two repeats that lie d apart, the nearer one k x d beyond the limit,
+have Student's t = 2 k + 1 with one degree of freedom, and 99 % need t = 31.8 (one-sided). Repeats
+that are alike to the byte are the case d = 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a finding stands, and how a quorum decided; no words where nothing was measured
+    again.
+    """
+
+    stands: bool
+    words: str = ""
+    may_be_noise: bool = False
+    """Whether further repeats could overrule it: it stands on few repeats, which do not all show it
+    clearly."""
+
+
+def decide(excess: Sequence[float], *, first: bool, remeasured: bool, shown: str) -> Decision:
+    """The decision about a finding, one vote for each run; half of them are enough, so that a tie
+    is no pass.
+
+    ``excess`` is how far each run lies beyond the limit; above 0 it votes for the finding.
+    ``first`` is what the rule itself says, which holds alone until points were measured again, and
+    which nothing is added to where it found nothing. ``shown`` is what a vote is for, as in "1 of 5
+    runs LIES OVER IT".
+    """
+    if not remeasured or not excess or not first:
+        return Decision(first, may_be_noise=first and not remeasured and not is_settled(excess))
+    count = sum(one > 0 for one in excess)
+    stands = 2 * count >= len(excess)
+    needed = (len(excess) + 1) // 2
+    told = f"measured again, {count} of {len(excess)} runs {shown}, and {needed} decide: "
+    return Decision(
+        stands, told + ("confirmed" if stands else "not confirmed, so it counts as noise")
+    )
+
+
+def is_settled(excess: Sequence[float]) -> bool:
+    """Whether the repeats leave no doubt: two or more, all beyond the limit, and far beyond it for
+    how little they differ.
+    """
+    return (
+        len(excess) > 1
+        and min(excess) > 0
+        and min(excess) >= SETTLED_SPREADS * (max(excess) - min(excess))
+    )
+
+
+# The host's readings without the pages of the emulated device, which stay with the process once
+# they were touched. Of what a phase begins with and peaks at, that is what the device's highest
+# mark rose by from the first phase's start until this phase began; of what it ends with, until
+# it ended. So a phase's growth is as it was read: it has at most the device's own.
+
+
+HOST_METER = "host_anon"
+_UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
+_UNTIL_IT_ENDED = ("end", "net_end")
+_WITHIN = "retained"
+FIELDS = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
+
+
+def without_pages(evidence: Evidence) -> Evidence:
+    """The same evidence; on an emulated device, what the host read is without the device's pages,
+    and so are its fits.
+    """
+    if evidence.run.manifest.device.kind != "emulated":
+        return evidence
+    points = {point.name: point for point in evidence.run.points}
+    readings = {
+        place: _without(evidence, points[place[0]], place, found)
+        for place, found in evidence.readings.items()
+    }
+    fits = {
+        key: _refitted(fit, readings) if _has_pages(fit.meter, fit.field) else fit
+        for key, fit in evidence.fits.items()
+    }
+    return replace(evidence, readings=readings, fits=fits)
+
+
+def highest_marks(evidence: Evidence, point: Point, phase: str, *, at_end: bool) -> dict[int, int]:
+    """By repeat: the most that was in use on the device until the phase began, or ended; at least
+    what the run began with.
+    """
+    place = point.phases.index(phase)
+    marks = [_device(evidence, point, point.phases[0], "start")]
+    marks += [_device(evidence, point, each, "peak") for each in point.phases[: place + at_end]]
+    repeats = {repeat for each in marks for repeat in each}
+    return {repeat: max(each[repeat] for each in marks if repeat in each) for repeat in repeats}
+
+
+def _without(
+    evidence: Evidence, point: Point, place: Place, found: Mapping[int, int]
+) -> Mapping[int, int]:
+    _, phase, meter, field = place
+    if not _has_pages(meter, field) or phase not in point.phases:
+        return found
+    first = _device(evidence, point, point.phases[0], "start")
+    began = highest_marks(evidence, point, phase, at_end=False)
+    ended = highest_marks(evidence, point, phase, at_end=True)
+    since, until = (
+        (began if field == _WITHIN else first),
+        (began if field in _UNTIL_IT_BEGAN else ended),
+    )
+    # What the device read of a repeat that lacks a reading is unknown: then nothing is taken off.
+    return {
+        repeat: amount - (until[repeat] - since[repeat] if repeat in first else 0)
+        for repeat, amount in found.items()
+    }
+
+
+def _refitted(fit: Fit, readings: Mapping[Place, Mapping[int, int]]) -> Fit:
+    amounts = {place: tuple(found.values()) for place, found in readings.items()}
+    found = fit_series(fit.series, fit.phase, fit.meter, fit.field, amounts, {}, GrowthLimits())
+    return fit if found is None else replace(found, quality=fit.quality)
+
+
+def _has_pages(meter: str, field: str) -> bool:
+    return meter == HOST_METER and field in FIELDS
+
+
+def _device(evidence: Evidence, point: Point, phase: str, field: str) -> Mapping[int, int]:
+    return evidence.readings.get((point.name, phase, TRACED_METER, field), {})
+
+
+# By how much a phase ends above the one before it: in any step, or at least in every one
+# (``LeakRule.every_time``).
+
+
+def judged_together(rule: LeakRule, point: Point) -> list[list[tuple[str, str]]]:
+    """The steps from phase to phase, each alone or all of them as one."""
+    steps = list(pairwise(rule.phases_of(point))) if rule.matches(point) else []
+    return [steps] if rule.every_time and steps else [[step] for step in steps]
+
+
+def least_rises(
+    evidence: Evidence, point: Point, meter: str, rule: LeakRule, steps: list[tuple[str, str]]
+) -> dict[int, int]:
+    """By repeat, for every repeat that finished all phases: the least rise of the steps."""
+    rises = [_rise(evidence, point, meter, rule, earlier, later) for earlier, later in steps]
+    return {
+        repeat: min(each[repeat] for each in rises)
+        for repeat in rises[0]
+        if all(repeat in each for each in rises)
+    }
+
+
+def _rise(
+    evidence: Evidence, point: Point, meter: str, rule: LeakRule, earlier: str, later: str
+) -> dict[int, int]:
+    before = evidence.readings.get((point.name, earlier, meter, rule.field), {})
+    after = evidence.readings.get((point.name, later, meter, rule.field), {})
+    rises = {
+        repeat: amount - before[repeat] for repeat, amount in after.items() if repeat in before
+    }
+    if (
+        not rule.every_time
+        or meter == TRACED_METER
+        or evidence.run.manifest.device.kind != "emulated"
+    ):
+        return rises
+    # The emulated device never gives a page back that it has touched, so that its highest mark
+    # moves the host as well.
+    first, second = (
+        highest_marks(evidence, point, phase, at_end=True) for phase in (earlier, later)
+    )
+    return {
+        repeat: rise - (second.get(repeat, 0) - first.get(repeat, 0))
+        for repeat, rise in rises.items()
+    }

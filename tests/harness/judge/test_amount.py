@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import BytesError
-from harness.judge.amount import Amount
+from harness.judge.limits import Amount
 
 DECLARED = {"batch": 1000}
 

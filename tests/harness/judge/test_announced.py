@@ -11,8 +11,8 @@ from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode
 from harness.records import Outcome, to_json
-from harness.run.announcing import announce_point
 from harness.rundir.resume import read_resumption
+from harness.rundir.rows import announce_point
 
 TEST = "tests/test_feed.py::test_epoch"
 BUDGET = {

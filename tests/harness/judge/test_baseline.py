@@ -6,10 +6,10 @@ import tomllib
 
 import pytest
 
+from harness.commands.accept import diff
 from harness.errors import BaselineError
 from harness.judge.baseline import _spread, file_name, find, from_run, read, write
 from harness.judge.baseline_file import to_text
-from harness.judge.changes import diff
 from harness.judge.table import load_run
 from harness.records import Outcome
 

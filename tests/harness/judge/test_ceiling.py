@@ -5,9 +5,15 @@ on both sides.
 import numpy as np
 import pytest
 
-from harness.judge.ceiling import LEVEL_SHARE, find_ceiling
 from harness.judge.gate import judge
-from harness.judge.growth import GrowthClass, GrowthLimits, fit_run, largest_that_fits
+from harness.judge.growth import (
+    LEVEL_SHARE,
+    GrowthClass,
+    GrowthLimits,
+    find_ceiling,
+    fit_run,
+    largest_that_fits,
+)
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
 from harness.records import Point

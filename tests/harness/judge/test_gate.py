@@ -11,9 +11,8 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.gate import findings_text, judge
-from harness.judge.junit import junit_text
 from harness.judge.table import load_run
-from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
+from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict, junit_text
 from harness.records import Outcome
 from harness.system.files import write_text
 from reports.writing import write_outputs

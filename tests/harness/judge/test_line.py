@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import linregress
 from scipy.stats import t as student
 
-from harness.judge.line import fit_line
+from harness.judge.growth import fit_line
 
 SIZES = [100, 500, 1000, 2000] * 2
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BytesError, PolicyError
-from harness.judge.amount import Amount
-from harness.judge.manifest import read_manifest
+from harness.judge.limits import Amount
 from harness.judge.policy import RUNS_OWN, choose_policy, read_policy
+from harness.rundir.manifest import read_manifest
 from scenarios.catalog import SCENARIOS
 
 SLOPE = """

@@ -9,12 +9,12 @@ from harness.judge.growth import (
     GrowthClass,
     GrowthLimits,
     classify,
+    fit_line,
     fit_run,
     fits_table,
     largest_that_fits,
     planned_series,
 )
-from harness.judge.line import fit_line
 from harness.judge.table import load_run
 from harness.records import Outcome
 

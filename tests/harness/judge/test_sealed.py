@@ -9,7 +9,7 @@ import pytest
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode
-from harness.seal import digest
+from harness.rundir.seal import digest
 from reports.writing import write_outputs
 
 

@@ -9,16 +9,20 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
-from harness.judge.traces import Alive, OutOfMemory, Trace, read_trace, read_traces
-from harness.judge.tracewords import (
+from harness.judge.traces import (
+    Alive,
+    OutOfMemory,
+    Trace,
     agreement,
     alive_when_refused,
+    read_trace,
+    read_traces,
     recording_in_words,
     refusal_in_words,
     with_what_is_known,
 )
 from harness.records import Outcome, TraceEnd, to_json
-from harness.tensors import COPY_TO_CARD
+from harness.words import COPY_TO_CARD
 
 MIB = 1024 * 1024
 COUNTS = dict.fromkeys(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.measure.ordering import WINDOW, Event
+from harness.measure.profile import WINDOW, Event
 from harness.measure.replay import (
     MOST_MULTIPLES,
     Alive,
@@ -17,7 +17,7 @@ from harness.measure.replay import (
     refusal_place,
     replay,
 )
-from harness.tensors import COPY_TO_CARD
+from harness.words import COPY_TO_CARD
 
 CHUNK_BYTES = 256
 

@@ -6,7 +6,7 @@ import functools
 import pytest
 
 from harness.errors import UsageError
-from harness.measure.deferred import refuse_deferred, refuse_returned
+from harness.measure.importing import refuse_deferred, refuse_returned
 
 
 def plain(memory, parameters):

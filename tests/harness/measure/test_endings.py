@@ -3,11 +3,10 @@
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.measure.exceptions import name_exception
-from harness.measure.room import Room
+from harness.measure.exceptions import Room, name_exception
 from harness.records import Ending, Outcome
-from harness.tensors import ALIVE
 from harness.units import GIB, MIB
+from harness.words import ALIVE
 
 
 class ResourceExhaustedError(Exception):

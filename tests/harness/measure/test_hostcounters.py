@@ -7,8 +7,13 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.lag import counter_lag_bytes
-from harness.system.proc import HostState, ProcCounters, _huge_page_counts, started_ticks
+from harness.system.proc import (
+    HostState,
+    ProcCounters,
+    _huge_page_counts,
+    counter_lag_bytes,
+    started_ticks,
+)
 
 STATUS = (
     b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     "

@@ -2,8 +2,7 @@
 
 import pytest
 
-from harness.measure.host_watch import HostWatch
-from harness.measure.pace import Pace
+from harness.measure.host_watch import HostWatch, Pace
 from harness.system.proc import Glance, HostState
 
 LAG = 10

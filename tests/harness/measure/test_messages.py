@@ -4,8 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from harness.measure.exceptions import name_exception
-from harness.measure.messages import python_error, substance
+from harness.measure.exceptions import name_exception, python_error, substance
 from harness.records import Ending, Outcome
 
 # Each of them as TensorFlow 2.19.1, 2.20.0 and 2.21.0 wrote it, all alike but for numbers; traces

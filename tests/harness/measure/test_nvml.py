@@ -20,8 +20,8 @@ PROGRAM = """
 import json, os
 from pathlib import Path
 from harness.errors import MeterUnavailable
-from harness.measure import nvml
-from harness.measure.nvml import Card, process_bytes
+from harness.system import nvml
+from harness.system.nvml import Card, process_bytes
 from harness.pretended.control import StubControl
 driver = StubControl.open()
 def said(function, *arguments):

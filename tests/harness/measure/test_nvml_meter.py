@@ -10,13 +10,11 @@ import time
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.card_meter import NvmlMeter, card_readings
-from harness.measure.cardspan import CardPhase, CardSpan, Edge
-from harness.measure.meter import MeterContext
-from harness.measure.samplerline import SamplerLine
+from harness.measure.card_meter import CardPhase, CardSpan, Edge, NvmlMeter, card_readings
+from harness.measure.meter import MeterContext, SamplerLine
 from harness.pretended.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 from harness.records import Quality
-from harness.run.sampling import Sampling
+from harness.run.launchers import Sampling
 
 MIB = 1024 * 1024
 USED = "nvmlDeviceGetMemoryInfo_v2"

@@ -2,9 +2,7 @@
 
 import pytest
 
-from harness.measure.exceptions import name_exception
-from harness.measure.refusals import refused_memory
-from harness.measure.room import Room
+from harness.measure.exceptions import Room, name_exception, refused_memory
 from harness.records import Outcome
 from harness.units import MIB
 

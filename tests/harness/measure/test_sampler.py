@@ -15,10 +15,9 @@ import pytest
 
 from harness.errors import MeterUnavailable
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext
-from harness.measure.samplerline import SamplerLine
+from harness.measure.meter import MeterContext, SamplerLine
 from harness.records import Quality
-from harness.run.sampling import Sampling
+from harness.run.launchers import Sampling
 
 MIB = 1024 * 1024
 EMULATED = {"kind": "emulated", "uuid": None}
@@ -210,7 +209,7 @@ def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampling, sample
 def test_the_sampler_ends_with_its_parent(project_root):
     """Killed, the parent closes nothing itself, and takes no folder away."""
     program = (
-        "import os, signal; from harness.run.sampling import Sampling; found = Sampling(); "
+        "import os, signal; from harness.run.launchers import Sampling; found = Sampling(); "
         "print(found.address()[0]);print(found.process_id, flush=True); input(); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import read_traces
-from harness.judge.tracewords import agreement
-from harness.measure.ordering import Event
-from harness.measure.profile import Profile
+from harness.judge.traces import agreement, read_traces
+from harness.measure.profile import Event, Profile
 from harness.measure.tracing import why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
 from harness.run.devices import emulated_device

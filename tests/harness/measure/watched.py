@@ -14,8 +14,7 @@ import sys
 import tempfile
 
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext
-from harness.measure.samplerline import SamplerLine
+from harness.measure.meter import MeterContext, SamplerLine
 from harness.system.proc import ProcCounters
 
 EMULATED = {"kind": "emulated", "uuid": None}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import harness.plugin.judging  # noqa: F401 - pandas must not be imported anew by every session inside this process
-from harness.plugin import running
+from harness.plugin import session as running
 
 FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
 MIB = 1024 * 1024

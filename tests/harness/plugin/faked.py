@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness.plugin import running
+from harness.plugin import session as running
 from harness.records import (
     TRACED_REPEAT,
     Outcome,
@@ -15,10 +15,9 @@ from harness.records import (
     Reading,
     RunEnd,
     TraceEnd,
-    append_row,
-    open_rows,
     to_json,
 )
+from harness.rundir.rows import append_row, open_rows
 
 MIB = 1024 * 1024
 IMAGE = 16 * 1024

@@ -8,9 +8,7 @@ import sys
 import pytest
 
 from harness.errors import UsageError
-from harness.plugin.arguments import meant
-from harness.plugin.bodies import as_text
-from harness.plugin.settings import OF_CALLS, OF_TESTS, Settings, read_call
+from harness.plugin.arguments import OF_CALLS, OF_TESTS, Settings, as_text, meant, read_call
 
 KNOWN = (*OF_CALLS, *OF_TESTS)
 MISSES = {

@@ -4,7 +4,7 @@ can resolve.
 
 import pytest
 
-from harness.plugin.hostlimits import GROWTH_MORE, LEAK_MORE, OVER_ALL_MORE
+from harness.plugin.limits import GROWTH_MORE, LEAK_MORE, OVER_ALL_MORE
 from harness.units import KIB, MIB, parse_bytes
 
 SWEEP = """

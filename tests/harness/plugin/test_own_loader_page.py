@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from harness.plugin.arguments import SETTINGS
 from harness.plugin.limits import SECTIONS
-from harness.plugin.settings import SETTINGS
 
 # What its example imports of PtychoPINN, with the same names and arguments; written for this test.
 PINN = {

@@ -7,11 +7,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from harness.records import Point, phase_from_json
+from harness.records import Point
 from harness.run.devices import choose_device
 from harness.run.packages import Code
 from harness.run.runner import opened_runner
 from harness.rundir.manifest import start_run
+from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,20 +9,18 @@ import sys
 import pytest
 
 from harness.pretended import card as building
-from harness.pretended import compiling
+from harness.pretended import card as compiling
 from harness.pretended.__main__ import main
 from harness.pretended.card import (
+    DoesNotCompileError,
+    StubUnavailableError,
     TensorFlowFound,
     build_card,
     cached_card,
     card_key,
-    find_tensorflow,
-)
-from harness.pretended.compiling import (
-    DoesNotCompileError,
-    StubUnavailableError,
     compile_library,
     find_compiler,
+    find_tensorflow,
 )
 
 

@@ -8,8 +8,7 @@ import shutil
 import pytest
 
 from harness.errors import UsageError
-from harness.pretended.control import GPU_IS_LOST
-from harness.pretended.layout import MOST_PROCESSES
+from harness.pretended.control import GPU_IS_LOST, MOST_PROCESSES
 from harness.pretended.machine import make_machine
 from harness.units import GIB, MIB
 

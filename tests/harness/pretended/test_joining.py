@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.judge.verdict import ExitCode
-from harness.pretended.layout import MOST_DEVICES
+from harness.pretended.control import MOST_DEVICES
 from harness.pretended.machine import cached_machine
 
 BODIES = """

@@ -8,11 +8,9 @@ import pytest
 
 from harness.judge.table import load_run
 from harness.records import Outcome, Point
-from harness.run.alone import PAUSES_S
 from harness.run.devices import Device, emulated_device
-from harness.run.launchers import SpawnLauncher
-from harness.run.runner import Runner
-from harness.run.sampling import Sampling
+from harness.run.launchers import Sampling, SpawnLauncher
+from harness.run.runner import PAUSES_S, Runner
 from harness.rundir.manifest import end_run, start_run
 from harness.units import GIB, MIB
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.run.child_log import Refusal, crash_site, last_words, unreported_refusal, with_asked
+from harness.run.ends import Refusal, crash_site, last_words, unreported_refusal, with_asked
 from harness.units import MIB
 
 REFUSAL = (

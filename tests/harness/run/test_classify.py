@@ -6,8 +6,7 @@ import signal
 import pytest
 
 from harness.records import Outcome
-from harness.run.child_log import last_words
-from harness.run.ends import classify
+from harness.run.ends import classify, last_words
 from harness.run.launchers import ChildEnd
 from harness.run.watchdog import Overrun
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.records import Outcome, Point, append_row, open_rows
+from harness.records import Outcome, Point
 from harness.run.launchers import ChildEnd
 from harness.rundir.manifest import start_run
+from harness.rundir.rows import append_row, open_rows
 
 POINT = Point(scenario="s", body="no.body:at_all", parameters={}, phases=("construct",))
 

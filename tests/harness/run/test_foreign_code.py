@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import Outcome, Point
-from harness.run.belongings import HOME, packages_that_came_along, packages_that_would_shadow
-from harness.run.packages import Code
+from harness.run.packages import HOME, Code, packages_that_came_along, packages_that_would_shadow
 from harness.rundir.manifest import start_run
 
 BODY = """
@@ -360,7 +359,7 @@ def ask_installed(tmp_path, project_root):
             (site / folder / "RECORD").write_text(f"{record}{folder}/METADATA,,\n")
         start = (
             "import sys; sys.path[:] = [sys.argv[1], *(p for p in sys.path if p != sys.argv[2])]\n"
-            "from harness.run.belongings import packages_that_came_along as own\n"
+            "from harness.run.packages import packages_that_came_along as own\n"
         )
         command = [
             sys.executable,

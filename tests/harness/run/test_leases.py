@@ -18,9 +18,9 @@ from harness.errors import DeviceUnavailable
 from harness.judge.table import load_run
 from harness.run import leases
 from harness.run.devices import Device, emulated_device
-from harness.run.ends import ends_of
 from harness.run.launchers import ChildOrder, SpawnLauncher
 from harness.run.leases import lease, lease_folder
+from harness.rundir.rows import ends_of
 from harness.units import GIB
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.manifest import read_manifest
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
 from harness.rundir.manifest import (
@@ -14,9 +13,10 @@ from harness.rundir.manifest import (
     end_run,
     make_run_directory,
     plans_anything,
+    read_manifest,
     start_run,
 )
-from harness.seal import seal_of
+from harness.rundir.seal import seal_of
 from harness.units import GIB
 
 POINT = Point(

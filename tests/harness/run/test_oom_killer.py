@@ -4,7 +4,7 @@ the test's own.
 
 import pytest
 
-from harness.run.oom_killer import count_oom_kills, memory_cgroup, where_it_killed
+from harness.system.memory import count_oom_kills, memory_cgroup, where_it_killed
 
 V1 = (
     "4:memory:/jobs/one\n1:cpu:/\n0::/\n",

@@ -6,8 +6,14 @@ import pytest
 
 from harness.errors import UsageError
 from harness.run.packages import read_subjects
-from harness.run.revisions import commits_between, resolve, tree_of, unpack_revision
-from harness.run.sides import revision_side, working_tree
+from harness.run.revisions import (
+    commits_between,
+    resolve,
+    revision_side,
+    tree_of,
+    unpack_revision,
+    working_tree,
+)
 
 
 class Repository:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import DeviceUnavailable
-from harness.records import Outcome, Point, phase_from_json
+from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
-from harness.run.ends import ends_of, rows_since
 from harness.run.launchers import ChildEnd
 from harness.rundir.manifest import start_run
+from harness.rundir.rows import ends_of, phase_from_json, rows_since
 from harness.units import GIB, MIB, format_bytes
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)

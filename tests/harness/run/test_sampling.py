@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Outcome, Point, Quality, phase_from_json
+from harness.records import Outcome, Point, Quality
 from harness.run.devices import emulated_device
-from harness.run.launchers import SpawnLauncher
+from harness.run.launchers import Sampling, SpawnLauncher
 from harness.run.runner import Runner
-from harness.run.sampling import Sampling
 from harness.rundir.manifest import start_run
+from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
 
 HOLD = Point(

@@ -4,8 +4,7 @@ watchdog's word.
 
 import pytest
 
-from harness.run.waiting import Stop, wait_for_end
-from harness.run.watchdog import Overrun
+from harness.run.watchdog import Overrun, Stop, wait_for_end
 
 TOO_MUCH = Overrun("watchdog", "it held too much")
 

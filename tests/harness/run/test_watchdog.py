@@ -4,8 +4,8 @@ own.
 
 import pytest
 
-from harness.lag import lag_here_bytes
 from harness.run.watchdog import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, Limit, Overrun, Watchdog
+from harness.system.proc import lag_here_bytes
 from harness.units import GIB, KIB, MIB
 
 LIMIT = 256 * MIB

@@ -8,10 +8,11 @@ from collections import Counter
 
 import pytest
 
-from harness.records import Outcome, Point, phase_from_json
+from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.rundir.manifest import start_run
+from harness.rundir.rows import phase_from_json
 from harness.units import MIB
 
 CHILDREN = 200

@@ -17,7 +17,7 @@ from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome
-from harness.seal import SEAL, seal_of
+from harness.rundir.seal import SEAL, seal_of
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
 PROJECT = Path(__file__).parents[4]

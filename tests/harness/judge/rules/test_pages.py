@@ -7,7 +7,7 @@ import pytest
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.plugin.hostlimits import host_rule
+from harness.plugin.limits import host_rule
 from harness.records import Point
 from harness.units import KIB, MIB
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from harness.judge.gate import findings_text, judge
-from harness.judge.remeasure import find_offenders, offenders
-from harness.judge.rules.quorum import decide
+from harness.judge.rules.evidence import decide
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome, TraceEnd, to_json
+from harness.remeasure import find_offenders, offenders
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"

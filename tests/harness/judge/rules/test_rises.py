@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.judge.limits import LeakRule
-from harness.judge.rules.rises import judged_together, least_rises
+from harness.judge.rules.evidence import judged_together, least_rises
 from harness.records import Point
 
 PHASES = ("construct", "epoch_0", "epoch_1", "epoch_2")
