@@ -9,11 +9,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.judge.gate import Judgement
-from harness.judge.table import Run
 from harness.system.files import PLOTS_FOLDER, REPORT_FILE
 
 from .page import Page, make_page
 from .pictures import INLINED_TRACES, draw, draw_traces
+from .view import RunView
 from .words import METER_MEANINGS, meter_name
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -23,13 +23,13 @@ SHOWN_FINDINGS = 12
 reads on."""
 
 
-def page_files(run: Run, judgement: Judgement) -> dict[str, bytes]:
+def page_files(view: RunView, judgement: Judgement) -> dict[str, bytes]:
     """report.html, and SVG and PNG of every picture below plots/, by their paths in the run
     directory.
 
     Nothing but the run directory and its judgement is read, so the page can be made again anywhere.
     """
-    page = make_page(run, judgement, draw(run), draw_traces=draw_traces)
+    page = make_page(view, judgement, draw(view), draw_traces=draw_traces)
     drawn = {
         picture.name: picture.wide
         for picture in (*page.pictures, *page.trace_pictures)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.judge.gate import Judgement
-from harness.judge.table import Run
 
 from .page import BETTER, OVERRULED, Page, Statement, make_page
 from .tables import Table
+from .view import RunView
 from .words import count
 
 MOST_CHARACTERS = 60_000
@@ -38,11 +38,11 @@ _LINKS = re.compile(r"@|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _LEADING = re.compile(r"^(\d*)([#=>]|[.)+-](?=[\s-]|$))")
 
 
-def summary_text(run: Run, judgement: Judgement, *, has_page: bool) -> str:
+def summary_text(view: RunView, judgement: Judgement, *, has_page: bool) -> str:
     """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
     refers to.
     """
-    return render(make_page(run, judgement, (), has_page=has_page))
+    return render(make_page(view, judgement, (), has_page=has_page))
 
 
 def render(page: Page) -> str:

@@ -14,17 +14,10 @@ from harness.units import format_bytes
 
 from . import tables
 from .comparison import Comparison, comparison_of
-from .frames import (
-    LOADER,
-    SWEPT,
-    common_budget_bytes,
-    describe_points,
-    main_scenario,
-    phase_table,
-    swept_parameters,
-)
+from .plan import SWEPT
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
+from .view import RunView
 from .words import count, limit_in_words, rate, unavailable, verdict_word
 
 if TYPE_CHECKING:
@@ -108,7 +101,7 @@ class Page:
 
 
 def make_page(
-    run: Run,
+    view: RunView,
     judgement: Judgement,
     pictures: tuple["Picture", ...],
     *,
@@ -120,12 +113,13 @@ def make_page(
     ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that
     shows them.
     """
-    traced = traced_run(run, judgement)
+    run, plan = view.run, view.plan
+    traced = traced_run(view, judgement)
     commands = Commands.of(run.path, run.manifest, judgement.asked)
-    verdict, table = judgement.verdict, phase_table(run.phases, run.points)
-    odd_runs, all_runs = tables.runs(run)
-    swept = main_scenario(run.points)
-    over = swept_parameters(run.points).get(swept, "")
+    verdict, table = judgement.verdict, view.phases
+    odd_runs, all_runs = tables.runs(view.ends)
+    swept = plan.main_scenario
+    over = plan.swept_parameters.get(swept, "")
     counted = count_in_words(over) or "size"
     held: dict[str, list[Statement]] = {}
     for check in verdict.checks:
@@ -144,7 +138,7 @@ def make_page(
         exit_code=int(verdict.exit_code),
         sentence=_sentence(judgement),
         tally=_tally(len(verdict.checks), len(verdict.findings)),
-        notes=(*_notes(run, judgement), *traced.notes),
+        notes=(*_notes(view, judgement), *traced.notes),
         pictures=pictures,
         findings=tuple(_statement(check) for check in verdict.findings),
         held={rule: tuple(statements) for rule, statements in held.items()},
@@ -152,14 +146,14 @@ def make_page(
         scenarios=tuple(
             ScenarioTables(
                 scenario=scenario,
-                comparison=tables.comparison(table, run.points, scenario),
+                comparison=tables.comparison(view, scenario),
                 largest=tables.phases_at_largest(table, scenario),
                 points=tables.phases_of_points(table, scenario),
             )
-            for scenario in dict.fromkeys(point.scenario for point in run.points)
+            for scenario in plan.scenarios
         ),
         silent_meters=tuple(tables.silent_meters(table)),
-        outcomes=tables.outcomes(run),
+        outcomes=tables.outcomes(view.ends),
         odd_runs=odd_runs,
         runs=all_runs,
         main_fits=tables.fits(
@@ -170,7 +164,7 @@ def make_page(
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
         provenance={
             heading: tuple(_pairs(values))
-            for heading, values in _provenance(run, judgement).items()
+            for heading, values in _provenance(view, judgement).items()
         },
     )
 
@@ -227,9 +221,9 @@ def _tally(checks: int, findings: int) -> str:
     )
 
 
-def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
+def _notes(view: RunView, judgement: Judgement) -> Iterator[str]:
     """What a reader would otherwise miss without noticing."""
-    points = describe_points(run.points)
+    run, points = view.run, view.plan.table
     if points.empty:
         yield "The run planned no points: there is nothing to show."
         return
@@ -237,16 +231,15 @@ def _notes(run: Run, judgement: Judgement) -> Iterator[str]:
         yield "The run holds no reading: no phase of any run was finished."
     if not (run.ends["outcome"] == "ok").any():
         yield "No run ended ok, so there is no peak of a whole run."
-    with_loaders = {point.scenario for point in run.points if LOADER in point.parameters}
     for scenario, mine in points.groupby(points["scenario"].astype(str), sort=False):
         series = sorted(set(mine["series"]))
-        if len(series) == 1 and str(scenario) in with_loaders:
+        if len(series) == 1 and str(scenario) in view.plan.with_loaders:
             yield (
                 f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
             )
     swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
     sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
-    over = swept_parameters(run.points)
+    over = view.plan.swept_parameters
     for scenario, name in sizes[sizes == 1].index:
         counted = count_in_words(over[scenario])
         # A series without a loader begins with the name of its scenario.
@@ -280,8 +273,9 @@ def _notes_on_device(run: Run) -> Iterator[str]:
         yield PRETENDED_NOTE
 
 
-def _provenance(run: Run, judgement: Judgement) -> dict[str, Mapping[str, object]]:
-    manifest, shared = run.manifest, common_budget_bytes(run.points)
+def _provenance(view: RunView, judgement: Judgement) -> dict[str, Mapping[str, object]]:
+    run, shared = view.run, view.plan.shared_budget_bytes
+    manifest = run.manifest
     return {
         "Run": {
             "run": manifest.run_id,

@@ -17,7 +17,8 @@ from harness.units import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis
 from .drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
-from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT
+from .frames import DEVICE_METER, HOST_METER
+from .plan import STACK, SWEPT
 from .words import plain, unavailable
 
 _METERS: Mapping[str, str] = {DEVICE_METER: "device", HOST_METER: "host"}

@@ -8,26 +8,17 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.judge.table import Run
 from harness.records import NAMED_STEPS, Outcome, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
 from .drawing import Drawing, finish
-from .frames import (
-    DEVICE_METER,
-    STACK,
-    SWEPT,
-    PeakPicture,
-    common_budget_bytes,
-    peak_line,
-    peak_picture,
-    phase_table,
-    stack_table,
-)
+from .frames import DEVICE_METER, PeakPicture, peak_line
 from .panels import phase_figure, stack_figure
+from .plan import STACK, SWEPT
 from .plots import peak_figure
 from .timeline import timeline_figure
 from .traced import TracedPoint
+from .view import RunView
 from .words import meter_name, rate
 
 NAMES = ("peak", "phases", "stack")
@@ -49,24 +40,12 @@ class Picture:
     narrow: Drawing | None
 
 
-def draw(run: Run) -> tuple[Picture, ...]:
+def draw(view: RunView) -> tuple[Picture, ...]:
     """The main picture, the small multiples, and the stack's where the run has several stack sizes
     at one image count.
     """
-    device_bytes = common_budget_bytes(run.points) or _pool_bytes(run)
-    peaks = peak_picture(run.phases, run.ends, run.points, device_bytes)
-    stacks = stack_table(run.phases, run.points)
-    pictures = [_peaks(peaks), _phases(run, peaks)]
-    return (*pictures, _stacks(stacks)) if len(stacks) else tuple(pictures)
-
-
-def _pool_bytes(run: Run) -> int:
-    """The smallest limit of the runs without a budget of their own: a card's reserved pool is
-    smaller than the card.
-    """
-    own = {point.name for point in run.points if point.device_budget_bytes is None}
-    limits = run.ends[run.ends["point"].isin(own)]["device_limit_bytes"].dropna()
-    return run.manifest.device.memory_bytes if limits.empty else int(limits.min())
+    pictures = (_peaks(view.picture), _phases(view))
+    return (*pictures, _stacks(view.stacks)) if len(view.stacks) else pictures
 
 
 def draw_traces(points: Sequence[TracedPoint]) -> tuple[Picture, ...]:
@@ -93,15 +72,15 @@ def _peaks(picture: PeakPicture) -> Picture:
     )
 
 
-def _phases(run: Run, picture: PeakPicture) -> Picture:
-    table = phase_table(run.phases, run.points)
+def _phases(view: RunView) -> Picture:
+    table, picture = view.phases, view.picture
     table = table[table["scenario"].isin(picture.scenarios) & table["device_budget_bytes"].isna()]
     if picture.stack_size is not None:
         table = table[table[STACK] == picture.stack_size]
     phases = tuple(
         dict.fromkeys(
             phase
-            for point in run.points
+            for point in view.plan.points
             if point.scenario in picture.scenarios
             for phase in point.phases
         )

@@ -24,7 +24,8 @@ from .drawing import (
     style,
     write_title,
 )
-from .frames import SWEPT, PeakPicture, peak_line
+from .frames import PeakPicture, peak_line
+from .plan import SWEPT
 from .words import rate
 
 _LINE_IN = 0.18

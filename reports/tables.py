@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.judge.table import Run
-from harness.records import Outcome, Point, Quality, count_in_words, sizes_in_words, unit_of
+from harness.records import Outcome, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
-from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
+from .frames import DEVICE_METER, HOST_METER, at_largest
+from .plan import STACK, SWEPT
+from .view import RunView
 from .words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
 _COMPARED = (DEVICE_METER, HOST_METER)
@@ -30,14 +31,14 @@ class Table:
     """Columns of numbers, set flush right."""
 
 
-def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> Table | None:
+def comparison(view: RunView, scenario: str) -> Table | None:
     """Growth and retained bytes of each planned phase, the series side by side, at the largest
     image count that all plan.
 
-    ``table`` is ``frames.phase_table``. Of several stack sizes the first planned is shown. A phase
+    Of several stack sizes the first planned is shown. A phase
     without a reading says why it has none. None when the scenario has no points.
     """
-    planned = describe_points(points)
+    planned = view.plan.table
     planned = planned[planned["scenario"] == scenario]
     if planned.empty:
         return None
@@ -47,8 +48,10 @@ def comparison(table: pd.DataFrame, points: Sequence[Point], scenario: str) -> T
     largest = max(set.intersection(*sizes), default=None)
     cells = planned[planned[SWEPT] == largest] if largest is not None else at_largest(planned)
     cells = cells.drop_duplicates("series")
-    phases = next(point.phases for point in points if point.name == cells["point"].iloc[0])
-    read = {(row["point"], row["phase"], row["meter"]): row for _, row in table.iterrows()}
+    phases = next(
+        point.phases for point in view.plan.points if point.name == cells["point"].iloc[0]
+    )
+    read = {(row["point"], row["phase"], row["meter"]): row for _, row in view.phases.iterrows()}
     rows = [
         (
             plain(phase),
@@ -109,16 +112,14 @@ def silent_meters(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def runs(run: Run) -> tuple[Table, Table]:
-    """The runs that did not end ok, and all of them."""
-    ends = ends_table(run.ends, run.points, run.repeats_of)
+def runs(ends: pd.DataFrame) -> tuple[Table, Table]:
+    """The runs that did not end ok, and all of them; ``ends`` is ``frames.ends_table``."""
     odd = ends[ends["outcome"].fillna("") != Outcome.OK]
     return _runs("Runs that did not end ok", odd), _runs("All runs", ends)
 
 
-def outcomes(run: Run) -> str:
-    """How the runs ended, in one sentence."""
-    ends = ends_table(run.ends, run.points, run.repeats_of)
+def outcomes(ends: pd.DataFrame) -> str:
+    """How the runs ended, in one sentence; ``ends`` is ``frames.ends_table``."""
     if ends.empty:
         return "No run was planned."
     seen = ends["outcome"].dropna().value_counts().sort_index()

@@ -12,16 +12,15 @@ from harness.judge.traces import (
     Trace,
     TracedPhase,
     agreement,
-    read_traces,
     recording_in_words,
     refusal_in_words,
 )
-from harness.records import Point
 from harness.units import format_bytes
 from harness.words import SMALL_SHARE
 
-from .frames import SWEPT, describe_points
+from .plan import SWEPT, Plan
 from .tables import Table
+from .view import RunView
 from .words import count, plain
 
 _MOST_GROUPS = 5
@@ -63,10 +62,10 @@ class TracedRun:
     planned: bool
 
 
-def traced_run(run: Run, judgement: Judgement) -> TracedRun:
-    """Read the traces of a run and choose from them."""
-    traces = read_traces(run)
-    chosen = _chosen(run.points, judgement, traces.found)
+def traced_run(view: RunView, judgement: Judgement) -> TracedRun:
+    """The traces of a run, and which of them are worth reading first."""
+    run, traces = view.run, view.traces
+    chosen = _chosen(view.plan, judgement, traces.found)
     return TracedRun(
         points=tuple(_traced_point(traces.found[name], run) for name in chosen),
         overview=_overview(traces.found.values()),
@@ -83,12 +82,12 @@ def highest(trace: Trace) -> TracedPhase | None:
     return max(phases, key=lambda phase: phase.requested.peak_bytes, default=None)
 
 
-def _chosen(points: Sequence[Point], judgement: Judgement, found: Iterable[str]) -> list[str]:
+def _chosen(plan: Plan, judgement: Judgement, found: Iterable[str]) -> list[str]:
     """Names of the points to show: those of findings, then each series of each scenario at its
     largest count.
     """
     there = set(found)
-    table = describe_points(points)
+    table = plan.table
     table = table[table["point"].isin(there)].sort_values(
         SWEPT, ascending=False, na_position="last", kind="stable"
     )
@@ -99,7 +98,7 @@ def _chosen(points: Sequence[Point], judgement: Judgement, found: Iterable[str])
         ]
         names += list(mine["point"].head(1))
     largest = table.groupby(["scenario", "series"], sort=False)["point"].first()
-    order = {point.name: place for place, point in enumerate(points)}
+    order = {point.name: place for place, point in enumerate(plan.points)}
     return list(dict.fromkeys([*names, *sorted(largest, key=lambda name: order[name])]))
 
 

@@ -16,6 +16,7 @@ from harness.system.files import (
 )
 
 from .markdown import summary_text
+from .view import RunView
 
 
 def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path | None:
@@ -30,12 +31,13 @@ def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path
     judgement.
     """
     page = page or (run.path / REPORT_FILE).exists()
-    pages, why_not = _drawn(run, judgement) if page else ({}, "")
+    view = RunView(run)
+    pages, why_not = _drawn(view, judgement) if page else ({}, "")
     page = bool(pages)
     contents = {
         FINDINGS_FILE: findings_text(run, judgement).encode(),
         JUNIT_FILE: junit_of(run, judgement).encode(),
-        SUMMARY_FILE: summary_text(run, judgement, has_page=page).encode(),
+        SUMMARY_FILE: summary_text(view, judgement, has_page=page).encode(),
         **pages,
     }
     write_tables(run, judgement)
@@ -45,13 +47,13 @@ def write_outputs(run: Run, judgement: Judgement, *, page: bool = False) -> Path
     return run.path / REPORT_FILE if page else None
 
 
-def _drawn(run: Run, judgement: Judgement) -> tuple[dict[str, bytes], str]:
+def _drawn(view: RunView, judgement: Judgement) -> tuple[dict[str, bytes], str]:
     """The files of the page; where it cannot be drawn none, and why. No picture is worth the
     verdict that it shows.
     """
     try:
         from .html import page_files  # matplotlib, which nothing else here needs
 
-        return page_files(run, judgement), ""
+        return page_files(view, judgement), ""
     except Exception as error:  # noqa: BLE001 - a library that draws may raise anything
         return {}, f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")

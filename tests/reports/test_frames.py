@@ -6,12 +6,23 @@ import pandas as pd
 
 from harness.records import Outcome
 from harness.units import GIB, KIB, MIB
-from reports import frames
+from reports import frames, view
+from reports.html import page_files
+from reports.markdown import summary_text
+from reports.plan import Plan
+from reports.view import RunView
+
+
+def picture_of(run, points, device_bytes):
+    """The main picture of a run, as if these points were its plan."""
+    plan = Plan(points)
+    peaks = frames.run_peaks(run.phases, plan, frames.DEVICE_METER)
+    return frames.peak_picture(plan, peaks, run.ends, device_bytes)
 
 
 def test_every_planned_point_is_described_in_the_order_of_the_plan(whole_run):
     """Points without a row in the run are in the table too."""
-    table = frames.describe_points(whole_run.points)
+    table = Plan(whole_run.points).table
 
     assert [cell.name for cell in whole_run.points] == list(table["point"])
     assert list(table["device_budget_bytes"].dropna()) == [256 * MIB, 256 * MIB]
@@ -25,7 +36,7 @@ def test_a_parameter_besides_the_sizes_makes_a_series_of_its_own(sweep):
         replace(first, parameters={**first.parameters, "read_ahead": steps}) for steps in (0, 2)
     ]
 
-    assert list(frames.describe_points(ahead)["series"]) == [
+    assert list(Plan(ahead).table["series"]) == [
         "eager, read_ahead=0",
         "eager, read_ahead=2",
     ]
@@ -33,7 +44,7 @@ def test_a_parameter_besides_the_sizes_makes_a_series_of_its_own(sweep):
 
 def test_a_phase_shows_the_repeat_that_grew_least_and_how_far_the_repeats_lie_apart(whole_run):
     """Repeat 1 of host memory is 512 KiB above repeat 0; the device repeats to the byte."""
-    table = frames.phase_table(whole_run.phases, whole_run.points)
+    table = RunView(whole_run).phases
     mine = table[
         (table["point"] == "loading-lazy-image_count=500-stack_size=2048")
         & (table["phase"] == "epoch_0")
@@ -50,14 +61,14 @@ def test_a_single_run_has_no_spread(sweep, tmp_path):
     """One repeat: the spread is unknown, not zero."""
     sweep.repeats = 1
     run = sweep.write(tmp_path)
-    table = frames.phase_table(run.phases, run.points)
+    table = RunView(run).phases
 
     assert table["spread_bytes"].isna().all()
 
 
 def test_a_phase_that_was_entered_and_never_left_is_one_row_without_a_meter(whole_run):
     """The eager loader at 256 MiB dies in construct."""
-    table = frames.phase_table(whole_run.phases, whole_run.points)
+    table = RunView(whole_run).phases
     dead = table[
         (table["point"] == "oom-eager-image_count=2000-stack_size=2048")
         & (table["phase"] == "construct")
@@ -69,7 +80,7 @@ def test_a_phase_that_was_entered_and_never_left_is_one_row_without_a_meter(whol
 
 def test_the_main_picture_takes_the_scenario_and_stack_with_the_most_sizes(whole_run):
     """Four sizes of loading at 2,048 frames, not three of arrays nor the larger stack."""
-    picture = frames.peak_picture(whole_run.phases, whole_run.ends, whole_run.points, 4 * GIB)
+    picture = picture_of(whole_run, whole_run.points, 4 * GIB)
     eager = picture.peaks[picture.peaks["series"] == "eager"]
 
     assert (picture.scenarios, picture.stack_size) == (("loading",), 2048)
@@ -88,15 +99,15 @@ def test_a_budget_that_all_points_share_is_the_device_of_the_picture(whole_run):
     the others alone.
     """
     shared = [replace(cell, device_budget_bytes=256 * MIB) for cell in whole_run.points]
-    picture = frames.peak_picture(whole_run.phases, whole_run.ends, shared, 256 * MIB)
+    picture = picture_of(whole_run, shared, 256 * MIB)
 
-    assert frames.common_budget_bytes(shared) == 256 * MIB
+    assert Plan(shared).shared_budget_bytes == 256 * MIB
     assert (picture.scenarios, picture.capped.empty, picture.out_of_memory.empty) == (
         ("loading",),
         True,
         True,
     )
-    assert frames.common_budget_bytes([*shared[1:], whole_run.points[0]]) is None
+    assert Plan([*shared[1:], whole_run.points[0]]).shared_budget_bytes is None
 
 
 def test_scenarios_without_loaders_are_shown_beside_each_other(sweep):
@@ -113,9 +124,9 @@ def test_scenarios_without_loaders_are_shown_beside_each_other(sweep):
         for size in (100, 500)
     ]
 
-    assert frames.scenarios_beside(cells, "cached") == ("cached", "streamed")
-    assert frames.scenarios_beside(cells, "other") == ("other",)
-    assert frames.scenarios_beside(sweep.points, "arrays") == ("arrays",)
+    assert Plan(cells).scenarios_beside("cached") == ("cached", "streamed")
+    assert Plan(cells).scenarios_beside("other") == ("other",)
+    assert Plan(sweep.points).scenarios_beside("arrays") == ("arrays",)
 
 
 def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep, tmp_path):
@@ -123,7 +134,7 @@ def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep,
     name = "loading-eager-image_count=2000-stack_size=2048"
     sweep.deaths = {name: (Outcome.DEVICE_OOM, "construct", "full")}
     run = sweep.write(tmp_path)
-    picture = frames.peak_picture(run.phases, run.ends, run.points, 4 * GIB)
+    picture = picture_of(run, run.points, 4 * GIB)
 
     assert list(picture.out_of_memory["device_budget_bytes"]) == [4 * GIB]
     assert 2000 not in list(picture.peaks.loc[picture.peaks["series"] == "eager", "size"])
@@ -131,7 +142,7 @@ def test_memory_that_ran_out_on_the_runs_own_device_is_placed_at_its_size(sweep,
 
 def test_the_line_of_the_peaks_is_exact_for_exact_numbers(whole_run):
     """735,000 bytes an image; no line through one size."""
-    picture = frames.peak_picture(whole_run.phases, whole_run.ends, whole_run.points, 4 * GIB)
+    picture = picture_of(whole_run, whole_run.points, 4 * GIB)
     eager = picture.peaks[picture.peaks["series"] == "eager"]
     line = frames.peak_line(eager)
 
@@ -142,12 +153,12 @@ def test_the_line_of_the_peaks_is_exact_for_exact_numbers(whole_run):
 
 def test_stacks_are_compared_at_one_image_count_alone(whole_run, only, tmp_path):
     """Both loaders at 500 images; a run with one stack size has no such table."""
-    table = frames.stack_table(whole_run.phases, whole_run.points)
+    table = RunView(whole_run).stacks
     one_stack = only(lambda cell: cell.parameters.get("stack_size") != 8192).write(tmp_path / "one")
 
     assert {500} == set(table["size"])
     assert {2048, 8192} == set(table["stack_size"])
-    assert frames.stack_table(one_stack.phases, one_stack.points).empty
+    assert RunView(one_stack).stacks.empty
 
 
 def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, tmp_path):
@@ -155,7 +166,7 @@ def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, t
     lost = "loading-lazy-image_count=100-stack_size=2048"
     sweep.missing = frozenset({lost})
     run = sweep.write(tmp_path)
-    table = frames.ends_table(run.ends, run.points, run.repeats_of)
+    table = RunView(run).ends
 
     assert 2 * len(run.points) == len(table)
     assert pd.isna(table.loc[table["point"] == lost, "outcome"]).all()
@@ -164,18 +175,38 @@ def test_a_run_of_which_nothing_was_recorded_stays_in_the_table_of_runs(sweep, t
 def test_the_first_scenario_of_the_plan_is_the_first_of_the_stacks(whole_run):
     """Not the first of the alphabet, which would take the place of the main one in the picture."""
     others = {cell.name: replace(cell, scenario="a" + cell.scenario) for cell in whole_run.points}
-    table = frames.stack_table(whole_run.phases, whole_run.points)
-    more = frames.stack_table(
-        pd.concat(
-            [
-                whole_run.phases,
-                whole_run.phases.replace(
-                    {"point": {name: cell.name for name, cell in others.items()}}
-                ),
-            ]
-        ),
-        [*whole_run.points, *others.values()],
-    )
+    table = RunView(whole_run).stacks
+    names = {name: cell.name for name, cell in others.items()}
+    phases = pd.concat([whole_run.phases, whole_run.phases.replace({"point": names})])
+    plan = Plan([*whole_run.points, *others.values()])
+    peaks = {
+        meter: frames.run_peaks(phases, plan, meter)
+        for meter in (frames.DEVICE_METER, frames.HOST_METER)
+    }
+    more = frames.stack_table(plan, peaks)
 
     assert set(table["scenario"]) == {"loading"}
     assert list(dict.fromkeys(more["scenario"])) == ["loading", "aloading"]
+
+
+def test_a_view_works_each_table_out_once(whole_run, judged, monkeypatch):
+    """The page and the summary share it, however often they ask."""
+    calls = []
+    for name in ("phase_table", "ends_table", "run_peaks", "peak_picture", "stack_table"):
+        function = getattr(view, name)
+        monkeypatch.setattr(
+            view, name, lambda *given, _do=function, _name=name: calls.append(_name) or _do(*given)
+        )
+    judgement = judged(whole_run)
+    looked = RunView(whole_run)
+    summary_text(looked, judgement, has_page=True)
+    page_files(looked, judgement)
+
+    assert sorted(calls) == [
+        "ends_table",
+        "peak_picture",
+        "phase_table",
+        "run_peaks",
+        "run_peaks",
+        "stack_table",
+    ]

@@ -13,6 +13,7 @@ from harness.judge.table import load_run
 from harness.records import Outcome
 from reports.html import SHOWN_FINDINGS, render
 from reports.page import make_page
+from reports.view import RunView
 from reports.writing import write_outputs
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
@@ -65,7 +66,9 @@ def test_a_finding_shows_kind_rule_sentence_numbers_and_reason(page, finding):
 )
 def test_findings_beyond_two_screens_unfold(whole_run, judged, finding, read_text, number, folded):
     """Every finding is in the page, all in the open at the limit, one folded one past it."""
-    text = read_text(render(make_page(whole_run, judged(whole_run, *[finding] * number), ()))).text
+    text = read_text(
+        render(make_page(RunView(whole_run), judged(whole_run, *[finding] * number), ()))
+    ).text
 
     assert number == text("p").count(f"{finding.sentence} measured")
     assert folded == ("1 more finding" in text("summary"))
@@ -244,7 +247,7 @@ def test_a_scenario_without_loaders_is_named_once(sweep, judged, held, tmp_path,
     run = sweep.write(tmp_path / "run")
 
     assert f"Scenario {said}: one number of images was planned" in " ".join(
-        make_page(run, judged(run, held), ()).notes
+        make_page(RunView(run), judged(run, held), ()).notes
     )
 
 

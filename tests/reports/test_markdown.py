@@ -6,6 +6,7 @@ import pytest
 
 from harness.records import PRETENDED_NOTE, Outcome
 from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, summary_text
+from reports.view import RunView
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_markup_is_escaped_and_numbers_stay_legible(text, expected):
 def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged, finding, held):
     """Heading, sentence, findings, numbers, how to reproduce."""
     judgement = judged(whole_run, finding, held)
-    text = summary_text(whole_run, judgement, has_page=True)
+    text = summary_text(RunView(whole_run), judgement, has_page=True)
     lines = text.splitlines()
 
     assert lines[0] == "## Regression"
@@ -53,7 +54,7 @@ def test_outside_of_git_there_are_no_changes(sweep, judged, held, tmp_path):
     run = sweep.write(tmp_path)
 
     assert "Commit unavailable: no repository." in summary_text(
-        run, judged(run, held), has_page=True
+        RunView(run), judged(run, held), has_page=True
     )
 
 
@@ -63,7 +64,7 @@ def test_uncommitted_changes_are_said(sweep, judged, held, tmp_path):
     run = sweep.write(tmp_path)
 
     assert "Commit abc, with uncommitted changes." in summary_text(
-        run, judged(run, held), has_page=True
+        RunView(run), judged(run, held), has_page=True
     )
 
 
@@ -86,7 +87,7 @@ def test_a_pretended_card_is_said_to_compute_as_a_cpu_does(
     sweep.changes = {"device": device}
     run = sweep.write(tmp_path)
 
-    assert (PRETENDED_NOTE in summary_text(run, judged(run, held), has_page=True)) is said
+    assert (PRETENDED_NOTE in summary_text(RunView(run), judged(run, held), has_page=True)) is said
 
 
 @pytest.mark.parametrize("why", ["TensorFlow 2.21.0 sees no GPU: install its libraries", ""])
@@ -102,7 +103,7 @@ def test_a_card_that_was_passed_over_is_said_with_what_to_do(sweep, judged, held
     }
     sweep.changes = {"device": {**device, "passed_over": why}}
     run = sweep.write(tmp_path)
-    text = summary_text(run, judged(run, held), has_page=True)
+    text = summary_text(RunView(run), judged(run, held), has_page=True)
 
     assert (
         f"The emulated device was measured on, and the card was passed over: {escape(why)}." in text
@@ -119,7 +120,9 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
     sweep.points, sweep.deaths = tuple(points), {points[0].name: (Outcome.ERROR, "open", hostile)}
     sweep.changes = {"command": "run\n```\n<script>"}
     run = sweep.write(tmp_path)
-    text = summary_text(run, judged(run, replace(finding, sentence=hostile)), has_page=True)
+    text = summary_text(
+        RunView(run), judged(run, replace(finding, sentence=hostile)), has_page=True
+    )
     fenced = "````\nrun\n```\n<script>\n````"
 
     assert fenced in text
@@ -132,7 +135,7 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
 def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, more):
     """All at the limit, one left to the page one past it."""
     findings = [replace(finding, phase=f"phase_{index}") for index in range(number)]
-    text = summary_text(whole_run, judged(whole_run, *findings), has_page=True)
+    text = summary_text(RunView(whole_run), judged(whole_run, *findings), has_page=True)
 
     assert text.count("**regression, slope**") == MAX_FINDINGS
     assert more == ("1 more finding is in the page." in text)
@@ -145,7 +148,7 @@ def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, findi
     findings = [
         replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)
     ]
-    text = summary_text(whole_run, judged(whole_run, *findings), has_page=True)
+    text = summary_text(RunView(whole_run), judged(whole_run, *findings), has_page=True)
 
     assert text.count("**regression, slope**") == 1
     assert (
@@ -157,7 +160,7 @@ def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, findi
 
 def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
     """Nothing but the verdict, what moved, how to reproduce, and numbers that are folded."""
-    lines = summary_text(whole_run, judged(whole_run, held), has_page=True).splitlines()
+    lines = summary_text(RunView(whole_run), judged(whole_run, held), has_page=True).splitlines()
     headings = [line for line in lines if line.startswith("#")]
 
     assert headings == ["## Pass", "### Findings", "### What moved", "### How to reproduce"]
@@ -173,7 +176,7 @@ def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
         replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000)
         for index in range(30)
     ]
-    text = summary_text(whole_run, judged(whole_run, *long), has_page=True)
+    text = summary_text(RunView(whole_run), judged(whole_run, *long), has_page=True)
 
     assert 40_000 < len(text) <= MOST_CHARACTERS
     assert "There is more than fits here: the page of the run, report.html, has all of it." in text
@@ -183,7 +186,7 @@ def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
 def test_what_a_quorum_overruled_has_a_heading_of_its_own(whole_run, judged, held):
     """It is neither a finding nor something that the run cannot show."""
     decided = replace(held, sentence="epoch: 1 of 5 lies over it.", decision="1 of 5 lies over it")
-    text = summary_text(whole_run, judged(whole_run, decided), has_page=True)
+    text = summary_text(RunView(whole_run), judged(whole_run, decided), has_page=True)
 
     assert (
         "### Measured again, and not confirmed by most of the runs\n\n- epoch: 1 of 5 lies "
@@ -196,7 +199,7 @@ def test_a_run_without_points_still_has_a_summary(sweep, judged, tmp_path):
     """It says that there is nothing."""
     sweep.points = ()
     run = sweep.write(tmp_path)
-    text = summary_text(run, judged(run), has_page=True)
+    text = summary_text(RunView(run), judged(run), has_page=True)
 
     assert "## Incomplete" in text
     assert "No point was planned, so there are no numbers." in text
@@ -207,7 +210,7 @@ def test_a_run_without_rows_has_no_number_in_its_summary(sweep, judged, held, tm
     """Unavailable in every cell, with the reason, and no zero."""
     sweep.missing = frozenset(cell.name for cell in sweep.points)
     run = sweep.write(tmp_path)
-    text = summary_text(run, judged(run, held), has_page=True)
+    text = summary_text(RunView(run), judged(run, held), has_page=True)
 
     assert (
         "| open | device in use | unavailable | unavailable | unavailable, because nothing "

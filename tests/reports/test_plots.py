@@ -11,11 +11,12 @@ from harness.records import Outcome, Point
 from reports.axes import size_axis, spread_apart
 from reports.drawing import looks
 from reports.pictures import draw
+from reports.view import RunView
 
 
 @pytest.fixture(scope="module")
 def pictures(whole_run):
-    return {picture.name: picture for picture in draw(whole_run)}
+    return {picture.name: picture for picture in draw(RunView(whole_run))}
 
 
 def labels(drawing):
@@ -45,7 +46,7 @@ def test_the_main_picture_names_series_slope_device_budget_and_death(pictures):
 
 def test_a_run_draws_the_same_bytes_twice(whole_run, pictures):
     """No date, no random id."""
-    again = {picture.name: picture for picture in draw(whole_run)}
+    again = {picture.name: picture for picture in draw(RunView(whole_run))}
 
     assert {name: picture.wide for name, picture in pictures.items()} == {
         name: picture.wide for name, picture in again.items()
@@ -88,7 +89,7 @@ def test_references_inside_a_drawing_lead_to_ids_in_it(pictures):
 def test_matplotlibs_own_settings_are_left_as_found(whole_run):
     """No setting and no back end is switched for anybody else."""
     before = dict(mpl.rcParams)
-    draw(whole_run)
+    draw(RunView(whole_run))
 
     assert before == dict(mpl.rcParams)
 
@@ -100,7 +101,7 @@ def test_only_failures_still_draw_the_crosses(only, tmp_path):
     run = only(lambda cell: cell.scenario == "oom" and cell.parameters["loader"] == "eager").write(
         tmp_path
     )
-    peak, phases, *_ = draw(run)
+    peak, phases, *_ = draw(RunView(run))
 
     assert "eager ran out of" in labels(peak.wide)
     assert "ran out of memory at 2,000 images, as the plan expects" in peak.caption
@@ -110,7 +111,7 @@ def test_only_failures_still_draw_the_crosses(only, tmp_path):
 def test_a_run_without_readings_says_why_there_is_no_picture(sweep, tmp_path):
     """A caption instead of an empty drawing."""
     sweep.missing = frozenset(cell.name for cell in sweep.points)
-    peak, phases = draw(sweep.write(tmp_path))
+    peak, phases = draw(RunView(sweep.write(tmp_path)))
 
     assert (peak.wide, phases.narrow) == (None, None)
     assert "No picture of peak memory" in peak.caption
@@ -125,7 +126,7 @@ def test_one_size_has_no_slope(only, tmp_path):
             and dict(cell.parameters).items() >= {"image_count": 500, "stack_size": 2048}.items()
         )
     ).write(tmp_path)
-    peak = draw(run)[0]
+    peak = draw(RunView(run))[0]
 
     assert "with one number of images there is no slope" in peak.caption
     assert "eager: 350.5 MiB" in labels(peak.wide)
@@ -137,7 +138,7 @@ def test_an_unexpected_death_is_called_so(sweep, tmp_path):
     sweep.deaths = {
         "loading-eager-image_count=2000-stack_size=2048": (Outcome.DEVICE_OOM, "construct", "full")
     }
-    peak = draw(sweep.write(tmp_path))[0]
+    peak = draw(RunView(sweep.write(tmp_path)))[0]
 
     assert "ran out of memory at 2,000 images, which the plan does not expect" in peak.caption
 
@@ -157,7 +158,7 @@ def test_deaths_of_one_series_are_one_sentence_and_those_of_other_scenarios_belo
         if cell.scenario == "arrays" or cell.parameters["image_count"] > 100
     ]
     sweep.deaths = dict.fromkeys(died, (Outcome.DEVICE_OOM, "construct", "full"))
-    peak = draw(sweep.write(tmp_path))[0]
+    peak = draw(RunView(sweep.write(tmp_path)))[0]
 
     assert peak.caption.count("ran out of memory at") == 1
     assert "eager ran out of memory at 500, 1,000, 2,000 images" in peak.caption
@@ -211,7 +212,7 @@ def test_sizes_that_have_no_logarithm_are_drawn_with_their_ticks(sweep, tmp_path
     """0, negative and mixed ones, one or several: both pictures are there, and the outer sizes are
     on the axis.
     """
-    peak, phases = draw(with_sizes(sweep, tmp_path, sizes))
+    peak, phases = draw(RunView(with_sizes(sweep, tmp_path, sizes)))
 
     for picture in (peak, phases):
         assert picture.wide is not None

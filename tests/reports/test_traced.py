@@ -18,6 +18,7 @@ from reports.markdown import summary_text
 from reports.pictures import INLINED_TRACES
 from reports.timeline import timeline_figure
 from reports.traced import highest, traced_run
+from reports.view import RunView
 from reports.writing import write_outputs
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
@@ -144,7 +145,7 @@ def batch_trace(point):
 def test_the_largest_of_each_series_is_shown_and_every_trace_is_listed(write_traced, judged, held):
     """18 points: two loaders in two scenarios, and the two of oom."""
     run = write_traced(batch_trace, whole=True)
-    traced = traced_run(run, judged(run, held))
+    traced = traced_run(RunView(run), judged(run, held))
 
     assert [point.point for point in traced.points] == [
         "loading-eager-image_count=2000-stack_size=2048",
@@ -172,7 +173,7 @@ def test_entries_are_sorted_by_their_own_bytes_and_trifles_summed_up(write_trace
         return document(point.name, 12 * MIB, groups)
 
     run = write_traced(mixed)
-    first = traced_run(run, judged(run, held)).points[0]
+    first = traced_run(RunView(run), judged(run, held)).points[0]
     rows = [row for row in first.peaks.rows if row[0].startswith("epoch 0")]
 
     assert [(row[1], row[4], row[6]) for row in rows] == [
@@ -193,7 +194,7 @@ def test_points_of_findings_come_first(write_traced, judged, finding):
         finding, point="arrays-lazy-image_count=100", scenario="arrays", subject="arrays / lazy"
     )
     of_series = replace(finding, subject="loading / lazy / construct / device in use")
-    traced = traced_run(run, judged(run, of_series, of_point))
+    traced = traced_run(RunView(run), judged(run, of_series, of_point))
 
     assert [point.point for point in traced.points[:3]] == [
         "arrays-lazy-image_count=100",
@@ -248,7 +249,7 @@ def test_missing_traces_are_named_in_page_and_summary(write_traced, judged, held
     )
     judgement = judged(run, held)
     page = read_text(write_outputs(run, judgement, page=True).read_text(encoding="utf-8"))
-    summary = summary_text(run, judgement, has_page=True)
+    summary = summary_text(RunView(run), judgement, has_page=True)
     eager = [point.name for point in run.points if point.parameters["loader"] == "eager"]
     note = f"No trace of {', '.join(eager)}, because killed by SIGSEGV in phase construct"
 
@@ -315,7 +316,7 @@ def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held,
     page = read_text(path.read_text(encoding="utf-8"))
 
     assert "<script" not in path.read_text(encoding="utf-8")
-    assert "<script" not in summary_text(run, judgement, has_page=True)
+    assert "<script" not in summary_text(RunView(run), judgement, has_page=True)
     assert [row for row in page.rows if HOSTILE in row]
 
 
