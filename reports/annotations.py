@@ -42,7 +42,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Reported:
     """One finding, as findings.json has it."""
 
     kind: str
@@ -58,7 +58,7 @@ class Findings:
     verdict: str
     exit_code: int
     sentence: str
-    findings: tuple[Told, ...]
+    findings: tuple[Reported, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +107,11 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
         ) from error
 
 
-def _told(finding: Mapping[str, Any]) -> Told:
+def _told(finding: Mapping[str, Any]) -> Reported:
     kind, rule, subject, sentence = (
         str(finding[name]) for name in ("finding", "rule", "subject", "sentence")
     )
-    return Told(kind=kind, rule=rule, subject=subject, sentence=sentence)
+    return Reported(kind=kind, rule=rule, subject=subject, sentence=sentence)
 
 
 def spot(

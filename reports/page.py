@@ -1,7 +1,7 @@
 """What the page and the summary say, put together once so that both use the same words."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,18 +113,11 @@ def make_page(
     ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that
     shows them.
     """
-    run, plan = view.run, view.plan
-    traced = traced_run(view, judgement)
+    run, verdict = view.run, judgement.verdict
     commands = Commands.of(run.path, run.manifest, judgement.asked)
-    verdict, table = judgement.verdict, view.phases
+    traced = traced_run(view, judgement)
     odd_runs, all_runs = tables.runs(view.ends)
-    swept = plan.main_scenario
-    over = plan.swept_parameters.get(swept, "")
-    counted = count_in_words(over) or "size"
-    held: dict[str, list[Statement]] = {}
-    for check in verdict.checks:
-        if check.finding is None:
-            held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
+
     return Page(
         run_id=run.manifest.run_id,
         judgement=judgement.identity(run).id,
@@ -141,24 +134,14 @@ def make_page(
         notes=(*_notes(view, judgement), *traced.notes),
         pictures=pictures,
         findings=tuple(_statement(check) for check in verdict.findings),
-        held={rule: tuple(statements) for rule, statements in held.items()},
+        held=_held(verdict.checks),
         comparison=comparison_of(verdict.checks),
-        scenarios=tuple(
-            ScenarioTables(
-                scenario=scenario,
-                comparison=tables.comparison(view, scenario),
-                largest=tables.phases_at_largest(table, scenario),
-                points=tables.phases_of_points(table, scenario),
-            )
-            for scenario in plan.scenarios
-        ),
-        silent_meters=tuple(tables.silent_meters(table)),
+        scenarios=tuple(_scenario_tables(view, scenario) for scenario in view.plan.scenarios),
+        silent_meters=tuple(tables.silent_meters(view.phases)),
         outcomes=tables.outcomes(view.ends),
         odd_runs=odd_runs,
         runs=all_runs,
-        main_fits=tables.fits(
-            tables.main_fits(judgement.fits, swept, over), f"Growth over the {counted}, {swept}"
-        ),
+        main_fits=_main_fits(view, judgement),
         fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
         trace_pictures=() if draw_traces is None else draw_traces(traced.points),
@@ -167,6 +150,32 @@ def make_page(
             for heading, values in _provenance(view, judgement).items()
         },
     )
+
+
+def _held(checks: Sequence[Check]) -> dict[str, tuple[Statement, ...]]:
+    """The checks that hold, by rule."""
+    held: dict[str, list[Statement]] = {}
+    for check in checks:
+        if check.finding is None:
+            held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
+    return {rule: tuple(statements) for rule, statements in held.items()}
+
+
+def _scenario_tables(view: RunView, scenario: str) -> ScenarioTables:
+    return ScenarioTables(
+        scenario=scenario,
+        comparison=tables.comparison(view, scenario),
+        largest=tables.phases_at_largest(view.phases, scenario),
+        points=tables.phases_of_points(view.phases, scenario),
+    )
+
+
+def _main_fits(view: RunView, judgement: Judgement) -> Table:
+    """The fits behind the pictures."""
+    scenario = view.plan.main_scenario
+    over = view.plan.swept_parameters.get(scenario, "")
+    chosen = tables.main_fits(judgement.fits, scenario, over)
+    return tables.fits(chosen, f"Growth over the {count_in_words(over) or 'size'}, {scenario}")
 
 
 def _sentence(judgement: Judgement) -> str:

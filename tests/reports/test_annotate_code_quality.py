@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from reports.annotations import Findings, Spot, Told
-from reports.code_quality import code_quality_text
+from reports.annotate import code_quality_text
+from reports.annotations import Findings, Reported, Spot
 
 PLACE = Spot(file="ptycho/feed.py", line=12, why="Put here because.")
 
@@ -25,7 +25,7 @@ def entries(*findings, place=PLACE, exit_code=1):
 
 @pytest.fixture
 def told():
-    return Told(
+    return Reported(
         kind="regression",
         rule="slope",
         subject="loading / lazy",
