@@ -37,14 +37,14 @@ def code_quality_text(found: Findings, place: Spot, *, otherwise: str) -> str:
     """The report: JSON, one entry for each finding. GitLab leaves out what has no path;
     ``otherwise`` is one.
     """
-    told = found.findings
-    if not told and found.exit_code != 0:
-        told = (
+    reported = found.findings
+    if not reported and found.exit_code != 0:
+        reported = (
             Reported(kind=found.verdict, rule="verdict", subject="run", sentence=found.sentence),
         )
     seen: Counter[tuple[str, str]] = Counter()
     entries = []
-    for finding in told:
+    for finding in reported:
         seen[finding.rule, finding.subject] += 1
         entries.append(_entry(finding, seen[finding.rule, finding.subject], place, otherwise))
     return json.dumps(entries, indent=1)

@@ -99,7 +99,7 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
             verdict=str(document["verdict"]),
             exit_code=int(document["exit_code"]),
             sentence=str(document["sentence"]),
-            findings=tuple(_told(finding) for finding in document["findings"]),
+            findings=tuple(_reported(finding) for finding in document["findings"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDirectoryError(
@@ -107,7 +107,7 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
         ) from error
 
 
-def _told(finding: Mapping[str, Any]) -> Reported:
+def _reported(finding: Mapping[str, Any]) -> Reported:
     kind, rule, subject, sentence = (
         str(finding[name]) for name in ("finding", "rule", "subject", "sentence")
     )
@@ -208,9 +208,9 @@ def command(annotation: Annotation) -> str:
 
 
 def _annotation(level: str, title: str, sentence: str, place: Spot) -> Annotation:
-    told = sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[:_MOST_CHARACTERS]} [...]"
+    text = sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[:_MOST_CHARACTERS]} [...]"
     return Annotation(
-        level=level, title=title, message=f"{told}\n{place.why}", file=place.file, line=place.line
+        level=level, title=title, message=f"{text}\n{place.why}", file=place.file, line=place.line
     )
 
 

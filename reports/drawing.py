@@ -19,8 +19,8 @@ QUIET = "#5b6270"
 """Secondary text; 6:1 against white, above the 4.5:1 that WCAG 2.1 asks of small text."""
 GRID = "#e3e6eb"
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with any common colour blindness. The
-# darker ones first.
+# Okabe and Ito, "Color Universal Design" (2008): distinguished with any common colour blindness.
+# The darker ones first.
 _SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _SERIES_INKS = ("#0072B2", "#A84A00", "#006B4E", "#98416F", "#1F6F9F", "#80580A")
 """The same hues for text, darkened to at least 4.5:1 against white."""

@@ -16,7 +16,7 @@ MOST_CHARACTERS = 60_000
 """A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either;
 the page has it all."""
 MAX_FINDINGS = 20
-"""Findings that are told in full, each with those that say nearly the same. Chosen: a reader reads
+"""Findings that are shown in full, each with those that say nearly the same. Chosen: a reader reads
 no more."""
 _MOST_ALIKE = 6
 """Findings named beside one that says nearly the same: as many as the default sweep has sizes and
@@ -116,9 +116,9 @@ def _findings(page: Page) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[Statement]] = {}
     for statement in page.findings:
         groups.setdefault(statement.group, []).append(statement)
-    told = list(groups.values())[:MAX_FINDINGS]
-    yield from (_finding(number, alike) for number, alike in enumerate(told, start=1))
-    more = len(page.findings) - sum(map(len, told))
+    shown = list(groups.values())[:MAX_FINDINGS]
+    yield from (_finding(number, alike) for number, alike in enumerate(shown, start=1))
+    more = len(page.findings) - sum(map(len, shown))
     if more > 0:
         yield (
             f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the "
@@ -155,12 +155,12 @@ def _decided(page: Page) -> Iterator[str]:
     of its own.
     """
     for prefix, heading in _HEADINGS.items():
-        told = [note.removeprefix(prefix) for note in page.notes if note.startswith(prefix)]
-        if told:
+        shown = [note.removeprefix(prefix) for note in page.notes if note.startswith(prefix)]
+        if shown:
             yield f"### {heading}"
-            yield "\n".join(f"- {_sentence(sentence)}" for sentence in told[:MAX_FINDINGS])
-        if len(told) > MAX_FINDINGS:
-            yield f"{len(told) - MAX_FINDINGS:,} more in the page{_how_to_get(page)}."
+            yield "\n".join(f"- {_sentence(sentence)}" for sentence in shown[:MAX_FINDINGS])
+        if len(shown) > MAX_FINDINGS:
+            yield f"{len(shown) - MAX_FINDINGS:,} more in the page{_how_to_get(page)}."
 
 
 def _moves(page: Page) -> Iterator[str]:

@@ -145,8 +145,8 @@ def _headline(trace: Trace) -> str:
             f"{format_bytes(phase.requested.peak_bytes)} as requested."
         )
     first, *rest = ranked
-    told = rest and rest[0].total_bytes >= SMALL_SHARE * phase.requested.peak_bytes
-    others = f"; the next is {rest[0].sentence}" if told else ""
+    is_large = rest and rest[0].total_bytes >= SMALL_SHARE * phase.requested.peak_bytes
+    others = f"; the next is {rest[0].sentence}" if is_large else ""
     return (
         f"The device held most in {plain(phase.phase)}, "
         f"{format_bytes(phase.requested.peak_bytes)} as requested. The largest part of it "

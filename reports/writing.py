@@ -1,5 +1,8 @@
 """The one writer of what a judgement leaves in a run directory: findings, JUnit, summary, and the
 page where there is one.
+
+On its own because it is the door: the harness reaches the pages through it, and it loads matplotlib
+only where a page is asked for.
 """
 
 from pathlib import Path

@@ -60,11 +60,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the scan and check the counts against it, once: xdist's workers are told by the
+    """Settle the scan and check the counts against it, once: xdist's workers get it from the
     controller.
     """
-    told = getattr(config, "workerinput", {}).get("scenarios_scan")
-    config.stash[_SCAN] = _settle_scan(config) if told is None else ScanChoice(**told)
+    from_controller = getattr(config, "workerinput", {}).get("scenarios_scan")
+    config.stash[_SCAN] = (
+        _settle_scan(config) if from_controller is None else ScanChoice(**from_controller)
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

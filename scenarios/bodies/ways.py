@@ -54,7 +54,7 @@ def run_ways(
                 # part of what is measured: cycles between datasets and their functions end here
                 _give_back()
             del held
-            _give_back()  # or it would be told of the next way
+            _give_back()  # or the next way would get the blame
     with memory.phase("release"):
         _give_back()
 

@@ -47,12 +47,12 @@ def main(out: str) -> int:
 
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            told = [said for said in pool.map(missed, KINDS) if said]
+            missed_kinds = [said for said in pool.map(missed, KINDS) if said]
     finally:
         detector.close()
-    for said in told:
+    for said in missed_kinds:
         print(said)  # noqa: T201 - what the process is for
-    return len(told)
+    return len(missed_kinds)
 
 
 if __name__ == "__main__":

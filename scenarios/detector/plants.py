@@ -60,10 +60,10 @@ class Reach(StrEnum):
     """It costs a batch, 1,024 B for each image, or 256 B for each frame of the stack, or more: all
     of these have to be found."""
     BELOW = "below the bar"
-    """Less, or nothing at all: found or not, it is told."""
+    """Less, or nothing at all: found or not, it is reported."""
     OUTSIDE = "outside"
     """Memory that no meter of the child reads, whatever the amount: a known limit, which is
-    told."""
+    reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def _plant(
     is_regression: bool = True,
     is_outside: bool = False,
 ) -> Plant:
-    """A row; ``expected`` is rule, phase and meter, as far as they are told."""
+    """A row; ``expected`` is rule, phase and meter, as far as they are given."""
     rule, phase, meter = (*(expected or ()), "", "", "")[:3]
     return Plant(
         name=name,
@@ -283,7 +283,7 @@ PLANTS = (
     _plant(_W, "table_of_more_groups", "64 KiB for each group in the order of the frames", IMAGE_BYTES, Per.IMAGE, ("slope", "oversampled", _HOST), SETTINGS),
     _plant(_W, "records_of_one_channel", "1,024 B for each image of one channel", BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "singles", _HOST), SETTINGS),
     _plant(_W, "images_of_nine_frames", "groups of nine are gathered at once", 9 * FRAME_BYTES, Per.IMAGE, ("slope", "nines", _HOST), SETTINGS),
-    # --- below the bar: told, not promised ---
+    # --- below the bar: reported, not promised ---
     _plant(_F, "little_of_every_epoch", "each epoch keeps 900 KiB, in numpy", 900 * 1024, Per.EPOCH, ("leak", "epoch_1", _HOST)),
     _plant(_C, "coordinates_at_the_limit", "eight copies of the coordinates, float64, on the device", 512, Per.IMAGE, ("baseline", "construct", _DEVICE)),
     _plant(_C, "half_a_coordinate", "one more copy of the coordinates, float32, on the device", 32, Per.IMAGE, None),

@@ -26,7 +26,7 @@ class Result:
         return tuple(sweep for sweep in self.sweeps if sweep.kind == plant.name)
 
     def is_found(self, plant: Plant) -> bool:
-        """Whether every sweep with it was told for what it is."""
+        """Whether every sweep with it was reported for what it is."""
         own = self.of(plant)
         return bool(own) and all(
             sweep.seen is not None and sweep.seen.tells(plant) for sweep in own
@@ -188,12 +188,12 @@ class Result:
         if seen is None or not seen.findings:
             return "not found"
         wanted = plant.expected
-        told = [
+        matching = [
             found
             for found in seen.findings
             if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)
         ]
-        best = (told or list(seen.findings))[0]
+        best = (matching or list(seen.findings))[0]
         where = ", ".join(filter(None, [best.phase, _METERS.get(best.meter, best.meter)]))
         others = len({(found.rule, found.phase, found.meter) for found in seen.findings}) - 1
         more = f" and {others} more" if others else ""

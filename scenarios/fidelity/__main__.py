@@ -36,9 +36,8 @@ By hand, three runs, of which the emulated one is needed; in any order:
 After a sweep on a card, the emulated counterpart included (what `nox -s gpu` does at its end):
   python -m scenarios.fidelity --beside RUN
 
-Devices are told apart by run.json. Where both runs were traced, a difference is split by what was \
-alive at the peak; else
-by batches and small tensors. What no rule covers is "unexplained".
+run.json says which device is which. Where both runs were traced, a difference is split by what was
+alive at the peak; else by batches and small tensors. What no rule covers is "unexplained".
 
 exit codes: 0 written, 2 usage, 3 no amount was measured on two devices
 """

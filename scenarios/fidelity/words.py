@@ -117,14 +117,14 @@ def _amount(row: Row, kind: Kind) -> str:
 
 
 def _explained(row: Row) -> str:
-    told = {
+    words_of = {
         kind: in_words(difference)
         for kind, difference in row.differences.items()
         if difference.amount_bytes
     }
-    if len(set(told.values())) == 1:
-        return next(iter(told.values()))
-    return "; ".join(f"{_HEAD[kind]}: {words}" for kind, words in told.items())
+    if len(set(words_of.values())) == 1:
+        return next(iter(words_of.values()))
+    return "; ".join(f"{_HEAD[kind]}: {words}" for kind, words in words_of.items())
 
 
 def in_words(difference: Difference) -> str:
