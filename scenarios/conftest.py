@@ -13,7 +13,7 @@ import pytest
 
 from harness.plugin.options import declare_short_names
 from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
-from scenarios.detector.plants import CARD_PLANTS, PLANTS, plant_named, planted
+from scenarios.detector.bugs.registry import CARD_PLANTS, PLANTS, plant_named, planted
 
 _SCAN = pytest.StashKey[ScanChoice]()
 
@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="KIND",
         choices=[plant.name for plant in (*PLANTS, *CARD_PLANTS)],
         help="put a known bug into the loader of every point, to see what the gate says about "
-        "it; the kinds are in scenarios/detector/plants.py, each with the points (-k) that "
+        "it; the kinds are in scenarios/detector/bugs/registry.py, each with the points (-k) that "
         "it is meant for",
     )
     declare_short_names(parser, "scenarios", _SHORT_NAMES)

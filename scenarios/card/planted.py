@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scenarios.detector.plants import CARD_PLANTS, plant_named
+from scenarios.detector.bugs.registry import CARD_PLANTS, plant_named
 from scenarios.detector.sweeps import Detector
 
 KINDS = (

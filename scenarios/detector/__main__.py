@@ -23,8 +23,7 @@ from rich.progress import (
 
 from harness.errors import HarnessError, UsageError
 from harness.rundir.manifest import describe_environment
-from scenarios.detector.ledger import CLEAN, Ledger, Sweep
-from scenarios.detector.plants import (
+from scenarios.detector.bugs.registry import (
     ARRAYS,
     EAGER,
     FORMATS,
@@ -37,6 +36,7 @@ from scenarios.detector.plants import (
     Plant,
     plant_named,
 )
+from scenarios.detector.ledger import CLEAN, Ledger, Sweep
 from scenarios.detector.result import Result
 from scenarios.detector.sweeps import MODES, Detector, DetectorError
 
@@ -47,7 +47,7 @@ ACCEPTED = "not oom"
 CLEAN_IN_MODES = 3
 """Chosen: clean sweeps that are run in every mode as well."""
 _EPILOG = f"""\
-Planted regressions are in scenarios/detector/plants.py, {len(PLANTS)} kinds. One of them by hand:
+{len(PLANTS)} kinds of planted regressions are in scenarios/detector/bugs/registry.py. One by hand:
   pytest scenarios --plant full_tensor_kept -k "loading and lazy" --memory-out RUN
   python -m harness gate RUN --partial
 
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _code(root: Path) -> str:
     """A digest of all that decides what a sweep measures and what the gate says about it."""
-    folders = ("harness", "ptycho", "scenarios/bodies", "scenarios/detector/planting")
+    folders = ("harness", "ptycho", "scenarios/bodies", "scenarios/detector/bugs")
     files = [*(path for folder in folders for path in sorted((root / folder).rglob("*.py")))]
     files += [
         root / "scenarios" / name

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from scenarios.bodies.memory import Memory
-from scenarios.detector.plants import BODY_VARIABLE, PLANT_VARIABLE, plant_named
+from scenarios.detector.bugs.registry import BODY_VARIABLE, PLANT_VARIABLE, plant_named
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from scenarios.detector.seen import Seen
+from scenarios.detector.observed import Seen
 
 LEDGER_FILE = "detector.jsonl"
 CLEAN = "clean"

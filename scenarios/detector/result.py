@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.units import format_bytes
+from scenarios.detector.bugs.registry import PLANTS, Per, Plant, Reach
 from scenarios.detector.ledger import CLEAN, Sweep
-from scenarios.detector.plants import PLANTS, Per, Plant, Reach
 from scenarios.detector.rates import Rate
 
 _METERS = {"device_in_use": "device", "host_anon": "host"}

@@ -22,8 +22,8 @@ from harness.run.runner import Runner
 from harness.run.usable import usable_device
 from harness.rundir.manifest import end_run, start_run
 from scenarios.catalog import points
-from scenarios.detector.plants import Plant, planted
-from scenarios.detector.seen import Seen, seen_in
+from scenarios.detector.bugs.registry import Plant, planted
+from scenarios.detector.observed import Seen, seen_in
 
 MODES = ("serial", "workers", "resumed")
 """In one process; under pytest-xdist with two; killed half-way (SIGKILL) and resumed."""

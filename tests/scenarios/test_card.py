@@ -11,7 +11,7 @@ from scenarios.card.__main__ import main
 from scenarios.card.bench import StepError, Swept
 from scenarios.card.planted import KINDS
 from scenarios.card.steps import LANES, STEPS
-from scenarios.detector.plants import CARD_PLANTS, plant_named
+from scenarios.detector.bugs.registry import CARD_PLANTS, plant_named
 
 
 def swept(folder, *rows, code=0):

@@ -11,8 +11,7 @@ from harness.errors import UsageError
 from harness.judge.policy import read_policy
 from scenarios.catalog import SCENARIOS, points
 from scenarios.detector.__main__ import main
-from scenarios.detector.ledger import CLEAN, LEDGER_FILE, Ledger, Sweep
-from scenarios.detector.plants import (
+from scenarios.detector.bugs.registry import (
     BODY_VARIABLE,
     PLANT_VARIABLE,
     PLANTS,
@@ -21,9 +20,10 @@ from scenarios.detector.plants import (
     plant_named,
     planted,
 )
+from scenarios.detector.ledger import CLEAN, LEDGER_FILE, Ledger, Sweep
+from scenarios.detector.observed import Found, Seen
 from scenarios.detector.rates import Rate
 from scenarios.detector.result import Result, cost_in_words
-from scenarios.detector.seen import Found, Seen
 from scenarios.detector.sweeps import MODES
 
 KEPT = plant_named("full_tensor_kept")
@@ -154,7 +154,7 @@ def test_a_planted_point_is_the_same_point_for_a_baseline_and_a_policy():
 
 def test_the_registry_brings_no_tensorflow():
     """It is imported by the options of every sweep."""
-    assert not hasattr(import_module("scenarios.detector.plants"), "tf")
+    assert not hasattr(import_module("scenarios.detector.bugs.registry"), "tf")
 
 
 # --- rates ---

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from ptycho.device import Lender, aligned_empty, imported, place
 from ptycho.feed import Feed
-from scenarios.detector.planting.seams import (
+from scenarios.detector.bugs.registry import BATCH_BYTES, IMAGE_BYTES
+from scenarios.detector.bugs.seams import (
     Kept,
     Lazy,
     after_batch,
@@ -24,7 +25,6 @@ from scenarios.detector.planting.seams import (
     ones,
     tensor_of,
 )
-from scenarios.detector.plants import BATCH_BYTES, IMAGE_BYTES
 
 KIB = 1024
 

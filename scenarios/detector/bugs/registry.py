@@ -2,7 +2,7 @@
 about it.
 
 Planted into the points of the catalogue, which keep their names, settings and policy. Imports no
-TensorFlow: the bugs are functions in ``planting``, named by string, and loaded in the child alone.
+TensorFlow: the bugs are functions in ``bugs``, named by string, and loaded in the child alone.
 """
 
 # ruff: noqa: E501 - one row of the table for each kind
@@ -121,7 +121,7 @@ class Plant:
 
 
 def _in(module: str) -> str:
-    return f"scenarios.detector.planting.{module}:"
+    return f"scenarios.detector.bugs.{module}:"
 
 
 def _plant(

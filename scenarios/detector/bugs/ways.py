@@ -22,7 +22,8 @@ from ptycho.scan import Scan
 from ptycho.sources import GroupedArray
 from ptycho.truth import ComplexPart, Constant
 from scenarios.bodies import scripts
-from scenarios.detector.planting.seams import (
+from scenarios.detector.bugs.registry import BAR_BYTES_PER_FRAME, BAR_BYTES_PER_IMAGE, IMAGE_BYTES
+from scenarios.detector.bugs.seams import (
     Kept,
     Lazy,
     after_construction,
@@ -31,7 +32,6 @@ from scenarios.detector.planting.seams import (
     instead_of_dataset,
     ones,
 )
-from scenarios.detector.plants import BAR_BYTES_PER_FRAME, BAR_BYTES_PER_IMAGE, IMAGE_BYTES
 
 
 def _put(owner: Any, name: str, value: Any) -> None:

@@ -17,7 +17,8 @@ from ptycho.containers import inputs
 from ptycho.containers.eager import combine
 from ptycho.device import aligned_empty, imported, place
 from ptycho.scan import Scan
-from scenarios.detector.planting.seams import (
+from scenarios.detector.bugs.registry import BATCH_BYTES
+from scenarios.detector.bugs.seams import (
     Kept,
     after_construction,
     after_opening,
@@ -27,7 +28,6 @@ from scenarios.detector.planting.seams import (
     ones,
     tensor_of,
 )
-from scenarios.detector.plants import BATCH_BYTES
 
 _COORDINATES = (1, 2, 4)
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from scenarios.bodies import loading
-from scenarios.detector.planting.seams import Kept, at_epoch, filled, images_of, instead_of_dataset
+from scenarios.detector.bugs.seams import Kept, at_epoch, filled, images_of, instead_of_dataset
 
 _CARD = "/GPU:0"
 _AHEAD = 4

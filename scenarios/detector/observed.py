@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.judge.verdict import ExitCode, FindingKind
-from scenarios.detector.plants import Plant
+from scenarios.detector.bugs.registry import Plant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

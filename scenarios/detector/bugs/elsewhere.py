@@ -13,7 +13,7 @@ import ptycho.model
 from ptycho import reconstruct
 from ptycho.containers import eager
 from ptycho.device import aligned_empty, imported, place
-from scenarios.detector.planting.seams import (
+from scenarios.detector.bugs.seams import (
     EAGER,
     Kept,
     after_construction,

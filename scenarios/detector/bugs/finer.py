@@ -15,7 +15,8 @@ import tensorflow as tf
 from ptycho import layers, pipeline, reconstruct
 from ptycho.formats.chunked import ChunkedFrames
 from ptycho.stacks import MappedFrames
-from scenarios.detector.planting.seams import (
+from scenarios.detector.bugs.registry import BATCH_BYTES, RECORD_BYTES, SINGLE_RECORD_BYTES
+from scenarios.detector.bugs.seams import (
     Kept,
     after_batch,
     after_construction,
@@ -25,7 +26,6 @@ from scenarios.detector.planting.seams import (
     on_device,
     ones,
 )
-from scenarios.detector.plants import BATCH_BYTES, RECORD_BYTES, SINGLE_RECORD_BYTES
 
 KIB = 1024
 _CACHED_CHUNKS = 64
