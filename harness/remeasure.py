@@ -28,6 +28,7 @@ from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_ma
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
 from harness.rundir.rows import write_row
 from harness.rundir.seal import forget_judgement
+from harness.words import count
 
 # Which points of a judgement should be measured again: those of findings that may be noise,
 # once, within a bound of time.
@@ -119,9 +120,7 @@ def _seconds_each(run: Run) -> Mapping[str, float]:
 
 def _reason(sentences: list[str]) -> str:
     first, *others = sentences
-    more = (
-        f" ({len(others)} more {'finding' if len(others) == 1 else 'findings'})" if others else ""
-    )
+    more = f" ({count(len(others), 'more finding')})" if others else ""
     return f"{first}{more}"
 
 

@@ -27,8 +27,26 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     is not there.
     """
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names) or 'none'}"
+    near = closest(word, names, cutoff=cutoff)
+    return f"did you mean {near!r}?" if near else f"known are {', '.join(names) or 'none'}"
+
+
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The known name that is most like ``word``; empty where none is alike.
+
+    ``cutoff`` is the least likeness, from 0 to 1 (difflib's ratio).
+    """
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), "")
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number and its noun: ``"1 run"``, ``"1,024 runs"``; ``nouns`` where an s is not enough."""
+    return f"{number:,} {plural(number, noun, nouns)}"
+
+
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """The noun, or another word, that fits a number: ``"run"`` of 1, ``"runs"`` of 0 and 2."""
+    return noun if number == 1 else nouns or f"{noun}s"
 
 
 def columns_of(parameters: Iterable[str], taken: Collection[str]) -> dict[str, str]:

@@ -10,9 +10,10 @@ import pandas as pd
 from harness.judge.table import Run
 from harness.records import Outcome, Point, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
+from harness.words import count
 
 from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
-from .words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
+from .words import amount, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
 _COMPARED = (DEVICE_METER, HOST_METER)
 """The meters of the comparison: those that the gate judges."""

@@ -18,11 +18,11 @@ from harness.judge.traces import (
 )
 from harness.records import Point
 from harness.units import format_bytes
-from harness.words import SMALL_SHARE
+from harness.words import SMALL_SHARE, count
 
 from .frames import SWEPT, describe_points
 from .tables import Table
-from .words import count, plain
+from .words import plain
 
 _MOST_GROUPS = 5
 """Rows for one moment; the rest is summed up in one more, and so is what is less than a hundredth

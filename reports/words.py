@@ -112,8 +112,3 @@ def kind_of_number(quality: str, samples: object = None, largest_gap_s: object =
         f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
     )
     return f"{quality} ({int(str(samples)):,} samples{gap})"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: ``"1 run"``, ``"1,024 runs"``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -2,7 +2,6 @@
 was accepted before.
 """
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -36,6 +35,7 @@ from harness.judge.gate import acceptable, judge
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.units import format_bytes
+from harness.words import closest
 
 # What accepting a run changes, line by line, and how each amount has moved over its acceptances
 # before.
@@ -228,8 +228,8 @@ def _lines(earlier: Baseline | None, merged: Baseline, history: History) -> Iter
 
 
 def _no_match(pattern: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3)
-    hint = f", such as {near[0]}" if near else ""
+    near = closest(pattern, names, cutoff=0.3)
+    hint = f", such as {near}" if near else ""
     return (
         f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a "
         f"name or a pattern with *{hint}"

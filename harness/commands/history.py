@@ -4,7 +4,6 @@ there now.
 Limits that are raised a little at a time are never raised enough to be noticed; their whole way is.
 """
 
-import difflib
 import math
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from harness.judge.baseline import (
     read,
 )
 from harness.units import format_bytes, format_way
-from harness.words import natural
+from harness.words import count, natural, nearest
 
 AmountPlace = tuple[str, str, str]
 """Phase, meter, and ``"growth"`` or ``"retained"``."""
@@ -31,6 +30,8 @@ _GIT_TIMEOUT_S = 30.0
 """Chosen: a hundred versions of a file take 0.5 s."""
 _LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
 """Chosen: what rounds to nothing, and multiples of next to nothing, are told in bytes."""
+_LIKENESS = 0.4
+"""Chosen: ``device`` is like ``device_in_use``."""
 _MOST_SHOWN = 6
 """Amounts of one way, of more the first and the last ones; names of points. Chosen: one line."""
 
@@ -108,10 +109,9 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
     ]
     shown = moved if len(moved) <= _MOST_SHOWN else [moved[0], *moved[1 - _MOST_SHOWN :]]
     gap = 1 if len(shown) < len(moved) else None
-    count = f"{len(known)} acceptance{'' if len(known) == 1 else 's'}"
     return (
-        f"{format_way(shown, gap_after=gap)} over {count} since {known[0][0].accepted.date}: "
-        f"{_change(amounts[0], amounts[-1])}"
+        f"{format_way(shown, gap_after=gap)} over {count(len(known), 'acceptance')} since "
+        f"{known[0][0].accepted.date}: {_change(amounts[0], amounts[-1])}"
     )
 
 
@@ -177,7 +177,7 @@ def _meant(name: str, known: Sequence[str]) -> str:
     """The points whose names begin with what was typed, or else the nearest."""
     longer = [each for each in known if each.startswith(name)]
     if not longer:
-        return _nearest(name, known)
+        return nearest(name, known, cutoff=_LIKENESS)
     more = f" and {len(longer) - _MOST_SHOWN} more" if len(longer) > _MOST_SHOWN else ""
     return f"{len(longer)} begin so: {', '.join(sorted(longer, key=natural)[:_MOST_SHOWN])}{more}"
 
@@ -186,16 +186,9 @@ def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]
     """The one of the two that no acceptance has, with the nearest that one has."""
     phases = dict.fromkeys(place[0] for place in places)
     if phase is not None and phase not in phases:
-        return f"a phase {phase}; {_nearest(phase, list(phases))}"
-    return (
-        f"a meter {meter} in {phase}; "
-        f"{_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
-    )
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+        return f"a phase {phase}; {nearest(phase, phases, cutoff=_LIKENESS)}"
+    meters = [place[1] for place in places if place[0] == phase]
+    return f"a meter {meter} in {phase}; {nearest(str(meter), meters, cutoff=_LIKENESS)}"
 
 
 def _moved(accepted: Sequence[BaselinePoint], place: AmountPlace) -> bool:
