@@ -64,11 +64,6 @@ class Offenders:
     left: tuple[Check, ...] = ()
 
 
-def offenders(run: Run, policy: Policy, verdict: Verdict) -> tuple[Offender, ...]:
-    """As ``find_offenders``, without the findings that are left."""
-    return find_offenders(run, policy, verdict).points
-
-
 def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
     """The points of every finding that measuring again could settle, in the order of the run's
     points.

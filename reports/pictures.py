@@ -30,8 +30,6 @@ from .timeline import timeline_figure
 from .traced import TracedPoint
 from .words import meter_name, rate
 
-NAMES = ("peak", "phases", "stack")
-"""Every picture there can be, in the order of the page; their files bear these names."""
 INLINED_TRACES = 3
 """Timelines of traces in the page itself; the others are files. Chosen: each takes some 60 kB."""
 
