@@ -1,12 +1,12 @@
 """The command ``doctor``: allocate known amounts in children and compare what each meter read."""
 
 import argparse
+import contextlib
 import dataclasses
-import functools
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from harness.commands import device_budget
+from harness.commands import device_budget, to_stdout
 from harness.errors import UsageError
 from harness.judge.table import Run, load_run
 from harness.judge.traces import read_traces
@@ -23,6 +23,7 @@ from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolK
 from harness.run.devices import Device
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import Runner
+from harness.run.usable import usable_device
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import phase_from_json, rows_since
 from harness.rundir.traces import trace_rows_path
@@ -31,6 +32,9 @@ from harness.units import GIB, MIB, format_bytes
 DRIVER_ALONE, WITH_TENSORFLOW = "driver", "tensorflow"
 _LEAST_BUDGET_BYTES = 64 * MIB
 """Chosen: twice the largest tensor that the doctor asks for (LARGE_BYTES)."""
+
+_PIPED_WIDTH = 120
+"""Columns where nobody knows how wide the reader's page is. Chosen: the table fits."""
 
 SMALL_BYTES, LARGE_BYTES = MIB, 32 * MIB
 """What the self-check allocates. Chosen: the least that every allocator counts, and far above the
@@ -49,6 +53,81 @@ allocates beside."""
 _POOL_BYTES = 2 * MIB
 """TensorFlow's pool takes whole regions of a card, of 2 MiB at least (bfc_allocator.cc): it may
 have had that much in hand."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu", "pretended"),
+        default="auto",
+        help="the device to examine (default: %(default)s); pretended (experimental) is "
+        "TensorFlow's own GPU device over a stub of the driver",
+    )
+    parser.add_argument(
+        "--device-budget",
+        metavar="SIZE",
+        type=device_budget,
+        help="limit of the device's memory, such as 512MiB (default: 3GiB on the emulated "
+        "device; on a card, all that is free)",
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="on a card: let TensorFlow's pool grow on demand instead of reserving it; not "
+        "together with --device-budget",
+    )
+    parser.add_argument(
+        "--find",
+        nargs="?",
+        choices=(DRIVER_ALONE, WITH_TENSORFLOW),
+        const=WITH_TENSORFLOW,
+        help="only look for the device, and measure nothing: ask only the driver, or also "
+        "TensorFlow, whether it sees the card (default: %(const)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look for the device, measure known amounts on it, and print what was found; 3 where a meter
+    that a gate needs did not find them.
+    """
+    _check_options(options)
+    device = usable_device(
+        options.device,
+        Path.cwd(),
+        budget_bytes=options.device_budget,
+        growth=options.growth,
+        ask_tensorflow=options.find != DRIVER_ALONE,
+    )
+    if options.find:
+        to_stdout(f"{device.name} ({device.kind})\ndriver: {device.driver}")
+        return ExitCode.PASS
+
+    found = examine(device, Path.cwd())
+    if options.json:
+        to_stdout(json.dumps(examination_json(device, found), indent=1))
+    else:
+        print_examination(device, found)
+    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises UsageError for those that do not go together."""
+    if options.growth and options.device_budget is not None:
+        raise UsageError(
+            "--growth was given together with --device-budget "
+            f"{format_bytes(options.device_budget)}, but a pool with a limit is reserved at "
+            "once, and does not grow; leave one of them out"
+        )
+    if options.device_budget is not None and options.device_budget < _LEAST_BUDGET_BYTES:
+        raise UsageError(
+            f"--device-budget {format_bytes(options.device_budget)} has no room for what "
+            f"the doctor allocates; ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
+        )
+
+
+# The self-check: what each meter has to find, and what it found.
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +236,7 @@ class Examination:
 
 def examine(device: Device, root: Path) -> Examination:
     """Run the self-check on ``device`` in two children, the second one traced, and compare."""
-    point = Point(
-        scenario="selfcheck",
-        body="harness.measure.device:measure",
-        parameters={},
-        fixed={
-            "device_name": "CPU:0" if device.kind == "emulated" else "GPU:0",
-            "small_bytes": SMALL_BYTES,
-            "large_bytes": LARGE_BYTES,
-        },
-        phases=tuple(_phases()),
-    )
+    point = _self_check(device)
     with tempfile.TemporaryDirectory(prefix="memory-doctor-") as folder:
         run_directory = Path(folder) / "run"
         start_run(
@@ -179,29 +248,45 @@ def examine(device: Device, root: Path) -> Examination:
             root=root,
             settings={"traces": True},
         )
-        runner = Runner(
-            run_directory=run_directory,
-            device=device,
-            launcher=SpawnLauncher(),
-            preparer=SpawnLauncher(),
-            root=root,
-            workspace=Path(folder),
-            host_limit_bytes=_HOST_LIMIT_BYTES,
-            host_limit_option="the self-check's own",
-            timeout_s=_TIMEOUT_S,
-        )
-        try:
+        with contextlib.closing(_runner(device, run_directory, root)) as runner:
             ends = runner.measure(point, 0), runner.measure(point, TRACED_REPEAT)
-        finally:
-            runner.close()
         end_run(run_directory)
-        run = load_run(run_directory)
+
+        measured = load_run(run_directory)
         expected = expectations(device, ends[0].device_limit_bytes)
         checks = [
-            *_checks(expected, run.phases.to_dict("records"), ends[0]),
-            *_traced_checks(run, point, ends[1]),
+            *_checks(expected, measured.phases.to_dict("records"), ends[0]),
+            *_traced_checks(measured, point, ends[1]),
         ]
     return Examination(ends=ends, checks=tuple(checks))
+
+
+def _self_check(device: Device) -> Point:
+    return Point(
+        scenario="selfcheck",
+        body="harness.measure.device:measure",
+        parameters={},
+        fixed={
+            "device_name": "CPU:0" if device.kind == "emulated" else "GPU:0",
+            "small_bytes": SMALL_BYTES,
+            "large_bytes": LARGE_BYTES,
+        },
+        phases=tuple(_phases()),
+    )
+
+
+def _runner(device: Device, run_directory: Path, root: Path) -> Runner:
+    return Runner(
+        run_directory=run_directory,
+        device=device,
+        launcher=SpawnLauncher(),
+        preparer=SpawnLauncher(),
+        root=root,
+        workspace=run_directory.parent,
+        host_limit_bytes=_HOST_LIMIT_BYTES,
+        host_limit_option="the self-check's own",
+        timeout_s=_TIMEOUT_S,
+    )
 
 
 def expectations(device: Device, limit_bytes: int | None) -> tuple[Expectation, ...]:
@@ -336,83 +421,10 @@ def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
         )
 
 
-# The command.
-
-
-def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> None:
-    """Declare the options, and the command, which prints with ``tell``."""
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "gpu", "pretended"),
-        default="auto",
-        help="default: %(default)s; pretended (experimental): TensorFlow's own GPU device over "
-        "a stub of the driver",
-    )
-    parser.add_argument(
-        "--device-budget",
-        metavar="SIZE",
-        type=device_budget,
-        help="limit of the device's memory, as 512MiB (default: 3GiB of the emulated device; of "
-        "a card all that there is room for)",
-    )
-    parser.add_argument(
-        "--growth",
-        action="store_true",
-        help="on a card: have TensorFlow's pool grow on demand instead of reserving it; not "
-        "together with a budget",
-    )
-    parser.add_argument(
-        "--find",
-        nargs="?",
-        choices=(DRIVER_ALONE, WITH_TENSORFLOW),
-        const=WITH_TENSORFLOW,
-        help="only look for the device, and measure nothing: ask the driver alone, or "
-        "TensorFlow as well whether it sees the card (default: %(const)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.set_defaults(command=functools.partial(_doctor, tell))
-
-
-def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
-    from harness.run.usable import usable_device
-
-    if options.growth and options.device_budget is not None:
-        raise UsageError(
-            "--growth was given together with --device-budget "
-            f"{format_bytes(options.device_budget)}, but a pool with a limit is reserved at "
-            "once, and does not grow; leave one of them out"
-        )
-    if options.device_budget is not None and options.device_budget < _LEAST_BUDGET_BYTES:
-        raise UsageError(
-            f"--device-budget {format_bytes(options.device_budget)} has no room for what "
-            f"the doctor allocates; ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
-        )
-    device = usable_device(
-        options.device,
-        Path.cwd(),
-        budget_bytes=options.device_budget,
-        growth=options.growth,
-        ask_tensorflow=options.find != DRIVER_ALONE,
-    )
-    if options.find:
-        tell(f"{device.name} ({device.kind})\ndriver: {device.driver}")
-        return ExitCode.PASS
-    found = examine(device, Path.cwd())
-    if options.json:
-        tell(json.dumps(examination_json(device, found), indent=1))
-    else:
-        show_examination(device, found)
-    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
-
-
 # What the doctor found: a table for people, or JSON.
 
 
-_PIPED_WIDTH = 120
-"""Columns where nobody knows how wide the reader's page is; chosen: the table fits."""
-
-
-def show_examination(device: Device, found: Examination) -> None:
+def print_examination(device: Device, found: Examination) -> None:
     """Print what each meter read of what was allocated, and whether a gate can be trusted here."""
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     console.print(
@@ -422,39 +434,39 @@ def show_examination(device: Device, found: Examination) -> None:
     )
     if device.pretended:
         console.print(PRETENDED_NOTE, markup=False)
-    table = Table(
-        "meter",
-        "phase",
-        *(Column(name, justify="right") for name in ("asked", "read", "error")),
-        "quality",
-        "finding",
-    )
+
     readable = [check for check in found.checks if check.read_bytes is not None]
-    for check in readable:
-        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
-        read, error = f"{format_bytes(check.read_bytes or 0)}{bound}", f"{check.error_bytes:+,} B"
-        table.add_row(
-            check.meter,
-            check.phase,
-            format_bytes(check.asked_bytes),
-            read,
-            error,
-            check.quality,
-            check.finding,
-        )
-    console.print(table)
+    console.print(_table(readable))
     for check in found.checks:
         if check not in readable:
             console.print(f"{check.meter}: {check.finding}", markup=False)
     for end in found.ends:
         if end.reason:
             console.print(f"{end.outcome}: {end.reason}", markup=False)
+
     console.print(
         "The meters that a gate needs have found all that was allocated."
         if found.usable
         else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was "
         "allocated."
     )
+
+
+def _table(readable: Sequence[MeterCheck]) -> Table:
+    amounts = (Column(name, justify="right") for name in ("asked", "read", "error"))
+    table = Table("meter", "phase", *amounts, "quality", "finding")
+    for check in readable:
+        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
+        table.add_row(
+            check.meter,
+            check.phase,
+            format_bytes(check.asked_bytes),
+            f"{format_bytes(check.read_bytes or 0)}{bound}",
+            f"{check.error_bytes:+,} B",
+            check.quality,
+            check.finding,
+        )
+    return table
 
 
 def pool_in_words(device: Device, found: Examination) -> str:

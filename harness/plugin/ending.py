@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
     from harness.judge.verdict import Check
-    from harness.remeasure import Measure, Step
+    from harness.remeasure import Measure
     from harness.rundir.resume import Resumption
 
 
@@ -199,17 +199,12 @@ def _remeasure(
         session.directory,
         found,
         command=session.command,
-        show=_untold,
         workers=workers,
         open_measure=opened,
     )
     if run_count:
         session.finish()
     return run_count > 0
-
-
-def _untold(step: "Step") -> None:
-    """The line before them says which they are."""
 
 
 def _table(run: "Run") -> Iterator[str]:

@@ -181,7 +181,7 @@ def test_a_shallow_clone_says_that_it_forgot(accepting, repository, tmp_path):
         (
             ("arrays-lazy",),
             (
-                "3 begin so: arrays-lazy-image_count=100, arrays-lazy-image_count=500, "
+                "3 begin like this: arrays-lazy-image_count=100, arrays-lazy-image_count=500, "
                 "arrays-lazy-image_count=1000"
             ),
         ),
