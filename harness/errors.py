@@ -2,8 +2,8 @@
 
 
 class HarnessError(Exception):
-    """Something the user can mend; the message says what was asked, what was found and what to
-    do.
+    """A mistake that the user can correct. The message says what was asked, what was found and what
+    to do.
     """
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard
 
-from harness.words import one_line, shortened
+from harness.words import one_line, plural, shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -313,7 +313,7 @@ def sizes_in_words(over: str, *sizes: int) -> str:
     """
     span = " to ".join(f"{size:,}" for size in sizes)
     return (
-        f"{span} {NAMED_STEPS[over]}{'' if sizes[-1] == 1 else 's'}"
+        f"{span} {plural(sizes[-1], NAMED_STEPS[over])}"
         if over in NAMED_STEPS
         else f"{over} {span}"
     )

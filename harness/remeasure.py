@@ -1,8 +1,8 @@
 """``gate --remeasure``: announce further repeats of the points of findings, measure them, and seal
 the run again.
 
-Nothing that is there is lost by it, whatever happens meanwhile: rows are only added, a run without
-an end is incomplete, and what was announced and is missing is measured by the next attempt.
+Nothing is lost, whatever happens meanwhile: rows are only added, a run without an end is
+incomplete, and announced repeats that are missing are measured by the next attempt.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness.errors import UsageError
 from harness.judge.advice import Commands
@@ -28,9 +28,9 @@ from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_ma
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
 from harness.rundir.rows import write_row
 from harness.rundir.seal import forget_judgement
+from harness.words import count
 
-# Which points of a judgement should be measured again: those of findings that may be noise,
-# once, within a bound of time.
+# Which points are measured again: those of findings that may be noise, within a bound of time.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,27 +63,23 @@ class Offenders:
     left: tuple[Check, ...] = ()
 
 
-def offenders(run: Run, policy: Policy, verdict: Verdict) -> tuple[Offender, ...]:
-    """As ``find_offenders``, without the findings that are left."""
-    return find_offenders(run, policy, verdict).points
-
-
 def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
     """The points of every finding that measuring again could settle, in the order of the run's
-    points.
+    points; none where the policy does not ask for it.
 
-    None where the policy does not ask for it. A point is measured again once: whatever it shows
-    then, a quorum has decided. All points of a finding are, or none, for a line needs all of its
-    sizes. Those of the gravest finding always are; together with those of further findings they
-    take no longer than the run itself has: more is hardly noise, and a finding that is left stands
-    as it is.
+    - A point is measured again once. Whatever it shows then, a quorum has decided.
+    - Of a finding all points are measured, or none: a line needs all of its sizes.
+    - The points of the gravest finding always are. Those of further findings are as long as all
+      together take no longer than the run itself has: more is hardly noise. A finding that is left
+      stands as it is.
     """
     if policy.remeasure is None:
         return Offenders(points=())
     costs_s = _seconds_each(run)
     left_s = sum(float(seconds) for seconds in run.ends["duration_s"].dropna()) + sum(
-        t.duration_s for t in run.traces.values()
+        trace.duration_s for trace in run.traces.values()
     )
+
     reasons: dict[str, list[str]] = {}
     left = []
     for check in verdict.findings:
@@ -97,6 +93,7 @@ def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
         left_s -= needed_s
         for point in check.points:
             reasons.setdefault(point, []).append(check.sentence)
+
     again = [
         point.name
         for point in run.points
@@ -119,10 +116,11 @@ def _seconds_each(run: Run) -> Mapping[str, float]:
 
 def _reason(sentences: list[str]) -> str:
     first, *others = sentences
-    more = (
-        f" ({len(others)} more {'finding' if len(others) == 1 else 'findings'})" if others else ""
-    )
+    more = f" ({count(len(others), 'more finding')})" if others else ""
     return f"{first}{more}"
+
+
+# Measuring them.
 
 
 Measure = Callable[[Point, int], RunEnd]
@@ -145,9 +143,20 @@ class Step:
     repeat: int
     outcome: str
 
+    @classmethod
+    def of(cls, end: RunEnd, done: int, total: int) -> Self:
+        """The step that a run was."""
+        return cls(
+            done=done,
+            total=total,
+            point=end.point,
+            repeat=end.repeat,
+            outcome=str(end.outcome),
+        )
 
-Show = Callable[[Step], None]
-"""Told of each further run as it ends, in the thread that called."""
+
+OnRun = Callable[[Step], None]
+"""Called with each further run that has ended, in the thread that called ``remeasure``."""
 
 
 def was_broken_off(directory: Path) -> bool:
@@ -163,8 +172,8 @@ def remeasure(
     found: Offenders,
     *,
     command: str,
-    show: Show,
     workers: int,
+    on_run: OnRun | None = None,
     open_measure: OpenMeasure | None = None,
 ) -> int:
     """Measure the points in ``found`` again, and what earlier announcements still lack; how many
@@ -184,6 +193,7 @@ def remeasure(
         if was_broken_off(directory):
             end_run(directory)  # it was stopped between its last row and its seal
         return 0
+
     if manifest.ended is None and not manifest.remeasured:
         raise UsageError(
             f"{directory} was not measured to its end, so nothing can be measured again "
@@ -193,20 +203,22 @@ def remeasure(
     if open_measure is None:
         check_same_here(directory, device_of(manifest), root, what="be measured again")
         open_measure = runner_opener(directory, manifest, root)
-    # it would speak for a run that has changed, should this one be killed
+
+    # the judgement goes first: it would be one of a run that has changed, should this be killed
     forget_judgement(directory)
     note_remeasuring(
         directory, command=command, root=root, points=[one.point for one in found.points]
     )
     for one in found.points:
         write_row(directory, one.row())
-    now = read_resumption(directory)
-    points = {point.name: point for point in now.points}
-    runs = [(points[name], repeat) for name, repeat in _missing(now)]
+
+    announced = read_resumption(directory)
+    points = {point.name: point for point in announced.points}
+    runs = [(points[name], repeat) for name, repeat in _missing(announced)]
     for point, repeat in runs:
-        if (point.name, repeat) in now.void:
+        if (point.name, repeat) in announced.void:
             void_run(directory, point.name, repeat, "it was broken off, and measured again")
-    _measure_all(runs, open_measure, max(1, min(workers, len(runs))), show)
+    _measure_all(runs, open_measure, max(1, min(workers, len(runs))), on_run)
     end_run(directory)
     return len(runs)
 
@@ -296,52 +308,47 @@ def _missing(resumption: Resumption) -> list[tuple[str, int]]:
 
 
 def _measure_all(
-    runs: list[tuple[Point, int]], open_measure: OpenMeasure, workers: int, show: Show
+    runs: list[tuple[Point, int]], open_measure: OpenMeasure, workers: int, on_run: OnRun | None
 ) -> None:
-    """Measure all of them, ``workers`` at a time; the first error of any ends the others, and is
+    """Measure all of them, ``workers`` at a time. The first error of any ends the others, and is
     raised here.
     """
     waiting: _Waiting = queue.SimpleQueue()
     for run in runs:
         waiting.put(run)
     ended: _Ended = queue.SimpleQueue()
-    team = [_Worker(waiting, ended, open_measure) for _ in range(workers)]
-    for worker in team:
+    threads = [_Worker(waiting, ended, open_measure) for _ in range(workers)]
+    for worker in threads:
         worker.start()
+
     try:
-        _hear(ended, len(runs), len(team), show)
+        for done, end in enumerate(_ends(ended, workers), start=1):
+            if on_run is not None:
+                on_run(Step.of(end, done, len(runs)))
     except BaseException:
-        for worker in team:
+        for worker in threads:
             worker.interrupt()
-        for worker in team:
+        for worker in threads:
             worker.join()
         raise
 
 
-def _hear(ended: _Ended, total: int, working: int, show: Show) -> None:
-    """Tell of every run that has ended, until all workers have."""
-    done = 0
+def _ends(ended: _Ended, working: int) -> Iterator[RunEnd]:
+    """Every run that ends, until all workers have. Raises what has ended one of them."""
     while working:
-        told = ended.get()
-        if isinstance(told, BaseException):
-            raise told
-        if told is None:
+        last = ended.get()
+        if isinstance(last, BaseException):
+            raise last
+        if last is None:
             working -= 1
-            continue
-        done += 1
-        show(
-            Step(
-                done=done,
-                total=total,
-                point=told.point,
-                repeat=told.repeat,
-                outcome=str(told.outcome),
-            )
-        )
+        else:
+            yield last
 
 
 class _Worker(threading.Thread):
-    """Measures whatever is next, until nothing is; its last word is None, or what has ended it."""
+    """Measures run after run, until none is left; the last thing it puts is None, or what has ended
+    it.
+    """
 
     def __init__(self, waiting: _Waiting, ended: _Ended, open_measure: OpenMeasure) -> None:
         super().__init__(name="remeasure", daemon=True)
@@ -350,7 +357,7 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         """What the thread does."""
-        # one that comes when its last word is said already
+        # an interruption that comes after the last run
         with contextlib.suppress(KeyboardInterrupt):
             try:
                 self._measure()

@@ -29,10 +29,18 @@ _DECIMAL_UNITS = {
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes from a text such as ``"256MiB"``, ``"1.5 GiB"`` or ``"4096 B"``.
+    """Bytes from a number with a unit.
 
-    Raises BytesError for anything else; decimal and one-letter units are refused, because they mean
-    different amounts to different people.
+    >>> parse_bytes("256MiB"), parse_bytes("1.5 GiB"), parse_bytes("4096 B")
+    (268435456, 1610612736, 4096)
+
+    Raises BytesError for anything else. Decimal and one-letter units are refused, because they mean
+    different amounts to different people:
+
+    >>> parse_bytes("256MB")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    harness.errors.BytesError: '256MB' has the unit MB; write B, KiB, MiB, ...
     """
     match = _AMOUNT.fullmatch(text)
     if match is None:
@@ -53,8 +61,10 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(amount: float) -> str:
-    """An amount for people: ``"0 B"``, ``"768 B"``, ``"4.0 MiB"``, ``"-1.5 GiB"``; the exact value
-    stays in the tables.
+    """An amount for people; the exact value stays in the tables.
+
+    >>> [format_bytes(amount) for amount in (0, 768, 4 * MIB, -1.5 * GIB)]
+    ['0 B', '768 B', '4.0 MiB', '-1.5 GiB']
     """
     sign, size = ("-", -amount) if amount < 0 else ("", amount)
     for unit, factor in _LARGEST_FIRST:
@@ -65,8 +75,12 @@ def format_bytes(amount: float) -> str:
 
 
 def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
-    """Amounts one after the other in one unit, fine enough to be told apart: ``"4.00 -> 4.10 ->
-    4.30 MiB"``.
+    """Amounts one after the other in one unit, fine enough to be told apart.
+
+    >>> format_way([4 * MIB, 4_299_162, 4_508_877])
+    '4.00 -> 4.10 -> 4.30 MiB'
+    >>> format_way([4 * MIB, 4 * MIB + 1])
+    '4,194,304 -> 4,194,305 B'
 
     ``gap_after`` is how many are followed by an ellipsis, where some between were left out.
     """
@@ -83,14 +97,18 @@ def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
 
 
 def format_rate(bytes_per_item: float, item: str) -> str:
-    """A slope for people, in plain bytes so that small limits stay readable: ``"65,536
-    B/image"``.
+    """A slope for people, in plain bytes so that small limits stay readable.
+
+    >>> format_rate(65_536.2, "image")
+    '65,536 B/image'
     """
     return f"{format_whole(bytes_per_item)} B/{item}"
 
 
 def format_whole(amount: float) -> str:
-    """A rounded number without its unit: ``"65,536"``, never ``"-0"``; ``"inf"`` where there is no
-    bound.
+    """A rounded number without its unit, ``inf`` where there is no bound.
+
+    >>> format_whole(65_536.2), format_whole(-0.2), format_whole(math.inf)
+    ('65,536', '0', 'inf')
     """
     return f"{round(amount):,}" if math.isfinite(amount) else f"{amount:,.0f}"

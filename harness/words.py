@@ -1,4 +1,8 @@
-"""Names in order and names that were misspelt, the same way everywhere."""
+"""Words that several parts write alike: names in order and names that were misspelt, counts,
+tables of plain text, and allocated tensors.
+
+Nothing here knows what it is used for.
+"""
 
 import difflib
 import re
@@ -10,11 +14,36 @@ from harness.units import format_bytes
 
 _MOST_SHOWN = 8
 """Names of a folder that a sentence lists. Chosen: one line."""
+MOST_BYTES = 160
+"""Of a point's name. Chosen: a file's name may have 255 bytes on the common file systems
+(NAME_MAX), the longest addition to a point's name is that of a half-written file, about 30, and the
+rest is room for other programs."""
+MOST_PHASE_CHARACTERS = 100
+"""Of the name of a phase. Chosen: a terminal's line with a point before it and amounts after it can
+still be read."""
+_DIGEST_CHARACTERS = 10
+"""Chosen: 40 bits, enough for the points of one run."""
+
+COPY_TO_CARD = "copy to the card"
+"""Stands where an operation is named: TensorFlow names a copy by whatever operation wanted the
+tensor on the card."""
+ALIVE = "the largest that were alive: "
+"""Begins the clause that names what was alive when the device's memory was refused."""
+MOST_NAMED = 3
+"""Groups of tensors that a sentence names; the trace has all of them. Chosen."""
+SMALL_SHARE = 0.01
+"""Chosen: less than a hundredth of all that is alive is not named, and a request for less than a
+hundredth of the device is not why it is full."""
+_RANGE_IN_USE = re.compile(r"between \S+ \S+ and \S+ \S+ of (\S+ \S+) were in use")
+
+# Names and counts.
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """A key that sorts numbers in a name by their value: ``image_count=500`` before
-    ``image_count=1000``.
+    """A key that sorts numbers in a name by their value.
+
+    >>> sorted(["image_count=1000", "image_count=500"], key=natural)
+    ['image_count=500', 'image_count=1000']
     """
     parts = re.split(r"([0-9]+)", name)
     return tuple(
@@ -23,24 +52,60 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """``"did you mean 'X'?"``, or else what is known; for the end of a sentence about a name that
-    is not there.
+    """The end of a sentence about an unknown name: the known one that was meant, or else all.
+
+    >>> nearest("epok", ["construct", "epoch"])
+    "did you mean 'epoch'?"
+    >>> nearest("train", ["construct", "epoch"])
+    'known are construct, epoch'
     """
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names) or 'none'}"
+    near = closest(word, names, cutoff=cutoff)
+    return f"did you mean {near!r}?" if near else f"known are {', '.join(names) or 'none'}"
+
+
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The known name that is most like ``word``; empty where none is alike.
+
+    ``cutoff`` is the least likeness, from 0 to 1 (difflib's ratio).
+
+    >>> closest("epok", ["construct", "epoch"]), closest("train", ["construct", "epoch"])
+    ('epoch', '')
+    """
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), "")
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number and its noun; ``nouns`` is the plural where an s is not enough.
+
+    >>> count(1, "run"), count(1024, "run"), count(2, "process", "processes")
+    ('1 run', '1,024 runs', '2 processes')
+    """
+    return f"{number:,} {plural(number, noun, nouns)}"
+
+
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """The noun, or any other word, that goes with a number.
+
+    >>> plural(1, "run"), plural(0, "run"), plural(2, "was", "were")
+    ('run', 'runs', 'were')
+    """
+    return noun if number == 1 else nouns or f"{noun}s"
 
 
 def columns_of(parameters: Iterable[str], taken: Collection[str]) -> dict[str, str]:
     """A column for each parameter: its own name, or ``parameter_NAME`` where the table has a column
     of that name already.
+
+    >>> columns_of(["image_count", "phase"], taken=["phase", "meter"])
+    {'image_count': 'image_count', 'phase': 'parameter_phase'}
     """
     return {name: name if name not in taken else f"parameter_{name}" for name in parameters}
 
 
 def existing_folder(path: Path, option: str) -> Path:
-    """A folder that somebody has named by hand. Raises UsageError, with the nearest that there is,
-    where it is none.
+    """The folder that the user named with ``option``. Raises UsageError where it is none, with the
+    nearest that exists.
     """
     if path.is_dir():
         return path
@@ -50,8 +115,8 @@ def existing_folder(path: Path, option: str) -> Path:
 
 
 def nearest_path(path: Path) -> str:
-    """``"did you mean artifacts/run?"``, or what there is beside it; for the end of a sentence
-    about a path that is not there.
+    """The end of a sentence about a path that does not exist: ``"did you mean artifacts/run?"``, or
+    what its folder holds.
     """
     parent = next((place for place in path.parents if place.is_dir()), None)
     if parent is None:
@@ -69,23 +134,15 @@ def nearest_path(path: Path) -> str:
     return f"{where} holds {shown or 'nothing'}"
 
 
-# Texts of the user's as parts of names: on one line, and short enough that a file can be called
-# so.
-
-
-MOST_BYTES = 160
-"""Chosen: a file's name may have 255 bytes on the common file systems (NAME_MAX), and the longest
-addition to a point's name is that of a file half written, about 30; the rest is room for those of
-other programs."""
-_DIGEST_CHARACTERS = 10
-MOST_PHASE_CHARACTERS = 100
-"""Of the name of a phase. Chosen: a line of a terminal, with a point before it and amounts after
-it, can still be read."""
+# Texts of the user's as parts of names: on one line, and short enough for the name of a file.
 
 
 def file_stem(name: str) -> str:
-    """What files are called that belong to a point: its name, with a digest of it where a slash
-    would make a folder of it.
+    """The name of the files of a point: its own, with a digest where it has slashes, which would
+    make folders.
+
+    >>> file_stem("load-lazy"), file_stem("load-a/b")
+    ('load-lazy', 'load-a_b-d7001daf5e')
     """
     return (
         name
@@ -95,8 +152,11 @@ def file_stem(name: str) -> str:
 
 
 def phase_name(name: object) -> str:
-    """The name of a phase as a plain text. Raises UsageError for what is no text, empty, of several
-    lines, or endless.
+    """The name of a phase as a plain text. Raises UsageError for what is no text, is empty, has
+    several lines, or is longer than MOST_PHASE_CHARACTERS.
+
+    >>> phase_name("construct")
+    'construct'
     """
     if not isinstance(name, str):
         text = "" if name is None or isinstance(name, bytes | list | dict) else str(name)
@@ -134,10 +194,12 @@ def _shown(value: object) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""The text without line breaks, tabs and control characters: each is written as in Python,
-    ``"\n"`` as ``"\\n"``.
+    r"""The text with line breaks, tabs and control characters written as Python's escapes.
 
     Backslashes are doubled, so that two texts never look alike.
+
+    >>> print(one_line("a\tb"), one_line(r"a\tb"))
+    a\tb a\\tb
     """
     if text.isprintable() and "\\" not in text:
         return text
@@ -150,6 +212,9 @@ def one_line(text: str) -> str:
 def shortened(text: str, most_bytes: int = MOST_BYTES) -> str:
     """The text if it has at most ``most_bytes`` bytes in UTF-8, else its beginning and a digest of
     all of it.
+
+    >>> shortened("load-lazy", 20), shortened("x" * 40, 20)
+    ('load-lazy', 'xxxxxxxxx-bd913ff682')
     """
     encoded = text.encode("utf-8", "surrogatepass")
     if len(encoded) <= most_bytes:
@@ -171,8 +236,11 @@ def _digest(encoded: bytes) -> str:
 def text_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 2
 ) -> Iterator[str]:
-    """The lines of a table; the first ``words`` columns are words, set to the left, all others
+    """The lines of a table. The first ``words`` columns are words, set to the left, all others
     amounts, set to the right.
+
+    >>> list(text_table(["phase", "peak"], [["epoch", "4.0 MiB"]], words=1))
+    ['phase     peak', 'epoch  4.0 MiB']
     """
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
@@ -186,28 +254,18 @@ def text_table(
 # Allocated tensors in words, the same in a child's reason and in what the gate says of a trace.
 
 
-COPY_TO_CARD = "copy to the card"
-"""Stands where an operation is named: TensorFlow names a copy by whatever operation wanted the
-tensor on the card."""
-ALIVE = "the largest that were alive: "
-"""How a clause begins that names what was alive when the device's memory was refused."""
-MOST_NAMED = 3
-"""Chosen: what a sentence says of what was alive; the trace has all of it."""
-SMALL_SHARE = 0.01
-"""Chosen: what is less than a hundredth of all that is alive is not named, and who asks for less
-than a hundredth of the device is not why it is full."""
-_RANGE_IN_USE = re.compile(r"between \S+ \S+ and \S+ \S+ of (\S+ \S+) were in use")
-
-
 def tensors_in_words(
     *, op: str, shape: str, dtype: str, count: int, total_bytes: int, like: str
 ) -> str:
-    """``"Cast (500, 64, 64, 4) float32, 31.2 MiB, 1.00 x Y"``; of an operation inside a function,
-    the end of its path.
+    """What ``count`` tensors of one operation are; of an operation inside a function, the end of
+    its path.
 
-    ``shape`` is TensorFlow's text, ``"[500,64,64,4]"``; texts are empty where it named nothing.
-    ``like`` is what one of the ``count`` tensors is as large as. Without an operation it is the
-    size alone: ``"16 x 256 KiB without an operation"``.
+    ``shape`` is TensorFlow's text; texts are empty where it named nothing. ``like`` is what one of
+    the tensors is as large as. Without an operation it is as ``without_operation``.
+
+    >>> tensors_in_words(op="while/body/Cast", shape="[500,64,64,4]", dtype="float32", count=1,
+    ...                  total_bytes=32_768_000, like="1.00 x Y")
+    'body/Cast (500, 64, 64, 4) float32, 31.2 MiB, 1.00 x Y'
     """
     sizes = shape.strip("[]").replace(",", ", ")
     if not op:
@@ -224,11 +282,13 @@ def tensors_in_words(
 
 
 def without_operation(*, shape: str, dtype: str, count: int, each_bytes: int, like: str) -> str:
-    """Allocations that TensorFlow put no operation to: ``"16 x 256 KiB without an operation, each
-    1.00 x batch"``.
+    """Allocations that TensorFlow put no operation to.
 
-    Arrays that become tensors are such, and whatever an iterator or a kernel takes for itself:
-    which of them is unknown.
+    Arrays that become tensors are such, and what an iterator or a kernel takes for itself: which of
+    them is unknown.
+
+    >>> without_operation(shape="", dtype="", count=16, each_bytes=262_144, like="1.00 x batch")
+    '16 x 256 KiB without an operation, each 1.00 x batch'
     """
     sizes = shape.strip("[]").replace(",", ", ")
     tensor = " ".join(part for part in (f"({sizes})" if sizes else "", dtype) if part)
@@ -246,9 +306,11 @@ def largest_in_words(
     """The largest of ``groups`` (words, number, total in bytes) by their own totals, and how much
     all others are together.
 
-    Named are up to MOST_NAMED, of those after the first none below SMALL_SHARE of all: ``"A; B; and
-    12 others, 3.0 KiB together"``. What was alive ``beside`` them is among the others, and never
-    named.
+    Up to MOST_NAMED are named; after the first, none below SMALL_SHARE of all. What was alive
+    ``beside`` them is among the others, and never named.
+
+    >>> largest_in_words([("A", 1, 4_096_000), ("B", 1, 1_024_000), ("C", 12, 3_072)])
+    'A; B; and 12 others, 3.0 KiB together'
     """
     ranked = sorted(groups, key=lambda group: (-group[2], group[0]))
     least_bytes = SMALL_SHARE * sum(total for *_, total in [*ranked, *beside])
@@ -260,7 +322,11 @@ def largest_in_words(
 
 
 def range_in_use(in_use_bytes: int, peak_bytes: int, limit_bytes: int) -> str:
-    """How much was in use, where the error let go of some of it before anybody could look."""
+    """How much was in use, where the error freed some of it before anybody could look.
+
+    >>> range_in_use(1024, 2048, 4096)
+    'between 1.0 KiB and 2.0 KiB of 4.0 KiB were in use'
+    """
     return (
         f"between {format_bytes(in_use_bytes)} and {format_bytes(peak_bytes)} of "
         f"{format_bytes(limit_bytes)} were in use"
@@ -268,8 +334,11 @@ def range_in_use(in_use_bytes: int, peak_bytes: int, limit_bytes: int) -> str:
 
 
 def with_known_use(reason: str, in_use_bytes: int) -> str:
-    """A reason whose range of what was in use, where it has one, gives way to what a traced run of
-    the same point saw.
+    """A reason whose range of what was in use, where it has one, is replaced by what a traced run
+    of the same point saw.
+
+    >>> with_known_use("between 1.0 KiB and 2.0 KiB of 4.0 KiB were in use", 1536)
+    '1.5 KiB of 4.0 KiB were in use (by the traced run)'
     """
     return _RANGE_IN_USE.sub(
         rf"{format_bytes(in_use_bytes)} of \1 were in use (by the traced run)", reason
@@ -277,12 +346,12 @@ def with_known_use(reason: str, in_use_bytes: int) -> str:
 
 
 def handed_out(asked_bytes: int, in_use_bytes: int, limit_bytes: int | None) -> str:
-    """Why a full device refused even a little, to go on a sentence; empty where it is not full, or
-    much was asked for.
+    """Why a full device refused even a little, as the end of a sentence; empty where it is not
+    full, or much was asked for.
 
-    TensorFlow's BFC allocator hands a piece of its pool out whole unless it is twice as large as
-    the request, or 128 MiB larger (bfc_allocator.cc): then a scalar is refused, though it took no
-    part in filling the device.
+    TensorFlow's BFC allocator hands out a piece of its pool undivided unless it is twice as large
+    as the request, or 128 MiB larger (bfc_allocator.cc). A scalar is refused then, though it took
+    no part in filling the device.
     """
     if (
         limit_bytes is None

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from harness.judge.verdict import Check
 from harness.units import format_bytes
+from harness.words import count
 
 from .tables import Table
-from .words import count
 
 MOST_MOVES = 15
 """Chosen: a table that is read without scrolling; phases.csv has all amounts."""

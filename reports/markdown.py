@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.judge.gate import Judgement
+from harness.words import count
 
 from .page import BETTER, OVERRULED, Page, Statement, make_page
 from .tables import Table
 from .view import RunView
-from .words import count
 
 MOST_CHARACTERS = 60_000
 """A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either;
@@ -121,8 +121,7 @@ def _findings(page: Page) -> Iterator[str]:
     more = len(page.findings) - sum(map(len, shown))
     if more > 0:
         yield (
-            f"{count(more, 'more finding')} {'is' if more == 1 else 'are'} in the "
-            f"page{_how_to_get(page)}."
+            f"{count(more, 'more finding is', 'more findings are')} in the page{_how_to_get(page)}."
         )
 
 

@@ -11,6 +11,7 @@ from harness.judge.table import Run
 from harness.judge.verdict import Check
 from harness.records import PRETENDED_NOTE, count_in_words, is_pretended, passed_over_in_words
 from harness.units import format_bytes
+from harness.words import count, plural
 
 from . import tables
 from .comparison import Comparison, comparison_of
@@ -18,7 +19,7 @@ from .plan import SWEPT
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
 from .view import RunView
-from .words import count, limit_in_words, rate, unavailable, verdict_word
+from .words import limit_in_words, rate, unavailable, verdict_word
 
 if TYPE_CHECKING:
     from .pictures import Picture  # matplotlib, which a summary does not need
@@ -226,7 +227,7 @@ def _tally(checks: int, findings: int) -> str:
         return "No check applied."
     return (
         f"{count(checks, 'check')}: {checks - findings:,} hold, {findings:,} "
-        f"{'does' if findings == 1 else 'do'} not."
+        f"{plural(findings, 'does', 'do')} not."
     )
 
 

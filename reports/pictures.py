@@ -21,8 +21,6 @@ from .traced import TracedPoint
 from .view import RunView
 from .words import meter_name, rate
 
-NAMES = ("peak", "phases", "stack")
-"""Every picture there can be, in the order of the page; their files bear these names."""
 INLINED_TRACES = 3
 """Timelines of traces in the page itself; the others are files. Chosen: each takes some 60 kB."""
 

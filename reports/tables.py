@@ -9,11 +9,12 @@ import pandas as pd
 
 from harness.records import Outcome, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
+from harness.words import count
 
 from .frames import DEVICE_METER, HOST_METER, at_largest
 from .plan import STACK, SWEPT
 from .view import RunView
-from .words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
+from .words import amount, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
 _COMPARED = (DEVICE_METER, HOST_METER)
 """The meters of the comparison: those that the gate judges."""

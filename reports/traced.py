@@ -16,12 +16,12 @@ from harness.judge.traces import (
     refusal_in_words,
 )
 from harness.units import format_bytes
-from harness.words import SMALL_SHARE
+from harness.words import SMALL_SHARE, count
 
 from .plan import SWEPT, Plan
 from .tables import Table
 from .view import RunView
-from .words import count, plain
+from .words import plain
 
 _MOST_GROUPS = 5
 """Rows for one moment; the rest is summed up in one more, and so is what is less than a hundredth

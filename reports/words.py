@@ -61,7 +61,11 @@ def verdict_word(verdict: Verdict) -> str:
 
 
 def limit_in_words(limit: str, bound: Bound) -> str:
-    """A limit with its side: ``"at most 5.2 MiB allowed"``; empty where there is none."""
+    """A limit with its side; empty where there is none.
+
+    >>> limit_in_words("5.2 MiB", "upper")
+    'at most 5.2 MiB allowed'
+    """
     return _BOUND_WORDS[bound].format(limit) if limit else ""
 
 
@@ -71,12 +75,20 @@ def meter_name(meter: str) -> str:
 
 
 def plain(word: str) -> str:
-    """An identifier as words: ``first_batch`` reads ``first batch``."""
+    """An identifier as words.
+
+    >>> plain("first_batch")
+    'first batch'
+    """
     return word.replace("_", " ")
 
 
 def unavailable(reason: str) -> str:
-    """What stands in the place of a number that could not be read."""
+    """What stands in the place of a number that could not be read.
+
+    >>> unavailable("there is no card to ask")
+    'unavailable, because there is no card to ask'
+    """
     return f"unavailable, because {reason.strip() or 'no reason was recorded'}"
 
 
@@ -91,12 +103,20 @@ def amount(value: object, *, otherwise: str = "unavailable") -> str:
 
 
 def rate(bytes_per_item: float, item: str) -> str:
-    """A slope in whole bytes: ``"65,536 B/image"``; what rounds to nothing has no sign."""
+    """A slope in whole bytes; what rounds to nothing has no sign.
+
+    >>> rate(65_536.2, "image"), rate(-0.2, "image")
+    ('65,536 B/image', '0 B/image')
+    """
     return format_rate(round(bytes_per_item), item)
 
 
 def peak(peak_bytes: object, peak_bound_bytes: object, quality: str) -> str:
-    """A peak with its upper bound where it is only bounded: ``"12.1 MiB, at most 12.3 MiB"``."""
+    """A peak, with its upper bound where it is only bounded.
+
+    >>> peak(12_687_770, 12_897_485, "bounded")
+    '12.1 MiB, at most 12.3 MiB'
+    """
     text = amount(peak_bytes)
     if quality != Quality.BOUNDED or not known(peak_bound_bytes):
         return text
@@ -112,8 +132,3 @@ def kind_of_number(quality: str, samples: object = None, largest_gap_s: object =
         f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
     )
     return f"{quality} ({int(str(samples)):,} samples{gap})"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: ``"1 run"``, ``"1,024 runs"``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.plugin.options import declare_short_names
+from harness.words import count
 from scenarios.catalog import SIMULATED, ScanChoice, points, refuse_counts, refuse_scan
 from scenarios.detector.bugs.registry import CARD_PLANTS, PLANTS, plant_named, planted
 
@@ -126,7 +127,7 @@ def _counts(text: str) -> tuple[int, ...]:
     counts = tuple(sorted({int(part) for part in parts}))
     if len(counts) < 3:
         raise argparse.ArgumentTypeError(
-            f"{text!r} has {len(counts)} different {'count' if len(counts) == 1 else 'counts'}; "
+            f"{text!r} has {count(len(counts), 'different count')}; "
             "a slope with its uncertainty needs 3 or more"
         )
     return counts

@@ -1,6 +1,11 @@
-"""Arguments that several commands share, for argparse."""
+"""What several commands share: where their lines go, and arguments for argparse.
+
+Each command is a module with ``add(parser)``, which declares its arguments, and ``run(options)``,
+which gives the exit code; ``harness.__main__`` lists them.
+"""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,21 +15,34 @@ from harness.run.devices import check_budget
 from harness.units import parse_bytes
 
 MOST_WORKERS = 64
-"""Chosen: each holds a process that has imported TensorFlow; a number typed with a zero too many
-ends here."""
+"""Chosen: each holds a process that has imported TensorFlow; this catches a zero too many."""
+MOST_REPEATS = 1000
+"""Chosen: twenty times what any spread needs; this catches a zero too many, before it costs a
+week."""
+
+
+def to_stdout(line: str) -> None:
+    """Print a line of the result. A reader who has gone (``| head``) changes no exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        print(line, flush=True)
+
+
+def to_stderr(line: str) -> None:
+    """Print a line about the way to the result: what is done, and what was passed over."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A run directory, and what to judge it by."""
     parser.add_argument(
-        "run", metavar="RUN", type=Path, help="a run directory, as pytest --memory-out wrote it"
+        "run", metavar="RUN", type=Path, help="a run directory, written by pytest --memory-out"
     )
     parser.add_argument(
         "--policy",
         metavar="FILE",
         type=Path,
-        help="budgets, slopes and tolerances, each with its reason (default: what the run "
-        "brings along, as one of marked tests does, else scenarios/gate.toml)",
+        help="file of budgets, slopes and tolerances, each with its reason (default: the limits "
+        "that the run brings along, as runs of marked tests do, else scenarios/gate.toml)",
     )
     add_baselines(parser)
 
@@ -45,8 +63,8 @@ def add_against(parser: argparse.ArgumentParser) -> None:
         "--against",
         metavar="DIR",
         type=Path,
-        help="compare with this run instead of a baseline (default: RUN/then, where pytest "
-        "--memory-against has measured it)",
+        help="compare with this run instead of a baseline (default: RUN/then, if pytest "
+        "--memory-against measured it)",
     )
 
 
@@ -64,22 +82,17 @@ def add_partial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="judge only what was measured, although the baseline holds more points (after -k, "
-        "--image-counts, ...)",
+        help="judge only what was measured, although the baseline has more points (use it after "
+        "-k, --image-counts, ...)",
     )
 
 
-# Texts of the command line to settings. A text that is none is refused in one sentence
-# (argparse.ArgumentTypeError).
-
-
-MOST_REPEATS = 1000
-"""Chosen: twenty times what any spread needs; a number typed with a zero too many ends here, not
-after a week."""
+# Texts as settings, also for the options of pytest (``type=``). Each refuses what it cannot read in
+# one sentence (argparse.ArgumentTypeError).
 
 
 def folder(text: str) -> Path:
-    """A folder's path; an empty text would mean the working directory."""
+    """A folder's path. An empty text is refused: it would mean the working directory."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a folder; name one, for example artifacts/runs/first"
@@ -88,7 +101,7 @@ def folder(text: str) -> Path:
 
 
 def byte_amount(text: str) -> int:
-    """Bytes, as in ``"5GiB"``."""
+    """An amount of bytes, such as ``"5GiB"``."""
     try:
         return parse_bytes(text)
     except HarnessError as error:
@@ -96,7 +109,7 @@ def byte_amount(text: str) -> int:
 
 
 def device_budget(text: str) -> int:
-    """Bytes that TensorFlow can be given as a limit."""
+    """An amount of bytes that TensorFlow accepts as the limit of a device."""
     try:
         return check_budget(parse_bytes(text))
     except HarnessError as error:

@@ -1,15 +1,16 @@
-"""Make a run the earlier truth: only one that keeps the policy's limits, and without losing what
-was accepted before.
+"""The command ``accept``: make a run the baseline; only one that keeps the policy's limits, and
+without losing what was accepted before.
 """
 
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+import argparse
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from harness.commands import add_run, to_stderr, to_stdout
 from harness.commands.history import (
     NO_HISTORY,
     AmountPlace,
@@ -20,7 +21,7 @@ from harness.commands.history import (
 )
 from harness.errors import BaselineError
 from harness.judge.acceptance import VERSION, broken_limits, gated_meters, unsteady
-from harness.judge.advice import ends_with_command
+from harness.judge.advice import DEFAULT_BASELINES, ends_with_command
 from harness.judge.baseline import (
     Baseline,
     BaselinePoint,
@@ -33,70 +34,79 @@ from harness.judge.baseline import (
     write,
 )
 from harness.judge.gate import acceptable, judge
-from harness.judge.policy import Policy
-from harness.judge.table import Run
+from harness.judge.policy import Policy, choose_policy
+from harness.judge.table import Run, load_run
+from harness.judge.verdict import ExitCode
 from harness.units import format_bytes
-
-# What accepting a run changes, line by line, and how each amount has moved over its acceptances
-# before.
-
-
-def diff(old: Baseline | None, new: Baseline, history: History = NO_HISTORY) -> Iterator[str]:
-    """What accepting ``new`` changes, one line for each amount: ``point / phase / meter growth: old
-    -> new``.
-
-    Where ``history`` knows earlier acceptances, the line ends with the whole way: ``(4.00 -> 4.10
-    -> 4.30 MiB over ...)``.
-    """
-    before = {} if old is None else old.point
-    for name in dict.fromkeys([*before, *new.point]):
-        if name not in before:
-            yield f"{name}: none -> {_count(new.point[name])}"
-        elif name not in new.point:
-            yield f"{name}: {_count(before[name])} -> none"
-        else:
-            yield from (
-                f"{name}{line}"
-                for line in _diff_point(name, before[name], new.point[name], history)
-            )
-
-
-def _diff_point(
-    name: str, old: BaselinePoint, new: BaselinePoint, history: History
-) -> Iterator[str]:
-    then = {**old.fixed, **budget_setting(old.device_budget_bytes)}
-    now = {**new.fixed, **budget_setting(new.device_budget_bytes)}
-    for setting in dict.fromkeys([*then, *now]):
-        if then.get(setting) != now.get(setting):
-            yield f" / {setting}: {then.get(setting, 'none')} -> {now.get(setting, 'none')}"
-    before, after = amounts_of(old), amounts_of(new)
-    for place in dict.fromkeys([*before, *after]):
-        if before.get(place) != after.get(place):
-            phase, meter, field = place
-            way = _way(name, place, new, history)
-            yield (
-                f" / {phase} / {meter} {field}: {_amount(before.get(place))} -> "
-                f"{_amount(after.get(place))}{way}"
-            )
-
-
-def _way(name: str, place: AmountPlace, new: BaselinePoint, history: History) -> str:
-    """The drift over more than the two acceptances that the line shows anyway."""
-    accepted = [*history.of(name), new]
-    return f" ({drift(accepted, place)})" if len(accepted) > 2 else ""
-
-
-def _amount(amount: int | None) -> str:
-    return "none" if amount is None else f"{format_bytes(amount)} ({amount:,} B)"
-
-
-def _count(point: BaselinePoint) -> str:
-    lines = sum(len(meters) for meters in point.phase.values())
-    return f"{lines} phases and meters"
-
+from harness.words import closest
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_run(parser)
+    parser.add_argument(
+        "--reason",
+        required=True,
+        help="why these numbers are right; it is written into the baseline",
+    )
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument(
+        "--keep-others",
+        dest="others",
+        action="store_const",
+        const="keep",
+        default="refuse",
+        help="keep the points of the baseline that this run did not measure",
+    )
+    others.add_argument(
+        "--forget-others",
+        dest="others",
+        action="store_const",
+        const="forget",
+        help="drop the points of the baseline that this run did not measure: they are gone for "
+        "good",
+    )
+    others.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="accept only the points whose names match, such as 'loading-lazy-*', and leave all "
+        "others as they were accepted before",
+    )
+    others.add_argument(
+        "--same-as",
+        metavar="VERSION",
+        help="change no amount, but note that the baseline of TensorFlow VERSION, such as 2.21, "
+        "also holds for the version of this run; refused unless the run passes against it",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Accept, and print what changed."""
+    measured = load_run(options.run)
+    policy = choose_policy(options.policy, measured.manifest)
+    folder = options.baselines or DEFAULT_BASELINES
+    if not folder.exists():
+        to_stderr(f"{folder} does not exist yet, and is made")
+
+    if options.same_as is None:
+        lines = accept(
+            measured,
+            policy,
+            folder,
+            reason=options.reason,
+            others=options.others,
+            only=options.only,
+        )
+    else:
+        lines = accept_as_same(
+            measured, policy, folder, as_version=options.same_as, reason=options.reason
+        )
+    for line in lines:
+        to_stdout(line)
+    return ExitCode.PASS
 
 
 def accept(
@@ -111,9 +121,9 @@ def accept(
     """Make a run the baseline for its key; the lines to show: what changed, old -> new, and the
     file.
 
-    With ``only``, a pattern such as ``"loading-lazy-*"``, just the points whose names match it are
-    taken, and all others stay as they were accepted before; the run has to be complete all the
-    same. A point that is the same as before keeps its block, with its earlier evidence.
+    With ``only``, a pattern such as ``"loading-lazy-*"``, just the points whose names match are
+    accepted, and all others stay as they were; the run has to be complete all the same. A point
+    that is the same as before keeps its block, with its earlier evidence.
 
     Raises BaselineError for an empty reason, a run that is incomplete, did not end as planned,
     breaks a limit of the policy or whose repeats differ by more than its tolerance, for accepted
@@ -140,25 +150,27 @@ def accept(
         f"{run.path} cannot become a baseline",
         [obstacle.sentence for obstacle in unsteady(chosen, run, policy)],
     )
+
     before = {} if earlier is None else earlier.point
     absent = {name: point for name, point in before.items() if name not in chosen}
     if absent and only is None and others == "refuse":
-        raise BaselineError(
-            f"{run.path} did not measure {len(absent)} of {len(absent) + len(chosen)} "
-            f"points that the baseline holds, such as {next(iter(absent))}; measure them "
-            "all, or say --keep-others or --forget-others"
-        )
+        raise BaselineError(_not_measured(run, absent, len(absent) + len(chosen)))
     kept = absent if only is not None or others == "keep" else {}
     points = {**kept, **{name: _unless_same(before.get(name), chosen[name]) for name in chosen}}
     merged = fresh.model_copy(
         update={"point": points, "also": {} if earlier is None else earlier.also}
     )
-    history = (
-        NO_HISTORY
-        if earlier is None
-        else read_history(folder / file_name(run.manifest.comparability))
-    )
+
+    path = folder / file_name(run.manifest.comparability)
+    history = NO_HISTORY if earlier is None else read_history(path)
     return (*_lines(earlier, merged, history), f"baseline: {write(merged, folder)}")
+
+
+def _not_measured(run: Run, absent: Mapping[str, BaselinePoint], total: int) -> str:
+    return (
+        f"{run.path} did not measure {len(absent)} of {total} points that the baseline holds, "
+        f"such as {next(iter(absent))}; measure them all, or say --keep-others or --forget-others"
+    )
 
 
 def accept_as_same(
@@ -188,9 +200,11 @@ def accept_as_same(
         raise BaselineError(
             f"{folder} has no baseline for {wanted}; accept a run of TensorFlow {as_version} first"
         )
+
     shared = baseline.model_copy(
         update={"also": {**baseline.also, version: _evidence(run, reason)}}
     )
+    # it holds where the gate passes the run against it
     with TemporaryDirectory() as scratch:
         write(shared, Path(scratch))
         findings = judge(run, policy, Path(scratch)).verdict.findings
@@ -228,8 +242,8 @@ def _lines(earlier: Baseline | None, merged: Baseline, history: History) -> Iter
 
 
 def _no_match(pattern: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.3)
-    hint = f", such as {near[0]}" if near else ""
+    near = closest(pattern, names, cutoff=0.3)
+    hint = f", such as {near}" if near else ""
     return (
         f"--only {pattern}: none of the {len(names)} points of the run has such a name; write a "
         f"name or a pattern with *{hint}"
@@ -241,15 +255,74 @@ def _refuse_broken_limits(run: Run, policy: Policy, folder: Path, chosen: Collec
     advice = "Fix it, or change the limit in the policy with its reason"
     _refuse(
         f"{run.path} cannot become a baseline",
-        [_with(advice, obstacle.sentence) for obstacle in obstacles],
+        [_advised(obstacle.sentence, advice) for obstacle in obstacles],
     )
 
 
-def _with(advice: str, sentence: str) -> str:
+def _advised(sentence: str, advice: str) -> str:
     return sentence if ends_with_command(sentence) else f"{sentence} {advice}"
 
 
 def _refuse(what: str, reasons: Sequence[str]) -> None:
+    """Raise BaselineError with the first of the reasons, where there are any."""
     if reasons:
         more = f" ({len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise BaselineError(f"{what}: {reasons[0]}{more}")
+
+
+# What accepting changes, line by line.
+
+
+def diff(old: Baseline | None, new: Baseline, history: History = NO_HISTORY) -> Iterator[str]:
+    """What accepting ``new`` changes, one line for each amount: ``point / phase / meter growth: old
+    -> new``.
+
+    Where ``history`` knows earlier acceptances, the line ends with all amounts: ``(4.00 -> 4.10 ->
+    4.30 MiB over ...)``.
+    """
+    before = {} if old is None else old.point
+    for name in dict.fromkeys([*before, *new.point]):
+        if name not in before:
+            yield f"{name}: none -> {_amount_count(new.point[name])}"
+        elif name not in new.point:
+            yield f"{name}: {_amount_count(before[name])} -> none"
+        else:
+            yield from (
+                f"{name}{line}"
+                for line in _diff_point(name, before[name], new.point[name], history)
+            )
+
+
+def _diff_point(
+    name: str, old: BaselinePoint, new: BaselinePoint, history: History
+) -> Iterator[str]:
+    earlier = {**old.fixed, **budget_setting(old.device_budget_bytes)}
+    current = {**new.fixed, **budget_setting(new.device_budget_bytes)}
+    for setting in dict.fromkeys([*earlier, *current]):
+        if earlier.get(setting) != current.get(setting):
+            yield f" / {setting}: {earlier.get(setting, 'none')} -> {current.get(setting, 'none')}"
+
+    before, after = amounts_of(old), amounts_of(new)
+    for place in dict.fromkeys([*before, *after]):
+        if before.get(place) != after.get(place):
+            phase, meter, field = place
+            moved = _drift(name, place, new, history)
+            yield (
+                f" / {phase} / {meter} {field}: {_amount(before.get(place))} -> "
+                f"{_amount(after.get(place))}{moved}"
+            )
+
+
+def _drift(name: str, place: AmountPlace, new: BaselinePoint, history: History) -> str:
+    """How the amount moved over more than the two acceptances that the line shows anyway."""
+    accepted = [*history.of(name), new]
+    return f" ({drift(accepted, place)})" if len(accepted) > 2 else ""
+
+
+def _amount(amount: int | None) -> str:
+    return "none" if amount is None else f"{format_bytes(amount)} ({amount:,} B)"
+
+
+def _amount_count(point: BaselinePoint) -> str:
+    lines = sum(len(meters) for meters in point.phase.values())
+    return f"{lines} phases and meters"

@@ -1,46 +1,126 @@
-"""``python -m harness bisect GOOD``: which commit made memory worse, or better. Every step measures
-a commit and GOOD in turns.
+"""The command ``bisect``: find the commit that made memory worse, or better. Every step measures a
+commit and GOOD in turns.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from harness.commands import to_stdout
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.comparison import load_against
+from harness.judge.comparison import THEN_FOLDER, load_against
 from harness.judge.gate import judge
-from harness.judge.policy import choose_policy
+from harness.judge.policy import DEFAULT_POLICY, choose_policy
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
+from harness.records import RUN_FILE
 from harness.run.packages import Subject, read_subjects
 from harness.run.revisions import commits_between, describe, resolve
 from harness.system.files import write_text
-
-# What a bisection looks for, and the search itself: which commit is measured next, and which
-# ones are left.
-
+from harness.words import count
 
 Offence = tuple[str, str]
 """Rule and subject of a check."""
 SKIPPED = "skipped"
-"""What a commit is called that could not be measured."""
+"""The state of a commit that could not be measured."""
+RECORD_FILE = "bisect.json"
+_OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
+"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points
+that offend are measured."""
+_NOT_MEASURED: Mapping[int, ExitCode] = {
+    2: ExitCode.INCOMPLETE,
+    3: ExitCode.INCOMPLETE,
+    4: ExitCode.USAGE,
+}
+"""Exit code of the bisection for those of pytest: 2 interrupted, 3 broken itself or no device, 4
+options that cannot be used (docs.pytest.org, exit codes)."""
+_DECLINED_OPTIONS = 4
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.usage = (
+        "%(prog)s [-h] [--better] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]"
+    )
+    parser.epilog = (
+        "After --: what pytest measures, and how (default: scenarios, or what its settings "
+        "select). Exit codes: 0 there is nothing to find, 1 found, 2 an argument cannot be used, 3 "
+        "something could not be measured."
+    )
+    parser.add_argument(
+        "good", metavar="GOOD", help="the earlier revision, which is good, or merge-base:REV"
+    )
+    parser.add_argument(
+        "bad",
+        metavar="BAD",
+        nargs="?",
+        default="HEAD",
+        help="the later revision, which is bad (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--better",
+        action="store_true",
+        help="find the commit that made memory better: BAD takes less than GOOD",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="folder for the runs of all steps (default: artifacts/bisect-TIME)",
+    )
+    parser.add_argument("--policy", metavar="FILE", type=Path, help="file of limits, as for gate")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search with pytest as the measurer; the exit code. ``options.pytest`` is for pytest.
+
+    Raises UsageError as ``Bisection.run`` does, and where the folder holds a search.
+    """
+    folder = options.out or Path("artifacts", f"bisect-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    if (folder / RECORD_FILE).exists():
+        raise UsageError(
+            f"{folder} already holds a search; name another folder, or delete this one first"
+        )
+
+    project = Path.cwd()
+    for_pytest = options.pytest or (["scenarios"] if DEFAULT_POLICY.is_file() else [])
+    search = Bisection(
+        project=project,
+        good=options.good,
+        bad=options.bad,
+        folder=folder,
+        measure=lambda *what: _with_pytest(project, for_pytest, *what),
+        judge=lambda path: _judged(path, options.policy),
+        to_stdout=to_stdout,
+        sought=IMPROVEMENT if options.better else REGRESSION,
+    )
+    try:
+        return search.run()
+    except BrokenOffError as error:
+        to_stdout(f"bisect: {error}")
+        return error.code
+
+
+# What is searched for, and the search itself: which commit is measured next, and which are left.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sought:
-    """What the first commit is searched for that has it."""
+    """A change of memory; the first commit that has it is searched for."""
 
     noun: str
     before: str
-    """What a commit is called that does not have it yet."""
+    """The state of a commit without it."""
     after: str
-    """What a commit is called that has it."""
+    """The state of a commit with it."""
     none: str
-    """What BAD does not do beside GOOD where there is nothing to find."""
+    """What BAD does beside GOOD where there is nothing to find."""
     of: Callable[[Verdict, Verdict], tuple[Check, ...]]
     """(verdict, that of GOOD alone) -> the checks that show it."""
 
@@ -144,17 +224,8 @@ class Search:
         return tuple(self.commits[self.good + 1 : self.bad + 1])
 
 
-RECORD_FILE = "bisect.json"
-_OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
-"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points
-that offend are measured."""
-_NOT_MEASURED: Mapping[int, ExitCode] = {
-    2: ExitCode.INCOMPLETE,
-    3: ExitCode.INCOMPLETE,
-    4: ExitCode.USAGE,
-}
-"""What bisecting ends with where pytest ended so: interrupted, no device or broken itself, options
-that cannot be used."""
+# A step measures a commit and GOOD in turns, and judges what was read.
+
 
 Measure = Callable[[str, str, Path, Sequence[str]], int]
 """(good, commit, run directory, points) -> pytest's exit code. No points: whatever is selected."""
@@ -186,7 +257,7 @@ class Bisection:
     """Where the runs of its steps and its record are kept."""
     measure: Measure
     judge: Judge
-    show: Callable[[str], None]
+    to_stdout: Callable[[str], None]
     sought: Sought = REGRESSION
     steps: list[Step] = field(default_factory=list)
 
@@ -202,43 +273,49 @@ class Bisection:
                 f"{self.good} and {self.bad} are the same commit, {good[:7]}; name an "
                 "earlier one as the good one"
             )
-        count = len(commits_between(self.project, good, bad, ()))
-        self.show(
-            f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), {count} commits between them"
+
+        self.to_stdout(
+            f"{self.good} ({good[:7]}) against {self.bad} ({bad[:7]}), "
+            f"{count(len(commits_between(self.project, good, bad, ())), 'commit')} between them"
         )
-        run, ends, found = self._first(good, bad)
-        if not found:
+        measured, ends, found = self._first(good, bad)
+        if found:
+            self.to_stdout(f"{bad[:7]} is {self.sought.after}: {found[0].sentence}")
+        else:
             sides = f"{self.bad} ({bad[:7]}) {self.sought.none} {self.good} ({good[:7]})"
             self._conclude(f"No {self.sought.noun}: {sides}.{self._otherwise(ends)}", ())
             return ExitCode.PASS
-        commits = commits_between(self.project, good, bad, _subjects(run))
-        offences = {offence(check) for check in found}
-        points = list(
-            dict.fromkeys(
-                name
-                for check in found
-                for name in check.points or ((check.point,) if check.point else ())
-            )
-        )
-        self.show(f"{bad[:7]} is {self.sought.after}: {found[0].sentence}")
-        self.show(
-            f"{len(commits)} commits touch the code under test; measuring "
-            f"{', '.join(points) or 'everything selected'}"
-        )
-        search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
-        while (place := search.next()) is not None:
-            step = self._step(good, commits[place], points, offences, ends[1])
-            search.note(
-                place, found=None if step.state == SKIPPED else step.state == self.sought.after
-            )
-            sentences[place] = step.sentence
-            left = search.bad - search.good - 1
-            self.show(
-                f"{step.commit[:7]} is {step.state} ({step.title}); {left} left"
-                + (f": {step.sentence}" if step.sentence else "")
-            )
-        self._conclude(self._answer(search, sentences), search.suspects)
+        commits = commits_between(self.project, good, bad, _subjects(measured))
+        self._search(good, commits, found, ends[1])
         return ExitCode.REGRESSION
+
+    def _search(
+        self, good: str, commits: Sequence[str], found: Sequence[Check], before: Verdict
+    ) -> None:
+        """Halve ``commits``, the last of which has what was ``found``, until one is left.
+
+        ``before`` is the verdict of GOOD alone.
+        """
+        points = _points_of(found)
+        self.to_stdout(
+            f"{count(len(commits), 'commit touches', 'commits touch')} the code under test; "
+            f"measuring {', '.join(points) or 'everything selected'}"
+        )
+
+        search, sentences = Search(commits), {len(commits) - 1: found[0].sentence}
+        offences = {offence(check) for check in found}
+        while (place := search.next()) is not None:
+            step = self._step(good, commits[place], points, offences, before)
+            is_found = None if step.state == SKIPPED else step.state == self.sought.after
+            search.note(place, found=is_found)
+            sentences[place] = step.sentence
+            self._print_step(step, search)
+        self._conclude(self._answer(search, sentences), search.suspects)
+
+    def _print_step(self, step: Step, search: Search) -> None:
+        left = search.bad - search.good - 1
+        why = f": {step.sentence}" if step.sentence else ""
+        self.to_stdout(f"{step.commit[:7]} is {step.state} ({step.title}); {left} left{why}")
 
     def _otherwise(self, ends: tuple[Verdict, Verdict]) -> str:
         """What to search for instead, where the later end is not what it was taken for."""
@@ -259,9 +336,9 @@ class Bisection:
         is searched for.
         """
         folder = self.folder / f"0-{bad[:7]}"
-        self._measured(good, bad, folder, ())
+        self._measure_step(good, bad, folder, ())
         run, verdict = self.judge(folder)
-        _, before = self.judge(folder / "then")
+        _, before = self.judge(folder / THEN_FOLDER)
         found = self.sought.of(verdict, before)
         gaps = [
             check
@@ -282,7 +359,7 @@ class Bisection:
         date, title = describe(self.project, commit)
         state, sentence = SKIPPED, ""
         try:
-            self._measured(good, commit, folder, points)
+            self._measure_step(good, commit, folder, points)
             _, verdict = self.judge(folder)
         except UsageError as error:  # a package that is not there at that commit, for one
             sentence = str(error)
@@ -313,11 +390,14 @@ class Bisection:
         )
         return (self.sought.before, "") if gap is None else (SKIPPED, gap.sentence)
 
-    def _measured(self, good: str, commit: str, folder: Path, points: Sequence[str]) -> None:
+    def _measure_step(self, good: str, commit: str, folder: Path, points: Sequence[str]) -> None:
+        """Raises UsageError where the commit is to be skipped, BrokenOffError where nothing further
+        can be measured.
+        """
         code = self.measure(good, commit, folder, points)
-        if (folder / "run.json").exists() and code not in _NOT_MEASURED:
+        if (folder / RUN_FILE).exists() and code not in _NOT_MEASURED:
             return
-        if code in _NOT_MEASURED and points and code == 4:
+        if code == _DECLINED_OPTIONS and points:
             raise UsageError(f"pytest refused to measure {commit[:7]}; it says why above")
         if code in _NOT_MEASURED:
             raise BrokenOffError(
@@ -362,43 +442,8 @@ class Bisection:
         write_text(
             self.folder / RECORD_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         )
-        self.show(answer)
-        self.show(f"record: {self.folder / RECORD_FILE}")
-
-
-def bisect(
-    project: Path,
-    good: str,
-    bad: str,
-    folder: Path,
-    *,
-    pytest_options: Sequence[str],
-    policy: Path | None,
-    sought: Sought = REGRESSION,
-    show: Callable[[str], None],
-) -> int:
-    """Search with pytest as the measurer; the exit code. Raises UsageError as ``Bisection.run``
-    does.
-    """
-    if (folder / RECORD_FILE).exists():
-        raise UsageError(
-            f"{folder} already holds a search; name another folder, or delete this one first"
-        )
-    search = Bisection(
-        project=project,
-        good=good,
-        bad=bad,
-        folder=folder,
-        measure=lambda *what: _with_pytest(project, pytest_options, *what),
-        judge=lambda path: _judged(path, policy),
-        show=show,
-        sought=sought,
-    )
-    try:
-        return search.run()
-    except BrokenOffError as error:
-        show(f"bisect: {error}")
-        return error.code
+        self.to_stdout(answer)
+        self.to_stdout(f"record: {self.folder / RECORD_FILE}")
 
 
 def _with_pytest(
@@ -435,6 +480,12 @@ def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:
     against = load_against(run, None)
     chosen = choose_policy(policy, run.manifest)
     return run, judge(run, chosen, Path("no baselines"), partial=True, against=against).verdict
+
+
+def _points_of(checks: Sequence[Check]) -> list[str]:
+    """The names of all points that the checks are about."""
+    names = (check.points or ((check.point,) if check.point else ()) for check in checks)
+    return list(dict.fromkeys(name for each in names for name in each))
 
 
 def _subjects(run: Run) -> tuple[Subject, ...]:

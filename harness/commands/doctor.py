@@ -1,66 +1,119 @@
-"""``python -m harness doctor``: its options, and what it does."""
+"""The command ``doctor``: allocate known amounts in children and compare what each meter read."""
 
 import argparse
+import contextlib
 import dataclasses
-import functools
 import json
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from harness.commands import device_budget
-from harness.doctor import GATED, Examination
+from harness.commands import device_budget, to_stdout
 from harness.errors import UsageError
+from harness.judge.table import Run, load_run
+from harness.judge.traces import read_traces
 from harness.judge.verdict import ExitCode
-from harness.records import PRETENDED_NOTE, PoolKind
+from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
 from harness.run.devices import Device
-from harness.units import MIB, format_bytes
+from harness.run.launchers import SpawnLauncher
+from harness.run.runner import Runner
+from harness.run.usable import usable_device
+from harness.rundir.manifest import end_run, start_run
+from harness.rundir.rows import phase_from_json, rows_since
+from harness.rundir.traces import trace_rows_path
+from harness.units import GIB, MIB, format_bytes
 
 DRIVER_ALONE, WITH_TENSORFLOW = "driver", "tensorflow"
 _LEAST_BUDGET_BYTES = 64 * MIB
-"""Chosen: twice the largest tensor that the doctor asks for (harness/doctor.py, LARGE_BYTES)."""
+"""Chosen: twice the largest tensor that the doctor asks for (LARGE_BYTES)."""
+
+_PIPED_WIDTH = 120
+"""Columns where nobody knows how wide the reader's page is. Chosen: the table fits."""
+
+SMALL_BYTES, LARGE_BYTES = MIB, 32 * MIB
+"""What the self-check allocates. Chosen: the least that every allocator counts, and far above the
+start-up of any library while far below the smallest machine."""
+# chosen: many times what TensorFlow's import and the known amounts take
+_HOST_LIMIT_BYTES = 2 * GIB
+_TIMEOUT_S = 120.0
+
+_SMALLEST_CHUNK_BYTES = 256
+"""Of BFC (bfc_allocator.h, kMinAllocationSize)."""
+_BFC_BYTES = 4 * _SMALLEST_CHUNK_BYTES
+"""Chosen: for the arguments of the operation that allocates."""
+_KERNEL_BYTES = MIB
+"""What host memory promises. The kernel's own counters lag by pages for each processor, and Python
+allocates beside."""
+_POOL_BYTES = 2 * MIB
+"""TensorFlow's pool takes whole regions of a card, of 2 MiB at least (bfc_allocator.cc): it may
+have had that much in hand."""
 
 
-def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> None:
-    """Declare the options, and the command, which prints with ``tell``."""
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu", "pretended"),
         default="auto",
-        help="default: %(default)s; pretended (experimental): TensorFlow's own GPU device over "
-        "a stub of the driver",
+        help="the device to examine (default: %(default)s); pretended (experimental) is "
+        "TensorFlow's own GPU device over a stub of the driver",
     )
     parser.add_argument(
         "--device-budget",
         metavar="SIZE",
         type=device_budget,
-        help="limit of the device's memory, as 512MiB (default: 3GiB of the emulated device; of "
-        "a card all that there is room for)",
+        help="limit of the device's memory, such as 512MiB (default: 3GiB on the emulated "
+        "device; on a card, all that is free)",
     )
     parser.add_argument(
         "--growth",
         action="store_true",
-        help="on a card: have TensorFlow's pool grow on demand instead of reserving it; not "
-        "together with a budget",
+        help="on a card: let TensorFlow's pool grow on demand instead of reserving it; not "
+        "together with --device-budget",
     )
     parser.add_argument(
         "--find",
         nargs="?",
         choices=(DRIVER_ALONE, WITH_TENSORFLOW),
         const=WITH_TENSORFLOW,
-        help="only look for the device, and measure nothing: ask the driver alone, or "
-        "TensorFlow as well whether it sees the card (default: %(const)s)",
+        help="only look for the device, and measure nothing: ask only the driver, or also "
+        "TensorFlow, whether it sees the card (default: %(const)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.set_defaults(command=functools.partial(_doctor, tell))
 
 
-def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
-    from harness.run.usable import usable_device
+def run(options: argparse.Namespace) -> int:
+    """Look for the device, measure known amounts on it, and print what was found; 3 where a meter
+    that a gate needs did not find them.
+    """
+    _check_options(options)
+    device = usable_device(
+        options.device,
+        Path.cwd(),
+        budget_bytes=options.device_budget,
+        growth=options.growth,
+        ask_tensorflow=options.find != DRIVER_ALONE,
+    )
+    if options.find:
+        to_stdout(f"{device.name} ({device.kind})\ndriver: {device.driver}")
+        return ExitCode.PASS
 
+    found = examine(device, Path.cwd())
+    if options.json:
+        to_stdout(json.dumps(examination_json(device, found), indent=1))
+    else:
+        print_examination(device, found)
+    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises UsageError for those that do not go together."""
     if options.growth and options.device_budget is not None:
         raise UsageError(
             "--growth was given together with --device-budget "
@@ -72,34 +125,306 @@ def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
             f"--device-budget {format_bytes(options.device_budget)} has no room for what "
             f"the doctor allocates; ask for {format_bytes(_LEAST_BUDGET_BYTES)} or more"
         )
-    device = usable_device(
-        options.device,
-        Path.cwd(),
-        budget_bytes=options.device_budget,
-        growth=options.growth,
-        ask_tensorflow=options.find != DRIVER_ALONE,
-    )
-    if options.find:
-        tell(f"{device.name} ({device.kind})\ndriver: {device.driver}")
-        return ExitCode.PASS
-    from harness.doctor import examine
 
-    found = examine(device, Path.cwd())
-    if options.json:
-        tell(json.dumps(examination_json(device, found), indent=1))
-    else:
-        show_examination(device, found)
-    return ExitCode.PASS if found.usable else ExitCode.INCOMPLETE
+
+# The self-check: what each meter has to find, and what it found.
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A phase of the self-check, the meter that must find the amount there, and how far off it may
+    be.
+    """
+
+    meter: str
+    phase: str
+    asked_bytes: int
+    within_bytes: int
+    over_bytes: int | None = None
+    """How far above it may be, where that is further than below."""
+    at_least: bool = False
+    """Only too little is wrong: a card's pool takes more than is asked of it."""
+    level: bool = False
+    """What the meter reads in all is expected, not how much more it reads than before the phase."""
+
+    def allows(self, error_bytes: int) -> bool:
+        """Whether a meter that is off by so much has found the amount."""
+        over_bytes = self.within_bytes if self.over_bytes is None else self.over_bytes
+        return -self.within_bytes <= error_bytes and (self.at_least or error_bytes <= over_bytes)
+
+
+_KEPT = {
+    "device": ("device_in_use", _BFC_BYTES),
+    "private": ("host_anon", _KERNEL_BYTES),
+    "shared": ("host_anon", _KERNEL_BYTES),
+}
+EXPECTED = (
+    *(
+        Expectation(meter, f"{kind}_{size}", amount_bytes, within_bytes)
+        for kind, (meter, within_bytes) in _KEPT.items()
+        for size, amount_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES))
+    ),
+    Expectation("host_anon", "spike", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_rss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_mapped", "mapped", LARGE_BYTES, _KERNEL_BYTES),
+)
+_DRIVER_METERS = ("nvml_device_used", "nvml_process", "nvml_accounting_peak")
+EXPECTED_TRACED = (
+    Expectation("host_pss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation("host_uss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+)
+TRACE = "allocation_trace"
+"""The name under which the trace stands among the meters; what it finds is unquantised, so nothing
+may be off."""
+GATED = ("device_in_use", "host_anon")
+"""Without these there is nothing to gate on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterCheck:
+    """What one meter was asked to find in one phase, and what it found."""
+
+    meter: str
+    phase: str
+    quality: str
+    asked_bytes: int
+    read_bytes: int | None
+    """The growth that it saw; None where it cannot read."""
+    bound_bytes: int | None
+    """The upper bound of that growth, where the meter brackets it."""
+    within_bytes: int
+    over_bytes: int | None = None
+    """How far above it may be, where that is further than below."""
+    found: bool
+    source: str
+    reason: str
+
+    @property
+    def error_bytes(self) -> int | None:
+        """What was read less what was asked for."""
+        return None if self.read_bytes is None else self.read_bytes - self.asked_bytes
+
+    @property
+    def finding(self) -> str:
+        """For people: found, or why the meter is not used."""
+        if self.read_bytes is None:
+            return f"unavailable, because {self.reason}"
+        if self.found:
+            return "found"
+        over = (
+            "" if self.over_bytes is None else f" below and {format_bytes(self.over_bytes)} above"
+        )
+        return (
+            f"not found within {format_bytes(self.within_bytes)}{over}: its readings are not to "
+            "be trusted here"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """All that the self-check has found out."""
+
+    ends: tuple[RunEnd, ...]
+    checks: tuple[MeterCheck, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the meters that a gate needs have found everything."""
+        gated = [check for check in self.checks if check.meter in GATED]
+        return bool(gated) and all(check.found for check in gated)
+
+
+def examine(device: Device, root: Path) -> Examination:
+    """Run the self-check on ``device`` in two children, the second one traced, and compare."""
+    point = _self_check(device)
+    with tempfile.TemporaryDirectory(prefix="memory-doctor-") as folder:
+        run_directory = Path(folder) / "run"
+        start_run(
+            run_directory,
+            points=[point],
+            repeats=1,
+            device=device,
+            command="doctor",
+            root=root,
+            settings={"traces": True},
+        )
+        with contextlib.closing(_runner(device, run_directory, root)) as runner:
+            ends = runner.measure(point, 0), runner.measure(point, TRACED_REPEAT)
+        end_run(run_directory)
+
+        measured = load_run(run_directory)
+        expected = expectations(device, ends[0].device_limit_bytes)
+        checks = [
+            *_checks(expected, measured.phases.to_dict("records"), ends[0]),
+            *_traced_checks(measured, point, ends[1]),
+        ]
+    return Examination(ends=ends, checks=tuple(checks))
+
+
+def _self_check(device: Device) -> Point:
+    return Point(
+        scenario="selfcheck",
+        body="harness.measure.device:measure",
+        parameters={},
+        fixed={
+            "device_name": "CPU:0" if device.kind == "emulated" else "GPU:0",
+            "small_bytes": SMALL_BYTES,
+            "large_bytes": LARGE_BYTES,
+        },
+        phases=tuple(_phases()),
+    )
+
+
+def _runner(device: Device, run_directory: Path, root: Path) -> Runner:
+    return Runner(
+        run_directory=run_directory,
+        device=device,
+        launcher=SpawnLauncher(),
+        preparer=SpawnLauncher(),
+        root=root,
+        workspace=run_directory.parent,
+        host_limit_bytes=_HOST_LIMIT_BYTES,
+        host_limit_option="the self-check's own",
+        timeout_s=_TIMEOUT_S,
+    )
+
+
+def expectations(device: Device, limit_bytes: int | None) -> tuple[Expectation, ...]:
+    """What the meters must find on this device; ``limit_bytes`` is the size that its pool had, None
+    where it had no limit.
+    """
+    expected = [_of_grown_pool(one) if device.pool is PoolKind.GROWN else one for one in EXPECTED]
+    # A pool that is reserved is there before the first phase: the driver sees the whole of it, and
+    # no tensor in it.
+    reserved_bytes = limit_bytes if device.pool is PoolKind.RESERVED else None
+    for meter in _DRIVER_METERS:
+        asked_bytes, level = (
+            (LARGE_BYTES, False) if reserved_bytes is None else (reserved_bytes, True)
+        )
+        expected.append(
+            Expectation(meter, "device_large", asked_bytes, _POOL_BYTES, at_least=True, level=level)
+        )
+    return tuple(expected)
+
+
+def _of_grown_pool(expectation: Expectation) -> Expectation:
+    """As BFC reads on a pool that grows: a chunk is handed out whole unless it is at least twice
+    the request.
+
+    Or 128 MiB larger, which our amounts are too small for (bfc_allocator.cc, FindChunkPtr). Chunks
+    come in 256 B, and so do the amounts: the largest that is not split is twice the amount less 256
+    B.
+    """
+    if expectation.meter != "device_in_use":
+        return expectation
+    over_bytes = expectation.asked_bytes - _SMALLEST_CHUNK_BYTES + expectation.within_bytes
+    return dataclasses.replace(expectation, over_bytes=over_bytes)
+
+
+def _phases() -> Iterator[str]:
+    for size in ("small", "large"):
+        for kind in ("device", "private", "shared"):
+            yield from (f"{kind}_{size}", f"{kind}_{size}_release")
+    yield from ("spike", "mapped", "mapped_release")
+
+
+def _checks(
+    expected: tuple[Expectation, ...], rows: list[dict[Any, Any]], end: RunEnd
+) -> Iterator[MeterCheck]:
+    found = {(row["meter"], row["phase"]): row for row in rows}
+    for expectation in expected:
+        row = found.get((expectation.meter, expectation.phase))
+        if row is None or row["quality"] == Quality.UNAVAILABLE:
+            yield _absent(expectation, _why_absent(row, end))
+        else:
+            yield _compared(expectation, row)
+
+
+def _why_absent(row: Mapping[Any, Any] | None, end: RunEnd) -> str:
+    if row is not None and row["reason"]:
+        return str(row["reason"])
+    if end.outcome is not Outcome.OK:
+        return f"the self-check ended {end.outcome}: {end.reason}"
+    return "the self-check has no reading of it"
+
+
+def _compared(expectation: Expectation, row: Mapping[Any, Any]) -> MeterCheck:
+    from_bytes = 0 if expectation.level else int(row["start_bytes"])
+    read_bytes = int(row["peak_bytes"]) - from_bytes
+    bound = row.get("peak_bound_bytes")
+    bound_bytes = None if bound is None or bound != bound else int(bound) - from_bytes  # noqa: PLR0124 - pandas' missing value
+    return MeterCheck(
+        meter=expectation.meter,
+        phase=expectation.phase,
+        quality=str(row["quality"]),
+        asked_bytes=expectation.asked_bytes,
+        read_bytes=read_bytes,
+        bound_bytes=bound_bytes,
+        within_bytes=expectation.within_bytes,
+        over_bytes=expectation.over_bytes,
+        found=expectation.allows(read_bytes - expectation.asked_bytes),
+        source=str(row["source"]),
+        reason=str(row["reason"]),
+    )
+
+
+def _absent(expectation: Expectation, reason: str) -> MeterCheck:
+    return MeterCheck(
+        meter=expectation.meter,
+        phase=expectation.phase,
+        quality=str(Quality.UNAVAILABLE),
+        asked_bytes=expectation.asked_bytes,
+        read_bytes=None,
+        bound_bytes=None,
+        within_bytes=expectation.within_bytes,
+        found=False,
+        source="",
+        reason=reason,
+    )
+
+
+def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
+    """PSS and USS, which only a traced run reads, and the trace itself."""
+    records = (
+        phase_from_json(row)
+        for row in rows_since(trace_rows_path(run.path, point.name), 0)
+        if row["kind"] == "phase"
+    )
+    rows = [
+        {**dataclasses.asdict(reading), "phase": record.phase}
+        for record in records
+        for reading in record.readings
+    ]
+    yield from _checks(EXPECTED_TRACED, rows, end)
+    traces = read_traces(run)
+    trace = traces.found.get(point.name)
+    for size, asked_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES)):
+        expectation = Expectation(TRACE, f"device_{size}", asked_bytes, 0)
+        if trace is None:
+            yield _absent(expectation, traces.absent.get(point.name, "no trace was planned"))
+            continue
+        alive = next(
+            (phase.alive for phase in trace.phases if phase.phase == expectation.phase), ()
+        )
+        read_bytes = max((allocation.each_bytes for allocation in alive), default=0)
+        yield MeterCheck(
+            meter=TRACE,
+            phase=expectation.phase,
+            quality=str(Quality.EXACT),
+            asked_bytes=asked_bytes,
+            read_bytes=read_bytes,
+            bound_bytes=None,
+            within_bytes=0,
+            found=read_bytes == asked_bytes,
+            source="TensorFlow's profiler",
+            reason=alive[0].what if alive else "nothing was alive at the peak",
+        )
 
 
 # What the doctor found: a table for people, or JSON.
 
 
-_PIPED_WIDTH = 120
-"""Columns where nobody knows how wide the reader's page is; chosen: the table fits."""
-
-
-def show_examination(device: Device, found: Examination) -> None:
+def print_examination(device: Device, found: Examination) -> None:
     """Print what each meter read of what was allocated, and whether a gate can be trusted here."""
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
     console.print(
@@ -109,39 +434,39 @@ def show_examination(device: Device, found: Examination) -> None:
     )
     if device.pretended:
         console.print(PRETENDED_NOTE, markup=False)
-    table = Table(
-        "meter",
-        "phase",
-        *(Column(name, justify="right") for name in ("asked", "read", "error")),
-        "quality",
-        "finding",
-    )
+
     readable = [check for check in found.checks if check.read_bytes is not None]
-    for check in readable:
-        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
-        read, error = f"{format_bytes(check.read_bytes or 0)}{bound}", f"{check.error_bytes:+,} B"
-        table.add_row(
-            check.meter,
-            check.phase,
-            format_bytes(check.asked_bytes),
-            read,
-            error,
-            check.quality,
-            check.finding,
-        )
-    console.print(table)
+    console.print(_table(readable))
     for check in found.checks:
         if check not in readable:
             console.print(f"{check.meter}: {check.finding}", markup=False)
     for end in found.ends:
         if end.reason:
             console.print(f"{end.outcome}: {end.reason}", markup=False)
+
     console.print(
         "The meters that a gate needs have found all that was allocated."
         if found.usable
         else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was "
         "allocated."
     )
+
+
+def _table(readable: Sequence[MeterCheck]) -> Table:
+    amounts = (Column(name, justify="right") for name in ("asked", "read", "error"))
+    table = Table("meter", "phase", *amounts, "quality", "finding")
+    for check in readable:
+        bound = "" if check.bound_bytes is None else f" to {format_bytes(check.bound_bytes)}"
+        table.add_row(
+            check.meter,
+            check.phase,
+            format_bytes(check.asked_bytes),
+            f"{format_bytes(check.read_bytes or 0)}{bound}",
+            f"{check.error_bytes:+,} B",
+            check.quality,
+            check.finding,
+        )
+    return table
 
 
 def pool_in_words(device: Device, found: Examination) -> str:

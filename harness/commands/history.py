@@ -1,17 +1,19 @@
-"""How accepted amounts moved: every version of a baseline file that git knows, and the one that is
-there now.
+"""The command ``history``: how accepted amounts moved, over every version of a baseline file that
+git knows and the present one.
 
-Limits that are raised a little at a time are never raised enough to be noticed; their whole way is.
+Limits that are raised a little at a time are never raised enough to be noticed; their sum is.
 """
 
-import difflib
+import argparse
 import math
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.commands import add_baselines, to_stdout
 from harness.errors import BaselineError, UsageError
+from harness.judge.advice import DEFAULT_BASELINES
 from harness.judge.baseline import (
     RECORDED_FIELDS,
     WITNESS_METERS,
@@ -21,8 +23,9 @@ from harness.judge.baseline import (
     parse,
     read,
 )
+from harness.judge.verdict import ExitCode
 from harness.units import format_bytes, format_way
-from harness.words import natural
+from harness.words import count, existing_folder, natural, nearest
 
 AmountPlace = tuple[str, str, str]
 """Phase, meter, and ``"growth"`` or ``"retained"``."""
@@ -30,9 +33,13 @@ AmountPlace = tuple[str, str, str]
 _GIT_TIMEOUT_S = 30.0
 """Chosen: a hundred versions of a file take 0.5 s."""
 _LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
-"""Chosen: what rounds to nothing, and multiples of next to nothing, are told in bytes."""
+"""Chosen: a change that rounds to nothing, or is a multiple of next to nothing, is shown in
+bytes."""
+_LIKENESS = 0.4
+"""Chosen: ``device`` is like ``device_in_use``."""
 _MOST_SHOWN = 6
-"""Amounts of one way, of more the first and the last ones; names of points. Chosen: one line."""
+"""Amounts that a line lists (of more, the first and the last ones), and names of points. Chosen:
+one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +66,31 @@ class History:
 
 
 NO_HISTORY = History()
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
+    parser.add_argument(
+        "phase",
+        metavar="PHASE",
+        nargs="?",
+        help="show only this phase, with the amounts that never moved",
+    )
+    parser.add_argument("meter", metavar="METER", nargs="?", help="show only this meter of it")
+    add_baselines(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the history of a point."""
+    folder = (
+        DEFAULT_BASELINES
+        if options.baselines is None
+        else existing_folder(options.baselines, "--baselines")
+    )
+    for line in histories(folder, options.point, phase=options.phase, meter=options.meter):
+        to_stdout(line)
+    return ExitCode.PASS
 
 
 def read_history(path: Path) -> History:
@@ -108,10 +140,9 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
     ]
     shown = moved if len(moved) <= _MOST_SHOWN else [moved[0], *moved[1 - _MOST_SHOWN :]]
     gap = 1 if len(shown) < len(moved) else None
-    count = f"{len(known)} acceptance{'' if len(known) == 1 else 's'}"
     return (
-        f"{format_way(shown, gap_after=gap)} over {count} since {known[0][0].accepted.date}: "
-        f"{_change(amounts[0], amounts[-1])}"
+        f"{format_way(shown, gap_after=gap)} over {count(len(known), 'acceptance')} since "
+        f"{known[0][0].accepted.date}: {_change(amounts[0], amounts[-1])}"
     )
 
 
@@ -142,16 +173,16 @@ def histories(
         known.update((each, None) for version in history.versions for each in version.point)
         if history.of(name):
             lines.append(f"{name}, {key_in_words(history.versions[-1].key)} ({path.name})")
-            lines += told(history, name, phase=phase, meter=meter)
+            lines += history_lines(history, name, phase=phase, meter=meter)
             lines += [f"  history: {history.note}"] if history.note else []
     if not lines:
         raise UsageError(
-            f"no baseline in {folder} has ever had the point {name}; {_meant(name, list(known))}"
+            f"no baseline in {folder} has ever had the point {name}; {_likely(name, list(known))}"
         )
     yield from lines
 
 
-def told(
+def history_lines(
     history: History, name: str, *, phase: str | None = None, meter: str | None = None
 ) -> Iterator[str]:
     """The history of a point: its acceptances, then one line for each amount; without a phase, only
@@ -173,29 +204,23 @@ def told(
         yield f"  {len(wanted) - len(moved)} of {len(wanted)} amounts never moved"
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def _likely(name: str, known: Sequence[str]) -> str:
     """The points whose names begin with what was typed, or else the nearest."""
     longer = [each for each in known if each.startswith(name)]
     if not longer:
-        return _nearest(name, known)
+        return nearest(name, known, cutoff=_LIKENESS)
     more = f" and {len(longer) - _MOST_SHOWN} more" if len(longer) > _MOST_SHOWN else ""
-    return f"{len(longer)} begin so: {', '.join(sorted(longer, key=natural)[:_MOST_SHOWN])}{more}"
+    shown = ", ".join(sorted(longer, key=natural)[:_MOST_SHOWN])
+    return f"{len(longer)} begin like this: {shown}{more}"
 
 
 def _missing(phase: str | None, meter: str | None, places: Sequence[AmountPlace]) -> str:
     """The one of the two that no acceptance has, with the nearest that one has."""
     phases = dict.fromkeys(place[0] for place in places)
     if phase is not None and phase not in phases:
-        return f"a phase {phase}; {_nearest(phase, list(phases))}"
-    return (
-        f"a meter {meter} in {phase}; "
-        f"{_nearest(str(meter), list(dict.fromkeys(p[1] for p in places if p[0] == phase)))}"
-    )
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+        return f"a phase {phase}; {nearest(phase, phases, cutoff=_LIKENESS)}"
+    meters = [place[1] for place in places if place[0] == phase]
+    return f"a meter {meter} in {phase}; {nearest(str(meter), meters, cutoff=_LIKENESS)}"
 
 
 def _moved(accepted: Sequence[BaselinePoint], place: AmountPlace) -> bool:

@@ -17,13 +17,11 @@ from harness.records import (
     NAMED_STEPS,
     Point,
     Scalar,
-    count_in_words,
     is_size,
     size_of,
     size_parameters,
     unit_of,
 )
-from harness.units import format_bytes
 from harness.words import columns_of, one_line
 
 # A straight line through whole numbers, in exact arithmetic: data without noise has an interval
@@ -285,21 +283,6 @@ class Fit:
         return unit_of(self.series.over)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """The largest size that fits into a capacity, by the line and by both ends of its slope's
-    interval.
-    """
-
-    size: int | None
-    low: int | None
-    """If the slope is as steep as its interval allows."""
-    high: int | None
-    """If it is as flat as its interval allows; None where that has no limit."""
-    reason: str
-    """Why there is no size, or how it was found."""
-
-
 def planned_series(points: Sequence[Point], *swept: str) -> Iterator[Series]:
     """All series of at least two sizes over the ``swept`` parameters, by default over all that are
     whole numbers.
@@ -422,42 +405,6 @@ def material_bend_bytes(line: Line, sizes: Sequence[int], limits: GrowthLimits) 
     """The bulge up to which a line through ``sizes`` counts as straight."""
     width = max(sizes) - min(sizes)
     return max(limits.bend_share * line.slope * width, limits.flat_bytes_per_unit * width / 4)
-
-
-def largest_that_fits(fit: Fit, capacity_bytes: int) -> Forecast:
-    """The largest size whose amount stays within ``capacity_bytes``, extrapolated along the fit."""
-    if fit.growth_class is not GrowthClass.LINEAR or fit.line.slope <= 0:
-        why = {
-            GrowthClass.SUPERLINEAR: (
-                "it grows faster than the data, so a line would promise too much"
-            ),
-            GrowthClass.UNRESOLVED: "its growth is not resolved; measure more sizes or repeats",
-            GrowthClass.CEILING: _level_in_words(fit),
-        }.get(fit.growth_class, f"it does not grow with the {count_in_words(fit.series.over)}")
-        return Forecast(
-            size=None,
-            low=None,
-            high=None,
-            reason=f"no largest {count_in_words(fit.series.over)}: {why}",
-        )
-    room_bytes = capacity_bytes - fit.line.at(fit.line.mean_size)
-
-    def size_at(slope: float) -> int:
-        return max(0, math.floor(fit.line.mean_size + room_bytes / slope))
-
-    # The steeper slope promises less beyond the measured sizes, and more below their mean.
-    ends = sorted(size_at(slope) for slope in (fit.line.slope_low, fit.line.slope_high))
-    reason = (
-        f"by the line through {len(fit.sizes)} sizes from {fit.sizes[0]:,} to {fit.sizes[-1]:,}"
-    )
-    return Forecast(size=size_at(fit.line.slope), low=ends[0], high=ends[1], reason=reason)
-
-
-def _level_in_words(fit: Fit) -> str:
-    level = fit.ceiling
-    return (
-        "it levels off" if level is None else f"it levels off at {format_bytes(level.level_bytes)}"
-    )
 
 
 def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.rundir.seal import SEAL, digest
+from harness.words import count
 
 UNPROMISED = "limits"
 """Subject of the check, of the rule coverage, that says that no limit was promised."""
@@ -223,7 +224,7 @@ class Verdict:
             )
             known = sum(bool(check.parked) for check in self.checks)
             parked = (
-                f"; {known} {'finding is' if known == 1 else 'findings are'} parked, of tests "
+                f"; {count(known, 'finding is', 'findings are')} parked, of tests "
                 "that were skipped or expected to fail"
             )
             only = (
@@ -236,7 +237,7 @@ class Verdict:
                 f"hold{after}{less}{parked if known else ''}{only}."
             )
         first, others = findings[0], len(findings) - 1
-        more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
+        more = f" ({count(others, 'more finding')})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"
 
 

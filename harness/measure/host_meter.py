@@ -28,6 +28,7 @@ from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edg
 from harness.records import Quality, Reading
 from harness.system.proc import HostCounters, HostState, ProcCounters
 from harness.units import format_bytes
+from harness.words import count
 
 # Memory of the processes that a body has started: they are part of what it takes, and no counter
 # of its own has them. Looked at from outside of the phases, at their edges: what comes and goes
@@ -75,9 +76,9 @@ def with_family(anon: Reading, before: Family, after: Family) -> Reading:
         if anon.peak_bound_bytes is None
         else max(peak_bytes, anon.peak_bound_bytes + most_bytes)
     )
-    count = max(before.number, after.number)
+    most = max(before.number, after.number)
     note = (
-        f"with {count} {'process' if count == 1 else 'processes'} that the body has started, as "
+        f"with {count(most, 'process', 'processes')} that the body has started, as "
         "at the edges of the phase"
     )
     return dataclasses.replace(

@@ -6,7 +6,6 @@ may have a package ``ptycho`` of its own, and a revision under test has to be me
 what is installed.
 """
 
-import difflib
 import importlib
 import inspect
 import site
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import CodeUnavailable, HarnessError, UsageError
+from harness.words import closest
 
 _OURS = Path("harness", "measure", "worker.py")
 """What every folder has in which a copy of this harness lies: a checkout, or site-packages."""
@@ -137,10 +137,9 @@ def load(name: str) -> Callable[..., Any]:
         raise CodeUnavailable(f"{name!r} cannot be loaded: {_why(module_name, error)}") from error
     found = getattr(module, function_name, None)
     if found is None:
-        near = difflib.get_close_matches(
-            function_name, [each for each in vars(module) if callable(vars(module)[each])], n=1
-        )
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        functions = [each for each in vars(module) if callable(vars(module)[each])]
+        near = closest(function_name, functions)
+        hint = f"; did you mean {near!r}?" if near else ""
         raise UsageError(
             f"{name!r} cannot be loaded: {module_name} ({_origin(module)}) has no "
             f"{function_name!r}{hint}"

@@ -54,11 +54,6 @@ class SamplerLine:
         connected.ask({"hello": os.getpid(), "started": started_ticks()})
         return connected
 
-    @property
-    def lost(self) -> str:
-        """Why the sampler is not there any more; empty while it is."""
-        return self._lost
-
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The sampler's answer. Raises MeterUnavailable when it refuses, or is gone."""
         if self._lost:

@@ -3,7 +3,6 @@ probably meant.
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
 import os
@@ -19,7 +18,7 @@ from harness.errors import UsageError
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.units import parse_bytes
-from harness.words import nearest, phase_name
+from harness.words import closest, nearest, phase_name
 
 _OTHER_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -72,9 +71,9 @@ def meant(name: str, known: Collection[str]) -> str:
         if plain == _plain(word):
             return word
     long = {_plain(word): word for word in known if len(word) > _SHORT}
-    near = difflib.get_close_matches(plain, long, n=1, cutoff=_SIMILAR)
+    near = closest(plain, long, cutoff=_SIMILAR)
     if near:
-        return long[near[0]]
+        return long[near]
     short = [word for word in known if len(word) <= _SHORT and plain not in _OWN_WORDS]
     return next((word for word in short if plain[:1] == word[:1] and _one_apart(plain, word)), "")
 

@@ -23,13 +23,13 @@ from harness.run.revisions import THEN_FOLDER
 from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
 from harness.rundir.rows import ends_of, write_row
 from harness.rundir.traces import traces_in_words
-from harness.words import text_table
+from harness.words import count, text_table
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
     from harness.judge.table import Run
     from harness.judge.verdict import Check
-    from harness.remeasure import Measure, Step
+    from harness.remeasure import Measure
     from harness.rundir.resume import Resumption
 
 
@@ -119,12 +119,12 @@ def _judge(
     lines += [f"parked: {name}, {why}" for name, why in run.parked.items()]
     if told:
         lines.append(
-            f"{len(told)} more {'finding is' if len(told) == 1 else 'findings are'} told by "
+            f"{count(len(told), 'more finding is', 'more findings are')} told by "
             "the tests that failed with them"
         )
     if left_out:
         lines.append(
-            f"{left_out} {'point was' if left_out == 1 else 'points were'} deselected: "
+            f"{count(left_out, 'point was', 'points were')} deselected: "
             "rules over several points were judged on those that were measured, or not at "
             "all"
         )
@@ -173,9 +173,9 @@ def _remeasure(
 
     found = find_offenders(run, policy_of(run), judgement.verdict)
     if found.points:
-        number, names = len(found.points), ", ".join(offender.point for offender in found.points)
+        names = ", ".join(offender.point for offender in found.points)
         show(
-            f"memory: measuring {number} {'point' if number == 1 else 'points'} again, "
+            f"memory: measuring {count(len(found.points), 'point')} again, "
             f"{found.points[0].repeats} times: {names}"
         )
     for directory in session.directories[1:]:
@@ -195,21 +195,16 @@ def _remeasure(
             yield measure
 
     workers = int(getattr(session.config.option, "numprocesses", None) or 1)
-    count = remeasure(
+    run_count = remeasure(
         session.directory,
         found,
         command=session.command,
-        show=_untold,
         workers=workers,
         open_measure=opened,
     )
-    if count:
+    if run_count:
         session.finish()
-    return count > 0
-
-
-def _untold(step: "Step") -> None:
-    """The line before them says which they are."""
+    return run_count > 0
 
 
 def _table(run: "Run") -> Iterator[str]:
@@ -286,11 +281,11 @@ def summary(
     counted = (
         ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "none"
     )
-    yield f"{len(ends)} {'run' if len(ends) == 1 else 'runs'} measured ({counted}) in {shown}"
+    yield f"{count(len(ends), 'run')} measured ({counted}) in {shown}"
     if why := passed_over(directory):
         yield passed_over_in_words(why)
     for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
-        yield f"{number} {'run' if number == 1 else 'runs'} went to another card, because {reason}"
+        yield f"{count(number, 'run')} went to another card, because {reason}"
     if (then := directory / THEN_FOLDER).exists():
         other = sides_of(directory)["against"]
         empty = (
@@ -317,8 +312,7 @@ def summary(
         return
     yield from end.lines
     if end.findings:
-        number = len(end.findings)
-        yield f"{number} {'finding' if number == 1 else 'findings'}, so that this session fails:"
+        yield f"{count(len(end.findings), 'finding')}, so that this session fails:"
     yield from (found.sentence for found in end.findings)
     if end.judge_again:
         yield f"judge them again, or see the page:  {end.judge_again}"

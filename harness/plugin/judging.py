@@ -15,7 +15,7 @@ from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.plugin.limits import DEFAULT_METER, REMEASURE
 from harness.records import Point
-from harness.remeasure import Offender, offenders
+from harness.remeasure import Offender, find_offenders
 from harness.units import format_bytes
 from harness.words import shortened
 
@@ -60,7 +60,8 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
         for check in findings
         if check.rule not in OF_SERIES and (check.point == point.name or check.meter)
     ]
-    return own_findings, next(iter(offenders(alone, policy, Verdict(tuple(own_findings)))), None)
+    found = find_offenders(alone, policy, Verdict(tuple(own_findings)))
+    return own_findings, next(iter(found.points), None)
 
 
 def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:

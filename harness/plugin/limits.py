@@ -2,7 +2,6 @@
 each one checked.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -294,7 +293,7 @@ def by_meters(entries: Sequence[object]) -> Iterator[object]:
 def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
     # pydantic is loaded where a marker promises something, nowhere else
     from harness.judge.policy import parse_policy
-    from harness.words import nearest
+    from harness.words import closest, nearest
 
     try:
         parse_policy(
@@ -307,16 +306,9 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
             .replace(f": [[{section}]] number 1", "")
             .replace("because, scenarios, where", "because, where")
         )
-        meant = next(
-            (
-                match
-                for key in rule
-                for match in difflib.get_close_matches(key, METERS, n=1)
-                if key not in METERS
-            ),
-            None,
-        )
-        if meant is not None and "unknown key" in said:
+        near = (closest(key, METERS) for key in rule if key not in METERS)
+        meant = next(filter(None, near), "")
+        if meant and "unknown key" in said:
             said = f"{said.partition(';')[0]}; did you mean the meter {meant!r}?"
         raise UsageError(said) from error
     unknown = [meter for meter in rule["meters"] if meter not in METERS]

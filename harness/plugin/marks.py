@@ -182,7 +182,6 @@ class Wanted:
     """What the test is parametrized with."""
     rules: tuple[tuple[str, dict[str, Any]], ...]
     """(section of a policy, rule), whole but for the points that it is about."""
-    takes_fixture: bool
 
     @property
     def point(self) -> Point | None:
@@ -354,7 +353,6 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
         scenario=settings.scenario or _scenario(item),
         parameters=parameters,
         rules=rules,
-        takes_fixture=FIXTURE in getattr(item, "fixturenames", ()),
     )
 
 

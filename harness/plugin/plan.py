@@ -2,7 +2,6 @@
 are wanted, and the policy.
 """
 
-import difflib
 import fnmatch
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from harness.errors import UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
 from harness.plugin.marks import WANTED, Wanted, uncollected
 from harness.records import TRACED_REPEAT, Point
+from harness.words import closest
 
 Run = tuple[Point, int]
 """A point and the number of the repeat."""
@@ -223,5 +223,5 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     if not names:
         return "no collected test measures one"
     # Cutoff 0: whatever is nearest is the best example of what names look like.
-    (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+    near = closest(pattern, names, cutoff=0.0)
     return f"the nearest of {len(names)} is {near!r} (* stands for any letters)"

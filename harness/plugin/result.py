@@ -10,7 +10,7 @@ from harness.errors import MeterUnavailable
 from harness.records import ROWS_FILE, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
 from harness.rundir.rows import end_from_json, phase_from_json, rows_since
 from harness.units import format_bytes
-from harness.words import nearest, text_table
+from harness.words import count, nearest, text_table
 
 # From the best to the worst: a number of several repeats is as good as its worst reading.
 _QUALITIES = tuple(Quality)
@@ -199,7 +199,7 @@ class MemoryRun(Mapping[str, PhaseReadings]):
         return len(set(self))
 
     def __repr__(self) -> str:
-        runs = f"{len(self.ends)} {'run' if len(self.ends) == 1 else 'runs'}"
+        runs = count(len(self.ends), "run")
         ended = f"{self.outcome}{f' ({self.reason})' if self.reason else ''}"
         lines = list(
             text_table(COLUMNS, [row for phase in self.values() for row in rows_of(phase)])

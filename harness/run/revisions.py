@@ -161,13 +161,6 @@ def commits_between(
     return tuple(text.split())
 
 
-def tree_of(project: Path, commit: str, subjects: Sequence[Subject]) -> str:
-    """What the packages are at a commit, in one word for each: equal words are equal code."""
-    return " ".join(
-        _try(project, "rev-parse", f"{commit}:./{subject.path}") for subject in subjects
-    )
-
-
 def _files(top: Path, commit: str, wanted: Path, asked: str) -> tuple[Mapping[str, str], list[str]]:
     """Identity in git's store of every file of a package at a commit, by its path in the
     repository; and its submodules.

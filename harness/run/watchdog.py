@@ -34,6 +34,7 @@ from harness.system.memory import (
 )
 from harness.system.proc import lag_here_bytes
 from harness.units import GIB, MIB, format_bytes
+from harness.words import count
 
 MOST_OF_MACHINE_LEFT_BYTES = 512 * MIB
 """Upper bound of the floor. Chosen: what the harness, pytest-xdist and a shell need to go on."""
@@ -181,11 +182,7 @@ class Watchdog:
 
     def _who(self) -> str:
         others = len(self._family) - 1
-        return (
-            f"it and {others} {'process' if others == 1 else 'processes'} that it started"
-            if others
-            else "it"
-        )
+        return f"it and {count(others, 'process', 'processes')} that it started" if others else "it"
 
 
 def _in_words(limit: Limit) -> str:

@@ -20,7 +20,7 @@ from scenarios.first_card.rows import Row, amount, expect, fact, unavailable
 _AMOUNT_BYTES = 256 * MIB
 _HOST_LIMITS_BYTES = (5 * GIB, 2 * GIB)
 """What a child of a sweep may hold of the host by default, and one of the doctor's
-(harness/doctor.py)."""
+(harness/commands/doctor.py)."""
 _TIMEOUT_S = 60.0
 _PHASES = ("context", "take", "free")
 _POINT = Point(

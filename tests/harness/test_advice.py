@@ -356,7 +356,7 @@ def test_a_folder_of_baselines_that_nobody_has_named_may_be_missing(place, typed
     assert code == 4
     assert "--baselines" not in words
     done, told = typed(*words)
-    assert (done, "scenarios/baselines is not there yet: it is made" in told) == (0, True)
+    assert (done, "scenarios/baselines does not exist yet, and is made" in told) == (0, True)
     assert typed("gate", RUN, "--policy", "my limits.toml")[0] == 0
 
 

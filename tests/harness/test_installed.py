@@ -116,9 +116,12 @@ def test_the_wheel_of_the_gate_has_one_name_and_everything_that_it_needs(wheels,
     found = contents(wheels["gate"])
 
     assert {name.split("/")[0] for name in found} == {"harness"}
-    assert {Path(name).suffix for name in found} == {".py", ".c", ".h", ".cc", ".md", ".css", ".j2"}
+    assert {Path(name).suffix for name in found} == {
+        ".py", ".typed", ".c", ".h", ".cc", ".md", ".css", ".j2",
+    }  # fmt: skip
     assert "harness/reports/templates/report.html.j2" in found
     assert "harness/pretended/kernels.cc" in found
+    assert {"harness/py.typed", "harness/reports/py.typed"} <= set(found)
     for source, inside in (("harness", "harness"), ("reports", "harness/reports")):
         assert {
             f"{inside}/{path.relative_to(project_root / source)}"

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 PARENT = (
-    "harness.__main__, harness.pytest_plugin, harness.doctor, harness.run.runner, "
+    "harness.__main__, harness.pytest_plugin, harness.commands.doctor, harness.run.runner, "
     "harness.rundir.manifest, harness.judge.gate, harness.judge.baseline, harness.pages, "
+    "harness.judged_run, harness.commands.gate, harness.commands.bisect, "
     "reports.html, reports.markdown, scenarios.catalog"
 )
 

@@ -322,7 +322,7 @@ def test_a_foreign_body_is_measured_again_from_what_run_json_says(real):
     point, directory = real()
     found = Offenders(points=(Offender(point=point.name, repeats=1, reason="a finding"),))
     steps = []
-    count = remeasuring.remeasure(directory, found, command="test", show=steps.append, workers=1)
+    count = remeasuring.remeasure(directory, found, command="test", on_run=steps.append, workers=1)
     run = load_run(directory)
 
     assert (count, [(step.done, step.repeat, step.outcome) for step in steps]) == (
@@ -344,7 +344,7 @@ def test_ctrl_c_ends_the_children_and_the_next_attempt_goes_on(real):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            remeasuring.remeasure(directory, found, command="test", show=print, workers=2)
+            remeasuring.remeasure(directory, found, command="test", on_run=print, workers=2)
     finally:
         signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
@@ -369,6 +369,6 @@ def test_another_device_is_refused(real):
         UsageError,
         match=r"cannot be measured again: it was measured with tensorflow '1\.0', and here it is",
     ):
-        remeasuring.remeasure(directory, found, command="test", show=print, workers=1)
+        remeasuring.remeasure(directory, found, command="test", on_run=print, workers=1)
 
     assert (directory / "rows.jsonl").read_bytes() == b""

@@ -5,9 +5,9 @@ import pytest
 
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.units import KIB, MIB
+from harness.words import count
 from reports.words import (
     amount,
-    count,
     kind_of_number,
     limit_in_words,
     peak,

@@ -28,6 +28,7 @@ from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind
 from harness.records import ROWS_FILE
 from harness.rundir.manifest import CodeSide
+from harness.words import count, plural
 
 RULE = "comparability"
 
@@ -252,7 +253,8 @@ def _comparability(evidence: Evidence, against: Against, run: Run) -> Iterator[C
     if absent:
         yield _incomplete(
             against.words,
-            f"{_count(absent)} of this run {_were(absent)} not measured there, first {absent[0]}",
+            f"{count(len(absent), 'point')} of this run {plural(len(absent), 'was', 'were')} "
+            f"not measured there, first {absent[0]}",
         )
 
 
@@ -263,7 +265,7 @@ def _unmeasured_checks(against: Against, run: Run) -> Iterator[Check]:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         sentence = (
-            f"{_count(names)} of {len(run.points)} could not be measured there, first "
+            f"{count(len(names), 'point')} of {len(run.points)} could not be measured there, first "
             f"{names[0]}: {reason}. To do: if that code lacks what today's bodies use, "
             "compare with a later revision, or let the bodies do without it; else see "
             f"{run.path / 'logs'}"
@@ -361,11 +363,3 @@ def _code_check(against: Against, then: CodeSide, now: CodeSide) -> Check:
 
 def _first(packages: Mapping[str, str]) -> str:
     return next(iter(packages.values()))
-
-
-def _count(names: list[str]) -> str:
-    return f"{len(names)} {'point' if len(names) == 1 else 'points'}"
-
-
-def _were(names: list[str]) -> str:
-    return "was" if len(names) == 1 else "were"

@@ -1,6 +1,5 @@
 """Was everything seen that was planned: a gate that saw nothing fails."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ from harness.records import (
     Quality,
 )
 from harness.units import format_bytes
-from harness.words import nearest
+from harness.words import closest, count, nearest
 
 RULE = "coverage"
 
@@ -53,8 +52,7 @@ def _run_checks(evidence: Evidence) -> Iterator[Check]:
     for sentence in missing:
         yield Check(rule=RULE, subject="run", sentence=sentence, finding=FindingKind.INCOMPLETE)
     if not missing:
-        count = len(evidence.run.points)
-        planned = f"{count} {'point was' if count == 1 else 'points were'} planned"
+        planned = f"{count(len(evidence.run.points), 'point was', 'points were')} planned"
         yield Check(
             rule=RULE,
             subject="run",
@@ -207,15 +205,8 @@ def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
 def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
     """What a scenario that is not planned may be called now."""
     known = sorted(planned)
-    near = next(
-        (
-            match
-            for name in scenarios
-            if name not in known
-            for match in difflib.get_close_matches(name, known, n=1)
-        ),
-        "",
-    )
+    alike = (closest(name, known) for name in scenarios if name not in known)
+    near = next(filter(None, alike), "")
     return f" (it planned {near}; was the scenario renamed?)" if near else ""
 
 
@@ -293,8 +284,8 @@ def _lost_point(evidence: Evidence, name: str, strangers: list[str]) -> Check:
 
 def _renamed(lost: str, strangers: Iterable[str]) -> str:
     """What it may be called now: the nearest of the names that the baseline does not have."""
-    near = difflib.get_close_matches(lost, list(strangers), n=1)
-    return f" (was it renamed to {near[0]}, which the baseline does not have?)" if near else ""
+    near = closest(lost, strangers)
+    return f" (was it renamed to {near}, which the baseline does not have?)" if near else ""
 
 
 # Did every run end as its scenario expects: well, or out of memory where that is what it shows.

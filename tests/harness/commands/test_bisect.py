@@ -89,7 +89,7 @@ def search(repository, tmp_path, policy):
             folder=tmp_path / "out",
             measure=measure,
             judge=judged,
-            show=said.append,
+            to_stdout=said.append,
             sought=sought,
         )
         return bisection.run(), said, measured

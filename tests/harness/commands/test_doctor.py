@@ -7,10 +7,16 @@ import json
 
 import pytest
 
-from harness import doctor
 from harness.__main__ import main
-from harness.commands.doctor import pool_in_words
-from harness.doctor import GATED, TRACE, Examination, MeterCheck, examine
+from harness.commands import doctor
+from harness.commands.doctor import (
+    GATED,
+    TRACE,
+    Examination,
+    MeterCheck,
+    examine,
+    pool_in_words,
+)
 from harness.run.devices import Device, emulated_device
 
 MIB = 1024 * 1024

@@ -177,18 +177,18 @@ def test_a_shallow_clone_says_that_it_forgot(accepting, repository, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("arrays-lazy-image_count=501",), "did you mean arrays-lazy-image_count=500?"),
+        (("arrays-lazy-image_count=501",), "did you mean 'arrays-lazy-image_count=500'?"),
         (
             ("arrays-lazy",),
             (
-                "3 begin so: arrays-lazy-image_count=100, arrays-lazy-image_count=500, "
+                "3 begin like this: arrays-lazy-image_count=100, arrays-lazy-image_count=500, "
                 "arrays-lazy-image_count=1000"
             ),
         ),
-        ((NAME, "epoch0"), "was never accepted with a phase epoch0; did you mean epoch_0?"),
+        ((NAME, "epoch0"), "was never accepted with a phase epoch0; did you mean 'epoch_0'?"),
         (
             (NAME, "epoch_0", "device"),
-            "with a meter device in epoch_0; did you mean device_in_use?",
+            "with a meter device in epoch_0; did you mean 'device_in_use'?",
         ),
     ],
 )

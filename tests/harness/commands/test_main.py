@@ -1,14 +1,17 @@
 """The command line: exit codes, and sentences instead of tracebacks."""
 
 import json
+import platform
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from harness.__main__ import main
+from harness import __main__ as command_line
+from harness.__main__ import COMMANDS, main
 from harness.judge.verdict import ExitCode
 
 
@@ -187,6 +190,70 @@ def test_help_and_the_readme_tell_the_exit_codes_that_there_are(project_root):
 
     assert {int(code) for code in ExitCode} == told.keys()
     assert exit_codes_of_the_readme(project_root) == told
+
+
+LOADED = """
+import sys
+from harness.__main__ import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+loaded = sorted(name for name in sys.modules if name.startswith("harness.commands."))
+heavy = sorted({"numpy", "pandas", "pydantic", "rich", "tensorflow"} & sys.modules.keys())
+print(*loaded, *heavy, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        (["--help"], ""),
+        (["--version"], ""),
+        (["gaet"], ""),
+        (["annotate", "--help"], "harness.commands.annotate"),
+    ],
+)
+def test_only_the_command_that_is_typed_is_imported(arguments, loaded):
+    """So that its help and a misspelt name take no time, whatever the others need."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr.splitlines()[-1] == loaded
+
+
+def test_every_command_has_a_module_of_its_name_and_every_module_is_a_command(project_root):
+    """A literal tuple, which nothing can be missing from."""
+    folder = project_root / "harness" / "commands"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+    assert {name for name, _ in COMMANDS} == modules
+
+
+def test_versions_are_those_that_are_installed(capsys):
+    """Of the distribution, Python and TensorFlow, a line each."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"harness {version('ptycho-memory')}",
+        f"Python {platform.python_version()}",
+        f"TensorFlow {version('tensorflow')}",
+    ]
+
+
+def test_a_tensorflow_that_is_not_installed_is_no_error(capsys, monkeypatch):
+    """Runs can be judged without it."""
+
+    def no_version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(command_line, "version", no_version)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out.splitlines()[-1] == "TensorFlow not installed"
 
 
 def test_no_other_page_has_a_table_of_exit_codes(project_root):

@@ -3,7 +3,6 @@ whole and another code.
 """
 
 import dataclasses
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -403,12 +402,11 @@ def test_offenders_are_measured_again_on_both_sides(compare, tmp_path, monkeypat
         asked.append((directory, [one.point for one in found.points]))
         return 0
 
-    # The module that is imported now: sessions of pytest inside others may have left an older one
-    # as the package's attribute.
-    monkeypatch.setattr(importlib.import_module("harness.remeasure"), "remeasure", remeasure)
+    # Not by the module's name: sessions of pytest inside others may have left an older one.
+    monkeypatch.setitem(judge_and_remeasure.__globals__, "remeasure", remeasure)
     monkeypatch.chdir(PROJECT)
     gate = Gate(directory=tmp_path / "run", asked=Asked(baselines=tmp_path, partial=True))
-    judge_and_remeasure(gate, workers=1, command="gate", say=print)
+    judge_and_remeasure(gate, workers=1, command="gate", to_stderr=print)
     (first, names), (second, same_names) = asked
 
     assert (first, second) == (tmp_path / "run", tmp_path / "run" / "then")

@@ -12,7 +12,7 @@ from harness.judge.rules.evidence import decide
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome, TraceEnd, to_json
-from harness.remeasure import find_offenders, offenders
+from harness.remeasure import find_offenders
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"
@@ -35,7 +35,7 @@ def plant_in(run, repeats, *, phase="release", extra=2 * MIB, meter="device_in_u
 
 def again(run, policy, baselines, **options):
     """What would be measured again."""
-    return offenders(run, policy, judge(run, policy, baselines, **options).verdict)
+    return find_offenders(run, policy, judge(run, policy, baselines, **options).verdict).points
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_is_missing_is_not_noise(synthetic_run, policy, baselines):
     verdict = judge(run, policy, baselines).verdict
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
-    assert offenders(run, policy, verdict) == ()
+    assert find_offenders(run, policy, verdict).points == ()
 
 
 # --- rows of further repeats ---

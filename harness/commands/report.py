@@ -1,0 +1,47 @@
+"""The command ``report``: write the page of the judgement that is in a run directory."""
+
+import argparse
+
+from harness.commands import add_against, add_partial, add_run, to_stderr, to_stdout
+from harness.commands.gate import gate_of
+from harness.judge.findings_file import kept_judgement
+from harness.judge.gate import Judgement
+from harness.judge.table import Run, load_run
+from harness.judge.verdict import ExitCode
+from harness.judged_run import Gate
+from harness.pages import write_outputs
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_run(parser)
+    add_against(parser)
+    add_partial(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page, and print the verdict that it shows."""
+    judged, judgement = _judgement(options)
+    page = write_outputs(judged, judgement, page=True)
+    to_stdout(judgement.verdict.sentence)
+    to_stdout(f"report: {page}")
+    return ExitCode.PASS
+
+
+def _judgement(options: argparse.Namespace) -> tuple[Run, Judgement]:
+    """The judgement that is in the directory; a new one where an argument asks for it, or where
+    that one cannot be used.
+    """
+    gate = gate_of(options)
+    given = (options.policy, options.baselines, options.against)
+    if options.partial or any(argument is not None for argument in given):
+        run, _, judgement = gate.judge()
+        return run, judgement
+
+    run = load_run(options.run)
+    kept = kept_judgement(run)
+    if kept.judgement is not None:
+        return run, kept.judgement
+    to_stderr(f"judged anew, because {kept.why_not}")
+    run, _, judgement = Gate.again(options.run, kept.asked).judge()
+    return run, judgement
