@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ptycho.energy import Progress
 from ptycho.errors import ContainerError, PtychoError, one_line
 from ptycho.scan import DEFAULT_CACHE_BYTES, Scan
-from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate
-from ptycho.writing import subset
+from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate, subset
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.formats.contents import FileArray
-from ptycho.sources import GroupSource, Images, Indices, Part
-from ptycho.truth import write_part
+from ptycho.sources import GroupSource, Images, Indices
 
 
 class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
@@ -110,36 +109,3 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape} {self.dtype}, read when it is used>"
-
-
-class StackPart(GroupSource):
-    """Amplitude or phase of a complex source, group by group."""
-
-    def __init__(self, source: GroupSource, part: Part) -> None:
-        self._source, self._part = source, part
-        # Kept, because malloc would keep one in the arena of every thread that reads.
-        self._free_scratch: list[Images] = []
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, N, N, C)."""
-        return self._source.shape
-
-    def check(self) -> None:
-        """Raise ScanFileError where a file behind the images has changed since it was opened."""
-        self._source.check()
-
-    def first_channel(self) -> GroupSource:
-        """Channel 0 alone, (B, N, N, 1)."""
-        return StackPart(self._source.first_channel(), self._part)
-
-    def read(self, groups: Indices, out: Images) -> None:
-        """Write the part of the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
-        try:
-            scratch = self._free_scratch.pop()
-        except IndexError:  # the first read, or one beside another thread's
-            scratch = np.empty((1, *self.shape[1:]), self._source.dtype)
-        for row in range(len(groups)):
-            self._source.read(groups[row : row + 1], scratch)
-            write_part(scratch[0], self._part, out[row])
-        self._free_scratch.append(scratch)

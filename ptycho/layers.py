@@ -100,7 +100,7 @@ class Overlap(keras.layers.Layer):
 
 class FarField(keras.layers.Layer):
     """Wave on the detector, s * fftshift(fft2(probe * patch)), orthonormal: see
-    ``ptycho.physics.far_field_amplitude``.
+    ``ptycho.simulate.far_field_amplitude``.
     """
 
     def __init__(self, intensity_scale: float, **settings: Any) -> None:  # noqa: ANN401 - as above

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from ptycho.errors import ScanError
 from ptycho.formats.contents import BLOCK_BYTES, Part
-from ptycho.physics import patch_corner
 
 Axis = npt.NDArray[np.float64]
 
@@ -162,3 +161,8 @@ def _refuse(
         frame = int(np.argmax(is_bad))
         place = f"for frame {first + frame}" + (f" in column {column}" if len(weights) > 1 else "")
         raise ScanError(f"{part.name} is {values[frame]:g} {place}; {what}")
+
+
+def patch_corner(position: npt.NDArray[np.float64], frame_size: int) -> npt.NDArray[np.int64]:
+    """First row or column of the patch centred at ``position`` pixels, rounded half to even."""
+    return np.rint(position).astype(np.int64) - frame_size // 2

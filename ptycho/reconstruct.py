@@ -14,7 +14,7 @@ from ptycho.arguments import whole
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.model import Patches, intensity_scale_of, object_patches
-from ptycho.physics import patch_corner
+from ptycho.positions import patch_corner
 
 _MOST_CANVAS_PIXELS = 1 << 28
 """Chosen: 3 GiB of canvas; beyond it positions are rather in other units than pixels."""

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from ptycho.arguments import photons, whole
 from ptycho.errors import ContainerError
 from ptycho.layout import MIN_FRAME_SIZE
-from ptycho.physics import far_field_amplitude, patch_corner
-from ptycho.writing import subset, write_scan
+from ptycho.positions import patch_corner
+from ptycho.scan import Scan
+from ptycho.stacks import CHUNK_BYTES, frames_per_chunk
+from ptycho.writing import write_scan
 
 __all__ = ["simulate", "subset", "write_scan"]
 
@@ -182,3 +184,48 @@ def _noisy_frames(
 ) -> Iterator[npt.NDArray[np.float32]]:
     for amplitudes in _amplitudes(obj, probe, corners):
         yield np.sqrt(generator.poisson(amplitudes**2)).astype(np.float32)
+
+
+def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
+    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object
+    stay whole.
+
+    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
+    written or the scan's has changed.
+    """
+    frame_count = whole("frame_count", frame_count, least=1)
+    if frame_count > scan.frame_count:
+        raise ContainerError(
+            f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}"
+        )
+    if scan.probe is None:
+        raise ContainerError(
+            f"{scan.path} has no probe, which a scan of this format needs; open it with probe="
+        )
+    scan.frames.check()
+    per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
+    chunks = (
+        scan.frames[start : min(start + per_chunk, frame_count)]
+        for start in range(0, frame_count, per_chunk)
+    )
+    first = slice(frame_count)
+    write_scan(
+        path,
+        chunks,
+        frame_count=frame_count,
+        x=scan.x[first],
+        y=scan.y[first],
+        probe=scan.probe,
+        obj=scan.object,
+    )
+
+
+def far_field_amplitude(probe: npt.NDArray[Any], patch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Amplitude on the detector, zero frequency at [N/2, N/2]: |fftshift(fft2(probe * patch))|.
+
+    ``probe`` (N, N) complex, ``patch`` (..., N, N) complex: the object where the probe lies. The
+    transform is orthonormal, so sum amplitude^2 = sum |probe * patch|^2. Returns (..., N, N), real,
+    in the precision given.
+    """
+    wave = np.fft.fft2(probe * patch, norm="ortho")
+    return np.abs(np.fft.fftshift(wave, axes=(-2, -1)))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError
-from ptycho.physics import patch_corner
+from ptycho.positions import patch_corner
 from ptycho.sources import GroupSource, Images, Indices, Part, four_of
 
 
@@ -115,3 +115,36 @@ def write_part(values: npt.NDArray[Any], part: Part, out: Images) -> None:
         np.abs(values, out=out, casting="same_kind")
     else:
         np.arctan2(values.imag, values.real, out=out, casting="same_kind")
+
+
+class StackPart(GroupSource):
+    """Amplitude or phase of a complex source, group by group."""
+
+    def __init__(self, source: GroupSource, part: Part) -> None:
+        self._source, self._part = source, part
+        # Kept, because malloc would keep one in the arena of every thread that reads.
+        self._free_scratch: list[Images] = []
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        return self._source.shape
+
+    def check(self) -> None:
+        """Raise ScanFileError where a file behind the images has changed since it was opened."""
+        self._source.check()
+
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        return StackPart(self._source.first_channel(), self._part)
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write the part of the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
+        try:
+            scratch = self._free_scratch.pop()
+        except IndexError:  # the first read, or one beside another thread's
+            scratch = np.empty((1, *self.shape[1:]), self._source.dtype)
+        for row in range(len(groups)):
+            self._source.read(groups[row : row + 1], scratch)
+            write_part(scratch[0], self._part, out[row])
+        self._free_scratch.append(scratch)

@@ -12,12 +12,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import whole
 from ptycho.errors import ContainerError, PtychoError, ScanFileError
 from ptycho.replacing import replacing
-from ptycho.scan import Scan
-from ptycho.sources import GroupSource
-from ptycho.stacks import CHUNK_BYTES, frames_per_chunk
 
 SUFFIX = ".npz"
 """The one that scans of this format are read by."""
@@ -50,52 +46,13 @@ def write_scan(
     }
     if obj is not None:
         small["objectGuess"] = obj.astype(np.complex64, copy=False)
-    with _archive(Path(path)) as archive:
+    with npz_archive(Path(path)) as archive:
         _write_frames(archive, chunks, (frame_count, *probe.shape))
-        _write_small(archive, {**small, **(order or {})})
-
-
-def write_stacks(
-    path: str | PathLike[str],
-    stacks: Mapping[str, GroupSource],
-    small: Mapping[str, npt.NDArray[Any]],
-) -> None:
-    """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no
-    pickle.
-
-    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot
-    be written or a file behind the images has changed, ContainerError for an array of Python
-    objects.
-    """
-    for key, values in small.items():
-        if values.dtype.hasobject:
-            raise ContainerError(
-                f"{key} is {type(values.item(0) if values.size else values).__name__}, not "
-                "an array of numbers"
-            )
-    with _archive(Path(path)) as archive:
-        for key, source in stacks.items():
-            with _array_member(archive, key, source.dtype, source.shape) as member:
-                for chunk in _group_chunks(source):
-                    member.write(chunk.view(np.uint8).data)
-        _write_small(archive, small)
-
-
-def _group_chunks(source: GroupSource) -> Iterator[npt.NDArray[Any]]:
-    """(b, N, N, C) in order; every chunk is overwritten by the next."""
-    source.check()
-    group_count = source.shape[0]
-    per_chunk = min(group_count, max(1, CHUNK_BYTES * group_count // source.nbytes))
-    buffer = np.empty((per_chunk, *source.shape[1:]), source.dtype)
-    for start in range(0, group_count, per_chunk):
-        groups = np.arange(start, min(start + per_chunk, group_count))
-        chunk = buffer[: len(groups)]
-        source.read(groups, chunk)
-        yield chunk
+        write_arrays(archive, {**small, **(order or {})})
 
 
 @contextlib.contextmanager
-def _archive(given: Path) -> Iterator[zipfile.ZipFile]:
+def npz_archive(given: Path) -> Iterator[zipfile.ZipFile]:
     """A stored NPZ that takes the place of ``given`` when the block ends well."""
     if given.suffix.lower() != SUFFIX:
         raise ScanFileError(
@@ -126,40 +83,6 @@ def _target(given: Path) -> Path:
     return target
 
 
-def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
-    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object
-    stay whole.
-
-    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
-    written or the scan's has changed.
-    """
-    frame_count = whole("frame_count", frame_count, least=1)
-    if frame_count > scan.frame_count:
-        raise ContainerError(
-            f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}"
-        )
-    if scan.probe is None:
-        raise ContainerError(
-            f"{scan.path} has no probe, which a scan of this format needs; open it with probe="
-        )
-    scan.frames.check()
-    per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
-    chunks = (
-        scan.frames[start : min(start + per_chunk, frame_count)]
-        for start in range(0, frame_count, per_chunk)
-    )
-    first = slice(frame_count)
-    write_scan(
-        path,
-        chunks,
-        frame_count=frame_count,
-        x=scan.x[first],
-        y=scan.y[first],
-        probe=scan.probe,
-        obj=scan.object,
-    )
-
-
 def npz_path(path: str | PathLike[str]) -> Path:
     """``path`` with ``.npz`` added where it is missing, as numpy.savez does."""
     given = Path(path)
@@ -170,7 +93,7 @@ def _write_frames(
     archive: zipfile.ZipFile, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, ...]
 ) -> None:
     written = 0
-    with _array_member(archive, "diff3d", np.dtype("<f4"), shape) as member:
+    with array_member(archive, "diff3d", np.dtype("<f4"), shape) as member:
         for chunk in chunks:
             if chunk.shape[1:] != shape[1:]:
                 raise ContainerError(
@@ -184,7 +107,7 @@ def _write_frames(
 
 
 @contextlib.contextmanager
-def _array_member(
+def array_member(
     archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[IO[bytes]]:
     """A member whose header is written and whose values, C-ordered, are the block's to write."""
@@ -196,7 +119,8 @@ def _array_member(
         yield member
 
 
-def _write_small(archive: zipfile.ZipFile, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_arrays(archive: zipfile.ZipFile, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write each of ``arrays`` as a member of its own, under its key."""
     for key, values in arrays.items():
         with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w") as member:
             np.lib.format.write_array(member, values, allow_pickle=False)

@@ -1,19 +1,22 @@
 """Containers to a file and back, images a few groups at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ptycho.arguments import photons
 from ptycho.containers.inputs import Arguments
+from ptycho.errors import ContainerError
 from ptycho.formats.container import OPTIONAL_KEYS, SCALE_KEY, read_container
 from ptycho.slicer import gathered
 from ptycho.sources import GroupedArray, GroupSource, Images, Indices
-from ptycho.writing import npz_path, write_stacks
+from ptycho.stacks import CHUNK_BYTES
+from ptycho.writing import array_member, npz_archive, npz_path, write_arrays
 
 KEPT_NAMES = ("norm_Y_I", SCALE_KEY, *OPTIONAL_KEYS)
 """The attributes that a container keeps as they are given."""
@@ -68,3 +71,42 @@ def arguments_from_npz(
     )
     scale = contents.small.get(SCALE_KEY)
     return arguments, None if scale is None else photons(f"{path}: {SCALE_KEY}", scale)
+
+
+def write_stacks(
+    path: str | PathLike[str],
+    stacks: Mapping[str, GroupSource],
+    small: Mapping[str, npt.NDArray[Any]],
+) -> None:
+    """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no
+    pickle.
+
+    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot
+    be written or a file behind the images has changed, ContainerError for an array of Python
+    objects.
+    """
+    for key, values in small.items():
+        if values.dtype.hasobject:
+            raise ContainerError(
+                f"{key} is {type(values.item(0) if values.size else values).__name__}, not "
+                "an array of numbers"
+            )
+    with npz_archive(Path(path)) as archive:
+        for key, source in stacks.items():
+            with array_member(archive, key, source.dtype, source.shape) as member:
+                for chunk in _group_chunks(source):
+                    member.write(chunk.view(np.uint8).data)
+        write_arrays(archive, small)
+
+
+def _group_chunks(source: GroupSource) -> Iterator[npt.NDArray[Any]]:
+    """(b, N, N, C) in order; every chunk is overwritten by the next."""
+    source.check()
+    group_count = source.shape[0]
+    per_chunk = min(group_count, max(1, CHUNK_BYTES * group_count // source.nbytes))
+    buffer = np.empty((per_chunk, *source.shape[1:]), source.dtype)
+    for start in range(0, group_count, per_chunk):
+        groups = np.arange(start, min(start + per_chunk, group_count))
+        chunk = buffer[: len(groups)]
+        source.read(groups, chunk)
+        yield chunk

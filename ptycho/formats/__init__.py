@@ -23,7 +23,7 @@ def _npy(path: Path) -> Store:
 
 
 def _hdf5(path: Path) -> Store:
-    from ptycho.formats.hdf5 import Hdf5Store
+    from ptycho.formats.cxi import Hdf5Store
 
     return Hdf5Store(path)
 

@@ -3,7 +3,6 @@ h5py.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,17 +18,10 @@ from ptycho.formats.contents import (
     ArrayHeader,
     FileArray,
     FileState,
-    Geometry,
-    Names,
     Part,
 )
-from ptycho.formats.hdf5_file import DAMAGE, first_words, hdf5_named, open_file
+from ptycho.formats.hdf5_file import first_words, hdf5_named
 
-_MOST_STEPS = 64
-"""Chosen: groups and links of one path; libhdf5 itself follows 16 soft links in a row
-(H5Pset_nlinks)."""
-_MOST_NAMED = 12
-"""Chosen: data sets in one sentence; a NeXus file may have hundreds."""
 _FILTERS: Mapping[int, str] = MappingProxyType(
     {
         h5py.h5z.FILTER_SZIP: "szip",
@@ -189,134 +181,3 @@ def _virtual_sources(
             ) from error
     states.pop(path, None)
     return tuple(states.items())
-
-
-class Hdf5Store:
-    """An HDF5 file, open: every array is named by its path in the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.state = FileState.of(path.stat())
-        self.file = open_file(path, cache_bytes=BLOCK_BYTES)  # every chunk is read once
-        try:
-            self.keys = _datasets(path, self.file)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let the file go."""
-        with contextlib.suppress(*DAMAGE):
-            self.file.close()
-
-    def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
-        """Nothing but the frames is known; raises ScanError where they were not named."""
-        if frames is None:
-            stacks = [key for key in self.keys if self._dimensions(key) == 3]
-            found = (
-                f"three dimensions have {', '.join(stacks[:_MOST_NAMED])}"
-                if stacks
-                else "none has three dimensions"
-            )
-            raise ScanError(
-                f"{self.path} is plain HDF5, so name the data set of the frames, "
-                f"frames='/...'; {found}"
-            )
-        return Names(frames, None), ()
-
-    def part(self, key: str) -> Hdf5Part:
-        """The data set at that path; raises ScanError where links lead nowhere or into another
-        file.
-        """
-        key = key or "/"
-        with hdf5_named(f"{self.path}: {key}"):
-            dataset = self.file[self._resolve(key)]
-            if not isinstance(dataset, h5py.Dataset):
-                raise ScanError(
-                    f"{self.path}: {key} is a {type(dataset).__name__.lower()}; name a data set"
-                )
-            return Hdf5Part(self.path, key, dataset, self.state)
-
-    def geometry(self, frame_size: int, pixel_size_m: float | None) -> Geometry | None:  # noqa: ARG002 - CXI has one
-        """None: plain HDF5 has no fixed place for it."""
-        return None
-
-    def has(self, key: str) -> bool:
-        """Whether there is a link of that name, wherever it leads."""
-        *groups, last = _steps(key)
-        with hdf5_named(f"{self.path}: {key}"):
-            group: Any = self.file
-            for step in groups:
-                if not (isinstance(group, h5py.Group) and group.id.links.exists(step.encode())):
-                    return False
-                group = group.get(step)  # None where a link dangles
-            return isinstance(group, h5py.Group) and bool(group.id.links.exists(last.encode()))
-
-    def _resolve(self, key: str) -> str:
-        """``key`` with its links followed one by one: h5py calls a link that leads nowhere a
-        missing name.
-        """
-        name = f"{self.path}: {key}"
-        steps, place, followed = _steps(key), "/", ""
-        for _ in range(_MOST_STEPS):
-            if not steps:
-                return place
-            group = self.file[place]
-            if not isinstance(group, h5py.Group):
-                raise ScanError(
-                    f"{name}: {place} is a data set and has no {steps[0]}; {self._has_some()}"
-                )
-            step, *steps = steps
-            links = group.id.links
-            if not links.exists(step.encode()):
-                if followed:
-                    raise ScanError(
-                        f"{name} is a link to {followed}, which is not in the file; write "
-                        "the file anew"
-                    )
-                raise ScanError(f"{self.path} has no {key}; {self._has_some()}")
-            kind = links.get_info(step.encode()).type
-            if kind == h5py.h5l.TYPE_EXTERNAL:
-                file_name, inside = (
-                    text.decode(errors="replace") for text in links.get_val(step.encode())
-                )
-                raise ScanError(
-                    f"{name} is a link into another file, {file_name}; open that file and "
-                    f"name {inside}"
-                )
-            if kind == h5py.h5l.TYPE_SOFT:
-                followed = links.get_val(step.encode()).decode(errors="replace")
-                steps = [*_steps(followed), *steps]
-                place = "/" if followed.startswith("/") else place
-            else:
-                place = f"{place.rstrip('/')}/{step}"
-        raise ScanError(
-            f"{name} leads through more than {_MOST_STEPS} links and groups; they go in a circle"
-        )
-
-    def _dimensions(self, key: str) -> int:
-        with hdf5_named(f"{self.path}: {key}"):
-            shape = self.file[key].shape
-        return len(shape or ())
-
-    def _has_some(self) -> str:
-        more = len(self.keys) - _MOST_NAMED
-        named = ", ".join(self.keys[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return f"it has {named or 'no data sets'}"
-
-
-def _steps(key: str) -> list[str]:
-    return [step for step in re.split("/+", key) if step and step != "."]
-
-
-def _datasets(path: Path, file: h5py.File) -> tuple[str, ...]:
-    """Every data set by its path, links not followed."""
-    found: list[str] = []
-
-    def note(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            found.append(f"/{name}")
-
-    with hdf5_named(str(path)):
-        file.visititems(note)
-    return tuple(found)

@@ -6,10 +6,12 @@ import ast
 import io
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ptycho.errors import ScanError
 
@@ -125,3 +127,15 @@ def _unreadable(name: str, why: str) -> ScanError:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def values_in(content: Iterator[bytes], header: NpyHeader) -> Iterator[npt.NDArray[Any]]:
+    """The values of an npy image that comes in pieces."""
+    to_skip, rest = header.length_bytes, b""
+    for piece in content:
+        rest += piece[to_skip:]
+        to_skip = max(0, to_skip - len(piece))
+        whole_bytes = len(rest) // header.dtype.itemsize * header.dtype.itemsize
+        if whole_bytes:
+            yield np.frombuffer(rest[:whole_bytes], header.dtype)
+            rest = rest[whole_bytes:]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
@@ -22,7 +21,7 @@ from ptycho.formats.contents import (
     Names,
     Part,
 )
-from ptycho.formats.npy import NpyHeader, read_header
+from ptycho.formats.npy import NpyHeader, read_header, values_in
 
 FRAME_KEYS = ("diff3d", "diffraction")
 """PtychoPINN writes the first, its older files the second."""
@@ -65,18 +64,6 @@ class NpzPart(Part):
 
     def _pieces(self) -> Iterator[bytes]:
         return pieces(self.path, self.key, self.archive, self.member, piece_bytes=BLOCK_BYTES)
-
-
-def values_in(content: Iterator[bytes], header: NpyHeader) -> Iterator[npt.NDArray[Any]]:
-    """The values of an npy image that comes in pieces."""
-    to_skip, rest = header.length_bytes, b""
-    for piece in content:
-        rest += piece[to_skip:]
-        to_skip = max(0, to_skip - len(piece))
-        whole_bytes = len(rest) // header.dtype.itemsize * header.dtype.itemsize
-        if whole_bytes:
-            yield np.frombuffer(rest[:whole_bytes], header.dtype)
-            rest = rest[whole_bytes:]
 
 
 class NpzStore:

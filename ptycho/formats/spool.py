@@ -3,17 +3,13 @@
 import hashlib
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from ptycho.errors import PtychoError, ScanFileError
-from ptycho.formats.archive import pieces
 from ptycho.replacing import replacing
 
-_BUFFER_BYTES = 1 << 20
-"""1 MiB: 256 MiB unpack in 1.3 s with it, larger buffers gain nothing (measured)."""
 _OWNER_ONLY = 0o600
 """The scan itself may be readable for its owner alone; its copy must not be readable for more."""
 _STEM_LETTERS = 40
@@ -97,35 +93,3 @@ def keep_copy(
             f"cache_dir or {advice}"
         ) from error
     return target, True
-
-
-def spool(
-    path: Path,
-    archive: zipfile.ZipFile,
-    member: zipfile.ZipInfo,
-    *,
-    cache_dir: Path | None,
-    progress: Progress | None = None,
-) -> tuple[Path, bool]:
-    """The .npy file that holds ``member`` of the archive at ``path``, and whether it was written
-    now.
-
-    Raises ScanError where the member is damaged or shorter than announced, ScanFileError where the
-    copy cannot be written.
-    """
-
-    def unpack(out: IO[bytes]) -> None:
-        for piece in pieces(path, member.filename, archive, member, piece_bytes=_BUFFER_BYTES):
-            out.write(piece)
-            if progress is not None:
-                progress(f"unpacking {member.filename}", out.tell(), member.file_size)
-
-    return keep_copy(
-        path,
-        member.filename,
-        unpack,
-        identity=(member.filename, member.CRC),
-        size_bytes=member.file_size,
-        cache_dir=cache_dir,
-        advice="save the scan uncompressed with numpy.savez",
-    )

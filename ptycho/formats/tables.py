@@ -21,8 +21,7 @@ from ptycho.formats.contents import (
     Names,
     Part,
 )
-from ptycho.formats.npy import read_header
-from ptycho.formats.npz import values_in
+from ptycho.formats.npy import read_header, values_in
 
 DELIMITERS = {".csv": ",", ".txt": None}
 """None is any white space, as numpy.savetxt writes it."""

@@ -6,9 +6,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.image_stacks import ImageStack, StackPart
+from ptycho.image_stacks import ImageStack
 from ptycho.sources import FrameGather, GroupedArray, GroupSource
-from ptycho.truth import ComplexPart, ObjectPatches
+from ptycho.truth import ComplexPart, ObjectPatches, StackPart
 
 GENERATOR = np.random.default_rng(0)
 FRAMES = GENERATOR.random((20, 8, 8), np.float32)

@@ -17,10 +17,10 @@ from ptycho.model import (
     intensity_scale_of,
     object_patches,
 )
-from ptycho.physics import correlation, far_field_amplitude
 from ptycho.reconstruct import reconstruct
 from ptycho.scan import Scan
-from ptycho.simulate import simulate
+from ptycho.simulate import far_field_amplitude, simulate
+from tests.ptycho.correlation import correlation
 
 SIZE = 16
 

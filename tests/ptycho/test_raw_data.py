@@ -10,8 +10,8 @@ import pytest
 from ptycho.errors import ContainerError, ScanError, ScanFileError
 from ptycho.image_stacks import ImageStack
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
-from ptycho.physics import far_field_amplitude
 from ptycho.raw_data import RawData
+from ptycho.simulate import far_field_amplitude
 from ptycho.stacks import MappedFrames
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanFileError
-from ptycho.physics import far_field_amplitude
 from ptycho.scan import Scan
-from ptycho.simulate import simulate
-from ptycho.writing import subset, write_scan
+from ptycho.simulate import far_field_amplitude, simulate, subset
+from ptycho.writing import write_scan
 
 
 def modelled(scan, x, y):

@@ -1,9 +1,9 @@
-"""The forward model and how alike two objects are, by identities."""
+"""How alike two objects are, by identities."""
 
 import numpy as np
 import pytest
 
-from ptycho.physics import correlation
+from tests.ptycho.correlation import correlation
 
 
 def test_correlation_does_not_know_global_phase_and_scale_and_counts_by_weight():
