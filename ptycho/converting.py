@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError
-from ptycho.stacks import CHUNK_BYTES, FrameStack, Indices, fault_in, frames_per_chunk, three
+from ptycho.files.stacks import CHUNK_BYTES, FrameStack, Indices, fault_in, frames_per_chunk, three
 
 AXES = ("frame", "row", "column")
 

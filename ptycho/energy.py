@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.stacks import CHUNK_BYTES, FrameStack
+from ptycho.files.stacks import CHUNK_BYTES, FrameStack
 
 __all__ = [
     "CHUNK_BYTES",

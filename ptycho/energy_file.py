@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import PtychoError
+from ptycho.files import BLOCK_BYTES, load
+from ptycho.files.npz import NpzPart
+from ptycho.files.storage import default_cache_dir, digest, first_letters
 from ptycho.formats.archive import members, open_zip, pieces
-from ptycho.formats.contents import BLOCK_BYTES, load
-from ptycho.formats.npz import NpzPart
-from ptycho.formats.spool import default_cache_dir, digest, first_letters
 from ptycho.replacing import replacing
 
 _VERSION = 1

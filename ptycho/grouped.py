@@ -12,9 +12,9 @@ from ptycho.arguments import photons
 from ptycho.containers.inputs import DEFAULT_NPHOTONS, Arguments
 from ptycho.energy import array_energies, scale_to
 from ptycho.errors import ContainerError
+from ptycho.feeding.sources import GroupedArray, GroupSource, Part
 from ptycho.image_stacks import ImageStack
 from ptycho.raw_data import RawData
-from ptycho.sources import GroupedArray, GroupSource, Part
 from ptycho.truth import ComplexPart, StackPart
 
 Grouped = Mapping[str, Any]

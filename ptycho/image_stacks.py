@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.formats.contents import FileArray
-from ptycho.sources import GroupSource, Images, Indices
+from ptycho.feeding.sources import GroupSource, Images, Indices
+from ptycho.files import FileArray
 
 
 class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):

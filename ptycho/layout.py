@@ -4,8 +4,8 @@ unpacked.
 
 from ptycho.converting import Interpretation
 from ptycho.errors import ScanError
-from ptycho.formats.choosing import Parts
-from ptycho.formats.contents import Part
+from ptycho.files import Part
+from ptycho.files.formats import Parts
 
 MIN_FRAME_SIZE = 8
 """Chosen: below any detector crop, above every mistaken axis order such as (N, N, 3)."""

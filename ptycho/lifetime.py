@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.device import aligned_empty, imported
+from ptycho.feeding.device_memory import aligned_empty, imported
 
 
 class _Tied(np.ndarray[Any, Any]):

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.complex_arrays import read_mask, read_object, read_probe
 from ptycho.converting import Interpretation, Units
 from ptycho.energy import Progress
 from ptycho.energy_file import EnergyFile
 from ptycho.errors import ContainerError
+from ptycho.files import Store
+from ptycho.files.arrays import read_mask, read_object, read_probe
+from ptycho.files.formats import Parts, choose
+from ptycho.files.frames import open_frames
+from ptycho.files.npz import NpzPart
+from ptycho.files.stacks import FrameStack
+from ptycho.files.storage import digest
 from ptycho.formats import open_store
-from ptycho.formats.choosing import Parts, choose
-from ptycho.formats.contents import Store
-from ptycho.formats.npz import NpzPart
-from ptycho.formats.spool import digest
-from ptycho.frames import open_frames
 from ptycho.layout import check_layout
 from ptycho.positions import Axis, check_finite, check_index, check_inside, check_span, read_axis
-from ptycho.stacks import FrameStack
 
 
 @dataclass(frozen=True, slots=True)

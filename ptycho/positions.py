@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import BLOCK_BYTES, Part
+from ptycho.files import BLOCK_BYTES, Part
 
 Axis = npt.NDArray[np.float64]
 

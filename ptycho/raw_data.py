@@ -15,15 +15,15 @@ from ptycho.arguments import whole
 from ptycho.converting import Interpretation
 from ptycho.energy import array_energies, normalization
 from ptycho.errors import ContainerError
-from ptycho.formats.choosing import Parts
-from ptycho.formats.contents import GivenPart
-from ptycho.formats.npz import POSITION_KEYS, START_KEYS
-from ptycho.grouping import coordinates, group_indices
+from ptycho.feeding.grouping import coordinates, group_indices
+from ptycho.feeding.sources import FrameGather
+from ptycho.files import GivenPart
+from ptycho.files.formats import Parts
+from ptycho.files.npz import POSITION_KEYS, START_KEYS
+from ptycho.files.stacks import CHUNK_BYTES, FrameStack
 from ptycho.image_stacks import ImageStack
 from ptycho.layout import check_layout
 from ptycho.scan import Scan
-from ptycho.sources import FrameGather
-from ptycho.stacks import CHUNK_BYTES, FrameStack
 from ptycho.truth import ObjectPatches
 from ptycho.writing import SUFFIX, npz_path, write_scan
 

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.formats.contents import FileArray
+from ptycho.files import FileArray
 
 AHEAD_BYTES = 32 << 20
 """How far ahead of the present batch frames are asked for. Measured on a disk of 1.5 GB/s: 16

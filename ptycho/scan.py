@@ -12,10 +12,10 @@ from ptycho.arguments import whole
 from ptycho.converting import Center, Interpretation, Units
 from ptycho.energy import Progress, frame_energies
 from ptycho.energy_file import EnergyFile
-from ptycho.formats.contents import FileArray
+from ptycho.files import FileArray
+from ptycho.files.stacks import FrameStack
 from ptycho.opening import Request, open_scan
 from ptycho.positions import Axis
-from ptycho.stacks import FrameStack
 
 DEFAULT_CACHE_BYTES = 32 << 20
 """Chosen: holds one row of the chunks that h5py makes by itself for 16,384 frames of 128 x 128, and

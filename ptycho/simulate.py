@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ptycho.arguments import photons, whole
 from ptycho.errors import ContainerError
+from ptycho.files.stacks import CHUNK_BYTES, frames_per_chunk
 from ptycho.layout import MIN_FRAME_SIZE
 from ptycho.positions import patch_corner
 from ptycho.scan import Scan
-from ptycho.stacks import CHUNK_BYTES, frames_per_chunk
 from ptycho.writing import write_scan
 
 __all__ = ["simulate", "subset", "write_scan"]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError
+from ptycho.feeding.sources import GroupSource, Images, Indices, Part, four_of
 from ptycho.positions import patch_corner
-from ptycho.sources import GroupSource, Images, Indices, Part, four_of
 
 
 class ComplexPart(GroupSource):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho.arguments import factor, switch
+from ptycho.containers.base import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
     DEFAULT_NPHOTONS,
@@ -20,16 +21,15 @@ from ptycho.containers.inputs import (
     intensity_scale,
     made,
 )
-from ptycho.containers.storing import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
-from ptycho.device import empty_for_device, place, placed
+from ptycho.feeding.device_memory import empty_for_device, place, placed
+from ptycho.feeding.grouping import Order
+from ptycho.feeding.pipeline import Repeat, slice_batches
+from ptycho.feeding.sources import GroupSource, places_of, read_all
 from ptycho.formats.container import STACK_KEYS
 from ptycho.grouped import arguments_from_raw
-from ptycho.grouping import Order
 from ptycho.order import BatchOrder, Shard, Shuffle
-from ptycho.pipeline import Repeat, slice_batches
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
-from ptycho.sources import GroupSource, places_of, read_all
 
 
 class PtychoDataContainer:
@@ -96,8 +96,8 @@ class PtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
         order: Order = "random",
     ) -> Self:
-        """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the
-        counts.
+        """Group a scan and put every image on the device; see
+        ``ptycho.feeding.grouping.group`` for the counts.
         """
         arguments = arguments_from_scan(
             scan,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from ptycho.arguments import photons
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
-from ptycho.grouping import DEFAULT_NEIGHBOR_COUNT, Order, group
+from ptycho.feeding.grouping import DEFAULT_NEIGHBOR_COUNT, Order, group
+from ptycho.feeding.sources import FrameGather, GroupedArray, GroupSource
 from ptycho.scan import Scan
-from ptycho.sources import FrameGather, GroupedArray, GroupSource
 from ptycho.truth import Constant, ObjectPatches
 
 DEFAULT_NPHOTONS = 1e9

@@ -15,6 +15,7 @@ from typing import Any, Self
 import tensorflow as tf
 
 from ptycho.arguments import factor, switch, whole
+from ptycho.containers.base import KEPT_NAMES, arguments_from_npz, save_container
 from ptycho.containers.eager import combine, tensor_of
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
@@ -26,16 +27,15 @@ from ptycho.containers.inputs import (
     intensity_scale,
     made,
 )
-from ptycho.containers.storing import KEPT_NAMES, arguments_from_npz, save_container
-from ptycho.device import place
+from ptycho.feeding.device_memory import place
+from ptycho.feeding.grouping import Order
+from ptycho.feeding.pipeline import Repeat, batches, stream
+from ptycho.feeding.sources import places_of
 from ptycho.formats.container import STACK_KEYS
 from ptycho.grouped import arguments_from_raw
-from ptycho.grouping import Order
 from ptycho.order import BatchOrder, Shard, Shuffle
-from ptycho.pipeline import Repeat, batches, stream
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
-from ptycho.sources import places_of
 
 
 class LazyPtychoDataContainer:
@@ -96,7 +96,9 @@ class LazyPtychoDataContainer:
         nphotons: float = DEFAULT_NPHOTONS,
         order: Order = "random",
     ) -> Self:
-        """Group a scan, frames left in their file; see ``ptycho.grouping.group`` for the counts."""
+        """Group a scan, frames left in their file; see ``ptycho.feeding.grouping.group`` for the
+        counts.
+        """
         arguments = arguments_from_scan(
             scan,
             image_count=image_count,

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import Store
+from ptycho.files import Store
 from ptycho.formats.paths import check_regular, reading
 
 
 def _npz(path: Path) -> Store:
-    from ptycho.formats.npz import NpzStore
+    from ptycho.files.npz import NpzStore
 
     return NpzStore(path)
 
@@ -23,13 +23,13 @@ def _npy(path: Path) -> Store:
 
 
 def _hdf5(path: Path) -> Store:
-    from ptycho.formats.cxi import Hdf5Store
+    from ptycho.files.cxi import Hdf5Store
 
     return Hdf5Store(path)
 
 
 def _cxi(path: Path) -> Store:
-    from ptycho.formats.cxi import CxiStore
+    from ptycho.files.cxi import CxiStore
 
     return CxiStore(path)
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError, ScanFileError
-from ptycho.formats.contents import FileState
-from ptycho.formats.hdf5 import Hdf5Part
+from ptycho.files import FileState
+from ptycho.files.hdf5 import Hdf5Part
+from ptycho.files.stacks import CHUNK_BYTES, FrameStack, Indices, frames_per_chunk, three
 from ptycho.formats.hdf5_file import KEEPERS, hdf5_named, open_file, state_of
-from ptycho.stacks import CHUNK_BYTES, FrameStack, Indices, frames_per_chunk, three
 
 
 class ChunkedFrames(FrameStack):

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
+from ptycho.files import FileArray, load
+from ptycho.files.frames import located
+from ptycho.files.npz import NpzPart
 from ptycho.formats.archive import damage_named, members, open_zip, values_offset
-from ptycho.formats.contents import FileArray, load
-from ptycho.formats.npz import NpzPart
 from ptycho.formats.paths import check_regular
-from ptycho.frames import located
 
 STACK_KEYS = ("X", "Y_I", "Y_phi")
 NEEDED_KEYS = ("norm_Y_I", "coords_nominal", "coords_true", "probe")

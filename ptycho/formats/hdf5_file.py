@@ -9,7 +9,7 @@ from typing import Protocol
 import h5py
 
 from ptycho.errors import PtychoError, ScanError, ScanFileError
-from ptycho.formats.contents import FileState
+from ptycho.files import FileState
 
 DAMAGE = (
     OSError,

@@ -72,9 +72,9 @@ def container(workspace: Path, *, in_scan_order: bool) -> Any:  # noqa: ANN401 -
     were drawn.
     """
     from ptycho.containers.inputs import Arguments
-    from ptycho.grouping import group
+    from ptycho.feeding.grouping import group
+    from ptycho.feeding.sources import FrameGather
     from ptycho.loader import LazyPtychoDataContainer
-    from ptycho.sources import FrameGather
 
     scan = Scan.open(path_in(workspace), cache_dir=workspace)
     groups = group(scan.x, scan.y, image_count=IMAGE_COUNT, gridsize=2, seed=0)

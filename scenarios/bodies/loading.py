@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ptycho.device import placed
+from ptycho.feeding.device_memory import placed
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.memory import Memory

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from ptycho.errors import ScanFileError
-from ptycho.formats.contents import FileState
+from ptycho.files import FileState
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.scan import Scan
 from ptycho.simulate import subset

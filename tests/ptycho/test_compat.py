@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanError
+from ptycho.feeding.sources import GroupedArray
 from ptycho.image_stacks import ImageStack
 from ptycho.loader import (
     LazyPtychoDataContainer,
@@ -15,7 +16,6 @@ from ptycho.loader import (
     split_data,
     split_tensor,
 )
-from ptycho.sources import GroupedArray
 
 PROBE = np.ones((16, 16), np.complex64)
 COORDS = ("coords_start_relative", "coords_relative")

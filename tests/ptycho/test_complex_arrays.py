@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho import complex_arrays
 from ptycho.errors import ScanError
+from ptycho.files import arrays as complex_arrays
 from ptycho.scan import Scan
 
 LIMIT = complex_arrays.KEPT_OBJECT_BYTES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.device import ALIGNMENT_BYTES, Lender, aligned_empty, imported, place
+from ptycho.feeding.device_memory import ALIGNMENT_BYTES, Lender, aligned_empty, imported, place
 
 BFC = {
     "TF_CPU_ALLOCATOR_USE_BFC": "true",
@@ -22,7 +22,7 @@ BFC = {
 GROWTH = """
 import json
 import numpy as np, tensorflow as tf
-from ptycho.device import aligned_empty, place
+from ptycho.feeding.device_memory import aligned_empty, place
 
 def memory():
     return tf.config.experimental.get_memory_info("CPU:0")
@@ -49,7 +49,7 @@ print(json.dumps(rows))
 
 LIMIT = """
 import numpy as np, tensorflow as tf
-from ptycho.device import place
+from ptycho.feeding.device_memory import place
 
 small = place(np.zeros(8 << 20, np.float32))
 try:
@@ -182,7 +182,7 @@ def test_two_that_come_back_at_once_leave_nothing():
 LENT = """
 import json
 import numpy as np, tensorflow as tf
-from ptycho.device import Lender, imported
+from ptycho.feeding.device_memory import Lender, imported
 
 def current():
     return tf.config.experimental.get_memory_info("CPU:0")["current"]

@@ -7,8 +7,8 @@ import pytest
 
 from ptycho.energy import chunk_energies, frame_energies, normalization
 from ptycho.errors import ScanError
-from ptycho.formats.contents import FileArray, FileState
-from ptycho.stacks import MappedFrames
+from ptycho.files import FileArray, FileState
+from ptycho.files.stacks import MappedFrames
 
 
 @pytest.mark.parametrize("chunk_frames", [1, 7, 100, 1000])

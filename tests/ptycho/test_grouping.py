@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho.errors import ContainerError
-from ptycho.grouping import _combination, _combination_counts, group
+from ptycho.feeding.grouping import _combination, _combination_counts, group
 
 
 def positions(count, seed=0):
@@ -246,7 +246,7 @@ def test_frames_on_a_line_are_grouped_with_those_beside_them():
 MEMORY = """
 import sys
 import numpy as np
-from ptycho.grouping import group
+from ptycho.feeding.grouping import group
 
 def resident_bytes(key):
     lines = open("/proc/self/status").readlines()

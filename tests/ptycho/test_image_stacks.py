@@ -6,8 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ptycho.feeding.sources import FrameGather, GroupedArray, GroupSource
 from ptycho.image_stacks import ImageStack
-from ptycho.sources import FrameGather, GroupedArray, GroupSource
 from ptycho.truth import ComplexPart, ObjectPatches, StackPart
 
 GENERATOR = np.random.default_rng(0)

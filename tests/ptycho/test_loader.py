@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from ptycho.energy import normalization
 from ptycho.errors import ContainerError
+from ptycho.feeding.sources import GroupedArray
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
-from ptycho.sources import GroupedArray
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 IMAGES = ("X", "Y_I", "Y_phi", "Y")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import ArrayHeader, Part
+from ptycho.files import ArrayHeader, Part
 from ptycho.positions import check_inside, check_span, read_axis
 
 

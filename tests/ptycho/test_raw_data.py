@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanError, ScanFileError
+from ptycho.files.stacks import MappedFrames
 from ptycho.image_stacks import ImageStack
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
 from ptycho.raw_data import RawData
 from ptycho.simulate import far_field_amplitude
-from ptycho.stacks import MappedFrames
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 QUIET = pytest.mark.filterwarnings("ignore:.* puts every image:DeprecationWarning")

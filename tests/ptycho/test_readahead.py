@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho.feed import Feed
-from ptycho.formats.contents import FileArray, FileState
+from ptycho.feeding.feed import Feed
+from ptycho.feeding.sources import FrameGather
+from ptycho.files import FileArray, FileState
+from ptycho.files.stacks import MappedFrames
 from ptycho.order import BatchOrder
 from ptycho.readahead import ReadAhead
-from ptycho.sources import FrameGather
-from ptycho.stacks import MappedFrames
 
 FRAME = (64, 64)
 FRAME_BYTES = 64 * 64 * 4
@@ -120,7 +120,7 @@ def test_a_feed_asks_for_a_window_and_then_for_a_few_batches_at_a_time(
     """Every frame of an epoch but those of its first batch is asked for once, before its batch is
     made.
     """
-    monkeypatch.setattr("ptycho.feed.AHEAD_BYTES", 8 * batch_size * FRAME_BYTES)
+    monkeypatch.setattr("ptycho.feeding.feed.AHEAD_BYTES", 8 * batch_size * FRAME_BYTES)
     nn = np.arange(COUNT)[:, None]
     source = FrameGather(MappedFrames(file, name="frames"), nn)
     order = BatchOrder(COUNT, batch_size, shuffle=True, seed=0, drop_remainder=False)

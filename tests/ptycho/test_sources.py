@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError
-from ptycho.sources import FrameGather, GroupedArray, GroupSource
+from ptycho.feeding.sources import FrameGather, GroupedArray, GroupSource
 from ptycho.truth import ComplexPart, Constant, ObjectPatches
 
 GENERATOR = np.random.default_rng(0)

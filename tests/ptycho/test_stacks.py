@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho.converting import ConvertedFrames, Interpretation
-from ptycho.formats.contents import FileArray, FileState
-from ptycho.stacks import ArrayFrames, MappedFrames
+from ptycho.files import FileArray, FileState
+from ptycho.files.stacks import ArrayFrames, MappedFrames
 
 FRAME_BYTES = 64 * 64 * 4
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import ptycho.grouping
+import ptycho.feeding.grouping
 from ptycho.containers import inputs
 from ptycho.containers.eager import combine
-from ptycho.device import aligned_empty, imported, place
+from ptycho.feeding.device_memory import aligned_empty, imported, place
 from ptycho.scan import Scan
 from scenarios.detector.planting.seams import (
     Kept,
@@ -189,7 +189,7 @@ def coordinates_on_the_host() -> None:
 
 def distances_of_all_pairs() -> None:
     """Neighbours found in a matrix of all distances."""
-    original = ptycho.grouping.group
+    original = ptycho.feeding.grouping.group
 
     def group(*arguments: Any, **named: Any) -> Any:
         groups = original(*arguments, **named)

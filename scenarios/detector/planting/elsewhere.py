@@ -12,7 +12,7 @@ import tensorflow as tf
 import ptycho.model
 from ptycho import reconstruct
 from ptycho.containers import eager
-from ptycho.device import aligned_empty, imported, place
+from ptycho.feeding.device_memory import aligned_empty, imported, place
 from scenarios.detector.planting.seams import (
     EAGER,
     Kept,

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho import layers, pipeline, reconstruct
+from ptycho import layers, reconstruct
+from ptycho.feeding import pipeline
+from ptycho.files.stacks import MappedFrames
 from ptycho.formats.chunked import ChunkedFrames
-from ptycho.stacks import MappedFrames
 from scenarios.detector.planting.seams import (
     Kept,
     after_batch,

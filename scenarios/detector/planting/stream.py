@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho.device import Lender, aligned_empty, imported, place
-from ptycho.feed import Feed
+from ptycho.feeding.device_memory import Lender, aligned_empty, imported, place
+from ptycho.feeding.feed import Feed
 from scenarios.detector.planting.seams import (
     Kept,
     Lazy,

@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho import complex_arrays, frames, grouped, order, raw_data, writing
-from ptycho.containers import inputs, lazy, storing
+from ptycho import grouped, order, raw_data, writing
+from ptycho.containers import base as storing
+from ptycho.containers import inputs, lazy
 from ptycho.converting import ConvertedFrames
-from ptycho.formats import spool
+from ptycho.feeding.grouping import group
+from ptycho.feeding.sources import GroupedArray
+from ptycho.files import arrays as complex_arrays
+from ptycho.files import frames
+from ptycho.files import storage as spool
 from ptycho.formats.archive import pieces
 from ptycho.formats.chunked import ChunkedFrames
-from ptycho.grouping import group
 from ptycho.scan import Scan
-from ptycho.sources import GroupedArray
 from ptycho.truth import ComplexPart, Constant
 from scenarios.bodies import scripts
 from scenarios.detector.planting.seams import (

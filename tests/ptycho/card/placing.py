@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from ptycho.device import aligned_empty, empty_for_device, place, placed
+from ptycho.feeding.device_memory import aligned_empty, empty_for_device, place, placed
 from ptycho.loader import LazyPtychoDataContainer
 from tests.ptycho.card.meters import Growth, arrays, cap_cards, device_of, report
 

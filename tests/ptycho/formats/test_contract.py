@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ptycho.converting import ConvertedFrames
+from ptycho.feeding.sources import FrameGather
+from ptycho.files.stacks import MappedFrames
 from ptycho.scan import Scan
-from ptycho.sources import FrameGather
-from ptycho.stacks import MappedFrames
 
 NAMES = {"positions": ("/x", "/y"), "probe": "/probe", "object": "/object"}
 

@@ -414,7 +414,7 @@ def test_a_full_disk_is_seen_before_frames_are_repacked(
 ):
     path = write_hdf5(arrays, chunks=(5, 4, 16))
     needed = 128 + arrays[FRAMES].nbytes
-    monkeypatch.setattr("ptycho.formats.spool.free_bytes", lambda folder: needed + spare_bytes)
+    monkeypatch.setattr("ptycho.files.storage.free_bytes", lambda folder: needed + spare_bytes)
     if spare_bytes == 0:
         scan = Scan.open(path, cache_dir=tmp_path / "cache", repack=True, **SETTINGS)
         assert scan.frames.file.path.stat().st_size == needed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ScanError, ScanFileError
-from ptycho.formats import spool
+from ptycho.files import storage as spool
 from ptycho.scan import Scan
 
 

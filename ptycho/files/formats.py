@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.errors import ContainerError
-from ptycho.formats.contents import GivenPart, Names, Part, Store
+from ptycho.files import GivenPart, Names, Part, Store
 from ptycho.formats.paths import check_regular, reading
 from ptycho.formats.tables import SUFFIXES, file_part
 

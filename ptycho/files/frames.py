@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from ptycho.converting import AXES, ConvertedFrames, Interpretation
 from ptycho.errors import ScanError
+from ptycho.files import FileArray, FileState, Part
+from ptycho.files.npz import NpzPart
+from ptycho.files.stacks import FrameStack, MappedFrames
+from ptycho.files.storage import Progress, keep_copy
 from ptycho.formats.archive import pieces
-from ptycho.formats.contents import FileArray, FileState, Part
 from ptycho.formats.npy import header_bytes
-from ptycho.formats.npz import NpzPart
-from ptycho.formats.spool import Progress, keep_copy
-from ptycho.stacks import FrameStack, MappedFrames
 
 _SLAB_BYTES = 8 << 20
 """Chosen: of the stored frames while they are repacked; larger reads gain nothing."""
@@ -96,8 +96,8 @@ def located(
 
 
 def _chunked(part: Part, cache_bytes: int) -> FrameStack:
+    from ptycho.files.hdf5 import Hdf5Part
     from ptycho.formats.chunked import ChunkedFrames
-    from ptycho.formats.hdf5 import Hdf5Part
 
     assert isinstance(part, Hdf5Part)  # noqa: S101 - the only one without a file
     return ChunkedFrames(part, cache_bytes=cache_bytes)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ptycho.arguments import INT64_MOST, whole
-from ptycho.device import current_device, imported, placed
-from ptycho.feed import Feed
+from ptycho.feeding.device_memory import current_device, imported, placed
+from ptycho.feeding.feed import Feed
+from ptycho.feeding.sources import GroupSource, Scaled
 from ptycho.lifetime import tie, weakly
 from ptycho.order import BatchOrder
 from ptycho.slicer import Slicer, is_on_card
-from ptycho.sources import GroupSource, Scaled
 from ptycho.targets import inputs_and_targets
 
 Batch = tuple[Any, ...]
@@ -45,7 +45,8 @@ def stream(
     time.
 
     With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see
-    ``ptycho.targets``. Every batch lies in memory of TensorFlow's allocator: see ``ptycho.feed``.
+    ``ptycho.targets``. Every batch lies in memory of TensorFlow's allocator: see
+    ``ptycho.feeding.feed``.
 
     On the device lie the batches that the consumer holds, the one being made and at most
     ``prefetch`` more. Raises ScanFileError where the source's file has changed; every epoch asks

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import FileArray
+from ptycho.files import FileArray
 
 Indices = npt.NDArray[np.intp]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError
-from ptycho.formats.contents import FileArray
-from ptycho.stacks import ArrayFrames, FrameStack
+from ptycho.files import FileArray
+from ptycho.files.stacks import ArrayFrames, FrameStack
 
 Images = npt.NDArray[Any]
 """(b, N, N, C) of a source's dtype."""

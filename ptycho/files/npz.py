@@ -11,8 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.archive import damage_named, members, open_zip, pieces, values_offset
-from ptycho.formats.contents import (
+from ptycho.files import (
     BLOCK_BYTES,
     ArrayHeader,
     FileArray,
@@ -21,6 +20,7 @@ from ptycho.formats.contents import (
     Names,
     Part,
 )
+from ptycho.formats.archive import damage_named, members, open_zip, pieces, values_offset
 from ptycho.formats.npy import NpyHeader, read_header, values_in
 
 FRAME_KEYS = ("diff3d", "diffraction")

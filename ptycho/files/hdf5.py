@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import (
+from ptycho.files import (
     BLOCK_BYTES,
     ArrayHeader,
     FileArray,

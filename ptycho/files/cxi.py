@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import (
+from ptycho.files import (
     BLOCK_BYTES,
     FileState,
     Geometry,
     Names,
     load,
 )
-from ptycho.formats.hdf5 import Hdf5Part
+from ptycho.files.hdf5 import Hdf5Part
 from ptycho.formats.hdf5_file import DAMAGE, hdf5_named, open_file
 
 _DETECTOR = "/entry_1/instrument_1/detector_1"

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.formats.contents import FileArray, FileState, GivenPart, Part
+from ptycho.files import FileArray, FileState, GivenPart, Part
+from ptycho.files.storage import keep_copy
 from ptycho.formats.npy import header_bytes
-from ptycho.formats.spool import keep_copy
 
 KEPT_OBJECT_BYTES = 1 << 20
 """Chosen: an object that cannot be mapped is held if it takes no more than one chunk of the energy

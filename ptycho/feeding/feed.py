@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.crew import Crew
-from ptycho.device import Lender
-from ptycho.formats.contents import FileArray
+from ptycho.feeding.device_memory import Lender
+from ptycho.feeding.sources import GroupSource, Images, Indices
+from ptycho.files import FileArray
 from ptycho.order import BatchOrder
 from ptycho.readahead import AHEAD_BYTES, ReadAhead
-from ptycho.sources import GroupSource, Images, Indices
 
 _SHARED_BYTES = 2 << 20
 """Batches of this size are gathered by more than one thread. Measured on two cores: half the time

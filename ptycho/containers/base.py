@@ -12,10 +12,10 @@ import tensorflow as tf
 from ptycho.arguments import photons
 from ptycho.containers.inputs import Arguments
 from ptycho.errors import ContainerError
+from ptycho.feeding.sources import GroupedArray, GroupSource, Images, Indices
+from ptycho.files.stacks import CHUNK_BYTES
 from ptycho.formats.container import OPTIONAL_KEYS, SCALE_KEY, read_container
 from ptycho.slicer import gathered
-from ptycho.sources import GroupedArray, GroupSource, Images, Indices
-from ptycho.stacks import CHUNK_BYTES
 from ptycho.writing import array_member, npz_archive, npz_path, write_arrays
 
 KEPT_NAMES = ("norm_Y_I", SCALE_KEY, *OPTIONAL_KEYS)
