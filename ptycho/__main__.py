@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho.energy import Progress
 from ptycho.errors import ContainerError, PtychoError, one_line
+from ptycho.files.stacks import Progress
 from ptycho.scan import DEFAULT_CACHE_BYTES, Scan
 from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate, subset
 

@@ -1,5 +1,11 @@
 """Errors a user can act on: one base class, small leaves that are also the builtin they mean."""
 
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
 
 class PtychoError(Exception):
     """Something the user can mend; the message says what was asked, what was found and what to do,
@@ -32,3 +38,65 @@ def one_line(text: str) -> str:
         if text.isprintable()
         else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     )
+
+
+# Numbers given by users, checked where they come in.
+
+
+INT64_MOST = 2**63 - 1
+"""The largest count that TensorFlow takes."""
+
+
+def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:  # noqa: ANN401 - this finds out what it is
+    """``value`` as an int of ``least`` to ``most``; raises ContainerError for anything that is not
+    such a whole number.
+    """
+    try:
+        # bool is an index too, but never a count.
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ContainerError(f"{name} is {value!r}; a whole number of at least {least} is needed")
+    if number < least:
+        raise ContainerError(f"{name} is {number}; it is at least {least}")
+    if most is not None and number > most:
+        raise ContainerError(f"{name} is {number}; it is at most {most}")
+    return number
+
+
+def switch(name: str, value: Any) -> bool:  # noqa: ANN401 - this finds out what it is
+    """``value`` as a bool; raises ContainerError for anything but True, False, 1 and 0."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise ContainerError(f"{name} is {value!r}; True or False is needed")
+
+
+def photons(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
+    """``value`` as a positive, finite number; raises ContainerError for anything else."""
+    number = _number(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ContainerError(
+            f"{name} is {value!r}; a positive number of photons per frame is needed"
+        )
+    return number
+
+
+def factor(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
+    """``value`` as a number that is positive and finite as a float32; raises ContainerError for
+    anything else.
+    """
+    number = _number(value)
+    with np.errstate(over="ignore"):
+        rounded = np.float32(number)
+    if not (np.isfinite(rounded) and rounded > 0):
+        raise ContainerError(f"{name} is {value!r}; a positive number within float32 is needed")
+    return number
+
+
+def _number(value: Any) -> float:  # noqa: ANN401 - this finds out what it is
+    """NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -10,11 +10,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import whole
-from ptycho.errors import ContainerError
+from ptycho.errors import ContainerError, whole
+from ptycho.files.arrays import patch_corner
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.model import Patches, intensity_scale_of, object_patches
-from ptycho.positions import patch_corner
 
 _MOST_CANVAS_PIXELS = 1 << 28
 """Chosen: 3 GiB of canvas; beyond it positions are rather in other units than pixels."""

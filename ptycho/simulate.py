@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import photons, whole
-from ptycho.errors import ContainerError
+from ptycho.errors import ContainerError, photons, whole
+from ptycho.files.arrays import MIN_FRAME_SIZE, patch_corner
 from ptycho.files.stacks import CHUNK_BYTES, frames_per_chunk
-from ptycho.layout import MIN_FRAME_SIZE
-from ptycho.positions import patch_corner
+from ptycho.files.storage import write_scan
 from ptycho.scan import Scan
-from ptycho.writing import write_scan
 
 __all__ = ["simulate", "subset", "write_scan"]
 

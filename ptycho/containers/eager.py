@@ -9,25 +9,29 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from ptycho.arguments import factor, switch
-from ptycho.containers.base import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
+from ptycho.containers.base import (
+    KEPT_NAMES,
+    STACK_KEYS,
+    DeviceImages,
+    arguments_from_npz,
+    save_container,
+)
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
     DEFAULT_NPHOTONS,
     Arguments,
     Given,
+    arguments_from_raw,
     arguments_from_scan,
     check_inputs,
     intensity_scale,
     made,
 )
+from ptycho.errors import factor, switch
 from ptycho.feeding.device_memory import empty_for_device, place, placed
-from ptycho.feeding.grouping import Order
+from ptycho.feeding.grouping import BatchOrder, Order, Shard, Shuffle
 from ptycho.feeding.pipeline import Repeat, slice_batches
 from ptycho.feeding.sources import GroupSource, places_of, read_all
-from ptycho.formats.container import STACK_KEYS
-from ptycho.grouped import arguments_from_raw
-from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 

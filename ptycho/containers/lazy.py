@@ -14,26 +14,24 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-from ptycho.arguments import factor, switch, whole
-from ptycho.containers.base import KEPT_NAMES, arguments_from_npz, save_container
+from ptycho.containers.base import KEPT_NAMES, STACK_KEYS, arguments_from_npz, save_container
 from ptycho.containers.eager import combine, tensor_of
 from ptycho.containers.inputs import (
     DEFAULT_NEIGHBOR_COUNT,
     DEFAULT_NPHOTONS,
     Arguments,
     Given,
+    arguments_from_raw,
     arguments_from_scan,
     check_inputs,
     intensity_scale,
     made,
 )
+from ptycho.errors import factor, switch, whole
 from ptycho.feeding.device_memory import place
-from ptycho.feeding.grouping import Order
+from ptycho.feeding.grouping import BatchOrder, Order, Shard, Shuffle
 from ptycho.feeding.pipeline import Repeat, batches, stream
 from ptycho.feeding.sources import places_of
-from ptycho.formats.container import STACK_KEYS
-from ptycho.grouped import arguments_from_raw
-from ptycho.order import BatchOrder, Shard, Shuffle
 from ptycho.raw_data import RawData
 from ptycho.scan import Scan
 
@@ -165,9 +163,9 @@ class LazyPtychoDataContainer:
         ``targets`` makes them what ``model.fit`` takes: ((X*s, coords), (centred Y_I of channel 0
         (b, N, N, 1), X*s, (X*s)^2)) with s = ``intensity_scale``. ``shuffle`` draws a new order
         every epoch, the same sequence of orders for the same ``seed``; "chunks" draws one that a
-        disk can follow, see ``ptycho.order.BatchOrder``. ``repeat`` is how many epochs a pass has,
-        without end for True. ``input_context`` is the tf.distribute.InputContext of a worker: all
-        workers together see every group once.
+        disk can follow, see ``ptycho.feeding.grouping.BatchOrder``. ``repeat`` is how many epochs a
+        pass has, without end for True. ``input_context`` is the tf.distribute.InputContext of a
+        worker: all workers together see every group once.
 
         Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has
         changed since it was opened; what goes wrong in a later epoch comes out of the iterator as a

@@ -1,16 +1,18 @@
 """Probe, object and mask of a scan: read in blocks and checked value by value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.files import FileArray, FileState, GivenPart, Part
+from ptycho.files import BLOCK_BYTES, FileArray, FileState, GivenPart, Part
+from ptycho.files.formats import Parts
+from ptycho.files.frames import Interpretation
+from ptycho.files.npz import header_bytes
 from ptycho.files.storage import keep_copy
-from ptycho.formats.npy import header_bytes
 
 KEPT_OBJECT_BYTES = 1 << 20
 """Chosen: an object that cannot be mapped is held if it takes no more than one chunk of the energy
@@ -136,3 +138,296 @@ def _mapped(where: FileArray, *, is_fortran: bool) -> _Complex:
     # A plain view: the memmap subclass costs more than the copy of a small patch.
     values: _Complex = turned.map().view(np.ndarray)
     return values.T if is_fortran else values
+
+
+# The contract of a scan as far as shapes and types go: refused before a single value is read or
+# unpacked.
+
+
+MIN_FRAME_SIZE = 8
+"""Chosen: below any detector crop, above every mistaken axis order such as (N, N, 3)."""
+
+
+def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
+    """Compare every array with the frames it belongs to; returns M and N.
+
+    Raises ScanError naming file, key and what was found.
+    """
+    frame_count, frame_size = _check_frames(parts.frames, what)
+    _check_positions(parts.positions, frame_count)
+    for part in parts.order:
+        _check_per_frame(
+            part, frame_count, kinds="fiu", meaning="positions are real numbers of pixels"
+        )
+    if parts.scan_index is not None:
+        _check_per_frame(
+            parts.scan_index,
+            frame_count,
+            kinds="iu",
+            meaning="it numbers the frames, save it as int64",
+        )
+    if parts.probe is not None:
+        _check_complex(parts.probe)
+        if parts.probe.header.shape != (frame_size, frame_size):
+            raise ScanError(
+                f"{parts.probe.name} has shape {parts.probe.header.shape}; frames of "
+                f"{frame_size} pixels need the same size"
+            )
+    if parts.object is not None:
+        _check_complex(parts.object)
+        if min(parts.object.header.shape) < frame_size:
+            raise ScanError(
+                f"{parts.object.name} has shape {parts.object.header.shape}, smaller than "
+                f"one frame of {frame_size} pixels"
+            )
+    if parts.mask is not None:
+        _check_mask(parts.mask, frame_size)
+    return frame_count, frame_size
+
+
+def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
+    name, (stored, dtype) = part.name, part.header
+    if len(stored) != 3:
+        raise ScanError(f"{name} has shape {stored}; frames are (frame, row, column)")
+    if 0 in stored:
+        raise ScanError(
+            f"{name} has shape {stored}, no values at all; a scan needs at least one frame"
+        )
+    shape = tuple(stored[axis] for axis in what.order)
+    if shape[1] != shape[2]:
+        is_last = stored[0] == stored[1]
+        hint = "; the frames seem to be on the last axis" if is_last else ""
+        advice = "give axes='row,column,frame'" if is_last else "crop it"
+        raise ScanError(
+            f"{name} has shape {stored}, which is not square{hint}; {advice} or transpose "
+            "it to (M, N, N)"
+        )
+    if shape[1] % 2 or shape[1] < MIN_FRAME_SIZE:
+        raise ScanError(
+            f"{name} has frames of {shape[1]} pixels; an even size of at least "
+            f"{MIN_FRAME_SIZE} is needed"
+        )
+    if part.is_fortran:
+        raise ScanError(
+            f"{name} is in Fortran order, which scatters every frame; save "
+            "numpy.ascontiguousarray of it"
+        )
+    if what.intensity:
+        if dtype.kind not in "iuf" or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
+            raise ScanError(f"{name} is {dtype}; counts are integers, float32 or float64")
+    elif dtype.kind in "iu":
+        raise ScanError(
+            f"{name} is {dtype}, which looks like counts; give intensity=True, or save the "
+            "amplitude, float32 sqrt(counts)"
+        )
+    elif dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise ScanError(f"{name} is {dtype}; frames are amplitudes, float32 (or float64)")
+    return shape[0], shape[1]
+
+
+def _check_positions(positions: tuple[Part, ...], frame_count: int) -> None:
+    meaning = "positions are real numbers of pixels"
+    if len(positions) > 1:
+        for part in positions:
+            _check_per_frame(part, frame_count, kinds="fiu", meaning=meaning)
+        return
+    name, (shape, dtype) = positions[0].name, positions[0].header
+    if dtype.kind not in "fiu":
+        raise ScanError(f"{name} is {dtype}; {meaning}")
+    if len(shape) != 2 or shape[0] != frame_count or shape[1] not in (2, 3):
+        raise ScanError(
+            f"{name} has shape {shape} for {frame_count} frames; ({frame_count}, 2), an [x, "
+            "y] per frame, is needed"
+        )
+
+
+def _check_per_frame(part: Part, frame_count: int, *, kinds: str, meaning: str) -> None:
+    if part.header.dtype.kind not in kinds:
+        raise ScanError(f"{part.name} is {part.header.dtype}; {meaning}")
+    if part.header.shape != (frame_count,):
+        raise ScanError(
+            f"{part.name} has shape {part.header.shape} for {frame_count} frames; one value "
+            "per frame is needed"
+        )
+
+
+def _check_complex(part: Part) -> None:
+    if part.header.dtype.kind != "c":
+        raise ScanError(f"{part.name} is {part.header.dtype}; it is complex, save it as complex64")
+    if len(part.header.shape) != 2:
+        raise ScanError(
+            f"{part.name} has shape {part.header.shape}; one two-dimensional array is needed"
+        )
+
+
+def _check_mask(part: Part, frame_size: int) -> None:
+    shape, dtype = part.header
+    if dtype.kind not in "biu":
+        raise ScanError(f"{part.name} is {dtype}; a mask is whole numbers, 0 for good pixels")
+    if shape != (frame_size, frame_size):
+        raise ScanError(
+            f"{part.name} has shape {shape}; one of ({frame_size}, {frame_size}) for all "
+            "frames is needed"
+        )
+
+
+# Scan positions: read in blocks, turned into pixels, refused where they cannot be any.
+
+
+Axis = npt.NDArray[np.float64]
+
+MOST_PIXELS = 1e9
+"""Chosen: no position is a billion pixels from the origin; float32 coordinates would be 64 pixels
+coarse there."""
+_METRES_PIXELS = 1e-2
+"""Chosen: no axis is measured in hundredths of a pixel, while scans in metres are smaller than a
+centimetre."""
+_ROUNDING_PIXELS = 1e-9
+"""Chosen: below a tenth of an atom in metres, and above the rounding of a line scan's constant
+axis."""
+_STEP = BLOCK_BYTES // 8
+"""Positions looked at together: a few temporaries of this size, whatever the number of frames."""
+
+
+def read_axis(part: Part, weights: Sequence[float], frame_count: int) -> Axis:
+    """One axis of the positions, (M,) float64 pixels: the columns of ``part`` weighted and added.
+
+    ``part`` is (M,) or (M, columns). Raises ScanError naming the frame for values that are not
+    finite, or no pixels.
+    """
+    axis = np.zeros(frame_count)
+    first = 0
+    for block in part.blocks():
+        for column, weight in enumerate(weights):
+            if weight == 0:  # what is not used may be anything
+                continue
+            offset = (column - first) % len(weights)
+            values = block[offset :: len(weights)].astype(np.float64)
+            start = (first + offset) // len(weights)
+            _refuse(
+                ~np.isfinite(values),
+                values,
+                start,
+                part,
+                column,
+                "leave the frame out or give its position",
+                weights,
+            )
+            with np.errstate(over="ignore"):
+                values *= weight
+            axis[start : start + len(values)] += values
+            _refuse(
+                np.abs(values) > MOST_PIXELS,
+                values,
+                start,
+                part,
+                column,
+                f"positions are pixels, at most {MOST_PIXELS:g}",
+                weights,
+            )
+        first += block.size
+    return axis
+
+
+def check_finite(part: Part) -> None:
+    """Refuse positions that nothing reads, but that are not sound: a broken array means a broken
+    file.
+    """
+    first = 0
+    for block in part.blocks():
+        values = block.astype(np.float64)
+        _refuse(
+            ~np.isfinite(values),
+            values,
+            first,
+            part,
+            0,
+            "leave the frame out or give its position",
+            (1,),
+        )
+        _refuse(
+            np.abs(values) > MOST_PIXELS,
+            values,
+            first,
+            part,
+            0,
+            f"positions are pixels, at most {MOST_PIXELS:g}",
+            (1,),
+        )
+        first += block.size
+
+
+def check_index(part: Part) -> None:
+    """Refuse a scan_index below 0."""
+    first = 0
+    for block in part.blocks():
+        if block.min() < 0:
+            frame = int(np.argmin(block))
+            raise ScanError(
+                f"{part.name} is {block[frame]} for frame {first + frame}; it is 0 or more"
+            )
+        first += block.size
+
+
+def check_inside(name: str, positions: Axis, extent: int, frame_size: int, object_key: str) -> None:
+    """Refuse patches that leave an object of ``extent`` pixels along this axis."""
+    for first, values in _steps(positions):
+        corners = patch_corner(values, frame_size)
+        is_outside = (corners < 0) | (corners + frame_size > extent)
+        if is_outside.any():
+            frame, half = int(np.argmax(is_outside)), frame_size // 2
+            raise ScanError(
+                f"{name} is {values[frame]:g} for frame {first + frame}, outside {object_key}; "
+                f"patch centres lie between {half} and {extent - half} pixels"
+            )
+
+
+def check_span(path: Any, names: tuple[str, str], x: Axis, y: Axis, remedy: str) -> None:  # noqa: ANN401 - a path or a name
+    """Without an object to measure against, at least refuse what can only be metres, and a scan
+    that never moved.
+    """
+    if len(x) == 1:
+        return
+    spans = float(np.ptp(x)), float(np.ptp(y))
+    both = f"{path}: {names[0]} and {names[1]}"
+    if not any(spans):
+        raise ScanError(
+            f"{both} are the same for all {len(x)} frames; give the position of each frame"
+        )
+    if max(spans) < 1:
+        raise ScanError(f"{both} span {max(spans):g} pixels, which looks like metres; {remedy}")
+    for name, axis, span in zip(names, (x, y), spans, strict=True):
+        # A line scan may keep still along one axis, up to rounding; it may also jitter, but not
+        # about zero and this little.
+        if (
+            span > _ROUNDING_PIXELS
+            and max(abs(float(axis.min())), abs(float(axis.max()))) < _METRES_PIXELS
+        ):
+            raise ScanError(
+                f"{path}: {name} spans {span:g} pixels, which looks like metres; {remedy}"
+            )
+
+
+def _steps(positions: Axis) -> Iterator[tuple[int, Axis]]:
+    for first in range(0, len(positions), _STEP):
+        yield first, positions[first : first + _STEP]
+
+
+def _refuse(
+    is_bad: npt.NDArray[np.bool_],
+    values: Axis,
+    first: int,
+    part: Part,
+    column: int,
+    what: str,
+    weights: Sequence[float],
+) -> None:
+    if is_bad.any():
+        frame = int(np.argmax(is_bad))
+        place = f"for frame {first + frame}" + (f" in column {column}" if len(weights) > 1 else "")
+        raise ScanError(f"{part.name} is {values[frame]:g} {place}; {what}")
+
+
+def patch_corner(position: npt.NDArray[np.float64], frame_size: int) -> npt.NDArray[np.int64]:
+    """First row or column of the patch centred at ``position`` pixels, rounded half to even."""
+    return np.rint(position).astype(np.int64) - frame_size // 2

@@ -19,8 +19,7 @@ from ptycho.files import (
     Names,
     load,
 )
-from ptycho.files.hdf5 import Hdf5Part
-from ptycho.formats.hdf5_file import DAMAGE, hdf5_named, open_file
+from ptycho.files.hdf5 import DAMAGE, Hdf5Part, hdf5_named, open_file
 
 _DETECTOR = "/entry_1/instrument_1/detector_1"
 FRAMES = ("/entry_1/data_1/data", f"{_DETECTOR}/data")

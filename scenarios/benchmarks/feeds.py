@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho.feeding.device_memory import empty_on_host
+from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.pipeline import stream
 from ptycho.feeding.sources import GroupSource, Images, Indices, read_all
 from ptycho.loader import LazyPtychoDataContainer
-from ptycho.order import BatchOrder
 from ptycho.scan import Scan
 from scenarios.benchmarks.timing import in_turns, per_second, speed_ratio
 

@@ -30,7 +30,7 @@ def path_in(workspace: Path) -> Path:
 
 def make(workspace: Path) -> None:
     """Write the file unless it is there: about 10 s."""
-    from ptycho.writing import write_scan  # only who makes it needs it
+    from ptycho.simulate import write_scan  # only who makes it needs it
 
     if path_in(workspace).exists():
         return

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.energy import normalization
 from ptycho.errors import ContainerError
+from ptycho.files.stacks import normalization
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.scan import Scan
 

@@ -5,7 +5,6 @@ import pytest
 
 from ptycho.errors import ContainerError, ScanError
 from ptycho.feeding.sources import GroupedArray
-from ptycho.image_stacks import ImageStack
 from ptycho.loader import (
     LazyPtychoDataContainer,
     PtychoDataContainer,
@@ -16,6 +15,7 @@ from ptycho.loader import (
     split_data,
     split_tensor,
 )
+from ptycho.raw_data import ImageStack
 
 PROBE = np.ones((16, 16), np.complex64)
 COORDS = ("coords_start_relative", "coords_relative")

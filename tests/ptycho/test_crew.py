@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ptycho.crew import Crew
+from ptycho.feeding.feed import Crew
 
 
 def members():

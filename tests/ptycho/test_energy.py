@@ -5,10 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from ptycho.energy import chunk_energies, frame_energies, normalization
 from ptycho.errors import ScanError
 from ptycho.files import FileArray, FileState
-from ptycho.files.stacks import MappedFrames
+from ptycho.files.stacks import MappedFrames, chunk_energies, frame_energies, normalization
 
 
 @pytest.mark.parametrize("chunk_frames", [1, 7, 100, 1000])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ptycho.feeding.device_memory import tie
+from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.pipeline import slice_batches, stream
 from ptycho.feeding.sources import GroupedArray
-from ptycho.lifetime import tie
-from ptycho.order import BatchOrder
 
 GROUPS = 20
 TOTAL = GROUPS * (GROUPS - 1) // 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptycho.energy import normalization
+from ptycho.files.stacks import normalization
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.simulate import far_field_amplitude
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from ptycho import layers
+from ptycho import model as layers
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.model import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError
-from ptycho.order import BatchOrder, Shard
+from ptycho.feeding.grouping import BatchOrder, Shard
 
 GROUPS = 1000
 ALONE = Shard()

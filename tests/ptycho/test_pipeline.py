@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from ptycho.errors import ContainerError, ScanFileError
 from ptycho.feeding.device_memory import place
+from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.pipeline import batches, slice_batches, stream
 from ptycho.feeding.sources import GroupedArray, GroupSource
-from ptycho.order import BatchOrder
 
 STACK = np.random.default_rng(0).random((50, 8, 8, 4), np.float32)
 COORDS = np.arange(50 * 8, dtype=np.float32).reshape(50, 1, 2, 4)

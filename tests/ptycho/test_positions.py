@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ptycho.errors import ScanError
 from ptycho.files import ArrayHeader, Part
-from ptycho.positions import check_inside, check_span, read_axis
+from ptycho.files.arrays import check_inside, check_span, read_axis
 
 
 class Blocks(Part):

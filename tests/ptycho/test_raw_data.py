@@ -9,9 +9,8 @@ import pytest
 
 from ptycho.errors import ContainerError, ScanError, ScanFileError
 from ptycho.files.stacks import MappedFrames
-from ptycho.image_stacks import ImageStack
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
-from ptycho.raw_data import RawData
+from ptycho.raw_data import ImageStack, RawData
 from ptycho.simulate import far_field_amplitude
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho.feeding.feed import Feed
+from ptycho.feeding.feed import Feed, ReadAhead
+from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.sources import FrameGather
 from ptycho.files import FileArray, FileState
 from ptycho.files.stacks import MappedFrames
-from ptycho.order import BatchOrder
-from ptycho.readahead import ReadAhead
 
 FRAME = (64, 64)
 FRAME_BYTES = 64 * 64 * 4

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanFileError
+from ptycho.files.storage import write_scan
 from ptycho.scan import Scan
 from ptycho.simulate import far_field_amplitude, simulate, subset
-from ptycho.writing import write_scan
 
 
 def modelled(scan, x, y):

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError
-from ptycho.feeding.sources import FrameGather, GroupedArray, GroupSource
-from ptycho.truth import ComplexPart, Constant, ObjectPatches
+from ptycho.feeding.sources import (
+    ComplexPart,
+    Constant,
+    FrameGather,
+    GroupedArray,
+    GroupSource,
+    ObjectPatches,
+)
 
 GENERATOR = np.random.default_rng(0)
 NN = GENERATOR.integers(0, 40, (50, 4))

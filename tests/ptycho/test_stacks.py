@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.converting import ConvertedFrames, Interpretation
 from ptycho.files import FileArray, FileState
+from ptycho.files.frames import ConvertedFrames, Interpretation
 from ptycho.files.stacks import ArrayFrames, MappedFrames
 
 FRAME_BYTES = 64 * 64 * 4

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from ptycho.errors import ContainerError
+from ptycho.feeding.pipeline import center_channels
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
-from ptycho.targets import center_channels
 
 S = np.sqrt(1e9) / 16
 

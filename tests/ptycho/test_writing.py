@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanFileError
+from ptycho.files.storage import write_scan
 from ptycho.scan import Scan
-from ptycho.writing import write_scan
 
 FRAMES = np.ones((4, 16, 16), np.float32)
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho import layers, reconstruct
+from ptycho import model as layers
+from ptycho import reconstruct
 from ptycho.feeding import pipeline
+from ptycho.files.hdf5 import ChunkedFrames
 from ptycho.files.stacks import MappedFrames
-from ptycho.formats.chunked import ChunkedFrames
 from scenarios.detector.planting.seams import (
     Kept,
     after_batch,

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho.converting import ConvertedFrames
 from ptycho.feeding.sources import FrameGather
+from ptycho.files.frames import ConvertedFrames
 from ptycho.files.stacks import MappedFrames
 from ptycho.scan import Scan
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import PtychoError, ScanError
-from ptycho.formats import archive
+from ptycho.files import npz as archive
 from ptycho.scan import Scan
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ScanError
-from ptycho.formats.npy import read_header
+from ptycho.files.npz import read_header
 
 
 def image(text, *, version=(1, 0), announced=None):
