@@ -47,7 +47,7 @@ INT64_MOST = 2**63 - 1
 """The largest count that TensorFlow takes."""
 
 
-def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:  # noqa: ANN401 - this finds out what it is
+def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> int:  # noqa: ANN401 - this finds out what it is
     """``value`` as an int of ``least`` to ``most``; raises ContainerError for anything that is not
     such a whole number.
     """
@@ -65,14 +65,14 @@ def whole(name: str, value: Any, *, least: int, most: int | None = None) -> int:
     return number
 
 
-def switch(name: str, value: Any) -> bool:  # noqa: ANN401 - this finds out what it is
+def check_bool(name: str, value: Any) -> bool:  # noqa: ANN401 - this finds out what it is
     """``value`` as a bool; raises ContainerError for anything but True, False, 1 and 0."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise ContainerError(f"{name} is {value!r}; True or False is needed")
 
 
-def photons(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
+def check_photons(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
     """``value`` as a positive, finite number; raises ContainerError for anything else."""
     number = _number(value)
     if not (math.isfinite(number) and number > 0):
@@ -82,7 +82,7 @@ def photons(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out wh
     return number
 
 
-def factor(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
+def check_positive(name: str, value: Any) -> float:  # noqa: ANN401 - this finds out what it is
     """``value`` as a number that is positive and finite as a float32; raises ContainerError for
     anything else.
     """

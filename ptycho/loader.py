@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptycho.containers.base import build_container
 from ptycho.containers.eager import PtychoDataContainer
 from ptycho.containers.inputs import (
     DEFAULT_NPHOTONS,
     arguments_from_grouped,
     group_energies,
     intensity_scale,
-    made,
     train_fraction,
 )
 from ptycho.containers.lazy import LazyPtychoDataContainer
@@ -23,13 +23,7 @@ from ptycho.errors import ContainerError
 from ptycho.files.stacks import array_energies, scale_to
 from ptycho.raw_data import ImageStack, RawData, key_coords_offsets, key_coords_relative
 
-# PtychoPINN's loader functions: ``load`` and what is called around it.
-
-
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
-
-
-Container = PtychoDataContainer | LazyPtychoDataContainer
 
 
 @dataclass
@@ -48,7 +42,7 @@ def load(
     *,
     nphotons: float = DEFAULT_NPHOTONS,
     container: type[PtychoDataContainer] | type[LazyPtychoDataContainer] = LazyPtychoDataContainer,
-) -> Container:
+) -> PtychoDataContainer | LazyPtychoDataContainer:
     """A container from grouped arrays, none of which is copied; stacks that are not read yet stay
     so.
 
@@ -60,8 +54,8 @@ def load(
     arguments = arguments_from_grouped(
         cb(), probeGuess, which=which, create_split=create_split, nphotons=nphotons
     )
-    kind: Callable[..., Container] = container
-    return made(kind, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
+    kind: Callable[..., PtychoDataContainer | LazyPtychoDataContainer] = container
+    return build_container(kind, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
 
 
 def split_tensor(tensor: Any, frac: float, which: str = "test") -> Any:  # noqa: ANN401 - anything with a length and slices

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ptycho.containers.inputs import DEFAULT_NPHOTONS
 from ptycho.containers.inputs import intensity_scale as containers_scale
-from ptycho.errors import ContainerError, factor, photons, whole
+from ptycho.errors import ContainerError, check_int, check_photons, check_positive
 from ptycho.files.arrays import MIN_FRAME_SIZE
 
 # The physics of the network as Keras layers: nothing in them is learnt, gradients pass through.
@@ -337,10 +337,10 @@ def build_model(
     Raises ContainerError for sizes that no network can have and for a probe of another size, not
     finite, or zero.
     """
-    frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
+    frame_size = check_int("frame_size", frame_size, least=MIN_FRAME_SIZE)
     channel_count, filters = (
-        whole("gridsize", gridsize, least=1) ** 2,
-        whole("filters", filters, least=1),
+        check_int("gridsize", gridsize, least=1) ** 2,
+        check_int("filters", filters, least=1),
     )
     if frame_size % 2**_LEVELS:
         raise ContainerError(
@@ -348,9 +348,9 @@ def build_model(
             f"of {2**_LEVELS} is needed"
         )
     if intensity_scale is None:
-        scale = containers_scale(photons("nphotons", nphotons), frame_size)
+        scale = containers_scale(check_photons("nphotons", nphotons), frame_size)
     else:
-        scale = factor("intensity_scale", intensity_scale)
+        scale = check_positive("intensity_scale", intensity_scale)
     scaled = keras.Input((frame_size, frame_size, channel_count), name="scaled")
     coords = keras.Input((1, 2, channel_count), name="coords")
     illumination = Illumination(frame_size, name="illumination")

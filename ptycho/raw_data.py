@@ -2,6 +2,8 @@
 they are used.
 """
 
+# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
+
 import warnings
 from os import PathLike
 from types import EllipsisType
@@ -10,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ContainerError, whole
+from ptycho.errors import ContainerError, check_int
 from ptycho.feeding.grouping import coordinates, group_indices
-from ptycho.feeding.sources import FrameGather, GroupSource, Images, Indices, ObjectPatches
-from ptycho.files import FileArray, GivenPart
+from ptycho.feeding.sources import FrameGather, GroupSource, Images, Indices, ObjectPatches, Wrapped
+from ptycho.files import GivenPart
 from ptycho.files.arrays import check_layout
 from ptycho.files.formats import Parts
 from ptycho.files.frames import Interpretation
@@ -22,10 +24,8 @@ from ptycho.files.stacks import CHUNK_BYTES, FrameStack, array_energies, normali
 from ptycho.files.storage import SUFFIX, npz_path, write_scan
 from ptycho.scan import Scan
 
-# Grouped images that look like the array they would be, for code that was written for arrays.
 
-
-class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
+class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
     """Chosen groups of a source, (B, N, N, C), as an array that is not there before somebody
     computes with it.
 
@@ -37,7 +37,8 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
     def __init__(
         self, source: GroupSource, groups: Indices | None = None, scale: float = 1.0
     ) -> None:
-        self._source, self._scale = source, scale
+        super().__init__(source)
+        self._scale = scale
         self._groups = np.arange(source.shape[0]) if groups is None else groups
 
     @property
@@ -46,28 +47,9 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
         return len(self._groups), *self._source.shape[1:]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of the source."""
-        return self._source.dtype
-
-    @property
     def ndim(self) -> int:
         """4."""
         return 4
-
-    def check(self) -> None:
-        """Raise ScanFileError where a file behind the images has changed since it was opened."""
-        self._source.check()
-
-    @property
-    def file(self) -> FileArray | None:
-        """That of the source."""
-        return self._source.file
-
-    @property
-    def way(self) -> str:
-        """That of the source."""
-        return self._source.way
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """Those of the source."""
@@ -124,9 +106,6 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, GroupSource):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape} {self.dtype}, read when it is used>"
-
-
-# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
 
 Frames = npt.NDArray[Any] | FrameStack
@@ -280,12 +259,12 @@ class RawData:
         frames = self._check()
         if frames is None:
             raise ContainerError("diff3d is None; there are no frames to group")
-        if frames.shape[1] != whole("N", N, least=1):
+        if frames.shape[1] != check_int("N", N, least=1):
             raise ContainerError(
                 f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, "
                 "or crop them first"
             )
-        gridsize = 1 if gridsize is None else whole("gridsize", gridsize, least=1)
+        gridsize = 1 if gridsize is None else check_int("gridsize", gridsize, least=1)
         pool = neighbor_pool_size if enable_oversampling else None
         image_count, neighbor_count = self._counts(
             nsamples, K, pool, gridsize**2, is_more_allowed=enable_oversampling
@@ -305,7 +284,7 @@ class RawData:
         self, nsamples: int, K: int, pool: int | None, channel_count: int, *, is_more_allowed: bool
     ) -> tuple[int, int]:
         """How many groups, and out of how many neighbours."""
-        image_count, frame_count = whole("nsamples", nsamples, least=1), len(self.xcoords)
+        image_count, frame_count = check_int("nsamples", nsamples, least=1), len(self.xcoords)
         name, neighbor_count = "K", K
         if image_count > frame_count and channel_count == 1:
             warnings.warn(
@@ -322,7 +301,7 @@ class RawData:
             )
         elif image_count > frame_count and pool is not None:
             name, neighbor_count = "neighbor_pool_size", pool
-        if whole(name, neighbor_count, least=1) < channel_count > 1:
+        if check_int(name, neighbor_count, least=1) < channel_count > 1:
             raise ContainerError(
                 f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C"
             )

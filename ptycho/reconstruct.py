@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ContainerError, whole
+from ptycho.errors import ContainerError, check_int
 from ptycho.files.arrays import patch_corner
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.model import Patches, intensity_scale_of, object_patches
@@ -47,7 +47,7 @@ def reconstruct(
     Raises ContainerError for a container without offsets, for a model of other frames or groups,
     and for positions so far apart that no canvas holds them.
     """
-    batch_size = whole("batch_size", batch_size, least=1)
+    batch_size = check_int("batch_size", batch_size, least=1)
     _check_fit(model, container)
     offsets = np.asarray(container.global_offsets)
     probe = container.probe.numpy()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ContainerError, whole
+from ptycho.errors import ContainerError, check_int
 from ptycho.files import FileArray, Store
 from ptycho.files.arrays import (
     Axis,
@@ -284,7 +284,7 @@ DEFAULT_CACHE_BYTES = 32 << 20
 """Chosen: holds one row of the chunks that h5py makes by itself for 16,384 frames of 128 x 128, and
 is a batch or two."""
 
-Given = npt.ArrayLike | PathLike[str]
+ArrayLike = npt.ArrayLike | PathLike[str]
 """An array, the path of a .npy, .csv or .txt file, or a name in the scan file."""
 
 
@@ -324,10 +324,10 @@ class Scan:
         path: str | PathLike[str],
         *,
         frames: str | None = None,
-        positions: Given | tuple[Given, Given] | None = None,
-        probe: Given | None = None,
-        object: Given | None = None,  # noqa: A002 - the field's word
-        mask: Given | None = None,
+        positions: ArrayLike | tuple[ArrayLike, ArrayLike] | None = None,
+        probe: ArrayLike | None = None,
+        object: ArrayLike | None = None,  # noqa: A002 - the field's word
+        mask: ArrayLike | None = None,
         intensity: bool = False,
         dc: Center = "center",
         axes: str = "frame,row,column",
@@ -417,7 +417,7 @@ class Scan:
             units=units,
             pixel_size_m=pixel_size_m,
             cache_dir=None if cache_dir is None else Path(cache_dir),
-            cache_bytes=whole("cache_bytes", cache_bytes, least=1),
+            cache_bytes=check_int("cache_bytes", cache_bytes, least=1),
             repack=repack,
             keep_energies=keep_energies,
             progress=progress,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ContainerError, photons, whole
+from ptycho.errors import ContainerError, check_int, check_photons
 from ptycho.files.arrays import MIN_FRAME_SIZE, patch_corner
 from ptycho.files.stacks import CHUNK_BYTES, frames_per_chunk
 from ptycho.files.storage import write_scan
@@ -52,13 +52,16 @@ def simulate(
     gives them directly. The same arguments give the same bytes. Raises ContainerError for sizes
     that make no scan, ScanFileError where the file cannot be written.
     """
-    frame_count, seed = whole("frame_count", frame_count, least=1), whole("seed", seed, least=0)
-    frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
+    frame_count, seed = (
+        check_int("frame_count", frame_count, least=1),
+        check_int("seed", seed, least=0),
+    )
+    frame_size = check_int("frame_size", frame_size, least=MIN_FRAME_SIZE)
     if frame_size % 2:
         raise ContainerError(
             f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed"
         )
-    if not _PHOTONS[0] <= photons("photons_per_frame", photons_per_frame) <= _PHOTONS[1]:
+    if not _PHOTONS[0] <= check_photons("photons_per_frame", photons_per_frame) <= _PHOTONS[1]:
         raise ContainerError(
             f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and "
             f"{_PHOTONS[1]:g}"
@@ -191,7 +194,7 @@ def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
     Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
     written or the scan's has changed.
     """
-    frame_count = whole("frame_count", frame_count, least=1)
+    frame_count = check_int("frame_count", frame_count, least=1)
     if frame_count > scan.frame_count:
         raise ContainerError(
             f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}"

@@ -1,28 +1,42 @@
-"""Containers to a file and back, images a few groups at a time."""
+"""What the eager and the lazy container share: PtychoPINN's constructor, three ways of making one,
+and its NPZ file.
+"""
+
+# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.containers.inputs import Arguments
-from ptycho.errors import ContainerError, ScanError, photons
-from ptycho.feeding.device_memory import gathered
-from ptycho.feeding.sources import GroupedArray, GroupSource, Images, Indices
+from ptycho.containers.inputs import (
+    DEFAULT_NPHOTONS,
+    Arguments,
+    ArrayLike,
+    Inputs,
+    arguments_from_raw,
+    arguments_from_scan,
+    check_inputs,
+    intensity_scale,
+)
+from ptycho.errors import ContainerError, ScanError, check_photons
+from ptycho.feeding.grouping import DEFAULT_NEIGHBOR_COUNT, Order, Shuffle
+from ptycho.feeding.pipeline import Repeat
+from ptycho.feeding.sources import GroupedArray, GroupSource
 from ptycho.files import FileArray, check_regular, load
 from ptycho.files.frames import located
 from ptycho.files.npz import NpzPart, damage_named, members, open_zip, values_offset
 from ptycho.files.stacks import CHUNK_BYTES
 from ptycho.files.storage import array_member, npz_archive, npz_path, write_arrays
-
-# A container's arrays as an NPZ: grouped images are mapped where they lie, the rest is read.
-
+from ptycho.raw_data import RawData
+from ptycho.scan import Scan
 
 STACK_KEYS = ("X", "Y_I", "Y_phi")
 NEEDED_KEYS = ("norm_Y_I", "coords_nominal", "coords_true", "probe")
@@ -31,6 +45,188 @@ OPTIONAL_KEYS = ("YY_full", "nn_indices", "global_offsets", "local_offsets")
 instead."""
 SCALE_KEY = "intensity_scale"
 """Ours alone: PtychoPINN has it in its settings."""
+KEPT_NAMES = ("norm_Y_I", SCALE_KEY, *OPTIONAL_KEYS)
+"""The attributes that a container keeps as they are given."""
+
+
+class Container(ABC):
+    """Grouped images under PtychoPINN's names, made from arrays, from a scan or from a file.
+
+    The constructor takes grouped arrays, tensors or sources of B groups of C frames of N x N
+    pixels: ``X``, ``Y_I`` and ``Y_phi`` (B, N, N, C) real, where ``Y_I`` and ``Y_phi`` may both be
+    None for amplitude 1 and phase 0; ``coords_nominal`` and ``coords_true`` (B, 1, 2, C) pixels,
+    axis 2 is [x, y]; ``nn_indices`` (B, C), ``global_offsets`` (B, 1, 2, 1) and ``local_offsets``
+    (B, ...), or None; ``probeGuess`` (N, N) complex. Raises ContainerError where they do not fit
+    together.
+
+    ``intensity_scale`` is the s of ``targets``: sqrt(nphotons) / (N/2).
+    """
+
+    intensity_scale: float
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        Y_I: ArrayLike,
+        Y_phi: ArrayLike,
+        norm_Y_I: ArrayLike,
+        YY_full: ArrayLike,
+        coords_nominal: ArrayLike,
+        coords_true: ArrayLike,
+        nn_indices: ArrayLike,
+        global_offsets: ArrayLike,
+        local_offsets: ArrayLike,
+        probeGuess: ArrayLike,
+    ) -> None:
+        arguments = Arguments(
+            X,
+            Y_I,
+            Y_phi,
+            norm_Y_I,
+            YY_full,
+            coords_nominal,
+            coords_true,
+            nn_indices,
+            global_offsets,
+            local_offsets,
+            probeGuess,
+        )
+        inputs = check_inputs(arguments)
+        self._set_inputs(arguments, inputs)
+
+        self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
+        self.global_offsets, self.local_offsets = global_offsets, local_offsets
+        self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
+
+    @classmethod
+    def from_scan(
+        cls,
+        scan: Scan,
+        *,
+        image_count: int,
+        gridsize: int = 2,
+        neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+        order: Order = "random",
+    ) -> Self:
+        """Group the frames of a scan; ``ptycho.feeding.grouping.group`` explains the counts.
+
+        The lazy container leaves the frames in their file, the eager one puts every image on the
+        device. Raises ContainerError for counts that cannot be met, ScanError for frames that
+        cannot be used.
+        """
+        arguments = arguments_from_scan(
+            scan,
+            image_count=image_count,
+            gridsize=gridsize,
+            neighbor_count=neighbor_count,
+            seed=seed,
+            nphotons=nphotons,
+            order=order,
+        )
+        return build_container(cls, arguments, intensity_scale(nphotons, scan.frame_size))
+
+    @classmethod
+    def from_raw_data_without_pc(
+        cls,
+        xcoords: ArrayLike,
+        ycoords: ArrayLike,
+        diff3d: ArrayLike,
+        probeGuess: ArrayLike,
+        scan_index: ArrayLike,
+        objectGuess: ArrayLike = None,
+        N: int | None = None,
+        K: int = DEFAULT_NEIGHBOR_COUNT,
+        nsamples: int = 1,
+        *,
+        gridsize: int = 1,
+        seed: int = 0,
+        nphotons: float = DEFAULT_NPHOTONS,
+    ) -> Self:
+        """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does."""
+        raw = RawData.from_coords_without_pc(
+            xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess
+        )
+        arguments = arguments_from_raw(
+            raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons
+        )
+        return build_container(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
+
+    @classmethod
+    def from_npz(
+        cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None
+    ) -> Self:
+        """Open a file that ``to_npz`` wrote; the lazy container leaves the images in it.
+
+        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError
+        or ScanFileError for a file that cannot be used.
+        """
+        return build_container(cls, *arguments_from_npz(file_path, cache_dir))
+
+    @abstractmethod
+    def as_dataset(
+        self,
+        batch_size: int,
+        *,
+        shuffle: Shuffle = False,
+        seed: int | None = None,
+        prefetch: int = 1,
+        drop_remainder: bool = False,
+        targets: bool = False,
+        repeat: Repeat = False,
+        input_context: Any = None,  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
+    ) -> tf.data.Dataset:
+        """Batches (X (b, N, N, C) float32, coords (b, 1, 2, C) float32).
+
+        ``targets`` makes them what ``model.fit`` takes: ((X*s, coords), (centred Y_I of channel 0
+        (b, N, N, 1), X*s, (X*s)^2)) with s = ``intensity_scale``. ``shuffle`` draws a new order
+        every epoch, the same sequence of orders for the same ``seed``; "chunks" draws one that a
+        disk can follow, see ``ptycho.feeding.grouping.BatchOrder``. ``repeat`` is how many epochs a
+        pass has, without end for True. ``input_context`` is the tf.distribute.InputContext of a
+        worker: all workers together see every group once.
+
+        Raises ContainerError for sizes that cannot be met, ScanFileError where the scan file has
+        changed since it was opened; what goes wrong in a later epoch comes out of the iterator as a
+        tf.errors.OpError with the same sentence.
+        """
+
+    def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
+        """``as_dataset`` with targets, under the name and with the defaults of PtychoPINN."""
+        return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
+
+    def to_npz(self, file_path: str | PathLike[str]) -> None:
+        """Write everything to an NPZ, the images a few groups at a time; None is left out.
+
+        ``from_npz`` opens it. Raises ScanFileError where it cannot be written (what was there stays
+        then) or the scan file has changed.
+        """
+        stacks, arrays = self._contents()
+        kept = {name: getattr(self, name) for name in KEPT_NAMES}
+        save_container(file_path, stacks, {**arrays, **kept})
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """B."""
+
+    @abstractmethod
+    def _set_inputs(self, arguments: Arguments, inputs: Inputs) -> None:
+        """Keep what the container is made of: tensors, or where the images are."""
+
+    @abstractmethod
+    def _contents(self) -> tuple[Mapping[str, GroupSource], Mapping[str, Any]]:
+        """The images by ``STACK_KEYS``, and coordinates and probe by their names."""
+
+
+Kind = TypeVar("Kind", bound=Container)
+
+
+def build_container(kind: Callable[..., Kind], arguments: Arguments, scale: float | None) -> Kind:
+    """A container of these arguments; ``scale`` becomes its intensity_scale unless it is None."""
+    container = kind(*arguments)
+    if scale is not None:
+        container.intensity_scale = scale
+    return container
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +289,6 @@ def _is_pickled_scalar(
     return dtype.hasobject and shape == ()
 
 
-KEPT_NAMES = ("norm_Y_I", SCALE_KEY, *OPTIONAL_KEYS)
-"""The attributes that a container keeps as they are given."""
-
-
-class DeviceImages(GroupSource):
-    """A float32 tensor (B, N, N, C), fetched group by group."""
-
-    def __init__(self, tensor: tf.Tensor) -> None:
-        self._tensor = tensor
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, N, N, C)."""
-        group_count, rows, columns, channel_count = (int(extent) for extent in self._tensor.shape)
-        return group_count, rows, columns, channel_count
-
-    def read(self, groups: Indices, out: Images) -> None:
-        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
-        out[:] = gathered(self._tensor, groups)
-
-
 def save_container(
     path: str | PathLike[str], stacks: Mapping[str, GroupSource], given: Mapping[str, Any]
 ) -> None:
@@ -145,7 +320,7 @@ def arguments_from_npz(
         probeGuess=contents.small["probe"],
     )
     scale = contents.small.get(SCALE_KEY)
-    return arguments, None if scale is None else photons(f"{path}: {SCALE_KEY}", scale)
+    return arguments, None if scale is None else check_photons(f"{path}: {SCALE_KEY}", scale)
 
 
 def write_stacks(

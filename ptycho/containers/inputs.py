@@ -1,15 +1,15 @@
 """What both containers are made of: arguments that fit together, from arrays or from a scan."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.errors import ContainerError, photons
-from ptycho.feeding.grouping import DEFAULT_NEIGHBOR_COUNT, Order, group
+from ptycho.errors import ContainerError, check_photons
+from ptycho.feeding.grouping import Order, group
 from ptycho.feeding.sources import (
     ComplexPart,
     Constant,
@@ -27,20 +27,8 @@ from ptycho.scan import Scan
 DEFAULT_NPHOTONS = 1e9
 """PtychoPINN's default nphotons."""
 
-Given = Any
+ArrayLike = Any
 """An array, a tensor or a GroupSource; TensorFlow ships no types, so a checker cannot tell more."""
-
-__all__ = [
-    "DEFAULT_NEIGHBOR_COUNT",
-    "DEFAULT_NPHOTONS",
-    "Arguments",
-    "Given",
-    "Inputs",
-    "arguments_from_scan",
-    "check_inputs",
-    "intensity_scale",
-    "made",
-]
 
 
 class Arguments(NamedTuple):
@@ -87,7 +75,7 @@ def arguments_from_scan(
     X = c * frames with c such that the mean energy of the grouped frames is (N/2)^2. Raises
     ContainerError for counts that cannot be met, ScanError for frames that cannot be used.
     """
-    nphotons = photons("nphotons", nphotons)
+    nphotons = check_photons("nphotons", nphotons)
     groups = group(
         scan.x,
         scan.y,
@@ -100,7 +88,7 @@ def arguments_from_scan(
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
     images = FrameGather(scan.frames, groups.nn_indices, scale)
     if scan.object is None:
-        amplitude, phase = _no_truth(images.shape)
+        amplitude, phase = _no_ground_truth(images.shape)
     else:
         amplitude = ObjectPatches(scan.object, groups.coords, scan.frame_size, "amplitude")
         phase = ObjectPatches(scan.object, groups.coords, scan.frame_size, "phase")
@@ -118,25 +106,6 @@ def arguments_from_scan(
         local_offsets=groups.relative,
         probeGuess=scan.probe,
     )
-
-
-class Container(Protocol):
-    """What both containers have that no argument of theirs gives."""
-
-    intensity_scale: float
-
-
-Kind = TypeVar("Kind", bound=Container)
-
-
-def made(kind: Callable[..., Kind], arguments: Arguments, scale: float | None) -> Kind:
-    """A container of these arguments, with ``scale`` as its intensity_scale, or the default one for
-    None.
-    """
-    container = kind(*arguments)
-    if scale is not None:
-        container.intensity_scale = scale
-    return container
 
 
 def intensity_scale(nphotons: float, frame_size: int) -> float:
@@ -162,7 +131,7 @@ def check_inputs(arguments: Arguments) -> Inputs:
             "one of Y_I and Y_phi is None; give both, or neither for amplitude 1 and phase 0"
         )
     if arguments.Y_I is None:
-        amplitude, phase = _no_truth(images.shape)
+        amplitude, phase = _no_ground_truth(images.shape)
     else:
         amplitude, phase = _source("Y_I", arguments.Y_I), _source("Y_phi", arguments.Y_phi)
     for name, source in (("Y_I", amplitude), ("Y_phi", phase)):
@@ -205,11 +174,11 @@ def _check_groups(arguments: Arguments, group_count: int) -> None:
             )
 
 
-def _no_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSource]:
+def _no_ground_truth(shape: tuple[int, int, int, int]) -> tuple[GroupSource, GroupSource]:
     return Constant(1.0, shape), Constant(0.0, shape)
 
 
-def _source(name: str, images: Given) -> GroupSource:
+def _source(name: str, images: ArrayLike) -> GroupSource:
     # A source is asked for its shape alone: numpy would read all of it.
     if isinstance(images, GroupSource):
         if images.dtype != np.float32:
@@ -224,7 +193,7 @@ def _source(name: str, images: Given) -> GroupSource:
 
 
 def _host(
-    name: str, values: Given, dtype: npt.DTypeLike, shape: tuple[int, ...]
+    name: str, values: ArrayLike, dtype: npt.DTypeLike, shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.dtype == object:
@@ -280,7 +249,7 @@ def arguments_from_grouped(
     nphotons: float = DEFAULT_NPHOTONS,
 ) -> Arguments:
     """What ``load`` makes a container of; see there."""
-    nphotons = photons("nphotons", nphotons)
+    nphotons = check_photons("nphotons", nphotons)
     grouped, groups = _unpack(returned, which, create_split)
     x_full = _images(grouped["X_full"])
     energies = group_energies(x_full)
@@ -295,8 +264,8 @@ def arguments_from_grouped(
     chosen = x_full[groups]
     return Arguments(
         X=chosen.scaled(scale) if isinstance(chosen, ImageStack) else GroupedArray(chosen, scale),
-        Y_I=_truth(part["Y"], "amplitude"),
-        Y_phi=_truth(part["Y"], "phase"),
+        Y_I=_ground_truth(part["Y"], "amplitude"),
+        Y_phi=_ground_truth(part["Y"], "phase"),
         norm_Y_I=scale_to(nphotons, scale**2 * float(energies[groups].mean())),
         YY_full=None,
         coords_nominal=part["coords_start_relative"],
@@ -352,7 +321,7 @@ def _images(x_full: Any) -> npt.NDArray[Any] | ImageStack:  # noqa: ANN401 - thi
     return images
 
 
-def _truth(truth: Any, part: Part) -> GroupSource | None:  # noqa: ANN401 - array, tensor or stack
+def _ground_truth(truth: Any, part: Part) -> GroupSource | None:  # noqa: ANN401 - array, tensor or stack
     if truth is None:
         return None
     return (

@@ -1,4 +1,6 @@
-"""Host arrays onto the device so that the allocator sees every byte, every time."""
+"""Memory of the device and of its allocator: arrays copied there, memory for batches, and what
+keeps them alive. The allocator sees every byte, every time.
+"""
 
 import functools
 import weakref
@@ -15,7 +17,7 @@ ALIGNMENT_BYTES = 64
 """EIGEN_MAX_ALIGN_BYTES of TensorFlow's builds: what dlpack imports must have, and what decides
 whether TensorFlow keeps a numpy array (and its allocator sees nothing) or copies it."""
 _MOST_FREE = 2
-"""Chosen: pieces of memory that wait to be lent again. One is enough for a steady consumer; one
+"""Chosen: pieces of memory that wait to be used again. One is enough for a steady consumer; one
 that held many batches and lets all but one go should not leave them to us."""
 
 
@@ -46,7 +48,7 @@ def empty_on_host(
     return tensor, np.asarray(_Memory(tensor))
 
 
-def imported(array: npt.NDArray[Any]) -> tf.Tensor:
+def from_host(array: npt.NDArray[Any]) -> tf.Tensor:
     """A tensor that is the memory of ``array`` (aligned, C-ordered, writable) and keeps it; it lies
     on the host.
     """
@@ -55,24 +57,24 @@ def imported(array: npt.NDArray[Any]) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-class Lender:
-    """Host memory for batches of one shape, lent and taken back: TensorFlow's own, so its allocator
-    counts every byte.
+class BatchMemory:
+    """Host memory for batches of one shape, used again and again: TensorFlow's own, so its
+    allocator counts every byte.
 
-    An array is lent for as long as anybody uses its memory, TensorFlow included; only then is the
-    memory lent again. So there is as much of it as was ever in use at the same time, and none once
-    the last array is back. Memory that waits goes with the lender: who keeps the last batch of a
-    dataset that is gone keeps that batch alone.
+    An array that was taken is in use for as long as anybody uses its memory, TensorFlow included;
+    only then is the memory handed out again. So there is as much of it as was ever in use at the
+    same time, and none once the last array is back. Memory that waits goes with this object:
+    keeping a dataset's last batch keeps only that batch alive.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self._shape, self._dtype = shape, dtype
         self._free: list[npt.NDArray[Any]] = []
-        # One mark for each that is lent. Threads lend and return at any moment: every step here is
-        # one atomic operation.
-        self._lent: set[object] = set()
+        # One mark for each array that is in use. Threads take and return at any moment: every step
+        # here is one atomic operation.
+        self._taken: set[object] = set()
 
-    def lend(self, size: int) -> npt.NDArray[Any]:
+    def take(self, size: int) -> npt.NDArray[Any]:
         """A writable, 64-byte aligned array of the first ``size`` rows, its values undefined.
 
         Raises tf.errors.ResourceExhaustedError where more memory is needed and the allocator's
@@ -82,28 +84,29 @@ class Lender:
             memory = self._free.pop()
         except IndexError:  # Asking first would race with the other threads.
             memory = empty_on_host(self._shape, self._dtype)[1]
+
         mark = object()
-        self._lent.add(mark)
+        self._taken.add(mark)
         array: npt.NDArray[Any] = memory[:size]
-        weakref.finalize(array, _give_back, weakref.ref(self), memory, mark).atexit = False
+        weakref.finalize(array, _take_back, weakref.ref(self), memory, mark).atexit = False
         return array
 
     def _take_back(self, memory: npt.NDArray[Any], mark: object) -> None:
         if len(self._free) < _MOST_FREE:
             self._free.append(memory)
         # Last: whoever takes the last mark away clears what all others have put down before.
-        self._lent.discard(mark)
-        if not self._lent:
+        self._taken.discard(mark)
+        if not self._taken:
             self._free.clear()
 
 
-def _give_back(reference: weakref.ref[Lender], memory: npt.NDArray[Any], mark: object) -> None:
-    lender = reference()
-    if lender is not None:
-        lender._take_back(memory, mark)
+def _take_back(reference: weakref.ref[BatchMemory], memory: npt.NDArray[Any], mark: object) -> None:
+    owner = reference()
+    if owner is not None:
+        owner._take_back(memory, mark)
 
 
-def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Tensor:
+def copy_to_device(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Tensor:
     """A copy of ``array`` on the current device, as ``dtype`` (its own by default).
 
     tf.constant and tf.convert_to_tensor keep a numpy array in place whenever it happens to be
@@ -113,7 +116,7 @@ def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Ten
     """
     staging = _staged(array, np.asarray(array).dtype if dtype is None else np.dtype(dtype))
     device = current_device()
-    alias = imported(staging)  # It shares the staging memory: no allocation yet.
+    alias = from_host(staging)  # It shares the staging memory: no allocation yet.
     with tf.device(device):
         return tf.identity(alias) if "GPU" in device else tf.raw_ops.DeepCopy(x=alias)
 
@@ -121,8 +124,8 @@ def place(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> tf.Ten
 def empty_for_device(
     shape: tuple[int, ...], dtype: npt.DTypeLike
 ) -> tuple[tf.Tensor, npt.NDArray[Any]]:
-    """``empty_on_host`` for a tensor that ``placed`` then takes to the current device, which must
-    have room for it.
+    """``empty_on_host`` for a tensor that ``on_device`` then takes to the current device, which
+    must have room for it.
     """
     device = current_device()
     if "GPU" in device:
@@ -132,7 +135,7 @@ def empty_for_device(
     return empty_on_host(shape, dtype)
 
 
-def placed(tensor: tf.Tensor) -> tf.Tensor:
+def on_device(tensor: tf.Tensor) -> tf.Tensor:
     """``tensor`` on the current device: itself where that is the CPU."""
     device = current_device()
     if "GPU" not in device:
@@ -171,18 +174,18 @@ def _staged(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 # What a dataset reads lives exactly as long as TensorFlow may read it. ``tf.numpy_function``
-# registers its callable in the outermost graph for the life of the process, so a callable that
-# held the frames would keep them for good. Callables made by ``weakly`` do not; a tensor made by
-# ``tie`` does, for as long as a dataset, an iterator or a traced function holds the tensor.
+# registers its callable in the outermost graph for the life of the process, so a callable that held
+# the frames would keep them for good. Callables made by ``weak_method`` do not hold them. A tensor
+# made by ``keep_alive`` does, as long as a dataset, an iterator or a traced function holds it.
 
 
-class _Tied(np.ndarray[Any, Any]):
-    """An array with Python objects in tow."""
+class _KeepingAlive(np.ndarray[Any, Any]):
+    """An array that refers to Python objects."""
 
     objects: tuple[object, ...]
 
 
-def tie(*objects: object) -> tf.Tensor:
+def keep_alive(*objects: object) -> tf.Tensor:
     """A scalar int64 tensor that keeps ``objects`` alive until TensorFlow lets go of it.
 
     Its memory is a numpy array that owns them, imported without a copy. Pass it through a dataset
@@ -194,12 +197,12 @@ def tie(*objects: object) -> tf.Tensor:
     with tf.init_scope():
         array: npt.NDArray[Any] = aligned_empty((), np.int64)
         array[()] = 0
-        tied = array.view(_Tied)
-        tied.objects = objects
-        return imported(tied)
+        keeping = array.view(_KeepingAlive)
+        keeping.objects = objects
+        return from_host(keeping)
 
 
-def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
     """``method`` without keeping its object alive."""
     reference = weakref.WeakMethod(method)
 
@@ -207,20 +210,21 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         live = reference()
         if live is None:
             raise ReferenceError(
-                "what this dataset reads is gone: TensorFlow took its tie apart; make the "
-                "dataset anew"
+                "what this dataset reads is gone: TensorFlow let go of it; make the dataset anew"
             )
         return live(*arguments)
 
     return call
 
 
-# Batches of tensors that lie on a card: gathered there, so that the host never has more of them
-# than a batch. A function of tf.data runs on the host. A tensor on a card that it captures is
-# copied to the host as a complete stack when the dataset is made and again by its iterator, and
-# every batch is then gathered out of that copy: 65.5 MB of images took 131 MB. Gathered here, an
-# epoch takes a batch of the card and a batch of the host, and 35 B of the host at most for each
-# image (100 to 2,000 of them). Both measured with TensorFlow 2.21 on a pretended card.
+# Batches of tensors that lie on a card are gathered there, so that the host never has more of them
+# than a batch.
+#
+# A function of tf.data runs on the host. A tensor on a card that it captures is copied to the host
+# as a complete stack when the dataset is made and again by its iterator, and every batch is then
+# gathered out of that copy: 65.5 MB of images took 131 MB. Gathered here, an epoch takes a batch of
+# the card and a batch of the host, and 35 B of the host at most for each image (100 to 2,000 of
+# them). Both measured with TensorFlow 2.21 on a pretended card.
 
 
 def is_on_card(tensor: Any) -> bool:  # noqa: ANN401 - TensorFlow ships no types; arrays of numpy have a device, too

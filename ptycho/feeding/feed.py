@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.feeding.device_memory import Lender
+from ptycho.feeding.device_memory import BatchMemory
 from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.sources import GroupSource, Images, Indices
 from ptycho.files import FileArray
@@ -21,41 +21,41 @@ from ptycho.files import FileArray
 Job = Callable[[], None]
 
 
-class Crew:
-    """``size`` threads beside the caller's own; they end when the crew is dropped.
+class GatherThreads:
+    """``size`` threads beside the caller's own; they end when this object is dropped.
 
     Two bare locks hand a job over and back. concurrent.futures did the same for 150 us more a batch
     (measured, batches of 4 MiB on two cores), a seventh of what the batch takes.
     """
 
     def __init__(self, size: int) -> None:
-        self._hands = [_Hand() for _ in range(size)]
+        self._threads = [_Thread() for _ in range(size)]
         self._is_free = threading.Lock()
-        for hand in self._hands:
-            # The thread knows its hand and not the crew, or the crew would never end.
-            threading.Thread(target=hand.work, name="ptycho-crew", daemon=True).start()
-            weakref.finalize(self, hand.dismiss).atexit = False
+        for thread in self._threads:
+            # The running thread refers to its _Thread alone, or this object would never go.
+            threading.Thread(target=thread.work, name="ptycho-gather", daemon=True).start()
+            weakref.finalize(self, thread.stop).atexit = False
 
     def run(self, jobs: list[Job]) -> None:
         """Run all ``jobs``, at most ``size`` + 1, and return when all have ended; raises what the
         first of them raised.
 
-        Where the crew is busy for another thread, this one does them alone.
+        Where the threads are busy for another caller, this one runs all jobs itself.
         """
-        own, *others = jobs
+        first, *others = jobs
         if not self._is_free.acquire(blocking=False):
             for job in jobs:
                 job()
             return
         try:
-            busy = self._hands[: len(others)]
-            for hand, job in zip(busy, others, strict=True):
-                hand.begin(job)
+            busy = self._threads[: len(others)]
+            for thread, job in zip(busy, others, strict=True):
+                thread.begin(job)
             try:
-                own()
+                first()
             finally:
                 # Whatever happened: nobody may go on writing once this returns.
-                errors = [hand.end() for hand in busy]
+                errors = [thread.end() for thread in busy]
         finally:
             self._is_free.release()
         for error in errors:
@@ -63,7 +63,7 @@ class Crew:
                 raise error
 
 
-class _Hand:
+class _Thread:
     """One thread's job, and the two locks that pass it over."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class _Hand:
         error, self._error = self._error, None
         return error
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Let the thread end; it has no job."""
         self._go.release()
 
@@ -179,8 +179,8 @@ class Feed:
     """Gathers the batches of one dataset.
 
     TensorFlow takes an array that is 64-byte aligned as it is. These are, always, and lie in memory
-    of its own: nothing is copied, and nothing escapes its allocator by luck of alignment. A build
-    that copies all the same costs time, and its copy is counted too.
+    of its own: nothing is copied, and the allocator counts every batch, whatever its alignment. A
+    build of TensorFlow that copies all the same costs time, and its copy is counted too.
     """
 
     def __init__(
@@ -200,13 +200,13 @@ class Feed:
         )
         most = min(order.batch_size, order.group_count)
         shapes = [source.shape, coords.shape, *([] if amplitude is None else [amplitude.shape])]
-        self._lenders = [Lender((most, *shape[1:]), np.float32) for shape in shapes]
+        self._memories = [BatchMemory((most, *shape[1:]), np.float32) for shape in shapes]
         self._batch_bytes = source.nbytes // source.shape[0] * most
         self._thread_count = (
             min(_MOST_THREADS, _processors()) if self._batch_bytes >= _SHARED_BYTES else 1
         )
-        # Made when it is needed: a dataset that nobody iterates has no threads.
-        self._crew: Crew | None = None
+        # Made at the first batch: a dataset that nobody iterates has no threads.
+        self._threads: GatherThreads | None = None
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
         self._stride = max(1, self._steps_ahead // 4)
         self._read_ahead = _read_ahead(source.file)
@@ -228,12 +228,12 @@ class Feed:
         """X (b, N, N, C), coords (b, 1, 2, C) and, if it was asked for, Y_I of channel 0 (b, N, N,
         1), all float32.
 
-        The arrays are lent: their memory is used again when nobody holds them.
+        Their memory is used again when nobody holds the arrays.
         """
         groups = self.order.batch(epoch, step)
         if self._read_ahead is not None:
             self._announce(self._read_ahead, epoch, step)
-        images, coords, *amplitude = (lender.lend(len(groups)) for lender in self._lenders)
+        images, coords, *amplitude = (memory.take(len(groups)) for memory in self._memories)
         self._read(groups, images)
         np.take(self.coords, groups, axis=0, out=coords, mode="clip")
         if self.amplitude is not None:
@@ -261,11 +261,11 @@ class Feed:
         if self._thread_count == 1:
             self.source.read(groups, images)
             return
-        if self._crew is None:
-            self._crew = Crew(self._thread_count - 1)
+        if self._threads is None:
+            self._threads = GatherThreads(self._thread_count - 1)
         share = -(-len(groups) // self._thread_count)
         parts = [slice(start, start + share) for start in range(0, len(groups), share)]
-        self._crew.run(
+        self._threads.run(
             [functools.partial(self.source.read, groups[part], images[part]) for part in parts]
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from ptycho.errors import ContainerError, switch, whole
+from ptycho.errors import ContainerError, check_bool, check_int
 
 Order = Literal["random", "sequential"]
 
@@ -100,12 +100,12 @@ def group_indices(
 ) -> npt.NDArray[np.int64]:
     """The (B, C) frame numbers of ``group``, without coordinates."""
     gridsize, image_count = (
-        whole("gridsize", gridsize, least=1),
-        whole("image_count", image_count, least=1),
+        check_int("gridsize", gridsize, least=1),
+        check_int("image_count", image_count, least=1),
     )
     neighbor_count, seed = (
-        whole("neighbor_count", neighbor_count, least=0),
-        whole("seed", seed, least=0),
+        check_int("neighbor_count", neighbor_count, least=0),
+        check_int("seed", seed, least=0),
     )
     if order not in get_args(Order):
         raise ContainerError(
@@ -344,8 +344,8 @@ class BatchOrder:
         group_bytes: int = 1,
         places: Callable[[], npt.NDArray[np.int64]] | None = None,
     ) -> None:
-        batch_size = whole("batch_size", batch_size, least=1)
-        drop_remainder = switch("drop_remainder", drop_remainder)
+        batch_size = check_int("batch_size", batch_size, least=1)
+        drop_remainder = check_bool("drop_remainder", drop_remainder)
         # Asked one by one: an array or a tensor compares element by element, or not at all.
         if not (
             isinstance(shuffle, bool | np.bool_)
@@ -374,7 +374,7 @@ class BatchOrder:
         self.static_size = batch_size if drop_remainder or not rest else None
         self._all_count = group_count
         # None: another order for every dataset.
-        self._seed = secrets.randbits(64) if seed is None else whole("seed", seed, least=0)
+        self._seed = secrets.randbits(64) if seed is None else check_int("seed", seed, least=0)
         self._chunk_groups, self._places = max(1, _CHUNK_BYTES // group_bytes), places
         self._sorted: npt.NDArray[np.intp] | None = None
         self._epochs = itertools.count()

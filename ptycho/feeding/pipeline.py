@@ -1,6 +1,6 @@
 """Batches out of a stack: an order of groups, one gather per batch, tf.data around it.
 
-What a dataset reads is tied to a tensor that its epochs are made of; see
+A tensor that its epochs are made of keeps what a dataset reads alive; see
 ``ptycho.feeding.device_memory``.
 """
 
@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho.errors import INT64_MOST, whole
+from ptycho.errors import INT64_MOST, check_int
 from ptycho.feeding.device_memory import (
     Slicer,
     current_device,
-    imported,
+    from_host,
     is_on_card,
-    placed,
-    tie,
-    weakly,
+    keep_alive,
+    on_device,
+    weak_method,
 )
 from ptycho.feeding.feed import Feed
 from ptycho.feeding.grouping import BatchOrder
@@ -116,7 +116,9 @@ def stream(
     first = None if scale is None or amplitude is None else amplitude.first_channel()
     feed = Feed(source if scale is None else Scaled(source, scale), coords, order, amplitude=first)
     shapes = [source.shape, coords.shape, *([] if first is None else [first.shape])]
-    return _fed(feed, weakly(feed.begin), shapes, order=order, prefetch=prefetch, repeat=repeat)
+    return _fed(
+        feed, weak_method(feed.begin), shapes, order=order, prefetch=prefetch, repeat=repeat
+    )
 
 
 def batches(
@@ -133,8 +135,8 @@ def batches(
     is_on_host = "GPU" not in current_device()  # asked once: it takes as long as a small batch
 
     def batch(step: int) -> tuple[tf.Tensor, tf.Tensor]:
-        images, places = (imported(array) for array in feed.batch(epoch, step))
-        return (images, places) if is_on_host else (placed(images), placed(places))
+        images, places = (from_host(array) for array in feed.batch(epoch, step))
+        return (images, places) if is_on_host else (on_device(images), on_device(places))
 
     # Nothing is held here while the consumer works: each batch is the consumer's alone.
     return map(batch, range(order.batch_count))
@@ -162,14 +164,14 @@ def slice_batches(
         slicer = Slicer(order, *tensors)
         return _fed(
             slicer,
-            weakly(order.next_epoch),
+            weak_method(order.next_epoch),
             slicer.shapes,
             order=order,
             prefetch=prefetch,
             repeat=repeat,
             scale=scale,
         )
-    read = weakly(order.numbered)
+    read = weak_method(order.numbered)
     batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
     # No larger than it needs to be: TensorFlow counts in int64.
     batch_size = min(order.batch_size, group_count)
@@ -198,7 +200,9 @@ def slice_batches(
         )
 
     return _finish(
-        _steps(tie(order), weakly(order.next_epoch), order, repeat).map(_as_written(gather)),
+        _steps(keep_alive(order), weak_method(order.next_epoch), order, repeat).map(
+            _as_written(gather)
+        ),
         prefetch,
     )
 
@@ -220,7 +224,7 @@ def _fed(
     """
     # TensorFlow may keep the function below for good: it knows shapes, and the feed by ``read``
     # alone, weakly.
-    read = weakly(feed.numbered)
+    read = weak_method(feed.numbered)
     specs = [tf.TensorSpec((order.static_size, *shape[1:]), tf.float32) for shape in shapes]
 
     def gather(number: tf.Tensor) -> Batch:
@@ -237,18 +241,20 @@ def _fed(
     structure = (
         ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
     )
-    return _finish(_mapped(_steps(tie(feed), begin, order, repeat), gather, structure), prefetch)
+    return _finish(
+        _mapped(_steps(keep_alive(feed), begin, order, repeat), gather, structure), prefetch
+    )
 
 
 def _steps(
-    tied: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat
+    keeping: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat
 ) -> tf.data.Dataset:
     """The number of every batch, int64: epoch * batch_count + step; an epoch asks ``begin`` for its
     number.
 
     One number, because every component of an element costs (measured: 60 us for three instead of
-    one). flat_map keeps ``tied`` while the batches of an epoch are drawn, and the dataset keeps it
-    for as long as there is one.
+    one). flat_map keeps the tensor ``keeping`` while the batches of an epoch are drawn, and the
+    dataset keeps it for as long as there is one.
     """
     batch_count = order.batch_count
 
@@ -256,13 +262,13 @@ def _steps(
         first = tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), ()) * batch_count
         return tf.data.Dataset.range(first, first + batch_count)
 
-    epochs = tf.data.Dataset.from_tensors(tied)
+    epochs = tf.data.Dataset.from_tensors(keeping)
     count = batch_count
     if repeat is True:
         epochs, count = epochs.repeat(), tf.data.INFINITE_CARDINALITY
     elif repeat is not False:
         # A Python int from here on: numpy's would overflow in the product.
-        repeat = whole("repeat", repeat, least=1, most=INT64_MOST // batch_count)
+        repeat = check_int("repeat", repeat, least=1, most=INT64_MOST // batch_count)
         epochs, count = epochs.repeat(repeat), batch_count * repeat
     return epochs.flat_map(_as_written(one_epoch)).apply(
         tf.data.experimental.assert_cardinality(count)
@@ -301,5 +307,5 @@ def _finish(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
     options.experimental_optimization.apply_default_optimizations = False
     options.deterministic = True
     dataset = dataset.with_options(options)
-    prefetch = whole("prefetch", prefetch, least=0, most=INT64_MOST)
+    prefetch = check_int("prefetch", prefetch, least=0, most=INT64_MOST)
     return dataset.prefetch(prefetch) if prefetch else dataset

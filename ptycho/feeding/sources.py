@@ -3,8 +3,8 @@ little as it can.
 """
 
 import copy
-from abc import abstractmethod
-from typing import Any, Literal, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ channel after the other is as fast as any order that was measured; smaller piece
 threads a change of hands, larger ones leave the cache."""
 
 
-@runtime_checkable
-class GroupSource(Protocol):
+class GroupSource(ABC):
     """A stack of grouped images that can be read group by group."""
 
     @property
@@ -49,11 +48,10 @@ class GroupSource(Protocol):
         """
         return None
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - nothing can change where no file is
         """Raise ScanFileError where a file behind the images has changed; asked whenever a pass
         over them begins.
         """
-        return
 
     @property
     def file(self) -> FileArray | None:
@@ -61,9 +59,9 @@ class GroupSource(Protocol):
         return None
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """How the images are read, in a few words."""
-        return _way(None)
+        return _description(None)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """The frames of ``file`` that ``groups`` (b,) are made of, (b, C); (b, 0) where there is no
@@ -95,39 +93,11 @@ class GroupSource(Protocol):
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
-class FirstChannel(GroupSource):
-    """Channel 0 of a source that cannot read it alone."""
+class Wrapped(GroupSource):
+    """A source made of another one: whatever it does not say itself is that of the other."""
 
     def __init__(self, source: GroupSource) -> None:
         self._source = source
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, N, N, 1)."""
-        return (*self._source.shape[:3], 1)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of the source."""
-        return self._source.dtype
-
-    def read(self, groups: Indices, out: Images) -> None:
-        """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1) float32, through the channels of
-        one group at a time.
-        """
-        whole = np.empty((1, *self._source.shape[1:]), self.dtype)
-        for row in range(len(groups)):
-            self._source.read(groups[row : row + 1], whole)
-            out[row] = whole[0, ..., :1]
-
-
-class Scaled(GroupSource):
-    """A source times a factor: rounded to float32 before and after, as if the whole stack were
-    multiplied.
-    """
-
-    def __init__(self, source: GroupSource, factor: float) -> None:
-        self._source, self._factor = source, np.float32(factor)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -135,22 +105,59 @@ class Scaled(GroupSource):
         return self._source.shape
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the source."""
+        return self._source.dtype
+
+    @property
     def file(self) -> FileArray | None:
         """That of the source."""
         return self._source.file
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """That of the source."""
-        return self._source.way
+        return self._source.description
 
     def check(self) -> None:
-        """Raise ScanFileError where a file behind the images has changed."""
+        """Raise ScanFileError where a file behind the images has changed since it was opened."""
         self._source.check()
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """Those of the source."""
         return self._source.frames_of(groups)
+
+
+class FirstChannel(Wrapped):
+    """Channel 0 of a source that cannot read it alone."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, 1)."""
+        return (*self._source.shape[:3], 1)
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """(b, 1), or (b, 0) where there is no file."""
+        return self._source.frames_of(groups)[:, :1]
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write channel 0 of ``groups`` into ``out`` (b, N, N, 1), through all channels of one
+        group at a time.
+        """
+        channels = np.empty((1, *self._source.shape[1:]), self.dtype)
+        for row in range(len(groups)):
+            self._source.read(groups[row : row + 1], channels)
+            out[row] = channels[0, ..., :1]
+
+
+class Scaled(Wrapped):
+    """A source times a factor: rounded to float32 before and after, as if the complete stack were
+    multiplied.
+    """
+
+    def __init__(self, source: GroupSource, factor: float) -> None:
+        super().__init__(source)
+        self._factor = np.float32(factor)
 
     def read(self, groups: Indices, out: Images) -> None:
         """Write factor * source[groups] into ``out`` (b, N, N, C) float32, while each piece is in
@@ -202,9 +209,9 @@ class GroupedArray(GroupSource):
         return self._file
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """How the groups are read."""
-        return _way(self._file)
+        return _description(self._file)
 
     def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
         """(b, 1): of this file, the groups themselves."""
@@ -265,7 +272,7 @@ class FrameGather(GroupSource):
         return self._frames.file
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """How the frames are read."""
         return f"frames {self._frames.description}"
 
@@ -317,7 +324,7 @@ class FrameGather(GroupSource):
         self._free_scratch.append(scratch)
 
 
-def _way(file: FileArray | None) -> str:
+def _description(file: FileArray | None) -> str:
     return "gathered from memory" if file is None else "gathered from a memory-mapped file"
 
 
@@ -339,8 +346,7 @@ def _factor(scale: float, dtype: np.dtype[Any]) -> np.floating[Any] | None:
     return np.float64(scale) if dtype == np.float64 else np.float32(scale)
 
 
-# Where ground truth comes from: parts of complex images, patches of the object, or nothing at
-# all.
+# Ground truth: parts of complex images, patches of the object, or a constant.
 
 
 class ComplexPart(GroupSource):
@@ -447,22 +453,19 @@ def write_part(values: npt.NDArray[Any], part: Part, out: Images) -> None:
         np.arctan2(values.imag, values.real, out=out, casting="same_kind")
 
 
-class StackPart(GroupSource):
+class StackPart(Wrapped):
     """Amplitude or phase of a complex source, group by group."""
 
     def __init__(self, source: GroupSource, part: Part) -> None:
-        self._source, self._part = source, part
+        super().__init__(source)
+        self._part: Part = part
         # Kept, because malloc would keep one in the arena of every thread that reads.
         self._free_scratch: list[Images] = []
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, N, N, C)."""
-        return self._source.shape
-
-    def check(self) -> None:
-        """Raise ScanFileError where a file behind the images has changed since it was opened."""
-        self._source.check()
+    def dtype(self) -> np.dtype[Any]:
+        """Float32."""
+        return np.dtype(np.float32)
 
     def first_channel(self) -> GroupSource:
         """Channel 0 alone, (B, N, N, 1)."""
@@ -474,6 +477,7 @@ class StackPart(GroupSource):
             scratch = self._free_scratch.pop()
         except IndexError:  # the first read, or one beside another thread's
             scratch = np.empty((1, *self.shape[1:]), self._source.dtype)
+
         for row in range(len(groups)):
             self._source.read(groups[row : row + 1], scratch)
             write_part(scratch[0], self._part, out[row])

@@ -25,7 +25,7 @@ from ptycho.files.npz import NpzPart, members, open_zip, pieces
 
 
 @contextlib.contextmanager
-def replacing(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
+def atomic_file(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
     """A new file that takes the place of ``target`` when the block ends well and leaves nothing
     when it does not.
 
@@ -115,7 +115,7 @@ def keep_copy(
                 f"{path}: {what} needs {size_bytes} bytes unpacked and {folder} has {free} "
                 f"free; give another cache_dir or {advice}"
             )
-        with replacing(target, mode=_OWNER_ONLY) as out:
+        with atomic_file(target, mode=_OWNER_ONLY) as out:
             write(out)
     except PtychoError:
         raise
@@ -176,7 +176,7 @@ def npz_archive(given: Path) -> Iterator[zipfile.ZipFile]:
         )
     try:
         with (
-            replacing(_target(given), mode=_EVERYBODY) as file,
+            atomic_file(_target(given), mode=_EVERYBODY) as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
         ):
             yield archive
@@ -323,7 +323,7 @@ class EnergyFile:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 mode = self.scan_path.stat().st_mode & 0o666
                 with (
-                    replacing(place, mode=mode) as file,
+                    atomic_file(place, mode=mode) as file,
                     zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
                 ):
                     archive.writestr(

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ptycho.feeding.device_memory import placed
+from ptycho.feeding.device_memory import on_device
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.memory import Memory
@@ -102,4 +102,4 @@ def taken(batch: Any) -> Any:  # noqa: ANN401 - nested tensors; TensorFlow ships
     """The batch on the device, as a model takes it: tf.data makes host tensors, which are on the
     emulated device already.
     """
-    return tf.nest.map_structure(placed, batch)
+    return tf.nest.map_structure(on_device, batch)

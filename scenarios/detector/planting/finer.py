@@ -165,7 +165,7 @@ def transforms_padded() -> None:
 
 def strong_reference() -> None:
     """What TensorFlow keeps of a dataset for the life of the process holds its source strongly."""
-    setattr(pipeline, "weakly", lambda method: method)  # noqa: B010 - as above
+    setattr(pipeline, "weak_method", lambda method: method)  # noqa: B010 - as above
 
 
 def strong_reference_to_arrays() -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.feeding.device_memory import ALIGNMENT_BYTES, Lender, aligned_empty, imported, place
+from ptycho.feeding.device_memory import (
+    ALIGNMENT_BYTES,
+    BatchMemory,
+    aligned_empty,
+    copy_to_device,
+    from_host,
+)
 
 BFC = {
     "TF_CPU_ALLOCATOR_USE_BFC": "true",
@@ -22,7 +28,7 @@ BFC = {
 GROWTH = """
 import json
 import numpy as np, tensorflow as tf
-from ptycho.feeding.device_memory import aligned_empty, place
+from ptycho.feeding.device_memory import aligned_empty, copy_to_device
 
 def memory():
     return tf.config.experimental.get_memory_info("CPU:0")
@@ -39,7 +45,7 @@ for step in range(20):
     array[...] = step
     tf.config.experimental.reset_memory_stats("CPU:0")
     start = memory()["current"]
-    tensor = place(array)
+    tensor = copy_to_device(array)
     end = memory()
     rows.append([size_bytes, end["current"] - start, end["peak"] - start, \
 bool((tensor.numpy() == array).all())])
@@ -49,11 +55,11 @@ print(json.dumps(rows))
 
 LIMIT = """
 import numpy as np, tensorflow as tf
-from ptycho.feeding.device_memory import place
+from ptycho.feeding.device_memory import copy_to_device
 
-small = place(np.zeros(8 << 20, np.float32))
+small = copy_to_device(np.zeros(8 << 20, np.float32))
 try:
-    place(np.zeros(9 << 20, np.float32))
+    copy_to_device(np.zeros(9 << 20, np.float32))
 except tf.errors.ResourceExhaustedError as error:
     print("device_oom" if "bfc" in str(error).lower() else str(error))
 """
@@ -95,7 +101,7 @@ def test_the_tensor_is_the_array_and_shares_nothing_with_it(dtype, kind):
         array = array.T
     expected = array.copy()
     array.flags.writeable = kind != "read-only"
-    tensor = place(array)
+    tensor = copy_to_device(array)
     array.flags.writeable = True
     array[...] = 77
 
@@ -104,7 +110,7 @@ def test_the_tensor_is_the_array_and_shares_nothing_with_it(dtype, kind):
 
 
 def test_the_dtype_may_be_changed_on_the_way():
-    tensor = place(np.arange(6.0), np.float32)
+    tensor = copy_to_device(np.arange(6.0), np.float32)
 
     assert tensor.dtype == tf.float32
     np.testing.assert_array_equal(np.arange(6), tensor.numpy())
@@ -122,41 +128,41 @@ def test_lent_memory_is_aligned_and_used_again_only_when_nobody_has_it():
     """Three arrays at once are three pieces; one that is back is lent next, whoever had its
     tensor.
     """
-    lender = Lender((4, 3), np.float32)
-    arrays = [lender.lend(4) for _ in range(3)]
+    memory = BatchMemory((4, 3), np.float32)
+    arrays = [memory.take(4) for _ in range(3)]
     addresses = [array.ctypes.data for array in arrays]
-    tensor = imported(arrays[0])
+    tensor = from_host(arrays[0])
     assert len(set(addresses)) == 3
     assert all(address % ALIGNMENT_BYTES == 0 for address in addresses)
 
     del arrays[0]
-    assert lender.lend(4).ctypes.data not in addresses  # TensorFlow still has the first
+    assert memory.take(4).ctypes.data not in addresses  # TensorFlow still has the first
     del tensor
-    again = lender.lend(2)
+    again = memory.take(2)
     assert again.ctypes.data in addresses
     assert (again.shape, again.flags.writeable, again.flags.c_contiguous) == ((2, 3), True, True)
 
 
 def test_when_the_last_array_is_back_nothing_is_kept():
-    """The memory goes with the last array, not with the lender; and one consumer's hoard is not
+    """The memory goes with the last array, not with its owner; and one consumer's hoard is not
     kept for the rest.
     """
-    lender = Lender((4, 3), np.float32)
-    hoard = [lender.lend(4) for _ in range(10)]
+    memory = BatchMemory((4, 3), np.float32)
+    hoard = [memory.take(4) for _ in range(10)]
     del hoard[1:]
-    assert len(lender._free) == 2
+    assert len(memory._free) == 2
     del hoard[:]
-    assert lender._free == []
+    assert memory._free == []
 
 
 def test_memory_that_waits_goes_with_the_lender():
-    """The last array of a lender that is gone holds its own memory and no more."""
-    lender = Lender((4, 3), np.float32)
-    last, back = lender.lend(4), lender.lend(4)
+    """The last array of an owner that is gone holds its own memory and no more."""
+    memory = BatchMemory((4, 3), np.float32)
+    last, back = memory.take(4), memory.take(4)
     last[...] = 7
     del back
-    waiting = weakref.ref(lender._free[0])
-    del lender
+    waiting = weakref.ref(memory._free[0])
+    del memory
 
     assert waiting() is None
     np.testing.assert_array_equal(np.full((4, 3), 7), last)
@@ -164,8 +170,8 @@ def test_memory_that_waits_goes_with_the_lender():
 
 def test_two_that_come_back_at_once_leave_nothing():
     """Another thread gives the last one back while this one is about to put its own down."""
-    lender = Lender((4, 3), np.float32)
-    arrays = [lender.lend(4) for _ in range(2)]
+    memory = BatchMemory((4, 3), np.float32)
+    arrays = [memory.take(4) for _ in range(2)]
 
     class Interrupted(list):
         def append(self, memory):
@@ -173,24 +179,24 @@ def test_two_that_come_back_at_once_leave_nothing():
                 arrays.pop()  # which comes back in the middle of this call
             super().append(memory)
 
-    lender._free = Interrupted()
+    memory._free = Interrupted()
     arrays.pop()
 
-    assert lender._free == []
+    assert memory._free == []
 
 
 LENT = """
 import json
 import numpy as np, tensorflow as tf
-from ptycho.feeding.device_memory import Lender, imported
+from ptycho.feeding.device_memory import BatchMemory, from_host
 
 def current():
     return tf.config.experimental.get_memory_info("CPU:0")["current"]
 
 tf.raw_ops.Empty(shape=[48 << 20], dtype=tf.uint8)
-lender, rows = Lender((1024, 1024), np.float32), []
+memory, rows = BatchMemory((1024, 1024), np.float32), []
 start = current()
-tensors = [imported(lender.lend(1024)) for _ in range(2)]
+tensors = [from_host(memory.take(1024)) for _ in range(2)]
 rows.append(current() - start)
 doubled = tf.identity(tensors.pop())
 rows.append(current() - start)
@@ -200,6 +206,6 @@ print(json.dumps(rows))
 """
 
 
-def test_the_allocator_counts_what_is_lent():
+def test_the_allocator_counts_what_is_taken():
     """Two arrays of 4 MiB are 8 MiB for as long as any tensor has them, and nothing afterwards."""
     assert json.loads(run(LENT)) == [8 << 20, 8 << 20, 0]

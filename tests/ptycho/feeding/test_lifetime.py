@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.feeding.device_memory import tie
+from ptycho.feeding.device_memory import keep_alive
 from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.pipeline import slice_batches, stream
 from ptycho.feeding.sources import GroupedArray
@@ -182,7 +182,7 @@ def test_a_tie_lasts_as_long_as_its_tensor():
 
     thing = Thing()
     watched = weakref.ref(thing)
-    tensor = tie(thing)
+    tensor = keep_alive(thing)
     del thing
     is_alive = watched() is not None
     value = int(tensor)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ptycho.errors import ContainerError, ScanFileError
-from ptycho.feeding.device_memory import place
+from ptycho.feeding.device_memory import copy_to_device
 from ptycho.feeding.grouping import BatchOrder
 from ptycho.feeding.pipeline import batches, slice_batches, stream
 from ptycho.feeding.sources import GroupedArray, GroupSource
@@ -29,7 +29,11 @@ def streamed(prefetch=1, repeat=False, **settings):
 
 def sliced(prefetch=1, repeat=False, **settings):
     return slice_batches(
-        place(STACK), place(COORDS), order=order(**settings), prefetch=prefetch, repeat=repeat
+        copy_to_device(STACK),
+        copy_to_device(COORDS),
+        order=order(**settings),
+        prefetch=prefetch,
+        repeat=repeat,
     )
 
 

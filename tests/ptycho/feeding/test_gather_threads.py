@@ -7,18 +7,18 @@ import threading
 
 import pytest
 
-from ptycho.feeding.feed import Crew
+from ptycho.feeding.feed import GatherThreads
 
 
 def members():
-    return [thread for thread in threading.enumerate() if thread.name == "ptycho-crew"]
+    return [thread for thread in threading.enumerate() if thread.name == "ptycho-gather"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_job_has_ended_when_run_returns(count):
-    crew, done = Crew(3), []
+    threads, done = GatherThreads(3), []
     for round_ in range(200):
-        crew.run(
+        threads.run(
             [lambda job=job, round_=round_: done.append((round_, job)) for job in range(count)]
         )
 
@@ -28,15 +28,15 @@ def test_every_job_has_ended_when_run_returns(count):
 
 def test_jobs_run_in_threads_of_their_own():
     """Each waits for the other: one thread alone would never come back."""
-    crew, meeting = Crew(1), threading.Barrier(2, timeout=30)
-    crew.run([meeting.wait, meeting.wait])
+    threads, meeting = GatherThreads(1), threading.Barrier(2, timeout=30)
+    threads.run([meeting.wait, meeting.wait])
 
     assert not meeting.broken
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_error_comes_out_after_all_have_ended(failing):
-    crew, done = Crew(1), []
+    threads, done = GatherThreads(1), []
 
     def fail():
         raise OSError("the disk is gone")
@@ -45,18 +45,18 @@ def test_an_error_comes_out_after_all_have_ended(failing):
         done.append(1)
 
     with pytest.raises(OSError, match="the disk is gone"):
-        crew.run([fail, succeed] if failing == 0 else [succeed, fail])
+        threads.run([fail, succeed] if failing == 0 else [succeed, fail])
     assert done == [1]
-    crew.run([succeed, succeed])  # and the next batch is not affected
+    threads.run([succeed, succeed])  # and the next batch is not affected
     assert done == [1, 1, 1]
 
 
 def test_a_busy_crew_leaves_the_work_to_the_caller():
     """While one batch is being made another thread makes its own, alone, instead of waiting."""
-    crew, done = Crew(1), []
-    crew.run(
+    threads, done = GatherThreads(1), []
+    threads.run(
         [
-            lambda: crew.run([lambda: done.append("a"), lambda: done.append("b")]),
+            lambda: threads.run([lambda: done.append("a"), lambda: done.append("b")]),
             lambda: done.append("c"),
         ]
     )
@@ -67,10 +67,10 @@ def test_a_busy_crew_leaves_the_work_to_the_caller():
 def test_threads_end_with_their_crew():
     gc.collect()
     before = set(members())
-    crew = Crew(2)
+    threads = GatherThreads(2)
     mine = set(members()) - before
     assert len(mine) == 2
-    del crew
+    del threads
     gc.collect()
     for thread in mine:
         thread.join(timeout=30)
