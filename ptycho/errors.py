@@ -30,8 +30,11 @@ class ContainerError(PtychoError, ValueError):
 
 
 def one_line(text: str) -> str:
-    """``text`` with everything that does not print (line ends, control codes, undecodable bytes) as
-    Python escapes.
+    r"""``text`` with everything that does not print (line ends, control codes, undecodable bytes)
+    as Python escapes.
+
+    >>> one_line("two\nlines")
+    'two\\nlines'
     """
     return (
         text
@@ -50,6 +53,10 @@ INT64_MOST = 2**63 - 1
 def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> int:  # noqa: ANN401 - this finds out what it is
     """``value`` as an int of ``least`` to ``most``; raises ContainerError for anything that is not
     such a whole number.
+
+    >>> check_int("batch_size", 0, least=1)
+    Traceback (most recent call last):
+    ptycho.errors.ContainerError: batch_size is 0; it is at least 1
     """
     try:
         # bool is an index too, but never a count.
@@ -66,7 +73,11 @@ def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> 
 
 
 def check_bool(name: str, value: Any) -> bool:  # noqa: ANN401 - this finds out what it is
-    """``value`` as a bool; raises ContainerError for anything but True, False, 1 and 0."""
+    """``value`` as a bool; raises ContainerError for anything but True, False, 1 and 0.
+
+    >>> check_bool("repack", 1), check_bool("repack", False)
+    (True, False)
+    """
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise ContainerError(f"{name} is {value!r}; True or False is needed")

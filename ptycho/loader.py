@@ -2,6 +2,8 @@
 name has.
 """
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

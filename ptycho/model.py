@@ -5,6 +5,8 @@ Layers and loss register themselves nowhere: a saved model is loaded with
 ``keras.models.load_model(path, custom_objects=CUSTOM_OBJECTS)``.
 """
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import math
 from collections.abc import Callable
 from typing import Any

@@ -4,6 +4,8 @@ they are used.
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import warnings
 from os import PathLike
 from types import EllipsisType
@@ -70,7 +72,7 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
         if self._scale != 1:
             out *= out.real.dtype.type(self._scale)
 
-    def scaled(self, factor: float) -> "ImageStack":
+    def scaled(self, factor: float) -> ImageStack:
         """The same groups, every value times ``factor``."""
         return ImageStack(self._source, self._groups, self._scale * factor)
 

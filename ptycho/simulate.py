@@ -2,6 +2,8 @@
 seeded.
 """
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import math
 from collections.abc import Iterator
 from os import PathLike

@@ -4,6 +4,8 @@ and its NPZ file.
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping

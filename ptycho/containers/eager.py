@@ -1,5 +1,7 @@
 """The eager container: everything on the device at construction, as users have it today."""
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import math
 from collections.abc import Mapping
 from typing import Any

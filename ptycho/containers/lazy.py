@@ -2,6 +2,8 @@
 afterwards.
 """
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import functools
 import threading
 import warnings

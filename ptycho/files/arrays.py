@@ -429,5 +429,9 @@ def _refuse(
 
 
 def patch_corner(position: npt.NDArray[np.float64], frame_size: int) -> npt.NDArray[np.int64]:
-    """First row or column of the patch centred at ``position`` pixels, rounded half to even."""
+    """First row or column of the patch centred at ``position`` pixels, rounded half to even.
+
+    >>> patch_corner(np.array([8.5, 9.5, 10.4]), 16).tolist()
+    [0, 2, 2]
+    """
     return np.rint(position).astype(np.int64) - frame_size // 2

@@ -289,6 +289,11 @@ _MOST_NUMBERS = 1 << 16
 
 
 def _words(axis: npt.NDArray[np.float64]) -> str:
+    """The coordinate axis that a unit vector is nearest to.
+
+    >>> _words(np.array([0.1, -0.9, 0.0]))
+    '-y'
+    """
     largest = int(np.argmax(np.abs(axis)))
     return f"{'-' if axis[largest] < 0 else '+'}{'xyz'[largest]}"
 
@@ -303,6 +308,11 @@ _MOST_NAMED = 12
 
 
 def _steps(key: str) -> list[str]:
+    """The names in a path.
+
+    >>> _steps("/entry_1//./data")
+    ['entry_1', 'data']
+    """
     return [step for step in re.split("/+", key) if step and step != "."]
 
 

@@ -138,6 +138,11 @@ def _unreadable(name: str, why: str) -> ScanError:
 
 
 def _short(value: object) -> str:
+    """How ``value`` is shown in a message.
+
+    >>> len(_short("a" * 100))
+    63
+    """
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 

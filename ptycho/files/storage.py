@@ -1,5 +1,7 @@
 """Copies of what cannot be mapped where it lies: written once into a cache folder, atomically."""
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import contextlib
 import hashlib
 import json
@@ -72,14 +74,22 @@ def free_bytes(folder: Path) -> int:
 
 
 def digest(*identity: object) -> str:
-    """Sixteen letters for everything in ``identity``."""
+    """Sixteen letters for everything in ``identity``.
+
+    >>> digest("scan.npz", 7)
+    'e79e485af0baef29'
+    """
     return hashlib.sha256(
         "\0".join(map(str, identity)).encode(errors="surrogateescape")
     ).hexdigest()[:16]
 
 
 def first_letters(name: str) -> str:
-    """As much of the scan's name as a copy shows to people."""
+    """As much of the scan's name as a copy shows to people.
+
+    >>> first_letters("scan_2026_11_27_at_the_beamline_with_the_long_name")
+    'scan_2026_11_27_at_the_beamline_with_the'
+    """
     return name[:_STEM_LETTERS]
 
 
@@ -200,7 +210,11 @@ def _target(given: Path) -> Path:
 
 
 def npz_path(path: str | PathLike[str]) -> Path:
-    """``path`` with ``.npz`` added where it is missing, as numpy.savez does."""
+    """``path`` with ``.npz`` added where it is missing, as numpy.savez does.
+
+    >>> npz_path("scan").name, npz_path("scan.NPZ").name
+    ('scan.npz', 'scan.NPZ')
+    """
     given = Path(path)
     return given if given.suffix.lower() == SUFFIX else given.with_name(given.name + SUFFIX)
 
