@@ -8,7 +8,7 @@ import numpy as np
 
 
 class PtychoError(Exception):
-    """Something the user can mend; the message says what was asked, what was found and what to do,
+    """Something the user can fix; the message says what was asked, what was found and what to do,
     in one line.
     """
 

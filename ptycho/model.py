@@ -340,10 +340,8 @@ def build_model(
     finite, or zero.
     """
     frame_size = check_int("frame_size", frame_size, least=MIN_FRAME_SIZE)
-    channel_count, filters = (
-        check_int("gridsize", gridsize, least=1) ** 2,
-        check_int("filters", filters, least=1),
-    )
+    channel_count = check_int("gridsize", gridsize, least=1) ** 2
+    filters = check_int("filters", filters, least=1)
     if frame_size % 2**_LEVELS:
         raise ContainerError(
             f"frame_size is {frame_size}; the network halves it {_LEVELS} times, a multiple "
@@ -353,17 +351,20 @@ def build_model(
         scale = containers_scale(check_photons("nphotons", nphotons), frame_size)
     else:
         scale = check_positive("intensity_scale", intensity_scale)
+
     scaled = keras.Input((frame_size, frame_size, channel_count), name="scaled")
     coords = keras.Input((1, 2, channel_count), name="coords")
     illumination = Illumination(frame_size, name="illumination")
     parts = illumination(scaled)
     illumination.set(_normalized(probe, frame_size))
+
     guess = FirstGuess(scale, _ROUNDS, name="first_guess")(scaled, coords, parts)
     amplitude, phase = (
         _by_group(images, channel_count) for images in _network(_by_frame(guess), filters)
     )
     patches = Overlap(name="patches")(amplitude, phase, coords, parts)
     wave = FarField(scale, name="far_field")(patches, parts)
+
     outputs = [
         CentredAmplitude(name="amplitude")(patches, coords),
         Modulus(name="scaled_frames")(wave),

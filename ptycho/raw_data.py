@@ -363,44 +363,16 @@ class RawData:
         """The frames, all arrays checked against them; a scan without frames has positions only."""
         axes = {key: getattr(self, key) for key in (*POSITION_KEYS, *START_KEYS)}
         for key, positions in axes.items():
-            if (
-                np.shape(positions) != np.shape(self.xcoords)
-                or np.ndim(positions) != 1
-                or not len(positions)
-            ):
+            shape = np.shape(positions)
+            if shape != np.shape(self.xcoords) or len(shape) != 1 or not shape[0]:
                 raise ContainerError(
-                    f"{key} has shape {np.shape(positions)}; all positions are (M,), one "
-                    "value per frame"
+                    f"{key} has shape {shape}; all positions are (M,), one value per frame"
                 )
+
         if self.diff3d is not None:
-            parts = {
-                key: GivenPart(f"RawData: {key}", getattr(self, key)) for key in ("diff3d", *axes)
-            }
-            more = {key: getattr(self, key) for key in ("probeGuess", "objectGuess", "scan_index")}
-            probe, obj, index = (
-                None if array is None else GivenPart(f"RawData: {key}", array)
-                for key, array in more.items()
-            )
-            check_layout(
-                Parts(
-                    frames=parts["diff3d"],
-                    positions=(parts["xcoords"], parts["ycoords"]),
-                    probe=probe,
-                    object=obj,
-                    mask=None,
-                    order=(parts["xcoords_start"], parts["ycoords_start"]),
-                    scan_index=index,
-                    notes=(),
-                ),
-                Interpretation(),
-            )
-            if self.Y is not None and (
-                self.Y.shape != self.diff3d.shape or self.Y.dtype.kind != "c"
-            ):
-                raise ContainerError(
-                    f"Y is {self.Y.dtype} {self.Y.shape}; complex {self.diff3d.shape}, as "
-                    "diff3d, is needed"
-                )
+            check_layout(self._parts(), Interpretation())
+            self._check_truth(self.diff3d)
+
         for key, positions in axes.items():
             is_bad = ~np.isfinite(positions)
             if is_bad.any():
@@ -410,6 +382,32 @@ class RawData:
                     "give its position"
                 )
         return self.diff3d
+
+    def _parts(self) -> Parts:
+        """The arrays as those of a scan file."""
+        keys = (*POSITION_KEYS, *START_KEYS, "diff3d", "probeGuess", "objectGuess", "scan_index")
+        arrays = {key: getattr(self, key) for key in keys}
+        parts = {
+            key: GivenPart(f"RawData: {key}", array)
+            for key, array in arrays.items()
+            if array is not None
+        }
+        return Parts(
+            frames=parts["diff3d"],
+            positions=(parts["xcoords"], parts["ycoords"]),
+            probe=parts.get("probeGuess"),
+            object=parts.get("objectGuess"),
+            mask=None,
+            order=(parts["xcoords_start"], parts["ycoords_start"]),
+            scan_index=parts.get("scan_index"),
+            notes=(),
+        )
+
+    def _check_truth(self, frames: Frames) -> None:
+        if self.Y is not None and (self.Y.shape != frames.shape or self.Y.dtype.kind != "c"):
+            raise ContainerError(
+                f"Y is {self.Y.dtype} {self.Y.shape}; complex {frames.shape}, as diff3d, is needed"
+            )
 
     def __str__(self) -> str:
         names = (

@@ -287,14 +287,18 @@ def _open_scan(kind: type[_Kind], request: _Request) -> _Kind:
         if parts.scan_index is not None:
             check_index(parts.scan_index)
 
-        positions = _positions(store, parts, request, frame_count, frame_size, notes)
+        positions = _positions(
+            store, parts, request, notes, frame_count=frame_count, frame_size=frame_size
+        )
         probe = _probe(parts, notes)
         is_bad = None if parts.mask is None else read_mask(parts.mask, notes)
         identity = _identity(store, parts, request.interpretation, is_bad, frame_count)
         energy_file = EnergyFile(
             request.path, identity, frame_count, request.cache_dir, is_kept=request.keep_energies
         )
-        obj, object_token = _object(parts, request, positions, frame_size, energy_file, notes)
+        obj, object_token = _object(
+            parts, request, positions, energy_file, notes, frame_size=frame_size
+        )
 
         stack, stack_notes = _frames(parts, request, is_bad)
         return kind(
@@ -374,9 +378,10 @@ def _positions(
     store: Store,
     parts: Parts,
     request: _Request,
+    notes: list[str],
+    *,
     frame_count: int,
     frame_size: int,
-    notes: list[str],
 ) -> _Positions:
     """Both axes in pixels; raises ScanError where they are not in them, or cannot be."""
     matrix, remedy = _matrix(store, parts, request, frame_size, notes)
@@ -433,9 +438,10 @@ def _object(
     parts: Parts,
     request: _Request,
     where: _Positions,
-    frame_size: int,
     energy_file: EnergyFile,
     notes: list[str],
+    *,
+    frame_size: int,
 ) -> tuple[npt.NDArray[np.complex64] | None, str | None]:
     """The object, or None, and what it is known by if it was checked where it lies."""
     if parts.object is None:

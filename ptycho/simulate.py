@@ -54,41 +54,53 @@ def simulate(
     gives them directly. The same arguments give the same bytes. Raises ContainerError for sizes
     that make no scan, ScanFileError where the file cannot be written.
     """
-    frame_count, seed = (
-        check_int("frame_count", frame_count, least=1),
-        check_int("seed", seed, least=0),
-    )
+    frame_count = check_int("frame_count", frame_count, least=1)
     frame_size = check_int("frame_size", frame_size, least=MIN_FRAME_SIZE)
-    if frame_size % 2:
-        raise ContainerError(
-            f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed"
-        )
-    if not _PHOTONS[0] <= check_photons("photons_per_frame", photons_per_frame) <= _PHOTONS[1]:
-        raise ContainerError(
-            f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and "
-            f"{_PHOTONS[1]:g}"
-        )
-    _check_extent(frame_count, frame_size)
+    seed = check_int("seed", seed, least=0)
+    photons_per_frame = check_photons("photons_per_frame", photons_per_frame)
+    _check_sizes(frame_count, frame_size, photons_per_frame)
+
     generator = np.random.default_rng(seed)
     x, y, shape = _raster(generator, frame_count, frame_size)
     obj = _smooth_object(generator, shape)
     probe = _defocused_probe(frame_size)
     corners = patch_corner(np.stack((y, x), axis=1), frame_size)
+    lit = _lit(probe, obj, corners, photons_per_frame)
+
+    frames = _noisy_frames(generator, obj, lit, corners)
+    write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=lit, obj=obj)
+
+
+def _lit(
+    probe: npt.NDArray[np.complex128],
+    obj: npt.NDArray[np.complex64],
+    corners: npt.NDArray[np.int64],
+    photons_per_frame: float,
+) -> npt.NDArray[np.complex64]:
+    """The probe, so bright that a frame has ``photons_per_frame`` on average."""
     # Empty regions absorb nothing by chance: the brightness is set by the mean over frames spread
     # over the scan.
-    sample = corners[:: max(1, frame_count // 64)]
-    mean = float(
-        np.mean(
-            [
-                np.sum(amplitude**2)
-                for chunk in _amplitudes(obj, probe, sample)
-                for amplitude in chunk
-            ]
+    sample = corners[:: max(1, len(corners) // 64)]
+    photons = [
+        np.sum(amplitude**2) for chunk in _amplitudes(obj, probe, sample) for amplitude in chunk
+    ]
+    lit: npt.NDArray[np.complex64] = (
+        probe * np.sqrt(photons_per_frame / float(np.mean(photons)))
+    ).astype(np.complex64)
+    return lit
+
+
+def _check_sizes(frame_count: int, frame_size: int, photons_per_frame: float) -> None:
+    if frame_size % 2:
+        raise ContainerError(
+            f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed"
         )
-    )
-    probe = (probe * np.sqrt(photons_per_frame / mean)).astype(np.complex64)
-    frames = _noisy_frames(generator, obj, probe, corners)
-    write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=probe, obj=obj)
+    if not _PHOTONS[0] <= photons_per_frame <= _PHOTONS[1]:
+        raise ContainerError(
+            f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and "
+            f"{_PHOTONS[1]:g}"
+        )
+    _check_extent(frame_count, frame_size)
 
 
 def _check_extent(frame_count: int, frame_size: int) -> None:

@@ -120,7 +120,7 @@ def group_indices(
     for start in range(0, image_count, frame_count):
         nn_indices[start : start + frame_count, 0] = seeds[: image_count - start]
     if channel_count > 1:
-        _fill_neighbors(generator, x, y, nn_indices, seeds, nearest)
+        _fill_neighbors(generator, x, y, nn_indices, seeds, nearest=nearest)
     return nn_indices
 
 
@@ -198,6 +198,7 @@ def _fill_neighbors(
     y: npt.NDArray[np.float64],
     nn_indices: npt.NDArray[np.int64],
     seeds: npt.NDArray[np.int64],
+    *,
     nearest: int,
 ) -> None:
     """Write neighbours into channels 1 to C - 1.
@@ -346,32 +347,20 @@ class BatchOrder:
     ) -> None:
         batch_size = check_int("batch_size", batch_size, least=1)
         drop_remainder = check_bool("drop_remainder", drop_remainder)
-        # Asked one by one: an array or a tensor compares element by element, or not at all.
-        if not (
-            isinstance(shuffle, bool | np.bool_)
-            or (isinstance(shuffle, int | str) and shuffle in (0, 1, "chunks"))
-        ):
-            raise ContainerError(f'shuffle is {shuffle!r}; it is False, True or "chunks"')
-        if shard.count > 1 and shuffle and seed is None:
-            raise ContainerError(
-                f"shuffle over {shard.count} input pipelines needs a seed, the same for "
-                "all; give seed=0"
-            )
-        self.group_count = len(range(shard.index, group_count, shard.count))
-        if not self.group_count:
-            raise ContainerError(
-                f"input pipeline {shard.index} of {shard.count} gets none of {group_count} "
-                "groups; use fewer workers"
-            )
+        _check_shuffle(shuffle, seed, shard)
+
+        self.group_count = _share_of(shard, group_count)
         if drop_remainder and batch_size > self.group_count:
             raise ContainerError(
                 f"batch_size {batch_size} with drop_remainder leaves nothing of "
                 f"{self.group_count} groups"
             )
+
         self.batch_size, self.shuffle, self.shard = batch_size, shuffle, shard
         full, rest = divmod(self.group_count, batch_size)
         self.batch_count = full if drop_remainder or not rest else full + 1
         self.static_size = batch_size if drop_remainder or not rest else None
+
         self._all_count = group_count
         # None: another order for every dataset.
         self._seed = secrets.randbits(64) if seed is None else check_int("seed", seed, least=0)
@@ -430,3 +419,28 @@ class BatchOrder:
             for start in range(0, len(drawn), _MIXED_CHUNKS)
         ]
         return np.concatenate([generator.permutation(pool) for pool in pools])
+
+
+def _check_shuffle(shuffle: object, seed: int | None, shard: Shard) -> None:
+    # Asked one by one: an array or a tensor compares element by element, or not at all.
+    if not (
+        isinstance(shuffle, bool | np.bool_)
+        or (isinstance(shuffle, int | str) and shuffle in (0, 1, "chunks"))
+    ):
+        raise ContainerError(f'shuffle is {shuffle!r}; it is False, True or "chunks"')
+    if shard.count > 1 and shuffle and seed is None:
+        raise ContainerError(
+            f"shuffle over {shard.count} input pipelines needs a seed, the same for all; give "
+            "seed=0"
+        )
+
+
+def _share_of(shard: Shard, group_count: int) -> int:
+    """How many of ``group_count`` groups one worker gets; raises ContainerError for none."""
+    share = len(range(shard.index, group_count, shard.count))
+    if not share:
+        raise ContainerError(
+            f"input pipeline {shard.index} of {shard.count} gets none of {group_count} groups; "
+            "use fewer workers"
+        )
+    return share

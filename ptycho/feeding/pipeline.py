@@ -171,40 +171,46 @@ def slice_batches(
             repeat=repeat,
             scale=scale,
         )
+
+    gather = _slicing(order, tensors, scale)
+    steps = _steps(keep_alive(order), weak_method(order.next_epoch), order, repeat)
+    return _finish(steps.map(_as_written(gather)), prefetch)
+
+
+def _slicing(
+    order: BatchOrder, tensors: tuple[tf.Tensor, ...], scale: float | None
+) -> Callable[[tf.Tensor], Batch]:
+    """A function of tf.data that gathers batch ``number`` out of images, coordinates and, for
+    targets, amplitudes (B, N, N, C).
+    """
+    # TensorFlow may keep this function for good: it refers to the order weakly.
     read = weak_method(order.numbered)
+    shuffle, static_size = order.shuffle, order.static_size
     batch_count, group_count, shard = order.batch_count, order.group_count, order.shard
     # No larger than it needs to be: TensorFlow counts in int64.
     batch_size = min(order.batch_size, group_count)
 
+    def groups_of(number: tf.Tensor) -> tf.Tensor:
+        if shuffle:
+            return tf.ensure_shape(tf.numpy_function(read, [number], tf.int64), (static_size,))
+        start = number % batch_count * batch_size
+        end = tf.minimum(start + batch_size, group_count)
+        return tf.range(start, end) * shard.count + shard.index
+
     def gather(number: tf.Tensor) -> Batch:
-        if order.shuffle:
-            groups = tf.ensure_shape(
-                tf.numpy_function(read, [number], tf.int64), (order.static_size,)
-            )
-        else:
-            start = number % batch_count * batch_size
-            groups = (
-                tf.range(start, tf.minimum(start + batch_size, group_count)) * shard.count
-                + shard.index
-            )
+        groups = groups_of(number)
 
         def chosen(tensor: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(
-                tf.gather(tensor, groups), (order.static_size, *tensor.shape[1:])
-            )
+            return tf.ensure_shape(tf.gather(tensor, groups), (static_size, *tensor.shape[1:]))
 
-        if not targets:
+        images, coords, *amplitude = tensors
+        if not amplitude:
             return chosen(images), chosen(coords)
         return inputs_and_targets(
-            chosen(images) * scale, chosen(coords), chosen(amplitude)[..., :1]
+            chosen(images) * scale, chosen(coords), chosen(amplitude[0])[..., :1]
         )
 
-    return _finish(
-        _steps(keep_alive(order), weak_method(order.next_epoch), order, repeat).map(
-            _as_written(gather)
-        ),
-        prefetch,
-    )
+    return gather
 
 
 def _fed(

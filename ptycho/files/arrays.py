@@ -125,7 +125,7 @@ def _finite(part: Part) -> Iterator[_Complex]:
             why = (
                 "too large for complex64; scale it"
                 if np.isfinite(block[at])
-                else "mend it before loading"
+                else "fix it before loading"
             )
             raise ScanError(f"{part.name} is {block[at]} at [{row}, {column}]; {why}")
         yield converted
@@ -304,27 +304,13 @@ def read_axis(part: Part, weights: Sequence[float], frame_count: int) -> Axis:
             offset = (column - first) % len(weights)
             values = block[offset :: len(weights)].astype(np.float64)
             start = (first + offset) // len(weights)
-            _refuse(
-                ~np.isfinite(values),
-                values,
-                start,
-                part,
-                column,
-                "leave the frame out or give its position",
-                weights,
-            )
+            place = f" in column {column}" if len(weights) > 1 else ""
+
+            _check_are_finite(part, values, start, place)
             with np.errstate(over="ignore"):
                 values *= weight
             axis[start : start + len(values)] += values
-            _refuse(
-                np.abs(values) > MOST_PIXELS,
-                values,
-                start,
-                part,
-                column,
-                f"positions are pixels, at most {MOST_PIXELS:g}",
-                weights,
-            )
+            _check_are_pixels(part, values, start, place)
         first += block.size
     return axis
 
@@ -336,24 +322,8 @@ def check_finite(part: Part) -> None:
     first = 0
     for block in part.blocks():
         values = block.astype(np.float64)
-        _refuse(
-            ~np.isfinite(values),
-            values,
-            first,
-            part,
-            0,
-            "leave the frame out or give its position",
-            (1,),
-        )
-        _refuse(
-            np.abs(values) > MOST_PIXELS,
-            values,
-            first,
-            part,
-            0,
-            f"positions are pixels, at most {MOST_PIXELS:g}",
-            (1,),
-        )
+        _check_are_finite(part, values, first, "")
+        _check_are_pixels(part, values, first, "")
         first += block.size
 
 
@@ -413,19 +383,24 @@ def _steps(positions: Axis) -> Iterator[tuple[int, Axis]]:
         yield first, positions[first : first + _STEP]
 
 
-def _refuse(
-    is_bad: npt.NDArray[np.bool_],
-    values: Axis,
-    first: int,
-    part: Part,
-    column: int,
-    what: str,
-    weights: Sequence[float],
-) -> None:
+def _check_are_finite(part: Part, values: Axis, first: int, place: str) -> None:
+    is_bad = ~np.isfinite(values)
     if is_bad.any():
         frame = int(np.argmax(is_bad))
-        place = f"for frame {first + frame}" + (f" in column {column}" if len(weights) > 1 else "")
-        raise ScanError(f"{part.name} is {values[frame]:g} {place}; {what}")
+        raise ScanError(
+            f"{part.name} is {values[frame]:g} for frame {first + frame}{place}; leave the frame "
+            "out or give its position"
+        )
+
+
+def _check_are_pixels(part: Part, values: Axis, first: int, place: str) -> None:
+    is_bad = np.abs(values) > MOST_PIXELS
+    if is_bad.any():
+        frame = int(np.argmax(is_bad))
+        raise ScanError(
+            f"{part.name} is {values[frame]:g} for frame {first + frame}{place}; positions are "
+            f"pixels, at most {MOST_PIXELS:g}"
+        )
 
 
 def patch_corner(position: npt.NDArray[np.float64], frame_size: int) -> npt.NDArray[np.int64]:

@@ -201,32 +201,14 @@ class CxiStore(Hdf5Store):
         """
         key = f"{_DETECTOR}/basis_vectors"
         if self.has(key):
-            vectors = self._numbers(key)
-            if vectors.shape == (3, 2):
-                vectors = vectors.T
-            if vectors.shape != (2, 3):
-                raise ScanError(
-                    f"{self.path}: {key} has shape {vectors.shape}; (3, 2) is needed, a "
-                    "column for each detector axis"
-                )
-            lengths = np.linalg.norm(vectors, axis=1)
-            if not lengths.all():
-                raise ScanError(f"{self.path}: {key} has an axis of no length; mend the file")
-            vectors = vectors / lengths[:, None]
-            if abs(vectors[0] @ vectors[1]) > _MOST_SHEAR:
-                raise ScanError(
-                    f"{self.path}: {key} are not at right angles; frames are square pixels, "
-                    "mend the file"
-                )
+            vectors, lengths = self._basis_vectors(key)
             signs = ", ".join(
-                f"{'row' if index == 0 else 'column'}s along {_words(axis)}"
-                for index, axis in enumerate(vectors)
+                f"{name} along {_words(axis)}"
+                for name, axis in zip(("rows", "columns"), vectors, strict=True)
             )
-            return (
-                vectors,
-                lengths,
-                f"translations of the sample are turned by basis_vectors ({signs})",
-            )
+            note = f"translations of the sample are turned by basis_vectors ({signs})"
+            return vectors, lengths, note
+
         sizes = [
             self._scalar(f"{_DETECTOR}/{axis}_pixel_size")
             for axis in "yx"
@@ -235,11 +217,32 @@ class CxiStore(Hdf5Store):
         # One size alone is that of both axes.
         lengths_m = np.array(sizes * 2)[:2] if sizes else None
         vectors = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
-        return (
-            vectors,
-            lengths_m,
-            "there are no basis_vectors: detector rows are taken along -y and columns along -x",
-        )
+        note = "there are no basis_vectors: detector rows are taken along -y and columns along -x"
+        return vectors, lengths_m, note
+
+    def _basis_vectors(self, key: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Unit vectors (2, 3) and lengths in metres (2,) of what the file says; raises ScanError
+        where they are no detector's.
+        """
+        vectors = self._numbers(key)
+        if vectors.shape == (3, 2):
+            vectors = vectors.T
+        if vectors.shape != (2, 3):
+            raise ScanError(
+                f"{self.path}: {key} has shape {vectors.shape}; (3, 2) is needed, a column for "
+                "each detector axis"
+            )
+
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not lengths.all():
+            raise ScanError(f"{self.path}: {key} has an axis of no length; fix the file")
+        vectors = vectors / lengths[:, None]
+        if abs(vectors[0] @ vectors[1]) > _MOST_SHEAR:
+            raise ScanError(
+                f"{self.path}: {key} are not at right angles; frames are square pixels, fix the "
+                "file"
+            )
+        return vectors, lengths
 
     def _wavelength_m(self) -> float:
         for key in (f"{_SOURCE}/wavelength", f"{_SOURCE}/energy"):
@@ -277,7 +280,7 @@ class CxiStore(Hdf5Store):
             )
         values = load(part).astype(np.float64)
         if not np.isfinite(values).all():
-            raise ScanError(f"{part.name} is not finite; mend the file or give pixel_size_m")
+            raise ScanError(f"{part.name} is not finite; fix the file or give pixel_size_m")
         return values
 
     def _first(self, keys: tuple[str, ...]) -> str | None:

@@ -299,6 +299,7 @@ def _repacked(
         os.posix_fallocate(out.fileno(), 0, size_bytes)
         out.write(image)
         out.flush()
+
         values = np.memmap(out, native, "r+", len(image), shape)
         as_stored = values.transpose(np.argsort(what.order))
         start = 0
@@ -319,9 +320,8 @@ def _repacked(
         advice=f"save the frames uncompressed as ({', '.join(AXES)})",
     )
     done = "was repacked once to" if is_new else "is read from its repacked copy"
-    return FileArray(
-        copy, len(image), shape, native, FileState.of(copy.stat())
-    ), f"{part.key} {done} {copy}"
+    file = FileArray(copy, len(image), shape, native, FileState.of(copy.stat()))
+    return file, f"{part.key} {done} {copy}"
 
 
 def _slabs(part: Part, where: FileArray | None) -> Iterator[npt.NDArray[Any]]:

@@ -118,6 +118,7 @@ def keep_copy(
         # A copy of another size was cut by something outside; it is written anew.
         if target.exists() and target.stat().st_size == size_bytes:
             return target, False
+
         folder.mkdir(parents=True, exist_ok=True)
         free = free_bytes(folder)
         if free < size_bytes:
@@ -125,6 +126,7 @@ def keep_copy(
                 f"{path}: {what} needs {size_bytes} bytes unpacked and {folder} has {free} "
                 f"free; give another cache_dir or {advice}"
             )
+
         with atomic_file(target, mode=_OWNER_ONLY) as out:
             write(out)
     except PtychoError:

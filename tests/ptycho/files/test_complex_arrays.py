@@ -107,7 +107,7 @@ def test_a_bad_value_of_a_copied_object_leaves_no_copy(tmp_path, arrays):
 def test_a_bad_value_of_a_mapped_object_is_named_by_its_place(tmp_path, arrays, order):
     obj = np.asarray(large(), order=order)
     obj[300, 20] = np.inf
-    with pytest.raises(ScanError, match=r"objectGuess is .*inf.* at \[300, 20\]; mend it"):
+    with pytest.raises(ScanError, match=r"objectGuess is .*inf.* at \[300, 20\]; fix it"):
         Scan.open(write(tmp_path / "scan.npz", arrays, obj))
 
 
