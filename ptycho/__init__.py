@@ -4,7 +4,7 @@
 its frames and feeds them batch by batch; ``PtychoDataContainer`` puts all of them on the device.
 ``RawData`` is PtychoPINN's scan of loose arrays. The modules: ``loader`` has these containers and
 PtychoPINN's functions, ``model`` builds and compiles a network, ``reconstruct`` gives the object of
-a whole scan, ``simulate`` writes scans for those who have none, ``errors`` are what users can act
+a complete scan, ``simulate`` writes scans for users without data, ``errors`` has what users can act
 on.
 
 Importing this package imports neither TensorFlow nor h5py: each name is loaded when it is first

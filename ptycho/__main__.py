@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ptycho
 from ptycho.errors import ContainerError, PtychoError, one_line
-from ptycho.files.stacks import Progress
+from ptycho.files import Progress
 from ptycho.scan import DEFAULT_CACHE_BYTES, Scan
 from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate, subset
 

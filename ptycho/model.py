@@ -28,8 +28,8 @@ from ptycho.files.arrays import MIN_FRAME_SIZE
 
 
 _DARK = 1e-3
-"""Chosen: weight of a patch where the probe is dark, over its brightest. There a patch has only its
-own word."""
+"""Chosen: weight of a patch where the probe is dark, over its brightest. There a patch has no
+other source."""
 _LEAST_MODULUS = 1e-6
 """Chosen: added where a modulus divides; wave amplitudes are about 1/2 (frames of mean energy
 (N/2)^2)."""
@@ -311,7 +311,7 @@ CUSTOM_OBJECTS = {
         PoissonDeviance,
     )
 }
-"""What ``keras.models.load_model`` has to be told."""
+"""The classes that ``keras.models.load_model`` needs, by name."""
 
 
 def build_model(
@@ -423,7 +423,7 @@ def object_patches(model: keras.Model) -> Patches:
         return to_complex(inner([scaled, coords], training=False))
 
     patches: Patches = tf.function(predict, input_signature=signature, autograph=False)
-    # Made anew for each call, every one would be kept until the garbage collector finds the cycles
+    # Made for each call, every one would be kept until the garbage collector finds the cycles
     # of its graph.
     setattr(model, _PATCHES, patches)
     return patches

@@ -33,7 +33,7 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
 
     ``stack[a:b]``, ``stack[indices]`` and ``scaled`` give another such stack and read nothing;
     ``stack[3]`` and ``stack[..., 0]`` give arrays. Arithmetic, numpy's functions and TensorFlow get
-    the whole array: that is the cost to avoid, so choose the groups first.
+    the complete array: that is the cost to avoid, so choose the groups first.
     """
 
     def __init__(

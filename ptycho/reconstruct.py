@@ -1,5 +1,5 @@
-"""The object of a whole scan out of a trained model: batch by batch on the device, on one canvas in
-host memory.
+"""The object of a scan out of a trained model: batch by batch on the device, on one canvas in host
+memory.
 """
 
 from __future__ import annotations  # help() shows the names of types, not what they stand for
@@ -28,7 +28,7 @@ class Reconstruction:
     """The object where the scan has seen it."""
 
     object: npt.NDArray[np.complex64]
-    """(H, W); 0 where no probe has been. Up to a global phase, which frames do not tell."""
+    """(H, W); 0 where no probe has been. Up to a global phase, which frames do not determine."""
     weights: npt.NDArray[np.float32]
     """(H, W) how often a pixel was lit, in visits by the brightest spot of the probe."""
     origin: tuple[int, int]

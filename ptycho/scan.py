@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError, check_int
-from ptycho.files import FileArray, Store
+from ptycho.files import FileArray, Progress, Store
 from ptycho.files.arrays import (
     Axis,
     check_finite,
@@ -30,7 +30,7 @@ from ptycho.files.arrays import (
 from ptycho.files.formats import Parts, choose, open_store
 from ptycho.files.frames import Center, Interpretation, Units, open_frames
 from ptycho.files.npz import NpzPart
-from ptycho.files.stacks import FrameStack, Progress, frame_energies
+from ptycho.files.stacks import FrameStack, frame_energies
 from ptycho.files.storage import EnergyFile, digest
 
 DEFAULT_CACHE_BYTES = 32 << 20
@@ -209,7 +209,7 @@ class Scan:
 
         The result, and with it that every value was checked, is kept beside the scan, in
         ``cache_dir`` if one was given, or in the user's cache folder; a changed file or another
-        interpretation is read anew. Raises ScanError naming frame, value and pixel for NaN,
+        interpretation is read again. Raises ScanError naming frame, value and pixel for NaN,
         infinite, negative or too large amplitude or counts, and for a stack of zeros; ScanFileError
         where the file has changed since it was opened.
         """

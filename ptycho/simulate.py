@@ -203,7 +203,7 @@ def _noisy_frames(
 
 def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
     """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object
-    stay whole.
+    stay complete.
 
     Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
     written or the scan's has changed.

@@ -297,7 +297,7 @@ def save_container(
     """Write the images and everything in ``given`` that is not None; ``.npz`` is added where it is
     missing.
 
-    The file appears whole or not at all. Raises ScanFileError where it cannot be written,
+    The file appears complete or not at all. Raises ScanFileError where it cannot be written,
     ContainerError for what is no array of numbers.
     """
     small = {name: np.asarray(values) for name, values in given.items() if values is not None}
@@ -333,9 +333,9 @@ def write_stacks(
     """Write grouped images, a few groups at a time, and small arrays as a stored NPZ that needs no
     pickle.
 
-    The file appears whole or not at all; a link is followed. Raises ScanFileError where it cannot
-    be written or a file behind the images has changed, ContainerError for an array of Python
-    objects.
+    The file appears complete or not at all; a link is followed. Raises ScanFileError where it
+    cannot be written or a file behind the images has changed, ContainerError for an array of
+    Python objects.
     """
     for key, values in small.items():
         if values.dtype.hasobject:

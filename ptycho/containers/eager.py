@@ -19,7 +19,7 @@ from ptycho.feeding.sources import GroupSource, Images, Indices, places_of, read
 
 
 class PtychoDataContainer(Container):
-    """Grouped images as whole tensors on the device.
+    """Grouped images as complete tensors on the device.
 
     Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi)
     complex64, ``coords_nominal`` (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32,

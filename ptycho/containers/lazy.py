@@ -27,7 +27,7 @@ class LazyPtychoDataContainer(Container):
     """Grouped images that stay where they are until ``as_dataset`` streams them.
 
     The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred
-    to, not copied. ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the whole tensor to old code,
+    to, not copied. ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the complete tensor to old code,
     with a DeprecationWarning: the same tensor as long as somebody holds it, and none after that.
     ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are small: they follow the same
     rule without the warning. All but ``Y`` may be assigned; datasets that are there already keep

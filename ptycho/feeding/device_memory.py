@@ -210,7 +210,7 @@ def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
         live = reference()
         if live is None:
             raise ReferenceError(
-                "what this dataset reads is gone: TensorFlow let go of it; make the dataset anew"
+                "what this dataset reads is gone: TensorFlow let go of it; make the dataset again"
             )
         return live(*arguments)
 

@@ -188,7 +188,7 @@ def _first_seeds(
     """(count,) int64, all different."""
     if order == "sequential":
         return np.arange(count)
-    # Copied: a slice would keep the whole permutation, 8 bytes per frame.
+    # Copied: a slice would keep the complete permutation, 8 bytes per frame.
     return generator.permutation(frame_count)[:count].copy()
 
 
@@ -292,7 +292,7 @@ Shuffle = bool | Literal["chunks"]
 """False: as the groups come; True: any group may follow any other; "chunks": see ``BatchOrder``."""
 
 _MAX_ORDERS = 4
-"""Chosen: epochs whose order is remembered; any other is drawn anew from the seed."""
+"""Chosen: epochs whose order is remembered; any other is drawn again from the seed."""
 _CHUNK_BYTES = 4 << 20
 """Images of a chunk. Chosen: a disk that needs 10 ms to seek and reads 200 MB/s then spends two
 thirds of its time reading."""
@@ -312,7 +312,7 @@ class Shard:
 
     @classmethod
     def of(cls, input_context: Any) -> "Shard":  # noqa: ANN401 - tf.distribute.InputContext; TensorFlow ships no types
-        """The part of a tf.distribute.InputContext; the whole for None."""
+        """The part of a tf.distribute.InputContext; all groups for None."""
         if input_context is None:
             return cls()
         try:

@@ -75,7 +75,7 @@ class GroupSource(ABC):
 
     @property
     def nbytes(self) -> int:
-        """What the whole stack takes in memory; the source itself may store far less."""
+        """What the complete stack takes in memory; the source itself may store far less."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __array__(
@@ -83,18 +83,18 @@ class GroupSource(ABC):
         dtype: npt.DTypeLike | None = None,
         copy: bool | None = None,  # noqa: FBT001 - numpy's
     ) -> npt.NDArray[Any]:
-        """The whole stack, (B, N, N, C): this is the cost the source exists to avoid."""
+        """The complete stack, (B, N, N, C): this is the cost the source exists to avoid."""
         if copy is False:
             raise ValueError(
                 "the images of a source are not stored as one array; reading them makes one"
             )
-        whole = np.empty(self.shape, self.dtype)
-        read_all(self, whole)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        complete = np.empty(self.shape, self.dtype)
+        read_all(self, complete)
+        return complete if dtype is None else complete.astype(dtype, copy=False)
 
 
 class Wrapped(GroupSource):
-    """A source made of another one: whatever it does not say itself is that of the other."""
+    """A source made of another one; what it does not define itself is that of the other."""
 
     def __init__(self, source: GroupSource) -> None:
         self._source = source
@@ -171,7 +171,7 @@ class Scaled(Wrapped):
 
 
 def read_all(source: GroupSource, out: Images) -> None:
-    """Write the whole stack into ``out`` (B, N, N, C); raises ScanFileError where its file has
+    """Write the complete stack into ``out`` (B, N, N, C); raises ScanFileError where its file has
     changed.
     """
     source.check()
@@ -405,7 +405,7 @@ class ObjectPatches(GroupSource):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Complex64 for whole patches."""
+        """Complex64 for complete patches."""
         return np.dtype(np.complex64 if self._part == "complex" else np.float32)
 
     def read(self, groups: Indices, out: Images) -> None:

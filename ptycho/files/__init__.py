@@ -5,7 +5,7 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from ptycho.errors import PtychoError, ScanError, ScanFileError
 
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the work, the bytes that are done and the bytes in all."""
 BLOCK_BYTES = 64 * 1024
 """Half of glibc's initial M_MMAP_THRESHOLD (mallopt(3)): freeing larger blocks raises it, and what
 is freed then stays."""
 
 
 class FileState(NamedTuple):
-    """What tells a file from another one, and from itself after somebody wrote to it."""
+    """What differs between two files, and in one file after it was written to."""
 
     device: int
     inode: int
@@ -138,7 +140,7 @@ class GivenPart(Part):
 
 
 def load(part: Part) -> npt.NDArray[Any]:
-    """One array, whole and C-ordered or Fortran-ordered as stored; raises ScanError where memory
+    """One complete array, C-ordered or Fortran-ordered as stored; raises ScanError where memory
     does not suffice.
     """
     shape, dtype = part.header
@@ -192,7 +194,7 @@ class Store(Protocol):
     def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
         """Where this file keeps what, and notes about it; ``frames`` is what the user asked for.
 
-        Raises ScanError where it cannot be told.
+        Raises ScanError where the file does not say.
         """
 
     def part(self, key: str) -> Part:

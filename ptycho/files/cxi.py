@@ -117,7 +117,7 @@ class Hdf5Store:
                 if followed:
                     raise ScanError(
                         f"{name} is a link to {followed}, which is not in the file; write "
-                        "the file anew"
+                        "the file again"
                     )
                 raise ScanError(f"{self.path} has no {key}; {self._has_some()}")
             kind = links.get_info(step.encode()).type

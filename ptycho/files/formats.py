@@ -53,7 +53,7 @@ class NpyPart(Part):
         if found_bytes < self._npy.values_bytes:
             raise ScanError(
                 f"{path} announces {self._npy.values_bytes} bytes of values and holds "
-                f"{found_bytes}; it was cut, write it anew"
+                f"{found_bytes}; it was cut, write it again"
             )
         self.header, self.is_fortran = (
             ArrayHeader(self._npy.shape, self._npy.dtype),
@@ -143,7 +143,7 @@ class NpyStore:
         """Nothing is open."""
 
     def names(self, frames: str | None) -> tuple[Names, tuple[str, ...]]:
-        """The whole file is the frames; it holds nothing else."""
+        """The complete file is the frames; it holds nothing else."""
         if frames is not None:
             raise ScanError(f"{self.path} is one array without names; leave frames={frames!r} out")
         return Names("", None), ()
@@ -298,7 +298,7 @@ def open_store(path: Path) -> Iterator[Store]:
     """Open a scan file by its suffix.
 
     Raises ScanFileError for a path that is no readable file, ScanError for a format that is not
-    known or not whole.
+    known or not complete.
     """
     check_regular(path)
     opener = STORES.get(path.suffix.lower())

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ContainerError, ScanError
-from ptycho.files import FileArray, FileState, Part
+from ptycho.files import FileArray, FileState, Part, Progress
 from ptycho.files.npz import NpzPart, header_bytes, pieces
 from ptycho.files.stacks import (
     CHUNK_BYTES,
@@ -24,7 +24,7 @@ from ptycho.files.stacks import (
     frames_per_chunk,
     three,
 )
-from ptycho.files.storage import Progress, keep_copy
+from ptycho.files.storage import keep_copy
 
 # Frames that are not stored as they are handed out: counts, zero frequency in the corner, turned
 # axes, bad pixels.
@@ -226,7 +226,7 @@ def open_frames(
     if what.is_scattered:
         raise ScanError(
             f"{part.name} has the axes {what.axes}, so every frame is scattered over the "
-            "whole file; give repack=True to write the frames one after the other"
+            "complete file; give repack=True to write the frames one after the other"
         )
     if where is not None:
         stack: FrameStack = MappedFrames(where, name=part.name)

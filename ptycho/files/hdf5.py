@@ -37,12 +37,12 @@ DAMAGE = (
 """What h5py makes of libhdf5's errors, by their major number, and of types that numpy does not
 have."""
 _MOST_LETTERS = 160
-"""Chosen: of what libhdf5 says; it may repeat whole paths."""
+"""Chosen: of what libhdf5 says; it may repeat complete paths."""
 
 
 @contextlib.contextmanager
 def hdf5_named(
-    what: str, advice: str = "the file is damaged; copy or write it anew"
+    what: str, advice: str = "the file is damaged; copy or write it again"
 ) -> Iterator[None]:
     """What libhdf5 finds wrong in ``what``, as one sentence that names it."""
     try:
@@ -54,7 +54,7 @@ def hdf5_named(
 
 
 def first_words(error: BaseException) -> str:
-    """Of libhdf5's errors only the first line tells; KeyError's are quoted."""
+    """The first line of libhdf5's error, which says what is wrong; a KeyError's is quoted."""
     words = (
         error.strerror
         if isinstance(error, OSError) and error.strerror
@@ -110,7 +110,7 @@ def open_file(path: Path, *, cache_bytes: int) -> h5py.File:
         ) from error
     except DAMAGE as error:
         what = "is a truncated HDF5 file" if "truncated" in str(error) else "is a damaged HDF5 file"
-        raise ScanError(f"{path} {what} ({first_words(error)}); copy or write it anew") from error
+        raise ScanError(f"{path} {what} ({first_words(error)}); copy or write it again") from error
 
 
 def _slots(cache_bytes: int) -> int:
@@ -168,7 +168,7 @@ class Hdf5Part(Part):
         with hdf5_named(self.name):
             if dataset.shape is None:
                 raise ScanError(
-                    f"{self.name} is an empty data set, without any shape; write the file anew"
+                    f"{self.name} is an empty data set, without any shape; write the file again"
                 )
             dtype = dataset.dtype
             if dtype.hasobject:

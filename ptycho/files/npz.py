@@ -134,7 +134,7 @@ def _dtype(descr: object, name: str) -> np.dtype[Any]:
 
 
 def _unreadable(name: str, why: str) -> ScanError:
-    return ScanError(f"{name} has no readable npy header ({why}); write the file anew")
+    return ScanError(f"{name} has no readable npy header ({why}); write the file again")
 
 
 def _short(value: object) -> str:
@@ -195,13 +195,13 @@ def damage_named(path: Path, what: str) -> Iterator[None]:
         raise
     except _DAMAGE as error:
         raise ScanError(
-            f"{path}: {what} is damaged ({error}); copy or write the file anew"
+            f"{path}: {what} is damaged ({error}); copy or write the file again"
         ) from error
     except OSError as error:
         # A seek to before the first byte, from a forged offset.
         if error.errno == errno.EINVAL:
             raise ScanError(
-                f"{path}: {what} is damaged ({error.strerror}); copy or write the file anew"
+                f"{path}: {what} is damaged ({error.strerror}); copy or write the file again"
             ) from error
         raise ScanFileError(
             f"{path} cannot be read ({error.strerror or error}); check the file and its permissions"
@@ -234,7 +234,7 @@ def members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     ]
     if twice:
         raise ScanError(
-            f"{path} holds {twice[0]} more than once; write the file anew with one array per key"
+            f"{path} holds {twice[0]} more than once; write the file again with one array per key"
         )
     return {entry.filename.removesuffix(".npy"): entry for entry in entries}
 
@@ -251,7 +251,7 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
         # numpy writes no other, and only of deflate is it known how much may come out.
         raise ScanError(
             f"{path}: {key} is compressed by zip method {member.compress_type}; write the "
-            "file anew with numpy.savez"
+            "file again with numpy.savez"
         )
     with damage_named(path, key), path.open("rb") as file:
         file.seek(member.header_offset)
@@ -259,7 +259,7 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
         if len(header) < _LOCAL_HEADER_BYTES or not header.startswith(_LOCAL_SIGNATURE):
             raise ScanError(
                 f"{path}: {key} is not where the zip directory says; the file is damaged, "
-                "copy or write it anew"
+                "copy or write it again"
             )
     name_bytes, extra_bytes = (
         int.from_bytes(header[26:28], "little"),
@@ -268,7 +268,7 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
     start_bytes = member.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
     if start_bytes + member.compress_size > path.stat().st_size:
         raise ScanError(
-            f"{path}: {key} runs past the end of the file; it is truncated, copy or write it anew"
+            f"{path}: {key} runs past the end of the file; it is truncated, copy or write it again"
         )
     is_stored = member.compress_type == zipfile.ZIP_STORED
     most_bytes = member.compress_size * (1 if is_stored else _MOST_DEFLATED)
@@ -276,7 +276,7 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
         raise ScanError(
             f"{path}: {key} announces {member.file_size} bytes, which "
             f"{member.compress_size} bytes in the file cannot be; it is damaged, copy or "
-            "write the file anew"
+            "write the file again"
         )
     return start_bytes
 
@@ -297,7 +297,7 @@ def pieces(
         if read_bytes != member.file_size:
             raise ScanError(
                 f"{path}: {key} announces {member.file_size} bytes and unpacks to "
-                f"{read_bytes}; write the file anew"
+                f"{read_bytes}; write the file again"
             )
 
 
@@ -422,12 +422,12 @@ def _header(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipI
     if found_bytes != header.values_bytes:
         raise ScanError(
             f"{path}: {key} announces {header.values_bytes} bytes of values and holds "
-            f"{found_bytes}; write the file anew"
+            f"{found_bytes}; write the file again"
         )
     return header
 
 
 def _state(archive: zipfile.ZipFile) -> FileState:
-    """Of the very file that the headers were read from, whatever lies at its path by now."""
+    """The state of the file that the headers were read from, not of what is at its path now."""
     assert archive.fp is not None  # noqa: S101 - open, for mypy
     return FileState.of(os.fstat(archive.fp.fileno()))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptycho.errors import ScanError
-from ptycho.files import FileArray
+from ptycho.files import FileArray, Progress
 
 Indices = npt.NDArray[np.intp]
 
@@ -77,7 +77,7 @@ class FrameStack(ABC):
 
     @property
     def nbytes(self) -> int:
-        """What the whole stack would take in memory."""
+        """What the complete stack would take in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -97,8 +97,8 @@ class FrameStack(ABC):
         chosen = np.arange(len(self))[first]  # IndexError as an array's
         out = np.empty((chosen.size, *self.shape[1:]), self.dtype)
         self.take(chosen.reshape(-1), out)
-        whole = out.reshape(*chosen.shape, *self.shape[1:])
-        return whole[(*(slice(None),) * chosen.ndim, *rest)] if rest else whole
+        complete = out.reshape(*chosen.shape, *self.shape[1:])
+        return complete[(*(slice(None),) * chosen.ndim, *rest)] if rest else complete
 
     def __array__(
         self,
@@ -108,9 +108,9 @@ class FrameStack(ABC):
         """All frames, (M, N, N): this is the cost the stack exists to avoid."""
         if copy is False:
             raise ValueError("the frames of a stack are not in memory; reading them makes an array")
-        whole = np.empty(self.shape, self.dtype)
-        self.take(np.arange(len(self)), whole)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        complete = np.empty(self.shape, self.dtype)
+        self.take(np.arange(len(self)), complete)
+        return complete if dtype is None else complete.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape} {self.dtype}, {self.description}>"
@@ -234,18 +234,6 @@ def fault_in(frame: npt.NDArray[Any]) -> str:
 # One bounded pass over the frames: their energies, and with them every check of their values.
 
 
-__all__ = [
-    "CHUNK_BYTES",
-    "Progress",
-    "chunk_energies",
-    "frame_energies",
-    "normalization",
-    "scale_to",
-]
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many bytes of it are done and how many there are."""
-
 _LARGEST = float(np.finfo(np.float32).max)
 """Batches are float32, and no sum of squares of it overflows float64."""
 
@@ -303,7 +291,7 @@ def chunk_energies(
     first frame.
 
     Raises ScanError naming the frame for NaN, infinite, negative amplitude, or amplitude beyond
-    float32; ``fault`` tells which value of which pixel it is, and ``quantity`` what is stored
+    float32; ``fault`` says which value of which pixel it is, and ``quantity`` what is stored
     there.
     """
     flat = chunk.reshape(len(chunk), -1)

@@ -23,7 +23,7 @@ from ptycho.errors import ContainerError, PtychoError, ScanFileError
 from ptycho.files import BLOCK_BYTES, load
 from ptycho.files.npz import NpzPart, members, open_zip, pieces
 
-# Files that appear whole or not at all.
+# Files that appear complete or not at all.
 
 
 @contextlib.contextmanager
@@ -50,9 +50,6 @@ _OWNER_ONLY = 0o600
 _STEM_LETTERS = 40
 """Chosen: of the scan's name, for people who look into the folder; at four bytes a letter well
 below NAME_MAX, 255."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many bytes of it are done and how many there are."""
 
 
 def default_cache_dir() -> Path:
@@ -115,7 +112,7 @@ def keep_copy(
     key = digest(path.absolute(), state.st_size, state.st_mtime_ns, *identity)
     target = folder / f"{first_letters(path.stem)}-{key}.npy"
     try:
-        # A copy of another size was cut by something outside; it is written anew.
+        # A copy of another size was cut by something outside; it is written again.
         if target.exists() and target.stat().st_size == size_bytes:
             return target, False
 
@@ -164,8 +161,9 @@ def write_scan(
 
     ``chunks`` yields (b, N, N) amplitudes, ``frame_count`` in all; N is that of ``probe`` (N, N).
     ``order`` has the arrays that say how the scan was taken (``xcoords_start``, ``ycoords_start``,
-    ``scan_index``). The file appears whole or not at all; a link is followed. Raises ScanFileError
-    where it cannot be written, ContainerError where the frames are not ``frame_count``.
+    ``scan_index``). The file appears complete or not at all; a link is followed. Raises
+    ScanFileError where it cannot be written, ContainerError where the frames are not
+    ``frame_count``.
     """
     small: dict[str, npt.NDArray[Any]] = {
         "xcoords": np.asarray(x, np.float64),
@@ -364,7 +362,7 @@ class EnergyFile:
         )
 
     def _content(self, place: Path) -> dict[str, Any] | None:
-        """What the file at ``place`` says about itself, if it is whole and about this very scan."""
+        """What the file at ``place`` says of itself, if it is complete and about this very scan."""
         with contextlib.suppress(PtychoError, OSError, ValueError, KeyError, RecursionError):
             if not place.is_file():
                 return None

@@ -228,7 +228,7 @@ def test_a_damaged_chunk_is_named_with_its_frames(write_hdf5, arrays, measured, 
         "/entry/frames, from 0 on cannot be read" if settings else "/entry/frames, frames 0 to 24",
         **settings,
     )
-    assert "the file is damaged; copy or write it anew" in words
+    assert "the file is damaged; copy or write it again" in words
     if not settings:
         with pytest.raises(
             ScanError, match=r"/entry/frames, frame 7 cannot be read \(.*\); the file is damaged"
