@@ -1,4 +1,7 @@
-"""Errors a user can act on: one base class, small leaves that are also the builtin they mean."""
+"""Errors a user can act on, and checks of numbers that users give.
+
+One base class, small leaves that are also the builtin they mean.
+"""
 
 import math
 import operator

@@ -1,4 +1,6 @@
-"""What both containers are made of: arguments that fit together, from arrays or from a scan."""
+"""What both containers are made of: arguments that fit together, from arrays, from a scan, from
+``RawData`` or from the grouped mapping of PtychoPINN's callbacks.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,8 @@
-"""Batches gathered into memory that TensorFlow has allocated, and therefore counts."""
+"""Batches gathered into memory that TensorFlow has allocated, and therefore counts.
+
+``Feed`` gathers; large batches are shared by ``GatherThreads``, and ``ReadAhead`` asks the kernel
+for the frames of later batches.
+"""
 
 import functools
 import os

@@ -1,4 +1,8 @@
-"""Scan positions to groups of C neighbours: indices and offsets only, no images."""
+"""Which frames form a group, and which groups form a batch: numbers alone, no images.
+
+``group`` finds the neighbours of scan positions; ``BatchOrder`` has the order of the groups in each
+epoch, and each worker's share of them.
+"""
 
 import bisect
 import itertools

@@ -1,5 +1,8 @@
 """Where the images of a group come from: every source is (B, N, N, C) to its reader and stores as
 little as it can.
+
+``GroupSource`` is the interface. ``FrameGather`` gathers frames, ``GroupedArray`` has groups as
+they are; ground truth comes from complex images, from patches of the object, or is constant.
 """
 
 import copy

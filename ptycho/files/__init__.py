@@ -1,4 +1,9 @@
-"""What a format hands over: the arrays of one scan, not yet read, and where their values lie."""
+"""Scan files, and what every format gives: the arrays of one scan, not yet read, and where their
+values lie.
+
+A format is a ``Store`` of ``Part``s; ``ptycho.files.formats`` chooses it by suffix. ``FileArray``
+is an array that can be mapped, as long as its file stays what it was.
+"""
 
 import contextlib
 import io

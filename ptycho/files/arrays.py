@@ -1,4 +1,6 @@
-"""Probe, object and mask of a scan: read in blocks and checked value by value."""
+"""The small arrays of a scan, checked: shapes and types of all arrays first, then the values of
+positions, probe, object and mask, in blocks.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""CXI: HDF5 with fixed names and SI units (cxidb.org/cxi.html; the NeXus definition NXcxi_ptycho
-names the same places).
+"""HDF5 by data set path, and CXI: HDF5 with fixed names and SI units (cxidb.org/cxi.html; the NeXus
+definition NXcxi_ptycho names the same places).
 """
 
 import contextlib

@@ -1,4 +1,8 @@
-"""Which array is what: the arguments of ``Scan.open`` before the names that the format has."""
+"""Which format a scan file has, by suffix, and which of its arrays is what.
+
+The arguments of ``Scan.open`` come before the names that the format has; arrays may lie in files of
+their own (.npy, .csv, .txt).
+"""
 
 import contextlib
 import io

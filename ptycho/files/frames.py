@@ -1,5 +1,5 @@
 """From the frames of a file to a stack of amplitudes: mapped, read through h5py, unpacked or
-repacked, converted.
+repacked, and converted where they are not stored as they are handed out.
 """
 
 import os

@@ -1,5 +1,7 @@
-"""HDF5 by data set path: contiguous data sets are mapped at their offset, chunked ones read through
-h5py.
+"""Data sets of HDF5: contiguous ones are mapped at their offset, chunked ones read through h5py.
+
+libhdf5's errors become one sentence here. What an HDF5 or a CXI file holds is in
+``ptycho.files.cxi``.
 """
 
 import contextlib

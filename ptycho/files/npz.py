@@ -1,5 +1,5 @@
 """The contract NPZ: stored members are mapped where they lie, deflated ones can be unpacked once;
-nothing is unpickled.
+nothing is unpickled. Headers of npy images and the zip directory are checked here.
 """
 
 import ast

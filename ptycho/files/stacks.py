@@ -1,4 +1,6 @@
-"""Frames where they are: one small interface over every way of reading them."""
+"""Frames where they are: one small interface over every way of reading them, and the pass that
+finds their energies and checks every value.
+"""
 
 import math
 from abc import ABC, abstractmethod

@@ -1,4 +1,8 @@
-"""Copies of what cannot be mapped where it lies: written once into a cache folder, atomically."""
+"""Files that this package writes: each appears complete or not at all.
+
+Copies in a cache folder of what cannot be mapped where it lies, scans as a contract NPZ, and the
+energies of a scan beside it.
+"""
 
 from __future__ import annotations  # help() shows the names of types, not what they stand for
 
