@@ -11,8 +11,8 @@ import numpy as np
 
 
 class PtychoError(Exception):
-    """Something the user can fix; the message says what was asked, what was found and what to do,
-    in one line.
+    """Something the user can fix; the message says in one line what was asked, what was found and
+    what to do.
     """
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> 
 
     >>> check_int("batch_size", 0, least=1)
     Traceback (most recent call last):
-    ptycho.errors.ContainerError: batch_size is 0; it is at least 1
+    ptycho.errors.ContainerError: batch_size is 0; it must be at least 1
     """
     try:
         # bool is an index too, but never a count.
@@ -69,9 +69,9 @@ def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> 
     if number is None:
         raise ContainerError(f"{name} is {value!r}; a whole number of at least {least} is needed")
     if number < least:
-        raise ContainerError(f"{name} is {number}; it is at least {least}")
+        raise ContainerError(f"{name} is {number}; it must be at least {least}")
     if most is not None and number > most:
-        raise ContainerError(f"{name} is {number}; it is at most {most}")
+        raise ContainerError(f"{name} is {number}; it must be at most {most}")
     return number
 
 
@@ -109,7 +109,7 @@ def check_positive(name: str, value: Any) -> float:  # noqa: ANN401 - this finds
 
 
 def _number(value: Any) -> float:  # noqa: ANN401 - this finds out what it is
-    """NaN for what is none."""
+    """NaN where ``value`` is no number."""
     try:
         return math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError, OverflowError):

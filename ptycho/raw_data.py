@@ -28,8 +28,8 @@ from ptycho.scan import Scan
 
 
 class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
-    """Chosen groups of a source, (B, N, N, C), as an array that is not there before somebody
-    computes with it.
+    """Chosen groups of a source, (B, N, N, C), as an array that does not exist until it is used in
+    a computation.
 
     ``stack[a:b]``, ``stack[indices]`` and ``scaled`` give another such stack and read nothing;
     ``stack[3]`` and ``stack[..., 0]`` give arrays. Arithmetic, numpy's functions and TensorFlow get

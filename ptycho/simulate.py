@@ -97,14 +97,14 @@ def _check_sizes(frame_count: int, frame_size: int, photons_per_frame: float) ->
         )
     if not _PHOTONS[0] <= photons_per_frame <= _PHOTONS[1]:
         raise ContainerError(
-            f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and "
+            f"photons_per_frame is {photons_per_frame}; it must be between {_PHOTONS[0]:g} and "
             f"{_PHOTONS[1]:g}"
         )
     _check_extent(frame_count, frame_size)
 
 
 def _check_extent(frame_count: int, frame_size: int) -> None:
-    # In whole numbers, and before any array is made: what is asked for may be anything.
+    # In whole numbers, and before any array is made: the sizes may be absurd.
     height, width = (
         frame_size + frame_size * count // 8 for count in _columns_and_rows(frame_count)
     )

@@ -298,7 +298,7 @@ def save_container(
     missing.
 
     The file appears complete or not at all. Raises ScanFileError where it cannot be written,
-    ContainerError for what is no array of numbers.
+    ContainerError for anything that is no array of numbers.
     """
     small = {name: np.asarray(values) for name, values in given.items() if values is not None}
     write_stacks(npz_path(path), stacks, small)

@@ -204,7 +204,7 @@ def _host(
     if array.shape == (*shape, 1):
         array = array[..., 0]
     if array.shape != shape:
-        raise ContainerError(f"{name} has shape {array.shape}; X asks for {shape}")
+        raise ContainerError(f"{name} has shape {array.shape}; X needs {shape}")
     if array.dtype.kind not in ("fiuc" if dtype is np.complex64 else "fiu"):
         raise ContainerError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
@@ -373,7 +373,7 @@ def train_fraction(fraction: Any) -> float:  # noqa: ANN401 - this finds out wha
     """``fraction`` between 0 and 1, both excluded; raises ContainerError for anything else."""
     if not isinstance(fraction, int | float | np.floating) or not 0 < fraction < 1:
         raise ContainerError(
-            f"the train fraction is {fraction}; it lies between 0 and 1, both excluded"
+            f"the train fraction is {fraction}; it must be between 0 and 1, both excluded"
         )
     return float(fraction)
 

@@ -28,7 +28,7 @@ class LazyPtychoDataContainer(Container):
 
     The same constructor and attributes as ``PtychoDataContainer``; arrays and tensors are referred
     to, not copied. ``X``, ``Y_I``, ``Y_phi`` and ``Y`` still give the complete tensor to old code,
-    with a DeprecationWarning: the same tensor as long as somebody holds it, and none after that.
+    with a DeprecationWarning: the same tensor as long as it is held, and a new one after that.
     ``coords``, ``coords_nominal``, ``coords_true`` and ``probe`` are small: they follow the same
     rule without the warning. All but ``Y`` may be assigned; datasets that are there already keep
     what they were made of. ``intensity_scale`` is the s of ``targets``: sqrt(nphotons) / (N/2).
@@ -232,8 +232,8 @@ class LazyPtychoDataContainer(Container):
         return self._tensor(name, lambda: tensor_of(getattr(self._given, name), source))
 
     def _tensor(self, name: str, build: Callable[[], tf.Tensor]) -> tf.Tensor:
-        """The tensor of that name while somebody holds it, else a new one that only the caller
-        holds.
+        """The tensor of that name as long as it is held anywhere, else a new one that only the
+        caller holds.
         """
         with self._building:
             tensor = self._held.get(name)

@@ -110,8 +110,8 @@ def copy_to_device(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) 
     """A copy of ``array`` on the current device, as ``dtype`` (its own by default).
 
     tf.constant and tf.convert_to_tensor keep a numpy array in place whenever it happens to be
-    64-byte aligned, so that on the CPU the allocator counts the bytes or not by luck. Here it
-    always counts them: growth is the array, and the peak is no higher. Raises
+    64-byte aligned, so that on the CPU it depends on the alignment whether the allocator counts
+    the bytes. Here it always counts them: growth is the array, and the peak is no higher. Raises
     tf.errors.ResourceExhaustedError where the device is full.
     """
     staging = _staged(array, np.asarray(array).dtype if dtype is None else np.dtype(dtype))
@@ -228,8 +228,8 @@ def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_on_card(tensor: Any) -> bool:  # noqa: ANN401 - TensorFlow ships no types; arrays of numpy have a device, too
-    """Whether Python holds the values and they lie in a GPU's memory; what is only traced has none
-    yet.
+    """Whether Python holds the values and they are in a GPU's memory; a tensor that is only traced
+    has no values yet.
     """
     return tf.is_tensor(tensor) and not tf.is_symbolic_tensor(tensor) and "GPU" in tensor.device
 

@@ -58,7 +58,7 @@ class GatherThreads:
             try:
                 first()
             finally:
-                # Whatever happened: nobody may go on writing once this returns.
+                # Also after an error: no thread may go on writing once this returns.
                 errors = [thread.end() for thread in busy]
         finally:
             self._is_free.release()
@@ -209,7 +209,7 @@ class Feed:
         self._thread_count = (
             min(_MOST_THREADS, _processors()) if self._batch_bytes >= _SHARED_BYTES else 1
         )
-        # Made at the first batch: a dataset that nobody iterates has no threads.
+        # Made at the first batch: a dataset that is never iterated has no threads.
         self._threads: GatherThreads | None = None
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
         self._stride = max(1, self._steps_ahead // 4)
@@ -279,9 +279,9 @@ def _read_ahead(file: FileArray | None) -> ReadAhead | None:
         return None
     try:
         return ReadAhead(file)
-    except (
-        OSError
-    ):  # Out of descriptors, say. It is only advice; who reads the file says what is wrong with it.
+    except OSError:
+        # Out of descriptors, for example. This is only advice: an error of the file itself is
+        # reported when its frames are read.
         return None
 
 

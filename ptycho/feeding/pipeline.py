@@ -57,8 +57,8 @@ def stream(
 
     On the device lie the batches that the consumer holds, the one being made and at most
     ``prefetch`` more. Raises ScanFileError where the source's file has changed; every epoch asks
-    again when it begins, and what is wrong then comes out of the iterator as a tf.errors.OpError
-    that has the same sentence in its text.
+    again when it begins, and an error then comes out of the iterator as a tf.errors.OpError that
+    has the same sentence in its text.
     """
     source.check()
     first = None if scale is None or amplitude is None else amplitude.first_channel()

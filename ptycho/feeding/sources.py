@@ -242,7 +242,7 @@ class GroupedArray(GroupSource):
 class FrameGather(GroupSource):
     """Frames stored once, (M, N, N) real or complex, and gathered by group index (B, C).
 
-    ``energies`` (M,) float64 are those of the frames as they are stored, where somebody has them
+    ``energies`` (M,) float64 are those of the frames as they are stored, where they are known
     already.
     """
 
@@ -427,7 +427,7 @@ class ObjectPatches(GroupSource):
 
 
 class Constant(GroupSource):
-    """The same value everywhere: the ground truth of those who have none. Stores nothing."""
+    """The same value everywhere: the ground truth of a scan without an object. Stores nothing."""
 
     def __init__(self, value: float, shape: tuple[int, int, int, int]) -> None:
         self._value, self._shape = value, shape

@@ -336,7 +336,7 @@ def check_index(part: Part) -> None:
         if block.min() < 0:
             frame = int(np.argmin(block))
             raise ScanError(
-                f"{part.name} is {block[frame]} for frame {first + frame}; it is 0 or more"
+                f"{part.name} is {block[frame]} for frame {first + frame}; it must be 0 or more"
             )
         first += block.size
 
@@ -350,7 +350,7 @@ def check_inside(name: str, positions: Axis, extent: int, frame_size: int, objec
             frame, half = int(np.argmax(is_outside)), frame_size // 2
             raise ScanError(
                 f"{name} is {values[frame]:g} for frame {first + frame}, outside {object_key}; "
-                f"patch centres lie between {half} and {extent - half} pixels"
+                f"patch centres must be between {half} and {extent - half} pixels"
             )
 
 

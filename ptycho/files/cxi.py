@@ -59,9 +59,9 @@ class Hdf5Store:
         if frames is None:
             stacks = [key for key in self.keys if self._dimensions(key) == 3]
             found = (
-                f"three dimensions have {', '.join(stacks[:_MOST_NAMED])}"
+                f"data sets of three dimensions: {', '.join(stacks[:_MOST_NAMED])}"
                 if stacks
-                else "none has three dimensions"
+                else "no data set has three dimensions"
             )
             raise ScanError(
                 f"{self.path} is plain HDF5, so name the data set of the frames, "

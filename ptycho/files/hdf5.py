@@ -371,7 +371,7 @@ class ChunkedFrames(FrameStack):
                 raise ScanFileError(f"{path} changed after it was opened; open it again")
 
     def close_if_changed(self) -> None:
-        """Let go of a file that nobody may read any more."""
+        """Close a file that has changed and must not be read any more."""
         try:
             self.check()
         except ScanFileError:

@@ -119,7 +119,7 @@ class FrameStack(ABC):
 
 
 class ArrayFrames(FrameStack):
-    """Frames in memory, or in a memory map that somebody else made."""
+    """Frames in memory, or in a memory map that was made elsewhere."""
 
     description = "in memory"
 

@@ -237,7 +237,7 @@ def _write_frames(
             member.write(np.ascontiguousarray(chunk, "<f4").view(np.uint8).data)
             written += len(chunk)
     if written != shape[0]:
-        raise ContainerError(f"{shape[0]} frames were announced and {written} came")
+        raise ContainerError(f"{shape[0]} frames were expected and {written} were given")
 
 
 @contextlib.contextmanager

@@ -163,7 +163,7 @@ def test_a_saved_model_comes_back_without_code(tmp_path):
         ((16, 1, np.ones((18, 18))), r"probe has shape \(18, 18\); \(16, 16\) is needed"),
         ((16, 1, np.zeros((16, 16))), "probe is zero everywhere or not finite"),
         ((16, 1, np.full((16, 16), np.nan)), "probe is zero everywhere or not finite"),
-        ((16, 0, np.ones((16, 16))), "gridsize is 0; it is at least 1"),
+        ((16, 0, np.ones((16, 16))), "gridsize is 0; it must be at least 1"),
     ],
 )
 def test_what_no_network_can_have_is_refused(arguments, sentence):

@@ -136,7 +136,7 @@ def test_a_cut_file_is_refused(path, left_bytes, words):
         ({"axes": "row,column"}, "axes is 'row,column'; name the stored axes", ContainerError),
         ({"axes": "row,row,frame"}, "axes is 'row,row,frame'", ContainerError),
         ({"axes": 3}, "axes is 3", ContainerError),
-        ({"cache_bytes": 0}, "cache_bytes is 0; it is at least 1", ContainerError),
+        ({"cache_bytes": 0}, "cache_bytes is 0; it must be at least 1", ContainerError),
         ({"repack": 1}, "repack is 1; True or False", ContainerError),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path, length, words):
 
 
 def test_frames_that_do_not_come_leave_nothing(tmp_path):
-    with pytest.raises(ContainerError, match="4 frames were announced and 3 came"):
+    with pytest.raises(ContainerError, match="4 frames were expected and 3 were given"):
         write(tmp_path / "scan.npz", [FRAMES[:3]])
 
     assert list(tmp_path.iterdir()) == []
