@@ -123,6 +123,7 @@ def compute_dataset_intensity_stats(
         raise ContainerError(
             "is_normalized needs the intensity_scale that the amplitudes were multiplied by"
         )
+
     mean = float(array_energies(diff3d, name="diff3d").mean())
     return {
         "batch_mean_sum_intensity": mean / intensity_scale**2

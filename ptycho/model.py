@@ -217,6 +217,7 @@ def _merge(patches: tf.Tensor, coords: tf.Tensor, parts: tf.Tensor) -> tf.Tensor
     planes = tf.stack(
         (real, tf.math.imag(patches) * weight, tf.broadcast_to(weight, tf.shape(real))), axis=2
     )
+
     # [b, c, d]: patch d in the frame of patch c, whose pixel p is pixel p + relative_d - relative_c
     # of patch d.
     places = tf.transpose(coords[:, 0], (0, 2, 1))
@@ -395,12 +396,14 @@ def compile_model(
         (frames_weight / scale, "mean_absolute_error"),
         (intensity_weight, PoissonDeviance(scale)),
     )
+
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=[loss if weight else None for weight, loss in losses],
         loss_weights=[weight if weight else None for weight, _ in losses],
         jit_compile=False,
     )
+
     # else Keras cannot load what was saved before the first step
     model.optimizer.build(model.trainable_variables)
     return model
@@ -456,6 +459,7 @@ def _normalized(probe: npt.ArrayLike, frame_size: int) -> npt.NDArray[np.complex
         raise ContainerError(
             "probe is zero everywhere or not finite; give the illumination of the scan"
         )
+
     values = values.reshape(frame_size, frame_size)
     normalized: npt.NDArray[np.complex64] = (
         values * (frame_size / 2 / np.linalg.norm(values))
@@ -486,6 +490,7 @@ def _network(
         images = _block(images, filters << level, f"encoder_{level}")
         skips.append(images)
         images = keras.layers.MaxPooling2D(name=f"encoder_pool_{level}")(images)
+
     images = _block(images, filters << _LEVELS, "encoder_bottom")
     # softplus(log(e - 1)) = 1: an empty object.
     amplitude = _decoder(images, skips, filters, "amplitude_decoder", bias=math.log(math.e - 1))

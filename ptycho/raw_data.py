@@ -88,13 +88,16 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
         first, *rest = key if isinstance(key, tuple) else (key,)
         if first is None or isinstance(first, EllipsisType):
             return np.asarray(self)[key]
+
         chosen = self._groups[first]
         if chosen.ndim == 1 and not rest:
             return ImageStack(self._source, chosen, self._scale)
+
         if chosen.ndim > 1:
             raise IndexError(
                 "groups are chosen along one axis: a number, a slice or a list of numbers"
             )
+
         # The groups that were chosen, then all else as numpy has it: a number and a list count as
         # indices, a slice does not.
         images = np.asarray(ImageStack(self._source, np.atleast_1d(chosen), self._scale))
@@ -184,8 +187,10 @@ class RawData:
                 "validate_config compares with metadata, which is not read; leave it out "
                 "and compare yourself"
             )
+
         scan = Scan.open(train_data_file_path, cache_dir=cache_dir)
         order = _scan_order(scan)
+
         raw = cls(
             xcoords=scan.x,
             ycoords=scan.y,
@@ -196,6 +201,7 @@ class RawData:
             scan_index=order.get("scan_index", np.zeros(scan.frame_count, np.int64)),
             objectGuess=scan.object,
         )
+
         raw._scan = scan
         return raw
 
@@ -216,14 +222,17 @@ class RawData:
         frames = self._check()
         if frames is None or self.probeGuess is None:
             raise ContainerError("diff3d or probeGuess is None; a scan file needs both")
+
         if isinstance(frames, FrameStack):
             frames.check()
         per_chunk = max(1, CHUNK_BYTES // frames[0].nbytes)
+
         order = {
             "xcoords_start": self.xcoords_start,
             "ycoords_start": self.ycoords_start,
             "scan_index": self.scan_index,
         }
+
         write_scan(
             npz_path(file_path),
             (frames[start : start + per_chunk] for start in range(0, len(frames), per_chunk)),
@@ -261,16 +270,19 @@ class RawData:
         frames = self._check()
         if frames is None:
             raise ContainerError("diff3d is None; there are no frames to group")
+
         if frames.shape[1] != check_int("N", N, least=1):
             raise ContainerError(
                 f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, "
                 "or crop them first"
             )
+
         gridsize = 1 if gridsize is None else check_int("gridsize", gridsize, least=1)
         pool = neighbor_pool_size if enable_oversampling else None
         image_count, neighbor_count = self._counts(
             nsamples, K, pool, gridsize**2, is_more_allowed=enable_oversampling
         )
+
         nn_indices = group_indices(
             np.asarray(self.xcoords, np.float64),
             np.asarray(self.ycoords, np.float64),
@@ -288,6 +300,7 @@ class RawData:
         """How many groups, and out of how many neighbours."""
         image_count, frame_count = check_int("nsamples", nsamples, least=1), len(self.xcoords)
         name, neighbor_count = "K", K
+
         if image_count > frame_count and channel_count == 1:
             warnings.warn(
                 f"nsamples is {image_count} and there are {frame_count} frames: each is one "
@@ -303,6 +316,7 @@ class RawData:
             )
         elif image_count > frame_count and pool is not None:
             name, neighbor_count = "neighbor_pool_size", pool
+
         if check_int(name, neighbor_count, least=1) < channel_count > 1:
             raise ContainerError(
                 f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C"
@@ -312,12 +326,15 @@ class RawData:
     def _grouped(self, frames: Frames, nn_indices: npt.NDArray[np.int64]) -> dict[str, Any]:
         energies = self._energies(frames)
         scale = normalization(energies, nn_indices, frames.shape[1])
+
         raw = FrameGather(frames, nn_indices, energies=energies)
         scaled = FrameGather(frames, nn_indices, scale, energies=energies)
+
         coords, offsets, relative = coordinates(self.xcoords, self.ycoords, nn_indices, np.float64)
         start = coords, offsets, relative
         if self.xcoords_start is not self.xcoords or self.ycoords_start is not self.ycoords:
             start = coordinates(self.xcoords_start, self.ycoords_start, nn_indices, np.float64)
+
         grouped = {
             "diffraction": ImageStack(raw),
             "X_full": ImageStack(scaled),
@@ -331,6 +348,7 @@ class RawData:
             "nn_indices": nn_indices,
             "objectGuess": self.objectGuess,
         }
+
         if self.sample_indices is not None:
             grouped["sample_indices"] = np.array(self.sample_indices)
         return grouped

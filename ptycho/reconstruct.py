@@ -108,16 +108,19 @@ class _Canvas:
         columns, rows = (
             patch_corner(positions[:, 0, axis].astype(np.float64), size) for axis in (0, 1)
         )
+
         self.origin = int(rows.min()), int(columns.min())
         shape = tuple(
             int(corners.max()) - first + size
             for corners, first in zip((rows, columns), self.origin, strict=True)
         )
+
         if shape[0] * shape[1] > _MOST_CANVAS_PIXELS:
             raise ContainerError(
                 f"the positions of the container span {shape[0]} x {shape[1]} pixels; "
                 f"{_MOST_CANVAS_PIXELS} pixels are the most, give positions in pixels of the object"
             )
+
         brightness = np.abs(probe) ** 2
         self._weight = (brightness / brightness.max()).astype(np.float32)
         self._sum, self._weights = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)

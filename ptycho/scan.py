@@ -359,8 +359,10 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
         )
     elif not isinstance(parts.frames, NpzPart):
         notes.append(f"{key} is {dtype} and taken as amplitude; give intensity=True for counts")
+
     if dtype.itemsize == 8 and not what.intensity:
         notes.append(f"{key} is float64; every batch is converted to float32")
+
     if what.dc == "corner":
         notes.append(
             f"{key} has zero frequency at [0, 0]; frames are shifted to have it at [N/2, N/2]"
@@ -369,6 +371,7 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
         notes.append(
             f"{key} is taken to have zero frequency at [N/2, N/2]; give dc='corner' for [0, 0]"
         )
+
     if what.is_turned or what.is_scattered:
         notes.append(f"{key} has the axes {what.axes}; frames are turned to (row, column)")
     return notes
@@ -412,6 +415,7 @@ def _matrix(
     if geometry is not None:
         notes.extend(geometry.notes)
         return geometry.matrix, "check pixel_size_m"
+
     if request.units == "metres":
         if request.pixel_size_m is None:
             raise ContainerError(
@@ -421,11 +425,13 @@ def _matrix(
             f"positions are in metres; one object pixel is {request.pixel_size_m:.6g} m, as given"
         )
         return np.eye(2, 3) / request.pixel_size_m, "check pixel_size_m"
+
     if request.pixel_size_m is not None:
         raise ContainerError(
             f"pixel_size_m is {request.pixel_size_m!r} and positions are in pixels; give "
             "units='metres' or leave it out"
         )
+
     if not isinstance(parts.frames, NpzPart):
         notes.append(
             "positions are taken as pixels of the object; give units='metres' and "
@@ -448,16 +454,19 @@ def _object(
         notes.append("there is no object: ground truth is amplitude 1, phase 0")
         check_span(request.path, where.names, where.x, where.y, where.remedy)
         return None, None
+
     file = parts.object.file
     token = (
         None
         if file is None
         else f"{file.path} {file.offset_bytes} {file.shape} {file.dtype.str} {tuple(file.state)}"
     )
+
     is_known = token is not None and energy_file.knows_object(token)
     obj = read_object(
         parts.object, request.path, notes, cache_dir=request.cache_dir, is_known=is_known
     )
+
     for name, axis, extent in zip(where.names, (where.x, where.y), obj.shape[::-1], strict=True):
         check_inside(f"{request.path}: {name}", axis, extent, frame_size, parts.object.key)
     return obj, token

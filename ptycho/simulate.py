@@ -217,12 +217,14 @@ def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
         raise ContainerError(
             f"{scan.path} has no probe, which a scan of this format needs; open it with probe="
         )
+
     scan.frames.check()
     per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
     chunks = (
         scan.frames[start : min(start + per_chunk, frame_count)]
         for start in range(0, frame_count, per_chunk)
     )
+
     first = slice(frame_count)
     write_scan(
         path,

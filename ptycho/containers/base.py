@@ -258,7 +258,9 @@ def read_container(path: Path, *, cache_dir: Path | None) -> ContainerContents:
         parts = {
             key: NpzPart(path, archive, key, found[key]) for key in (*STACK_KEYS, *NEEDED_KEYS)
         }
+
         stacks = {key: _stack(parts[key], path, cache_dir) for key in STACK_KEYS}
+
         optional = [key for key in (SCALE_KEY, *OPTIONAL_KEYS) if key in found]
         there = [key for key in optional if not _is_pickled_scalar(path, archive, key, found[key])]
         parts |= {key: NpzPart(path, archive, key, found[key]) for key in there}

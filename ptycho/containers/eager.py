@@ -76,6 +76,7 @@ class PtychoDataContainer(Container):
         """
         targets = check_bool("targets", targets)
         places, group_count = self._places, len(self)
+
         order = BatchOrder(
             group_count,
             batch_size,
@@ -87,6 +88,7 @@ class PtychoDataContainer(Container):
             # X may have been assigned.
             places=None if places is None or len(places) != group_count else lambda: places,
         )
+
         return slice_batches(
             self.X,
             self.coords,

@@ -87,13 +87,16 @@ def arguments_from_scan(
         seed=seed,
         order=order,
     )
+
     scale = normalization(scan.energies(), groups.nn_indices, scan.frame_size)
     images = FrameGather(scan.frames, groups.nn_indices, scale)
+
     if scan.object is None:
         amplitude, phase = _no_ground_truth(images.shape)
     else:
         amplitude = ObjectPatches(scan.object, groups.coords, scan.frame_size, "amplitude")
         phase = ObjectPatches(scan.object, groups.coords, scan.frame_size, "phase")
+
     return Arguments(
         X=images,
         Y_I=amplitude,
@@ -128,6 +131,7 @@ def check_inputs(arguments: Arguments) -> Inputs:
             f"X has shape {images.shape}; (groups, N, N, channels) with at least one of "
             "each is needed"
         )
+
     if (arguments.Y_I is None) != (arguments.Y_phi is None):
         raise ContainerError(
             "one of Y_I and Y_phi is None; give both, or neither for amplitude 1 and phase 0"
@@ -142,10 +146,12 @@ def check_inputs(arguments: Arguments) -> Inputs:
                 f"{name} has shape {source.shape} and X {images.shape}; they describe the "
                 "same images"
             )
+
     _check_groups(arguments, group_count)
     probe = _host("probeGuess", arguments.probeGuess, np.complex64, (rows, rows))
     if not probe.any():
         raise ContainerError("probeGuess is zero everywhere; nothing would be illuminated")
+
     coords_shape = (group_count, 1, 2, channel_count)
     nominal, true = (
         _host(name, getattr(arguments, name), np.float32, coords_shape)
@@ -205,10 +211,13 @@ def _host(
         array = array[..., 0]
     if array.shape != shape:
         raise ContainerError(f"{name} has shape {array.shape}; X needs {shape}")
+
     if array.dtype.kind not in ("fiuc" if dtype is np.complex64 else "fiu"):
         raise ContainerError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
+
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
         converted = array.astype(dtype, copy=False)
+
     if not np.isfinite(converted).all():
         index = np.unravel_index(int(np.argmin(np.isfinite(converted))), shape)
         found, place = array[index], [int(axis) for axis in index]
@@ -253,17 +262,20 @@ def arguments_from_grouped(
     """What ``load`` makes a container of; see there."""
     nphotons = check_photons("nphotons", nphotons)
     grouped, groups = _unpack(returned, which, create_split)
+
     x_full = _images(grouped["X_full"])
     energies = group_energies(x_full)
     scale = scale_to((x_full.shape[1] / 2) ** 2, float(energies.mean()))
     if abs(scale - 1) < _ROUNDING:
         scale = 1.0
+
     part = {
         key: None if grouped[key] is None else grouped[key][groups]
         for key in KEYS
         if key != "X_full"
     }
     chosen = x_full[groups]
+
     return Arguments(
         X=chosen.scaled(scale) if isinstance(chosen, ImageStack) else GroupedArray(chosen, scale),
         Y_I=_ground_truth(part["Y"], "amplitude"),
@@ -345,6 +357,7 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
                 f"{type(returned).__name__}"
             )
         grouped, fraction = returned[0], train_fraction(returned[1])
+
     if not isinstance(grouped, Mapping):
         raise ContainerError(
             f"cb() returned {type(grouped).__name__}; a mapping of grouped arrays is needed"
@@ -355,9 +368,11 @@ def _unpack(returned: Any, which: str | None, create_split: bool) -> tuple[Group
             f"the grouped mapping lacks {', '.join(missing)}; it has "
             f"{', '.join(grouped) or 'nothing'}"
         )
+
     group_count = _check_lengths(grouped)
     # Every source can be cut like an array then.
     grouped = {key: _sliceable(values) for key, values in grouped.items()}
+
     if fraction is None:
         return grouped, slice(None)
     first = int(group_count * fraction)
@@ -382,6 +397,7 @@ def _check_lengths(grouped: Grouped) -> int:
     shape = np.shape(grouped["X_full"])
     if len(shape) != 4 or shape[1] != shape[2] or 0 in shape:
         raise ContainerError(f"X_full has shape {shape}; (groups, N, N, channels) is needed")
+
     for key in KEYS:
         values = grouped[key]
         if values is None and key not in ("Y", "nn_indices"):

@@ -63,6 +63,7 @@ class LazyPtychoDataContainer(Container):
             drop_remainder=drop_remainder,
             shard=Shard.of(input_context),
         )
+
         return stream(
             self._inputs.images,
             self._inputs.coords_nominal,

@@ -51,6 +51,7 @@ class GatherThreads:
             for job in jobs:
                 job()
             return
+
         try:
             busy = self._threads[: len(others)]
             for thread, job in zip(busy, others, strict=True):
@@ -62,6 +63,7 @@ class GatherThreads:
                 errors = [thread.end() for thread in busy]
         finally:
             self._is_free.release()
+
         for error in errors:
             if error is not None:
                 raise error
@@ -144,8 +146,10 @@ class ReadAhead:
             self._is_cached(int(frame)) for frame in flat[:: max(1, len(flat) // _PROBED_FRAMES)]
         ):
             return
+
         wanted = np.unique(flat)
         starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+
         for first, last in zip(
             wanted[starts].tolist(),
             wanted[np.append(starts[1:], len(wanted)) - 1].tolist(),
@@ -202,15 +206,18 @@ class Feed:
             order,
             amplitude,
         )
+
         most = min(order.batch_size, order.group_count)
         shapes = [source.shape, coords.shape, *([] if amplitude is None else [amplitude.shape])]
         self._memories = [BatchMemory((most, *shape[1:]), np.float32) for shape in shapes]
+
         self._batch_bytes = source.nbytes // source.shape[0] * most
         self._thread_count = (
             min(_MOST_THREADS, _processors()) if self._batch_bytes >= _SHARED_BYTES else 1
         )
         # Made at the first batch: a dataset that is never iterated has no threads.
         self._threads: GatherThreads | None = None
+
         self._steps_ahead = max(2, -(-AHEAD_BYTES // self._batch_bytes))
         self._stride = max(1, self._steps_ahead // 4)
         self._read_ahead = _read_ahead(source.file)

@@ -115,14 +115,17 @@ def group_indices(
         raise ContainerError(
             f"order is {order!r}; seeds are taken in 'random' or 'sequential' order"
         )
+
     frame_count, channel_count = len(x), gridsize * gridsize
     nearest = min(neighbor_count, frame_count - 1) if channel_count > 1 else 0
     _check(frame_count, gridsize, neighbor_count, nearest, image_count)
+
     generator = np.random.default_rng(seed)
     seeds = _first_seeds(generator, frame_count, min(image_count, frame_count), order)
     nn_indices = np.empty((image_count, channel_count), np.int64)
     for start in range(0, image_count, frame_count):
         nn_indices[start : start + frame_count, 0] = seeds[: image_count - start]
+
     if channel_count > 1:
         _fill_neighbors(generator, x, y, nn_indices, seeds, nearest=nearest)
     return nn_indices
@@ -161,6 +164,7 @@ def _check(
             f"gridsize {gridsize} needs a neighbor_count of at least {channel_count}, not "
             f"{neighbor_count}"
         )
+
     combinations = math.comb(nearest, channel_count - 1)
     if combinations >= _MOST_COMBINATIONS:
         raise ContainerError(
@@ -168,6 +172,7 @@ def _check(
             f"neighbours for gridsize {gridsize}; "
             f"{_most_neighbors(nearest, channel_count - 1)} is the most"
         )
+
     if image_count > frame_count * combinations:
         advice = "take a larger neighbor_count or fewer" if channel_count > 1 else "take fewer"
         raise ContainerError(
@@ -218,10 +223,12 @@ def _fill_neighbors(
     # 16 bytes per frame for the points, which the tree refers to, 8 for its order of them, and its
     # nodes.
     tree = cKDTree(points, leafsize=_LEAF_FRAMES, copy_data=False)
+
     wanted = nn_indices.shape[1] - 1
     table = _combination_counts(nearest, wanted)
     combinations = math.comb(nearest, wanted)
     per_chunk = max(1, _CHUNK_NEIGHBORS // (nearest + 1))
+
     for start in range(0, len(seeds), per_chunk):
         chosen = seeds[start : start + per_chunk]
         candidates = _candidates(tree, chosen, nearest)
@@ -411,12 +418,14 @@ class BatchOrder:
                 if self._places is None
                 else np.argsort(self._places(), kind="stable")
             )
+
         # Cut at another place every epoch, so that no two groups are always in chunks of their own.
         turned = np.roll(self._sorted, int(generator.integers(self._all_count)))
         chunks = [
             turned[start : start + self._chunk_groups]
             for start in range(0, len(turned), self._chunk_groups)
         ]
+
         drawn = [chunks[index] for index in generator.permutation(len(chunks))]
         pools = [
             np.concatenate(drawn[start : start + _MIXED_CHUNKS])

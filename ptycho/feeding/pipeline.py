@@ -283,12 +283,14 @@ def center_channels(channels: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
         if count > 1
         else channels
     )
+
     places = tf.reshape(tf.transpose(offsets[:, 0], (0, 2, 1)), (-1, 2))
     zeros, ones = tf.zeros_like(places[:, :1]), tf.ones_like(places[:, :1])
     # Rows of the projective matrix [[1, 0, x], [0, 1, y], [0, 0, 1]], its last element left out.
     matrices = tf.concat(
         (ones, zeros, places[:, :1], zeros, ones, places[:, 1:], zeros, zeros), axis=1
     )
+
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=flat,
         transforms=matrices,

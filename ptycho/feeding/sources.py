@@ -167,6 +167,7 @@ class Scaled(Wrapped):
         the processor's cache.
         """
         step = _piece_groups(self.shape)
+
         for start in range(0, len(groups), step):
             piece = out[start : start + step]
             self._source.read(groups[start : start + step], piece)

@@ -39,12 +39,14 @@ def read_mask(part: Part, notes: list[str]) -> npt.NDArray[np.bool_] | None:
     is_bad: npt.NDArray[np.bool_] = flat.reshape(
         part.header.shape, order="F" if part.is_fortran else "C"
     )
+
     bad_count = int(is_bad.sum())
     if bad_count == is_bad.size:
         raise ScanError(
             f"{part.name} marks all {is_bad.size} pixels as bad; 0 is good, so perhaps it "
             "must be inverted"
         )
+
     notes.append(
         f"{part.key} marks {bad_count} of {is_bad.size} pixels as bad (0 is good); they "
         "read 0 in every frame"
@@ -161,6 +163,7 @@ def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
         _check_per_frame(
             part, frame_count, kinds="fiu", meaning="positions are real numbers of pixels"
         )
+
     if parts.scan_index is not None:
         _check_per_frame(
             parts.scan_index,
@@ -168,6 +171,7 @@ def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
             kinds="iu",
             meaning="it numbers the frames, save it as int64",
         )
+
     if parts.probe is not None:
         _check_complex(parts.probe)
         if parts.probe.header.shape != (frame_size, frame_size):
@@ -175,6 +179,7 @@ def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
                 f"{parts.probe.name} has shape {parts.probe.header.shape}; frames of "
                 f"{frame_size} pixels need the same size"
             )
+
     if parts.object is not None:
         _check_complex(parts.object)
         if min(parts.object.header.shape) < frame_size:
@@ -182,8 +187,10 @@ def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
                 f"{parts.object.name} has shape {parts.object.header.shape}, smaller than "
                 f"one frame of {frame_size} pixels"
             )
+
     if parts.mask is not None:
         _check_mask(parts.mask, frame_size)
+
     return frame_count, frame_size
 
 
@@ -195,6 +202,7 @@ def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
         raise ScanError(
             f"{name} has shape {stored}, no values at all; a scan needs at least one frame"
         )
+
     shape = tuple(stored[axis] for axis in what.order)
     if shape[1] != shape[2]:
         is_last = stored[0] == stored[1]
@@ -204,16 +212,19 @@ def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
             f"{name} has shape {stored}, which is not square{hint}; {advice} or transpose "
             "it to (M, N, N)"
         )
+
     if shape[1] % 2 or shape[1] < MIN_FRAME_SIZE:
         raise ScanError(
             f"{name} has frames of {shape[1]} pixels; an even size of at least "
             f"{MIN_FRAME_SIZE} is needed"
         )
+
     if part.is_fortran:
         raise ScanError(
             f"{name} is in Fortran order, which scatters every frame; save "
             "numpy.ascontiguousarray of it"
         )
+
     if what.intensity:
         if dtype.kind not in "iuf" or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
             raise ScanError(f"{name} is {dtype}; counts are integers, float32 or float64")
@@ -362,12 +373,14 @@ def check_span(path: Any, names: tuple[str, str], x: Axis, y: Axis, remedy: str)
         return
     spans = float(np.ptp(x)), float(np.ptp(y))
     both = f"{path}: {names[0]} and {names[1]}"
+
     if not any(spans):
         raise ScanError(
             f"{both} are the same for all {len(x)} frames; give the position of each frame"
         )
     if max(spans) < 1:
         raise ScanError(f"{both} span {max(spans):g} pixels, which looks like metres; {remedy}")
+
     for name, axis, span in zip(names, (x, y), spans, strict=True):
         # A line scan may keep still along one axis, up to rounding; it may also jitter, but not
         # about zero and this little.

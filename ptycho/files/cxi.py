@@ -111,6 +111,7 @@ class Hdf5Store:
                 raise ScanError(
                     f"{name}: {place} is a data set and has no {steps[0]}; {self._has_some()}"
                 )
+
             step, *steps = steps
             links = group.id.links
             if not links.exists(step.encode()):
@@ -120,6 +121,7 @@ class Hdf5Store:
                         "the file again"
                     )
                 raise ScanError(f"{self.path} has no {key}; {self._has_some()}")
+
             kind = links.get_info(step.encode()).type
             if kind == h5py.h5l.TYPE_EXTERNAL:
                 file_name, inside = (
@@ -129,12 +131,14 @@ class Hdf5Store:
                     f"{name} is a link into another file, {file_name}; open that file and "
                     f"name {inside}"
                 )
+
             if kind == h5py.h5l.TYPE_SOFT:
                 followed = links.get_val(step.encode()).decode(errors="replace")
                 steps = [*_steps(followed), *steps]
                 place = "/" if followed.startswith("/") else place
             else:
                 place = f"{place.rstrip('/')}/{step}"
+
         raise ScanError(
             f"{name} leads through more than {_MOST_STEPS} links and groups; they go in a circle"
         )
@@ -174,6 +178,7 @@ class CxiStore(Hdf5Store):
         distance / (N * detector pixel).
         """
         (row_axis, column_axis), pixels_m, basis_note = self._basis()
+
         if pixel_size_m is not None:
             sizes_m = np.array([pixel_size_m, pixel_size_m])
             note = f"one object pixel is {pixel_size_m:.6g} m, as given"
@@ -192,6 +197,7 @@ class CxiStore(Hdf5Store):
                 f"one object pixel is {sizes_m[1]:.6g} m, wavelength * distance / (N * "
                 "detector pixel) of the far field; give pixel_size_m for another geometry"
             )
+
         matrix = -np.stack([column_axis / sizes_m[1], row_axis / sizes_m[0]])
         return Geometry(matrix, (note, basis_note))
 

@@ -31,7 +31,7 @@ from ptycho.files import (
     check_regular,
     reading,
 )
-from ptycho.files.npz import read_header, values_in
+from ptycho.files.npz import NpzStore, read_header, values_in
 
 # Arrays in files of their own: .npy as it lies on disk, .csv and .txt as columns of numbers.
 
@@ -121,6 +121,7 @@ def _columns(path: Path, delimiter: str | None) -> npt.NDArray[np.float64]:
         raise ScanError(
             f"{path} is no table of numbers ({error}); one line per frame was expected"
         ) from error
+
     if not values.size:
         raise ScanError(f"{path} holds no numbers; one line per frame was expected")
     return values
@@ -189,7 +190,9 @@ def choose(store: Store, *, frames: Any, positions: Any, probe: Any, obj: Any, m
         raise ContainerError(
             f"frames is {type(frames).__name__}; the name of the frames in {store.path} is a str"
         )
+
     names, notes = store.names(frames)
+
     return Parts(
         frames=store.part(_known(names.frames)),
         positions=_positions(store, positions, names),
@@ -215,6 +218,7 @@ def _positions(store: Store, given: Any, names: Names) -> tuple[Part, ...]:  # n
                 "array (M, 2) of [x, y] or its place"
             )
         given = names.positions
+
     is_pair = (
         isinstance(given, tuple | list)
         and len(given) == 2
@@ -242,14 +246,17 @@ def _part(store: Store, role: str, given: Any, name: str | None) -> Part | None:
         check_regular(path)
         with reading(path):
             return file_part(path)
+
     if isinstance(given, str):
         return store.part(given)
+
     try:
         values = np.asarray(given)
     except (ValueError, TypeError) as error:
         raise ContainerError(
             f"{role} is no array ({error}); give an array, a file or a name in {store.path}"
         ) from error
+
     if values.dtype.hasobject or values.ndim == 0:
         raise ContainerError(
             f"{role} is {given!r:.60}; give an array, a file or a name in {store.path}"
@@ -258,17 +265,6 @@ def _part(store: Store, role: str, given: Any, name: str | None) -> Part | None:
 
 
 # File formats of scans, by suffix; one module each behind ``Store``.
-
-
-def _npz(path: Path) -> Store:
-    from ptycho.files.npz import NpzStore
-
-    return NpzStore(path)
-
-
-def _npy(path: Path) -> Store:
-
-    return NpyStore(path)
 
 
 def _hdf5(path: Path) -> Store:
@@ -285,8 +281,8 @@ def _cxi(path: Path) -> Store:
 
 STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType(
     {
-        ".npz": _npz,
-        ".npy": _npy,
+        ".npz": NpzStore,
+        ".npy": NpyStore,
         ".h5": _hdf5,
         ".hdf5": _hdf5,
         ".hdf": _hdf5,
@@ -294,7 +290,7 @@ STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType(
         ".cxi": _cxi,
     }
 )
-"""Imported when one is opened: h5py takes longer to import than an NPZ to open, and 10 MB."""
+"""h5py is imported when such a file is opened: that takes longer than to open an NPZ, and 10 MB."""
 
 
 @contextlib.contextmanager

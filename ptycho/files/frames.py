@@ -106,6 +106,7 @@ class ConvertedFrames(FrameStack):
         self._half = stored.shape[1] // 2
         self._is_bad = is_bad
         self._bad = None if is_bad is None else np.flatnonzero(self._handed_out(is_bad))
+
         self.file = stored.file
         self.quantity = "count" if interpretation.intensity else "amplitude"
         done = "converted to amplitude" if interpretation.intensity else "rearranged"
@@ -215,6 +216,7 @@ def open_frames(
     ScanFileError where a copy cannot be written.
     """
     where, notes = _contiguous(part, scan_path, cache_dir, progress)
+
     if repack and (where is None or what.is_scattered):
         where, note = _repacked(
             part, where, scan_path, what, cache_dir=cache_dir, progress=progress
@@ -223,15 +225,18 @@ def open_frames(
         if is_bad is not None and what.is_turned:
             is_bad = is_bad.T
         what = Interpretation(what.intensity, what.dc)
+
     if what.is_scattered:
         raise ScanError(
             f"{part.name} has the axes {what.axes}, so every frame is scattered over the "
             "complete file; give repack=True to write the frames one after the other"
         )
+
     if where is not None:
         stack: FrameStack = MappedFrames(where, name=part.name)
     else:
         stack = _chunked(part, cache_bytes)
+
     is_plain = what.is_contract and is_bad is None and stack.dtype.isnative
     return (stack if is_plain else ConvertedFrames(stack, what, is_bad)), notes
 

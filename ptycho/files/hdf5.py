@@ -89,14 +89,17 @@ def open_file(path: Path, *, cache_bytes: int) -> h5py.File:
     """
     if path.stat().st_size == 0:
         raise ScanError(f"{path} is empty; an HDF5 file was expected")
+
     for keeper in tuple(KEEPERS):
         keeper.close_if_changed()
     with path.open("rb"):  # a file that may not be read is said to be so by the system
         pass
+
     if not h5py.is_hdf5(path):
         raise ScanError(
             f"{path} is not an HDF5 file, or its beginning is damaged; check the suffix"
         )
+
     try:
         # Best effort: many network file systems cannot lock, and nothing is written.
         return h5py.File(
@@ -204,8 +207,10 @@ class Hdf5Part(Part):
                 return None
             offset_bytes = self.dataset.id.get_offset()
             stored_bytes = self.dataset.id.get_storage_size()
+
         if offset_bytes is None:  # nothing was ever written: all fill value
             return None
+
         shape, _ = self.header
         values_bytes = int(np.prod(shape, dtype=object)) * self.stored_dtype.itemsize
         if offset_bytes + values_bytes > self.state.size_bytes or stored_bytes < values_bytes:
@@ -276,6 +281,7 @@ def _virtual_sources(
                 f"{name} is a virtual data set over numbered files ({mapping.file_name}); "
                 "repack it with h5repack"
             )
+
         try:
             states[source] = FileState.of(source.stat())
             with contextlib.ExitStack() as opened:
@@ -294,6 +300,7 @@ def _virtual_sources(
                 f"{name} is a virtual data set and its source {source} cannot be read "
                 f"({first_words(error)}); put it back"
             ) from error
+
     states.pop(path, None)
     return tuple(states.items())
 

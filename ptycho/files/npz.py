@@ -65,8 +65,10 @@ def read_header(file: IO[bytes], *, name: str) -> NpyHeader:
     # literal_eval documents all five for input that is not a literal, or too deep a one.
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise _unreadable(name, "it is not a Python literal") from error
+
     if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
         raise _unreadable(name, "descr, fortran_order and shape are needed")
+
     shape, is_fortran = fields["shape"], fields["fortran_order"]
     # type() and not isinstance: True is an int.
     if not isinstance(shape, tuple) or not all(
@@ -75,6 +77,7 @@ def read_header(file: IO[bytes], *, name: str) -> NpyHeader:
         raise _unreadable(name, f"its shape is {_short(shape)}")
     if not isinstance(is_fortran, bool):
         raise _unreadable(name, f"its fortran_order is {_short(is_fortran)}")
+
     return NpyHeader(shape, is_fortran, _dtype(fields["descr"], name), length_bytes)
 
 
@@ -94,9 +97,11 @@ def _text(file: IO[bytes], name: str) -> tuple[str, int]:
     start = file.read(len(_MAGIC) + 2)
     if len(start) < len(_MAGIC) + 2 or not start.startswith(_MAGIC):
         raise _unreadable(name, "it does not begin as an npy file")
+
     version = (start[-2], start[-1])
     if version not in _LENGTH_BYTES:
         raise _unreadable(name, f"its format is {version[0]}.{version[1]}")
+
     width = _LENGTH_BYTES[version]
     length_field = file.read(width)
     text_bytes = int.from_bytes(length_field, "little")
@@ -105,9 +110,11 @@ def _text(file: IO[bytes], name: str) -> tuple[str, int]:
             name,
             f"it announces {text_bytes} bytes of header, and {_MOST_HEADER_BYTES} are the most",
         )
+
     raw = file.read(text_bytes)
     if len(length_field) < width or len(raw) < text_bytes:
         raise _unreadable(name, "it ends within its header")
+
     # Only text in strings may be beyond Latin-1, and no type of the contract has any.
     text = raw.decode("latin1")
     if version == (1, 0):
@@ -123,6 +130,7 @@ def _dtype(descr: object, name: str) -> np.dtype[Any]:
     # Whatever numpy makes of a name that is none, or of a size that is none.
     except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise _unreadable(name, f"its type is {_short(descr)}") from error
+
     if dtype.hasobject:
         raise ScanError(
             f"{name} holds Python objects, which are never unpickled; save it as a plain "
@@ -253,6 +261,7 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
             f"{path}: {key} is compressed by zip method {member.compress_type}; write the "
             "file again with numpy.savez"
         )
+
     with damage_named(path, key), path.open("rb") as file:
         file.seek(member.header_offset)
         header = file.read(_LOCAL_HEADER_BYTES)
@@ -261,15 +270,18 @@ def values_offset(path: Path, key: str, member: zipfile.ZipInfo) -> int:
                 f"{path}: {key} is not where the zip directory says; the file is damaged, "
                 "copy or write it again"
             )
+
     name_bytes, extra_bytes = (
         int.from_bytes(header[26:28], "little"),
         int.from_bytes(header[28:30], "little"),
     )
     start_bytes = member.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+
     if start_bytes + member.compress_size > path.stat().st_size:
         raise ScanError(
             f"{path}: {key} runs past the end of the file; it is truncated, copy or write it again"
         )
+
     is_stored = member.compress_type == zipfile.ZIP_STORED
     most_bytes = member.compress_size * (1 if is_stored else _MOST_DEFLATED)
     if member.file_size > most_bytes or (is_stored and member.file_size < most_bytes):
@@ -400,8 +412,10 @@ class NpzStore:
                 f"{self.path} lacks diff3d (or diffraction), the frames; it has "
                 f"{', '.join(self._found) or 'no arrays'}"
             )
+
         if len(keys) == 1:
             return keys[0], ()
+
         first, second = (self._found[key] for key in keys)
         if (first.CRC, first.file_size) != (second.CRC, second.file_size):
             raise ScanError(

@@ -298,6 +298,7 @@ def chunk_energies(
     """
     flat = chunk.reshape(len(chunk), -1)
     smallest, largest = flat.min(axis=1), flat.max(axis=1)
+
     is_count = quantity != "amplitude"
     for is_bad, what in (
         # A NaN is the smallest and the largest of its frame; so is the root of a negative count.
@@ -315,6 +316,7 @@ def chunk_energies(
             raise ScanError(
                 f"{name} has {kind} in frame {frame}{place}; mask or correct it before loading"
             )
+
     # einsum casts block by block: no float64 copy of the chunk.
     energies: npt.NDArray[np.float64] = np.einsum("ij,ij->i", flat, flat, dtype=np.float64)
     return energies

@@ -355,8 +355,10 @@ class EnergyFile:
                         member.write(np.ascontiguousarray(energies, "<f8").view(np.uint8).data)
             except (OSError, ValueError):  # ValueError: a null character in the folder's name
                 continue
+
             self.note = f"energies and the check of all frames are kept in {place}"
             return
+
         if not self.is_kept:
             self.note = "energies are not kept, as asked"
             return
