@@ -338,7 +338,7 @@ class RawData:
         grouped = {
             "diffraction": ImageStack(raw),
             "X_full": ImageStack(scaled),
-            "Y": self._truth(nn_indices, coords, frames.shape[1]),
+            "Y": self._ground_truth(nn_indices, coords, frames.shape[1]),
             "coords_nn": coords,
             "coords_offsets": offsets,
             "coords_relative": relative,
@@ -353,7 +353,7 @@ class RawData:
             grouped["sample_indices"] = np.array(self.sample_indices)
         return grouped
 
-    def _truth(
+    def _ground_truth(
         self, nn_indices: npt.NDArray[np.int64], coords: npt.NDArray[np.float64], frame_size: int
     ) -> ImageStack | None:
         """(B, N, N, C) complex64 where each frame was measured: out of ``Y``, else of
@@ -389,7 +389,7 @@ class RawData:
 
         if self.diff3d is not None:
             check_layout(self._parts(), Interpretation())
-            self._check_truth(self.diff3d)
+            self._check_ground_truth(self.diff3d)
 
         for key, positions in axes.items():
             is_bad = ~np.isfinite(positions)
@@ -421,7 +421,7 @@ class RawData:
             notes=(),
         )
 
-    def _check_truth(self, frames: Frames) -> None:
+    def _check_ground_truth(self, frames: Frames) -> None:
         if self.Y is not None and (self.Y.shape != frames.shape or self.Y.dtype.kind != "c"):
             raise ContainerError(
                 f"Y is {self.Y.dtype} {self.Y.shape}; complex {frames.shape}, as diff3d, is needed"

@@ -349,21 +349,21 @@ def _frames(
     )
 
 
-def _assumed(parts: Parts, what: Interpretation) -> list[str]:
+def _assumed(parts: Parts, interpretation: Interpretation) -> list[str]:
     """What the arguments made of the frames, and what their type costs."""
     key, dtype = parts.frames.key, parts.frames.header.dtype
     notes = []
-    if what.intensity:
+    if interpretation.intensity:
         notes.append(
             f"{key} is {dtype} and taken as counts; the amplitude is their square root, float32"
         )
     elif not isinstance(parts.frames, NpzPart):
         notes.append(f"{key} is {dtype} and taken as amplitude; give intensity=True for counts")
 
-    if dtype.itemsize == 8 and not what.intensity:
+    if dtype.itemsize == 8 and not interpretation.intensity:
         notes.append(f"{key} is float64; every batch is converted to float32")
 
-    if what.dc == "corner":
+    if interpretation.dc == "corner":
         notes.append(
             f"{key} has zero frequency at [0, 0]; frames are shifted to have it at [N/2, N/2]"
         )
@@ -372,8 +372,10 @@ def _assumed(parts: Parts, what: Interpretation) -> list[str]:
             f"{key} is taken to have zero frequency at [N/2, N/2]; give dc='corner' for [0, 0]"
         )
 
-    if what.is_turned or what.is_scattered:
-        notes.append(f"{key} has the axes {what.axes}; frames are turned to (row, column)")
+    if interpretation.is_turned or interpretation.is_scattered:
+        notes.append(
+            f"{key} has the axes {interpretation.axes}; frames are turned to (row, column)"
+        )
     return notes
 
 
@@ -475,7 +477,7 @@ def _object(
 def _identity(
     store: Store,
     parts: Parts,
-    what: Interpretation,
+    interpretation: Interpretation,
     is_bad: npt.NDArray[np.bool_] | None,
     frame_count: int,
 ) -> Mapping[str, Any]:
@@ -486,7 +488,7 @@ def _identity(
     sources = getattr(parts.frames, "sources", ())
     return {
         "path": os.path.realpath(store.path),
-        "reading": f"{parts.frames.key} {asdict(what)} "
+        "reading": f"{parts.frames.key} {asdict(interpretation)} "
         f"{digest(is_bad.tobytes().hex()) if is_bad is not None else 'no mask'}",
         "state": {"inode": state.inode, "size_bytes": state.size_bytes, "mtime_ns": state.mtime_ns},
         "sources": [[str(path), list(source)] for path, source in sources],

@@ -152,12 +152,12 @@ MIN_FRAME_SIZE = 8
 """Chosen: below any detector crop, above every mistaken axis order such as (N, N, 3)."""
 
 
-def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
+def check_layout(parts: Parts, interpretation: Interpretation) -> tuple[int, int]:
     """Compare every array with the frames it belongs to; returns M and N.
 
     Raises ScanError naming file, key and what was found.
     """
-    frame_count, frame_size = _check_frames(parts.frames, what)
+    frame_count, frame_size = _check_frames(parts.frames, interpretation)
     _check_positions(parts.positions, frame_count)
     for part in parts.order:
         _check_per_frame(
@@ -194,7 +194,7 @@ def check_layout(parts: Parts, what: Interpretation) -> tuple[int, int]:
     return frame_count, frame_size
 
 
-def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
+def _check_frames(part: Part, interpretation: Interpretation) -> tuple[int, int]:
     name, (stored, dtype) = part.name, part.header
     if len(stored) != 3:
         raise ScanError(f"{name} has shape {stored}; frames are (frame, row, column)")
@@ -203,7 +203,7 @@ def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
             f"{name} has shape {stored}, no values at all; a scan needs at least one frame"
         )
 
-    shape = tuple(stored[axis] for axis in what.order)
+    shape = tuple(stored[axis] for axis in interpretation.order)
     if shape[1] != shape[2]:
         is_last = stored[0] == stored[1]
         hint = "; the frames seem to be on the last axis" if is_last else ""
@@ -225,7 +225,7 @@ def _check_frames(part: Part, what: Interpretation) -> tuple[int, int]:
             "numpy.ascontiguousarray of it"
         )
 
-    if what.intensity:
+    if interpretation.intensity:
         if dtype.kind not in "iuf" or (dtype.kind == "f" and dtype.itemsize not in (4, 8)):
             raise ScanError(f"{name} is {dtype}; counts are integers, float32 or float64")
     elif dtype.kind in "iu":

@@ -202,7 +202,7 @@ _SLAB_BYTES = 8 << 20
 def open_frames(
     part: Part,
     scan_path: Path,
-    what: Interpretation,
+    interpretation: Interpretation,
     is_bad: npt.NDArray[np.bool_] | None,
     *,
     cache_dir: Path | None,
@@ -217,18 +217,18 @@ def open_frames(
     """
     where, notes = _contiguous(part, scan_path, cache_dir, progress)
 
-    if repack and (where is None or what.is_scattered):
+    if repack and (where is None or interpretation.is_scattered):
         where, note = _repacked(
-            part, where, scan_path, what, cache_dir=cache_dir, progress=progress
+            part, where, scan_path, interpretation, cache_dir=cache_dir, progress=progress
         )
         notes.append(note)
-        if is_bad is not None and what.is_turned:
+        if is_bad is not None and interpretation.is_turned:
             is_bad = is_bad.T
-        what = Interpretation(what.intensity, what.dc)
+        interpretation = Interpretation(interpretation.intensity, interpretation.dc)
 
-    if what.is_scattered:
+    if interpretation.is_scattered:
         raise ScanError(
-            f"{part.name} has the axes {what.axes}, so every frame is scattered over the "
+            f"{part.name} has the axes {interpretation.axes}, so every frame is scattered over the "
             "complete file; give repack=True to write the frames one after the other"
         )
 
@@ -237,8 +237,8 @@ def open_frames(
     else:
         stack = _chunked(part, cache_bytes)
 
-    is_plain = what.is_contract and is_bad is None and stack.dtype.isnative
-    return (stack if is_plain else ConvertedFrames(stack, what, is_bad)), notes
+    is_plain = interpretation.is_contract and is_bad is None and stack.dtype.isnative
+    return (stack if is_plain else ConvertedFrames(stack, interpretation, is_bad)), notes
 
 
 def _contiguous(
@@ -285,7 +285,7 @@ def _repacked(
     part: Part,
     where: FileArray | None,
     scan_path: Path,
-    what: Interpretation,
+    interpretation: Interpretation,
     *,
     cache_dir: Path | None,
     progress: Progress | None,
@@ -294,7 +294,7 @@ def _repacked(
     in.
     """
     stored_shape, dtype = part.header
-    shape = tuple(stored_shape[axis] for axis in what.order)
+    shape = tuple(stored_shape[axis] for axis in interpretation.order)
     native = dtype.newbyteorder("=")
     image = header_bytes(shape, native)
     size_bytes = len(image) + int(np.prod(shape, dtype=object)) * native.itemsize
@@ -306,7 +306,7 @@ def _repacked(
         out.flush()
 
         values = np.memmap(out, native, "r+", len(image), shape)
-        as_stored = values.transpose(np.argsort(what.order))
+        as_stored = values.transpose(np.argsort(interpretation.order))
         start = 0
         for slab in _slabs(part, where):
             as_stored[start : start + len(slab)] = slab
@@ -319,7 +319,7 @@ def _repacked(
         scan_path,
         part.key,
         write,
-        identity=("repacked", part.name, part.header, what.order),
+        identity=("repacked", part.name, part.header, interpretation.order),
         size_bytes=size_bytes,
         cache_dir=cache_dir,
         advice=f"save the frames uncompressed as ({', '.join(AXES)})",

@@ -7,10 +7,12 @@ from ptycho.errors import ContainerError
 from ptycho.feeding.sources import (
     ComplexPart,
     Constant,
+    FirstChannel,
     FrameGather,
     GroupedArray,
     GroupSource,
     ObjectPatches,
+    Scaled,
 )
 
 GENERATOR = np.random.default_rng(0)
@@ -109,3 +111,36 @@ def test_a_group_of_frames_that_do_not_exist_is_refused(index, refused):
             FrameGather(frames, np.array([[0, index]]))
     else:
         assert FrameGather(frames, np.array([[0, index]])).shape == (1, 8, 8, 2)
+
+
+class Watched(GroupedArray):
+    """An array of groups that counts how often its file was asked for."""
+
+    checked = 0
+
+    def check(self):
+        self.checked += 1
+
+
+def test_a_source_that_wraps_another_one_forwards_the_rest():
+    """Shape, type, file, description, frames and the check of the file are the inner source's."""
+    array = np.arange(2 * 4 * 4 * 3, dtype=np.float32).reshape(2, 4, 4, 3)
+    inner = Watched(array)
+    scaled, first = Scaled(inner, 2.0), FirstChannel(inner)
+    groups = np.arange(2)
+
+    for source in (scaled, first):
+        assert source.dtype == inner.dtype
+        assert (source.file, source.description) == (inner.file, inner.description)
+        source.check()
+        np.testing.assert_array_equal(source.frames_of(groups), inner.frames_of(groups))
+    assert inner.checked == 2
+    assert (scaled.shape, first.shape) == ((2, 4, 4, 3), (2, 4, 4, 1))
+    np.testing.assert_array_equal(np.asarray(scaled), 2 * array)
+    np.testing.assert_array_equal(np.asarray(first), array[..., :1])
+
+
+def test_a_source_without_images_cannot_be_made():
+    """A subclass must say its shape and how it is read."""
+    with pytest.raises(TypeError, match="abstract"):
+        GroupSource()
