@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho import model as layers
-from ptycho import reconstruct
+from ptycho import model, reconstruct
 from ptycho.feeding import pipeline
 from ptycho.files.hdf5 import ChunkedFrames
 from ptycho.files.stacks import MappedFrames
@@ -160,7 +159,7 @@ def transforms_padded() -> None:
         padded = tf.pad(waves, [[0, 0], [0, 0], [0, border], [0, border]])
         return tf.signal.fft2d(padded)[..., :size, :size] / size
 
-    setattr(layers, "_to_far_field", to_far_field)  # noqa: B010 - as above
+    setattr(model, "_to_far_field", to_far_field)  # noqa: B010 - as above
 
 
 def strong_reference() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import PtychoError, ScanError
-from ptycho.files import npz as archive
+from ptycho.files import npz
 from ptycho.scan import Scan
 
 
@@ -118,7 +118,7 @@ def test_the_length_is_compared_piece_by_piece(path, arrays):
         member = file.getinfo("objectGuess.npy")
         true_bytes = member.file_size
         member.file_size += 1
-        whole = archive.pieces(path, "objectGuess", file, member, piece_bytes=1 << 20)
+        whole = npz.pieces(path, "objectGuess", file, member, piece_bytes=1 << 20)
 
         assert len(next(whole)) == true_bytes
         with pytest.raises(
@@ -139,9 +139,9 @@ def test_no_member_unpacks_to_more_than_deflate_can(path, arrays, extra, is_refu
             match=f"objectGuess announces {member.file_size} bytes, which {member.compress_size} "
             "bytes",
         ):
-            archive.values_offset(path, "objectGuess", member)
+            npz.values_offset(path, "objectGuess", member)
     else:
-        assert archive.values_offset(path, "objectGuess", member) > member.header_offset
+        assert npz.values_offset(path, "objectGuess", member) > member.header_offset
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ScanError, ScanFileError
-from ptycho.files import storage as spool
+from ptycho.files import storage
 from ptycho.scan import Scan
 
 
@@ -152,7 +152,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, arrays, monkey
     """Exactly enough room passes; one byte less is refused and leaves nothing."""
     path, cache = deflated(tmp_path, arrays), tmp_path / "cache"
     needed = len(npy(arrays["diff3d"]))
-    monkeypatch.setattr(spool, "free_bytes", lambda folder: needed + spare_bytes)
+    monkeypatch.setattr(storage, "free_bytes", lambda folder: needed + spare_bytes)
     if spare_bytes == 0:
         Scan.open(path, cache_dir=cache)
 
@@ -196,4 +196,4 @@ def test_the_default_cache_follows_the_xdg_convention(monkeypatch, variable, exp
     else:
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
-    assert expected == str(spool.default_cache_dir())
+    assert expected == str(storage.default_cache_dir())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ScanError, ScanFileError
-from ptycho.files import storage as spool
+from ptycho.files import storage
 from ptycho.scan import Scan
 
 
@@ -101,7 +101,7 @@ def test_a_long_name_has_a_short_copy(compressed, tmp_path):
     Scan.open(long, cache_dir=tmp_path / "cache")
     (copy,) = (tmp_path / "cache").iterdir()
 
-    assert len(copy.name) == spool._STEM_LETTERS + len("-0123456789abcdef.npy")
+    assert len(copy.name) == storage._STEM_LETTERS + len("-0123456789abcdef.npy")
 
 
 def test_a_copy_is_for_its_owner_alone(compressed, tmp_path):
@@ -118,4 +118,4 @@ def test_without_a_home_folder_the_cache_must_be_given(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pathlib.Path.home", homeless)
     with pytest.raises(ScanFileError, match="give a cache_dir"):
-        spool.default_cache_dir()
+        storage.default_cache_dir()
