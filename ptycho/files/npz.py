@@ -161,10 +161,10 @@ def values_in(content: Iterator[bytes], header: NpyHeader) -> Iterator[npt.NDArr
     for piece in content:
         rest += piece[to_skip:]
         to_skip = max(0, to_skip - len(piece))
-        whole_bytes = len(rest) // header.dtype.itemsize * header.dtype.itemsize
-        if whole_bytes:
-            yield np.frombuffer(rest[:whole_bytes], header.dtype)
-            rest = rest[whole_bytes:]
+        complete_bytes = len(rest) // header.dtype.itemsize * header.dtype.itemsize
+        if complete_bytes:
+            yield np.frombuffer(rest[:complete_bytes], header.dtype)
+            rest = rest[complete_bytes:]
 
 
 # The zip layer of an NPZ: members checked against the file they claim to lie in, damage named in

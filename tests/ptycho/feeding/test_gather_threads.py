@@ -51,7 +51,7 @@ def test_an_error_comes_out_after_all_have_ended(failing):
     assert done == [1, 1, 1]
 
 
-def test_a_busy_crew_leaves_the_work_to_the_caller():
+def test_busy_threads_leave_the_work_to_the_caller():
     """While one batch is being made another thread makes its own, alone, instead of waiting."""
     threads, done = GatherThreads(1), []
     threads.run(
@@ -64,7 +64,7 @@ def test_a_busy_crew_leaves_the_work_to_the_caller():
     assert sorted(done) == ["a", "b", "c"]
 
 
-def test_threads_end_with_their_crew():
+def test_threads_end_with_their_owner():
     gc.collect()
     before = set(members())
     threads = GatherThreads(2)
