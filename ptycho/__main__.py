@@ -1,5 +1,7 @@
 """``python -m ptycho``: look at a scan, simulate one, cut one."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json
@@ -9,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho.energy import Progress
+import ptycho
 from ptycho.errors import ContainerError, PtychoError, one_line
+from ptycho.files import Progress
 from ptycho.scan import DEFAULT_CACHE_BYTES, Scan
-from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate
-from ptycho.writing import subset
+from ptycho.simulate import DEFAULT_PHOTONS_PER_FRAME, simulate, subset
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXIT_USAGE = 2
 """What argparse itself ends with on a bad command line."""
@@ -63,13 +67,104 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+_SIMULATING: dict[str, dict[str, Any]] = {
+    "out": {"type": _path, "metavar": "OUT", "help": "the NPZ to write, for example scan.npz"},
+    "--frame-count": {
+        "type": int,
+        "required": True,
+        "help": "frames to simulate, for example 2048",
+    },
+    "--frame-size": {
+        "type": int,
+        "default": 64,
+        "help": "pixels N of a frame of N x N (default: %(default)s)",
+    },
+    "--seed": {
+        "type": int,
+        "default": 0,
+        "help": "the same seed gives the same file (default: %(default)s)",
+    },
+    "--photons-per-frame": {
+        "type": float,
+        "default": DEFAULT_PHOTONS_PER_FRAME,
+        "help": "mean counts of a frame (default: %(default)g)",
+    },
+}
+"""The arguments of ``simulate``: those of ``ptycho.simulate.simulate``."""
+_READING: dict[str, dict[str, Any]] = {
+    "--frames": {"metavar": "NAME", "help": "the frames in the file; plain HDF5 needs it"},
+    "--positions": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "patch centres [x, y], column and row: one NAME of (M, 2), or two, x first",
+    },
+    "--probe": {"metavar": "NAME", "help": "(N, N) complex"},
+    "--object": {"metavar": "NAME", "help": "(H, W) complex"},
+    "--mask": {
+        "metavar": "NAME",
+        "help": "(N, N), 0 for good pixels; the others read 0 (default: that of CXI)",
+    },
+    "--intensity": {
+        "action": "store_true",
+        "help": "frames are counts; the amplitude is their square root",
+    },
+    "--dc": {
+        "choices": ("center", "corner"),
+        "default": "center",
+        "help": "where zero frequency is (default: %(default)s)",
+    },
+    "--axes": {
+        "default": "frame,row,column",
+        "help": "the stored axes, slowest first (default: %(default)s)",
+    },
+    "--units": {
+        "choices": ("pixels", "metres"),
+        "help": "of positions (default: metres for CXI, else pixels)",
+    },
+    "--pixel-size-m": {
+        "type": float,
+        "help": "one object pixel in metres (default for CXI: that of the far field)",
+    },
+    "--cache-dir": {
+        "type": _path,
+        "help": "of unpacked frames and kept energies (default: the user's cache folder)",
+    },
+    "--cache-bytes": {
+        "type": int,
+        "default": DEFAULT_CACHE_BYTES,
+        "help": "memory for chunks of an HDF5 file (default: %(default)s)",
+    },
+    "--repack": {
+        "action": "store_true",
+        "help": "write chunked or scattered frames one after the other, once",
+    },
+}
+"""The options of every command that reads a scan: the arguments of ``Scan.open``."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ptycho", description="Look at ptychography scans, simulate one, cut one."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    reading = _reading_options()
 
+    reading = _reading_options()
+    _add_info(commands, reading)
+    _add_simulate(commands)
+    _add_subset(commands, reading)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Look the version up when it is asked for: reading metadata takes longer than parsing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"ptycho-lazy {ptycho.__version__}")
+        parser.exit()
+
+
+def _add_info(commands: _Commands, reading: argparse.ArgumentParser) -> None:
     info = commands.add_parser(
         "info",
         parents=[reading],
@@ -86,35 +181,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.set_defaults(run=_info)
 
+
+def _add_simulate(commands: _Commands) -> None:
     simulated = commands.add_parser(
         "simulate", help="write a simulated scan: probe x object, far field, Poisson counts"
     )
-    simulated.add_argument(
-        "out", type=_path, metavar="OUT", help="the NPZ to write, for example scan.npz"
-    )
-    simulated.add_argument(
-        "--frame-count", type=int, required=True, help="frames to simulate, for example 2048"
-    )
-    simulated.add_argument(
-        "--frame-size",
-        type=int,
-        default=64,
-        help="pixels N of a frame of N x N (default: %(default)s)",
-    )
-    simulated.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="the same seed gives the same file (default: %(default)s)",
-    )
-    simulated.add_argument(
-        "--photons-per-frame",
-        type=float,
-        default=DEFAULT_PHOTONS_PER_FRAME,
-        help="mean counts of a frame (default: %(default)g)",
-    )
+    for name, settings in _SIMULATING.items():
+        simulated.add_argument(name, **settings)
     simulated.set_defaults(run=_simulate)
 
+
+def _add_subset(commands: _Commands, reading: argparse.ArgumentParser) -> None:
     cut = commands.add_parser(
         "subset",
         parents=[reading],
@@ -128,7 +205,6 @@ def _parser() -> argparse.ArgumentParser:
         "--frame-count", type=int, required=True, help="how many of the first frames to keep"
     )
     cut.set_defaults(run=_subset)
-    return parser
 
 
 def _reading_options() -> argparse.ArgumentParser:
@@ -143,64 +219,8 @@ def _reading_options() -> argparse.ArgumentParser:
     group = parser.add_argument_group(
         "reading", "NAME is a data set of HDF5, a key of an NPZ, or a .npy, .csv or .txt file."
     )
-    group.add_argument(
-        "--frames", metavar="NAME", help="the frames in the file; plain HDF5 needs it"
-    )
-    group.add_argument(
-        "--positions",
-        nargs="+",
-        metavar="NAME",
-        help="patch centres [x, y], column and row: one NAME of (M, 2), or two, x first",
-    )
-    group.add_argument("--probe", metavar="NAME", help="(N, N) complex")
-    group.add_argument("--object", metavar="NAME", help="(H, W) complex")
-    group.add_argument(
-        "--mask",
-        metavar="NAME",
-        help="(N, N), 0 for good pixels; the others read 0 (default: that of CXI)",
-    )
-    group.add_argument(
-        "--intensity",
-        action="store_true",
-        help="frames are counts; the amplitude is their square root",
-    )
-    group.add_argument(
-        "--dc",
-        choices=("center", "corner"),
-        default="center",
-        help="where zero frequency is (default: %(default)s)",
-    )
-    group.add_argument(
-        "--axes",
-        default="frame,row,column",
-        help="the stored axes, slowest first (default: %(default)s)",
-    )
-    group.add_argument(
-        "--units",
-        choices=("pixels", "metres"),
-        help="of positions (default: metres for CXI, else pixels)",
-    )
-    group.add_argument(
-        "--pixel-size-m",
-        type=float,
-        help="one object pixel in metres (default for CXI: that of the far field)",
-    )
-    group.add_argument(
-        "--cache-dir",
-        type=_path,
-        help="of unpacked frames and kept energies (default: the user's cache folder)",
-    )
-    group.add_argument(
-        "--cache-bytes",
-        type=int,
-        default=DEFAULT_CACHE_BYTES,
-        help="memory for chunks of an HDF5 file (default: %(default)s)",
-    )
-    group.add_argument(
-        "--repack",
-        action="store_true",
-        help="write chunked or scattered frames one after the other, once",
-    )
+    for name, settings in _READING.items():
+        group.add_argument(name, **settings)
     return parser
 
 

@@ -4,28 +4,114 @@ they are used.
 
 # ruff: noqa: N803 - the names of the arguments are PtychoPINN's
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import warnings
 from os import PathLike
+from types import EllipsisType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import whole
-from ptycho.converting import Interpretation
-from ptycho.energy import array_energies, normalization
-from ptycho.errors import ContainerError
-from ptycho.formats.choosing import Parts
-from ptycho.formats.contents import GivenPart
-from ptycho.formats.npz import POSITION_KEYS, START_KEYS
-from ptycho.grouping import coordinates, group_indices
-from ptycho.image_stacks import ImageStack
-from ptycho.layout import check_layout
+from ptycho.errors import ContainerError, check_int
+from ptycho.feeding.grouping import coordinates, group_indices
+from ptycho.feeding.sources import FrameGather, GroupSource, Images, Indices, ObjectPatches, Wrapped
+from ptycho.files import GivenPart
+from ptycho.files.arrays import check_layout
+from ptycho.files.formats import Parts
+from ptycho.files.frames import Interpretation
+from ptycho.files.npz import POSITION_KEYS, START_KEYS
+from ptycho.files.stacks import CHUNK_BYTES, FrameStack, array_energies, normalization
+from ptycho.files.storage import SUFFIX, npz_path, write_scan
 from ptycho.scan import Scan
-from ptycho.sources import FrameGather
-from ptycho.stacks import CHUNK_BYTES, FrameStack
-from ptycho.truth import ObjectPatches
-from ptycho.writing import SUFFIX, npz_path, write_scan
+
+
+class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
+    """Chosen groups of a source, (B, N, N, C), as an array that does not exist until it is used in
+    a computation.
+
+    ``stack[a:b]``, ``stack[indices]`` and ``scaled`` give another such stack and read nothing;
+    ``stack[3]`` and ``stack[..., 0]`` give arrays. Arithmetic, numpy's functions and TensorFlow get
+    the complete array: that is the cost to avoid, so choose the groups first.
+    """
+
+    def __init__(
+        self, source: GroupSource, groups: Indices | None = None, scale: float = 1.0
+    ) -> None:
+        super().__init__(source)
+        self._scale = scale
+        self._groups = np.arange(source.shape[0]) if groups is None else groups
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        return len(self._groups), *self._source.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        return 4
+
+    def frames_of(self, groups: Indices) -> npt.NDArray[np.int64]:
+        """Those of the source."""
+        return self._source.frames_of(self._groups[groups])
+
+    def first_channel(self) -> GroupSource:
+        """Channel 0 alone, (B, N, N, 1)."""
+        return ImageStack(self._source.first_channel(), self._groups, self._scale)
+
+    def group_energies(self) -> npt.NDArray[np.float64] | None:
+        """(B,), where the source knows its own."""
+        known = self._source.group_energies()
+        return None if known is None else self._scale**2 * known[self._groups]
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C)."""
+        self._source.read(self._groups[groups], out)
+        if self._scale != 1:
+            out *= out.real.dtype.type(self._scale)
+
+    def scaled(self, factor: float) -> ImageStack:
+        """The same groups, every value times ``factor``."""
+        return ImageStack(self._source, self._groups, self._scale * factor)
+
+    def astype(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """All of it as an array."""
+        return np.asarray(self, dtype)
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self._groups)
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - whatever numpy takes; an array or a stack
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if first is None or isinstance(first, EllipsisType):
+            return np.asarray(self)[key]
+
+        chosen = self._groups[first]
+        if chosen.ndim == 1 and not rest:
+            return ImageStack(self._source, chosen, self._scale)
+
+        if chosen.ndim > 1:
+            raise IndexError(
+                "groups are chosen along one axis: a number, a slice or a list of numbers"
+            )
+
+        # The groups that were chosen, then all else as numpy has it: a number and a list count as
+        # indices, a slice does not.
+        images = np.asarray(ImageStack(self._source, np.atleast_1d(chosen), self._scale))
+        if chosen.ndim == 0:
+            return images[(0, *rest)]
+        return images[(slice(None) if isinstance(first, slice) else np.arange(len(images)), *rest)]
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Any:  # noqa: ANN401 - numpy's protocol
+        arrays = [np.asarray(given) if isinstance(given, ImageStack) else given for given in inputs]
+        return getattr(ufunc, method)(*arrays, **settings)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape} {self.dtype}, read when it is used>"
+
 
 Frames = npt.NDArray[Any] | FrameStack
 
@@ -101,8 +187,10 @@ class RawData:
                 "validate_config compares with metadata, which is not read; leave it out "
                 "and compare yourself"
             )
+
         scan = Scan.open(train_data_file_path, cache_dir=cache_dir)
         order = _scan_order(scan)
+
         raw = cls(
             xcoords=scan.x,
             ycoords=scan.y,
@@ -113,6 +201,7 @@ class RawData:
             scan_index=order.get("scan_index", np.zeros(scan.frame_count, np.int64)),
             objectGuess=scan.object,
         )
+
         raw._scan = scan
         return raw
 
@@ -133,14 +222,17 @@ class RawData:
         frames = self._check()
         if frames is None or self.probeGuess is None:
             raise ContainerError("diff3d or probeGuess is None; a scan file needs both")
+
         if isinstance(frames, FrameStack):
             frames.check()
         per_chunk = max(1, CHUNK_BYTES // frames[0].nbytes)
+
         order = {
             "xcoords_start": self.xcoords_start,
             "ycoords_start": self.ycoords_start,
             "scan_index": self.scan_index,
         }
+
         write_scan(
             npz_path(file_path),
             (frames[start : start + per_chunk] for start in range(0, len(frames), per_chunk)),
@@ -178,16 +270,19 @@ class RawData:
         frames = self._check()
         if frames is None:
             raise ContainerError("diff3d is None; there are no frames to group")
-        if frames.shape[1] != whole("N", N, least=1):
+
+        if frames.shape[1] != check_int("N", N, least=1):
             raise ContainerError(
                 f"N is {N} and the frames have {frames.shape[1]} pixels; give their size, "
                 "or crop them first"
             )
-        gridsize = 1 if gridsize is None else whole("gridsize", gridsize, least=1)
+
+        gridsize = 1 if gridsize is None else check_int("gridsize", gridsize, least=1)
         pool = neighbor_pool_size if enable_oversampling else None
         image_count, neighbor_count = self._counts(
             nsamples, K, pool, gridsize**2, is_more_allowed=enable_oversampling
         )
+
         nn_indices = group_indices(
             np.asarray(self.xcoords, np.float64),
             np.asarray(self.ycoords, np.float64),
@@ -203,8 +298,9 @@ class RawData:
         self, nsamples: int, K: int, pool: int | None, channel_count: int, *, is_more_allowed: bool
     ) -> tuple[int, int]:
         """How many groups, and out of how many neighbours."""
-        image_count, frame_count = whole("nsamples", nsamples, least=1), len(self.xcoords)
+        image_count, frame_count = check_int("nsamples", nsamples, least=1), len(self.xcoords)
         name, neighbor_count = "K", K
+
         if image_count > frame_count and channel_count == 1:
             warnings.warn(
                 f"nsamples is {image_count} and there are {frame_count} frames: each is one "
@@ -220,7 +316,8 @@ class RawData:
             )
         elif image_count > frame_count and pool is not None:
             name, neighbor_count = "neighbor_pool_size", pool
-        if whole(name, neighbor_count, least=1) < channel_count > 1:
+
+        if check_int(name, neighbor_count, least=1) < channel_count > 1:
             raise ContainerError(
                 f"{name} is {neighbor_count}; groups of C = {channel_count} frames need {name} >= C"
             )
@@ -229,16 +326,19 @@ class RawData:
     def _grouped(self, frames: Frames, nn_indices: npt.NDArray[np.int64]) -> dict[str, Any]:
         energies = self._energies(frames)
         scale = normalization(energies, nn_indices, frames.shape[1])
+
         raw = FrameGather(frames, nn_indices, energies=energies)
         scaled = FrameGather(frames, nn_indices, scale, energies=energies)
+
         coords, offsets, relative = coordinates(self.xcoords, self.ycoords, nn_indices, np.float64)
         start = coords, offsets, relative
         if self.xcoords_start is not self.xcoords or self.ycoords_start is not self.ycoords:
             start = coordinates(self.xcoords_start, self.ycoords_start, nn_indices, np.float64)
+
         grouped = {
             "diffraction": ImageStack(raw),
             "X_full": ImageStack(scaled),
-            "Y": self._truth(nn_indices, coords, frames.shape[1]),
+            "Y": self._ground_truth(nn_indices, coords, frames.shape[1]),
             "coords_nn": coords,
             "coords_offsets": offsets,
             "coords_relative": relative,
@@ -248,11 +348,12 @@ class RawData:
             "nn_indices": nn_indices,
             "objectGuess": self.objectGuess,
         }
+
         if self.sample_indices is not None:
             grouped["sample_indices"] = np.array(self.sample_indices)
         return grouped
 
-    def _truth(
+    def _ground_truth(
         self, nn_indices: npt.NDArray[np.int64], coords: npt.NDArray[np.float64], frame_size: int
     ) -> ImageStack | None:
         """(B, N, N, C) complex64 where each frame was measured: out of ``Y``, else of
@@ -280,44 +381,16 @@ class RawData:
         """The frames, all arrays checked against them; a scan without frames has positions only."""
         axes = {key: getattr(self, key) for key in (*POSITION_KEYS, *START_KEYS)}
         for key, positions in axes.items():
-            if (
-                np.shape(positions) != np.shape(self.xcoords)
-                or np.ndim(positions) != 1
-                or not len(positions)
-            ):
+            shape = np.shape(positions)
+            if shape != np.shape(self.xcoords) or len(shape) != 1 or not shape[0]:
                 raise ContainerError(
-                    f"{key} has shape {np.shape(positions)}; all positions are (M,), one "
-                    "value per frame"
+                    f"{key} has shape {shape}; all positions are (M,), one value per frame"
                 )
+
         if self.diff3d is not None:
-            parts = {
-                key: GivenPart(f"RawData: {key}", getattr(self, key)) for key in ("diff3d", *axes)
-            }
-            more = {key: getattr(self, key) for key in ("probeGuess", "objectGuess", "scan_index")}
-            probe, obj, index = (
-                None if array is None else GivenPart(f"RawData: {key}", array)
-                for key, array in more.items()
-            )
-            check_layout(
-                Parts(
-                    frames=parts["diff3d"],
-                    positions=(parts["xcoords"], parts["ycoords"]),
-                    probe=probe,
-                    object=obj,
-                    mask=None,
-                    order=(parts["xcoords_start"], parts["ycoords_start"]),
-                    scan_index=index,
-                    notes=(),
-                ),
-                Interpretation(),
-            )
-            if self.Y is not None and (
-                self.Y.shape != self.diff3d.shape or self.Y.dtype.kind != "c"
-            ):
-                raise ContainerError(
-                    f"Y is {self.Y.dtype} {self.Y.shape}; complex {self.diff3d.shape}, as "
-                    "diff3d, is needed"
-                )
+            check_layout(self._parts(), Interpretation())
+            self._check_ground_truth(self.diff3d)
+
         for key, positions in axes.items():
             is_bad = ~np.isfinite(positions)
             if is_bad.any():
@@ -327,6 +400,32 @@ class RawData:
                     "give its position"
                 )
         return self.diff3d
+
+    def _parts(self) -> Parts:
+        """The arrays as those of a scan file."""
+        keys = (*POSITION_KEYS, *START_KEYS, "diff3d", "probeGuess", "objectGuess", "scan_index")
+        arrays = {key: getattr(self, key) for key in keys}
+        parts = {
+            key: GivenPart(f"RawData: {key}", array)
+            for key, array in arrays.items()
+            if array is not None
+        }
+        return Parts(
+            frames=parts["diff3d"],
+            positions=(parts["xcoords"], parts["ycoords"]),
+            probe=parts.get("probeGuess"),
+            object=parts.get("objectGuess"),
+            mask=None,
+            order=(parts["xcoords_start"], parts["ycoords_start"]),
+            scan_index=parts.get("scan_index"),
+            notes=(),
+        )
+
+    def _check_ground_truth(self, frames: Frames) -> None:
+        if self.Y is not None and (self.Y.shape != frames.shape or self.Y.dtype.kind != "c"):
+            raise ContainerError(
+                f"Y is {self.Y.dtype} {self.Y.shape}; complex {frames.shape}, as diff3d, is needed"
+            )
 
     def __str__(self) -> str:
         names = (

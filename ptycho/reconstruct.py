@@ -1,6 +1,8 @@
-"""The object of a whole scan out of a trained model: batch by batch on the device, on one canvas in
-host memory.
+"""The object of a scan out of a trained model: batch by batch on the device, on one canvas in host
+memory.
 """
+
+from __future__ import annotations  # help() shows the names of types, not what they stand for
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +12,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import whole
-from ptycho.errors import ContainerError
+from ptycho.errors import ContainerError, check_int
+from ptycho.files.arrays import patch_corner
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.model import Patches, intensity_scale_of, object_patches
-from ptycho.physics import patch_corner
 
 _MOST_CANVAS_PIXELS = 1 << 28
 """Chosen: 3 GiB of canvas; beyond it positions are rather in other units than pixels."""
@@ -27,7 +28,7 @@ class Reconstruction:
     """The object where the scan has seen it."""
 
     object: npt.NDArray[np.complex64]
-    """(H, W); 0 where no probe has been. Up to a global phase, which frames do not tell."""
+    """(H, W); 0 where no probe has been. Up to a global phase, which frames do not determine."""
     weights: npt.NDArray[np.float32]
     """(H, W) how often a pixel was lit, in visits by the brightest spot of the probe."""
     origin: tuple[int, int]
@@ -48,7 +49,7 @@ def reconstruct(
     Raises ContainerError for a container without offsets, for a model of other frames or groups,
     and for positions so far apart that no canvas holds them.
     """
-    batch_size = whole("batch_size", batch_size, least=1)
+    batch_size = check_int("batch_size", batch_size, least=1)
     _check_fit(model, container)
     offsets = np.asarray(container.global_offsets)
     probe = container.probe.numpy()
@@ -107,16 +108,19 @@ class _Canvas:
         columns, rows = (
             patch_corner(positions[:, 0, axis].astype(np.float64), size) for axis in (0, 1)
         )
+
         self.origin = int(rows.min()), int(columns.min())
         shape = tuple(
             int(corners.max()) - first + size
             for corners, first in zip((rows, columns), self.origin, strict=True)
         )
+
         if shape[0] * shape[1] > _MOST_CANVAS_PIXELS:
             raise ContainerError(
                 f"the positions of the container span {shape[0]} x {shape[1]} pixels; "
                 f"{_MOST_CANVAS_PIXELS} pixels are the most, give positions in pixels of the object"
             )
+
         brightness = np.abs(probe) ** 2
         self._weight = (brightness / brightness.max()).astype(np.float32)
         self._sum, self._weights = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)

@@ -2,6 +2,8 @@
 seeded.
 """
 
+from __future__ import annotations  # help() shows the names of types, not what they stand for
+
 import math
 from collections.abc import Iterator
 from os import PathLike
@@ -10,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptycho.arguments import photons, whole
-from ptycho.errors import ContainerError
-from ptycho.layout import MIN_FRAME_SIZE
-from ptycho.physics import far_field_amplitude, patch_corner
-from ptycho.writing import subset, write_scan
+from ptycho.errors import ContainerError, check_int, check_photons
+from ptycho.files.arrays import MIN_FRAME_SIZE, patch_corner
+from ptycho.files.stacks import CHUNK_BYTES, frames_per_chunk
+from ptycho.files.storage import write_scan
+from ptycho.scan import Scan
 
 __all__ = ["simulate", "subset", "write_scan"]
 
@@ -52,42 +54,57 @@ def simulate(
     gives them directly. The same arguments give the same bytes. Raises ContainerError for sizes
     that make no scan, ScanFileError where the file cannot be written.
     """
-    frame_count, seed = whole("frame_count", frame_count, least=1), whole("seed", seed, least=0)
-    frame_size = whole("frame_size", frame_size, least=MIN_FRAME_SIZE)
-    if frame_size % 2:
-        raise ContainerError(
-            f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed"
-        )
-    if not _PHOTONS[0] <= photons("photons_per_frame", photons_per_frame) <= _PHOTONS[1]:
-        raise ContainerError(
-            f"photons_per_frame is {photons_per_frame}; it lies between {_PHOTONS[0]:g} and "
-            f"{_PHOTONS[1]:g}"
-        )
-    _check_extent(frame_count, frame_size)
+    frame_count = check_int("frame_count", frame_count, least=1)
+    frame_size = check_int("frame_size", frame_size, least=MIN_FRAME_SIZE)
+    seed = check_int("seed", seed, least=0)
+    photons_per_frame = check_photons("photons_per_frame", photons_per_frame)
+    _check_sizes(frame_count, frame_size, photons_per_frame)
+
     generator = np.random.default_rng(seed)
     x, y, shape = _raster(generator, frame_count, frame_size)
     obj = _smooth_object(generator, shape)
     probe = _defocused_probe(frame_size)
     corners = patch_corner(np.stack((y, x), axis=1), frame_size)
+    lit = _lit(probe, obj, corners, photons_per_frame)
+
+    frames = _noisy_frames(generator, obj, lit, corners)
+    write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=lit, obj=obj)
+
+
+def _lit(
+    probe: npt.NDArray[np.complex128],
+    obj: npt.NDArray[np.complex64],
+    corners: npt.NDArray[np.int64],
+    photons_per_frame: float,
+) -> npt.NDArray[np.complex64]:
+    """The probe, so bright that a frame has ``photons_per_frame`` on average."""
     # Empty regions absorb nothing by chance: the brightness is set by the mean over frames spread
     # over the scan.
-    sample = corners[:: max(1, frame_count // 64)]
-    mean = float(
-        np.mean(
-            [
-                np.sum(amplitude**2)
-                for chunk in _amplitudes(obj, probe, sample)
-                for amplitude in chunk
-            ]
+    sample = corners[:: max(1, len(corners) // 64)]
+    photons = [
+        np.sum(amplitude**2) for chunk in _amplitudes(obj, probe, sample) for amplitude in chunk
+    ]
+    lit: npt.NDArray[np.complex64] = (
+        probe * np.sqrt(photons_per_frame / float(np.mean(photons)))
+    ).astype(np.complex64)
+    return lit
+
+
+def _check_sizes(frame_count: int, frame_size: int, photons_per_frame: float) -> None:
+    if frame_size % 2:
+        raise ContainerError(
+            f"frame_size is {frame_size}; an even size of at least {MIN_FRAME_SIZE} is needed"
         )
-    )
-    probe = (probe * np.sqrt(photons_per_frame / mean)).astype(np.complex64)
-    frames = _noisy_frames(generator, obj, probe, corners)
-    write_scan(path, frames, frame_count=frame_count, x=x, y=y, probe=probe, obj=obj)
+    if not _PHOTONS[0] <= photons_per_frame <= _PHOTONS[1]:
+        raise ContainerError(
+            f"photons_per_frame is {photons_per_frame}; it must be between {_PHOTONS[0]:g} and "
+            f"{_PHOTONS[1]:g}"
+        )
+    _check_extent(frame_count, frame_size)
 
 
 def _check_extent(frame_count: int, frame_size: int) -> None:
-    # In whole numbers, and before any array is made: what is asked for may be anything.
+    # In whole numbers, and before any array is made: the sizes may be absurd.
     height, width = (
         frame_size + frame_size * count // 8 for count in _columns_and_rows(frame_count)
     )
@@ -182,3 +199,50 @@ def _noisy_frames(
 ) -> Iterator[npt.NDArray[np.float32]]:
     for amplitudes in _amplitudes(obj, probe, corners):
         yield np.sqrt(generator.poisson(amplitudes**2)).astype(np.float32)
+
+
+def subset(scan: Scan, path: str | PathLike[str], frame_count: int) -> None:
+    """Write the first ``frame_count`` frames of a scan as a scan of their own; probe and object
+    stay complete.
+
+    Raises ContainerError where the scan has not that many, ScanFileError where the file cannot be
+    written or the scan's has changed.
+    """
+    frame_count = check_int("frame_count", frame_count, least=1)
+    if frame_count > scan.frame_count:
+        raise ContainerError(
+            f"frame_count is {frame_count}; {scan.path} has 1 to {scan.frame_count}"
+        )
+    if scan.probe is None:
+        raise ContainerError(
+            f"{scan.path} has no probe, which a scan of this format needs; open it with probe="
+        )
+
+    scan.frames.check()
+    per_chunk = frames_per_chunk(scan.frames, CHUNK_BYTES)
+    chunks = (
+        scan.frames[start : min(start + per_chunk, frame_count)]
+        for start in range(0, frame_count, per_chunk)
+    )
+
+    first = slice(frame_count)
+    write_scan(
+        path,
+        chunks,
+        frame_count=frame_count,
+        x=scan.x[first],
+        y=scan.y[first],
+        probe=scan.probe,
+        obj=scan.object,
+    )
+
+
+def far_field_amplitude(probe: npt.NDArray[Any], patch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Amplitude on the detector, zero frequency at [N/2, N/2]: |fftshift(fft2(probe * patch))|.
+
+    ``probe`` (N, N) complex, ``patch`` (..., N, N) complex: the object where the probe lies. The
+    transform is orthonormal, so sum amplitude^2 = sum |probe * patch|^2. Returns (..., N, N), real,
+    in the precision given.
+    """
+    wave = np.fft.fft2(probe * patch, norm="ortho")
+    return np.abs(np.fft.fftshift(wave, axes=(-2, -1)))

@@ -1,39 +1,25 @@
 """The eager container: everything on the device at construction, as users have it today."""
 
-# ruff: noqa: N803 - the names of the arguments are PtychoPINN's
+from __future__ import annotations  # help() shows the names of types, not what they stand for
 
 import math
-from os import PathLike
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ptycho.arguments import factor, switch
-from ptycho.containers.inputs import (
-    DEFAULT_NEIGHBOR_COUNT,
-    DEFAULT_NPHOTONS,
-    Arguments,
-    Given,
-    arguments_from_scan,
-    check_inputs,
-    intensity_scale,
-    made,
-)
-from ptycho.containers.storing import KEPT_NAMES, DeviceImages, arguments_from_npz, save_container
-from ptycho.device import empty_for_device, place, placed
-from ptycho.formats.container import STACK_KEYS
-from ptycho.grouped import arguments_from_raw
-from ptycho.grouping import Order
-from ptycho.order import BatchOrder, Shard, Shuffle
-from ptycho.pipeline import Repeat, slice_batches
-from ptycho.raw_data import RawData
-from ptycho.scan import Scan
-from ptycho.sources import GroupSource, places_of, read_all
+from ptycho.containers.base import STACK_KEYS, Container
+from ptycho.containers.inputs import Arguments, ArrayLike, Inputs
+from ptycho.errors import check_bool, check_positive
+from ptycho.feeding.device_memory import copy_to_device, empty_for_device, gathered, on_device
+from ptycho.feeding.grouping import BatchOrder, Shard, Shuffle
+from ptycho.feeding.pipeline import Repeat, slice_batches
+from ptycho.feeding.sources import GroupSource, Images, Indices, places_of, read_all
 
 
-class PtychoDataContainer:
-    """Grouped images as whole tensors on the device.
+class PtychoDataContainer(Container):
+    """Grouped images as complete tensors on the device.
 
     Attributes: ``X``, ``Y_I``, ``Y_phi`` (B, N, N, C) float32, ``Y`` = Y_I * exp(i Y_phi)
     complex64, ``coords_nominal`` (also ``coords``) and ``coords_true`` (B, 1, 2, C) float32,
@@ -42,110 +28,18 @@ class PtychoDataContainer:
     sqrt(nphotons) / (N/2).
     """
 
-    def __init__(
-        self,
-        X: Given,
-        Y_I: Given,
-        Y_phi: Given,
-        norm_Y_I: Given,
-        YY_full: Given,
-        coords_nominal: Given,
-        coords_true: Given,
-        nn_indices: Given,
-        global_offsets: Given,
-        local_offsets: Given,
-        probeGuess: Given,
-    ) -> None:
-        given = Arguments(
-            X,
-            Y_I,
-            Y_phi,
-            norm_Y_I,
-            YY_full,
-            coords_nominal,
-            coords_true,
-            nn_indices,
-            global_offsets,
-            local_offsets,
-            probeGuess,
-        )
-        inputs = check_inputs(given)
-        self.X = tensor_of(X, inputs.images)
-        self.Y_I = tensor_of(Y_I, inputs.amplitude)
-        self.Y_phi = tensor_of(Y_phi, inputs.phase)
+    def _set_inputs(self, arguments: Arguments, inputs: Inputs) -> None:
+        self.X = tensor_of(arguments.X, inputs.images)
+        self.Y_I = tensor_of(arguments.Y_I, inputs.amplitude)
+        self.Y_phi = tensor_of(arguments.Y_phi, inputs.phase)
         self.Y = combine(self.Y_I, self.Y_phi)
-        self.coords_nominal = self.coords = place(inputs.coords_nominal)
-        self.coords_true = place(inputs.coords_true)
-        self.probe = place(inputs.probe)
-        self.norm_Y_I, self.YY_full, self.nn_indices = norm_Y_I, YY_full, nn_indices
-        self.global_offsets, self.local_offsets = global_offsets, local_offsets
-        self.intensity_scale = intensity_scale(DEFAULT_NPHOTONS, inputs.images.shape[1])
+        self.coords_nominal = self.coords = copy_to_device(inputs.coords_nominal)
+        self.coords_true = copy_to_device(inputs.coords_true)
+        self.probe = copy_to_device(inputs.probe)
+
         # Only for shuffle="chunks", whose order is that of the lazy container; the images
         # themselves are not kept.
         self._places = None if inputs.images.file is None else places_of(inputs.images)
-
-    @classmethod
-    def from_scan(
-        cls,
-        scan: Scan,
-        *,
-        image_count: int,
-        gridsize: int = 2,
-        neighbor_count: int = DEFAULT_NEIGHBOR_COUNT,
-        seed: int = 0,
-        nphotons: float = DEFAULT_NPHOTONS,
-        order: Order = "random",
-    ) -> Self:
-        """Group a scan and put every image on the device; see ``ptycho.grouping.group`` for the
-        counts.
-        """
-        arguments = arguments_from_scan(
-            scan,
-            image_count=image_count,
-            gridsize=gridsize,
-            neighbor_count=neighbor_count,
-            seed=seed,
-            nphotons=nphotons,
-            order=order,
-        )
-        return made(cls, arguments, intensity_scale(nphotons, scan.frame_size))
-
-    @classmethod
-    def from_raw_data_without_pc(
-        cls,
-        xcoords: Given,
-        ycoords: Given,
-        diff3d: Given,
-        probeGuess: Given,
-        scan_index: Given,
-        objectGuess: Given = None,
-        N: int | None = None,
-        K: int = DEFAULT_NEIGHBOR_COUNT,
-        nsamples: int = 1,
-        *,
-        gridsize: int = 1,
-        seed: int = 0,
-        nphotons: float = DEFAULT_NPHOTONS,
-    ) -> Self:
-        """Group a scan of loose arrays, as ``RawData.generate_grouped_data`` does it."""
-        raw = RawData.from_coords_without_pc(
-            xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess
-        )
-        arguments = arguments_from_raw(
-            raw, N, K, nsamples, gridsize=gridsize, seed=seed, nphotons=nphotons
-        )
-        return made(cls, arguments, intensity_scale(nphotons, arguments.X.shape[1]))
-
-    @classmethod
-    def from_npz(
-        cls, file_path: str | PathLike[str], *, cache_dir: str | PathLike[str] | None = None
-    ) -> Self:
-        """Open what ``to_npz`` wrote and put it on the device.
-
-        ``cache_dir`` is where compressed images are unpacked, see ``Scan.open``. Raises ScanError
-        or ScanFileError for a file that cannot be used.
-        """
-        return made(cls, *arguments_from_npz(file_path, cache_dir))
 
     @staticmethod
     def tensor_bytes(*, image_count: int, frame_size: int, channel_count: int) -> dict[str, int]:
@@ -180,8 +74,9 @@ class PtychoDataContainer:
         """Batches as ``LazyPtychoDataContainer.as_dataset`` gives them, bit for bit, sliced on the
         device.
         """
-        targets = switch("targets", targets)
+        targets = check_bool("targets", targets)
         places, group_count = self._places, len(self)
+
         order = BatchOrder(
             group_count,
             batch_size,
@@ -193,6 +88,7 @@ class PtychoDataContainer:
             # X may have been assigned.
             places=None if places is None or len(places) != group_count else lambda: places,
         )
+
         return slice_batches(
             self.X,
             self.coords,
@@ -200,29 +96,7 @@ class PtychoDataContainer:
             prefetch=prefetch,
             repeat=repeat,
             amplitude=self.Y_I if targets else None,
-            scale=factor("intensity_scale", self.intensity_scale) if targets else None,
-        )
-
-    def as_tf_dataset(self, batch_size: int, shuffle: bool = True) -> tf.data.Dataset:  # noqa: FBT001, FBT002 - PtychoPINN's call
-        """``as_dataset`` with targets, under the name and with the defaults that PtychoPINN's users
-        know.
-        """
-        return self.as_dataset(batch_size, shuffle=shuffle, targets=True)
-
-    def to_npz(self, file_path: str | PathLike[str]) -> None:
-        """Write everything to an NPZ, the images a few groups at a time; None is left out. See
-        ``from_npz``.
-
-        Raises ScanFileError where it cannot be written; what was there stays then.
-        """
-        stacks = {name: DeviceImages(getattr(self, name)) for name in STACK_KEYS}
-        save_container(
-            file_path,
-            stacks,
-            {
-                name: getattr(self, name)
-                for name in ("coords_nominal", "coords_true", "probe", *KEPT_NAMES)
-            },
+            scale=check_positive("intensity_scale", self.intensity_scale) if targets else None,
         )
 
     def __len__(self) -> int:
@@ -233,22 +107,28 @@ class PtychoDataContainer:
         shape = tuple(self.X.shape)
         return f"<{type(self).__name__} of {len(self)} groups, X {shape} on the device>"
 
+    def _contents(self) -> tuple[Mapping[str, GroupSource], Mapping[str, Any]]:
+        stacks = {name: DeviceImages(getattr(self, name)) for name in STACK_KEYS}
+        return stacks, {
+            name: getattr(self, name) for name in ("coords_nominal", "coords_true", "probe")
+        }
 
-def tensor_of(given: Given, source: GroupSource) -> tf.Tensor:
+
+def tensor_of(given: ArrayLike, source: GroupSource) -> tf.Tensor:
     """All images of ``source`` on the device, (B, N, N, C) float32; ``given`` itself where it is
     that already.
     """
     if is_ready(given):
         return given
     if isinstance(given, np.ndarray):
-        return place(given, np.float32)
+        return copy_to_device(given, np.float32)
     # On the device first: a stack that does not fit ends here, before any image is read.
     tensor, memory = empty_for_device(source.shape, np.float32)
     read_all(source, memory)
-    return placed(tensor)
+    return on_device(tensor)
 
 
-def is_ready(given: Given) -> bool:
+def is_ready(given: ArrayLike) -> bool:
     """Whether ``given`` is a float32 tensor, so that no copy is needed."""
     return bool(tf.is_tensor(given) and given.dtype == tf.float32)
 
@@ -256,3 +136,20 @@ def is_ready(given: Given) -> bool:
 def combine(amplitude: tf.Tensor, phase: tf.Tensor) -> tf.Tensor:
     """Amplitude * exp(i phase), complex64."""
     return tf.cast(amplitude, tf.complex64) * tf.exp(1j * tf.cast(phase, tf.complex64))
+
+
+class DeviceImages(GroupSource):
+    """A float32 tensor (B, N, N, C), fetched group by group."""
+
+    def __init__(self, tensor: tf.Tensor) -> None:
+        self._tensor = tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, N, N, C)."""
+        group_count, rows, columns, channel_count = (int(extent) for extent in self._tensor.shape)
+        return group_count, rows, columns, channel_count
+
+    def read(self, groups: Indices, out: Images) -> None:
+        """Write the images of ``groups`` (b,) into ``out`` (b, N, N, C) float32."""
+        out[:] = gathered(self._tensor, groups)

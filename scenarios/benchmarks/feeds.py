@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho.device import empty_on_host
+from ptycho.feeding.device_memory import empty_on_host
+from ptycho.feeding.grouping import BatchOrder
+from ptycho.feeding.pipeline import stream
+from ptycho.feeding.sources import GroupSource, Images, Indices, read_all
 from ptycho.loader import LazyPtychoDataContainer
-from ptycho.order import BatchOrder
-from ptycho.pipeline import stream
 from ptycho.scan import Scan
-from ptycho.sources import GroupSource, Images, Indices, read_all
 from scenarios.benchmarks.timing import in_turns, per_second, speed_ratio
 
 IMAGE_COUNT = 20_480

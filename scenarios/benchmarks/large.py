@@ -30,7 +30,7 @@ def path_in(workspace: Path) -> Path:
 
 def make(workspace: Path) -> None:
     """Write the file unless it is there: about 10 s."""
-    from ptycho.writing import write_scan  # only who makes it needs it
+    from ptycho.simulate import write_scan  # only who makes it needs it
 
     if path_in(workspace).exists():
         return
@@ -72,9 +72,9 @@ def container(workspace: Path, *, in_scan_order: bool) -> Any:  # noqa: ANN401 -
     were drawn.
     """
     from ptycho.containers.inputs import Arguments
-    from ptycho.grouping import group
+    from ptycho.feeding.grouping import group
+    from ptycho.feeding.sources import FrameGather
     from ptycho.loader import LazyPtychoDataContainer
-    from ptycho.sources import FrameGather
 
     scan = Scan.open(path_in(workspace), cache_dir=workspace)
     groups = group(scan.x, scan.y, image_count=IMAGE_COUNT, gridsize=2, seed=0)

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho.loader import LazyPtychoDataContainer
-from ptycho.physics import far_field_amplitude
 from ptycho.scan import Scan
+from ptycho.simulate import far_field_amplitude
 from scenarios.benchmarks.feeds import lazy_images, peak_bytes
 
 _POOL_BYTES = 256 << 20

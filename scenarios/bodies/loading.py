@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from ptycho.device import placed
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from scenarios.bodies.collector import leave_imports_out, return_free_pages
 from scenarios.bodies.memory import Memory
@@ -102,4 +101,13 @@ def taken(batch: Any) -> Any:  # noqa: ANN401 - nested tensors; TensorFlow ships
     """The batch on the device, as a model takes it: tf.data makes host tensors, which are on the
     emulated device already.
     """
-    return tf.nest.map_structure(placed, batch)
+    return tf.nest.map_structure(_on_device, batch)
+
+
+def _on_device(tensor: tf.Tensor) -> tf.Tensor:
+    # In TensorFlow's words alone: this body runs with older revisions of ptycho, too, whose modules
+    # have other names.
+    if not tf.config.list_logical_devices("GPU"):
+        return tensor
+    with tf.device(tf.zeros(()).device):
+        return tf.identity(tensor)

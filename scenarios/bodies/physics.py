@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ptycho.layers import FarField, Illumination, Overlap
+from ptycho.model import FarField, Illumination, Overlap
 
 
 def without_network(frame_size: int, gridsize: int, probe: Any) -> keras.Model:  # noqa: ANN401 - a tensor, or an array

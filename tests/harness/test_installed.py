@@ -130,11 +130,11 @@ def test_the_wheel_of_the_gate_has_one_name_and_everything_that_it_needs(wheels,
 
 
 def test_the_wheel_of_the_container_has_the_container_alone(wheels, project_root):
-    """Every module of it, under the name that its users import."""
-    assert contents(wheels["container"]) == sorted(
-        f"ptycho/{path.relative_to(project_root / 'ptycho')}"
-        for path in (project_root / "ptycho").rglob("*.py")
-    )
+    """Every module of it, under the name that its users import, and the mark of a typed package."""
+    modules = (project_root / "ptycho").rglob("*.py")
+    expected = [f"ptycho/{path.relative_to(project_root / 'ptycho')}" for path in modules]
+
+    assert contents(wheels["container"]) == sorted([*expected, "ptycho/py.typed"])
 
 
 @pytest.mark.parametrize("how", ["regular", "editable"])

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from ptycho.errors import ScanFileError
-from ptycho.formats.contents import FileState
+from ptycho.files import FileState
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.scan import Scan
-from ptycho.writing import subset
+from ptycho.simulate import subset
 
 CHANGED = r"scan\.npz changed after it was opened; open it again"
 GONE = r"scan\.npz cannot be read any more \(No such file or directory\)"

@@ -6,9 +6,15 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.image_stacks import ImageStack, StackPart
-from ptycho.sources import FrameGather, GroupedArray, GroupSource
-from ptycho.truth import ComplexPart, ObjectPatches
+from ptycho.feeding.sources import (
+    ComplexPart,
+    FrameGather,
+    GroupedArray,
+    GroupSource,
+    ObjectPatches,
+    StackPart,
+)
+from ptycho.raw_data import ImageStack
 
 GENERATOR = np.random.default_rng(0)
 FRAMES = GENERATOR.random((20, 8, 8), np.float32)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ptycho.energy import normalization
 from ptycho.errors import ContainerError
+from ptycho.feeding.sources import GroupedArray
+from ptycho.files.stacks import normalization
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
-from ptycho.sources import GroupedArray
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 IMAGES = ("X", "Y_I", "Y_phi", "Y")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ptycho.energy import normalization
+from ptycho.files.stacks import normalization
 from ptycho.loader import LazyPtychoDataContainer
-from ptycho.physics import far_field_amplitude
+from ptycho.simulate import far_field_amplitude
 
 
 @pytest.mark.parametrize(("is_swapped", "expected"), [(False, 0.118), (True, 0.326)])

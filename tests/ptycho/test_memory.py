@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ptycho.energy import CHUNK_BYTES
+from ptycho.files.stacks import CHUNK_BYTES
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.scan import Scan
 from ptycho.simulate import simulate

@@ -6,21 +6,26 @@ import keras
 import numpy as np
 import pytest
 
-from ptycho import layers
 from ptycho.errors import ContainerError
 from ptycho.loader import LazyPtychoDataContainer
 from ptycho.model import (
     CUSTOM_OBJECTS,
+    CentredAmplitude,
+    FarField,
+    Intensity,
+    Modulus,
+    Overlap,
     PoissonDeviance,
     build_model,
     compile_model,
     intensity_scale_of,
     object_patches,
+    to_complex,
 )
-from ptycho.physics import correlation, far_field_amplitude
 from ptycho.reconstruct import reconstruct
 from ptycho.scan import Scan
-from ptycho.simulate import simulate
+from ptycho.simulate import far_field_amplitude, simulate
+from tests.ptycho.correlation import correlation
 
 SIZE = 16
 
@@ -52,11 +57,11 @@ def likeness(found, scan):
 def test_the_far_field_layer_is_the_forward_model():
     """The same amplitudes as far_field_amplitude, times s."""
     probe, patches = complex_noise(0, SIZE, SIZE), complex_noise(1, 3, SIZE, SIZE, 2)
-    wave = layers.FarField(intensity_scale=7.0)(parts(patches), parts(probe[..., None]))
+    wave = FarField(intensity_scale=7.0)(parts(patches), parts(probe[..., None]))
     expected = np.moveaxis(far_field_amplitude(probe, np.moveaxis(patches, -1, 1)), 1, -1)
 
-    np.testing.assert_allclose(layers.Modulus()(wave), 7 * expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(layers.Intensity()(wave), (7 * expected) ** 2, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(Modulus()(wave), 7 * expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(Intensity()(wave), (7 * expected) ** 2, rtol=1e-4, atol=1e-3)
 
 
 def test_patches_of_one_object_are_left_alone_by_the_overlap_of_their_group():
@@ -69,11 +74,9 @@ def test_patches_of_one_object_are_left_alone_by_the_overlap_of_their_group():
     corners = positions.astype(int).T - SIZE // 2
     patches = np.stack([obj[y : y + SIZE, x : x + SIZE] for x, y in corners], axis=-1)[None]
     probe = np.ones((SIZE, SIZE, 2), np.float32)
-    merged = layers.to_complex(
-        layers.Overlap()(np.abs(patches), np.angle(patches), relative, probe)
-    ).numpy()
-    swapped = layers.to_complex(
-        layers.Overlap()(np.abs(patches), np.angle(patches), relative[:, :, ::-1], probe)
+    merged = to_complex(Overlap()(np.abs(patches), np.angle(patches), relative, probe)).numpy()
+    swapped = to_complex(
+        Overlap()(np.abs(patches), np.angle(patches), relative[:, :, ::-1], probe)
     ).numpy()
 
     np.testing.assert_allclose(merged, patches, atol=1e-4)
@@ -89,7 +92,7 @@ def test_the_centred_amplitude_is_the_object_around_the_mean_of_the_group():
         [obj[int(b) - 8 : int(b) + 8, int(a) - 8 : int(a) + 8] for a, b in zip(x, y, strict=True)],
         axis=-1,
     )[None]
-    centred = layers.CentredAmplitude()(parts(patches + 0j), relative).numpy()
+    centred = CentredAmplitude()(parts(patches + 0j), relative).numpy()
 
     np.testing.assert_allclose(
         centred[0, 2:-2, 2:-2, 0], obj[27 - 8 : 27 + 8, 32 - 8 : 32 + 8][2:-2, 2:-2], rtol=1e-5
@@ -163,7 +166,7 @@ def test_a_saved_model_comes_back_without_code(tmp_path):
         ((16, 1, np.ones((18, 18))), r"probe has shape \(18, 18\); \(16, 16\) is needed"),
         ((16, 1, np.zeros((16, 16))), "probe is zero everywhere or not finite"),
         ((16, 1, np.full((16, 16), np.nan)), "probe is zero everywhere or not finite"),
-        ((16, 0, np.ones((16, 16))), "gridsize is 0; it is at least 1"),
+        ((16, 0, np.ones((16, 16))), "gridsize is 0; it must be at least 1"),
     ],
 )
 def test_what_no_network_can_have_is_refused(arguments, sentence):

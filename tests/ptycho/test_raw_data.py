@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanError, ScanFileError
-from ptycho.image_stacks import ImageStack
+from ptycho.files.stacks import MappedFrames
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer, load
-from ptycho.physics import far_field_amplitude
-from ptycho.raw_data import RawData
-from ptycho.stacks import MappedFrames
+from ptycho.raw_data import ImageStack, RawData
+from ptycho.simulate import far_field_amplitude
 
 BOTH = pytest.mark.parametrize("kind", [PtychoDataContainer, LazyPtychoDataContainer])
 QUIET = pytest.mark.filterwarnings("ignore:.* puts every image:DeprecationWarning")
@@ -293,8 +292,8 @@ def test_a_file_that_changed_is_refused(loose, tmp_path):
     [
         ({"N": 64}, "N is 64 and the frames have 16 pixels"),
         ({"N": "16"}, "N is '16'; a whole number"),
-        ({"gridsize": 0}, "gridsize is 0; it is at least 1"),
-        ({"nsamples": 0}, "nsamples is 0; it is at least 1"),
+        ({"gridsize": 0}, "gridsize is 0; it must be at least 1"),
+        ({"nsamples": 0}, "nsamples is 0; it must be at least 1"),
         ({"gridsize": 2, "K": 3}, "K is 3; groups of C = 4 frames need K >= C"),
         ({"gridsize": 4, "K": 16}, "gridsize 4 needs 16 frames per group and the scan has 9"),
         (

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ptycho.errors import PtychoError, ScanError, ScanFileError
+from ptycho.files.stacks import MappedFrames
 from ptycho.scan import Scan
-from ptycho.stacks import MappedFrames
 
 
 def save(path, arrays, **changed):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from ptycho.errors import ContainerError, ScanFileError
-from ptycho.physics import far_field_amplitude
+from ptycho.files.storage import write_scan
 from ptycho.scan import Scan
-from ptycho.simulate import simulate
-from ptycho.writing import subset, write_scan
+from ptycho.simulate import far_field_amplitude, simulate, subset
 
 
 def modelled(scan, x, y):
@@ -90,7 +89,7 @@ def test_a_subset_is_the_first_frames(tmp_path, scan):
 
 @pytest.mark.parametrize(
     ("frame_count", "words"),
-    [(0, "it is at least 1"), (101, ".* has 1 to 100"), (2.0, "a whole number")],
+    [(0, "it must be at least 1"), (101, ".* has 1 to 100"), (2.0, "a whole number")],
 )
 def test_a_subset_larger_than_the_scan_is_refused(tmp_path, scan, frame_count, words):
     with pytest.raises(ContainerError, match=f"frame_count is {frame_count}; {words}"):
@@ -115,7 +114,7 @@ def test_sizes_that_make_no_scan_are_refused(tmp_path, changed, words):
 def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, arrays):
     path = tmp_path / "scan.npz"
     path.write_bytes(b"earlier")
-    with pytest.raises(ContainerError, match="10 frames were announced and 9 came"):
+    with pytest.raises(ContainerError, match="10 frames were expected and 9 were given"):
         write_scan(
             path,
             [arrays["diff3d"]],

@@ -168,7 +168,7 @@ def test_a_strong_reference_to_what_a_dataset_reads_is_found(verdict_with):
     """
     code, said = verdict_with(
         "    reference = lambda: method\n",
-        file="ptycho/lifetime.py",
+        file="ptycho/feeding/device_memory.py",
         anchor="    reference = weakref.WeakMethod(method)\n",
         chosen="lifetimes",
     )

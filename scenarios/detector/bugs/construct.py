@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import ptycho.grouping
+import ptycho.feeding.grouping
 from ptycho.containers import inputs
 from ptycho.containers.eager import combine
-from ptycho.device import aligned_empty, imported, place
+from ptycho.feeding.device_memory import aligned_empty, copy_to_device, from_host
 from ptycho.scan import Scan
 from scenarios.detector.bugs.registry import BATCH_BYTES
 from scenarios.detector.bugs.seams import (
@@ -79,7 +79,7 @@ def imported_tensor_kept() -> None:
 
     def act(container: Any) -> None:
         source = images_of(container)
-        kept.append(imported(filled(source, aligned_empty(source.shape, np.float32))))
+        kept.append(from_host(filled(source, aligned_empty(source.shape, np.float32))))
 
     after_construction(act)
 
@@ -154,7 +154,7 @@ def _copies_of_coordinates(count: int) -> None:
 
     def act(container: Any) -> None:
         coords = container._inputs.coords_nominal.astype(np.float64)
-        kept.extend(place(coords) for _ in range(count))
+        kept.extend(copy_to_device(coords) for _ in range(count))
 
     after_construction(act)
 
@@ -174,7 +174,9 @@ def coordinates_above_the_bar() -> None:
 def half_a_coordinate() -> None:
     """One more copy of the coordinates as float32."""
     kept: Kept = []
-    after_construction(lambda container: kept.append(place(container._inputs.coords_nominal)))
+    after_construction(
+        lambda container: kept.append(copy_to_device(container._inputs.coords_nominal))
+    )
 
 
 def coordinates_on_the_host() -> None:
@@ -189,7 +191,7 @@ def coordinates_on_the_host() -> None:
 
 def distances_of_all_pairs() -> None:
     """Neighbours found in a matrix of all distances."""
-    original = ptycho.grouping.group
+    original = ptycho.feeding.grouping.group
 
     def group(*arguments: Any, **named: Any) -> Any:
         groups = original(*arguments, **named)
@@ -262,7 +264,7 @@ def only_small_scans() -> None:
 def stack_on_the_device() -> None:
     """All frames of the scan as a tensor."""
     kept: Kept = []
-    after_opening(lambda scan: kept.append(place(np.asarray(scan.frames))))
+    after_opening(lambda scan: kept.append(copy_to_device(np.asarray(scan.frames))))
 
 
 def stack_read_whole() -> None:

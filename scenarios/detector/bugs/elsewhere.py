@@ -12,7 +12,7 @@ import tensorflow as tf
 import ptycho.model
 from ptycho import reconstruct
 from ptycho.containers import eager
-from ptycho.device import aligned_empty, imported, place
+from ptycho.feeding.device_memory import aligned_empty, copy_to_device, from_host
 from scenarios.detector.bugs.seams import (
     EAGER,
     Kept,
@@ -38,7 +38,7 @@ def eager_images_aliased() -> None:
         tensor = original(given, source)
         memory = aligned_empty(tuple(tensor.shape), np.float32)
         memory[...] = tensor.numpy()
-        return imported(memory)
+        return from_host(memory)
 
     setattr(eager, "tensor_of", aliased)  # noqa: B010 - a checker would refuse the assignment
 
@@ -146,7 +146,7 @@ def probe_for_each_group() -> None:
     kept: Kept = []
     after_construction(
         lambda container: kept.append(
-            place(np.repeat(container._inputs.probe[None], len(container), axis=0))
+            copy_to_device(np.repeat(container._inputs.probe[None], len(container), axis=0))
         )
     )
 

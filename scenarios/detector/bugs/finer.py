@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho import layers, pipeline, reconstruct
-from ptycho.formats.chunked import ChunkedFrames
-from ptycho.stacks import MappedFrames
+from ptycho import model, reconstruct
+from ptycho.feeding import pipeline
+from ptycho.files.hdf5 import ChunkedFrames
+from ptycho.files.stacks import MappedFrames
 from scenarios.detector.bugs.registry import BATCH_BYTES, RECORD_BYTES, SINGLE_RECORD_BYTES
 from scenarios.detector.bugs.seams import (
     Kept,
@@ -158,12 +159,12 @@ def transforms_padded() -> None:
         padded = tf.pad(waves, [[0, 0], [0, 0], [0, border], [0, border]])
         return tf.signal.fft2d(padded)[..., :size, :size] / size
 
-    setattr(layers, "_to_far_field", to_far_field)  # noqa: B010 - as above
+    setattr(model, "_to_far_field", to_far_field)  # noqa: B010 - as above
 
 
 def strong_reference() -> None:
     """What TensorFlow keeps of a dataset for the life of the process holds its source strongly."""
-    setattr(pipeline, "weakly", lambda method: method)  # noqa: B010 - as above
+    setattr(pipeline, "weak_method", lambda method: method)  # noqa: B010 - as above
 
 
 def strong_reference_to_arrays() -> None:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ptycho.containers import eager
-from ptycho.feed import Feed
+from ptycho.feeding.feed import Feed
+from ptycho.feeding.sources import GroupSource
 from ptycho.loader import LazyPtychoDataContainer, PtychoDataContainer
 from ptycho.scan import Scan
-from ptycho.sources import GroupSource
 
 Lazy = LazyPtychoDataContainer
 Kept = list[Any]

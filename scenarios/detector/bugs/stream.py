@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ptycho.device import Lender, aligned_empty, imported, place
-from ptycho.feed import Feed
+from ptycho.feeding.device_memory import BatchMemory, aligned_empty, copy_to_device, from_host
+from ptycho.feeding.feed import Feed
 from scenarios.detector.bugs.registry import BATCH_BYTES, IMAGE_BYTES
 from scenarios.detector.bugs.seams import (
     Kept,
@@ -67,7 +67,7 @@ def slices_of_a_tensor() -> None:
 
     def make(container: Any, dataset: Any, batch_size: int, settings: dict[str, Any]) -> Any:
         del dataset, settings
-        tensors = tensor_of(images_of(container)), place(container._inputs.coords_nominal)
+        tensors = tensor_of(images_of(container)), copy_to_device(container._inputs.coords_nominal)
         return tf.data.Dataset.from_tensor_slices(tensors).batch(batch_size)
 
     instead_of_dataset(make)
@@ -138,7 +138,9 @@ def first_batch_copied() -> None:
     """A copy of the first batch is kept for its shape, on the device."""
     kept: Kept = []
     after_batch(
-        lambda feed, epoch, step, arrays: kept.append(place(arrays[0].copy())) if not kept else None
+        lambda feed, epoch, step, arrays: (
+            kept.append(copy_to_device(arrays[0].copy())) if not kept else None
+        )
     )
 
 
@@ -185,28 +187,30 @@ def aliased_batches() -> None:
     nothing.
     """
 
-    def lend(self: Lender, size: int) -> Any:
+    def take(self: BatchMemory, size: int) -> Any:
         return aligned_empty((size, *self._shape[1:]), self._dtype)
 
-    setattr(Lender, "lend", lend)  # noqa: B010 - a checker would refuse the assignment
+    setattr(BatchMemory, "take", take)  # noqa: B010 - a checker would refuse the assignment
 
 
 def lent_memory_never_back() -> None:
     """Memory of batches is taken back, and never lent again."""
     kept: Kept = []
 
-    def take_back(self: Lender, memory: Any, mark: object) -> None:
+    def take_back(self: BatchMemory, memory: Any, mark: object) -> None:
         kept.append(memory)
-        self._lent.discard(mark)
+        self._taken.discard(mark)
 
-    setattr(Lender, "_take_back", take_back)  # noqa: B010 - as above
+    setattr(BatchMemory, "_take_back", take_back)  # noqa: B010 - as above
 
 
 def container_in_a_registry() -> None:
     """The container and the batch that was fed last are kept in a registry of the module."""
     registry: dict[int, Any] = {}
     after_batch(
-        lambda feed, epoch, step, arrays: registry.update({0: (feed, place(arrays[0].copy()))})
+        lambda feed, epoch, step, arrays: registry.update(
+            {0: (feed, copy_to_device(arrays[0].copy()))}
+        )
     )
 
 
@@ -297,7 +301,7 @@ def alias_kept_for_each_batch() -> None:
         del feed, epoch, step
         copy = aligned_empty((len(arrays[0]), IMAGE_BYTES), np.uint8)
         copy[...] = 1
-        kept.append(imported(copy))
+        kept.append(from_host(copy))
 
     after_batch(act)
 

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ptycho import complex_arrays, frames, grouped, order, raw_data, writing
-from ptycho.containers import inputs, lazy, storing
-from ptycho.converting import ConvertedFrames
-from ptycho.formats import spool
-from ptycho.formats.archive import pieces
-from ptycho.formats.chunked import ChunkedFrames
-from ptycho.grouping import group
+from ptycho import raw_data
+from ptycho.containers import base, inputs, lazy
+from ptycho.feeding import grouping
+from ptycho.feeding.grouping import group
+from ptycho.feeding.sources import ComplexPart, Constant, GroupedArray
+from ptycho.files import arrays, frames
+from ptycho.files.frames import ConvertedFrames
+from ptycho.files.hdf5 import ChunkedFrames
+from ptycho.files.npz import pieces
 from ptycho.scan import Scan
-from ptycho.sources import GroupedArray
-from ptycho.truth import ComplexPart, Constant
 from scenarios.bodies import scripts
 from scenarios.detector.bugs.registry import BAR_BYTES_PER_FRAME, BAR_BYTES_PER_IMAGE, IMAGE_BYTES
 from scenarios.detector.bugs.seams import (
@@ -35,7 +35,8 @@ from scenarios.detector.bugs.seams import (
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
-    """A checker would refuse the assignment."""
+    """A checker would refuse the assignment; raises AttributeError where nothing has that name."""
+    getattr(owner, name)
     setattr(owner, name, value)
 
 
@@ -118,12 +119,12 @@ def member_unpacked_whole() -> None:
     def whole(*arguments: Any, **named: Any) -> Iterator[bytes]:
         yield b"".join(pieces(*arguments, **named))
 
-    _put(spool, "pieces", whole)
+    _put(frames, "pieces", whole)
 
 
 def object_in_memory() -> None:
     """An object that cannot be mapped is held, whatever its size."""
-    _put(complex_arrays, "KEPT_OBJECT_BYTES", 1 << 40)
+    _put(arrays, "KEPT_OBJECT_BYTES", 1 << 40)
 
 
 def repacked_through_a_list() -> None:
@@ -152,7 +153,7 @@ def array_in_this_byte_order() -> None:
 
 def energies_in_double() -> None:
     """Energies of arrays are found in a copy in float64."""
-    for module in (raw_data, grouped):
+    for module in (raw_data, inputs):
         original = module.array_energies
 
         def energies(stack: Any, *, name: str, original: Any = original) -> Any:
@@ -183,12 +184,12 @@ def normalized_in_double() -> None:
 
 def written_at_once() -> None:
     """Each stack of images is read whole before it is written."""
-    _put(writing, "_group_chunks", lambda source: [np.asarray(source)])
+    _put(base, "_group_chunks", lambda source: [np.asarray(source)])
 
 
 def opened_by_copying() -> None:
     """A container's file is read into arrays."""
-    _put(storing, "GroupedArray", lambda mapped, file: GroupedArray(np.array(mapped), file=file))
+    _put(base, "GroupedArray", lambda mapped, file: GroupedArray(np.array(mapped), file=file))
 
 
 def tensors_held() -> None:
@@ -223,7 +224,7 @@ def truth_in_double() -> None:
 
 def orders_of_all_epochs() -> None:
     """The order of every epoch is remembered."""
-    _put(order, "_MAX_ORDERS", 4096)
+    _put(grouping, "_MAX_ORDERS", 4096)
 
 
 def cached_epochs() -> None:

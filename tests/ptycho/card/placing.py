@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from ptycho.device import aligned_empty, empty_for_device, place, placed
+from ptycho.feeding.device_memory import aligned_empty, copy_to_device, empty_for_device, on_device
 from ptycho.loader import LazyPtychoDataContainer
 from tests.ptycho.card.meters import Growth, arrays, cap_cards, device_of, report
 
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 def placing(array, dtype=None, device="GPU:0"):
     with tf.device(device), Growth() as growth:
-        tensor = place(array, dtype)
+        tensor = copy_to_device(array, dtype)
     expected = array if dtype is None else array.astype(dtype)
     return {
         "device": device_of(tensor),
@@ -33,9 +33,9 @@ def filled_on_the_host():
         tensor, memory = empty_for_device((256, 1024), np.float32)
         memory[...] = 3
     with Growth() as taking:
-        there = placed(tensor)
+        there = on_device(tensor)
     with Growth() as again:
-        placed(there)
+        on_device(there)
     return {
         "devices": [device_of(tensor), device_of(there)],
         "kept_bytes": [making.kept["GPU:0"], taking.kept["GPU:0"], again.kept["GPU:0"]],

@@ -1,0 +1,1 @@
+"""Batches: sources of grouped images, their order, and the memory they are gathered into."""
