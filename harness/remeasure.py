@@ -20,7 +20,8 @@ from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, Verdict
 from harness.records import Point, RunEnd
-from harness.run.devices import Device, choose_device
+from harness.run.cards import choose_device
+from harness.run.devices import Device
 from harness.run.packages import Code, read_subjects
 from harness.run.revisions import revision_side, working_tree
 from harness.run.runner import opened_runner, void_run

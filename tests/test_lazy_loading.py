@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from harness.records import Outcome, Point
+from harness.run.cards import usable_device
 from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import Runner
-from harness.run.usable import usable_device
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB

@@ -59,7 +59,7 @@ def add_doctor(parser: argparse.ArgumentParser, tell: Callable[[str], None]) -> 
 
 
 def _doctor(tell: Callable[[str], None], options: argparse.Namespace) -> int:
-    from harness.run.usable import usable_device
+    from harness.run.cards import usable_device
 
     if options.growth and options.device_budget is not None:
         raise UsageError(

@@ -19,8 +19,8 @@ import pytest
 from harness import commands as options
 from harness.errors import UsageError
 from harness.records import RUN_FILE
-from harness.run.devices import Device, choose_device
-from harness.run.usable import usable_device
+from harness.run.cards import choose_device, usable_device
+from harness.run.devices import Device
 from harness.rundir.manifest import device_kind
 from harness.units import GIB, format_bytes
 

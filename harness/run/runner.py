@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import DeviceUnavailable, RunDirectoryError
 from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point, RunEnd, to_json
+from harness.run.cards import with_room
 from harness.run.devices import Device
 from harness.run.ends import classify, end_without_child, phase_at_death, read_log, why_not_prepared
 from harness.run.launchers import (
@@ -28,7 +29,6 @@ from harness.run.launchers import (
 )
 from harness.run.leases import Lease, lease, lease_folder
 from harness.run.packages import Code, packages_that_came_along, packages_that_would_shadow
-from harness.run.usable import with_room
 from harness.rundir.rows import rows_since, write_row
 from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 

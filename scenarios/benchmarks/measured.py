@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.judge.growth import fit_run
 from harness.judge.table import load_run
 from harness.records import Outcome, PhaseRecord, Point, Scalar
-from harness.run.devices import choose_device
+from harness.run.cards import choose_device
 from harness.run.launchers import Sampling, SpawnLauncher, open_launcher
 from harness.run.runner import Runner
 from harness.rundir.manifest import start_run

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from harness.records import Point
-from harness.run.devices import choose_device
+from harness.run.cards import choose_device
 from harness.run.packages import Code
 from harness.run.runner import opened_runner
 from harness.rundir.manifest import start_run
