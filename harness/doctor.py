@@ -14,7 +14,7 @@ from harness.judge.traces import read_traces
 from harness.records import TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
 from harness.run.devices import Device
 from harness.run.launchers import SpawnLauncher
-from harness.run.runner import Runner
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import phase_from_json, rows_since
 from harness.rundir.traces import trace_rows_path
@@ -171,12 +171,13 @@ def examine(device: Device, root: Path) -> Examination:
             run_directory=run_directory,
             device=device,
             launcher=SpawnLauncher(),
-            preparer=SpawnLauncher(),
-            root=root,
-            workspace=Path(folder),
-            host_limit_bytes=_HOST_LIMIT_BYTES,
-            host_limit_option="the self-check's own",
-            timeout_s=_TIMEOUT_S,
+            children=ChildSettings(
+                root=root,
+                workspace=Path(folder),
+                host_limit_bytes=_HOST_LIMIT_BYTES,
+                host_limit_option="the self-check's own",
+                timeout_s=_TIMEOUT_S,
+            ),
         )
         try:
             ends = runner.measure(point, 0), runner.measure(point, TRACED_REPEAT)

@@ -16,8 +16,9 @@ from typing import Any
 from harness.errors import RunDirectoryError
 from harness.judge.gate import SCHEMA_VERSION
 from harness.judge.verdict import FindingKind
+from harness.system.git import MERGE_BASE
 
-from .changed import MERGE_BASE, ChangedFile
+from .changed import ChangedFile
 from .words import count
 
 MOST_OF_A_LEVEL = 10

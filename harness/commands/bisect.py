@@ -16,9 +16,9 @@ from harness.judge.gate import judge
 from harness.judge.policy import choose_policy
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
-from harness.run.packages import Subject, read_subjects
-from harness.run.revisions import commits_between, describe, resolve
+from harness.run.revisions import PackageUnderTest, commits_between, read_subjects
 from harness.system.files import write_text
+from harness.system.git import describe, resolve
 
 # What a bisection looks for, and the search itself: which commit is measured next, and which
 # ones are left.
@@ -437,7 +437,7 @@ def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:
     return run, judge(run, chosen, Path("no baselines"), partial=True, against=against).verdict
 
 
-def _subjects(run: Run) -> tuple[Subject, ...]:
+def _subjects(run: Run) -> tuple[PackageUnderTest, ...]:
     if run.manifest.code is None:
         raise RunDirectoryError(f"{run.path} does not say which code it measured; measure again")
     return read_subjects(run.manifest.code.subjects)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -27,8 +27,7 @@ from harness.run.devices import (
     reservable_bytes,
 )
 from harness.run.ends import last_words
-from harness.run.launchers import QUIET
-from harness.run.packages import own_command
+from harness.run.launchers import QUIET, own_command
 from harness.system import nvml as driver
 from harness.system.memory import host_memory_bytes
 from harness.units import format_bytes
@@ -91,16 +90,13 @@ def find_cards() -> Found:
     """Ask the driver for its cards. Raises DeviceUnavailable, with its reason, where it has none
     that can be used.
     """
-    try:
-        with driver.library():
-            found = _found()
-    except DriverRefused as refusal:
-        raise DeviceUnavailable(str(refusal)) from refusal
+    with driver.library():
+        found = _found()
     if not any(card.places for card in found.cards):
-        said = "; ".join(found.left_out) or "it lists no card"
+        why = "; ".join(found.left_out) or "it lists no card"
         raise DeviceUnavailable(
             f"the NVIDIA driver {found.driver_version} is here, but has no card to measure "
-            f"on: {said}"
+            f"on: {why}"
         )
     return found
 
@@ -237,56 +233,61 @@ def choose_device(choice: DeviceChoice) -> Device:
 
 
 def _first_card(environment: Mapping[str, str]) -> Device:
+    """The first visible card, with its equals. Raises DeviceUnavailable where none is visible."""
     found = find_cards()
-    places, left_out = visible_places(found.cards, environment)
-    reasons = (*found.left_out, *left_out)
+    places, hidden = visible_places(found.cards, environment)
+    left_out = (*found.left_out, *hidden)
     if not places:
-        why = "; ".join(reasons) or "it is empty"
         raise DeviceUnavailable(
-            f"the driver has {len(found.cards)} cards, and CUDA_VISIBLE_DEVICES leaves none "
-            f"to measure on: {why}"
+            f"the driver has {len(found.cards)} cards, and CUDA_VISIBLE_DEVICES leaves none to "
+            f"measure on: {'; '.join(left_out) or 'it is empty'}"
         )
+
     first = places[0]
-    equals = [
-        place
-        for place in places
-        if (place.name, place.memory_bytes) == (first.name, first.memory_bytes)
-    ]
+    equals = [place for place in places if _kind(place) == _kind(first)]
     unequal = [
-        f"{place.uuid} ({place.name}, {format_bytes(place.memory_bytes)}) is not equal to "
-        f"the first, {first.name} with {format_bytes(first.memory_bytes)}"
+        f"{place.uuid} ({place.name}, {format_bytes(place.memory_bytes)}) is not equal to the "
+        f"first, {first.name} with {format_bytes(first.memory_bytes)}"
         for place in places
         if place not in equals
     ]
-    allocator = environment.get(ALLOCATOR_VARIABLE) or BFC
-    devices = [
-        Device(
-            kind="gpu",
-            name=place.name,
-            uuid=place.uuid,
-            memory_bytes=place.memory_bytes,
-            limit_bytes=None,
-            driver=found.driver_version,
-            # Where card and host share one memory, a pool that takes all that is free would take
-            # the host's.
-            pool=PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED,
-            shares_host_memory=place.shares_host_memory,
-            card_uuid=place.card_uuid,
-            gpu_instance=place.gpu_instance,
-        )
-        for place in equals
-    ]
+    devices = [_device(place, found.driver_version) for place in equals]
     device = dataclasses.replace(
-        devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal)
+        devices[0], equals=tuple(devices[1:]), left_out=(*left_out, *unequal)
     )
-    return device.with_allocator(allocator)
+    return device.with_allocator(environment.get(ALLOCATOR_VARIABLE) or BFC)
 
 
-class _Look(NamedTuple):
+def _kind(place: Place) -> tuple[str, int]:
+    """Places of one kind are equal: a point may be measured on any of them."""
+    return place.name, place.memory_bytes
+
+
+def _device(place: Place, driver_version: str) -> Device:
+    # Where card and host share one memory, a pool that takes all that is free would take the
+    # host's.
+    pool = PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED
+    return Device(
+        kind="gpu",
+        name=place.name,
+        uuid=place.uuid,
+        memory_bytes=place.memory_bytes,
+        limit_bytes=None,
+        driver=driver_version,
+        pool=pool,
+        shares_host_memory=place.shares_host_memory,
+        card_uuid=place.card_uuid,
+        gpu_instance=place.gpu_instance,
+    )
+
+
+class _Free(NamedTuple):
+    """What a card has left, and what decides how much of it a pool may take."""
+
     free_bytes: int
     used_bytes: int
     capability_major: int | None
-    """None where the driver does not tell."""
+    """None where the driver does not say."""
 
 
 def with_room(device: Device) -> Device:
@@ -295,78 +296,71 @@ def with_room(device: Device) -> Device:
 
     All else stays as it is. Raises DeviceUnavailable, with the processes on the card, where the
     card has no room for the smallest pool, or for the budget; and with the driver's words where it
-    tells nothing of its memory.
+    does not report its memory.
     """
     if device.kind == "emulated" or device.shares_host_memory:
         return device
     try:
         with driver.library():
             handle, parent = driver.find(device.uuid or "")
-            look = _look(handle, parent)
+            free = _free_on(handle, parent)
             has_budget = device.limit_bytes is not None
             needed_bytes = device.limit_bytes or SMALLEST_BYTES
             room_bytes = (
-                budgetable_bytes(look.free_bytes)
+                budgetable_bytes(free.free_bytes)
                 if has_budget
-                else reservable_bytes(look.free_bytes, look.capability_major)
+                else reservable_bytes(free.free_bytes, free.capability_major)
             )
             if room_bytes < needed_bytes:
                 # Only now, because it is asked before every child and the list takes the driver
                 # longest.
                 raise DeviceUnavailable(
-                    _no_room(
-                        device, look, tuple(_processes(handle, parent)), needed_bytes, room_bytes
-                    )
+                    _no_room(device, free, _processes(handle, parent), needed_bytes, room_bytes)
                 )
     except DriverRefused as refusal:
         raise DeviceUnavailable(
-            f"what is free on {device.name} ({device.uuid}) cannot be told: {refusal}"
+            f"what is free on {device.name} ({device.uuid}) is unknown: {refusal}"
         ) from refusal
     is_reserved = device.pool is PoolKind.RESERVED and not has_budget
     return dataclasses.replace(device, limit_bytes=room_bytes) if is_reserved else device
 
 
 def _no_room(
-    device: Device, look: _Look, processes: tuple[str, ...], needed_bytes: int, room_bytes: int
+    device: Device, free: _Free, processes: Sequence[str], needed_bytes: int, room_bytes: int
 ) -> str:
     unlisted = (
         "the driver lists no process on it, for example in a container without the host's "
         "process ids"
     )
-    held = ", ".join(processes) or (unlisted if look.used_bytes else "nobody")
-    todo = ["end what fills it"] if look.used_bytes else []
+    held = ", ".join(processes) or (unlisted if free.used_bytes else "nobody")
+    todo = ["end what fills it"] if free.used_bytes else []
     if device.limit_bytes is not None and room_bytes >= SMALLEST_BYTES:
         todo.append(f"ask for a device budget of {format_bytes(room_bytes)} or less")
     todo.append("name another card in CUDA_VISIBLE_DEVICES")
     asked = "the smallest pool" if device.limit_bytes is None else "the device budget"
     return (
-        f"{device.name} ({device.uuid}) has {format_bytes(look.free_bytes)} free of "
+        f"{device.name} ({device.uuid}) has {format_bytes(free.free_bytes)} free of "
         f"{format_bytes(device.memory_bytes)}, which leaves {format_bytes(room_bytes)} "
         f"beside CUDA's context and libraries; {asked} needs {format_bytes(needed_bytes)}. "
         f"On the card: {held}. To do: {', or '.join(todo)}"
     )
 
 
-def _look(handle: Any, parent: Any) -> _Look:  # noqa: ANN401 - pynvml is untyped
+def _free_on(handle: Any, parent: Any) -> _Free:  # noqa: ANN401 - pynvml is untyped
     memory = driver.memory(handle, driver.memory_source(handle))
-    return _Look(
+    return _Free(
         free_bytes=memory.free_bytes,
         used_bytes=memory.used_bytes,
         capability_major=driver.capability_major(handle if parent is None else parent),
     )
 
 
-def _processes(handle: Any, parent: Any) -> Iterator[str]:  # noqa: ANN401 - pynvml is untyped
+def _processes(handle: Any, parent: Any) -> list[str]:  # noqa: ANN401 - pynvml is untyped
     try:
-        held = {
-            process.pid: driver.amount(process.usedGpuMemory)
-            for process in driver.compute_processes(handle, parent)
-        }
+        found = driver.listed_processes(handle, parent)
     except DriverRefused:
-        return  # the sentence says that none is listed
-    for pid, used_bytes in sorted(held.items()):
-        amount = "unknown bytes" if used_bytes is None else format_bytes(used_bytes)
-        yield f"process {pid} ({driver.process_name(pid)}, {amount})"
+        return []  # the sentence says that none is listed
+    return [f"process {process.in_words(driver.process_name(process.pid))}" for process in found]
 
 
 def usable_device(
@@ -391,7 +385,7 @@ def usable_device(
         return _sized(device, budget_bytes, growth=growth)
     try:
         check_driver()
-        found = _with_room(_sized(device, budget_bytes, growth=growth))
+        found = _with_room_on_equals(_sized(device, budget_bytes, growth=growth))
         if ask_tensorflow:
             check_tensorflow(found, folder)
     except DeviceUnavailable as reason:
@@ -414,12 +408,12 @@ def check_driver() -> None:
     needed = cuda_major_of_tensorflow()
     try:
         with driver.library():
-            told, supported = driver.version(), driver.cuda_version()
+            version_here, supported = driver.version(), driver.cuda_version()
     except DriverRefused:
         return  # TensorFlow will say whether it can use it
     if needed is not None and supported is not None and supported[0] < needed:
         raise DeviceUnavailable(
-            f"the NVIDIA driver {told} supports CUDA {supported[0]}.{supported[1]}, and "
+            f"the NVIDIA driver {version_here} supports CUDA {supported[0]}.{supported[1]}, and "
             f"TensorFlow {_tensorflow()} needs CUDA {needed}: update the driver"
         )
 
@@ -436,7 +430,7 @@ def cuda_major_of_tensorflow() -> int | None:
     return None if found is None else int(found[1])
 
 
-def _with_room(device: Device) -> Device:
+def _with_room_on_equals(device: Device) -> Device:
     """The device with those of its equals that have room. Raises DeviceUnavailable where none of
     them has any.
     """

@@ -61,7 +61,7 @@ class Device:
     """BFC, or of a card what TF_GPU_ALLOCATOR says instead."""
     pool: PoolKind = PoolKind.RESERVED
     shares_host_memory: bool = False
-    """A card without a memory of its own, of which the driver tells nothing."""
+    """A card without a memory of its own, of which the driver reports nothing."""
     card_uuid: str | None = None
     """The card that it is, or is an instance of."""
     gpu_instance: int | None = None
@@ -97,7 +97,7 @@ class Device:
         if self.kind == "emulated" and budget_bytes > host_memory_bytes():
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, but the "
-                "emulated device lies in this machine's memory, which has "
+                "emulated device is in this machine's memory, which has "
                 f"{format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes

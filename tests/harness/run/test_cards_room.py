@@ -107,5 +107,5 @@ def test_a_card_that_tells_nothing_has_no_room(driver, room):
     driver.fail("nvmlDeviceGetHandleByUUID", GPU_IS_LOST)
 
     assert room().startswith(
-        "what is free on A100 (GPU-0) cannot be told: the card has fallen off the bus"
+        "what is free on A100 (GPU-0) is unknown: the card has fallen off the bus"
     )
