@@ -47,11 +47,27 @@ class DeviceUnavailable(HarnessError, RuntimeError):  # noqa: N818 - a state of 
     """The device that was asked for cannot be used here; the message says why."""
 
 
-class DriverRefused(HarnessError, RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
-    """NVIDIA's driver does not answer a question; the message says why, ``code`` is NVML's
-    (nvmlReturn_t).
+class DriverRefused(MeterUnavailable, DeviceUnavailable):
+    """NVIDIA's driver does not tell what a meter or the choice of a device has asked; the message
+    says why.
     """
 
-    def __init__(self, message: str, *, code: int) -> None:
+    def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        """NVML's own (nvmlReturn_t); None where it answered, and what was asked is not in it."""
+
+
+class GitError(HarnessError, RuntimeError):
+    """Git cannot be run, or refuses what it was asked; the message has its own words."""
+
+    def __init__(
+        self, message: str, *, failure: str, exit_code: int | None, said: tuple[str, ...]
+    ) -> None:
+        super().__init__(message)
+        self.failure = failure
+        """Name of the error behind it: FileNotFoundError, TimeoutExpired, CalledProcessError."""
+        self.exit_code = exit_code
+        """None where git could not be run, or did not come to its end."""
+        self.said = said
+        """The lines that git wrote to standard error."""

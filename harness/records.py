@@ -3,6 +3,7 @@ JSON in and out.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -224,6 +225,48 @@ class Point:
             *(str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.parameters.items()),
         ]
         return shortened(one_line("-".join(parts)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the parent asks of one child. With ``body`` it measures a point; with ``prepare`` alone
+    it makes input files.
+    """
+
+    point: str
+    repeat: int
+    body: str | None
+    prepare: str | None
+    parameters: Mapping[str, Any]
+    workspace: str
+    rows_path: str
+    device: Mapping[str, Any]
+    host_limit_bytes: int
+    import_paths: Sequence[str] = ()
+    """Folders from which bodies and what they import are taken before anything else, in this order;
+    then the working directory."""
+    kept_out: Sequence[str] = ()
+    """Packages that come with the harness and may not be imported from beside a copy of it."""
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    """Packages under test, by name, with the one folder that each may be imported from."""
+    prepare_device: str = ""
+    """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation
+    needs none."""
+    meters: Sequence[str] = ()
+    """``"module:Class"`` of each instrument, in the order in which they begin."""
+    tracer: str = ""
+    """``"module:Class"`` of what records every allocation; empty where nothing does."""
+    trace_path: str = ""
+    """The file that it writes."""
+    sampler: str = ""
+    """The socket of the sampler; empty when there is none."""
+    sampler_note: str = ""
+    """Why there is no sampler, or what became of the one before it."""
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The job that the parent wrote, with ``to_json``."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)

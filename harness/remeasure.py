@@ -20,10 +20,10 @@ from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, Verdict
 from harness.records import Point, RunEnd
-from harness.run.devices import Device, choose_device
-from harness.run.packages import Code, read_subjects
-from harness.run.revisions import revision_side, working_tree
-from harness.run.runner import opened_runner, void_run
+from harness.run.cards import choose_device
+from harness.run.devices import Device
+from harness.run.revisions import Code, read_subjects, revision_side, working_tree
+from harness.run.runner import ChildSettings, discard_run, opened_runner
 from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_manifest
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
 from harness.rundir.rows import write_row
@@ -217,7 +217,7 @@ def remeasure(
     runs = [(points[name], repeat) for name, repeat in _missing(announced)]
     for point, repeat in runs:
         if (point.name, repeat) in announced.void:
-            void_run(directory, point.name, repeat, "it was broken off, and measured again")
+            discard_run(directory, point.name, repeat, "it was broken off, and measured again")
     _measure_all(runs, open_measure, max(1, min(workers, len(runs))), on_run)
     end_run(directory)
     return len(runs)
@@ -264,14 +264,16 @@ def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasur
         with opened_runner(
             run_directory=directory,
             device=device,
+            children=ChildSettings(
+                further_paths=tuple([Path(folder) for folder in settings.get("pythonpath", ())]),
+                root=root,
+                workspace=Path(settings.get("workspace", root / "artifacts" / "inputs")),
+                code=code,
+                host_limit_bytes=settings["host_limit_bytes"],
+                timeout_s=settings["timeout_s"],
+            ),
             isolation=settings.get("isolation", "auto"),
             preload=settings.get("preload", ()),
-            further_paths=[Path(folder) for folder in settings.get("pythonpath", ())],
-            root=root,
-            workspace=Path(settings.get("workspace", root / "artifacts" / "inputs")),
-            code=code,
-            host_limit_bytes=settings["host_limit_bytes"],
-            timeout_s=settings["timeout_s"],
         ) as runner:
             yield runner.measure
 
@@ -370,7 +372,7 @@ class _Worker(threading.Thread):
         launcher closed.
 
         Signals reach the main thread alone. A launcher looks at its child every 20 ms
-        (``harness.run.watchdog``), which is where the exception is raised; nothing that it could
+        (``harness.system.memory``), which is where the exception is raised; nothing that it could
         interrupt is written in more than one step.
         """
         with self._lock:

@@ -16,9 +16,10 @@ from typing import Any
 from harness.errors import RunDirectoryError
 from harness.judge.gate import SCHEMA_VERSION
 from harness.judge.verdict import FindingKind
+from harness.system.git import MERGE_BASE
 from harness.words import count
 
-from .changed import MERGE_BASE, ChangedFile
+from .changed import ChangedFile
 
 MOST_OF_A_LEVEL = 10
 """Errors, and warnings, that GitHub shows of one step (docs.github.com, workflow commands); the

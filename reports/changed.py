@@ -3,17 +3,13 @@ annotations are put.
 """
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.errors import UsageError
+from harness.errors import GitError, UsageError
+from harness.system import git
+from harness.system.git import MERGE_BASE
 
-MERGE_BASE = "merge-base:"
-"""``merge-base:REF`` is the newest commit that HEAD and REF have in common."""
-
-_GIT_TIMEOUT_S = 60.0
-"""Chosen: the difference of a repository of a gigabyte takes some seconds."""
 _HUNK = re.compile(rb"^@@ -\d+(?:,\d+)? \+(\d+)(?:,\d+)? @@", re.MULTILINE)
 # What a person's settings, or attributes of the repository, would change in git's output.
 _PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames")
@@ -104,24 +100,18 @@ def _first_line(top: Path, commit: str, path: str) -> int | None:
 
 def _git(folder: Path, *arguments: str) -> bytes:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            check=True,
-            timeout=_GIT_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-        )
-    except FileNotFoundError as error:
-        raise UsageError(
+        return git.run(folder, *arguments)
+    except GitError as error:
+        raise UsageError(_why(error, arguments[0])) from error
+
+
+def _why(error: GitError, command: str) -> str:
+    if error.failure == "FileNotFoundError":
+        return (
             "git is not installed, so nobody can say which files changed; leave --changed-since out"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise UsageError(
-            f"git {arguments[0]} took more than {_GIT_TIMEOUT_S:g} s; leave --changed-since out"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        raise UsageError(
-            f"git {arguments[0]} failed: {said[-1] if said else f'exit code {error.returncode}'}"
-        ) from error
-    return done.stdout
+        )
+    if error.failure == "TimeoutExpired":
+        return f"git {command} took more than {git.TIMEOUT_S:g} s; leave --changed-since out"
+    return (
+        f"git {command} failed: {error.said[-1] if error.said else f'exit code {error.exit_code}'}"
+    )

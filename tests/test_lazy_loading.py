@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from harness.records import Outcome, Point
-from harness.run.launchers import SpawnLauncher, open_launcher
-from harness.run.runner import Runner
-from harness.run.usable import usable_device
+from harness.run.cards import usable_device
+from harness.run.launchers import open_launcher
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
@@ -46,11 +46,12 @@ def measure(launcher, tmp_path):
             run_directory=tmp_path / "run",
             device=device,
             launcher=launcher,
-            preparer=SpawnLauncher(),
-            root=ROOT,
-            workspace=ROOT / "artifacts" / "inputs",
-            host_limit_bytes=5 * GIB,
-            timeout_s=300.0,
+            children=ChildSettings(
+                root=ROOT,
+                workspace=ROOT / "artifacts" / "inputs",
+                host_limit_bytes=5 * GIB,
+                timeout_s=300.0,
+            ),
         )
         start_run(
             runner.run_directory,

@@ -20,10 +20,14 @@ from harness.judge.policy import DEFAULT_POLICY, choose_policy
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.records import RUN_FILE
-from harness.run.packages import Subject, read_subjects
-from harness.run.revisions import commits_between, describe, resolve
+from harness.run.revisions import PackageUnderTest, commits_between, read_subjects
 from harness.system.files import write_text
+from harness.system.git import describe, resolve
 from harness.words import count
+
+# What a bisection looks for, and the search itself: which commit is measured next, and which
+# ones are left.
+
 
 Offence = tuple[str, str]
 """Rule and subject of a check."""
@@ -488,7 +492,7 @@ def _points_of(checks: Sequence[Check]) -> list[str]:
     return list(dict.fromkeys(name for each in names for name in each))
 
 
-def _subjects(run: Run) -> tuple[Subject, ...]:
+def _subjects(run: Run) -> tuple[PackageUnderTest, ...]:
     if run.manifest.code is None:
         raise RunDirectoryError(f"{run.path} does not say which code it measured; measure again")
     return read_subjects(run.manifest.code.subjects)

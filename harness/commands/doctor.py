@@ -20,10 +20,10 @@ from harness.judge.table import Run, load_run
 from harness.judge.traces import read_traces
 from harness.judge.verdict import ExitCode
 from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
+from harness.run.cards import usable_device
 from harness.run.devices import Device
 from harness.run.launchers import SpawnLauncher
-from harness.run.runner import Runner
-from harness.run.usable import usable_device
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import phase_from_json, rows_since
 from harness.rundir.traces import trace_rows_path
@@ -280,12 +280,13 @@ def _runner(device: Device, run_directory: Path, root: Path) -> Runner:
         run_directory=run_directory,
         device=device,
         launcher=SpawnLauncher(),
-        preparer=SpawnLauncher(),
-        root=root,
-        workspace=run_directory.parent,
-        host_limit_bytes=_HOST_LIMIT_BYTES,
-        host_limit_option="the self-check's own",
-        timeout_s=_TIMEOUT_S,
+        children=ChildSettings(
+            root=root,
+            workspace=run_directory.parent,
+            host_limit_bytes=_HOST_LIMIT_BYTES,
+            host_limit_option="the self-check's own",
+            timeout_s=_TIMEOUT_S,
+        ),
     )
 
 

@@ -6,13 +6,12 @@ Limits that are raised a little at a time are never raised enough to be noticed;
 
 import argparse
 import math
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.commands import add_baselines, to_stdout
-from harness.errors import BaselineError, UsageError
+from harness.errors import BaselineError, GitError, UsageError
 from harness.judge.advice import DEFAULT_BASELINES
 from harness.judge.baseline import (
     RECORDED_FIELDS,
@@ -24,14 +23,13 @@ from harness.judge.baseline import (
     read,
 )
 from harness.judge.verdict import ExitCode
+from harness.system import git
 from harness.units import format_bytes, format_way
 from harness.words import count, existing_folder, natural, nearest
 
 AmountPlace = tuple[str, str, str]
 """Phase, meter, and ``"growth"`` or ``"retained"``."""
 
-_GIT_TIMEOUT_S = 30.0
-"""Chosen: a hundred versions of a file take 0.5 s."""
 _LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
 """Chosen: a change that rounds to nothing, or is a multiple of next to nothing, is shown in
 bytes."""
@@ -100,7 +98,7 @@ def read_history(path: Path) -> History:
     try:
         commits = _git(path, "log", "--format=%H", "--", path.name).split()
         shallow = _git(path, "rev-parse", "--is-shallow-repository").strip() == "true"
-    except (OSError, subprocess.SubprocessError) as error:
+    except GitError as error:
         return History(
             versions=tuple(_present(path)),
             note=f"only the present acceptance is known, because {_why(error)}",
@@ -111,7 +109,7 @@ def read_history(path: Path) -> History:
             versions.append(
                 parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}")
             )
-        except (BaselineError, subprocess.SubprocessError):
+        except (BaselineError, GitError):
             # a version that deleted the file, or that only an older program can read
             unreadable += 1
     notes = [
@@ -242,28 +240,14 @@ def _present(path: Path) -> Iterator[Baseline]:
 
 
 def _git(path: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=_GIT_TIMEOUT_S,
-        encoding="utf-8",
-    )
-    return done.stdout
+    return git.text(path.parent, *arguments)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
+def _why(error: GitError) -> str:
+    if error.failure == "FileNotFoundError":
         return "git is not installed, or the folder is not there"
-    said = (
-        str(error.stderr or "").strip().splitlines()
-        if isinstance(error, subprocess.CalledProcessError)
-        else []
-    )
     return (
-        f"git says: {said[-1].removeprefix('fatal: ')}"
-        if said
-        else f"git failed ({type(error).__name__})"
+        f"git says: {error.said[-1].removeprefix('fatal: ')}"
+        if error.said
+        else f"git failed ({error.failure})"
     )

@@ -6,11 +6,11 @@ import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from harness.errors import CodeUnavailable, DeviceUnavailable
 from harness.records import Ending, Outcome
+from harness.system.proc import PROC, amounts_of, read_text, sum_bytes
 from harness.units import format_bytes
 from harness.words import ALIVE, handed_out, range_in_use
 
@@ -203,8 +203,7 @@ def python_error(message: str) -> str | None:
 # How much room was left when a body was refused memory: on its device, and in its process.
 
 
-_DATA_SEGMENT = re.compile(r"^VmData:\s+(\d+) kB$", re.MULTILINE)
-_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
+_DATA_SEGMENT = amounts_of("VmData")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,15 +233,15 @@ def look_for_room(device: Mapping[str, Any]) -> Room | None:
         held = tensorflow.config.experimental.get_memory_info(
             "CPU:0" if device["kind"] == "emulated" else "GPU:0"
         )
-        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-    except (ValueError, OSError):
+    except ValueError:
         return None
-    data = _DATA_SEGMENT.search(status)
+    if not (status := read_text(PROC / "self" / "status")):
+        return None
     return Room(
         limit_bytes=limit_bytes,
         in_use_bytes=int(held["current"]),
         peak_bytes=int(held["peak"]),
-        data_bytes=None if data is None else int(data[1]) * _KIB,
+        data_bytes=sum_bytes(status, _DATA_SEGMENT) if _DATA_SEGMENT.search(status) else None,
         data_limit_bytes=resource.getrlimit(resource.RLIMIT_DATA)[0],
     )
 

@@ -15,7 +15,6 @@ swapped out.
 import contextlib
 import ctypes
 import dataclasses
-import re
 import resource
 import sys
 from collections.abc import Callable
@@ -26,7 +25,15 @@ from harness.errors import MeterUnavailable
 from harness.measure.host_watch import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edges
 from harness.records import Quality, Reading
-from harness.system.proc import HostCounters, HostState, ProcCounters
+from harness.system.proc import (
+    HostCounters,
+    HostState,
+    ProcCounters,
+    amounts_of,
+    descendants,
+    dirty_and_shmem_bytes,
+    sum_bytes,
+)
 from harness.units import format_bytes
 from harness.words import count
 
@@ -34,12 +41,6 @@ from harness.words import count
 # of its own has them. Looked at from outside of the phases, at their edges: what comes and goes
 # within one is not seen. (RUSAGE_CHILDREN would not tell it either: its ru_maxrss has what the
 # parent had when it forked.)
-
-
-_KIB = 1024  # /proc prints kibibytes and calls them kB (proc(5))
-# Pages that a fork shares with its parent until one of them writes are the parent's; shared memory
-# by each one's share.
-_HELD = re.compile(r"^(?:Private_Dirty|Pss_Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
 class Family(NamedTuple):
@@ -52,9 +53,8 @@ class Family(NamedTuple):
 
 def family_of_this(proc: Path = Path("/proc")) -> Family:
     """The descendants of this process; nobody where there is no /proc."""
-    found = _descendants(proc / "self", proc)
-    texts = [_read(proc / str(pid) / "smaps_rollup") for pid in found]
-    return Family(len(found), sum(int(kib) for text in texts for kib in _HELD.findall(text)) * _KIB)
+    found = descendants(proc=proc)
+    return Family(len(found), dirty_and_shmem_bytes(found, proc))
 
 
 def with_family(anon: Reading, before: Family, after: Family) -> Reading:
@@ -89,24 +89,6 @@ def with_family(anon: Reading, before: Family, after: Family) -> Reading:
         peak_bound_bytes=bound_bytes,
         reason="; ".join(filter(None, [anon.reason, note])),
     )
-
-
-def _descendants(process: Path, proc: Path) -> list[int]:
-    try:
-        threads = list((process / "task").iterdir())
-    except OSError:
-        return []
-    children = [int(child) for thread in threads for child in _read(thread / "children").split()]
-    return children + [
-        below for child in children for below in _descendants(proc / str(child), proc)
-    ]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # it has ended meanwhile
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
@@ -300,8 +282,7 @@ def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
 
 
 _ROLLUP = Path("/proc/self/smaps_rollup")
-_FIELD = re.compile(rb"^(Pss|Private_Clean|Private_Dirty):\s+(\d+) kB$", re.MULTILINE)
-_SMAPS_KIB = 1024  # /proc prints kibibytes and calls them kB (proc_pid_smaps(5))
+_SHARES = {name: amounts_of(name) for name in ("Pss", "Private_Clean", "Private_Dirty")}
 _SAME_PAGES = 64
 """Chosen: 256 KiB, a quarter of what host memory is exact to. The harness itself faults in some
 tens of pages between two phases, and each further look would cost a traced run more than its trace
@@ -320,8 +301,13 @@ class Shares(NamedTuple):
     @classmethod
     def from_rollup(cls, text: bytes) -> "Shares":
         """Parse /proc/PID/smaps_rollup. Raises MeterUnavailable when an amount is missing."""
-        found = {name.decode(): int(kib) * _SMAPS_KIB for name, kib in _FIELD.findall(text)}
-        missing = sorted({"Pss", "Private_Clean", "Private_Dirty"} - found.keys())
+        lines = text.decode(errors="replace")
+        found = {
+            name: sum_bytes(lines, amounts)
+            for name, amounts in _SHARES.items()
+            if amounts.search(lines)
+        }
+        missing = sorted(_SHARES.keys() - found.keys())
         if missing:
             raise MeterUnavailable(f"{_ROLLUP} lacks {', '.join(missing)}")
         return cls(found["Pss"], found["Private_Clean"] + found["Private_Dirty"])

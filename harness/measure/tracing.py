@@ -7,7 +7,6 @@ reason is told instead of the file.
 
 import gzip
 import json
-import os
 import shutil
 from array import array
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from harness.errors import MeterUnavailable
 from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
 from harness.measure.replay import PhaseReplay, Span, largest_alive, out_of_memory, replay
 from harness.records import TRACE_SCHEMA_VERSION, Reading
+from harness.system import files
 from harness.units import format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
@@ -248,13 +248,7 @@ def write_compact(path: Path, document: Mapping[str, Any]) -> None:
     OSError.
     """
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(gzip.compress(text, mtime=0))
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    files.replace(path, gzip.compress(text, mtime=0))
 
 
 def _xplane() -> ModuleType:

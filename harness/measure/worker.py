@@ -10,15 +10,13 @@ import ctypes
 import dataclasses
 import faulthandler
 import importlib
-import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from harness.errors import MeterUnavailable, UsageError
 from harness.measure.exceptions import look_for_room, name_exception
@@ -30,54 +28,12 @@ from harness.measure.importing import (
     refuse_returned,
 )
 from harness.measure.meter import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
-from harness.records import Ending, Outcome
+from harness.records import Ending, Job, Outcome
 from harness.rundir.rows import append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
 _FIRST_VICTIM = "1000"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one child is told. With ``body`` it measures a point; with ``prepare`` alone it makes
-    input files.
-    """
-
-    point: str
-    repeat: int
-    body: str | None
-    prepare: str | None
-    parameters: Mapping[str, Any]
-    workspace: str
-    rows_path: str
-    device: Mapping[str, Any]
-    host_limit_bytes: int
-    import_paths: Sequence[str] = ()
-    """Folders from which bodies and what they import are taken before anything else, in this order;
-    then the working directory."""
-    kept_out: Sequence[str] = ()
-    """Packages that come with the harness and may not be imported from beside a copy of it."""
-    subjects: Mapping[str, str] = field(default_factory=dict)
-    """Packages under test, by name, with the one folder that each may be imported from."""
-    prepare_device: str = ""
-    """``"module:function"`` that starts TensorFlow on the device and gives its name; a preparation
-    needs none."""
-    meters: Sequence[str] = ()
-    """``"module:Class"`` of each instrument, in the order in which they begin."""
-    tracer: str = ""
-    """``"module:Class"`` of what records every allocation; empty where nothing does."""
-    trace_path: str = ""
-    """The file that it writes."""
-    sampler: str = ""
-    """The socket of the sampler; empty when there is none."""
-    sampler_note: str = ""
-    """Why there is no sampler, or what became of the one before it."""
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The job that the parent wrote."""
-        return cls(**json.loads(text))
 
 
 def main() -> int:
@@ -146,7 +102,7 @@ def _log_traceback() -> None:
 def confine(host_limit_bytes: int) -> None:
     """Bound this process: its rank for the kernel's out-of-memory killer, and its parent's life.
 
-    Its memory is bounded by who has started it (``harness.run.watchdog``), and its address space
+    Its memory is bounded by who has started it (``harness.system.memory``), and its address space
     not at all: the kernel's limits count every thread's stack and every array that nobody touches,
     so that a limit which lets those through lets a process fill the machine as well. Only where
     there is no Linux, and so nobody who could see what it holds, its data segment is limited.

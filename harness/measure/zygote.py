@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.measure import worker
+from harness.records import Job
+from harness.system.proc import end_of, stop
 
 _MESSAGE_BYTES = 1 << 20  # chosen: a job with its environment takes some kilobytes
 _CANARY_S = 60.0  # chosen: a hundred times what a first operation takes on a busy machine
@@ -108,13 +110,13 @@ def _canary() -> str:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         total = int(import_module("tensorflow").reduce_sum([1, 2, 3]))
         os._exit(0 if total == 6 else 1)
-    descriptor = os.pidfd_open(child)
-    try:
-        ended = bool(select.select([descriptor], [], [], _CANARY_S)[0])
-    finally:
-        os.close(descriptor)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
+    with end_of(child) as has_ended:
+        ended = stop(
+            has_ended,
+            ask=lambda: None,  # it ends by itself, or it hangs
+            kill=lambda: os.kill(child, signal.SIGKILL),
+            grace_s=_CANARY_S,
+        )
     _, status = os.waitpid(child, 0)
     if not ended:
         return f"a forked child did not finish one operation in {_CANARY_S:.0f} s"
@@ -161,7 +163,7 @@ def _become(request: Mapping[str, Any]) -> int:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        return worker.run(worker.Job(**request["job"]))
+        return worker.run(Job(**request["job"]))
     except BaseException:  # noqa: BLE001 - nothing may unwind into the zygote's own frames
         import traceback
 

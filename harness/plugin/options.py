@@ -6,7 +6,6 @@ with ``--memory-``: other plug-ins have a ``--device`` or ``--repeats`` of their
 """
 
 import contextlib
-import fcntl
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,10 @@ import pytest
 from harness import commands as options
 from harness.errors import UsageError
 from harness.records import RUN_FILE
-from harness.run.devices import Device, choose_device
-from harness.run.usable import usable_device
+from harness.run.cards import choose_device, usable_device
+from harness.run.devices import Device
 from harness.rundir.manifest import device_kind
+from harness.system.files import lock
 from harness.units import GIB, format_bytes
 
 DEFAULT_REPEATS = 2
@@ -340,5 +340,5 @@ def one_decides(config: pytest.Config) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 folder = os.open(config.rootpath, os.O_RDONLY)
                 held.callback(os.close, folder)
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                lock(folder)
         yield

@@ -7,7 +7,6 @@ any child starts.
 """
 
 import contextlib
-import dataclasses
 import json
 import shlex
 import signal
@@ -38,16 +37,16 @@ from harness.plugin.options import (
 )
 from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
 from harness.run.devices import Device
-from harness.run.packages import Code
 from harness.run.revisions import (
     THEN_FOLDER,
+    Code,
     Side,
     Sides,
     checked_subjects,
     revision_side,
     working_tree,
 )
-from harness.run.runner import Runner, opened_runner, void_run
+from harness.run.runner import ChildSettings, Runner, discard_run, opened_runner
 from harness.rundir.manifest import (
     claim_run_directory,
     default_run_directory,
@@ -131,11 +130,11 @@ class Turns:
     def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
         there, directory, run = self.resumed[side], self.directories[side], (point.name, repeat)
         if again and repeat != TRACED_REPEAT:
-            void_run(directory, *run, again)
+            discard_run(directory, *run, again)
         elif there is not None and run in there.measured:
             return next((end for end in ends_of(directory) if (end.point, end.repeat) == run), None)
         elif there is not None and run in there.void:
-            void_run(directory, *run, "it was broken off, and the run was resumed")
+            discard_run(directory, *run, "it was broken off, and the run was resumed")
         return self.runners[side].measure(point, repeat)
 
 
@@ -523,14 +522,16 @@ def open_runner(session: RunSession) -> Iterator[Runner]:
     with opened_runner(
         run_directory=session.directory,
         device=session.device(),
+        children=ChildSettings(
+            further_paths=tuple(pythonpath_of(config)),
+            root=config.rootpath,
+            workspace=config.rootpath / "artifacts" / "inputs",
+            code=Code() if session.sides is None else session.sides.now.code,
+            host_limit_bytes=config.getoption("memory_host_budget"),
+            timeout_s=config.getoption("memory_timeout"),
+        ),
         isolation=config.getoption("memory_isolation"),
         preload=config.getini("memory_preload"),
-        further_paths=pythonpath_of(config),
-        root=config.rootpath,
-        workspace=config.rootpath / "artifacts" / "inputs",
-        code=Code() if session.sides is None else session.sides.now.code,
-        host_limit_bytes=config.getoption("memory_host_budget"),
-        timeout_s=config.getoption("memory_timeout"),
     ) as runner:
         yield runner
 
@@ -545,9 +546,7 @@ def turns_of(session: RunSession, runner: Runner) -> Turns:
             directories={NOW: session.directory},
             resumed={NOW: session.resumed},
         )
-    then = dataclasses.replace(
-        runner, run_directory=session.then_directory, code=session.sides.then.code
-    )
+    then = runner.with_code(session.sides.then.code, session.then_directory)
     return Turns(
         runners={NOW: runner, THEN: then},
         directories={NOW: session.directory, THEN: session.then_directory},

@@ -1,17 +1,49 @@
-"""The cards and MIG instances of this machine, and which of them the caller's CUDA_VISIBLE_DEVICES
-leaves visible.
+"""The card to measure on: those of this machine, which of them are visible, whether one has room,
+and whether TensorFlow sees it.
 """
 
+import dataclasses
+import json
+import os
+import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pynvml
 
 from harness.errors import DeviceUnavailable, DriverRefused
+from harness.records import PoolKind
+from harness.run.devices import (
+    ALLOCATOR_VARIABLE,
+    BFC,
+    SMALLEST_BYTES,
+    Device,
+    budgetable_bytes,
+    emulated_device,
+    reservable_bytes,
+)
+from harness.run.ends import last_words
+from harness.run.launchers import QUIET, own_command
 from harness.system import nvml as driver
 from harness.system.memory import host_memory_bytes
-from harness.units import GIB, MIB
+from harness.units import format_bytes
+
+DeviceChoice = Literal["auto", "cpu", "gpu", "pretended"]
+
+_VISIBLE = "harness.measure.device"
+_ANSWER_S = 180.0
+"""Chosen: thirty times what importing TensorFlow takes on two busy cores."""
+_RUNTIME = re.compile(r"nvidia-cuda-runtime-cu(\d+)")
+"""The package of CUDA's libraries among those that ``tensorflow[and-cuda]`` asks for; its name has
+CUDA's major version."""
+_WITHOUT_LIBRARIES = "Cannot dlopen some GPU libraries"
+_REFUSED = re.compile(r"failed call to cuInit: (.*)")
+# What TensorFlow logs where it sees no card (gpu_device.cc, cuda_platform.cc).
+_INSTALL = "pip install 'tensorflow[and-cuda]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +90,13 @@ def find_cards() -> Found:
     """Ask the driver for its cards. Raises DeviceUnavailable, with its reason, where it has none
     that can be used.
     """
-    try:
-        with driver.library():
-            found = _found()
-    except DriverRefused as refusal:
-        raise DeviceUnavailable(str(refusal)) from refusal
+    with driver.library():
+        found = _found()
     if not any(card.places for card in found.cards):
-        said = "; ".join(found.left_out) or "it lists no card"
+        why = "; ".join(found.left_out) or "it lists no card"
         raise DeviceUnavailable(
             f"the NVIDIA driver {found.driver_version} is here, but has no card to measure "
-            f"on: {said}"
+            f"on: {why}"
         )
     return found
 
@@ -180,60 +209,309 @@ def _named(entry: str, cards: Sequence[CardFound]) -> CardFound | Place | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-# How much of a card TensorFlow's pool may take, and what the pool costs of the host's memory.
-# Arithmetic alone.
+def choose_device(choice: DeviceChoice) -> Device:
+    """The device that ``choice`` means here: the first visible card with its equals, else the
+    emulated device.
 
-
-CONTEXT_BYTES = 600 * MIB
-"""Left free for the CUDA context, which a child takes only after the driver was asked. Chosen:
-contexts of 300 to 600 MiB are usual; a larger one is covered by what TensorFlow leaves free
-besides."""
-_SMALL_CARD_BYTES = 2 * GIB
-_LEFT_ON_A_SMALL_CARD_BYTES = 225 * MIB
-_LEFT_BYTES = ((6, 500 * MIB), (7, 1050 * MIB), (8, 1536 * MIB))
-"""(largest major number of the compute capability, bytes); above the last one
-``_MOST_LEFT_BYTES``."""
-_MOST_LEFT_BYTES = 1800 * MIB
-# All of them: MinSystemMemory in tensorflow/core/common_runtime/gpu/gpu_device.cc (2.13 to 2.21).
-
-_BYTES_PER_HANDLE, _BYTES_PER_CHUNK = 8, 256
-"""BFC's table has a handle (size_t) for each smallest chunk of the pool (bfc_allocator.h:
-AllocationRegion, kMinAllocationBits)."""
-
-
-def left_free_bytes(free_bytes: int, capability_major: int | None) -> int:
-    """What is left to the context, to libraries and to the driver, of ``free_bytes`` that nobody
-    has taken yet.
-
-    TensorFlow leaves as much by itself, of what is free once the context is there: 225 MiB where
-    that is below 2 GiB, else by the card's compute capability; the most where that is unknown
-    (None).
+    ``"gpu"`` insists on a card and raises DeviceUnavailable, with the driver's own reason, when
+    there is none; ``"pretended"`` first brings this process onto the user's pretended cards, which
+    are built where they are not there yet.
     """
-    with_context_bytes = max(0, free_bytes - CONTEXT_BYTES)
-    if with_context_bytes < _SMALL_CARD_BYTES:
-        return CONTEXT_BYTES + _LEFT_ON_A_SMALL_CARD_BYTES
-    if capability_major is None:
-        return CONTEXT_BYTES + _MOST_LEFT_BYTES
-    left = (left_bytes for most_major, left_bytes in _LEFT_BYTES if capability_major <= most_major)
-    return CONTEXT_BYTES + next(left, _MOST_LEFT_BYTES)
+    if choice == "cpu":
+        return emulated_device("not asked: the emulated device was chosen")
+    if choice == "pretended":
+        # what compiles is not loaded by sessions without such cards
+        from harness.pretended.machine import join_machine
+
+        join_machine()
+    try:
+        return _first_card(os.environ)
+    except DeviceUnavailable as reason:
+        if choice != "auto":
+            raise
+        return emulated_device(str(reason))
 
 
-def reservable_bytes(free_bytes: int, capability_major: int | None) -> int:
-    """The largest pool that may be reserved, in whole MiB as TensorFlow's limit is set; 0 where
-    there is no room for any.
+def _first_card(environment: Mapping[str, str]) -> Device:
+    """The first visible card, with its equals. Raises DeviceUnavailable where none is visible."""
+    found = find_cards()
+    places, hidden = visible_places(found.cards, environment)
+    left_out = (*found.left_out, *hidden)
+    if not places:
+        raise DeviceUnavailable(
+            f"the driver has {len(found.cards)} cards, and CUDA_VISIBLE_DEVICES leaves none to "
+            f"measure on: {'; '.join(left_out) or 'it is empty'}"
+        )
+
+    first = places[0]
+    equals = [place for place in places if _kind(place) == _kind(first)]
+    unequal = [
+        f"{place.uuid} ({place.name}, {format_bytes(place.memory_bytes)}) is not equal to the "
+        f"first, {first.name} with {format_bytes(first.memory_bytes)}"
+        for place in places
+        if place not in equals
+    ]
+    devices = [_device(place, found.driver_version) for place in equals]
+    device = dataclasses.replace(
+        devices[0], equals=tuple(devices[1:]), left_out=(*left_out, *unequal)
+    )
+    return device.with_allocator(environment.get(ALLOCATOR_VARIABLE) or BFC)
+
+
+def _kind(place: Place) -> tuple[str, int]:
+    """Places of one kind are equal: a point may be measured on any of them."""
+    return place.name, place.memory_bytes
+
+
+def _device(place: Place, driver_version: str) -> Device:
+    # Where card and host share one memory, a pool that takes all that is free would take the
+    # host's.
+    pool = PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED
+    return Device(
+        kind="gpu",
+        name=place.name,
+        uuid=place.uuid,
+        memory_bytes=place.memory_bytes,
+        limit_bytes=None,
+        driver=driver_version,
+        pool=pool,
+        shares_host_memory=place.shares_host_memory,
+        card_uuid=place.card_uuid,
+        gpu_instance=place.gpu_instance,
+    )
+
+
+class _Free(NamedTuple):
+    """What a card has left, and what decides how much of it a pool may take."""
+
+    free_bytes: int
+    used_bytes: int
+    capability_major: int | None
+    """None where the driver does not say."""
+
+
+def with_room(device: Device) -> Device:
+    """The held device as a child is to be given it: a card whose pool is reserved gets the limit
+    that there is room for.
+
+    All else stays as it is. Raises DeviceUnavailable, with the processes on the card, where the
+    card has no room for the smallest pool, or for the budget; and with the driver's words where it
+    does not report its memory.
     """
-    return max(0, free_bytes - left_free_bytes(free_bytes, capability_major)) // MIB * MIB
+    if device.kind == "emulated" or device.shares_host_memory:
+        return device
+    try:
+        with driver.library():
+            handle, parent = driver.find(device.uuid or "")
+            free = _free_on(handle, parent)
+            has_budget = device.limit_bytes is not None
+            needed_bytes = device.limit_bytes or SMALLEST_BYTES
+            room_bytes = (
+                budgetable_bytes(free.free_bytes)
+                if has_budget
+                else reservable_bytes(free.free_bytes, free.capability_major)
+            )
+            if room_bytes < needed_bytes:
+                # Only now, because it is asked before every child and the list takes the driver
+                # longest.
+                raise DeviceUnavailable(
+                    _no_room(device, free, _processes(handle, parent), needed_bytes, room_bytes)
+                )
+    except DriverRefused as refusal:
+        raise DeviceUnavailable(
+            f"what is free on {device.name} ({device.uuid}) is unknown: {refusal}"
+        ) from refusal
+    is_reserved = device.pool is PoolKind.RESERVED and not has_budget
+    return dataclasses.replace(device, limit_bytes=room_bytes) if is_reserved else device
 
 
-def budgetable_bytes(free_bytes: int) -> int:
-    """The largest budget that there is room for, in whole MiB: TensorFlow leaves nothing of a limit
-    that it is given.
+def _no_room(
+    device: Device, free: _Free, processes: Sequence[str], needed_bytes: int, room_bytes: int
+) -> str:
+    unlisted = (
+        "the driver lists no process on it, for example in a container without the host's "
+        "process ids"
+    )
+    held = ", ".join(processes) or (unlisted if free.used_bytes else "nobody")
+    todo = ["end what fills it"] if free.used_bytes else []
+    if device.limit_bytes is not None and room_bytes >= SMALLEST_BYTES:
+        todo.append(f"ask for a device budget of {format_bytes(room_bytes)} or less")
+    todo.append("name another card in CUDA_VISIBLE_DEVICES")
+    asked = "the smallest pool" if device.limit_bytes is None else "the device budget"
+    return (
+        f"{device.name} ({device.uuid}) has {format_bytes(free.free_bytes)} free of "
+        f"{format_bytes(device.memory_bytes)}, which leaves {format_bytes(room_bytes)} "
+        f"beside CUDA's context and libraries; {asked} needs {format_bytes(needed_bytes)}. "
+        f"On the card: {held}. To do: {', or '.join(todo)}"
+    )
+
+
+def _free_on(handle: Any, parent: Any) -> _Free:  # noqa: ANN401 - pynvml is untyped
+    memory = driver.memory(handle, driver.memory_source(handle))
+    return _Free(
+        free_bytes=memory.free_bytes,
+        used_bytes=memory.used_bytes,
+        capability_major=driver.capability_major(handle if parent is None else parent),
+    )
+
+
+def _processes(handle: Any, parent: Any) -> list[str]:  # noqa: ANN401 - pynvml is untyped
+    try:
+        found = driver.listed_processes(handle, parent)
+    except DriverRefused:
+        return []  # the sentence says that none is listed
+    return [f"process {process.in_words(driver.process_name(process.pid))}" for process in found]
+
+
+def usable_device(
+    choice: DeviceChoice,
+    folder: Path,
+    *,
+    budget_bytes: int | None = None,
+    growth: bool = False,
+    ask_tensorflow: bool = True,
+) -> Device:
+    """The device that ``choice`` means here, with its budget or its growth, and with the equals
+    that have room.
+
+    ``"auto"`` takes the emulated device where the card cannot be used; ``driver`` says why.
+    ``"gpu"`` and ``"pretended"`` raise DeviceUnavailable with that reason. TensorFlow is asked in a
+    process of its own, in ``folder``, for 3 to 5 s; only where there is a card, and not with
+    ``ask_tensorflow=False``. Raises UsageError for a budget or for growth that the device cannot
+    have.
     """
-    return max(0, free_bytes - CONTEXT_BYTES) // MIB * MIB
+    device = choose_device(choice)
+    if device.kind == "emulated":
+        return _sized(device, budget_bytes, growth=growth)
+    try:
+        check_driver()
+        found = _with_room_on_equals(_sized(device, budget_bytes, growth=growth))
+        if ask_tensorflow:
+            check_tensorflow(found, folder)
+    except DeviceUnavailable as reason:
+        if choice != "auto":
+            raise
+        return _sized(
+            emulated_device(str(reason), passed_over=str(reason)), budget_bytes, growth=growth
+        )
+    return found
 
 
-def table_bytes(pool_bytes: int) -> int:
-    """Host memory of BFC's table of a pool: 1/32 of it, written when the pool takes a region of the
-    device.
+def _sized(device: Device, budget_bytes: int | None, *, growth: bool) -> Device:
+    return device.with_growth() if growth else device.with_budget(budget_bytes)
+
+
+def check_driver() -> None:
+    """Raises DeviceUnavailable where the driver is too old for the CUDA that the installed
+    TensorFlow was built with.
     """
-    return pool_bytes // _BYTES_PER_CHUNK * _BYTES_PER_HANDLE
+    needed = cuda_major_of_tensorflow()
+    try:
+        with driver.library():
+            version_here, supported = driver.version(), driver.cuda_version()
+    except DriverRefused:
+        return  # TensorFlow will say whether it can use it
+    if needed is not None and supported is not None and supported[0] < needed:
+        raise DeviceUnavailable(
+            f"the NVIDIA driver {version_here} supports CUDA {supported[0]}.{supported[1]}, and "
+            f"TensorFlow {_tensorflow()} needs CUDA {needed}: update the driver"
+        )
+
+
+def cuda_major_of_tensorflow() -> int | None:
+    """Major version of the CUDA that the installed TensorFlow asks for; None where it does not say,
+    or is not installed.
+    """
+    try:
+        asked = requires("tensorflow") or []
+    except PackageNotFoundError:
+        return None
+    found = next((match for line in asked if (match := _RUNTIME.match(line))), None)
+    return None if found is None else int(found[1])
+
+
+def _with_room_on_equals(device: Device) -> Device:
+    """The device with those of its equals that have room. Raises DeviceUnavailable where none of
+    them has any.
+    """
+    roomy, full = [], []
+    for place in (dataclasses.replace(device, equals=()), *device.equals):
+        try:
+            with_room(place)
+        except DeviceUnavailable as reason:
+            full.append(str(reason))
+        else:
+            roomy.append(place)
+    if not roomy:
+        raise DeviceUnavailable("; ".join(full))
+    return dataclasses.replace(
+        roomy[0], equals=tuple(roomy[1:]), left_out=(*device.left_out, *full)
+    )
+
+
+def check_tensorflow(device: Device, folder: Path) -> None:
+    """Raises DeviceUnavailable, with the cause and what to do, where TensorFlow does not see the
+    card as its children get it.
+    """
+    try:
+        done = subprocess.run(
+            own_command(_VISIBLE),
+            env={**os.environ, **device.environment(), **QUIET},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_ANSWER_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceUnavailable(
+            f"TensorFlow {_tensorflow()} did not say within {_ANSWER_S:.0f} s whether it "
+            f"sees {device.name}; the card may hang"
+        ) from error
+    found = _answer(done.stdout)
+    if found is None:
+        said = last_words(done.stderr) or f"it ended with exit code {done.returncode}"
+        raise DeviceUnavailable(
+            f"TensorFlow {_tensorflow()} could not be asked whether it sees {device.name}: {said}"
+        )
+    if not found.get("cards"):
+        raise DeviceUnavailable(
+            f"TensorFlow {found.get('tensorflow')} sees no GPU although the driver has "
+            f"{device.name}: {_why(found, done.stderr)}"
+        )
+
+
+def _answer(output: str) -> dict[str, Any] | None:
+    lines = output.splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _why(found: dict[str, Any], log: str) -> str:
+    if not found.get("is_cuda_build"):
+        return f"it is a build without CUDA; {_INSTALL}"
+    if not found.get("has_libcuda"):
+        return (
+            "CUDA's libraries are missing, the driver's own libcuda.so.1 among them (in a "
+            f"container: NVIDIA_DRIVER_CAPABILITIES=compute,utility); the others: {_INSTALL}"
+        )
+    if _WITHOUT_LIBRARIES in log:
+        return f"CUDA's libraries are missing; {_INSTALL}"
+    refused = _REFUSED.search(log)
+    if refused is not None:
+        return (
+            f"CUDA does not start ({refused[1].strip()}); update the NVIDIA driver, and see "
+            "whether nvidia-smi works"
+        )
+    return f"it does not say why; {_INSTALL}, or ask for the emulated device (--memory-device cpu)"
+
+
+def _tensorflow() -> str:
+    try:
+        return version("tensorflow")
+    except PackageNotFoundError:
+        return "(which is not installed)"

@@ -3,18 +3,13 @@ asks of TensorFlow.
 """
 
 import dataclasses
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.errors import DeviceUnavailable, UsageError
+from harness.errors import UsageError
 from harness.records import Point, PoolKind, is_pretended
-from harness.run.cards import table_bytes
 from harness.system.memory import host_memory_bytes
 from harness.units import GIB, MIB, format_bytes
-
-DeviceChoice = Literal["auto", "cpu", "gpu", "pretended"]
 
 DEFAULT_EMULATED_BYTES = 3 * GIB
 """Size of the emulated device: twice the peak of the eager loader at 2,000 groups (1.4 GiB), and
@@ -24,11 +19,27 @@ SMALLEST_BYTES = 16 * MIB
 MiB."""
 
 BFC = "bfc"
-_ALLOCATOR = "TF_GPU_ALLOCATOR"
+ALLOCATOR_VARIABLE = "TF_GPU_ALLOCATOR"
 _WITHOUT_LIMIT = ("cuda_malloc_async", "cuda_malloc")
 """Allocators that let a tensor through beyond TensorFlow's limit. Of the first, memory_limit is but
 the size from which on memory is given back (cudaMemPoolAttrReleaseThreshold): 80 MiB went through a
 limit of 64 (measured)."""
+
+CONTEXT_BYTES = 600 * MIB
+"""Left free for the CUDA context, which a child takes only after the driver was asked. Chosen:
+contexts of 300 to 600 MiB are usual; a larger one is covered by what TensorFlow leaves free
+besides."""
+_SMALL_CARD_BYTES = 2 * GIB
+_LEFT_ON_A_SMALL_CARD_BYTES = 225 * MIB
+_LEFT_BYTES = ((6, 500 * MIB), (7, 1050 * MIB), (8, 1536 * MIB))
+"""(largest major number of the compute capability, bytes); above the last one
+``_MOST_LEFT_BYTES``."""
+_MOST_LEFT_BYTES = 1800 * MIB
+# All of them: MinSystemMemory in tensorflow/core/common_runtime/gpu/gpu_device.cc (2.13 to 2.21).
+
+_BYTES_PER_HANDLE, _BYTES_PER_CHUNK = 8, 256
+"""BFC's table has a handle (size_t) for each smallest chunk of the pool (bfc_allocator.h:
+AllocationRegion, kMinAllocationBits)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +47,7 @@ class Device:
     """One device to measure on.
 
     ``limit_bytes`` is None for a card without a budget: a pool that is reserved gets its limit when
-    the card is held (``harness.run.usable``), any other has none.
+    the card is held (``harness.run.cards``), any other has none.
     """
 
     kind: Literal["emulated", "gpu"]
@@ -50,7 +61,7 @@ class Device:
     """BFC, or of a card what TF_GPU_ALLOCATOR says instead."""
     pool: PoolKind = PoolKind.RESERVED
     shares_host_memory: bool = False
-    """A card without a memory of its own, of which the driver tells nothing."""
+    """A card without a memory of its own, of which the driver reports nothing."""
     card_uuid: str | None = None
     """The card that it is, or is an instance of."""
     gpu_instance: int | None = None
@@ -74,7 +85,7 @@ class Device:
         if self.pool is PoolKind.DRIVER:
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, but "
-                f"{_ALLOCATOR}={self.allocator} is set, and that allocator enforces no "
+                f"{ALLOCATOR_VARIABLE}={self.allocator} is set, and that allocator enforces no "
                 "limit: what does not fit would pass; unset the variable, or leave the "
                 "budget out"
             )
@@ -86,7 +97,7 @@ class Device:
         if self.kind == "emulated" and budget_bytes > host_memory_bytes():
             raise UsageError(
                 f"a device budget of {format_bytes(budget_bytes)} was asked for, but the "
-                "emulated device lies in this machine's memory, which has "
+                "emulated device is in this machine's memory, which has "
                 f"{format_bytes(host_memory_bytes())}; ask for less"
             )
         memory_bytes = budget_bytes if self.kind == "emulated" else self.memory_bytes
@@ -107,7 +118,7 @@ class Device:
         if self.pool is PoolKind.DRIVER:
             raise UsageError(
                 "a pool that grows on demand (--memory-growth) was asked for, but "
-                f"{_ALLOCATOR}={self.allocator} is set, which has a pool of its own; unset "
+                f"{ALLOCATOR_VARIABLE}={self.allocator} is set, which has a pool of its own; unset "
                 "the variable, or leave the option out"
             )
         return self._replaced(pool=PoolKind.GROWN)
@@ -133,7 +144,7 @@ class Device:
         """As the children of a point get it. Raises UsageError for a budget that they cannot
         have.
         """
-        device = self.with_allocator(point.environment.get(_ALLOCATOR, self.allocator))
+        device = self.with_allocator(point.environment.get(ALLOCATOR_VARIABLE, self.allocator))
         try:
             return device.with_budget(point.device_budget_bytes)
         except UsageError as error:
@@ -238,29 +249,6 @@ def check_budget(budget_bytes: int) -> int:
     return budget_bytes
 
 
-def choose_device(choice: DeviceChoice) -> Device:
-    """The device that ``choice`` means here: the first visible card with its equals, else the
-    emulated device.
-
-    ``"gpu"`` insists on a card and raises DeviceUnavailable, with the driver's own reason, when
-    there is none; ``"pretended"`` first brings this process onto the user's pretended cards, which
-    are built where they are not there yet.
-    """
-    if choice == "cpu":
-        return emulated_device("not asked: the emulated device was chosen")
-    if choice == "pretended":
-        # what compiles is not loaded by sessions without such cards
-        from harness.pretended.machine import join_machine
-
-        join_machine()
-    try:
-        return _first_card(os.environ)
-    except DeviceUnavailable as reason:
-        if choice != "auto":
-            raise
-        return emulated_device(str(reason))
-
-
 def emulated_device(driver: str, *, passed_over: str = "") -> Device:
     """TensorFlow's BFC allocator, the one that cards use, with a limit, on the CPU. ``driver`` says
     why it is used.
@@ -276,50 +264,43 @@ def emulated_device(driver: str, *, passed_over: str = "") -> Device:
     )
 
 
-def _first_card(environment: Mapping[str, str]) -> Device:
-    # the driver's library is looked for only when a card is wanted
-    from harness.run.cards import find_cards, visible_places
+# How much of a card TensorFlow's pool may take, and what the pool costs of the host's memory.
+# Arithmetic alone.
 
-    found = find_cards()
-    places, left_out = visible_places(found.cards, environment)
-    reasons = (*found.left_out, *left_out)
-    if not places:
-        why = "; ".join(reasons) or "it is empty"
-        raise DeviceUnavailable(
-            f"the driver has {len(found.cards)} cards, and CUDA_VISIBLE_DEVICES leaves none "
-            f"to measure on: {why}"
-        )
-    first = places[0]
-    equals = [
-        place
-        for place in places
-        if (place.name, place.memory_bytes) == (first.name, first.memory_bytes)
-    ]
-    unequal = [
-        f"{place.uuid} ({place.name}, {format_bytes(place.memory_bytes)}) is not equal to "
-        f"the first, {first.name} with {format_bytes(first.memory_bytes)}"
-        for place in places
-        if place not in equals
-    ]
-    allocator = environment.get(_ALLOCATOR) or BFC
-    devices = [
-        Device(
-            kind="gpu",
-            name=place.name,
-            uuid=place.uuid,
-            memory_bytes=place.memory_bytes,
-            limit_bytes=None,
-            driver=found.driver_version,
-            # Where card and host share one memory, a pool that takes all that is free would take
-            # the host's.
-            pool=PoolKind.GROWN if place.shares_host_memory else PoolKind.RESERVED,
-            shares_host_memory=place.shares_host_memory,
-            card_uuid=place.card_uuid,
-            gpu_instance=place.gpu_instance,
-        )
-        for place in equals
-    ]
-    device = dataclasses.replace(
-        devices[0], equals=tuple(devices[1:]), left_out=(*reasons, *unequal)
-    )
-    return device.with_allocator(allocator)
+
+def left_free_bytes(free_bytes: int, capability_major: int | None) -> int:
+    """What is left to the context, to libraries and to the driver, of ``free_bytes`` that nobody
+    has taken yet.
+
+    TensorFlow leaves as much by itself, of what is free once the context is there: 225 MiB where
+    that is below 2 GiB, else by the card's compute capability; the most where that is unknown
+    (None).
+    """
+    with_context_bytes = max(0, free_bytes - CONTEXT_BYTES)
+    if with_context_bytes < _SMALL_CARD_BYTES:
+        return CONTEXT_BYTES + _LEFT_ON_A_SMALL_CARD_BYTES
+    if capability_major is None:
+        return CONTEXT_BYTES + _MOST_LEFT_BYTES
+    left = (left_bytes for most_major, left_bytes in _LEFT_BYTES if capability_major <= most_major)
+    return CONTEXT_BYTES + next(left, _MOST_LEFT_BYTES)
+
+
+def reservable_bytes(free_bytes: int, capability_major: int | None) -> int:
+    """The largest pool that may be reserved, in whole MiB as TensorFlow's limit is set; 0 where
+    there is no room for any.
+    """
+    return max(0, free_bytes - left_free_bytes(free_bytes, capability_major)) // MIB * MIB
+
+
+def budgetable_bytes(free_bytes: int) -> int:
+    """The largest budget that there is room for, in whole MiB: TensorFlow leaves nothing of a limit
+    that it is given.
+    """
+    return max(0, free_bytes - CONTEXT_BYTES) // MIB * MIB
+
+
+def table_bytes(pool_bytes: int) -> int:
+    """Host memory of BFC's table of a pool: 1/32 of it, written when the pool takes a region of the
+    device.
+    """
+    return pool_bytes // _BYTES_PER_CHUNK * _BYTES_PER_HANDLE

@@ -1,21 +1,26 @@
-"""Name how a child ended, from what its parent saw: exit code, signal, counters of the kernel, rows
-and log.
+"""The end of a child: waited for, then named from what its parent saw: exit code, signal, counters
+of the kernel, rows and log.
 """
 
 import os
 import re
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.records import OVER_TIME, Ending, Outcome, Point, RunEnd
-from harness.run.launchers import ChildEnd
+from harness.system.memory import Overrun
+from harness.system.proc import HasEnded
 from harness.units import format_bytes
 
-# What a child's log says about its end: its last words, where it crashed, and memory that
-# TensorFlow was refused.
-
+_BUSY = 0.25
+"""Chosen: share of a processor above which a child is at work, not waiting for an allocator; a
+waiting one takes none."""
+_BUSY_S = 1.0
+"""Time over which that share is taken. Chosen: a hundred of the kernel's ticks."""
 
 _LOG_BYTES = 1 << 18
 """As much of a log's end is read. Chosen: a thousand lines."""
@@ -48,7 +53,7 @@ _REFUSAL = re.compile(
 # BFCAllocator::RenderOccupancy: one character for each hundredth of its pool, * held, x lost to
 # rounding, _ free.
 _OCCUPANCY = re.compile(r"\] (?P<map>[*x_]{20,})$", re.MULTILINE)
-# How TensorFlow goes on when the refusal has become an error that the caller is told of
+# How TensorFlow goes on when the refusal has become an error that the caller gets
 # (OP_REQUIRES, Status).
 _REPORTED = re.compile(r"RESOURCE_EXHAUSTED|OOM when allocating")
 
@@ -56,6 +61,89 @@ _REPORTED = re.compile(r"RESOURCE_EXHAUSTED|OOM when allocating")
 # What harness.measure.exceptions says of a copy or a buffer that found no room: TensorFlow's error
 # does not say how large it was.
 _NO_ROOM = re.compile(r"had no room for [^;(]*[^;( ]")
+
+
+# Wait for the end of a child: until its time is over, its memory goes over a limit, or it ends
+# by itself.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnd:
+    """How a child ended: its exit code (negative: the signal that killed it) and whether it had to
+    be stopped.
+    """
+
+    exit_code: int
+    timed_out: bool
+    duration_s: float
+    overrun: Overrun | None = None
+    """Why the watchdog killed it; None when it did not."""
+    oom_kills: tuple[str, ...] = ()
+    """Where the kernel counted out-of-memory kills meanwhile."""
+
+
+class Watch(Protocol):
+    """What is looked at meanwhile; see ``Watchdog``."""
+
+    pause_s: float
+    """Time until the next look."""
+
+    def look(self) -> Overrun | None:
+        """Why the child must be killed now; None when it may go on."""
+
+    def used_cpu_s(self) -> float:
+        """Processor time that the child has used so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a child has to be ended: its time is over, or its memory."""
+
+    timed_out: bool = False
+    overrun: Overrun | None = None
+
+    def grace_s(self, usual_s: float) -> float:
+        """Time to unwind after it was asked to end: none where it fills the memory."""
+        return usual_s if self.timed_out else 0.0
+
+
+def wait_for_end(
+    has_ended: HasEnded,
+    watch: Watch,
+    timeout_s: float,
+    allocator_wait_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Stop | None:
+    """Wait for the end of the child; None when it ended by itself, else why it has to be ended.
+
+    A child that is late and at work is stopped within a second. One that is late and idle may be
+    waiting inside TensorFlow's allocator, which is about to report that memory ran out: it gets
+    ``allocator_wait_s`` more.
+    """
+    deadline_s = clock() + timeout_s
+    last_s = deadline_s + allocator_wait_s
+    late: tuple[float, float] | None = None
+    while not has_ended(_until_next_look(watch.pause_s, deadline_s - clock())):
+        if overrun := watch.look():
+            return Stop(overrun=overrun)
+        now_s = clock()
+        if now_s >= last_s:
+            return Stop(timed_out=True)
+        if now_s < deadline_s or (late is not None and now_s - late[0] < _BUSY_S):
+            continue
+        before, late = late, (now_s, watch.used_cpu_s())
+        if before is not None and late[1] - before[1] > _BUSY * (late[0] - before[0]):
+            return Stop(timed_out=True)
+    return None
+
+
+def _until_next_look(pause_s: float, left_s: float) -> float:
+    return min(pause_s, left_s) if left_s > 0 else pause_s
+
+
+# What a child's log says about its end: its last words, where it crashed, and memory that
+# TensorFlow was refused.
 
 
 def read_log(path: Path, from_byte: int) -> str:
@@ -67,7 +155,7 @@ def read_log(path: Path, from_byte: int) -> str:
             file.seek(max(from_byte, path.stat().st_size - _LOG_BYTES))
             return file.read().decode(errors="replace")
     except OSError:
-        return ""  # what a child said is not worth losing its end for
+        return ""  # a log that cannot be read is no reason to lose the end
 
 
 def with_asked(reason: str, log: str) -> str:
@@ -127,8 +215,8 @@ class Refusal:
 
 
 def unreported_refusal(log: str) -> Refusal | None:
-    """The refusal that the log ends with, when TensorFlow told nobody: a copy that found no room
-    goes on without any.
+    """The refusal that the log ends with, when TensorFlow reported it to nobody: a copy that
+    found no room goes on without any.
 
     A refused operation is logged twice, by the allocator and as the error that the caller gets; a
     refused copy of a numpy array only by the allocator, and then TensorFlow writes to a null
@@ -212,7 +300,7 @@ def _name_death(child: ChildEnd, where: str, log: str, limit_bytes: int | None) 
         return Ending(Outcome.ERROR, "rows", f"what it measured{where} could not be written{tail}")
     if child.exit_code == -signal.SIGSEGV and (refusal := unreported_refusal(log)) is not None:
         sentence = (
-            f"{refusal.sentence(limit_bytes)}; the copy that got nothing{site} ended by "
+            f"{refusal.sentence(limit_bytes)}; the copy that got no memory{site} ended by "
             f"SIGSEGV{where}"
         )
         return Ending(Outcome.DEVICE_OOM, "copy", sentence)
@@ -242,7 +330,7 @@ def why_not_prepared(child: ChildEnd, log: str) -> str:
     if child.overrun:
         return f"the harness killed it: {child.overrun.words}"
     if child.timed_out:
-        return f"still at it after {child.duration_s:.0f} s"
+        return f"still running after {child.duration_s:.0f} s"
     return last_words(log) or exit_in_words(child.exit_code)
 
 

@@ -1,8 +1,9 @@
-"""The one place that starts, waits for and kills children, in two ways: fresh interpreters, and
-forks of a zygote.
+"""The one place that starts children: fresh interpreters and forks of a zygote, and the sampler
+beside them.
 """
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -10,29 +11,47 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError
-from harness.run.packages import own_command
-from harness.run.watchdog import Limit, Overrun, Stop, Watchdog, end_of, wait_for_end
-from harness.system.memory import Counters, count_oom_kills, where_it_killed
+from harness.records import Job, to_json
+from harness.run.ends import ChildEnd, Stop, wait_for_end
+from harness.system.memory import Counters, Limit, Watchdog, count_oom_kills, where_it_killed
+from harness.system.proc import HasEnded, end_of, stop
 
 Isolation = Literal["auto", "zygote", "spawn"]
 
+HOME = Path(__file__).resolve().parents[2]
+"""The folder that this harness was imported from: the root of its checkout, or site-packages."""
+# Neither the working directory nor PYTHONPATH may put another package of the same name in its place
+# (-P leaves the first out, the front of sys.path beats the second). Once it is imported, its folder
+# has no place of its own any more.
+_IMPORT_OURS = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import harness; del sys.path[0]; "
+    "from importlib import import_module; sys.exit(import_module(sys.argv.pop(1)).main())"
+)
 _WORKER = "harness.measure.worker"
 _ZYGOTE = "harness.measure.zygote"
+_SAMPLER = "harness.measure.sampler"
+
 # Chosen: long enough for an interpreter to unwind, short beside the time-out that was already
 # missed.
 _GRACE_S = 1.0
 # Chosen: thirty times what importing TensorFlow takes on two busy cores.
 _START_S = 180.0
-_MESSAGE_BYTES = 1 << 16
+_SAMPLER_START_S = 30.0  # chosen: a hundred times what an interpreter takes on a busy machine
+_SAMPLER_END_S = 2.0  # chosen: it has nothing to finish; only a call of the driver can hold it
+_MESSAGE_BYTES = 1 << 16  # chosen: what the zygote says takes some hundred bytes
+_SOCKET = "s"
+_LONGEST_ADDRESS = 100
+"""Bytes of a socket's path. Linux takes 107 and macOS 103 (unix(7), unix(4)); chosen below both."""
 
 # TensorFlow's start-up chatter is kept out of the logs, but not its warnings: the only trace that a
 # refused copy leaves is a warning of the allocator. OpenBLAS would start a thread for each core at
@@ -51,16 +70,23 @@ class ZygoteRefused(HarnessError):  # noqa: N818 - a state of the machine, not a
     """The zygote cannot serve here; the message is its reason."""
 
 
+def own_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs ``main()`` of a module of ours in a fresh interpreter, whatever its
+    working directory holds.
+    """
+    return [sys.executable, "-P", "-c", _IMPORT_OURS, str(HOME), module, *arguments]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildOrder:
     """One child to run.
 
-    ``job`` is plain JSON; ``environment`` is the child's whole environment, ``folder`` its working
+    ``environment`` is the child's whole environment, ``folder`` its working
     directory and an import path behind those of the job, ``inherited`` the descriptors it keeps,
     such as the lock of its device.
     """
 
-    job: Mapping[str, Any]
+    job: Job
     environment: Mapping[str, str]
     folder: Path
     log: Path
@@ -74,22 +100,7 @@ class ChildOrder:
 
     def watchdog(self, pid: int) -> Watchdog:
         """What bounds the memory of the order's child and of what that starts."""
-        return Watchdog(pid, Limit(int(self.job["host_limit_bytes"]), self.limit_made_of))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildEnd:
-    """How a child ended: its exit code (negative: the signal that killed it) and whether it had to
-    be stopped.
-    """
-
-    exit_code: int
-    timed_out: bool
-    duration_s: float
-    overrun: Overrun | None = None
-    """Why the watchdog killed it; None when it did not."""
-    oom_kills: tuple[str, ...] = ()
-    """Where the kernel counted out-of-memory kills meanwhile."""
+        return Watchdog(pid, Limit(self.job.host_limit_bytes, self.limit_made_of))
 
 
 class Launcher(Protocol):
@@ -133,21 +144,32 @@ class SpawnLauncher:
                 start_new_session=True,
                 pass_fds=order.inherited,
             )
+
         try:
-            _hand_over(child, json.dumps(order.job))
-            watchdog = order.watchdog(child.pid)
-            with end_of(child) as has_ended:
-                stop = wait_for_end(has_ended, watchdog, order.timeout_s, order.allocator_wait_s)
-                if stop is not None and stop.overrun:
-                    _end_family(watchdog)  # whoever fills the memory may have left the group
-                if stop is not None and stop.timed_out:
-                    _signal_group(child, signal.SIGTERM)
-                    has_ended(_GRACE_S)
+            _hand_over(child, json.dumps(to_json(order.job)))
+            with end_of(child.pid) as has_ended:
+                stopped = self._wait(child, has_ended, order)
         finally:
             # The child has not been reaped yet, so its id still names its group and nobody else's.
             _signal_group(child, signal.SIGKILL)
             child.wait()
-        return _child_end(child.returncode, stop, started_s, kills)
+        return _child_end(child.returncode, stopped, started_s, kills)
+
+    def _wait(
+        self, child: subprocess.Popen[bytes], has_ended: HasEnded, order: ChildOrder
+    ) -> Stop | None:
+        watchdog = order.watchdog(child.pid)
+        stopped = wait_for_end(has_ended, watchdog, order.timeout_s, order.allocator_wait_s)
+        if stopped is not None and stopped.overrun:
+            _end_family(watchdog)  # whoever fills the memory may have left the group
+        if stopped is not None:
+            stop(
+                has_ended,
+                ask=functools.partial(_signal_group, child, signal.SIGTERM),
+                kill=functools.partial(_signal_group, child, signal.SIGKILL),
+                grace_s=stopped.grace_s(_GRACE_S),
+            )
+        return stopped
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -169,91 +191,97 @@ class ZygoteLauncher:
         self._environment = {**environment, **QUIET}
         self._folder = folder
         self._preload = tuple(preload)
-        self._start()
-
-    def _start(self) -> None:
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._zygote = subprocess.Popen(
-            own_command(_ZYGOTE, *self._preload),
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=self._environment,
-            cwd=self._folder,
-            start_new_session=True,
-        )
-        theirs.close()
-        answer = self._next(_START_S)
-        if answer is None or "ready" not in answer:
-            self.close()
-            raise ZygoteRefused(
-                answer["refused"]
-                if answer
-                else f"it did not answer (exit code {self._zygote.returncode})"
-            )
+        self._zygote = self._start()
 
     def run(self, order: ChildOrder) -> ChildEnd:
         """Have the zygote fork, wait for its word, and have it clean up."""
-        if self._zygote.poll() is not None:
+        if not self._zygote.is_alive():
             self.close()
-            self._start()
+            self._zygote = self._start()
         started_s, kills = time.monotonic(), count_oom_kills()
-        request = {
-            "job": dict(order.job),
-            "environment": dict(order.environment),
-            "folder": str(order.folder.resolve()),
-            "log": str(order.log.resolve()),
-        }
-        answer: dict[str, Any] | None = None
 
-        def has_answered(timeout_s: float) -> bool:
-            nonlocal answer
-            answer = self._next(timeout_s)
-            return answer is not None or self._zygote.poll() is not None
-
-        stop = None
         try:
-            # the zygote has just been killed; its exit code will tell
-            with contextlib.suppress(BrokenPipeError):
-                socket.send_fds(
-                    self._line, [json.dumps({"job": request}).encode()], order.inherited
-                )
-            forked = self._next(_START_S)
-            if forked is not None:
-                watchdog = order.watchdog(int(forked["forked"]))
-                stop = wait_for_end(has_answered, watchdog, order.timeout_s, order.allocator_wait_s)
-            if stop is not None and stop.timed_out:
-                answer = self._signal(signal.SIGTERM, _GRACE_S)
-            if stop is not None and answer is None:
-                # gigabytes take their time to be given back
-                answer = self._signal(signal.SIGKILL, _START_S)
+            child = self._zygote.fork(order)
+            stopped = None if child is None else self._wait(child, order)
         except BaseException:
             # Interrupted in mid-measurement: without its parent the zygote ends the child's group,
             # and then itself.
             self.close()
             raise
-        if answer is None:
+
+        exit_code = None if child is None else child.exit_code
+        if exit_code is None:
             # A zygote that is killed takes its child with it, and what killed it is what ended the
             # child. One that is stuck has nothing to say any more.
-            self._zygote.kill()
-        exit_code = int(answer["ended"]) if answer else self._zygote.wait()
-        return _child_end(exit_code, stop, started_s, kills)
+            exit_code = self._zygote.kill()
+        return _child_end(exit_code, stopped, started_s, kills)
 
     def close(self) -> None:
         """Let the zygote end."""
-        self._line.close()
-        try:
-            self._zygote.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._zygote.kill()
-            self._zygote.wait()
+        self._zygote.close()
 
-    def _signal(self, number: signal.Signals, timeout_s: float) -> dict[str, Any] | None:
-        with contextlib.suppress(BrokenPipeError):  # the zygote has just been killed
-            self._line.sendall(json.dumps({"signal": number}).encode())
-        return self._next(timeout_s)
+    def _start(self) -> "_Zygote":
+        zygote = _Zygote(self._environment, self._folder, self._preload)
+        answer = zygote.next_message(_START_S)
+        if answer is None or "ready" not in answer:
+            exit_code = zygote.close()
+            raise ZygoteRefused(
+                answer["refused"] if answer else f"it did not answer (exit code {exit_code})"
+            )
+        return zygote
 
-    def _next(self, timeout_s: float) -> dict[str, Any] | None:
+    def _wait(self, child: "_Fork", order: ChildOrder) -> Stop | None:
+        watchdog = order.watchdog(child.pid)
+        stopped = wait_for_end(child.has_ended, watchdog, order.timeout_s, order.allocator_wait_s)
+        if stopped is not None:
+            stop(
+                child.has_ended,
+                ask=functools.partial(child.signal, signal.SIGTERM),
+                kill=functools.partial(child.signal, signal.SIGKILL),
+                grace_s=stopped.grace_s(_GRACE_S),
+            )
+        return stopped
+
+
+class _Zygote:
+    """The process of ``harness.measure.zygote``, and the line to it, which it ends with."""
+
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, preload: Sequence[str]
+    ) -> None:
+        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                own_command(_ZYGOTE, *preload),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def fork(self, order: ChildOrder) -> "_Fork | None":
+        """The child of an order; None where the zygote has ended instead."""
+        request = {
+            "job": to_json(order.job),
+            "environment": dict(order.environment),
+            "folder": str(order.folder.resolve()),
+            "log": str(order.log.resolve()),
+        }
+        self.send({"job": request}, order.inherited)
+        forked = self.next_message(_START_S)
+        return None if forked is None else _Fork(self, int(forked["forked"]))
+
+    def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        # The zygote may just have been killed; its exit code shows it.
+        with contextlib.suppress(BrokenPipeError):
+            socket.send_fds(self._line, [json.dumps(message).encode()], descriptors)
+
+    def next_message(self, timeout_s: float) -> dict[str, Any] | None:
         """The zygote's next message; None when it does not come in time, or the zygote is gone."""
         if not select.select([self._line], [], [], timeout_s)[0]:
             return None
@@ -262,26 +290,71 @@ class ZygoteLauncher:
         except ConnectionResetError:
             text = b""
         if not text:
-            self._zygote.wait()
+            self._process.wait()
             return None
         message: dict[str, Any] = json.loads(text)
         return message
 
+    def kill(self) -> int:
+        """End it at once; its exit code."""
+        self._process.kill()
+        return self._process.wait()
+
+    def close(self) -> int:
+        """Let it end; its exit code."""
+        return _stop_started(self._process, self._line.close, _GRACE_S)
+
+
+class _Fork:
+    """A child of the zygote, which the zygote signals, and whose end it reports."""
+
+    def __init__(self, zygote: _Zygote, pid: int) -> None:
+        self.pid = pid
+        self.exit_code: int | None = None
+        """None until the zygote has reported it."""
+        self._zygote = zygote
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait so long for the end of the child, or of the zygote."""
+        if self.exit_code is None:
+            answer = self._zygote.next_message(timeout_s)
+            if answer is not None:
+                self.exit_code = int(answer["ended"])
+        return self.exit_code is not None or not self._zygote.is_alive()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and its group."""
+        self._zygote.send({"signal": number})
+
+
+def _stop_started(
+    process: subprocess.Popen[bytes], ask: Callable[[], object], grace_s: float
+) -> int:
+    """Have a process end that ends when ``ask`` has closed its line; its exit code."""
+
+    def has_ended(timeout_s: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        return process.returncode is not None
+
+    stop(has_ended, ask=ask, kill=process.kill, grace_s=grace_s)
+    return process.wait()
+
 
 def _hand_over(child: subprocess.Popen[bytes], job: str) -> None:
     assert child.stdin is not None  # noqa: S101 - it was opened as a pipe
-    with contextlib.suppress(BrokenPipeError):  # the child is gone already; its exit code will tell
+    with contextlib.suppress(BrokenPipeError):  # the child is gone already; its exit code shows it
         child.stdin.write(job.encode())
         child.stdin.close()
 
 
-def _child_end(exit_code: int, stop: Stop | None, started_s: float, kills: Counters) -> ChildEnd:
-    stop = stop or Stop()
+def _child_end(exit_code: int, stopped: Stop | None, started_s: float, kills: Counters) -> ChildEnd:
+    stopped = stopped or Stop()
     return ChildEnd(
         exit_code=exit_code,
-        timed_out=stop.timed_out,
+        timed_out=stopped.timed_out,
         duration_s=time.monotonic() - started_s,
-        overrun=stop.overrun,
+        overrun=stopped.overrun,
         oom_kills=where_it_killed(kills, count_oom_kills()),
     )
 
@@ -321,18 +394,7 @@ def open_launcher(
         return SpawnLauncher(name=f"spawn (no zygote: {refusal})")
 
 
-# Start the sampler, see that it lives, and end it: one process beside the children of one
-# runner.
-
-
-_SAMPLER = "harness.measure.sampler"
-_SOCKET = "s"
-_LONGEST_ADDRESS = 100
-"""Bytes of a socket's path. Linux takes 107 and macOS 103 (unix(7), unix(4)); chosen below both."""
-_SAMPLER_START_S = (
-    30.0  # chosen: a hundred times what an interpreter takes to start on a busy machine
-)
-_END_S = 2.0  # chosen: the sampler has nothing to finish; only a call of the driver can hold it
+# The sampler: one process beside the children of one runner, started, seen to live, and ended.
 
 
 class Sampling:
@@ -392,51 +454,43 @@ class Sampling:
         return self._folder / _SOCKET
 
     def _start(self) -> str:
+        """Start the sampler and wait for its first line; why it did not start, or nothing."""
         self._folder = _private_folder()
         if self._folder is None:
             return (
                 f"{tempfile.gettempdir()} is too long a path for a socket; set TMPDIR to a "
                 "shorter one"
             )
-        environment = dict(os.environ if self._environment is None else self._environment)
-        with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    *own_command(_SAMPLER),
-                    str(self._socket),
-                    "--parent",
-                    str(os.getpid()),
-                    *self._options,
-                ],
+        self._process = process = self._launch(self._folder)
+        # Also at the interpreter's exit, and when the runner is dropped: nothing is left behind.
+        self._end = weakref.finalize(self, _finish, process, self._folder)
+
+        assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
+        listens = select.select([process.stdout], [], [], _SAMPLER_START_S)[0]
+        if listens and process.stdout.readline():
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SAMPLER_END_S)
+        return f"it ended with code {process.poll()}{self._last_words()}"
+
+    def _launch(self, folder: Path) -> subprocess.Popen[bytes]:
+        arguments = [str(folder / _SOCKET), "--parent", str(os.getpid()), *self._options]
+        with (folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                own_command(_SAMPLER, *arguments),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
-                cwd=self._folder,
+                env=dict(os.environ if self._environment is None else self._environment),
+                cwd=folder,
                 start_new_session=True,
             )
-        self._process = process
-        # Also at the interpreter's exit, and when the runner is dropped: nothing is left behind.
-        self._end = weakref.finalize(self, _finish, process, self._folder)
-        assert process.stdout is not None  # noqa: S101 - it was opened as a pipe
-        if (
-            select.select([process.stdout], [], [], _SAMPLER_START_S)[0]
-            and process.stdout.readline()
-        ):
-            return ""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
-        return f"it ended with code {process.poll()}{self._last_words()}"
 
     def _last_words(self) -> str:
         assert self._folder is not None  # noqa: S101 - set by _start()
         with contextlib.suppress(OSError):
-            lines = (
-                (self._folder / "log")
-                .read_text(encoding="utf-8", errors="replace")
-                .strip()
-                .splitlines()
-            )
+            log = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
+            lines = log.strip().splitlines()
             return f": {lines[-1]}" if lines else ""
         return ""
 
@@ -454,13 +508,12 @@ def _private_folder() -> Path | None:
 
 
 def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Tell the sampler to end, see that it does, and take its folder away."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """Have the sampler end, and take its folder away."""
+
+    def close_pipes() -> None:
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    _stop_started(process, close_pipes, _SAMPLER_END_S)
     shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,11 @@
 A lease is a flock on a file that is named after the card, in a folder that everybody shares. The
 child inherits the descriptor, and the kernel frees the lock when the last holder has ended: a child
 that outlives its parent keeps its card. Containers that do not share the folder cannot see each
-other's leases; there, strangers on the card are found by the driver's list of processes.
+other's leases; there, other processes on the card are found in the driver's list.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import stat
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 from harness.errors import DeviceUnavailable
 from harness.run.devices import Device
+from harness.system.files import lock
 
 # Fixed places, the same for every user and every job: TMPDIR is often a job's own, XDG_RUNTIME_DIR
 # a user's own. /run/lock is what the Filesystem Hierarchy Standard has for this, where everybody
@@ -83,7 +83,7 @@ def _wait_for_one(device: Device, folder: Path) -> Lease:
         time.sleep(_POLL_S)
         if time.monotonic() - started_s > say_after_s:
             _LOG.warning(
-                "waiting for a free card since %.0f s: %s", say_after_s, _holders(device, folder)
+                "waiting for a free card for %.0f s: %s", say_after_s, _holders(device, folder)
             )
             say_after_s *= 2
 
@@ -92,33 +92,35 @@ def _try(device: Device, folder: Path) -> tuple[int, ...] | None:
     """Take all locks of one device, or none."""
     with contextlib.ExitStack() as undo:
         taken = []
-        for name, kind in _locks(device):
+        for name, shared in _locks(device):
             descriptor = _open(folder / name)
             undo.callback(os.close, descriptor)
             try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                if not lock(descriptor, shared=shared, wait=False):
+                    return None
                 if not os.path.samestat(os.fstat(descriptor), (folder / name).stat()):
                     # its name was given away (a cleaner of temporary files): others lock another
                     # file
                     return None
-            except (BlockingIOError, FileNotFoundError):
+            except FileNotFoundError:
                 return None
             taken.append(descriptor)
         undo.pop_all()
         return tuple(taken)
 
 
-def _locks(device: Device) -> list[tuple[str, int]]:
+def _locks(device: Device) -> list[tuple[str, bool]]:
+    """The lock files of a device, and whether others may hold each beside it."""
     card = device.card_uuid or device.uuid
-    whole = f"memory-harness-{card}.lock"
+    whole_card = f"memory-harness-{card}.lock"
     if device.gpu_instance is None:
-        return [(whole, fcntl.LOCK_EX)]
+        return [(whole_card, False)]
     # Instances have memory of their own and may be measured beside each other, but not beside their
     # whole card. Compute instances of one GPU instance share its memory (MIG user guide), so its
     # number is the key.
     return [
-        (whole, fcntl.LOCK_SH),
-        (f"memory-harness-{card}-{device.gpu_instance}.lock", fcntl.LOCK_EX),
+        (whole_card, True),
+        (f"memory-harness-{card}-{device.gpu_instance}.lock", False),
     ]
 
 
@@ -141,14 +143,12 @@ def _open(path: Path) -> int:
             descriptor = os.open(path, flags)
     except OSError as error:
         raise DeviceUnavailable(
-            f"the lock of the card, {path}, cannot be opened ({error.strerror}); somebody "
-            "put something else there: remove it"
+            f"the lock of the card, {path}, cannot be opened ({error.strerror}); "
+            "something else is in its place: remove it"
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DeviceUnavailable(
-            f"the lock of the card, {path}, is not a plain file; somebody put it there: remove it"
-        )
+        raise DeviceUnavailable(f"the lock of the card, {path}, is not a plain file; remove it")
     return descriptor
 
 

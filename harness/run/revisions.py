@@ -1,35 +1,111 @@
-"""The packages under test as they were at a revision: unpacked from git, kept by commit, and
-checked before they are used.
+"""Which code the children of a run measure: the packages under test, as they are in the project
+now, or as they were at a revision.
+
+A revision is unpacked from git, kept by its commit, and checked before it is used.
 """
 
 import compileall
 import dataclasses
 import hashlib
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.run.packages import Code, Subject, code_in, read_subjects
+from harness.run.launchers import HOME
+from harness.system import git
+from harness.system.git import MERGE_BASE
 
-MERGE_BASE = "merge-base:"
-"""Before a revision: not that itself, but the last commit that it and HEAD have in common."""
-_TIMEOUT_S = 120.0
-"""Chosen: no question to a local repository takes as long; one that waits for a password or a lock
-does."""
-_SUBMODULE = "160000"  # the mode of a commit in a tree (gitformat-index(5))
-_UNSHALLOW = (
-    "fetch the history (git fetch --unshallow; in a workflow: actions/checkout with fetch-depth: 0)"
-)
+THEN_FOLDER = "then"
+"""The run directory of the earlier code, inside that of the later."""
+REVISIONS_FOLDER = Path("artifacts", "revisions")
+"""Where unpacked revisions are kept, by commit, under the project's root."""
+
+_LARGEST_READ_BYTES = 16 << 20
+"""Chosen: far more than any file of code; of larger ones, which are data, the size has to do."""
+_DISTRIBUTION = "ptycho-memory"
+_PACKAGE = "harness"
+_CONTAINER = "ptycho-lazy"
+"""The project's other distribution (ptycho/pyproject.toml). Its package has a name that others have
+too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """Packages under test, by name, and the one folder that each may be imported from; without
+    any, Python imports what it finds.
+    """
+
+    packages: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def import_paths(self) -> tuple[Path, ...]:
+        """The folders, each once."""
+        return tuple(dict.fromkeys(self.packages.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class PackageUnderTest:
+    """One package under test, by its place in a repository: ``"mypkg"``, ``"src/mypkg"`` or
+    ``"tools/single.py"``.
+    """
+
+    path: PurePosixPath
+
+    @property
+    def name(self) -> str:
+        """What it is imported as."""
+        return self.path.stem if self.path.suffix == ".py" else self.path.name
+
+    def in_folder(self, root: Path) -> Path:
+        """The folder that has to come first for it to be imported, of a tree that starts at
+        ``root``.
+        """
+        return root / self.path.parent
+
+
+def read_subjects(texts: Sequence[str]) -> tuple[PackageUnderTest, ...]:
+    """The packages that an option or a file names, each once.
+
+    Raises UsageError for a path that leaves the repository, that Python cannot import, or two of
+    one name.
+    """
+    found: dict[str, PackageUnderTest] = {}
+    for text in texts:
+        subject = PackageUnderTest(PurePosixPath(text.strip()))
+        if (
+            not subject.name.isidentifier()
+            or subject.path.is_absolute()
+            or ".." in subject.path.parts
+        ):
+            raise UsageError(
+                f"memory_subject {text!r} is not a package of the repository; write its "
+                "path from the root, as mypkg or src/mypkg"
+            )
+        if found.setdefault(subject.name, subject) != subject:
+            raise UsageError(
+                f"memory_subject names {found[subject.name].path} and {subject.path}, two "
+                "packages of one name; keep one"
+            )
+    return tuple(found.values())
+
+
+def code_in(root: Path, subjects: Sequence[PackageUnderTest]) -> Code:
+    """The packages in the tree below ``root``."""
+    return Code(packages={subject.name: subject.in_folder(root).resolve() for subject in subjects})
+
+
+# The packages at a revision.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """A commit, and the folder in which the packages under test lie as they were then."""
+    """A commit, and the folder that holds the packages under test as they were then."""
 
     asked: str
     """As the user named it."""
@@ -46,13 +122,13 @@ class Revision:
     """Submodules in the packages, by their paths in the repository: empty folders, as git itself
     leaves them."""
 
-    def code(self, subjects: Sequence[Subject]) -> Code:
+    def code(self, subjects: Sequence[PackageUnderTest]) -> Code:
         """Where the packages are imported from."""
         return code_in(self.folder, subjects)
 
 
 def unpack_revision(
-    project: Path, asked: str, subjects: Sequence[Subject], keep_in: Path
+    project: Path, asked: str, subjects: Sequence[PackageUnderTest], keep_in: Path
 ) -> Revision:
     """Put the packages under test as they were at ``asked`` into ``keep_in/COMMIT``, and compile
     them.
@@ -64,9 +140,9 @@ def unpack_revision(
     package.
     """
     top = Path(
-        _ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")
+        git.ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")
     ).resolve()
-    commit = resolve(project, asked)
+    commit = git.resolve(project, asked)
     inside = project.resolve().relative_to(top)
     folder = (keep_in / commit).resolve()
     _claim(keep_in)
@@ -75,9 +151,9 @@ def unpack_revision(
         wanted = inside / subject.path
         files, submodules = _files(top, commit, wanted, asked)
         left_empty += submodules
-        if not _is_whole(top, files, folder / subject.path, wanted):
+        if not _is_unchanged(top, files, folder / subject.path, wanted):
             _unpack(top, commit, wanted, folder / subject.path, files=files, empty=submodules)
-    date, first_line = describe(project, commit)
+    date, first_line = git.describe(project, commit)
     return Revision(
         asked=asked,
         commit=commit,
@@ -88,67 +164,22 @@ def unpack_revision(
     )
 
 
-def describe(project: Path, commit: str) -> tuple[str, str]:
-    """Date of the author, ISO 8601, and first line of the message of a commit. Raises UsageError
-    where there is none.
-    """
-    date, _, first_line = _ask(
-        project, "log", "-1", "--format=%aI %s", commit, what="describe the revision"
-    ).partition(" ")
-    return date, first_line
-
-
-def resolve(project: Path, asked: str) -> str:
-    """The commit that the user means, in 40 digits. Raises UsageError where there is none, with
-    what to do.
-    """
-    named = asked.removeprefix(MERGE_BASE)
-    if not named or named.startswith("-"):
-        raise UsageError(
-            f"{asked!r} is not a revision; name a commit, branch or tag, or {MERGE_BASE}origin/main"
-        )
-    _ask(project, "rev-parse", "--git-dir", what=f"look for {named}")
-    found = _try(
-        project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{named}^{{commit}}"
-    )
-    shallow = _try(project, "rev-parse", "--is-shallow-repository") == "true"
-    if not found:
-        why = "git branch --all and git tag list some"
-        if shallow:
-            why = f"this clone is shallow, so it may just be missing: {_UNSHALLOW}"
-        elif not _try(project, "rev-list", "--all", "--max-count=1"):
-            why = "nothing was ever committed here: commit the packages under test first"
-        raise UsageError(f"{project} has no revision {named!r}; {why}")
-    if named == asked:
-        return found
-    common = _try(project, "merge-base", "HEAD", found)
-    if not common:
-        why = (
-            f"this clone is shallow: {_UNSHALLOW}"
-            if shallow
-            else "their histories have nothing in common; name a revision instead"
-        )
-        raise UsageError(f"HEAD and {named} have no merge base here; {why}")
-    return common
-
-
 def commits_between(
-    project: Path, good: str, bad: str, subjects: Sequence[Subject]
+    project: Path, good: str, bad: str, subjects: Sequence[PackageUnderTest]
 ) -> tuple[str, ...]:
     """Commits after ``good`` up to ``bad`` that touch the packages, oldest first, along first
     parents.
 
     Raises UsageError where ``good`` is not an ancestor of ``bad``.
     """
-    done = _git(project, "merge-base", "--is-ancestor", good, bad)
-    if done.returncode != 0:
+    if git.try_to_ask(project, "merge-base", "--is-ancestor", good, bad) is None:
         raise UsageError(
-            f"{good[:7]} is not an ancestor of {bad[:7]}, so that there is no line of "
+            f"{good[:7]} is not an ancestor of {bad[:7]}, so there is no line of "
             "commits between them; start at their last common commit, "
             f"{MERGE_BASE}{good[:7]}"
         )
     paths = [str(subject.path) for subject in subjects]
-    text = _ask(
+    text = git.ask(
         project,
         "rev-list",
         "--first-parent",
@@ -165,13 +196,13 @@ def _files(top: Path, commit: str, wanted: Path, asked: str) -> tuple[Mapping[st
     """Identity in git's store of every file of a package at a commit, by its path in the
     repository; and its submodules.
     """
-    entries = _entries(top, commit, [wanted], asked)
-    files = {path: identity for mode, identity, path in entries if mode != _SUBMODULE}
+    entries = git.entries(top, commit, [wanted], asked)
+    files = {path: identity for mode, identity, path in entries if mode != git.SUBMODULE}
     if not files:
         submodules = [
             path
-            for mode, _, path in _entries(top, commit, [wanted, *wanted.parents[:-1]], asked)
-            if mode == _SUBMODULE
+            for mode, _, path in git.entries(top, commit, [wanted, *wanted.parents[:-1]], asked)
+            if mode == git.SUBMODULE
         ]
         if around := next(
             (
@@ -189,28 +220,12 @@ def _files(top: Path, commit: str, wanted: Path, asked: str) -> tuple[Mapping[st
         raise UsageError(
             f"{asked} ({commit[:7]}) has no {wanted}, which memory_subject names as a "
             "package under test; compare with a later revision, or correct memory_subject "
-            "if the package lay elsewhere"
+            "if the package was elsewhere"
         )
-    return files, [path for mode, _, path in entries if mode == _SUBMODULE]
+    return files, [path for mode, _, path in entries if mode == git.SUBMODULE]
 
 
-def _entries(
-    top: Path, commit: str, wanted: Sequence[Path], asked: str
-) -> list[tuple[str, str, str]]:
-    """Mode, identity and path of all files and submodules at or below the paths."""
-    paths = [str(path) for path in wanted]
-    listing = _ask(
-        top, "ls-tree", "-r", "-z", commit, "--", *paths, what=f"list {paths[0]} at {asked}"
-    )
-    found = [entry.partition("\t") for entry in listing.split("\0") if entry]
-    return [
-        (mode, identity, path)
-        for attributes, _, path in found
-        for mode, _, identity in [attributes.split()[:3]]
-    ]
-
-
-def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) -> bool:
+def _is_unchanged(top: Path, files: Mapping[str, str], there: Path, wanted: Path) -> bool:
     """Whether a kept copy is what git has, file by file; what Python has compiled beside them does
     not count.
     """
@@ -220,54 +235,33 @@ def _is_whole(top: Path, files: Mapping[str, str], there: Path, wanted: Path) ->
     }
     if not all(place.is_file() or place.is_symlink() for place in places.values()):
         return False
+
     kept = {
         path for path in ([there] if there.is_file() else there.rglob("*")) if not path.is_dir()
     }
-    strangers = {path for path in kept if "__pycache__" not in path.parts} - set(places.values())
+    unknown = {path for path in kept if "__pycache__" not in path.parts} - set(places.values())
     links = [path for path in places.values() if path.is_symlink()]
-    if strangers or links:  # links are rare, and cheap to make again
+    if unknown or links:  # links are rare, and cheap to make again
         return False
-    names = "".join(f"{place}\n" for place in places.values())
-    found = _git(top, "hash-object", "--no-filters", "--stdin-paths", text=names)
-    return found.returncode == 0 and found.stdout.split() == list(files.values())
+    return git.identities(top, places.values()) == list(files.values())
 
 
 def _unpack(
     top: Path, commit: str, wanted: Path, there: Path, *, files: Iterable[str], empty: Iterable[str]
 ) -> None:
-    """Through an index of its own: unlike git archive it knows no export-ignore, which may leave
-    out what is measured.
-    """
+    """Put ``wanted`` of a commit to ``there``, in one step, and compile it."""
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=there.parent, prefix=".unpacking-") as made:
-            own = {"GIT_INDEX_FILE": str(Path(made, "index"))}
-            _ask(top, "read-tree", commit, what="read the revision", environment=own)
-            _ask(
-                top,
-                "-c",
-                "core.autocrlf=false",
-                "checkout-index",
-                "-z",
-                "--stdin",
-                f"--prefix={made}/tree/",
-                what="unpack the revision",
-                environment=own,
-                text="".join(f"{path}\0" for path in files),
-            )
+            tree = Path(made, "tree")
+            git.unpack(top, commit, files, tree, index=Path(made, "index"))
             for path in empty:
-                Path(made, "tree", path).mkdir(parents=True, exist_ok=True)
-            whole = Path(made, "tree", wanted)
-            compileall.compile_dir(whole, quiet=2) if whole.is_dir() else compileall.compile_file(
-                whole, quiet=2
-            )
-            if there.exists():
-                there.rename(Path(made, "before"))
-            try:
-                whole.rename(there)
-            except OSError:
-                if not there.exists():
-                    raise  # else somebody has put the same there meanwhile
+                (tree / path).mkdir(parents=True, exist_ok=True)
+
+            unpacked = tree / wanted
+            compile_it = compileall.compile_dir if unpacked.is_dir() else compileall.compile_file
+            compile_it(unpacked, quiet=2)
+            _put(unpacked, there, aside=Path(made, "before"))
     except OSError as error:
         raise UsageError(
             f"{wanted} at {commit[:7]} cannot be unpacked to {there} ({error.strerror}); "
@@ -275,10 +269,18 @@ def _unpack(
         ) from error
 
 
+def _put(unpacked: Path, there: Path, *, aside: Path) -> None:
+    if there.exists():
+        there.rename(aside)
+    try:
+        unpacked.rename(there)
+    except OSError:
+        if not there.exists():
+            raise  # else another process has put the same there meanwhile
+
+
 def _claim(folder: Path) -> None:
-    """Make the folder of kept revisions: neither git nor pytest is to take what lies there for the
-    project's own.
-    """
+    """Make the folder of kept revisions, which git and pytest are to ignore. Raises UsageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -289,73 +291,13 @@ def _claim(folder: Path) -> None:
         ) from error
 
 
-def _ask(
-    folder: Path,
-    *arguments: str,
-    what: str,
-    environment: Mapping[str, str] | None = None,
-    text: str = "",
-) -> str:
-    """What git says. Raises UsageError with git's own words where it refuses."""
-    done = _git(folder, *arguments, environment=environment, text=text)
-    if done.returncode != 0:
-        said = (
-            done.stderr.strip().partition("\n")[0]
-            or f"git {arguments[0]} ended with {done.returncode}"
-        )
-        hint = (
-            "; revisions are taken from git, so work in a clone of the repository"
-            if "not a git repository" in said
-            else ""
-        )
-        raise UsageError(f"cannot {what} in {folder}: {said}{hint}")
-    return done.stdout if "\0" in done.stdout else done.stdout.strip()
-
-
-def _try(folder: Path, *arguments: str) -> str:
-    """What git says; empty where it refuses."""
-    done = _git(folder, *arguments)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _git(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None, text: str = ""
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UsageError(
-            f"git cannot be run in {folder} ({type(error).__name__}); revisions are "
-            "compared by means of it"
-        ) from error
-
-
 # Two codes measured in one run: ``now``, and what it is compared with, ``then``, in a run
 # directory inside the other's.
 
 
-THEN_FOLDER = "then"
-"""The run directory of the earlier code, inside that of the later."""
-REVISIONS_FOLDER = Path("artifacts", "revisions")
-"""Where unpacked revisions are kept, by commit, under the project's root."""
-
-_LARGEST_READ_BYTES = 16 << 20
-"""Chosen: far more than any file of code; of larger ones, which are data, the size has to do."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two: which code it is, and where its packages under test lie."""
+    """One of the two: which code it is, and where its packages under test are."""
 
     asked: str
     """The revision as the user named it; empty for the working tree."""
@@ -420,7 +362,7 @@ class Sides:
         return cls(now=Side.from_json(found["now"]), then=Side.from_json(found["then"]))
 
 
-def working_tree(project: Path, subjects: Sequence[Subject]) -> Side:
+def working_tree(project: Path, subjects: Sequence[PackageUnderTest]) -> Side:
     """The packages as they lie in the project now. Raises UsageError where one is not there."""
     for subject in subjects:
         if not (project / subject.path).exists():
@@ -432,7 +374,7 @@ def working_tree(project: Path, subjects: Sequence[Subject]) -> Side:
 
 
 def revision_side(
-    project: Path, asked: str, subjects: Sequence[Subject], *, name: str | None = None
+    project: Path, asked: str, subjects: Sequence[PackageUnderTest], *, name: str | None = None
 ) -> Side:
     """The packages as they were at a revision, unpacked; ``name`` is what the user called it, where
     that is not ``asked``.
@@ -451,7 +393,7 @@ def revision_side(
     )
 
 
-def checked_subjects(texts: Sequence[str]) -> tuple[Subject, ...]:
+def checked_subjects(texts: Sequence[str]) -> tuple[PackageUnderTest, ...]:
     """The packages under test. Raises UsageError where none is named, or one cannot be a
     package.
     """
@@ -460,14 +402,14 @@ def checked_subjects(texts: Sequence[str]) -> tuple[Subject, ...]:
         raise UsageError(
             "two revisions can only be compared where memory_subject says which packages are "
             "under test; add it to pytest's "
-            'settings, as memory_subject = ["mypkg"] (src/mypkg where it lies in a folder)'
+            'settings, as memory_subject = ["mypkg"] (src/mypkg if it is in a folder)'
         )
     return subjects
 
 
 def _side(
     folder: Path,
-    subjects: Sequence[Subject],
+    subjects: Sequence[PackageUnderTest],
     *,
     asked: str,
     commit: str,
@@ -513,3 +455,68 @@ def _read(path: Path) -> tuple[bytes, int]:
         return target, len(target)
     size_bytes = path.stat().st_size
     return (path.read_bytes() if size_bytes <= _LARGEST_READ_BYTES else b""), size_bytes
+
+
+# The packages of this project beside the harness: a child must not import them in place of its
+# own.
+
+
+@cache
+def own_packages() -> tuple[str, ...]:
+    """Names of this project's packages beside the harness: in a checkout all of them, in an
+    installation those of the container.
+
+    Raises UsageError where the harness is in neither.
+    """
+    found = _beside()
+    if found is None:
+        raise UsageError(
+            f"{_PACKAGE} was imported from {HOME}, which is neither a checkout nor an "
+            "installation, so nothing says which packages came with it; install it "
+            f"with pip (pip install {_DISTRIBUTION})"
+        )
+    return tuple(sorted(found))
+
+
+def shadowing_packages(root: Path) -> tuple[str, ...]:
+    """Those of ``own_packages`` that Python would import in place of a folder of ``root``.
+
+    A package without __init__.py comes after every package of its name that has one.
+    """
+    if root.resolve() == HOME:
+        return ()
+    names = sorted(_beside() or ())
+    return tuple(
+        name
+        for name in names
+        if not (root / name / "__init__.py").exists() and _has_code(root / name)
+    )
+
+
+def _has_code(folder: Path) -> bool:
+    return any(True for pattern in ("*.py", "*/*.py") for _ in folder.glob(pattern))
+
+
+def _beside() -> set[str] | None:
+    """None where nothing says which packages came with the harness."""
+    if _PACKAGE in _installed(_DISTRIBUTION):
+        return _installed(_CONTAINER)
+    if (HOME / "pyproject.toml").exists():
+        return {path.parent.name for path in HOME.glob("*/__init__.py")} - {_PACKAGE}
+    return None
+
+
+def _installed(name: str) -> set[str]:
+    """Packages that a distribution has put beside the harness; none of an editable installation,
+    whose files are elsewhere.
+    """
+    try:
+        files = distribution(name).files or []
+    except PackageNotFoundError:
+        return set()
+    folders = [
+        Path(str(file.locate())).parent
+        for file in files
+        if len(file.parts) == 2 and file.name == "__init__.py"
+    ]
+    return {folder.name for folder in folders if folder.resolve().parent == HOME}

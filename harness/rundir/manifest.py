@@ -3,12 +3,10 @@ starts.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -20,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
-from harness.errors import RunDirectoryError, UsageError
+from harness.errors import GitError, RunDirectoryError, UsageError
 from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind, to_json
 from harness.rundir.seal import SEAL, seal_of
+from harness.system import files, git
 from harness.system.memory import host_memory_bytes
 from harness.units import format_bytes
 from harness.words import nearest_path
@@ -186,10 +185,6 @@ _PACKAGES = (
     "ptycho-memory",
 )
 
-_NO_LOCKS = ("--no-optional-locks",)
-"""git refreshes its index while it is asked for changes; a measurement that is killed then would
-leave a lock behind."""
-
 
 def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
     """Versions, machine and git commit of ``folder``; what cannot be told is "unavailable: why"."""
@@ -229,31 +224,17 @@ def _fingerprint(folder: Path) -> str:
     Files that git does not track are left out: the run directory itself may be one.
     """
     try:
-        done = subprocess.run(
-            ["git", *_NO_LOCKS, "diff", "HEAD"],
-            cwd=folder,
-            capture_output=True,
-            check=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"unavailable: git diff failed ({type(error).__name__})"
-    return hashlib.sha256(done.stdout).hexdigest()[:16] if done.stdout else "none"
+        changes = git.run(folder, "diff", "HEAD")
+    except GitError as error:
+        return f"unavailable: git diff failed ({error.failure})"
+    return hashlib.sha256(changes).hexdigest()[:16] if changes else "none"
 
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", *_NO_LOCKS, *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"unavailable: git {arguments[0]} failed ({type(error).__name__})"
-    return done.stdout.strip()
+        return git.text(folder, *arguments).strip()
+    except GitError as error:
+        return f"unavailable: git {arguments[0]} failed ({error.failure})"
 
 
 LOCK_FILE = ".lock"
@@ -430,13 +411,10 @@ def hold_run_directory(path: Path) -> Iterator[None]:
             f"the run directory {path} cannot be written to ({error.strerror})"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise UsageError(
-            f"{path} is still being measured by another session; wait for it, or stop it first"
-        ) from error
-    try:
+        if not files.lock(descriptor, wait=False):
+            raise UsageError(
+                f"{path} is still being measured by another session; wait for it, or stop it first"
+            )
         yield
     finally:
         os.close(descriptor)
@@ -517,16 +495,8 @@ def _now() -> str:
 
 
 def _put(path: Path, manifest: Mapping[str, Any], *, replace: bool) -> None:
-    # A reader sees the old file or the new one, never half of one; link(2) puts a name in place
-    # only if it is free.
-    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    write = files.replace if replace else files.create
     try:
-        whole.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        if replace:
-            whole.replace(path)
-            return
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(whole)
-        whole.unlink()
+        write(path, f"{json.dumps(manifest, indent=1)}\n".encode())
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error}") from error

@@ -1,1 +1,1 @@
-"""What the machine tells: processes, memory, cards, git, files. One reader of each."""
+"""What the machine reports: processes, memory, cards, git, files. One reader of each."""

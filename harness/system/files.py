@@ -1,5 +1,6 @@
-"""Writing into a run directory: a reader sees the old file or the new one, and never files of two
-judgements side by side.
+"""Files that several processes read and write: replaced in one step, and locked.
+
+A reader sees the old file or the new one, and never files of two judgements side by side.
 """
 
 import contextlib
@@ -32,25 +33,68 @@ of them."""
 
 # Readable by everybody, as files are that open() makes; mkstemp alone would give the owner's only.
 _MODE = 0o644
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a file system without locks says (fcntl_locking(2), and NFS without its lock daemon)."""
+ONE_THREAD = threading.RLock()
+"""Held while a thread has the file's lock, which is the process's own, and while it closes a
+descriptor of such a file beside others: closing any of them gives the lock of the whole process
+back (fcntl_locking(2))."""
+
+
+# A file in one step.
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put ``content`` in place of ``path``, in one step. Raises OSError."""
+    unfinished = _staged(path, content)
+    try:
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def create(path: Path, content: bytes) -> None:
+    """Make the file ``path`` of ``content``, in one step; a file that is there stays as it is.
+    Raises OSError.
+    """
+    unfinished = _staged(path, content)
+    try:
+        # link(2) puts a name in place only if it is free.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(unfinished)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in UTF-8, in one step. Raises RunDirectoryError when it cannot
-    be written.
-    """
+    """``replace``, of a text in UTF-8. Raises RunDirectoryError when it cannot be written."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, in one step. Raises RunDirectoryError when it cannot be
-    written.
-    """
-    unfinished = _staged(path, content)
+    """``replace``, for a run directory. Raises RunDirectoryError when it cannot be written."""
     try:
-        unfinished.replace(path)
+        replace(path, content)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise RunDirectoryError(f"{path} cannot be written: {error}") from error
+
+
+def _staged(path: Path, content: bytes) -> Path:
+    """A file beside ``path`` that holds ``content``, under a name of its own. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        unfinished.chmod(_MODE)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return unfinished
+
+
+# The files of a judgement, all at once.
 
 
 def replace_judgement(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -61,7 +105,7 @@ def replace_judgement(folder: Path, contents: Mapping[str, bytes]) -> None:
     judge the same run take turns. Raises RunDirectoryError when a file cannot be written; then
     those of the earlier judgement are as they were, or gone.
     """
-    with _alone(folder):
+    with _folder_locked(folder):
         _clear_unfinished(folder)
         _make_folders(folder, contents)
         staged: dict[str, Path] = {}
@@ -87,23 +131,6 @@ def remove_judgement(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _staged(path: Path, content: bytes) -> Path:
-    """A file beside ``path`` that holds ``content``, under a name of its own."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        unfinished.chmod(_MODE)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
-    return unfinished
-
-
 def _make_folders(folder: Path, contents: Mapping[str, bytes]) -> None:
     for place in {(folder / name).parent for name in contents} - {folder}:
         try:
@@ -122,29 +149,37 @@ def _clear_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Whoever writes a judgement waits for whoever does already; the lock ends with its process."""
+def _folder_locked(folder: Path) -> Iterator[None]:
+    """One process at a time writes a judgement; the others wait."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise RunDirectoryError(f"{folder} cannot be written: {error}") from error
     try:
         with contextlib.suppress(OSError):  # a file system without locks: then nobody waits
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-# One writer of a file at a time, whoever of them is killed meanwhile.
+# Two locks. That of an open file (flock(2)) belongs to everybody who has inherited its descriptor,
+# and ends with the last of them: a child keeps it when its parent dies. A record lock (fcntl(2)) is
+# the process's own: no fork holds it, and it ends with that process.
 
 
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What a file system without locks says (fcntl_locking(2), and NFS without its lock daemon)."""
-ONE_THREAD = threading.RLock()
-"""Held while a thread has the file's lock, which is the process's own, and while it closes a
-descriptor of such a file beside others: closing any of them gives the lock of the whole process
-back (fcntl_locking(2))."""
+def lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Take the lock of an open file until its last descriptor is closed.
+
+    False where another process has it and ``wait`` is False. Raises OSError where the file system
+    has no locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""NVIDIA's driver through NVML (pynvml): what finding cards and measuring on them share.
+"""NVIDIA's driver through NVML (pynvml): its cards, their memory, and who computes on them.
 
-Every refusal becomes one sentence that a user understands (``DriverRefused``); NVML's own words
-follow in brackets. Exercised against a library built from NVML's header, and by
-scenarios.first_card on an H100 and an H200 (driver 580.159.04): memory and processes; accounting,
-MIG and MPS have met no real card.
+Every refusal becomes one sentence that a user understands (``DriverRefused``), also what NVML
+answers with "not available"; NVML's own words follow in brackets. What the driver does not say is
+never 0. Exercised against a library built from NVML's header (harness/pretended), beside pynvml,
+gpustat and nvitop, and by scenarios.first_card on an H100 and an H200 (driver 580.159.04): memory
+and processes; accounting, MIG and MPS have met no real card.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import pynvml
 
-from harness.errors import DriverRefused, MeterUnavailable
+from harness.errors import DriverRefused
 from harness.units import format_bytes
 
 ALL_ONES = (1 << 64) - 1
@@ -37,11 +38,11 @@ _WORDS = {
         "the NVIDIA driver was updated, but the kernel still runs the old one; reboot"
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
-        "this user may not ask that of the driver; a card in MIG mode tells its instances' users "
-        "only"
+        "this user may not ask the driver that; a card in MIG mode answers only the users of its "
+        "instances"
     ),
-    pynvml.NVML_ERROR_NOT_SUPPORTED: "the driver cannot tell that on this device",
-    pynvml.NVML_ERROR_NOT_FOUND: "the driver knows nothing of that name here",
+    pynvml.NVML_ERROR_NOT_SUPPORTED: "the driver does not report that for this device",
+    pynvml.NVML_ERROR_NOT_FOUND: "the driver knows nothing by that name here",
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "this driver is too old to be asked that",
     pynvml.NVML_ERROR_GPU_IS_LOST: "the card has fallen off the bus or hangs; reset it or reboot",
     pynvml.NVML_ERROR_RESET_REQUIRED: "the card waits for a reset",
@@ -55,6 +56,10 @@ nvmlDeviceGetComputeRunningProcesses)."""
 _OLDER = (pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH)
 """What a driver says to a version that it does not have: of the function, or of the structure that
 is filled."""
+# What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5);
+# learn.microsoft.com, WSL).
+_KERNEL = Path("/proc/sys/kernel/osrelease")
+_WSL = "microsoft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,20 @@ class DeviceMemory:
     used_bytes: int
     free_bytes: int
     """What nobody has taken, neither a process nor the driver for itself."""
+
+
+class CardProcess(NamedTuple):
+    """A process that computes on the device. ``used_bytes`` is None where the driver does not
+    report it.
+    """
+
+    pid: int
+    used_bytes: int | None
+
+    def in_words(self, name: str) -> str:
+        """As in ``"4711 (python3, 120.0 MiB)"``."""
+        held = "unknown bytes" if self.used_bytes is None else format_bytes(self.used_bytes)
+        return f"{self.pid} ({name}, {held})"
 
 
 @contextlib.contextmanager
@@ -91,7 +110,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """One user less; a library that fails now is let go all the same."""
+    """Let go of NVML, which counts its users; also where it fails now."""
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
 
@@ -175,9 +194,8 @@ def memory(handle: Any, source: str) -> DeviceMemory:  # noqa: ANN401 - pynvml i
     except DriverRefused as refusal:
         if refusal.code == pynvml.NVML_ERROR_NOT_SUPPORTED:
             raise DriverRefused(
-                "the device has no memory of its own that the driver could tell of, as "
-                "where it shares the host's (NVML: Not Supported); host_anon sees what is "
-                "used",
+                "the device has no memory of its own that the driver could report, for example "
+                "because it shares the host's (NVML: Not Supported); host_anon shows what is used",
                 code=refusal.code,
             ) from refusal
         raise
@@ -227,7 +245,7 @@ def version() -> str:
 
 
 def cuda_version() -> tuple[int, int] | None:
-    """The newest CUDA that the driver supports, as (12, 9); None where it does not tell."""
+    """The newest CUDA that the driver supports, as (12, 9); None where it does not say."""
     try:
         found = int(ask(pynvml.nvmlSystemGetCudaDriverVersion))
     except DriverRefused:
@@ -236,7 +254,7 @@ def cuda_version() -> tuple[int, int] | None:
 
 
 def capability_major(card: Any) -> int | None:  # noqa: ANN401 - pynvml is untyped
-    """Major number of the compute capability of a card; None where the driver does not tell."""
+    """Major number of the compute capability of a card; None where the driver does not say."""
     try:
         return int(ask(pynvml.nvmlDeviceGetCudaComputeCapability, card)[0])
     except DriverRefused:
@@ -273,6 +291,16 @@ def find(uuid: str) -> tuple[Any, Any]:
     )
 
 
+def listed_processes(handle: Any, parent: Any) -> list[CardProcess]:  # noqa: ANN401 - pynvml is untyped
+    """The processes that compute on a device, by process id. Raises DriverRefused."""
+    # In both lists a process holds the same memory; it is not counted twice.
+    found = {
+        process.pid: CardProcess(process.pid, amount(process.usedGpuMemory))
+        for process in compute_processes(handle, parent)
+    }
+    return [found[pid] for pid in sorted(found)]
+
+
 def compute_processes(handle: Any, parent: Any) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
     """NVML's records of the processes that compute on the device, those of MPS too, each maybe
     twice. Raises DriverRefused.
@@ -296,12 +324,14 @@ def compute_processes(handle: Any, parent: Any) -> Iterator[Any]:  # noqa: ANN40
 
 
 def _of_instance(instance: Any, listed: Iterable[Any]) -> Iterator[Any]:  # noqa: ANN401 - pynvml is untyped
-    own = (
+    wanted = (
         ask(pynvml.nvmlDeviceGetGpuInstanceId, instance),
         ask(pynvml.nvmlDeviceGetComputeInstanceId, instance),
     )
     return (
-        process for process in listed if (process.gpuInstanceId, process.computeInstanceId) == own
+        process
+        for process in listed
+        if (process.gpuInstanceId, process.computeInstanceId) == wanted
     )
 
 
@@ -311,7 +341,7 @@ def amount(value: int | None) -> int | None:
 
 
 def process_name(pid: int) -> str:
-    """What a process of this machine calls itself, as far as anyone tells."""
+    """What a process of this machine calls itself, as far as that is known."""
     try:
         return str(ask(pynvml.nvmlSystemGetProcessName, pid))
     except (
@@ -324,28 +354,6 @@ def process_name(pid: int) -> str:
             return "name unknown"
 
 
-# One card, or one MIG instance, as NVIDIA's driver sees it: bytes in use, who uses them, and
-# what accounting knows. Whatever the driver does not tell is MeterUnavailable with the reason in
-# words, never 0. Exercised against a library built from NVML's header (harness/pretended),
-# beside pynvml, gpustat and nvitop, and by scenarios.first_card on an H100 and an H200;
-# accounting, MIG and MPS have met no real card.
-
-
-# What a kernel calls itself under WSL, whose driver lists no processes (proc_sys_kernel(5);
-# learn.microsoft.com, WSL).
-_KERNEL = Path("/proc/sys/kernel/osrelease")
-_WSL = "microsoft"
-
-
-class CardProcess(NamedTuple):
-    """A process that computes on the device. ``used_bytes`` is None where the driver does not tell
-    it.
-    """
-
-    pid: int
-    used_bytes: int | None
-
-
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """Who else computes on the device."""
@@ -354,18 +362,13 @@ class Neighbours:
     names: tuple[str, ...] = ()
     """One for each of the others."""
     unknown: str = ""
-    """Why it cannot be told whether there are others; empty when it can."""
+    """Why it is unknown whether there are others; empty when it is known."""
 
     def __str__(self) -> str:
-        """As in ``"4711 (python3, 120.0 MiB)"``; empty when there is nobody, or it cannot be
-        told.
+        """As in ``"4711 (python3, 120.0 MiB)"``; empty when there is nobody, or when
+        that is unknown.
         """
-        return ", ".join(map(_in_words, self.others, self.names))
-
-
-def _in_words(process: CardProcess, name: str) -> str:
-    held = "unknown bytes" if process.used_bytes is None else format_bytes(process.used_bytes)
-    return f"{process.pid} ({name}, {held})"
+        return ", ".join(map(CardProcess.in_words, self.others, self.names))
 
 
 class Card:
@@ -384,29 +387,23 @@ class Card:
     def open(cls, uuid: str) -> Self:
         """The card ``GPU-...``, or the instance ``MIG-...`` found through its card.
 
-        Raises MeterUnavailable: no driver, no such device, or its memory cannot be asked for.
+        Raises DriverRefused: no driver, no such device, or its memory cannot be asked for.
         """
-        try:
-            start()
-        except DriverRefused as refusal:
-            raise MeterUnavailable(str(refusal)) from refusal
+        start()
         try:
             handle, parent = find(uuid)
             card = cls(handle, parent, memory_source(handle))
             card.used_bytes()
-        except (DriverRefused, MeterUnavailable) as refusal:
+        except DriverRefused:
             stop()
-            raise MeterUnavailable(str(refusal)) from refusal
+            raise
         return card
 
     def used_bytes(self) -> int:
-        """Bytes in use on the device by whomever, by the query that ``source`` names. Raises
-        MeterUnavailable.
+        """Bytes in use on the device by all processes, by the query that ``source`` names. Raises
+        DriverRefused.
         """
-        try:
-            return memory(self._handle, self.source).used_bytes
-        except DriverRefused as refusal:
-            raise MeterUnavailable(str(refusal)) from refusal
+        return memory(self._handle, self.source).used_bytes
 
     def quick(self) -> Callable[[], int | None]:
         """A function that asks what ``used_bytes`` asks at a fifth of its cost; None whenever it
@@ -436,59 +433,53 @@ class Card:
         milliseconds under a lock.
 
         In a container the ids are the host's. Programs that only draw are left out: a desktop is
-        always there. Raises MeterUnavailable where the driver lists none, on purpose or by its
+        always there. Raises DriverRefused where the driver lists none, on purpose or by its
         nature.
         """
         try:
-            # In both lists a process holds the same memory; it is not counted twice.
-            found = {
-                process.pid: CardProcess(process.pid, amount(process.usedGpuMemory))
-                for process in compute_processes(self._handle, self._parent)
-            }
+            return listed_processes(self._handle, self._parent)
         except DriverRefused as refusal:
-            raise MeterUnavailable(f"its processes: {refusal}") from refusal
-        return [found[pid] for pid in sorted(found)]
+            raise DriverRefused(f"its processes: {refusal}", code=refusal.code) from refusal
 
     def accounting_peak_bytes(self, pid: int) -> int:
         """The most that ``pid`` ever held on the card, alive or ended: the only peak that the
         driver itself keeps.
 
-        Raises MeterUnavailable unless an administrator has switched accounting on, and the process
+        Raises DriverRefused unless an administrator has switched accounting on, and the process
         has been seen by it.
         """
         try:
-            if ask(pynvml.nvmlDeviceGetAccountingMode, self._handle) != pynvml.NVML_FEATURE_ENABLED:
-                raise MeterUnavailable(
-                    "accounting is off on this card; an administrator can switch it on: "
-                    "nvidia-smi -am 1"
-                )
-            peak_bytes = int(
-                ask(pynvml.nvmlDeviceGetAccountingStats, self._handle, pid).maxMemoryUsage
-            )
+            mode = ask(pynvml.nvmlDeviceGetAccountingMode, self._handle)
+            if mode == pynvml.NVML_FEATURE_ENABLED:
+                stats = ask(pynvml.nvmlDeviceGetAccountingStats, self._handle, pid)
+                return int(stats.maxMemoryUsage)
         except DriverRefused as refusal:
-            if refusal.code == pynvml.NVML_ERROR_NOT_FOUND:
-                raise MeterUnavailable(
-                    f"accounting is on, but knows no process {pid} (in a container it has "
-                    "the host's ids)"
-                ) from refusal
-            raise MeterUnavailable(f"accounting: {refusal}") from refusal
+            if refusal.code != pynvml.NVML_ERROR_NOT_FOUND:
+                raise DriverRefused(f"accounting: {refusal}", code=refusal.code) from refusal
+            raise DriverRefused(
+                f"accounting is on, but knows no process {pid} (in a container it has the host's "
+                "ids)",
+                code=refusal.code,
+            ) from refusal
         except TypeError as error:
             # pynvml 13 writes None over "not available" in a C structure, which takes numbers only.
-            raise MeterUnavailable(
-                f"accounting is on, but does not tell the memory of process {pid}"
+            raise DriverRefused(
+                f"accounting is on, but does not report the memory of process {pid}"
             ) from error
-        return peak_bytes
+        raise DriverRefused(
+            "accounting is off on this card; an administrator can switch it on: nvidia-smi -am 1"
+        )
 
     def neighbours(self, ours: Collection[int]) -> Neighbours:
         """Who computes here besides ``ours``, which must hold memory on the device already, and
         what they have started.
 
-        Where none of ours is listed, nothing can be said of the others either: ``unknown`` has the
+        Where none of ours is listed, nothing is known of the others either: ``unknown`` has the
         reason.
         """
         try:
             found = self.processes()
-        except MeterUnavailable as reason:
+        except DriverRefused as reason:
             return Neighbours(unknown=str(reason))
         return neighbours_among(found, ours)
 
@@ -510,16 +501,16 @@ def neighbours_among(found: Sequence[CardProcess], ours: Collection[int]) -> Nei
 
 
 def process_bytes(found: Iterable[CardProcess], pid: int) -> int:
-    """What ``pid`` holds on the device. Raises MeterUnavailable where the driver does not say."""
+    """What ``pid`` holds on the device. Raises DriverRefused where the driver does not say."""
     listed = list(found)
-    own = next((process for process in listed if process.pid == pid), None)
-    if own is None:
-        raise MeterUnavailable(_why_not_listed(listed))
-    if own.used_bytes is None:
-        raise MeterUnavailable(
+    process = next((process for process in listed if process.pid == pid), None)
+    if process is None:
+        raise DriverRefused(_why_not_listed(listed))
+    if process.used_bytes is None:
+        raise DriverRefused(
             "the driver lists this process, but not what it holds (WSL, or a desktop driver model)"
         )
-    return own.used_bytes
+    return process.used_bytes
 
 
 def _why_not_listed(listed: Sequence[CardProcess]) -> str:

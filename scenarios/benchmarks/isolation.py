@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from harness.records import Job
 from harness.run.devices import emulated_device
 from harness.run.launchers import QUIET, ChildOrder, Launcher, SpawnLauncher, open_launcher
 from harness.run.runner import PREPARE_DEVICE
@@ -63,18 +64,18 @@ def _first_operation(launcher: Launcher, workspace: Path) -> float:
 
 def _run(launcher: Launcher, workspace: Path, *, prepare: str | None, body: str | None) -> float:
     device = emulated_device("a benchmark").with_budget(_DEVICE_BYTES)
-    job = {
-        "point": "isolation",
-        "repeat": 0,
-        "body": body,
-        "prepare": prepare,
-        "parameters": {"told_in": _TOLD_IN},
-        "workspace": str(workspace.resolve()),
-        "rows_path": str((workspace / "isolation.jsonl").resolve()),
-        "device": device.for_child(),
-        "prepare_device": PREPARE_DEVICE,
-        "host_limit_bytes": _HOST_LIMIT_BYTES,
-    }
+    job = Job(
+        point="isolation",
+        repeat=0,
+        body=body,
+        prepare=prepare,
+        parameters={"told_in": _TOLD_IN},
+        workspace=str(workspace.resolve()),
+        rows_path=str((workspace / "isolation.jsonl").resolve()),
+        device=device.for_child(),
+        prepare_device=PREPARE_DEVICE,
+        host_limit_bytes=_HOST_LIMIT_BYTES,
+    )
     order = ChildOrder(
         job=job,
         environment={**os.environ, **device.environment(), **QUIET},

@@ -11,9 +11,9 @@ from pathlib import Path
 from harness.judge.growth import fit_run
 from harness.judge.table import load_run
 from harness.records import Outcome, PhaseRecord, Point, Scalar
-from harness.run.devices import choose_device
-from harness.run.launchers import Sampling, SpawnLauncher, open_launcher
-from harness.run.runner import Runner
+from harness.run.cards import choose_device
+from harness.run.launchers import Sampling, open_launcher
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
@@ -146,11 +146,12 @@ def open_runner(
             run_directory=run_directory,
             device=device,
             launcher=launcher,
-            preparer=SpawnLauncher(),
-            root=root,
-            workspace=workspace,
-            host_limit_bytes=HOST_LIMIT_BYTES,
-            timeout_s=TIMEOUT_S,
+            children=ChildSettings(
+                root=root,
+                workspace=workspace,
+                host_limit_bytes=HOST_LIMIT_BYTES,
+                timeout_s=TIMEOUT_S,
+            ),
             sampling=sampling or Sampling(),
         )
         try:

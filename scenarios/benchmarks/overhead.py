@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from statistics import median
 
-from harness.records import TRACED_REPEAT, Outcome, Point
+from harness.records import TRACED_REPEAT, Job, Outcome, Point
 from harness.run.launchers import QUIET, ChildOrder
 from harness.run.runner import Runner
 from scenarios.benchmarks.measured import HOST_LIMIT_BYTES, TIMEOUT_S, loading_point, open_runner
@@ -84,24 +84,24 @@ def _run_bare(runner: Runner, point: Point) -> None:
     """The body in a child like all others, but as a preparation: nothing is measured there."""
     device = runner.device
     order = ChildOrder(
-        job={
-            "point": point.name,
-            "repeat": 0,
-            "body": None,
-            "prepare": "scenarios.benchmarks.timed:bare",
-            "parameters": {
+        job=Job(
+            point=point.name,
+            repeat=0,
+            body=None,
+            prepare="scenarios.benchmarks.timed:bare",
+            parameters={
                 **point.fixed,
                 **point.inputs,
                 **point.parameters,
                 "limit_bytes": device.memory_bytes,
             },
-            "workspace": str(runner.workspace.resolve()),
-            "rows_path": os.devnull,
-            "device": device.for_child(),
-            "host_limit_bytes": HOST_LIMIT_BYTES + device.memory_bytes,
-        },
+            workspace=str(runner.children.workspace.resolve()),
+            rows_path=os.devnull,
+            device=device.for_child(),
+            host_limit_bytes=HOST_LIMIT_BYTES + device.memory_bytes,
+        ),
         environment={**os.environ, **device.environment(), **QUIET},
-        folder=runner.root,
+        folder=runner.children.root,
         log=runner.run_directory / "logs" / "bare.log",
         timeout_s=TIMEOUT_S,
     )

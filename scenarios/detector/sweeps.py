@@ -17,9 +17,9 @@ from harness.errors import HarnessError
 from harness.judge.verdict import ExitCode
 from harness.plugin.options import DEFAULT_HOST_LIMIT_BYTES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S
 from harness.records import ROWS_FILE, RUN_FILE, Point
-from harness.run.launchers import Launcher, SpawnLauncher, open_launcher
-from harness.run.runner import Runner
-from harness.run.usable import usable_device
+from harness.run.cards import usable_device
+from harness.run.launchers import Launcher, open_launcher
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
 from scenarios.catalog import points
 from scenarios.detector.bugs.registry import Plant, planted
@@ -148,11 +148,12 @@ class Detector:
             run_directory=run,
             device=device,
             launcher=self._launcher(),
-            preparer=SpawnLauncher(),
-            root=self.root,
-            workspace=self.root / "artifacts" / "inputs",
-            host_limit_bytes=DEFAULT_HOST_LIMIT_BYTES,
-            timeout_s=DEFAULT_TIMEOUT_S,
+            children=ChildSettings(
+                root=self.root,
+                workspace=self.root / "artifacts" / "inputs",
+                host_limit_bytes=DEFAULT_HOST_LIMIT_BYTES,
+                timeout_s=DEFAULT_TIMEOUT_S,
+            ),
         )
         try:
             for point in own:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pynvml
 
 from harness.errors import DeviceUnavailable, DriverRefused, HarnessError, MeterUnavailable
-from harness.run.devices import choose_device
+from harness.run.cards import choose_device
 from scenarios.first_card import driver_steps, memory_steps, runner_step, sharing_steps
 from scenarios.first_card.bench import Bench, open_bench
 from scenarios.first_card.rows import Kind, Row, exit_code, failed, unavailable

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.records import Outcome, PhaseRecord, Point, Quality
 from harness.run.launchers import SpawnLauncher
-from harness.run.runner import METERS, Runner
+from harness.run.runner import METERS, ChildSettings, Runner
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
@@ -48,13 +48,14 @@ def _measured(bench: Bench, folder: Path, limit_bytes: int) -> Iterator[Row]:
         run_directory=folder,
         device=bench.device,
         launcher=launcher,
-        preparer=launcher,
-        root=HOME,
-        workspace=folder,
-        host_limit_bytes=limit_bytes,
-        timeout_s=_TIMEOUT_S,
-        meters=tuple(name for name in METERS if "tensorflow" not in name),
-        prepare_device="scenarios.first_card.bodies:leave_the_device_alone",
+        children=ChildSettings(
+            root=HOME,
+            workspace=folder,
+            host_limit_bytes=limit_bytes,
+            timeout_s=_TIMEOUT_S,
+            meters=tuple(name for name in METERS if "tensorflow" not in name),
+            prepare_device="scenarios.first_card.bodies:leave_the_device_alone",
+        ),
         pauses_s=(),
         sampling=bench.sampling,
     )

@@ -16,8 +16,8 @@ from harness.errors import UsageError
 from harness.judge.advice import Asked, Commands, launcher, measuring, stopped
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
-from harness.run.revisions import resolve
 from harness.rundir.manifest import CodeSide
+from harness.system.git import resolve
 
 LIMITS = """
 schema_version = 1
@@ -50,7 +50,7 @@ SPOKEN = {
     "harness/commands/history.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
-    "harness/run/revisions.py": (
+    "harness/system/git.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
     "harness/rundir/manifest.py": "the name of what failed, not an advice",

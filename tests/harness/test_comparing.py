@@ -25,12 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 import pytest
 from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
-from harness.run.packages import Code
+from harness.run.revisions import Code
 
 @dataclass
 class FakeRunner:
     run_directory: Path
     code: Code
+
+    def with_code(self, code, run_directory):
+        return FakeRunner(run_directory, code)
 
     def measure(self, point, repeat):
         end = RunEnd(

@@ -414,7 +414,7 @@ def test_without_a_card_asking_for_one_measures_nothing_and_exits_with_3(sweep, 
 
 ASKED = """
 from pathlib import Path
-import harness.run.usable
+import harness.run.cards
 from harness.errors import DeviceUnavailable
 
 def ask(device, folder):
@@ -422,8 +422,8 @@ def ask(device, folder):
         file.write("x")
     raise DeviceUnavailable(f"TensorFlow sees no GPU although the driver has {device.name}")
 
-harness.run.usable.check_tensorflow = ask
-harness.run.usable.cuda_major_of_tensorflow = lambda: None
+harness.run.cards.check_tensorflow = ask
+harness.run.cards.cuda_major_of_tensorflow = lambda: None
 """
 
 

@@ -110,7 +110,7 @@ def test_a_card_that_lists_no_processes_is_no_failure(project_root, tmp_path, pr
     assert code == 0, said
     assert rows["1.0 GiB taken, nvml_device_used"]["error_bytes"] == 0
     assert rows["1.0 GiB taken, nvml_process"]["kind"] == "unavailable"
-    assert "the driver cannot tell that" in rows["1.0 GiB taken, nvml_process"]["finding"]
+    assert "the driver does not report that" in rows["1.0 GiB taken, nvml_process"]["finding"]
 
 
 def test_an_older_query_is_off(project_root, tmp_path, driver, card, driver_environment):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from harness.run.cards import reservable_bytes
+from harness.run.devices import reservable_bytes
 from harness.units import MIB
 
 CONTEXT_BYTES = 400 * MIB

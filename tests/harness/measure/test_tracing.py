@@ -17,8 +17,8 @@ from harness.measure.profile import Event, Profile
 from harness.measure.tracing import why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
 from harness.run.devices import emulated_device
-from harness.run.launchers import SpawnLauncher, open_launcher
-from harness.run.runner import Runner
+from harness.run.launchers import open_launcher
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.traces import traces_in_words, traces_of
 from harness.units import GIB, MIB
@@ -40,12 +40,13 @@ def runner(tmp_path, project_root, launcher):
         run_directory=tmp_path / "run",
         device=emulated_device("a test"),
         launcher=launcher,
-        preparer=SpawnLauncher(),
-        root=project_root,
-        workspace=tmp_path / "inputs",
-        host_limit_bytes=5 * GIB,
-        timeout_s=120.0,
-        environment=_environment(),
+        children=ChildSettings(
+            root=project_root,
+            workspace=tmp_path / "inputs",
+            host_limit_bytes=5 * GIB,
+            timeout_s=120.0,
+            environment=_environment(),
+        ),
     )
 
 
@@ -65,7 +66,7 @@ def traced(runner, project_root):
         point = Point(
             **{"scenario": "traced", "body": name, "parameters": {}, "phases": phases, **fields}
         )
-        mine = replace(runner, **(changes or {}))
+        mine = replace(runner, children=replace(runner.children, **(changes or {})))
         start_run(
             mine.run_directory,
             points=[point],

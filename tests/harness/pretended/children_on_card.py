@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from harness.records import Point
-from harness.run.devices import choose_device
-from harness.run.packages import Code
-from harness.run.runner import opened_runner
+from harness.run.cards import choose_device
+from harness.run.revisions import Code
+from harness.run.runner import ChildSettings, opened_runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
@@ -35,13 +35,15 @@ def main(folder: Path, isolation: str, children: int) -> dict[str, object]:
     with opened_runner(
         run_directory=run,
         device=device,
-        root=ROOT,
-        workspace=inputs,
-        code=Code(),
+        children=ChildSettings(
+            root=ROOT,
+            workspace=inputs,
+            code=Code(),
+            host_limit_bytes=5 * GIB,
+            timeout_s=120.0,
+        ),
         isolation=isolation,
         preload=(),
-        host_limit_bytes=5 * GIB,
-        timeout_s=120.0,
     ) as runner:
         ends = [runner.measure(POINT, repeat) for repeat in range(children)]
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]

@@ -1,5 +1,6 @@
 """A runner with real children, and the bodies of children.py as its points."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from harness.records import Point
 from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher, open_launcher
-from harness.run.runner import Runner
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.units import GIB
 
@@ -35,13 +36,17 @@ def make_runner(tmp_path, project_root):
             "run_directory": tmp_path / "run",
             "device": emulated_device("a test"),
             "launcher": SpawnLauncher(),
-            "preparer": SpawnLauncher(),
+        }
+        children = {
             "root": project_root,
             "workspace": tmp_path / "inputs",
             "host_limit_bytes": 5 * GIB,
             "timeout_s": 120.0,
         }
-        return Runner(**(settings | changes))
+        of_children = {field.name for field in dataclasses.fields(ChildSettings)}
+        for name, value in changes.items():
+            (children if name in of_children else settings)[name] = value
+        return Runner(**settings, children=ChildSettings(**children))
 
     return make
 

@@ -26,16 +26,17 @@ from harness.records import Point
 from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher
 from harness.rundir.manifest import start_run
-from harness.run.runner import Runner
+from harness.run.runner import ChildSettings, Runner
 
 settings = json.loads(sys.argv[1])
 folder, root = Path(settings["folder"]), Path(settings["root"])
 device = emulated_device("a test").with_budget(16 << 20)
 runner = Runner(
     run_directory=folder / "run", device=device, launcher=SpawnLauncher(), \
-preparer=SpawnLauncher(), root=root, workspace=folder,
-    host_limit_bytes=settings["limit_bytes"] - device.host_bytes, timeout_s=120.0, meters=(),
-    prepare_device="tests.harness.run.children:no_device",
+    children=ChildSettings(
+        root=root, workspace=folder, host_limit_bytes=settings["limit_bytes"] - device.host_bytes, \
+        timeout_s=120.0, meters=(), prepare_device="tests.harness.run.children:no_device",
+    ),
 )
 body = "tests.harness.run.children:take_in_second_phase"
 point = Point(scenario="take", body=body, parameters=settings["parameters"], \

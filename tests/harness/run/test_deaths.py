@@ -229,7 +229,7 @@ class TestDevice:
             r"MiB, with \d+% of its pool held",
             end.reason,
         )
-        assert "the copy that got nothing at constant_op.py:" in end.reason
+        assert "the copy that got no memory at constant_op.py:" in end.reason
 
     def test_a_crash_after_a_refusal_that_was_reported_is_a_crash(self, die):
         """The body was told, and went on to something else."""

@@ -13,8 +13,8 @@ import pytest
 from harness.errors import UsageError
 from harness.pretended.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, StubControl
 from harness.records import Point, PoolKind
-from harness.run.cards import CardFound, Place, visible_places
-from harness.run.devices import Device, check_budget, choose_device, emulated_device
+from harness.run.cards import CardFound, Place, choose_device, visible_places
+from harness.run.devices import Device, check_budget, emulated_device
 from harness.units import GIB, MIB
 
 
@@ -199,7 +199,7 @@ def test_cpu_never_asks_the_driver():
 
 FIND = """
 import json
-from harness.run.devices import choose_device
+from harness.run.cards import choose_device
 device = choose_device("auto").with_budget(None)
 print(json.dumps([device.kind, device.name, device.uuid, device.memory_bytes, device.driver,
                   [equal.uuid for equal in device.equals], list(device.left_out), device.pool, \

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import RunDirectoryError
 from harness.records import Outcome, Point
-from harness.run.launchers import ChildEnd
+from harness.run.ends import ChildEnd
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import append_row, open_rows
 
@@ -24,8 +24,8 @@ class WritingLauncher:
     name = "fake"
 
     def run(self, order):
-        row = {"point": order.job["point"], "repeat": order.job["repeat"]}
-        rows = open_rows(Path(order.job["rows_path"]))
+        row = {"point": order.job.point, "repeat": order.job.repeat}
+        rows = open_rows(Path(order.job.rows_path))
         try:
             append_row(rows, {"kind": "done", **row, "outcome": "ok", "cause": "", "reason": ""})
         except OSError:

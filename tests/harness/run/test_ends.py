@@ -6,9 +6,8 @@ import signal
 import pytest
 
 from harness.records import Outcome
-from harness.run.ends import classify, last_words
-from harness.run.launchers import ChildEnd
-from harness.run.watchdog import Overrun
+from harness.run.ends import ChildEnd, classify, last_words
+from harness.system.memory import Overrun
 
 BEGIN = {"kind": "begin", "phase": "construct"}
 LEFT = {"kind": "phase", "phase": "construct", "finished": True}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.records import Outcome, Point
-from harness.run.packages import HOME, Code, packages_that_came_along, packages_that_would_shadow
+from harness.run.launchers import HOME
+from harness.run.revisions import Code, own_packages, shadowing_packages
 from harness.rundir.manifest import start_run
 
 BODY = """
@@ -123,8 +124,8 @@ def test_a_folder_of_data_hides_nothing(tmp_path):
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "make.py").touch()
 
-    assert packages_that_would_shadow(tmp_path) == ("reports",)
-    assert packages_that_would_shadow(HOME) == ()
+    assert shadowing_packages(tmp_path) == ("reports",)
+    assert shadowing_packages(HOME) == ()
 
 
 def test_ours_stays_out_where_the_foreign_checkout_lacks_it(measure, checkout):
@@ -323,8 +324,8 @@ def test_a_package_under_test_beats_every_other_of_its_name(measure, checkout, t
 
 def test_what_came_along_with_the_harness_is_known():
     """The packages beside it, whether it is installed or used from its checkout."""
-    assert {"ptycho", "reports", "scenarios"} <= set(packages_that_came_along())
-    assert "harness" not in packages_that_came_along()
+    assert {"ptycho", "reports", "scenarios"} <= set(own_packages())
+    assert "harness" not in own_packages()
 
 
 INSTALLED = {
@@ -359,7 +360,7 @@ def ask_installed(tmp_path, project_root):
             (site / folder / "RECORD").write_text(f"{record}{folder}/METADATA,,\n")
         start = (
             "import sys; sys.path[:] = [sys.argv[1], *(p for p in sys.path if p != sys.argv[2])]\n"
-            "from harness.run.packages import packages_that_came_along as own\n"
+            "from harness.run.revisions import own_packages as own\n"
         )
         command = [
             sys.executable,

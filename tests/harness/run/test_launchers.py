@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.records import Job
 from harness.run.launchers import ChildOrder, open_launcher
 
 MIB = 1024 * 1024
@@ -31,17 +32,17 @@ def run(launcher, tmp_path, project_root):
     def start(
         function, parameters=None, *, timeout_s=60.0, host_limit_bytes=2048 * MIB, environment=None
     ):
-        job = {
-            "point": "p",
-            "repeat": 0,
-            "body": None,
-            "prepare": f"tests.harness.run.children:{function}",
-            "parameters": parameters or {},
-            "workspace": str(tmp_path),
-            "rows_path": str(tmp_path / "rows.jsonl"),
-            "device": {},
-            "host_limit_bytes": host_limit_bytes,
-        }
+        job = Job(
+            point="p",
+            repeat=0,
+            body=None,
+            prepare=f"tests.harness.run.children:{function}",
+            parameters=parameters or {},
+            workspace=str(tmp_path),
+            rows_path=str(tmp_path / "rows.jsonl"),
+            device={},
+            host_limit_bytes=host_limit_bytes,
+        )
         order = ChildOrder(
             job=job,
             environment={**os.environ, **(environment or {})},

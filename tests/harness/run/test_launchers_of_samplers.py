@@ -15,7 +15,7 @@ import pytest
 from harness.records import Outcome, Point, Quality
 from harness.run.devices import emulated_device
 from harness.run.launchers import Sampling, SpawnLauncher
-from harness.run.runner import Runner
+from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import phase_from_json
 from harness.units import GIB, MIB
@@ -101,13 +101,14 @@ def run_with(tmp_path, project_root):
             run_directory=tmp_path / "run",
             device=emulated_device("a test"),
             launcher=SpawnLauncher(),
-            preparer=SpawnLauncher(),
-            root=project_root,
-            workspace=tmp_path / "inputs",
-            host_limit_bytes=GIB,
-            timeout_s=120.0,
-            meters=("harness.measure.host_meter:HostMeter",),
-            prepare_device="tests.harness.measure.watched:find_no_device",
+            children=ChildSettings(
+                root=project_root,
+                workspace=tmp_path / "inputs",
+                host_limit_bytes=GIB,
+                timeout_s=120.0,
+                meters=("harness.measure.host_meter:HostMeter",),
+                prepare_device="tests.harness.measure.watched:find_no_device",
+            ),
             sampling=sampling,
         )
         start_run(

@@ -16,6 +16,7 @@ import pytest
 
 from harness.errors import DeviceUnavailable
 from harness.judge.table import load_run
+from harness.records import Job
 from harness.run import leases
 from harness.run.devices import Device, emulated_device
 from harness.run.launchers import ChildOrder, SpawnLauncher
@@ -68,17 +69,17 @@ def test_a_child_that_outlives_the_lease_keeps_the_card(request, tmp_path, proje
     launcher = SpawnLauncher() if kind == "spawn" else request.getfixturevalue("zygote")
     for pipe in ("there", "word"):
         os.mkfifo(tmp_path / pipe)
-    job = {
-        "point": "p",
-        "repeat": 0,
-        "body": None,
-        "prepare": "tests.harness.run.lease_children:wait_for_word",
-        "parameters": {},
-        "workspace": str(tmp_path),
-        "rows_path": "",
-        "device": {},
-        "host_limit_bytes": GIB * 4,
-    }
+    job = Job(
+        point="p",
+        repeat=0,
+        body=None,
+        prepare="tests.harness.run.lease_children:wait_for_word",
+        parameters={},
+        workspace=str(tmp_path),
+        rows_path="",
+        device={},
+        host_limit_bytes=GIB * 4,
+    )
     locks = tmp_path / "locks"
     locks.mkdir()
     with ThreadPoolExecutor() as threads:
@@ -157,7 +158,7 @@ def test_who_waits_long_says_for_whom(tmp_path, monkeypatch, caplog):
         pass
 
     assert re.search(
-        rf"waiting for a free card since 0 s: GPU-a was taken by process {os.getpid()}$",
+        rf"waiting for a free card for 0 s: GPU-a was taken by process {os.getpid()}$",
         caplog.messages[0],
     )
 
@@ -214,7 +215,8 @@ def test_what_a_stranger_put_in_the_place_of_a_lock_is_refused(tmp_path, trap):
 
     with (
         pytest.raises(
-            DeviceUnavailable, match=r"memory-harness-GPU-a\.lock.*somebody put .* remove it"
+            DeviceUnavailable,
+            match=r"memory-harness-GPU-a\.lock.*(in its place|not a plain file).* remove it",
         ),
         lease(device("GPU-a"), tmp_path),
     ):
@@ -256,9 +258,9 @@ SWEEP = """
 from pathlib import Path
 import pytest
 from harness.records import Point
-from harness.run.devices import choose_device
+from harness.run.cards import choose_device
 from harness.run.launchers import SpawnLauncher
-from harness.run.runner import Runner
+from harness.run.runner import ChildSettings, Runner
 
 POINTS = [
     Point(
@@ -277,14 +279,15 @@ def memory_runner(pytestconfig):
         run_directory=pytestconfig.getoption("memory_out"),
         device=choose_device("gpu"),
         launcher=SpawnLauncher(),
-        preparer=SpawnLauncher(),
-        root=Path(ROOT),
-        workspace=Path(WORKSPACE),
+        children=ChildSettings(
+            root=Path(ROOT),
+            workspace=Path(WORKSPACE),
+            host_limit_bytes=2**30,
+            timeout_s=60.0,
+            meters=(),
+            prepare_device="tests.harness.run.lease_children:leave_the_device_alone",
+        ),
         lease_folder=Path(WORKSPACE) / "locks",
-        host_limit_bytes=2**30,
-        timeout_s=60.0,
-        meters=(),
-        prepare_device="tests.harness.run.lease_children:leave_the_device_alone",
     )
 
 @pytest.mark.parametrize("point", POINTS, ids=[point.name for point in POINTS])

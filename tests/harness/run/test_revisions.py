@@ -5,14 +5,14 @@ import subprocess
 import pytest
 
 from harness.errors import UsageError
-from harness.run.packages import read_subjects
 from harness.run.revisions import (
     commits_between,
-    resolve,
+    read_subjects,
     revision_side,
     unpack_revision,
     working_tree,
 )
+from harness.system.git import resolve
 
 
 class Repository:

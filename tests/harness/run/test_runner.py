@@ -8,7 +8,7 @@ import pytest
 from harness.errors import DeviceUnavailable
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
-from harness.run.launchers import ChildEnd
+from harness.run.ends import ChildEnd
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import ends_of, phase_from_json, rows_since
 from harness.units import GIB, MIB, format_bytes
@@ -114,7 +114,7 @@ def test_a_point_has_variables_of_its_own_but_not_the_devices(runner, measure):
         environment=wanted,
         parameters={"names": ",".join(wanted)},
     )
-    found = json.loads((runner.workspace / "environment.json").read_text())
+    found = json.loads((runner.children.workspace / "environment.json").read_text())
 
     assert end.outcome is Outcome.OK, end.reason
     assert found == {"TF_NUM_INTEROP_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -241,7 +241,7 @@ def test_a_capped_card_leaves_the_whole_host_budget_to_the_child(
     }
     planned_for(make_runner(with_room=lambda held: held, **settings), project_root).measure(LOOK, 0)
 
-    assert launcher.order.job["host_limit_bytes"] == 2 * GIB + 56 * GIB // 32
+    assert launcher.order.job.host_limit_bytes == 2 * GIB + 56 * GIB // 32
     assert launcher.order.watchdog(1)._limit_bytes == 2 * GIB + 56 * GIB // 32
 
 
@@ -270,11 +270,11 @@ def test_an_emulated_device_is_added_to_the_host_budget_used_or_not(
     planned_for(make_runner(with_room=lambda held: held, **settings), project_root).measure(LOOK, 0)
     page = (project_root / "docs" / "your-own-loader.md").read_text(encoding="utf-8")
 
-    assert launcher.order.job["host_limit_bytes"] == 300 * MIB + size + size // 32
+    assert launcher.order.job.host_limit_bytes == 300 * MIB + size + size // 32
     assert launcher.order.watchdog(1)._limit_bytes == 300 * MIB + size + size // 32
     assert launcher.order.limit_made_of.endswith("for the emulated device, used or not")
     assert shown.replace("366.0", "366") in page
-    assert format_bytes(launcher.order.job["host_limit_bytes"]) == shown
+    assert format_bytes(launcher.order.job.host_limit_bytes) == shown
 
 
 def test_a_run_goes_to_a_card_that_has_room(make_runner, project_root, tmp_path):
@@ -348,6 +348,6 @@ def test_a_run_whose_card_was_lost_under_it_is_measured_on_another_one(
         ("GPU-1", ("GPU-0 is gone",)) if names == 2 else ("GPU-0", ())
     )
     assert [row["kind"] for row in rows] == ["again", "end"]
-    assert rows[0]["reason"] == "the card was lost under it: GPU-0 is gone"
+    assert rows[0]["reason"] == "the card was lost during the run: GPU-0 is gone"
     assert end.reason.startswith(reason)
     assert ends_of(runner.run_directory) == [end]

@@ -10,7 +10,7 @@ from harness.judge.table import load_run
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
 from harness.run.launchers import Sampling, SpawnLauncher
-from harness.run.runner import PAUSES_S, Runner
+from harness.run.runner import PAUSES_S, ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
 from harness.units import GIB, MIB
 
@@ -35,14 +35,15 @@ def measure(tmp_path, project_root):
             run_directory=tmp_path / "run",
             device=emulated_device("a test"),
             launcher=SpawnLauncher(),
-            preparer=SpawnLauncher(),
-            root=project_root,
-            workspace=tmp_path,
-            host_limit_bytes=GIB,
-            timeout_s=60.0,
-            meters=(f"{CHILDREN}:NeighbourMeter",),
-            prepare_device=f"{CHILDREN}:leave_the_device_alone",
-            environment={"NEIGHBOURS": f"{tmp_path / 'attempts'} {contended} {WHO}"},
+            children=ChildSettings(
+                root=project_root,
+                workspace=tmp_path,
+                host_limit_bytes=GIB,
+                timeout_s=60.0,
+                meters=(f"{CHILDREN}:NeighbourMeter",),
+                prepare_device=f"{CHILDREN}:leave_the_device_alone",
+                environment={"NEIGHBOURS": f"{tmp_path / 'attempts'} {contended} {WHO}"},
+            ),
             pauses_s=tuple(0.0 for _ in PAUSES_S),
         )
         start_run(
@@ -125,16 +126,17 @@ def test_a_neighbour_that_the_driver_lists_disturbs(
             driver="stub",
         ),
         launcher=SpawnLauncher(),
-        preparer=SpawnLauncher(),
-        root=project_root,
-        workspace=tmp_path,
-        host_limit_bytes=GIB,
-        timeout_s=60.0,
-        meters=("harness.measure.card_meter:NvmlMeter",),
-        prepare_device=f"{CHILDREN}:appear_on_the_card",
-        environment=driver_environment,
+        children=ChildSettings(
+            root=project_root,
+            workspace=tmp_path,
+            host_limit_bytes=GIB,
+            timeout_s=60.0,
+            meters=("harness.measure.card_meter:NvmlMeter",),
+            prepare_device=f"{CHILDREN}:appear_on_the_card",
+            environment=driver_environment,
+        ),
         lease_folder=tmp_path,
-        with_room=lambda device: device,  # the driver is in the children's environment alone
+        with_room=lambda device: device,
         pauses_s=(0.0, 0.0),
         sampling=Sampling(environment=driver_environment),
     )

@@ -106,7 +106,7 @@ def test_an_old_driver_is_asked_the_older_way_and_never_mixed(old_nvml_stub, tmp
         (
             "nvmlDeviceGetHandleByUUID",
             stub.NOT_FOUND,
-            "knows nothing of that name here (NVML: Not Found)",
+            "knows nothing by that name here (NVML: Not Found)",
         ),
         (
             "nvmlDeviceGetMemoryInfo_v2",
@@ -116,7 +116,7 @@ def test_an_old_driver_is_asked_the_older_way_and_never_mixed(old_nvml_stub, tmp
         (
             "nvmlDeviceGetMemoryInfo_v2",
             stub.NOT_SUPPORTED,
-            "no memory of its own that the driver could tell of",
+            "no memory of its own that the driver could report",
         ),
         (
             "nvmlDeviceGetMemoryInfo_v2",
@@ -140,7 +140,7 @@ def test_a_driver_that_refuses_makes_the_meter_unavailable_with_the_reason(
 
 def test_no_driver_and_no_cards_are_reasons_too(driver, driver_environment, in_child, tmp_path):
     """A library that is not there, and one that has nothing to show."""
-    assert "knows nothing of that name" in in_child(f"answer = said(Card.open, {GPU!r})")
+    assert "knows nothing by that name" in in_child(f"answer = said(Card.open, {GPU!r})")
     # An empty file under the library's name is found first, whatever this machine has.
     (tmp_path / "libnvidia-ml.so.1").touch()
     without = {**driver_environment, "LD_LIBRARY_PATH": str(tmp_path)}
@@ -233,7 +233,7 @@ def test_the_whole_of_a_divided_card_is_not_for_everyone(card, driver, in_child)
         f"answer = [said(Card.open, {GPU!r}), Card.open('MIG-1').used_bytes()]"
     )
 
-    assert "a card in MIG mode tells its instances' users only" in whole
+    assert "a card in MIG mode answers only the users of its instances" in whole
     assert instance == MIB
 
 
@@ -338,7 +338,7 @@ def test_nobody_else_is_nobody(card, driver, in_child):
                 "the host's ids)"
             ),
         ),
-        (stub.ON, 7, "unavailable: accounting is on, but does not tell the memory of process 7"),
+        (stub.ON, 7, "unavailable: accounting is on, but does not report the memory of process 7"),
         (
             stub.OFF,
             5,
@@ -351,7 +351,7 @@ def test_nobody_else_is_nobody(card, driver, in_child):
             stub.ABSENT,
             5,
             (
-                "unavailable: accounting: the driver cannot tell that on this device (NVML: "
+                "unavailable: accounting: the driver does not report that for this device (NVML: "
                 "Not Supported)"
             ),
         ),

@@ -12,8 +12,14 @@ from harness.system.proc import (
     ProcCounters,
     _huge_page_counts,
     counter_lag_bytes,
+    dirty_and_shmem_bytes,
+    end_of,
+    pss_and_swap_bytes,
+    rss_and_swap_bytes,
     started_ticks,
+    stop,
 )
+from harness.units import KIB
 
 STATUS = (
     b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     "
@@ -122,3 +128,62 @@ def test_a_process_is_named_by_its_id_and_its_start():
 
     with pytest.raises(MeterUnavailable, match=f"process {child.pid} cannot be read"):
         started_ticks(child.pid)
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "ends_after", "calls", "by_itself"),
+    [
+        (1.0, "ask", ["ask", 1.0], True),
+        (1.0, "kill", ["ask", 1.0, "kill", 180.0], False),
+        (0.0, "kill", ["kill", 180.0], False),
+    ],
+)
+def test_a_process_is_asked_waited_for_and_killed(grace_s, ends_after, calls, by_itself):
+    """One that has no time to unwind is not asked."""
+    seen = []
+
+    def has_ended(timeout_s):
+        seen.append(timeout_s)
+        return ends_after in seen
+
+    ended = stop(
+        has_ended,
+        ask=lambda: seen.append("ask"),
+        kill=lambda: seen.append("kill"),
+        grace_s=grace_s,
+    )
+
+    assert (seen, ended) == (calls, by_itself)
+
+
+def test_the_end_of_a_child_is_seen_without_reaping_it():
+    """So its id still names it, and its exit code is there to be read."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read(); sys.exit(3)"], stdin=subprocess.PIPE
+    )
+
+    with end_of(child.pid) as has_ended:
+        assert not has_ended(0.0)
+        child.stdin.close()
+        assert has_ended(60.0)
+
+    assert child.wait() == 3
+
+
+def test_what_is_held_is_named_by_the_counters_that_are_added(tmp_path):
+    """From status, from smaps_rollup of one process and of several, and what was written to."""
+    for pid in (1, 2):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text(
+            "VmRSS:\t99 kB\nRssAnon:\t8 kB\nRssFile:\t50 kB\nRssShmem:\t4 kB\nVmSwap:\t2 kB\n"
+        )
+        (tmp_path / str(pid) / "smaps_rollup").write_text(
+            "Pss:\t40 kB\nPss_Anon:\t5 kB\nPss_Shmem:\t3 kB\nPrivate_Dirty:\t6 kB\n"
+            "Anonymous:\t9 kB\nSwap:\t2 kB\nSwapPss:\t1 kB\n"
+        )
+
+    assert rss_and_swap_bytes([1, 2], tmp_path) == 2 * 14 * KIB
+    assert pss_and_swap_bytes([1], tmp_path) == (9 + 3 + 2) * KIB
+    assert pss_and_swap_bytes([1, 2], tmp_path) == 2 * (5 + 3 + 1) * KIB
+    assert dirty_and_shmem_bytes([1, 2], tmp_path) == 2 * (6 + 3) * KIB
+    assert dirty_and_shmem_bytes([3], tmp_path) == 0

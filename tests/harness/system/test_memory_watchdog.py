@@ -4,7 +4,7 @@ own.
 
 import pytest
 
-from harness.run.watchdog import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, Limit, Overrun, Watchdog
+from harness.system.memory import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, Limit, Overrun, Watchdog
 from harness.system.proc import lag_here_bytes
 from harness.units import GIB, KIB, MIB
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.pretended.control import FUNCTION_NOT_FOUND, GPU_IS_LOST
-from harness.run.cards import CONTEXT_BYTES
+from harness.run.devices import CONTEXT_BYTES
 from harness.units import GIB, MIB
 
 LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
@@ -12,8 +12,8 @@ LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
 ASK = """
 import json, sys
 from harness.errors import DeviceUnavailable
-from harness.run.devices import choose_device
-from harness.run.usable import with_room
+from harness.run.cards import choose_device
+from harness.run.cards import with_room
 device = choose_device("gpu")
 growth, budget_bytes = json.loads(sys.argv[1])
 device = device.with_growth() if growth else device.with_budget(budget_bytes)
@@ -107,5 +107,5 @@ def test_a_card_that_tells_nothing_has_no_room(driver, room):
     driver.fail("nvmlDeviceGetHandleByUUID", GPU_IS_LOST)
 
     assert room().startswith(
-        "what is free on A100 (GPU-0) cannot be told: the card has fallen off the bus"
+        "what is free on A100 (GPU-0) is unknown: the card has fallen off the bus"
     )

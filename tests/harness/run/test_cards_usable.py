@@ -10,16 +10,16 @@ import pytest
 
 from harness.errors import DeviceUnavailable
 from harness.pretended.control import FUNCTION_NOT_FOUND
-from harness.run import usable
+from harness.run import cards as usable
+from harness.run.cards import check_tensorflow, cuda_major_of_tensorflow
 from harness.run.devices import Device
-from harness.run.usable import check_tensorflow, cuda_major_of_tensorflow
 from harness.units import GIB
 
 FIND = """
 import json, sys
 from pathlib import Path
 from harness.errors import DeviceUnavailable
-from harness.run import usable
+from harness.run import cards as usable
 choice, answer, settings = json.loads(sys.argv[1])
 
 def check_tensorflow(device, folder):

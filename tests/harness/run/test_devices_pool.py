@@ -4,7 +4,7 @@ table.
 
 import pytest
 
-from harness.run.cards import CONTEXT_BYTES, left_free_bytes, reservable_bytes, table_bytes
+from harness.run.devices import CONTEXT_BYTES, left_free_bytes, reservable_bytes, table_bytes
 from harness.units import GIB, MIB
 
 

@@ -4,7 +4,8 @@ watchdog's word.
 
 import pytest
 
-from harness.run.watchdog import Overrun, Stop, wait_for_end
+from harness.run.ends import Stop, wait_for_end
+from harness.system.memory import Overrun
 
 TOO_MUCH = Overrun("watchdog", "it held too much")
 
