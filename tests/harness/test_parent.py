@@ -8,7 +8,8 @@ import sys
 import pytest
 
 PARENT = (
-    "harness.__main__, harness.pytest_plugin, harness.doctor, harness.run.runner, "
+    "harness.__main__, harness.pytest_plugin, harness.plugin.measuring, "
+    "harness.plugin.judgement, harness.doctor, harness.run.runner, "
     "harness.rundir.manifest, harness.judge.gate, harness.judge.baseline, harness.pages, "
     "reports.html, reports.markdown, scenarios.catalog"
 )
