@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError
+from harness.plugin import MARK, RUNNER
 from harness.plugin.options import (
     are_given,
     as_typed,
@@ -34,9 +35,6 @@ _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_E
 # What the session ends with where the device that was asked for is not there: that of a gate that
 # saw nothing.
 _NO_DEVICE = 3
-_MARK = "memory"
-_FIXTURE = "memory_turns"
-"""Whoever measures by a fixture has this one among its own."""
 _SWEEP = frozenset({"point", "repeat", "measure"})
 """The fixtures of a test of a sweep."""
 
@@ -121,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _marker_help(config: pytest.Config) -> str:
     if not config.getoption("markers"):
-        return f"{_MARK}(body, ...): measure the body in children of its own"  # nobody reads it
+        return f"{MARK}(body, ...): measure the body in children of its own"  # nobody reads it
     from harness.plugin.marks import help_text
 
     return help_text()
@@ -183,8 +181,8 @@ def pytest_collection_modifyitems(
 
 
 def _asks_to_measure(item: pytest.Item) -> bool:
-    is_marked = item.get_closest_marker(_MARK) is not None
-    return is_marked or _FIXTURE in getattr(item, "fixturenames", ())
+    is_marked = item.get_closest_marker(MARK) is not None
+    return is_marked or RUNNER in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(tryfirst=True)

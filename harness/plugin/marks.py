@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
+from harness.plugin import FIXTURE, MARK
 from harness.plugin.arguments import (
     SETTINGS,
     Settings,
@@ -151,10 +152,6 @@ def _nearest_value(value: object, values: Sequence[Scalar]) -> str:
     return f"known are {', '.join(map(repr, values))}"
 
 
-MARK = "memory"
-FIXTURE = "memory_run"
-RUNNER = "memory_turns"
-"""The fixture that every measuring test needs, by a marker too."""
 KEYWORDS = (*(name for name in SETTINGS if name != "body"), *SECTIONS)
 """The arguments of the marker that have a name."""
 
@@ -281,7 +278,7 @@ def _about_no_test(items: Sequence[pytest.Item], used: set[int]) -> Mistakes:
 def measures(item: pytest.Item) -> bool:
     """Whether the test measures anything: a marker names a body, or it takes the fixture."""
     if not isinstance(item, pytest.Function):
-        return False  # a doctest, say, below a marker of its module
+        return False  # such as a doctest below a marker of its module
     return FIXTURE in item.fixturenames or any(mark.args for mark in item.iter_markers(MARK))
 
 
@@ -298,27 +295,32 @@ def _of_few_sizes(
     """
     known: dict[tuple[str, str], set[Any]] = {}
     for item, wanted in marked:
-        for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:
+        for _, over in _swept(wanted):
             sizes = sizes_of(item, over)
             known.setdefault((wanted.scenario, over), set()).update(
                 {None, wanted.parameters[over]} if sizes is None else sizes
             )
+
     for item, wanted in marked:
-        for section, over in dict.fromkeys(
-            (section, rule["over"]) for section, rule in wanted.rules if "over" in rule
-        ):
+        for section, over in _swept(wanted):
             sizes = known[wanted.scenario, over]
-            needed = minimum_sizes(over)
-            if None not in sizes and len(sizes) < needed:
-                found = f"the test has {len(sizes)} ({', '.join(map(str, sorted(sizes)))})"
-                advice = f"write @pytest.mark.parametrize('{over}', [500, 1000, 2000]), say"
-                yield (
-                    item,
-                    (
-                        f"a {section} over {over} needs {needed} different values of it, and "
-                        f"{found}; {advice}"
-                    ),
-                )
+            if None not in sizes and len(sizes) < minimum_sizes(over):
+                yield item, _too_few(section, over, sizes)
+
+
+def _too_few(section: str, over: str, sizes: set[Any]) -> str:
+    listed = ", ".join(map(str, sorted(sizes)))
+    return (
+        f"a {section} over {over} needs {minimum_sizes(over)} different values of it, and the test "
+        f"has {len(sizes)} ({listed}); write, for example, "
+        f"@pytest.mark.parametrize('{over}', [500, 1000, 2000])"
+    )
+
+
+def _swept(wanted: Wanted) -> list[tuple[str, str]]:
+    """The rules over several points: their sections, and the parameters that they are over."""
+    found = ((section, rule["over"]) for section, rule in wanted.rules if "over" in rule)
+    return list(dict.fromkeys(found))
 
 
 def _idle(item: pytest.Item) -> str:

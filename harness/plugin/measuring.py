@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import pytest
 
 from harness.errors import HarnessError, RunDirectoryError, UsageError
+from harness.plugin import RUNNER
 from harness.plugin.arguments import read_call
-from harness.plugin.marks import RUNNER, WANTED, Wanted, make_point
+from harness.plugin.marks import WANTED, Wanted, make_point
 from harness.plugin.options import is_dry, pythonpath_of
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
@@ -123,7 +124,7 @@ def turns_of(session: RunSession, runner: Runner) -> Turns:
 
 
 class NotChosen(Exception):  # noqa: N818 - a choice of the user's, not a mistake
-    """The point is none of those that --memory-points chooses."""
+    """--memory-points does not choose the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +293,7 @@ def _measure(
         found = error  # raised below, where it is not shown as what led to another exception
 
     if isinstance(found, NotChosen):
-        pytest.skip("none of the points that --memory-points chooses")
+        pytest.skip("--memory-points chooses none of its points")
     if isinstance(found, RunDirectoryError):
         stop_session(item, found)
     if isinstance(found, HarnessError):

@@ -22,7 +22,8 @@ import pytest
 
 from harness.errors import HarnessError, UsageError
 from harness.judge.advice import measuring
-from harness.plugin.marks import RUNNER, WANTED, Mistakes, mistakes_of, read_tests
+from harness.plugin import RUNNER
+from harness.plugin.marks import WANTED, Mistakes, mistakes_of, read_tests
 from harness.plugin.options import (
     SessionSettings,
     as_typed,
@@ -470,7 +471,7 @@ def settle_session(config: pytest.Config) -> RunSession:
     resume: Path | None = config.getoption("memory_resume")
     if asked is not None and resume is not None:
         raise UsageError(
-            f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; "
+            f"{as_typed(config, 'memory_resume')} {resume} resumes the run in that directory; "
             f"leave --memory-out {asked} out"
         )
 
@@ -503,7 +504,9 @@ def _of_worker(config: pytest.Config, settled: Mapping[str, str]) -> RunSession:
     run.sides = Sides.from_json(json.loads(sides)) if sides else None
     run.resumed = Resumption.from_json(resumed) if resumed else None
     run.resumed_earlier = Resumption.from_json(resumed_earlier) if resumed_earlier else None
-    return RunSession(config, SessionSettings.from_json(json.loads(settled["memory_settings"])), run)
+    return RunSession(
+        config, SessionSettings.from_json(json.loads(settled["memory_settings"])), run
+    )
 
 
 def _directory(config: pytest.Config, path: Path) -> SessionDirectory:
