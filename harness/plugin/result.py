@@ -3,7 +3,7 @@ in each phase, for the end of a session what its run directory holds.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,7 @@ class PhaseReadings:
             raise AttributeError(error.args[0]) from None
 
     def __repr__(self) -> str:
-        return "\n".join(text_table(COLUMNS, list(rows_of(self))))
+        return "\n".join(text_table(_COLUMNS, list(_rows_of(self))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,21 +227,17 @@ class MemoryRun(Mapping[str, PhaseReadings]):
         runs = _runs(len(self.ends))
         ended = f"{self.outcome}{f' ({self.reason})' if self.reason else ''}"
         lines = list(
-            text_table(COLUMNS, [row for phase in self.values() for row in rows_of(phase)])
+            text_table(_COLUMNS, [row for phase in self.values() for row in _rows_of(phase)])
         )
         return "\n".join([f"{self.name}: {runs}, {ended}; least of the runs", *lines])
 
 
-COLUMNS = ("phase", "meter", "growth", "spread", "start", "peak", "end")
+_COLUMNS = ("phase", "meter", "growth", "spread", "start", "peak", "end")
 
 
-def rows_of(phase: PhaseReadings, meters: Iterable[str] | None = None) -> Iterator[tuple[str, ...]]:
-    """Rows of a table with ``COLUMNS``, one for each meter that could be read; of ``meters``, or of
-    all.
-    """
-    for name in (
-        phase.meters if meters is None else [meter for meter in meters if meter in phase.meters]
-    ):
+def _rows_of(phase: PhaseReadings) -> Iterator[tuple[str, ...]]:
+    """Rows of a table with ``_COLUMNS``, one for each meter that could be read."""
+    for name in phase.meters:
         read = phase[name]
         if read.quality is not Quality.UNAVAILABLE:
             amounts = (

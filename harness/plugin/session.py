@@ -7,6 +7,7 @@ any child starts.
 """
 
 import contextlib
+import functools
 import json
 import shlex
 import signal
@@ -209,41 +210,30 @@ class SessionDirectory:
             set_damage_aside(self.earlier)
             self.resumed_earlier = read_resumption(self.earlier)
 
-    def start(self, plan: Plan, settings: Mapping[str, Any], *, device: Device) -> None:
-        """Write run.json, on both sides; ``settings`` are those that it records."""
-        if self.sides is None:
-            self._start(self.path, plan, settings, device=device, sides={})
-            return
-        current, earlier = self.sides.now.to_json(), self.sides.then.to_json()
-        both = {"code": current, "against": earlier}
-        self._start(self.path, plan, settings, device=device, sides=both)
-        # What was alive at a peak is asked of the code that is judged; of the other one the amounts
-        # are enough.
-        untraced = {**settings, "traces": False}
-        self._start(self.earlier, plan, untraced, device=device, sides={"code": earlier})
-
-    def _start(
-        self,
-        path: Path,
-        plan: Plan,
-        settings: Mapping[str, Any],
-        *,
-        device: Device,
-        sides: Mapping[str, Any],
+    def start(
+        self, plan: Plan, settings: Mapping[str, Any], *, repeats: int, device: Device
     ) -> None:
-        start_run(
-            path,
+        """Write run.json, on both sides; ``settings`` are those that it records."""
+        write = functools.partial(
+            start_run,
             points=plan.points,
             swept=plan.collected,
             policy=plan.policy,
             asked=plan.asked,
-            repeats=settings["repeats"],
+            repeats=repeats,
             device=device,
             command=self.command,
             root=self.root,
-            settings={name: value for name, value in settings.items() if name != "repeats"},
-            sides=sides,
         )
+        if self.sides is None:
+            write(self.path, settings=settings, sides={})
+            return
+
+        current, earlier = self.sides.now.to_json(), self.sides.then.to_json()
+        write(self.path, settings=settings, sides={"code": current, "against": earlier})
+        # What was alive at a peak is asked of the code that is judged; of the other one the amounts
+        # are enough.
+        write(self.earlier, settings={**settings, "traces": False}, sides={"code": earlier})
 
     def begin(self) -> None:
         """In the process that the user started, once, before the first child: keep others out, and
@@ -408,13 +398,13 @@ class RunSession:
             for point in plan.points:
                 # a budget that it cannot have is refused before a child is started
                 self.device.for_point(point)
-            self.run.start(plan, self._recorded(plan), device=self.device)
+            recorded = self._recorded(plan)
+            self.run.start(plan, recorded, repeats=self.settings.repeats, device=self.device)
 
     def _recorded(self, plan: Plan) -> dict[str, Any]:
         """What run.json says of the settings."""
         settings, config = self.settings, self.config
         return {
-            "repeats": settings.repeats,
             "host_limit_bytes": settings.host_budget,
             "timeout_s": settings.timeout,
             "device": settings.device,
