@@ -1,54 +1,99 @@
-"""Composition root for pytest: the hooks of a session that measures. What they call is in
-``harness.plugin``.
+"""The hooks of pytest, and the fixtures.
+
+The plug-in is active in every session of whoever has it installed. So it loads what measures
+(``harness.plugin``) only when an option, a marker or a fixture asks for it.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
-from harness.plugin.ending import end_session, summary, tell_junit
-from harness.plugin.marks import HELP, WANTED, read_tests, told_to
-from harness.plugin.measuring import (
-    POINT_PROPERTY,
-    RUNNER,
-    measure,
-    measure_marked,
-    memory_run,
-    memory_runner,
-    memory_turns,
-    note_parked,
-)
+from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError
+from harness.plugin import MARK, RUNNER
 from harness.plugin.options import (
+    are_given,
     as_typed,
     check_folders,
     declare_options,
     is_dry,
     is_worker,
+    only_distributes,
     with_joined_folders,
 )
-from harness.plugin.plan import (
-    check_patterns,
-    is_left_untraced,
-    is_named,
-    make_plan,
-    namesakes,
-    point_of,
-    run_of,
-)
-from harness.plugin.session import SESSION, RunSession, only_distributes
-from harness.records import TRACED_REPEAT
-from harness.rundir.traces import repeat_id
 
-# fixtures, which pytest finds by their names in this module
-__all__ = ["measure", "memory_run", "memory_runner", "memory_turns"]
+if TYPE_CHECKING:
+    from harness.plugin.measuring import MemoryRunFixture, Turns
+    from harness.plugin.session import RunSession
+    from harness.records import Point, RunEnd
+    from harness.run.runner import Runner
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
 # What the session ends with where the device that was asked for is not there: that of a gate that
 # saw nothing.
 _NO_DEVICE = 3
+_SWEEP = frozenset({"point", "repeat", "measure"})
+"""The fixtures of a test of a sweep."""
+
+
+# The session that measures: none until something asks for it.
+
+
+def _session(config: pytest.Config) -> "RunSession | None":
+    """The session that measures; None where nothing has asked for it."""
+    # sys.modules is asked because an import would load what nobody has asked for
+    if "harness.plugin.session" not in sys.modules:
+        return None
+    from harness.plugin.session import SESSION
+
+    return config.stash.get(SESSION, None)
+
+
+def _activate(config: pytest.Config) -> "RunSession":
+    """The session that measures, settled when it is asked for first."""
+    from harness.plugin.session import SESSION, settle_session
+
+    if SESSION in config.stash:
+        return config.stash[SESSION]
+    try:
+        session = settle_session(config)
+    except DeviceUnavailable as error:
+        pytest.exit(
+            f"{as_typed(config, 'memory_device')} gpu: {error}; nothing was measured",
+            returncode=_NO_DEVICE,
+        )
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[SESSION] = session
+    config.pluginmanager.register(_Listener(session))
+    return session
+
+
+class _Listener:
+    """Hears the reports of all tests, those of workers too; the hook itself does not say whose
+    session it is.
+    """
+
+    def __init__(self, session: "RunSession") -> None:
+        self._session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember which findings tests have failed with, so that they are not reported twice; a
+        test that caught one has not.
+        """
+        from harness.plugin.measuring import POINT_PROPERTY
+
+        if report.failed or hasattr(report, "wasxfail"):
+            points = (
+                str(value) for name, value in report.user_properties if name == POINT_PROPERTY
+            )
+            self._session.ledger.reported.update(points)
+
+
+# Before any test: options, workers, and what is collected.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,27 +111,24 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the run directory and the device; the workers take the controller's."""
-    config.addinivalue_line("markers", HELP)
-    config.pluginmanager.register(_Listener(config))
-    if is_worker(config):
-        config.stash[SESSION] = RunSession.of_worker(config, config.workerinput)  # type: ignore[attr-defined]
-        return
-    try:
-        config.stash[SESSION] = RunSession.settle(config)
-    except DeviceUnavailable as error:
-        pytest.exit(
-            f"{as_typed(config, 'memory_device')} gpu: {error}; nothing was measured",
-            returncode=_NO_DEVICE,
-        )
-    except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
+    """Declare the marker; where an option is given, settle the run directory and the device."""
+    config.addinivalue_line("markers", _marker_help(config))
+    if are_given(config):
+        _activate(config)
+
+
+def _marker_help(config: pytest.Config) -> str:
+    if not config.getoption("markers"):
+        return f"{MARK}(body, ...): measure the body in children of its own"  # nobody reads it
+    from harness.plugin.marks import help_text
+
+    return help_text()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Let go of the run directory, and of SIGTERM."""
-    if (session := config.stash.get(SESSION, None)) is not None:
-        session.held.close()
+    if (session := _session(config)) is not None:
+        session.run.release()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -102,26 +144,20 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: object) -> None:
-    """Tell an xdist worker where the run is written, and what is there already."""
+    """Hand an xdist worker what this process has settled."""
     config: pytest.Config = node.config  # type: ignore[attr-defined]
-    node.workerinput.update(config.stash[SESSION].for_worker())  # type: ignore[attr-defined]
+    node.workerinput.update(_activate(config).for_worker())  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat every point of a sweep, and trace it once."""
-    if {"point", "repeat", "measure"} <= set(metafunc.fixturenames):
-        resumed = metafunc.config.stash[SESSION].resumed
-        repeats = [
-            *range(
-                metafunc.config.getoption("memory_repeats")
-                if resumed is None
-                else resumed.most_repeats
-            )
-        ]
-        if not metafunc.config.getoption("memory_no_trace"):
-            repeats.append(TRACED_REPEAT)
-        metafunc.parametrize("repeat", repeats, ids=[repeat_id(repeat) for repeat in repeats])
+    if not _SWEEP.issubset(metafunc.fixturenames):
+        return
+    from harness.rundir.traces import repeat_id
+
+    session = _activate(metafunc.config)
+    metafunc.parametrize("repeat", session.repeats, ids=map(repeat_id, session.repeats))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -131,54 +167,34 @@ def pytest_collection_modifyitems(
     """Read markers, and remember all tests before -k and its like choose; leave out what is not
     wanted, or there already.
     """
-    session = config.stash[SESSION]
-    session.mistakes = read_tests(items, config.rootpath)
-    session.collected = [*items]
-    items[:] = [item for item in items if not is_left_untraced(item)]
+    if _session(config) is None and not any(map(_asks_to_measure, items)):
+        yield
+        return
+    session = _activate(config)
+    session.collect(items)
     yield
-    for item in items:
-        if WANTED in item.stash and RUNNER not in item.fixturenames:  # type: ignore[attr-defined]
-            item.fixturenames.append(RUNNER)  # type: ignore[attr-defined]
-    left_out = {
-        item
-        for item in items
-        if (point := point_of(item)) is not None and not is_named(point.name, session.patterns)
-    }
-    left_out |= {
-        item
-        for item in items
-        if (run := run_of(item)) is not None and not session.lacks(run[0].name, run[1])
-    }
-    # A test with a marker runs again, on what was measured, so that nothing it says is lost; but no
-    # other than was selected.
-    left_out |= {
-        item
-        for item in items
-        if WANTED in item.stash and not session.is_of_run(item.nodeid, point_of(item))
-    }
-    if left_out:
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-        items[:] = [item for item in items if item not in left_out]
+    session.add_runner(items)
+    wanted = {item for item in items if session.wants(item)}
+    if len(wanted) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = [item for item in items if item in wanted]
+
+
+def _asks_to_measure(item: pytest.Item) -> bool:
+    is_marked = item.get_closest_marker(MARK) is not None
+    return is_marked or RUNNER in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write run.json once everything that was deselected is gone."""
-    config, run = session.config, session.config.stash[SESSION]
-    if only_distributes(config) or is_dry(config):
+    config, memory = session.config, _session(session.config)
+    if memory is None or only_distributes(config) or is_dry(config):
         return
     try:
-        if mistakes := told_to(run.mistakes, session.items) or namesakes(session.items):
-            raise UsageError("\n".join(mistakes))
-        check_patterns(run.patterns, run.collected, as_typed(config, "memory_points"))
-        plan = make_plan(session.items, run.collected, traces=run.traces, patterns=run.patterns)
-        asked_for = config.getoption("memory_out") is not None or run.resumed is not None
-        if plan.is_empty and not asked_for:
-            _note_deselected(config, sum(WANTED in item.stash for item in run.collected))
-            return  # a test session that measures nothing leaves nothing behind
-        run.plan(plan)
-        if not is_worker(config):
-            run.begin()
+        is_planned = memory.plan(session.items)
+        if is_planned and not is_worker(config):
+            memory.run.begin()
     except HarnessError as error:
         if not is_worker(config):
             raise pytest.UsageError(str(error)) from error
@@ -186,28 +202,99 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         # measured.
         config.workeroutput["memory_refused"] = str(error)  # type: ignore[attr-defined]
         session.items.clear()
+        return
+    if not is_planned and is_worker(config):
+        config.workeroutput["memory_deselected"] = memory.ledger.deselected  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: object, ids: list[str]) -> None:
     """The controller of a distributed session: its workers are about to measure."""
-    run = node.config.stash[SESSION]  # type: ignore[attr-defined]
-    if ids and run.is_there:
-        run.begin()
+    session = _activate(node.config)  # type: ignore[attr-defined]
+    if ids and session.run.is_planned:
+        session.run.begin()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
     """Hear why a worker refused to measure, or that it had nothing to."""
-    told, run = getattr(node, "workeroutput", {}), node.config.stash[SESSION]  # type: ignore[attr-defined]
-    run.refused = told.get("memory_refused", run.refused)
-    run.deselected = told.get("memory_deselected", run.deselected)
+    heard, ledger = getattr(node, "workeroutput", {}), _activate(node.config).ledger  # type: ignore[attr-defined]
+    ledger.refused = heard.get("memory_refused", ledger.refused)
+    ledger.deselected = heard.get("memory_deselected", ledger.deselected)
+
+
+# In a test: the fixtures, and what its marker asks for.
+
+
+@pytest.fixture(scope="session")
+def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
+    """The runner of this session's run directory; None where no test runs (--setup-only)."""
+    session = _activate(pytestconfig)
+    if is_dry(pytestconfig):
+        yield None
+        return
+    from harness.plugin import measuring
+
+    with measuring.open_runner(session) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def memory_turns(memory_runner: "Runner | None", pytestconfig: pytest.Config) -> "Turns | None":
+    """What measures a run: the runner, in turns with one of the code that it is compared with; None
+    where no test runs.
+    """
+    if memory_runner is None:
+        return None
+    from harness.plugin.measuring import turns_of
+
+    return turns_of(_activate(pytestconfig), memory_runner)
+
+
+@pytest.fixture
+def measure(
+    memory_turns: "Turns", request: pytest.FixtureRequest
+) -> "Callable[[Point, int], RunEnd | None]":
+    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
+    when it returns.
+
+    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
+    extra, traced run. Where two codes are compared, both are measured, and the end is that of the
+    later.
+    """
+    from harness.plugin.measuring import stop_session
+
+    def measure(point: "Point", repeat: int) -> "RunEnd | None":
+        try:
+            return memory_turns.measure(point, repeat)
+        except RunDirectoryError as error:
+            stop_session(request.node, error)
+
+    return measure
+
+
+@pytest.fixture
+def memory_run(memory_turns: "Turns", request: pytest.FixtureRequest) -> "MemoryRunFixture":
+    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory
+    of a body, phase by phase.
+
+    The body is measured at once, in children of its own:
+    ``run["epoch"].device_in_use.growth_bytes``. The test fails where it ended otherwise than
+    expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget,
+    expected, repeats, prepare, environment, fixed, as of the marker; all others are parameters of
+    the body. ``memory_run()`` gives what the test's marker has measured.
+    """
+    from harness.plugin.measuring import memory_run_of
+
+    return memory_run_of(request.node, memory_turns)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Measure what the test's marker names, before the test's own function."""
-    if WANTED in item.stash:
+    if _session(item.config) is not None:
+        from harness.plugin.measuring import measure_marked
+
         measure_marked(item)
     yield
 
@@ -218,26 +305,14 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note which tests were skipped, or failed as expected, once pytest itself has said so."""
     report = yield
-    note_parked(item, report)
+    if _session(item.config) is not None:
+        from harness.plugin.measuring import note_parked
+
+        note_parked(item, report)
     return report
 
 
-class _Listener:
-    """Hears the reports of all tests, those of workers too; the hook itself is not told whose
-    session it is.
-    """
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which findings tests have failed with, so that they are not told twice; a test
-        that caught one has not.
-        """
-        if not (report.failed or hasattr(report, "wasxfail")):
-            return
-        told = (str(value) for name, value in report.user_properties if name == POINT_PROPERTY)
-        self._config.stash[SESSION].told.update(told)
+# After the last test: judge, and say what was found.
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -245,84 +320,40 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
     """Note the end of the run, in the process that the user started, and judge it; a run that was
     broken off has none.
     """
-    config, run = session.config, session.config.stash[SESSION]
-    if is_worker(config) or exitstatus in _BROKEN_OFF:
+    config, memory = session.config, _session(session.config)
+    if memory is None or is_worker(config) or exitstatus in _BROKEN_OFF:
         return
-    if run.refused:
+    if memory.ledger.refused:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         return
-    if not run.is_there or is_dry(config):
+    if not memory.run.is_planned or is_dry(config):
         return
-    try:
-        run.finish()
-        run.end = end_session(
-            run, stopped=bool(session.shouldfail or session.shouldstop), show=_show(config)
-        )
-    except RunDirectoryError as error:
-        run.broken = str(error)
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and run.was_whole:
+
+    _finish(memory, stopped=bool(session.shouldfail or session.shouldstop))
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and memory.run.was_complete:
         session.exitstatus = pytest.ExitCode.OK  # nothing was missing
-    if run.end is not None and run.end.findings:
-        tell_junit(config, run.end.findings)
-        if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    has_passed = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    end = memory.ledger.end
+    if has_passed and end is not None and end.findings:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say what was measured, what was found, where it is, and how to judge it."""
-    run = config.stash[SESSION]
-    if run.refused:
-        terminalreporter.write_line(f"ERROR: {run.refused}", red=True)
-        return
-    if run.deselected:
-        tests = (
-            "1 test that measures was"
-            if run.deselected == 1
-            else f"{run.deselected} tests that measure were"
-        )
-        terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
-    if is_dry(config):
-        _tell_mistakes(terminalreporter, run)
-        return
-    if not run.is_there:
-        return
-    terminalreporter.section("memory")
-    alarming = {found.sentence for found in run.end.findings} if run.end is not None else set()
-    try:
-        for line in summary(
-            run.directory,
-            run.shown,
-            broken=run.broken,
-            resumed=run.resumed,
-            end=run.end,
-            resuming=run.resuming,
-        ):
-            terminalreporter.line(line, red=line in alarming)
-    except OSError as error:
-        terminalreporter.line(f"what was measured cannot be told: {error}")
-
-
-def _tell_mistakes(reporter: pytest.TerminalReporter, run: RunSession) -> None:
-    """What would refuse the session, were it to run its tests."""
-    mistakes = [*told_to(run.mistakes, run.collected), *namesakes(run.collected)]
-    if mistakes:
-        reporter.section("memory")
-        reporter.line(
-            "what a session that runs these tests would be refused for, unless they are deselected:"
-        )
-    for mistake in mistakes:
-        reporter.line(mistake, red=True)
-
-
-def _note_deselected(config: pytest.Config, number: int) -> None:
-    """How many tests with markers were there, none of which was selected; the controller hears it
-    of its workers.
+def _finish(session: "RunSession", *, stopped: bool) -> None:
+    """Note the end of the run, and judge it where some test has a marker or takes ``memory_run``: a
+    sweep is judged by ``python -m harness gate``.
     """
-    config.stash[SESSION].deselected = number
-    if is_worker(config):
-        config.workeroutput["memory_deselected"] = number  # type: ignore[attr-defined]
+    try:
+        session.run.finish()
+        if not session.is_judged:
+            return
+        from harness.plugin.judgement import add_to_junit, end_session
+
+        end = end_session(session, stopped=stopped, show=_show(session.config))
+    except RunDirectoryError as error:
+        session.ledger.broken = str(error)
+        return
+    session.ledger.end = end
+    add_to_junit(session.config, end.findings)
 
 
 def _show(config: pytest.Config) -> Callable[[str], None]:
@@ -334,3 +365,47 @@ def _show(config: pytest.Config) -> Callable[[str], None]:
 
 def _silent(line: str) -> None:
     """Where nobody reads a terminal (-p no:terminal)."""
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was measured, what was found, where it is, and how to judge it."""
+    session = _session(config)
+    if session is None:
+        return
+    ledger = session.ledger
+    if ledger.refused:
+        terminalreporter.write_line(f"ERROR: {ledger.refused}", red=True)
+        return
+    if number := ledger.deselected:
+        tests = "1 test that measures was" if number == 1 else f"{number} tests that measure were"
+        terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
+    if is_dry(config):
+        _list_mistakes(terminalreporter, ledger.refusals(ledger.collected))
+    elif session.run.is_planned:
+        _summarize(terminalreporter, session)
+
+
+def _list_mistakes(reporter: pytest.TerminalReporter, mistakes: list[str]) -> None:
+    """What would refuse the session, were it to run its tests."""
+    if mistakes:
+        reporter.section("memory")
+        reporter.line(
+            "what a session that runs these tests would be refused for, unless they are deselected:"
+        )
+    for mistake in mistakes:
+        reporter.line(mistake, red=True)
+
+
+def _summarize(reporter: pytest.TerminalReporter, session: "RunSession") -> None:
+    from harness.plugin.result import summary
+
+    reporter.section("memory")
+    end = session.ledger.end
+    alarming = {found.sentence for found in end.findings} if end is not None else set()
+    try:
+        for line in summary(session):
+            reporter.line(line, red=line in alarming)
+    except OSError as error:
+        reporter.line(f"what was measured cannot be read: {error}")

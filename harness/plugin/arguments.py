@@ -1,5 +1,5 @@
-"""Arguments of ``memory_run`` and of the marker that have none of their names: which one was
-probably meant.
+"""Arguments of ``@pytest.mark.memory`` and of ``memory_run`` that say what is measured, and how:
+each one read and checked, near misses named.
 """
 
 import dataclasses
@@ -15,139 +15,11 @@ from typing import Any
 
 from harness.commands import MOST_REPEATS
 from harness.errors import UsageError
+from harness.plugin.limits import SECTIONS
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.units import parse_bytes
 from harness.words import closest, nearest, phase_name
-
-_OTHER_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        "limit": "budgets",
-        "limits": "budgets",
-        "atmost": "budgets",
-        "atleast": "budgets",
-        "memorylimit": "budgets",
-        "memorybudget": "budgets",
-        "maxmemory": "budgets",
-        "devicelimit": "device_budget",
-        "devicememory": "device_budget",
-        "gpubudget": "device_budget",
-        "gpulimit": "device_budget",
-        "gpumemory": "device_budget",
-        "env": "environment",
-        "environ": "environment",
-        "outcome": "expected",
-        "expects": "expected",
-        "numrepeats": "repeats",
-        "nrepeats": "repeats",
-        "repetitions": "repeats",
-        "runs": "repeats",
-        "preparation": "prepare",
-        "parameters": "fixed",
-        "params": "fixed",
-        "kwargs": "fixed",
-        "parametersfixed": "fixed",
-        "pythonpath": "path",
-        "syspath": "path",
-    }
-)
-"""What others call them, in small letters and without underscores."""
-# chosen: "budget" is 0.92 like "budgets", "enviroment" 0.95 like "environment"; "phased" is a near
-# miss too
-_SIMILAR = 0.8
-_SHORT = 5
-"""Letters up to which a word has too many neighbours that are words themselves: patch and math
-beside path, order beside over."""
-_OWN_WORDS = frozenset({"patch"})
-
-
-def meant(name: str, known: Collection[str]) -> str:
-    """Which of the known arguments ``name`` is a near miss of; empty where it is of none."""
-    plain = _plain(name)
-    other = _OTHER_WORDS.get(plain, "")
-    if other in known:
-        return other
-    for word in known:
-        if plain == _plain(word):
-            return word
-    long = {_plain(word): word for word in known if len(word) > _SHORT}
-    near = closest(plain, long, cutoff=_SIMILAR)
-    if near:
-        return long[near]
-    short = [word for word in known if len(word) <= _SHORT and plain not in _OWN_WORDS]
-    return next((word for word in short if plain[:1] == word[:1] and _one_apart(plain, word)), "")
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
-
-
-def _one_apart(one: str, other: str) -> bool:
-    """Whether a single letter was left out, added, exchanged, or has changed places with its
-    neighbour.
-    """
-    shorter, longer = sorted((one, other), key=len)
-    if len(longer) - len(shorter) > 1:
-        return False
-    place = next(
-        (at for at, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter)
-    )
-    if len(shorter) < len(longer):
-        return shorter[place:] == longer[place + 1 :]
-    swapped = shorter[:place] + shorter[place : place + 2][::-1] + shorter[place + 2 :]
-    return longer == swapped or shorter[place + 1 :] == longer[place + 1 :]
-
-
-# Functions that were given where the name of one is wanted: a child imports its body, nothing
-# else can be handed to it.
-
-
-def as_text(value: object, root: Path, path: object = None) -> object:
-    """The value itself, if it is no function. Raises UsageError, with the text to write, for
-    whatever can be called.
-
-    ``path`` is the folder that the test names for its packages.
-    """
-    if not callable(value):
-        return value
-    raise UsageError(
-        f"{_called(value)} is a function, and each child has to import its own; "
-        f"{_advice(value, root, path)}"
-    )
-
-
-def _called(value: Any) -> str:  # noqa: ANN401 - whatever was passed
-    return str(
-        getattr(value, "__qualname__", None) or f"an object of the type {type(value).__qualname__}"
-    )
-
-
-def _advice(value: object, root: Path, path: object) -> str:
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or not name.isidentifier():
-        return (
-            "define it with def at the top level of a module, and write its name, as "
-            "'package.module:function'"
-        )
-    text, folder = f"{module}:{name}", _folder_below(module, root)
-    if not folder or (isinstance(path, str) and Path(path) == Path(folder)):
-        return f"write its name, {text!r}"
-    return f"write its name, {text!r}, with path={folder!r}"
-
-
-def _folder_below(module: str, root: Path) -> str:
-    """The folder that the module is imported from, from the root on; empty where that is the root,
-    or lies elsewhere.
-    """
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None or not Path(file).is_relative_to(root):
-        return ""
-    parts = module.count(".") + (Path(file).name == "__init__.py")
-    folder = (
-        str(Path(file).parents[parts].relative_to(root)) if len(Path(file).parents) > parts else ""
-    )
-    return "" if folder == "." or "site-packages" in folder else folder
-
 
 # Arguments of ``@pytest.mark.memory`` and of ``memory_run`` that say what is measured, and how;
 # each one checked.
@@ -167,7 +39,7 @@ class Settings:
     """Folder from which the body and what it imports are taken first, from the root of the session;
     empty: the root alone."""
     phases: tuple[str, ...] = ()
-    """Phases that a whole run has; empty: those that any run of the test enters."""
+    """Phases that a complete run has; empty: those that any run of the test enters."""
     device_budget: int | None = None
     """Size of the device for this test, in bytes; None: the session's."""
     expected: Outcome = Outcome.OK
@@ -206,7 +78,7 @@ def read_settings(arguments: Mapping[str, Any], root: Path) -> Settings:
 
 
 def scalar(name: str, value: object) -> Scalar:
-    """A parameter that a child can be told. Raises UsageError, with what to pass instead, for
+    """A parameter that can be handed to a child. Raises UsageError, with what to pass instead, for
     anything else.
     """
     value = _unboxed(value)
@@ -349,44 +221,8 @@ OF_CALLS = tuple(name for name in SETTINGS if name not in ("scenario", "over", "
 point."""
 
 
-OF_TESTS = ("scenario", "over", "budgets", "slopes", "leaks", "growth_class", "arithmetic")
+OF_TESTS = ("scenario", "over", *SECTIONS)
 """Arguments of the marker alone: they are about all points of a test."""
-
-
-def _refuse_near_misses(arguments: Mapping[str, Any], parametrized: Collection[str]) -> None:
-    """Raises UsageError, a sentence for each, for keywords that are no parameters, though nothing
-    else takes them.
-    """
-    mistakes = []
-    for name in arguments:
-        if name in OF_TESTS:
-            mistakes.append(
-                f"memory_run does not take {name!r}, which is about all points of a test; "
-                f"write @pytest.mark.memory({name}=...), and tell calls apart by their "
-                "parameters"
-            )
-        elif name == "body":
-            mistakes.append(
-                "memory_run takes the body without a name; write "
-                "memory_run('package.module:function', ...)"
-            )
-        elif (
-            name not in OF_CALLS
-            and name not in parametrized
-            and (word := meant(name, (*OF_CALLS, *OF_TESTS)))
-        ):
-            where = (
-                f" It stands in the test's marker: @pytest.mark.memory({word}=...)."
-                if word in OF_TESTS
-                else ""
-            )
-            mistakes.append(
-                f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the "
-                f"body has a parameter of that name, write fixed={{{name!r}: ...}}, or "
-                "parametrize the test with it"
-            )
-    if mistakes:
-        raise UsageError("\n".join(mistakes))
 
 
 def read_call(
@@ -396,23 +232,23 @@ def read_call(
     arguments: Mapping[str, Any],
     root: Path,
 ) -> tuple[Settings, Mapping[str, Scalar]]:
-    """Settings and parameters of a call of ``memory_run``: those of the markers and of parametrize,
-    and its own before them.
+    """Settings and parameters of a call of ``memory_run``: its own arguments, then those of the
+    markers and of parametrize.
 
     Raises UsageError for what cannot be used.
     """
     _refuse_near_misses(arguments, parametrized)
-    own = {name: arguments[name] for name in OF_CALLS if name in arguments}
-    given = read_settings({**own, "body": body}, root)
-    changes = {
-        name: getattr(given, name) for name in (*own, *(["body"] if body is not None else []))
-    }
+    called = {name: arguments[name] for name in OF_CALLS if name in arguments}
+    given = read_settings({**called, "body": body}, root)
+    changed = [*called, *(["body"] if body is not None else [])]
+    changes = {name: getattr(given, name) for name in changed}
     parameters = {
         name: scalar(name, value) for name, value in arguments.items() if name not in OF_CALLS
     }
-    settings, both = dataclasses.replace(marked, **changes), {**parametrized, **parameters}
-    refuse_given_twice(settings, both)
-    return settings, both
+    settings = dataclasses.replace(marked, **changes)
+    all_parameters = {**parametrized, **parameters}
+    refuse_given_twice(settings, all_parameters)
+    return settings, all_parameters
 
 
 def refuse_given_twice(settings: Settings, parameters: Mapping[str, Scalar]) -> None:
@@ -426,3 +262,168 @@ def refuse_given_twice(settings: Settings, parameters: Mapping[str, Scalar]) -> 
             f"fixed has {name} = {settings.fixed[name]!r}, and {name} is a parameter of the "
             "point too: parametrized, or in the call; leave it out of one of them"
         )
+
+
+# Near misses: which argument was probably meant.
+
+_OTHER_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "limit": "budgets",
+        "limits": "budgets",
+        "atmost": "budgets",
+        "atleast": "budgets",
+        "memorylimit": "budgets",
+        "memorybudget": "budgets",
+        "maxmemory": "budgets",
+        "devicelimit": "device_budget",
+        "devicememory": "device_budget",
+        "gpubudget": "device_budget",
+        "gpulimit": "device_budget",
+        "gpumemory": "device_budget",
+        "env": "environment",
+        "environ": "environment",
+        "outcome": "expected",
+        "expects": "expected",
+        "numrepeats": "repeats",
+        "nrepeats": "repeats",
+        "repetitions": "repeats",
+        "runs": "repeats",
+        "preparation": "prepare",
+        "parameters": "fixed",
+        "params": "fixed",
+        "kwargs": "fixed",
+        "parametersfixed": "fixed",
+        "pythonpath": "path",
+        "syspath": "path",
+    }
+)
+"""What others call them, in small letters and without underscores."""
+_SIMILAR = 0.8
+"""Least likeness of a near miss. Chosen: "budget" is 0.92 like "budgets", "enviroment" 0.95 like
+"environment"; "phased" is a near miss too."""
+_SHORT = 5
+"""Letters up to which a word has too many neighbours that are words themselves: patch and math
+beside path, order beside over."""
+_OWN_WORDS = frozenset({"patch"})
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """Which of the known arguments ``name`` is a near miss of; empty where it is of none."""
+    plain = _plain(name)
+    other = _OTHER_WORDS.get(plain, "")
+    if other in known:
+        return other
+    for word in known:
+        if plain == _plain(word):
+            return word
+    long = {_plain(word): word for word in known if len(word) > _SHORT}
+    near = closest(plain, long, cutoff=_SIMILAR)
+    if near:
+        return long[near]
+    short = [word for word in known if len(word) <= _SHORT and plain not in _OWN_WORDS]
+    return next((word for word in short if plain[:1] == word[:1] and _one_apart(plain, word)), "")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _one_apart(word: str, other: str) -> bool:
+    """Whether a single letter was left out, added, exchanged, or has changed places with its
+    neighbour.
+    """
+    shorter, longer = sorted((word, other), key=len)
+    if len(longer) - len(shorter) > 1:
+        return False
+    place = next(
+        (at for at, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter)
+    )
+    if len(shorter) < len(longer):
+        return shorter[place:] == longer[place + 1 :]
+    swapped = shorter[:place] + shorter[place : place + 2][::-1] + shorter[place + 2 :]
+    return longer == swapped or shorter[place + 1 :] == longer[place + 1 :]
+
+
+def _refuse_near_misses(arguments: Mapping[str, Any], parametrized: Collection[str]) -> None:
+    """Raises UsageError, a sentence for each, for keywords that are no parameters, though nothing
+    else takes them.
+    """
+    mistakes = [mistake for name in arguments if (mistake := _near_miss(name, parametrized))]
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+
+
+def _near_miss(name: str, parametrized: Collection[str]) -> str:
+    """What is wrong with a keyword of a call; empty where it may be a parameter of the body."""
+    if name in OF_TESTS:
+        return (
+            f"memory_run does not take {name!r}, which is about all points of a test; "
+            f"write @pytest.mark.memory({name}=...), and tell calls apart by their parameters"
+        )
+    if name == "body":
+        return (
+            "memory_run takes the body without a name; write "
+            "memory_run('package.module:function', ...)"
+        )
+    if name in OF_CALLS or name in parametrized:
+        return ""
+    if not (word := meant(name, (*OF_CALLS, *OF_TESTS))):
+        return ""
+    marker = f"@pytest.mark.memory({word}=...)"
+    where = f" It belongs in the test's marker: {marker}." if word in OF_TESTS else ""
+    return (
+        f"memory_run has no argument {name!r}; did you mean {word!r}?{where} If the "
+        f"body has a parameter of that name, write fixed={{{name!r}: ...}}, or "
+        "parametrize the test with it"
+    )
+
+
+# Functions that were given where the name of one is wanted: a child imports its body, nothing
+# else can be handed to it.
+
+
+def as_text(value: object, root: Path, path: object = None) -> object:
+    """The value itself, if it is no function. Raises UsageError, with the text to write, for
+    whatever can be called.
+
+    ``path`` is the folder that the test names for its packages.
+    """
+    if not callable(value):
+        return value
+    raise UsageError(
+        f"{_called(value)} is a function, and each child has to import its own; "
+        f"{_advice(value, root, path)}"
+    )
+
+
+def _called(value: Any) -> str:  # noqa: ANN401 - whatever was passed
+    return str(
+        getattr(value, "__qualname__", None) or f"an object of the type {type(value).__qualname__}"
+    )
+
+
+def _advice(value: object, root: Path, path: object) -> str:
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or not name.isidentifier():
+        return (
+            "define it with def at the top level of a module, and write its name, as "
+            "'package.module:function'"
+        )
+    text, folder = f"{module}:{name}", _folder_below(module, root)
+    if not folder or (isinstance(path, str) and Path(path) == Path(folder)):
+        return f"write its name, {text!r}"
+    return f"write its name, {text!r}, with path={folder!r}"
+
+
+def _folder_below(module: str, root: Path) -> str:
+    """The folder that the module is imported from, from the root on; empty where that is the root,
+    or is elsewhere.
+    """
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_relative_to(root):
+        return ""
+    parts = module.count(".") + (Path(file).name == "__init__.py")
+    folder = (
+        str(Path(file).parents[parts].relative_to(root)) if len(Path(file).parents) > parts else ""
+    )
+    return "" if folder == "." or "site-packages" in folder else folder

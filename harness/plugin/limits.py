@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import PolicyError, UsageError
+from harness.words import closest, nearest
 
 # The host's share of a promise that names no meter: the same limit, and on top of it what the
 # host's readings cannot tell. A device's readings are exact. The host's are not: threads keep
@@ -147,8 +148,8 @@ METERS = (
     "nvml_device_used",
     "nvml_accounting_peak",
 )
-"""What the meters of a measured run read (those of harness.run.runner.METERS); a misspelt one would
-be told only by the judge."""
+"""What the meters of a measured run read (those of harness.run.runner.METERS); only the judge would
+report a misspelt one."""
 FURTHER_REPEATS = 3
 """How often an offender is measured again. Chosen: with the two planned that makes five, of which
 three decide."""
@@ -172,7 +173,7 @@ _DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})
 def read_rules(
     argument: str, value: object, *, because: str, phases: Sequence[str], over: str
 ) -> list[dict[str, Any]]:
-    """The rules of one argument, whole but for the points that they are about.
+    """The rules of one argument, complete but for the points that they are about.
 
     ``because`` says whose marker it is; ``phases`` are those of the test, as far as they are known;
     ``over`` is the parameter of slopes that name none. Raises UsageError, one sentence for each
@@ -241,13 +242,13 @@ def _complete(
     if section in _SWEPT:
         rule.setdefault("over", over)
     if section == "slope" and "at_most" in rule:
-        # The interval of the slope has to lie below the limit: what cannot be told from more than
-        # the limit is no pass.
+        # The interval of the slope has to be below the limit: what may be more than the limit is no
+        # pass.
         rule.setdefault("resolve", rule["at_most"])
     if section == "leak" and "phases" not in rule:
         rule["phases"] = _repeated(argument, phases)
-    own = str(rule.get("because") or "").strip()
-    rule["because"] = f"{because}: {own}" if own else because
+    reason = str(rule.get("because") or "").strip()
+    rule["because"] = f"{because}: {reason}" if reason else because
 
 
 def _keys(argument: str, section: str, entry: object) -> dict[str, Any]:
@@ -291,35 +292,36 @@ def by_meters(entries: Sequence[object]) -> Iterator[object]:
 
 
 def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequence[str]) -> None:
+    """Raises UsageError for a rule that no policy could have, and for unknown meters and phases."""
     # pydantic is loaded where a marker promises something, nowhere else
     from harness.judge.policy import parse_policy
-    from harness.words import closest, nearest
 
+    policy = {"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}
     try:
-        parse_policy(
-            {"schema_version": SCHEMA_VERSION, section: [{**rule, "scenarios": ["any"]}]}, argument
-        )
+        parse_policy(policy, argument)
     except PolicyError as error:
-        # Which tests a rule is about is no key of a marker's.
-        said = (
-            str(error)
-            .replace(f": [[{section}]] number 1", "")
-            .replace("because, scenarios, where", "because, where")
-        )
-        near = (closest(key, METERS) for key in rule if key not in METERS)
-        meant = next(filter(None, near), "")
-        if meant and "unknown key" in said:
-            said = f"{said.partition(';')[0]}; did you mean the meter {meant!r}?"
-        raise UsageError(said) from error
-    unknown = [meter for meter in rule["meters"] if meter not in METERS]
-    if unknown:
-        raise UsageError(
-            f"{argument} names the meter {unknown[0]!r}, which there is not; "
-            f"{nearest(unknown[0], METERS)}"
-        )
-    strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
-    if strangers:
-        raise UsageError(
-            f"{argument} names the phase {strangers[0]!r}, which is none of the test's; "
-            f"{nearest(strangers[0], phases)}"
-        )
+        raise UsageError(_of_a_marker(str(error), section, rule)) from error
+    _refuse_unknown(argument, "meter", rule["meters"], METERS)
+    if phases:
+        _refuse_unknown(argument, "phase", rule.get("phases") or (), phases)
+
+
+def _of_a_marker(sentence: str, section: str, rule: Mapping[str, Any]) -> str:
+    """What the policy says of a rule, in the words of a marker: it has no number and no
+    scenarios.
+    """
+    said = sentence.replace(f": [[{section}]] number 1", "")
+    said = said.replace("because, scenarios, where", "because, where")
+    if "unknown key" not in said:
+        return said
+    near = (closest(key, METERS) for key in rule if key not in METERS)
+    meter = next(filter(None, near), "")
+    return f"{said.partition(';')[0]}; did you mean the meter {meter!r}?" if meter else said
+
+
+def _refuse_unknown(argument: str, what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"{argument} names the unknown {what} {name!r}; {nearest(name, known)}"
+            )

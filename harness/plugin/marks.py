@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
+from harness.plugin import FIXTURE, MARK
 from harness.plugin.arguments import (
     SETTINGS,
     Settings,
@@ -25,8 +26,8 @@ from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.records import Point, Scalar, minimum_sizes
 from harness.words import nearest
 
-# What the parametrized values of a test say of its sweep, also of those that this session has
-# not collected.
+# What the parametrization of a test says of its sweep, also of the values that this session has not
+# collected.
 
 
 def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
@@ -39,9 +40,9 @@ def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
             continue
         place = names.index(name)
         for value in values:
-            own = getattr(value, "values", value)  # of pytest.param(...)
-            several = own is not value or len(names) > 1
-            found.add(own[place] if several else own)
+            row = getattr(value, "values", value)  # of pytest.param(...)
+            is_several = row is not value or len(names) > 1
+            found.add(row[place] if is_several else row)
     return found or None
 
 
@@ -49,12 +50,12 @@ def uncollected(items: Sequence[pytest.Item]) -> int:
     """How many tests of these functions there are beyond those that were collected: others were
     named by their ids.
     """
-    collected = Counter(item.nodeid.partition("[")[0] for item in items)
-    whole = {
-        item.nodeid.partition("[")[0]: math.prod(len(values) for _, values in _parametrized(item))
+    collected = Counter(map(function_of, items))
+    of_function = {
+        function_of(item): math.prod(len(values) for _, values in _parametrized(item))
         for item in items
     }
-    return sum(max(0, count - collected[function]) for function, count in whole.items())
+    return sum(max(0, count - collected[function]) for function, count in of_function.items())
 
 
 def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]]:
@@ -73,19 +74,19 @@ def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]
             )
 
 
-# ``where`` of a marker's limit: checked against the points of its test, before anything is
-# measured for a limit of none.
+# ``where`` of a marker's limit: checked against the points of its test, so that nothing is measured
+# for a limit that is about none of them.
 
 
 _ARGUMENTS: Mapping[str, str] = {section: argument for argument, section in SECTIONS.items()}
 
 
-def misnarrowed(
+def unmatched_wheres(
     marked: "Iterable[tuple[pytest.Item, Wanted]]",
 ) -> Iterator[tuple[pytest.Item, str]]:
     """Tests with a limit whose ``where`` no point of theirs has, and a sentence for each.
 
-    Points that were not collected count as well, as far as their tests' own parametrization tells
+    Points that were not collected count as well, as far as the parametrization of their tests names
     them.
     """
     holders: dict[tuple[str, str, str], list[tuple[pytest.Item, Wanted]]] = {}
@@ -97,34 +98,23 @@ def misnarrowed(
                 wheres.setdefault(key, rule["where"])
                 holders.setdefault(key, []).append((item, wanted))
     for key, tests in holders.items():
-        mistake = _mistake(wheres[key], tests)
+        mistake = _where_mistake(wheres[key], tests)
         if mistake:
             yield from ((item, f"{_ARGUMENTS[key[0]]}: {mistake}") for item, _ in tests)
 
 
-def _mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wanted]]") -> str:
+def _where_mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wanted]]") -> str:
     """What is wrong with a ``where``; empty where some point has all of it."""
     settings = [{**wanted.settings.fixed, **wanted.parameters} for _, wanted in tests]
-    if any(
-        all(name in own and own[name] == value for name, value in where.items()) for own in settings
-    ):
+    if any(where.items() <= point.items() for point in settings):
         return ""
-    known = list(dict.fromkeys(name for own in settings for name in own))
+
+    known = list(dict.fromkeys(name for point in settings for name in point))
     for name, value in where.items():
         if name not in known:
-            has = (
-                nearest(name, known)
-                if known
-                else "the test is not parametrized, and nothing is fixed"
-            )
-            return (
-                f"where names {name!r}, which is neither a parameter of the test nor fixed; {has}"
-            )
-        values = list(
-            dict.fromkeys(
-                [*(own[name] for own in settings if name in own), *_uncollected_values(tests, name)]
-            )
-        )
+            return _unknown_name(name, known)
+        collected = (point[name] for point in settings if name in point)
+        values = list(dict.fromkeys([*collected, *_uncollected_values(tests, name)]))
         if value not in values:
             return (
                 f"where has {name}={value!r}, which no point of the test has; "
@@ -132,9 +122,15 @@ def _mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wante
             )
     if uncollected([item for item, _ in tests]):
         return ""  # the one that has all of it may be among them
+    listed = ", ".join(f"{name}={value!r}" for name, value in where.items())
+    return f"no point of the test has all of where ({listed})"
+
+
+def _unknown_name(name: str, known: Sequence[str]) -> str:
+    nothing = "the test is not parametrized, and nothing is fixed"
     return (
-        "no point of the test has all of where "
-        f"({', '.join(f'{name}={value!r}' for name, value in where.items())})"
+        f"where names {name!r}, which is neither a parameter of the test nor fixed; "
+        f"{nearest(name, known) if known else nothing}"
     )
 
 
@@ -156,15 +152,17 @@ def _nearest_value(value: object, values: Sequence[Scalar]) -> str:
     return f"known are {', '.join(map(repr, values))}"
 
 
-MARK = "memory"
-FIXTURE = "memory_run"
-HELP = (
-    "memory(body, *, path, phases, device_budget, expected, repeats, scenario, prepare, "
-    "environment, fixed, over, budgets, slopes, leaks, growth_class, arithmetic): measure "
-    "the body ('package.module:function') in children of its own, one point for each set "
-    "of parametrized values, and hold it to the limits; without a body: settings and "
-    "limits of the tests below"
-)
+KEYWORDS = (*(name for name in SETTINGS if name != "body"), *SECTIONS)
+"""The arguments of the marker that have a name."""
+
+
+def help_text() -> str:
+    """What ``pytest --markers`` says of the marker."""
+    return (
+        f"{MARK}(body, *, {', '.join(KEYWORDS)}): measure the body ('package.module:function') in "
+        "children of its own, one point for each set of parametrized values, and hold it to the "
+        "limits; without a body: settings and limits of the tests below"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +179,7 @@ class Wanted:
     parameters: Mapping[str, Scalar]
     """What the test is parametrized with."""
     rules: tuple[tuple[str, dict[str, Any]], ...]
-    """(section of a policy, rule), whole but for the points that it is about."""
+    """(section of a policy, rule), complete but for the points that it is about."""
 
     @property
     def point(self) -> Point | None:
@@ -222,54 +220,65 @@ Mistakes = Mapping[str, Sequence[pytest.Item]]
 deselected all of them."""
 
 
-def told_to(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
-    """The mistakes of tests that are still there once others were deselected."""
-    there = set(selected)
-    return [sentence for sentence, items in mistakes.items() if not there.isdisjoint(items)]
+def mistakes_of(mistakes: Mistakes, selected: Iterable[pytest.Item]) -> list[str]:
+    """The mistakes of the tests that are left once others were deselected."""
+    left = set(selected)
+    return [sentence for sentence, items in mistakes.items() if not left.isdisjoint(items)]
 
 
 def read_tests(items: Sequence[pytest.Item], root: Path) -> Mistakes:
-    """Give every test that measures its ``WANTED``. A sentence for each mistake; the same one of
-    many tests is told once.
+    """Give every test that measures its ``WANTED``. A sentence for each mistake; one that several
+    tests share is listed once.
     """
     mistakes: dict[str, list[pytest.Item]] = {}
     used: set[int] = set()
-    found: dict[int, tuple[pytest.Mark, str, list[pytest.Item]]] = {}
     for item in items:
         marks = list(item.iter_markers_with_node(MARK))
-        for node, mark in marks:
-            found.setdefault(id(mark), (mark, node.nodeid or item.nodeid, []))[2].append(item)
-        if not measures(item):
-            if any(node is item for node, _ in marks):
-                mistakes.setdefault(_idle(item), []).append(item)
-                used.update(id(mark) for _, mark in marks)
-            continue
-        used.update(id(mark) for _, mark in marks)
-        try:
-            item.stash[WANTED] = _read(item, [mark for _, mark in marks], root)
-        except UsageError as error:
-            for sentence in str(error).splitlines():
+        if measures(item):
+            used.update(id(mark) for _, mark in marks)
+            for sentence in _keep_wanted(item, [mark for _, mark in marks], root):
                 mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
+        elif any(node is item for node, _ in marks):
+            used.update(id(mark) for _, mark in marks)
+            mistakes.setdefault(_idle(item), []).append(item)
+
     marked = [
         (item, item.stash[WANTED])
         for item in items
         if WANTED in item.stash and item.stash[WANTED].point is not None
     ]
-    for item, sentence in [*_of_few_sizes(marked), *misnarrowed(marked)]:
+    for item, sentence in [*_of_few_sizes(marked), *unmatched_wheres(marked)]:
         mistakes.setdefault(f"{function_of(item)}: {sentence}", []).append(item)
-    for key, (_, place, below) in found.items():
-        if key not in used:
-            mistakes[
-                f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body "
-                f"or takes {FIXTURE}"
-            ] = below
-    return mistakes
+    return {**mistakes, **_about_no_test(items, used)}
+
+
+def _keep_wanted(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> list[str]:
+    """Read the markers of a test that measures; the mistakes in them."""
+    try:
+        item.stash[WANTED] = _read(item, marks, root)
+    except UsageError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _about_no_test(items: Sequence[pytest.Item], used: set[int]) -> Mistakes:
+    """The markers of classes and modules that no test below them uses."""
+    found: dict[int, tuple[str, list[pytest.Item]]] = {}
+    for item in items:
+        for node, mark in item.iter_markers_with_node(MARK):
+            if id(mark) not in used:
+                found.setdefault(id(mark), (node.nodeid or item.nodeid, []))[1].append(item)
+    return {
+        f"{place}: @pytest.mark.{MARK} is about no test: none below it names a body "
+        f"or takes {FIXTURE}": below
+        for place, below in found.values()
+    }
 
 
 def measures(item: pytest.Item) -> bool:
     """Whether the test measures anything: a marker names a body, or it takes the fixture."""
     if not isinstance(item, pytest.Function):
-        return False  # a doctest, say, below a marker of its module
+        return False  # such as a doctest below a marker of its module
     return FIXTURE in item.fixturenames or any(mark.args for mark in item.iter_markers(MARK))
 
 
@@ -286,27 +295,32 @@ def _of_few_sizes(
     """
     known: dict[tuple[str, str], set[Any]] = {}
     for item, wanted in marked:
-        for over in {rule["over"] for _, rule in wanted.rules if "over" in rule}:
+        for _, over in _swept(wanted):
             sizes = sizes_of(item, over)
             known.setdefault((wanted.scenario, over), set()).update(
                 {None, wanted.parameters[over]} if sizes is None else sizes
             )
+
     for item, wanted in marked:
-        for section, over in dict.fromkeys(
-            (section, rule["over"]) for section, rule in wanted.rules if "over" in rule
-        ):
+        for section, over in _swept(wanted):
             sizes = known[wanted.scenario, over]
-            needed = minimum_sizes(over)
-            if None not in sizes and len(sizes) < needed:
-                found = f"the test has {len(sizes)} ({', '.join(map(str, sorted(sizes)))})"
-                advice = f"write @pytest.mark.parametrize('{over}', [500, 1000, 2000]), say"
-                yield (
-                    item,
-                    (
-                        f"a {section} over {over} needs {needed} different values of it, and "
-                        f"{found}; {advice}"
-                    ),
-                )
+            if None not in sizes and len(sizes) < minimum_sizes(over):
+                yield item, _too_few(section, over, sizes)
+
+
+def _too_few(section: str, over: str, sizes: set[Any]) -> str:
+    listed = ", ".join(map(str, sorted(sizes)))
+    return (
+        f"a {section} over {over} needs {minimum_sizes(over)} different values of it, and the test "
+        f"has {len(sizes)} ({listed}); write, for example, "
+        f"@pytest.mark.parametrize('{over}', [500, 1000, 2000])"
+    )
+
+
+def _swept(wanted: Wanted) -> list[tuple[str, str]]:
+    """The rules over several points: their sections, and the parameters that they are over."""
+    found = ((section, rule["over"]) for section, rule in wanted.rules if "over" in rule)
+    return list(dict.fromkeys(found))
 
 
 def _idle(item: pytest.Item) -> str:
@@ -358,13 +372,13 @@ def _read(item: pytest.Item, marks: list[pytest.Mark], root: Path) -> Wanted:
 
 def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
     """The arguments that are settings; of several markers the nearest one's."""
-    known = {*SETTINGS, *SECTIONS} - {"body"}
+    known = set(KEYWORDS)
     found: dict[str, Any] = {}
     for mark in marks:
         if len(mark.args) > 1:
             raise UsageError(
-                f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; the "
-                "body alone has none"
+                f"@pytest.mark.{MARK} has {len(mark.args)} arguments without a name; only the "
+                "body is written without one"
             )
         unknown = [name for name in mark.kwargs if name not in known]
         if unknown:
@@ -380,18 +394,18 @@ def _settings_of(marks: list[pytest.Mark]) -> dict[str, Any]:
 def _unknown(name: str, known: set[str]) -> str:
     word = meant(name, sorted(known))
     hint = f"did you mean {word!r}?" if word else nearest(name, sorted(known))
-    told = f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
+    sentence = f"@pytest.mark.{MARK} has the unknown argument {name!r}; {hint}"
     if hint.endswith("?"):
-        return told
+        return sentence
     return (
-        f"{told}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is "
+        f"{sentence}. A parameter of the body is written fixed={{{name!r}: ...}}, or the test is "
         "parametrized with it"
     )
 
 
 def _parameters(item: pytest.Item, *, strict: bool) -> Iterator[tuple[str, Scalar]]:
-    """What the test is parametrized with; where a call names its own parameters, without what no
-    child can be told.
+    """What the test is parametrized with; where a call names its own parameters, without what
+    cannot be handed to a child.
     """
     callspec = getattr(item, "callspec", None)
     for name, value in (callspec.params if callspec is not None else {}).items():
@@ -436,6 +450,6 @@ def _check_over(
                 f"write @pytest.mark.parametrize('{DEFAULT_OVER}', [500, 1000, 2000])"
             )
         raise UsageError(
-            f"a {section} is over {rule['over']!r}, which is none of the test's whole "
-            f"numbers ({', '.join(sizes)}); say over=..."
+            f"a {section} is over {rule['over']!r}, which is not among the test's whole-number "
+            f"parameters ({', '.join(sizes)}); write over=..."
         )

@@ -1,31 +1,132 @@
-"""One point, measured and judged inside the test that asks for it: its repeats, its trace, and
-again where it offends.
+"""What measures in a session: one point inside the test that asks for it, with its repeats and its
+trace, and again where it offends.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 
 from harness.errors import HarnessError, RunDirectoryError, UsageError
-from harness.plugin import session as running
+from harness.plugin import RUNNER
 from harness.plugin.arguments import read_call
 from harness.plugin.marks import WANTED, Wanted, make_point
-from harness.plugin.options import is_dry
+from harness.plugin.options import is_dry, pythonpath_of
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
-from harness.plugin.session import SESSION, MeasuredBefore, RunSession, Turns
+from harness.plugin.session import SESSION, MeasuredBefore, RunSession
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point, RunEnd
-from harness.run.runner import Runner
-from harness.rundir.rows import announce_point, park_points, write_row
+from harness.run.revisions import Code
+from harness.run.runner import ChildSettings, Runner, discard_run, opened_runner
+from harness.rundir.resume import Resumption
+from harness.rundir.rows import announce_point, ends_of, park_points, write_row
+from harness.rundir.traces import log_name
 
 if TYPE_CHECKING:
     from harness.judge.verdict import Check
 
+# Runners: one on the session's device, with the launcher that its options choose; two that take
+# turns where two codes are compared.
+
+CURRENT, EARLIER = "current", "earlier"
+
+
+@contextlib.contextmanager
+def open_runner(session: RunSession) -> Iterator[Runner]:
+    """A runner for the session's run directory; what it keeps running ends with the block."""
+    config, settings, sides = session.config, session.settings, session.run.sides
+    with opened_runner(
+        run_directory=session.directory,
+        device=session.device,
+        children=ChildSettings(
+            further_paths=tuple(pythonpath_of(config)),
+            root=config.rootpath,
+            workspace=config.rootpath / "artifacts" / "inputs",
+            code=Code() if sides is None else sides.now.code,
+            host_limit_bytes=settings.host_budget,
+            timeout_s=settings.timeout,
+        ),
+        isolation=settings.isolation,
+        preload=config.getini("memory_preload"),
+    ) as runner:
+        yield runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Measures each run with the code of every side, one after the other, where two are
+    compared.
+    """
+
+    runners: Mapping[str, Runner]
+    """``CURRENT``, and ``EARLIER`` where there is one."""
+    directories: Mapping[str, Path]
+    """The run directory of each."""
+    resumed: Mapping[str, Resumption | None]
+    """What each already holds, where the run is resumed."""
+
+    def measure(self, point: Point, repeat: int, *, again: str = "") -> RunEnd | None:
+        """Measure what is missing of one repeat of one point; with ``again``, the reason, also what
+        is there.
+
+        Return the end of the current code's run; None of a traced run that was there already.
+        Raises as the runners do.
+        """
+        ends = {
+            side: self._measure(side, point, repeat, again)
+            for side in order(repeat)
+            if side in self.runners
+        }
+        return ends[CURRENT]
+
+    def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
+        resumed, directory, run = self.resumed[side], self.directories[side], (point.name, repeat)
+        if again and repeat != TRACED_REPEAT:
+            discard_run(directory, *run, again)
+        elif resumed is not None and run in resumed.measured:
+            return next((end for end in ends_of(directory) if (end.point, end.repeat) == run), None)
+        elif resumed is not None and run in resumed.void:
+            discard_run(directory, *run, "it was broken off, and the run was resumed")
+        return self.runners[side].measure(point, repeat)
+
+
+def order(repeat: int) -> tuple[str, ...]:
+    """The sides in the order of their turns: they alternate, so that whatever drifts on the machine
+    favours neither. Only the current code is traced.
+    """
+    if repeat == TRACED_REPEAT:
+        return (CURRENT,)
+    return (EARLIER, CURRENT) if repeat % 2 == 0 else (CURRENT, EARLIER)
+
+
+def turns_of(session: RunSession, runner: Runner) -> Turns:
+    """What measures a run with the code of the session, in turns with the code that it is compared
+    with.
+    """
+    run = session.run
+    if run.sides is None:
+        return Turns(
+            runners={CURRENT: runner},
+            directories={CURRENT: run.path},
+            resumed={CURRENT: run.resumed},
+        )
+    earlier = runner.with_code(run.sides.then.code, run.earlier)
+    return Turns(
+        runners={CURRENT: runner, EARLIER: earlier},
+        directories={CURRENT: run.path, EARLIER: run.earlier},
+        resumed={CURRENT: run.resumed, EARLIER: run.resumed_earlier},
+    )
+
+
+# One point, measured and judged.
+
 
 class NotChosen(Exception):  # noqa: N818 - a choice of the user's, not a mistake
-    """The point is none of those that --memory-points chooses."""
+    """--memory-points does not choose the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,51 +149,62 @@ def measure_point(
     """Measure all repeats of a point, and its trace; judge it alone; measure it again where that
     could settle a finding.
 
-    ``repeats`` is what the test says itself; an option goes before it. What a resumed run has
-    already is not measured again. Raises UsageError where the test's point has the name of another
-    one, NotChosen where nobody wants it, RunDirectoryError where what is measured cannot be
-    written.
+    ``repeats`` is what the test says itself; an option takes precedence. What a resumed run already
+    has is not measured again. Raises UsageError where the test's point has the name of another one,
+    NotChosen where nobody wants it, RunDirectoryError where what is measured cannot be written.
     """
-    # pandas is loaded where something was measured, nowhere else
-    from harness.plugin.judging import judge_point
-
-    before, execution = session.measured.get(point.name), session.executions[wanted.same]
+    before = session.ledger.measured.get(point.name)
+    execution = session.ledger.executions[wanted.same]
     if before is not None and (before.test != wanted.same or before.execution == execution):
-        raise UsageError(_twice(point, before.nodeid, wanted.test))
-    if not is_named(point.name, session.patterns):
+        raise UsageError(_measured_twice(point, before.nodeid, wanted.test))
+    if not is_named(point.name, session.settings.points):
         raise NotChosen
-    from_byte = (
-        (session.directory / ROWS_FILE).stat().st_size
-        if before is None and session.resumed is None
-        else 0
-    )
-    count = session.repeats_of(repeats)
-    if (before is None or before.nodeid != wanted.test) and (
-        not planned or count != session.repeats
-    ):
-        for directory in session.directories:
-            announce_point(directory, point, test=wanted.test, repeats=count)
-    owed = before.repeats if before is not None else count + session.further_of(point)
-    session.measured[point.name] = MeasuredBefore(wanted.same, wanted.test, execution, owed)
-    for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
+    from_byte = _end_of_rows(session) if before is None and session.run.resumed is None else 0
+
+    planned_repeats = session.repeats_of(repeats)
+    is_announced = before is not None and before.nodeid == wanted.test
+    if not is_announced and not (planned and planned_repeats == session.settings.repeats):
+        for directory in session.run.paths:
+            announce_point(directory, point, test=wanted.test, repeats=planned_repeats)
+
+    required = planned_repeats + session.run.further_of(point) if before is None else before.repeats
+    this = MeasuredBefore(wanted.same, wanted.test, execution, required)
+    session.ledger.measured[point.name] = this
+    traced = [TRACED_REPEAT] if point.traced and session.settings.traces else []
+    for repeat in [*range(required), *traced]:
         turns.measure(point, repeat, again="its test was run again" if before is not None else "")
-    findings, offender = judge_point(session.directory, point)
-    if offender is not None:
-        for directory in session.directories:
-            write_row(directory, offender.row())
-        session.measured[point.name] = MeasuredBefore(
-            wanted.same, wanted.test, execution, owed + offender.repeats
-        )
-        for repeat in range(owed, owed + offender.repeats):
-            turns.measure(point, repeat)
-        findings, _ = judge_point(session.directory, point)
-    return Measured(
-        read_run(session.directory, point, from_byte=from_byte),
-        tuple(_sentences(session, point, findings)),
-    )
+
+    findings = _judge_and_remeasure(session, turns, point, this)
+    run = read_run(session.directory, point, from_byte=from_byte)
+    return Measured(run, tuple(_sentences(session, point, findings)))
 
 
-def _twice(point: Point, other: str, test: str) -> str:
+def _end_of_rows(session: RunSession) -> int:
+    return (session.directory / ROWS_FILE).stat().st_size
+
+
+def _judge_and_remeasure(
+    session: RunSession, turns: Turns, point: Point, measured: MeasuredBefore
+) -> "Sequence[Check]":
+    """What does not hold of the point, once it was measured again where that could settle it."""
+    # the judge is loaded where something was measured, nowhere else
+    from harness.plugin.judgement import judge_point
+
+    findings, offender = judge_point(session, point)
+    if offender is None:
+        return findings
+    for directory in session.run.paths:
+        write_row(directory, offender.row())
+
+    first, end = measured.repeats, measured.repeats + offender.repeats
+    session.ledger.measured[point.name] = dataclasses.replace(measured, repeats=end)
+    for repeat in range(first, end):
+        turns.measure(point, repeat)
+    findings, _ = judge_point(session, point)
+    return findings
+
+
+def _measured_twice(point: Point, other: str, test: str) -> str:
     if other == test:
         return (
             f"{test} has measured the point {point.name} already; tell two calls of "
@@ -106,29 +218,26 @@ def _twice(point: Point, other: str, test: str) -> str:
 
 
 def _sentences(session: RunSession, point: Point, findings: "Sequence[Check]") -> Iterator[str]:
-    """The findings' sentences; what several repeats ended with alike is told once, with the log of
-    the first.
+    """The findings' sentences; what several repeats ended with alike is listed once, with the log
+    of the first.
     """
-    told: set[str] = set()
+    seen: set[str] = set()
     for finding in findings:
         repeat = finding.subject.rpartition(" / ")[2]
         said = finding.sentence.removeprefix(f"{finding.subject}: ")
-        if said in told:
+        if said in seen:
             continue
-        told.add(said)
+        seen.add(said)
         sentence = f"{finding.finding}: {finding.sentence}"
         if finding.rule == "outcome" and repeat.startswith("repeat "):
-            log = session.log_of(point, int(repeat.removeprefix("repeat ")))
-            sentence = f"{sentence} Its log: {log}"
+            log = log_name(point.name, int(repeat.removeprefix("repeat ")))
+            sentence = f"{sentence} Its log: {session.shown}/logs/{log}"
         yield sentence
 
 
-# The fixtures of the plug-in: the runner of the session, the sweep's ``measure``, and
-# everybody's ``memory_run``.
+# What a test asks for: by its marker, or by a call of ``memory_run``.
 
 
-RUNNER = "memory_turns"
-"""The fixture that every measuring test needs, by a marker too."""
 FINDING_PROPERTY = "memory_finding"
 POINT_PROPERTY = "memory_point"
 """Names of what a test's report carries of its findings: junit.xml has them as properties of the
@@ -146,61 +255,8 @@ class MemoryRunFixture(Protocol):
         """Measure the body, or give what the test's marker has measured."""
 
 
-@pytest.fixture(scope="session")
-def memory_runner(pytestconfig: pytest.Config) -> Iterator[Runner | None]:
-    """The runner of this session's run directory; None where no test runs (--setup-only)."""
-    if is_dry(pytestconfig):
-        yield None
-        return
-    with running.open_runner(pytestconfig.stash[SESSION]) as runner:
-        yield runner
-
-
-@pytest.fixture(scope="session")
-def memory_turns(memory_runner: Runner | None, pytestconfig: pytest.Config) -> Turns | None:
-    """What measures a run: the runner, in turns with one of the code that it is compared with; None
-    where no test runs.
-    """
-    return (
-        None
-        if memory_runner is None
-        else running.turns_of(pytestconfig.stash[SESSION], memory_runner)
-    )
-
-
-@pytest.fixture
-def measure(
-    memory_turns: Turns, request: pytest.FixtureRequest
-) -> Callable[[Point, int], RunEnd | None]:
-    """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
-    when it returns.
-
-    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
-    extra, traced run. Where two codes are compared, both are measured, and the end is that of the
-    later.
-    """
-
-    def measure(point: Point, repeat: int) -> RunEnd | None:
-        try:
-            return memory_turns.measure(point, repeat)
-        except RunDirectoryError as error:
-            _stop(request.node, error)
-
-    return measure
-
-
-@pytest.fixture
-def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRunFixture:
-    """``memory_run("package.module:body", image_count=1000, device_budget="256MiB")``: the memory
-    of a body, phase by phase.
-
-    The body is measured at once, in children of its own:
-    ``run["epoch"].device_in_use.growth_bytes``. The test fails where it ended otherwise than
-    expected, or breaks a limit of the test's marker. Keywords: path, phases, device_budget,
-    expected, repeats, prepare, environment, fixed, as of the marker; all others are parameters of
-    the body. ``memory_run()`` gives what the test's marker has measured.
-    """
-    item = request.node
+def memory_run_of(item: pytest.Item, turns: Turns) -> MemoryRunFixture:
+    """The value of the fixture ``memory_run`` in one test."""
 
     def memory_run(body: str | None = None, /, **arguments: Any) -> MemoryRun:  # noqa: ANN401 - parameters of any kind
         if body is None and not arguments:
@@ -212,7 +268,7 @@ def memory_run(memory_turns: Turns, request: pytest.FixtureRequest) -> MemoryRun
                 "names a body; write memory_run('package.module:function', ...)",
                 pytrace=False,
             )
-        return _measure(item, memory_turns, call=(body, arguments))
+        return _measure(item, turns, call=(body, arguments))
 
     return memory_run
 
@@ -221,8 +277,11 @@ def measure_marked(item: pytest.Item) -> None:
     """Measure the body that the test's marker names, if one does; the test fails where it breaks a
     limit.
     """
-    item.config.stash[SESSION].executions[item.stash[WANTED].same] += 1
-    if item.stash[WANTED].point is not None:
+    wanted = item.stash.get(WANTED, None)
+    if wanted is None:
+        return
+    item.config.stash[SESSION].ledger.executions[wanted.same] += 1
+    if wanted.point is not None:
         item.stash[_RESULT] = _measure(item, item.funcargs[RUNNER], call=None)  # type: ignore[attr-defined]
 
 
@@ -233,11 +292,12 @@ def _measure(
     try:
         found = _measured(item, turns, call)
     except (HarnessError, NotChosen) as error:
-        found = error  # told below, where it is not shown as what led to another exception
+        found = error  # raised below, where it is not shown as what led to another exception
+
     if isinstance(found, NotChosen):
-        pytest.skip("none of the points that --memory-points chooses")
+        pytest.skip("--memory-points chooses none of its points")
     if isinstance(found, RunDirectoryError):
-        _stop(item, found)
+        stop_session(item, found)
     if isinstance(found, HarnessError):
         pytest.fail(str(found), pytrace=False)
     if found.findings:
@@ -253,10 +313,7 @@ def _measured(
     wanted, session = item.stash[WANTED], item.config.stash[SESSION]
     settings, parameters = wanted.settings, wanted.parameters
     if call is not None:
-        body, arguments = call
-        settings, parameters = read_call(
-            settings, parameters, body, arguments, item.config.rootpath
-        )
+        settings, parameters = read_call(settings, parameters, *call, item.config.rootpath)
     point = make_point(wanted.scenario, settings, parameters)
     item.stash.setdefault(MEASURED, []).append(point.name)
     return measure_point(
@@ -264,8 +321,8 @@ def _measured(
     )
 
 
-def _stop(item: pytest.Item, error: RunDirectoryError) -> NoReturn:
-    # Nothing that follows could be written either; what has been written stays.
+def stop_session(item: pytest.Item, error: RunDirectoryError) -> NoReturn:
+    """Fail the test, and end the session after it: nothing that follows could be written either."""
     item.session.shouldstop = str(error)
     pytest.fail(str(error), pytrace=False)
 
@@ -282,30 +339,26 @@ def note_parked(item: pytest.Item, report: pytest.TestReport) -> None:
     """
     wanted, session = item.stash.get(WANTED, None), item.config.stash[SESSION]
     expected = getattr(report, "wasxfail", None)
-    if (
-        wanted is None
-        or is_dry(item.config)
-        or not session.is_there
-        or (expected is None and not report.skipped)
-    ):
+    if wanted is None or (expected is None and not report.skipped):
         return
-    if wanted.point is None and session.patterns:
+    if is_dry(item.config) or not session.run.is_planned:
+        return
+    if wanted.point is None and session.settings.points:
         return  # none of its points may have been chosen
-    points = {
-        *item.stash.get(MEASURED, []),
-        *([wanted.point.name] if wanted.point is not None else []),
-    }
-    if expected is None:
-        reason = f"skipped: {_why_skipped(report)}"
-    else:
-        how = "xfail" if report.skipped else "its test passed although it is expected to fail"
-        reason = f"{how}: {expected or 'without a reason'}"
+
+    points = {*item.stash.get(MEASURED, [])}
+    if wanted.point is not None:
+        points.add(wanted.point.name)
+    reason = _why_parked(report, expected)
     try:
         park_points(session.directory, test=item.nodeid, points=sorted(points), reason=reason)
     except RunDirectoryError as error:
-        session.broken = str(error)
+        session.ledger.broken = str(error)
 
 
-def _why_skipped(report: pytest.TestReport) -> str:
-    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return why.removeprefix("Skipped: ").strip() or "without a reason"
+def _why_parked(report: pytest.TestReport, expected: str | None) -> str:
+    if expected is None:
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        return f"skipped: {why.removeprefix('Skipped: ').strip() or 'without a reason'}"
+    how = "xfail" if report.skipped else "its test passed although it is expected to fail"
+    return f"{how}: {expected or 'without a reason'}"

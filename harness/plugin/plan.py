@@ -1,19 +1,28 @@
-"""What a collected session measures: the runs and points that its tests stand for, which of them
-are wanted, and the policy.
+"""What a session measures: the runs and points that its tests stand for, which of them are wanted,
+and the policy; of which code, and on which device.
 """
 
+import contextlib
+import fcntl
 import fnmatch
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.errors import RunDirectoryError, UsageError
 from harness.plugin.limits import REMEASURE, SCHEMA_VERSION
 from harness.plugin.marks import WANTED, Wanted, uncollected
-from harness.records import TRACED_REPEAT, Point
+from harness.plugin.options import SessionSettings, as_typed, is_worker
+from harness.records import RUN_FILE, TRACED_REPEAT, Point
+from harness.run.cards import choose_device, usable_device
+from harness.run.devices import Device
+from harness.run.revisions import Side, Sides, checked_subjects, revision_side, working_tree
+from harness.rundir.manifest import device_kind, sides_of
 from harness.words import closest
 
 Run = tuple[Point, int]
@@ -22,7 +31,7 @@ Run = tuple[Point, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What run.json is told of a session."""
+    """What run.json records of a session."""
 
     points: tuple[Point, ...]
     """Those that are known beforehand."""
@@ -57,21 +66,20 @@ def make_plan(
 
     ``traces`` and ``patterns`` are what the options say.
     """
-    points, asked, whole = points_of(selected), _asked_of(selected), points_of(collected)
+    points, asked = points_of(selected), _asked_of(selected)
+    all_points, all_asked = points_of(collected), _asked_of(collected)
+    marked = [item for item in collected if WANTED in item.stash]
+    deselected = len(all_points) + len(all_asked) - len(points) - len(asked)
+
     return Plan(
         points=tuple(points),
-        collected=tuple(whole),
+        collected=tuple(all_points),
         # Where points are chosen by name, those tests may well have none that is wanted.
         asked=() if patterns else tuple(asked),
         policy=make_policy(collected),
         traces=_any_traced(selected, asked_for=traces),
         judged=any(WANTED in item.stash for item in selected),
-        left_out=uncollected([item for item in collected if WANTED in item.stash])
-        + len(whole)
-        + len(_asked_of(collected))
-        - len(points)
-        - len(asked)
-        + (len(asked) if patterns else 0),
+        left_out=uncollected(marked) + deselected + (len(asked) if patterns else 0),
     )
 
 
@@ -137,7 +145,7 @@ def _any_traced(items: Iterable[pytest.Item], *, asked_for: bool) -> bool:
 def namesakes(items: Iterable[pytest.Item]) -> list[str]:
     """A sentence for each two tests that would measure points of the same name."""
     first: dict[str, pytest.Item] = {}
-    told: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for item in items:
         point = point_of(item)
         if point is None:
@@ -151,15 +159,15 @@ def namesakes(items: Iterable[pytest.Item]) -> list[str]:
             # the repeats of a sweep are tests of their own; another plug-in may run a test several
             # times
             continue
-        told[
+        sentences[
             f"{other.nodeid} and {item.nodeid} would both measure the point {point.name}; "
             "give one of them a name of its own with scenario='...'"
         ] = None
-    return list(told)
+    return list(sentences)
 
 
-def _are_same(one: pytest.Item, other: pytest.Item) -> bool:
-    first, second = one.stash.get(WANTED, None), other.stash.get(WANTED, None)
+def _are_same(item: pytest.Item, other: pytest.Item) -> bool:
+    first, second = item.stash.get(WANTED, None), other.stash.get(WANTED, None)
     return first is not None and second is not None and first.same == second.same
 
 
@@ -171,7 +179,7 @@ def is_named(name: str, patterns: Sequence[str]) -> bool:
 def check_patterns(patterns: Sequence[str], collected: Sequence[pytest.Item], option: str) -> None:
     """Raises UsageError for a pattern that no point's name matches, with the nearest name.
 
-    Where tests name their points only when they run, that is looked at in the end (``unmatched``).
+    Where tests name their points only when they run, ``unmatched`` checks it in the end.
     """
     names = [point.name for point in points_of(collected)]
     for pattern in () if _asked_of(collected) else patterns:
@@ -211,12 +219,12 @@ def make_policy(items: Iterable[pytest.Item]) -> dict[str, Any] | None:
 
 
 def _narrowed(rule: Mapping[str, Any], tests: Sequence[Wanted]) -> Iterator[dict[str, Any]]:
-    told: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for test in tests:
-        own = {name: value for name, value in test.parameters.items() if name != rule.get("over")}
-        narrowed = {**rule, "where": {**own, **rule.get("where", {})}}
-        told.setdefault(json.dumps(narrowed, sort_keys=True), narrowed)
-    yield from told.values()
+        its = {name: value for name, value in test.parameters.items() if name != rule.get("over")}
+        narrowed = {**rule, "where": {**its, **rule.get("where", {})}}
+        found.setdefault(json.dumps(narrowed, sort_keys=True), narrowed)
+    yield from found.values()
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> str:
@@ -225,3 +233,113 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
     # Cutoff 0: whatever is nearest is the best example of what names look like.
     near = closest(pattern, names, cutoff=0.0)
     return f"the nearest of {len(names)} is {near!r} (* stands for any letters)"
+
+
+# Which two codes a session compares.
+
+
+def settle_sides(
+    config: pytest.Config, settings: SessionSettings, resume: Path | None
+) -> Sides | None:
+    """The codes that the options ask to compare, unpacked; those of the run that is resumed. None
+    where nothing is compared.
+
+    Raises UsageError for an unknown revision, and for a resumed run whose code is not what it was.
+    """
+    against, revision = settings.against, settings.revision
+    if against is None:
+        if revision is not None:
+            option = as_typed(config, "memory_revision")
+            raise UsageError(
+                f"{option} {revision} needs a revision to be compared with; add "
+                f"{option.replace('revision', 'against')} REV"
+            )
+        return None
+    subjects, root = checked_subjects(config.getini("memory_subject")), config.rootpath
+    if resume is not None:
+        return _resumed_sides(config, resume)
+    current = (
+        working_tree(root, subjects)
+        if revision is None
+        else revision_side(root, revision, subjects)
+    )
+    return Sides(now=current, then=revision_side(root, against, subjects))
+
+
+def _resumed_sides(config: pytest.Config, resume: Path) -> Sides:
+    """By commit: a branch may point elsewhere by now."""
+    found = sides_of(resume)
+    if "code" not in found or "against" not in found:
+        raise RunDirectoryError(f"{resume} does not say which code was compared; start a new run")
+    recorded = Sides(now=Side.from_json(found["code"]), then=Side.from_json(found["against"]))
+    here = Sides(now=_again(config, recorded.now), then=_again(config, recorded.then))
+    for before, side in ((recorded.now, here.now), (recorded.then, here.then)):
+        if before != side:
+            raise UsageError(
+                f"{as_typed(config, 'memory_resume')} {resume}: "
+                f"{before.asked or 'the working tree'} is not what it was when the run was "
+                "started; bring the packages under test back to it, or start a new run"
+            )
+    return recorded
+
+
+def _again(config: pytest.Config, side: Side) -> Side:
+    subjects = checked_subjects(side.subjects)
+    if not side.commit:
+        return working_tree(config.rootpath, subjects)
+    return revision_side(config.rootpath, side.commit, subjects, name=side.asked)
+
+
+# Which device a session measures on: what can be refused at once, what is found out when there is a
+# plan, and by whom.
+
+
+def early_device(
+    config: pytest.Config, settings: SessionSettings, directory: Path
+) -> Device | None:
+    """The device where the options about it can be checked before anything is collected; None where
+    it is found out later.
+
+    Whether ``auto`` can use a card takes seconds to find out, and a session may measure nothing.
+    """
+    if settings.device in {"gpu", "pretended"}:
+        return find_device(config, settings, directory)
+    if settings.device_budget is None and not settings.growth:
+        return None
+    device = choose_device(settings.device)
+    return _sized(device, settings) if device.kind == "emulated" else None
+
+
+def find_device(config: pytest.Config, settings: SessionSettings, directory: Path) -> Device:
+    """The device that the options mean. Raises UsageError or DeviceUnavailable.
+
+    Whether a card can be used is found out once: where a card is insisted on, by the process that
+    the user started; for ``auto`` by the one that writes run.json into ``directory``, which all
+    others follow.
+    """
+    choice, is_settled = settings.device, is_worker(config)
+    if choice == "auto" and (directory / RUN_FILE).exists():
+        choice, is_settled = "cpu" if device_kind(directory) == "emulated" else "gpu", True
+    if choice == "cpu" or (choice != "auto" and is_settled):
+        return _sized(choose_device(choice), settings)
+    budget_bytes, growth = settings.device_budget, settings.growth
+    return usable_device(choice, config.rootpath, budget_bytes=budget_bytes, growth=growth)
+
+
+def _sized(device: Device, settings: SessionSettings) -> Device:
+    return device.with_growth() if settings.growth else device.with_budget(settings.device_budget)
+
+
+@contextlib.contextmanager
+def one_decides(config: pytest.Config, settings: SessionSettings) -> Iterator[None]:
+    """One worker at a time in the block, where workers have to find the device: only the first one
+    looks for it.
+    """
+    with contextlib.ExitStack() as held:
+        if is_worker(config) and settings.device == "auto":
+            # a folder that takes no lock: each worker looks for itself
+            with contextlib.suppress(OSError):
+                folder = os.open(config.rootpath, os.O_RDONLY)
+                held.callback(os.close, folder)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield

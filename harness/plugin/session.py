@@ -1,52 +1,58 @@
-"""The run directory of a pytest session: settled once, shared with xdist's workers, begun, and
-ended.
+"""What one process of a measuring session knows: its settings, its run directory, and a ledger of
+what its tests have measured.
 
-The controller and its workers share one run directory: children append whole lines to one
+The controller and its workers share one run directory: children append complete lines to one
 rows.jsonl. Every worker has collected the same plan; the first to get there writes run.json, before
 any child starts.
 """
 
 import contextlib
+import functools
 import json
 import shlex
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import pytest
 
-from harness.errors import RunDirectoryError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.judge.advice import measuring
+from harness.plugin import RUNNER
+from harness.plugin.marks import WANTED, Mistakes, mistakes_of, read_tests
 from harness.plugin.options import (
-    DEFAULTS,
+    SessionSettings,
     as_typed,
-    can_be_checked,
-    check_one_pool,
-    choose_for,
     is_dry,
     is_worker,
-    one_decides,
     pythonpath_of,
-    settle_options,
+    settle_settings,
 )
-from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
+from harness.plugin.plan import (
+    Plan,
+    check_patterns,
+    early_device,
+    find_device,
+    is_left_untraced,
+    is_named,
+    make_plan,
+    namesakes,
+    one_decides,
+    point_of,
+    run_of,
+    settle_sides,
+)
+from harness.records import RUN_FILE, TRACED_REPEAT, Point
 from harness.run.devices import Device
 from harness.run.revisions import (
     THEN_FOLDER,
-    Code,
-    Side,
     Sides,
-    checked_subjects,
-    revision_side,
-    working_tree,
 )
-from harness.run.runner import ChildSettings, Runner, discard_run, opened_runner
 from harness.rundir.manifest import (
     claim_run_directory,
     default_run_directory,
@@ -54,121 +60,42 @@ from harness.rundir.manifest import (
     hold_run_directory,
     make_run_directory,
     note_resumption,
-    sides_of,
+    read_manifest,
     start_run,
 )
-from harness.rundir.rows import ends_of
+from harness.rundir.resume import (
+    Resumption,
+    check_plan,
+    check_same_here,
+    read_resumption,
+    set_damage_aside,
+    settings_of,
+)
 from harness.rundir.seal import forget_judgement
-from harness.rundir.traces import log_name
 
-if TYPE_CHECKING:
-    from harness.plugin.ending import SessionEnd
-    from harness.plugin.plan import Plan
-    from harness.rundir.resume import Resumption
+# The ledger: what has happened in this process so far.
 
 
-# Which two codes a session compares, and how their runs take turns.
+@dataclass(frozen=True, slots=True)
+class SessionFinding:
+    """One finding that no test has failed with."""
 
-
-NOW, THEN = "now", "then"
-
-
-def settle_sides(config: pytest.Config, resume: Path | None) -> Sides | None:
-    """The codes that the options ask to compare, unpacked; those of the run that is resumed. None
-    where nothing is compared.
-
-    Raises UsageError for a revision that there is not, and for a resumed run whose code is not what
-    it was.
-    """
-    against, revision = config.getoption("memory_against"), config.getoption("memory_revision")
-    if against is None:
-        if revision is not None:
-            raise UsageError(
-                f"{as_typed(config, 'memory_revision')} {revision} needs a revision to be "
-                "compared with; add "
-                f"{as_typed(config, 'memory_revision').replace('revision', 'against')} REV"
-            )
-        return None
-    subjects, root = checked_subjects(config.getini("memory_subject")), config.rootpath
-    if resume is not None:
-        return _resumed_sides(config, resume)
-    now = (
-        working_tree(root, subjects)
-        if revision is None
-        else revision_side(root, revision, subjects)
-    )
-    return Sides(now=now, then=revision_side(root, against, subjects))
+    subject: str
+    sentence: str
+    """Begins with the kind of the finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
-    """Measures each run with the code of every side, one after the other, where two are
-    compared.
-    """
+class SessionEnd:
+    """What was found when all points were measured."""
 
-    runners: Mapping[str, Runner]
-    """``now``, and ``then`` where there is one."""
-    directories: Mapping[str, Path]
-    """The run directory of each."""
-    resumed: Mapping[str, "Resumption | None"]
-    """What was there already of each."""
-
-    def measure(self, point: Point, repeat: int, *, again: str = "") -> RunEnd | None:
-        """Measure what is missing of one repeat of one point; with ``again``, the reason, also what
-        is there.
-
-        The end is that of ``now``; None of a traced run that was there already. Raises as the
-        runners do.
-        """
-        ends = {
-            side: self._measure(side, point, repeat, again)
-            for side in order(repeat)
-            if side in self.runners
-        }
-        return ends[NOW]
-
-    def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
-        there, directory, run = self.resumed[side], self.directories[side], (point.name, repeat)
-        if again and repeat != TRACED_REPEAT:
-            discard_run(directory, *run, again)
-        elif there is not None and run in there.measured:
-            return next((end for end in ends_of(directory) if (end.point, end.repeat) == run), None)
-        elif there is not None and run in there.void:
-            discard_run(directory, *run, "it was broken off, and the run was resumed")
-        return self.runners[side].measure(point, repeat)
-
-
-def order(repeat: int) -> tuple[str, ...]:
-    """Whose turn it is: the two alternate, so that whatever drifts on the machine favours neither.
-    Only ``now`` is traced.
-    """
-    if repeat == TRACED_REPEAT:
-        return (NOW,)
-    return (THEN, NOW) if repeat % 2 == 0 else (NOW, THEN)
-
-
-def _resumed_sides(config: pytest.Config, resume: Path) -> Sides:
-    """By commit: a branch may point elsewhere by now."""
-    found = sides_of(resume)
-    if "code" not in found or "against" not in found:
-        raise RunDirectoryError(f"{resume} does not say which code was compared; start a new run")
-    was = Sides(now=Side.from_json(found["code"]), then=Side.from_json(found["against"]))
-    is_now = Sides(now=_again(config, was.now), then=_again(config, was.then))
-    for before, here in ((was.now, is_now.now), (was.then, is_now.then)):
-        if before != here:
-            raise UsageError(
-                f"{as_typed(config, 'memory_resume')} {resume}: "
-                f"{before.asked or 'the working tree'} is not what it was when the run was "
-                "started; bring the packages under test back to it, or start a new run"
-            )
-    return was
-
-
-def _again(config: pytest.Config, side: Side) -> Side:
-    subjects = checked_subjects(side.subjects)
-    if not side.commit:
-        return working_tree(config.rootpath, subjects)
-    return revision_side(config.rootpath, side.commit, subjects, name=side.asked)
+    findings: tuple[SessionFinding, ...] = ()
+    """Not empty means exit code 1."""
+    lines: tuple[str, ...] = ()
+    """What the section "memory" says of the judgement."""
+    judge_again: str = ""
+    """The command that judges the run by the same limits and draws its page; empty where it cannot
+    be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,328 +106,166 @@ class MeasuredBefore:
     """What tells the test from others (``Wanted.same``)."""
     nodeid: str
     execution: int
-    """The how manieth execution of the test it was: other plug-ins run tests again."""
+    """Which execution of the test this was, from 1: other plug-ins run tests again."""
     repeats: int
 
 
 @dataclass
-class RunSession:
-    """What one process of a session knows of its run directory."""
+class Ledger:
+    """Which tests there are, what they have measured in this process, and what was reported."""
 
-    config: pytest.Config
-    directory: Path
-    repeats_given: bool = False
-    """Whether an option says how often, which then goes before what a test says."""
-    resumed: "Resumption | None" = None
-    """What was there already of the run that is gone on with; None for a new run."""
-    sides: Sides | None = None
-    """The two codes that are measured; None where it is whatever Python finds."""
-    resumed_then: "Resumption | None" = None
-    """As ``resumed``, of the run of the earlier code."""
     collected: Sequence[pytest.Item] = ()
     """All tests, before -k and its like choose from them."""
-    mistakes: Mapping[str, Sequence[pytest.Item]] = field(default_factory=dict)
-    """Why what was collected cannot be measured: sentences, each with the tests that it is
-    about."""
-    measured: dict[str, MeasuredBefore] = field(default_factory=dict)
-    """By name of the point: what tests have measured in this process by a marker or by
-    ``memory_run``."""
-    executions: Counter[str] = field(default_factory=Counter)
-    """How often each test was run in this process."""
-    told: set[str] = field(default_factory=set)
-    """Names of points whose tests have failed with the findings about them."""
+    mistakes: Mistakes = field(default_factory=dict)
+    """Why what was collected cannot be measured."""
     deselected: int = 0
     """How many tests with markers there were, where none of them was selected."""
-    end: "SessionEnd | None" = None
-    """What was found when all points were there; None where no test has a marker."""
+    executions: Counter[str] = field(default_factory=Counter)
+    """How often each test was run in this process."""
+    measured: dict[str, MeasuredBefore] = field(default_factory=dict)
+    """By name of the point: what tests have measured by a marker or by ``memory_run``."""
+    reported: set[str] = field(default_factory=set)
+    """Names of points whose tests have failed with the findings about them."""
+    refused: str = ""
+    """Why the workers measured nothing: one sentence, which is an error of usage."""
     broken: str = ""
     """Why the run directory could not be written, once it could not: one sentence for the
     summary."""
-    refused: str = ""
-    """Why the workers measured nothing: one sentence, which is an error of usage."""
-    chosen: Device | None = None
-    """The device, once it is known."""
+    end: SessionEnd | None = None
+    """What was found when all points were measured; None where no test has a marker."""
+
+    def refusals(self, selected: Sequence[pytest.Item]) -> list[str]:
+        """A sentence for each mistake of the selected tests."""
+        return mistakes_of(self.mistakes, selected) or namesakes(selected)
+
+
+# The run directory of a session.
+
+
+@dataclass
+class SessionDirectory:
+    """The run directory of the session, and that of the earlier code where two are compared."""
+
+    path: Path
+    root: Path
+    """The root of the session: the project that is measured."""
+    command: str
+    """What the user typed."""
+    sides: Sides | None = None
+    """The two codes that are measured; None where it is whatever Python finds."""
+    resumed: Resumption | None = None
+    """What the resumed run already holds; None for a new run."""
+    resumed_earlier: Resumption | None = None
+    """As ``resumed``, of the run of the earlier code."""
     had_page: bool = False
-    """Whether the run that is gone on with had a page, so that it gets one again."""
-    begun: bool = False
-    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Whether the resumed run had a page, so that it gets one again."""
+    _begun: bool = False
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """The lock of the run directory, and SIGTERM."""
 
-    @classmethod
-    def settle(cls, config: pytest.Config) -> Self:
-        """The run directory and settings that the options of this session ask for.
-
-        Raises UsageError for those that cannot be used, DeviceUnavailable where the device is not
-        there.
-        """
-        asked: Path | None = config.getoption("memory_out")
-        resume: Path | None = config.getoption("memory_resume")
-        if asked is not None and resume is not None:
-            raise UsageError(
-                f"{as_typed(config, 'memory_resume')} {resume} goes on in that directory; "
-                f"leave --memory-out {asked} out"
-            )
-        repeats_given = config.getoption("memory_repeats") is not None
-        settle_options(config, resume)
-        check_one_pool(config)
-        session = cls(
-            config, resume or asked or default_run_directory(config.rootpath), repeats_given
-        )
-        if is_dry(config):
-            if resume is not None:
-                from harness.rundir.resume import read_resumption
-
-                # so that what is listed is what would be measured
-                session.resumed = read_resumption(resume)
-            return session
-        if asked is not None:
-            claim_run_directory(asked)
-        if resume is not None:
-            session._resume(resume)
-        elif can_be_checked(config):
-            session.device()
-        session.sides = settle_sides(config, resume)
-        if asked is not None:
-            make_run_directory(asked)
-        return session
-
-    @classmethod
-    def of_worker(cls, config: pytest.Config, told: Mapping[str, str]) -> Self:
-        """What the controller has settled, so that a bad value is told once."""
-        vars(config.option).update(json.loads(told["memory_settings"]))
-        session = cls(
-            config, Path(told["memory_run_directory"]), bool(told["memory_repeats_given"])
-        )
-        session.resumed = _resumption_from(told["memory_resumed"])
-        session.resumed_then = _resumption_from(told["memory_resumed_then"])
-        session.sides = (
-            Sides.from_json(json.loads(told["memory_sides"])) if told["memory_sides"] else None
-        )
-        return session
-
-    def for_worker(self) -> dict[str, str]:
-        """What ``of_worker`` needs."""
-        return {
-            "memory_run_directory": str(self.directory),
-            "memory_resumed": "" if self.resumed is None else self.resumed.to_json(),
-            "memory_resumed_then": "" if self.resumed_then is None else self.resumed_then.to_json(),
-            "memory_sides": "" if self.sides is None else json.dumps(self.sides.to_json()),
-            "memory_repeats_given": "yes" if self.repeats_given else "",
-            "memory_settings": json.dumps({name: self.config.getoption(name) for name in DEFAULTS}),
-        }
-
     @property
-    def shown(self) -> str:
-        """The run directory as the user would type it."""
-        here = self.config.invocation_params.dir
-        inside = self.directory.is_absolute() and self.directory.is_relative_to(here)
-        return str(self.directory.relative_to(here) if inside else self.directory)
-
-    @property
-    def then_directory(self) -> Path:
+    def earlier(self) -> Path:
         """The run directory of the earlier code, where two are compared."""
-        return self.directory / THEN_FOLDER
+        return self.path / THEN_FOLDER
 
     @property
-    def directories(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Path, ...]:
         """The run directory, and that of the earlier code where two are compared."""
-        return (self.directory,) if self.sides is None else (self.directory, self.then_directory)
+        return (self.path,) if self.sides is None else (self.path, self.earlier)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether a run has been planned in the directory."""
+        return (self.path / RUN_FILE).exists()
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the run that is resumed has nothing left to measure, on either side."""
+        resumed = [each for each in (self.resumed, self.resumed_earlier) if each is not None]
+        return bool(resumed) and all(len(each.measured) == each.run_count for each in resumed)
 
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether a run has to be measured, on either side; in a new run every one has to."""
         if self.resumed is None:
             return True
-        then = self.resumed_then
-        return self.resumed.lacks(point, repeat) or (then is not None and then.lacks(point, repeat))
-
-    def is_of_run(self, test: str, point: Point | None) -> bool:
-        """Whether a test with a marker belongs to the run: to a new one every test does, to a
-        resumed one those it selected.
-        """
-        if self.resumed is None:
-            return True
-        # Where points were chosen by name, run.json does not say which tests would name one when
-        # they run.
-        return (
-            point.name in self.resumed.planned
-            if point is not None
-            else bool(self.patterns) or test in self.resumed.asked
+        earlier = self.resumed_earlier
+        return self.resumed.lacks(point, repeat) or (
+            earlier is not None and earlier.lacks(point, repeat)
         )
 
-    @property
-    def was_whole(self) -> bool:
-        """Whether the run that is resumed has nothing left to measure, on either side."""
-        resumed = [one for one in (self.resumed, self.resumed_then) if one is not None]
-        return bool(resumed) and all(len(one.measured) == one.run_count for one in resumed)
-
-    @property
-    def is_there(self) -> bool:
-        """Whether a run has been planned in the directory."""
-        return (self.directory / RUN_FILE).exists()
-
-    @property
-    def patterns(self) -> Sequence[str]:
-        """The names of points that are wanted; empty: all."""
-        return self.config.getoption("memory_points") or ()
-
-    @property
-    def repeats(self) -> int:
-        """How often a point is measured whose test says nothing of it."""
-        return int(self.config.getoption("memory_repeats"))
-
-    def repeats_of(self, own: int | None) -> int:
-        """How often a point is measured whose test says ``own``."""
-        return self.repeats if own is None or self.repeats_given else own
-
-    @property
-    def traces(self) -> bool:
-        """Whether each point is traced as well."""
-        return not self.config.getoption("memory_no_trace")
-
     def further_of(self, point: Point) -> int:
-        """How many repeats a resumed run has announced of a point because it offended."""
+        """How many repeats the resumed run has announced of a point because it offended."""
         return 0 if self.resumed is None else self.resumed.further.get(point.name, 0)
 
-    def device(self) -> Device:
-        """The device that the options choose, found out once. Raises UsageError or
-        DeviceUnavailable.
+    def resume(self, device: Device) -> None:
+        """Take up what is in the directory. Raises UsageError where it cannot be resumed here, and
+        RunDirectoryError where it is damaged or in use.
         """
-        if self.chosen is None:
-            self.chosen = choose_for(self.config, self.directory)
-        return self.chosen
+        check_same_here(self.path, device, self.root)
+        self._held.enter_context(hold_run_directory(self.path))
+        set_damage_aside(self.path)
+        self.resumed = read_resumption(self.path)
+        if self.earlier.exists():
+            check_same_here(self.earlier, device, self.root)
+            set_damage_aside(self.earlier)
+            self.resumed_earlier = read_resumption(self.earlier)
 
-    def log_of(self, point: Point, repeat: int) -> str:
-        """The log of a run as the user would type it."""
-        return f"{self.shown}/logs/{log_name(point.name, repeat)}"
-
-    def plan(self, plan: "Plan") -> None:
-        """Write run.json, or check that a resumed run's plan is still what is collected. Raises
-        HarnessError.
-        """
-        if self.resumed is not None:
-            from harness.rundir.resume import check_plan
-
-            check_plan(self.directory, plan.collected)
-            return
-        with one_decides(self.config):
-            self._plan(plan)
-
-    def _plan(self, plan: "Plan") -> None:
-        device = self.device()
-        for point in plan.points:
-            # a budget that it cannot have is told before a child is started
-            device.for_point(point)
-        if self.sides is None:
-            self._start(self.directory, plan, traces=plan.traces, sides={})
-            return
-        now, then = self.sides.now.to_json(), self.sides.then.to_json()
-        self._start(self.directory, plan, traces=plan.traces, sides={"code": now, "against": then})
-        # What was alive at a peak is asked of the code that is judged; of the other one the amounts
-        # are enough.
-        self._start(self.then_directory, plan, traces=False, sides={"code": then})
-
-    def _start(
-        self, directory: Path, plan: "Plan", *, traces: bool, sides: Mapping[str, Any]
+    def start(
+        self, plan: Plan, settings: Mapping[str, Any], *, repeats: int, device: Device
     ) -> None:
-        config = self.config
-        start_run(
-            directory,
+        """Write run.json, on both sides; ``settings`` are those that it records."""
+        write = functools.partial(
+            start_run,
             points=plan.points,
             swept=plan.collected,
             policy=plan.policy,
             asked=plan.asked,
-            repeats=self.repeats,
-            device=self.device(),
+            repeats=repeats,
+            device=device,
             command=self.command,
-            root=config.rootpath,
-            settings={
-                "host_limit_bytes": config.getoption("memory_host_budget"),
-                "timeout_s": config.getoption("memory_timeout"),
-                "device": config.getoption("memory_device"),
-                "growth": config.getoption("memory_growth"),
-                "isolation": config.getoption("memory_isolation"),
-                "preload": list(config.getini("memory_preload")),
-                "pythonpath": [str(folder) for folder in pythonpath_of(config)],
-                "traces": traces,
-                "judged_by_pytest": plan.judged,
-                "left_out": plan.left_out,
-                "repeats_given": self.repeats_given,
-                "against": config.getoption("memory_against"),
-                "revision": config.getoption("memory_revision"),
-            },
-            sides=sides,
+            root=self.root,
         )
+        if self.sides is None:
+            write(self.path, settings=settings, sides={})
+            return
+
+        current, earlier = self.sides.now.to_json(), self.sides.then.to_json()
+        write(self.path, settings=settings, sides={"code": current, "against": earlier})
+        # What was alive at a peak is asked of the code that is judged; of the other one the amounts
+        # are enough.
+        write(self.earlier, settings={**settings, "traces": False}, sides={"code": earlier})
+
+    def begin(self) -> None:
+        """In the process that the user started, once, before the first child: keep others out, and
+        be ready to be stopped.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        if self.resumed is None:
+            self._held.enter_context(hold_run_directory(self.path))
+
+        resumptions = (self.resumed, self.resumed_earlier)
+        for path, resumed in zip(self.paths, resumptions, strict=False):
+            if resumed is not None:
+                self.had_page |= forget_judgement(path) and path == self.path
+                already = len(resumed.measured)
+                note_resumption(path, command=self.command, root=self.root, already=already)
+
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGTERM, _stop)
+            self._held.callback(signal.signal, signal.SIGTERM, before)
 
     def finish(self) -> None:
         """Note the end of the run, and that of the code it is compared with. Raises
         RunDirectoryError.
         """
-        for directory in self.directories[::-1]:
-            end_run(directory)
+        for path in self.paths[::-1]:
+            end_run(path)
 
-    def begin(self) -> None:
-        """The process that the user started, once, before the first child: keep others out, and be
-        ready to be stopped.
-        """
-        if self.begun:
-            return
-        self.begun = True
-        if self.resumed is None:
-            self.held.enter_context(hold_run_directory(self.directory))
-        for directory, resumed in zip(
-            self.directories, (self.resumed, self.resumed_then), strict=False
-        ):
-            if resumed is not None:
-                self.had_page |= forget_judgement(directory) and directory == self.directory
-                already = len(resumed.measured)
-                note_resumption(
-                    directory, command=self.command, root=self.config.rootpath, already=already
-                )
-        if threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGTERM, _stop)
-            self.held.callback(signal.signal, signal.SIGTERM, before)
-
-    def _resume(self, resume: Path) -> None:
-        from harness.rundir.resume import check_same_here, read_resumption, set_damage_aside
-
-        check_same_here(resume, self.device(), self.config.rootpath)
-        self.held.enter_context(hold_run_directory(resume))
-        set_damage_aside(resume)
-        self.resumed = read_resumption(resume)
-        self.repeats_given = self.resumed.repeats_given
-        if (then := resume / THEN_FOLDER).exists():
-            check_same_here(then, self.device(), self.config.rootpath)
-            set_damage_aside(then)
-            self.resumed_then = read_resumption(then)
-
-    @property
-    def resuming(self) -> str:
-        """What to type to go on with the run."""
-        return measuring(self.command, resuming=self.shown)
-
-    @property
-    def command(self) -> str:
-        """What the user typed."""
-        return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
-
-
-SESSION = pytest.StashKey[RunSession]()
-"""Where the configuration of a session keeps it."""
-
-
-def only_distributes(config: pytest.Config) -> bool:
-    """Whether this process is the controller of a distributed session, which collects nothing
-    itself.
-    """
-    return not is_worker(config) and bool(getattr(config.option, "numprocesses", None))
-
-
-def _resumption_from(text: str) -> "Resumption | None":
-    if not text:
-        return None
-    from harness.rundir.resume import Resumption
-
-    return Resumption.from_json(text)
+    def release(self) -> None:
+        """Let go of the lock, and of SIGTERM."""
+        self._held.close()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -511,44 +276,229 @@ def _stop(number: int, frame: FrameType | None) -> None:
     )
 
 
-# What measures the points of a session: a runner on the session's device, with the launcher that
-# its options choose.
+# The session: the three together.
 
 
-@contextmanager
-def open_runner(session: RunSession) -> Iterator[Runner]:
-    """A runner for the session's run directory; what it keeps running ends with the block."""
-    config = session.config
-    with opened_runner(
-        run_directory=session.directory,
-        device=session.device(),
-        children=ChildSettings(
-            further_paths=tuple(pythonpath_of(config)),
-            root=config.rootpath,
-            workspace=config.rootpath / "artifacts" / "inputs",
-            code=Code() if session.sides is None else session.sides.now.code,
-            host_limit_bytes=config.getoption("memory_host_budget"),
-            timeout_s=config.getoption("memory_timeout"),
-        ),
-        isolation=config.getoption("memory_isolation"),
-        preload=config.getini("memory_preload"),
-    ) as runner:
-        yield runner
+@dataclass
+class RunSession:
+    """What one process of a session knows."""
+
+    config: pytest.Config
+    settings: SessionSettings
+    run: SessionDirectory
+    ledger: Ledger = field(default_factory=Ledger)
+    known_device: Device | None = None
+    """The device, once it is known."""
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.run.path
+
+    @property
+    def shown(self) -> str:
+        """The run directory as the user would type it."""
+        here, path = self.config.invocation_params.dir, self.directory
+        inside = path.is_absolute() and path.is_relative_to(here)
+        return str(path.relative_to(here) if inside else path)
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return measuring(self.run.command, resuming=self.shown)
+
+    @property
+    def device(self) -> Device:
+        """The device that the options choose, found out once. Raises UsageError or
+        DeviceUnavailable.
+        """
+        if self.known_device is None:
+            self.known_device = find_device(self.config, self.settings, self.directory)
+        return self.known_device
+
+    @property
+    def repeats(self) -> list[int]:
+        """The numbers of the runs that a test of a sweep is repeated for, the traced one among
+        them.
+        """
+        resumed = self.run.resumed
+        count = self.settings.repeats if resumed is None else resumed.most_repeats
+        return [*range(count), *([TRACED_REPEAT] if self.settings.traces else [])]
+
+    def repeats_of(self, said: int | None) -> int:
+        """How often a point is measured whose test says ``said`` about it; None: it says
+        nothing.
+        """
+        resumed = self.run.resumed
+        given = self.settings.repeats_given if resumed is None else resumed.repeats_given
+        return self.settings.repeats if said is None or given else said
+
+    def collect(self, items: list[pytest.Item]) -> None:
+        """Read the markers of all tests, and drop the traced runs of points that have none."""
+        self.ledger.mistakes = read_tests(items, self.config.rootpath)
+        self.ledger.collected = [*items]
+        items[:] = [item for item in items if not is_left_untraced(item)]
+
+    def add_runner(self, items: Sequence[pytest.Item]) -> None:
+        """Give tests with a marker the fixture that measures."""
+        for item in items:
+            names: list[str] = getattr(item, "fixturenames", [])
+            if WANTED in item.stash and RUNNER not in names:
+                names.append(RUNNER)
+
+    def wants(self, item: pytest.Item) -> bool:
+        """Whether a test is to be run: its point is among the chosen ones, and something of it is
+        missing.
+        """
+        point, run = point_of(item), run_of(item)
+        if point is not None and not is_named(point.name, self.settings.points):
+            return False
+        if run is not None and not self.run.lacks(run[0].name, run[1]):
+            return False
+        # A test with a marker runs again, on what was measured, so that nothing it says is lost;
+        # but no other than was selected.
+        return WANTED not in item.stash or self._is_of_run(item.nodeid, point)
+
+    def _is_of_run(self, test: str, point: Point | None) -> bool:
+        """Whether a test with a marker belongs to the run: every test belongs to a new one, those
+        that it selected to a resumed one.
+        """
+        if self.run.resumed is None:
+            return True
+        if point is not None:
+            return point.name in self.run.resumed.planned
+        # Where points were chosen by name, run.json does not say which tests would name one when
+        # they run.
+        return bool(self.settings.points) or test in self.run.resumed.asked
+
+    def plan(self, selected: Sequence[pytest.Item]) -> bool:
+        """Write run.json, or check that a resumed run's plan is still what is collected.
+
+        False where nothing is to be measured, so that nothing is written. Raises HarnessError.
+        """
+        if mistakes := self.ledger.refusals(selected):
+            raise UsageError("\n".join(mistakes))
+        settings, collected = self.settings, self.ledger.collected
+        check_patterns(settings.points, collected, as_typed(self.config, "memory_points"))
+
+        plan = make_plan(selected, collected, traces=settings.traces, patterns=settings.points)
+        asked_for = self.config.getoption("memory_out") is not None
+        if plan.is_empty and not asked_for and self.run.resumed is None:
+            self.ledger.deselected = sum(WANTED in item.stash for item in collected)
+            return False  # a test session that measures nothing leaves nothing behind
+
+        if self.run.resumed is not None:
+            check_plan(self.directory, plan.collected)
+        else:
+            self._start(plan)
+        return True
+
+    def _start(self, plan: Plan) -> None:
+        with one_decides(self.config, self.settings):
+            for point in plan.points:
+                # a budget that it cannot have is refused before a child is started
+                self.device.for_point(point)
+            recorded = self._recorded(plan)
+            self.run.start(plan, recorded, repeats=self.settings.repeats, device=self.device)
+
+    def _recorded(self, plan: Plan) -> dict[str, Any]:
+        """What run.json says of the settings."""
+        settings, config = self.settings, self.config
+        return {
+            "host_limit_bytes": settings.host_budget,
+            "timeout_s": settings.timeout,
+            "device": settings.device,
+            "growth": settings.growth,
+            "isolation": settings.isolation,
+            "preload": list(config.getini("memory_preload")),
+            "pythonpath": [str(folder) for folder in pythonpath_of(config)],
+            "traces": plan.traces,
+            "judged_by_pytest": plan.judged,
+            "left_out": plan.left_out,
+            "repeats_given": settings.repeats_given,
+            "against": settings.against,
+            "revision": settings.revision,
+        }
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether pytest itself judges the run: some test has a marker, or takes ``memory_run``. A
+        run that cannot be read is, so that it is reported.
+        """
+        try:
+            settings = read_manifest(self.directory).settings
+        except HarnessError:
+            return True
+        return bool(settings.get("judged_by_pytest", False))
+
+    def for_worker(self) -> dict[str, str]:
+        """What ``of_worker`` needs."""
+        run = self.run
+        return {
+            "memory_settings": json.dumps(self.settings.to_json()),
+            "memory_run_directory": str(run.path),
+            "memory_sides": "" if run.sides is None else json.dumps(run.sides.to_json()),
+            "memory_resumed": "" if run.resumed is None else run.resumed.to_json(),
+            "memory_resumed_earlier": (
+                "" if run.resumed_earlier is None else run.resumed_earlier.to_json()
+            ),
+        }
 
 
-def turns_of(session: RunSession, runner: Runner) -> Turns:
-    """What measures a run with the code of the session, and in turns with that which it is compared
-    with.
+SESSION = pytest.StashKey[RunSession]()
+"""Where the configuration of a session keeps it."""
+
+
+def settle_session(config: pytest.Config) -> RunSession:
+    """The session that the options ask for; in a worker, the one that the controller has settled.
+
+    Raises UsageError for options that cannot be used, DeviceUnavailable where the device is not
+    there.
     """
-    if session.sides is None:
-        return Turns(
-            runners={NOW: runner},
-            directories={NOW: session.directory},
-            resumed={NOW: session.resumed},
+    if is_worker(config):
+        return _of_worker(config, config.workerinput)  # type: ignore[attr-defined]
+    asked: Path | None = config.getoption("memory_out")
+    resume: Path | None = config.getoption("memory_resume")
+    if asked is not None and resume is not None:
+        raise UsageError(
+            f"{as_typed(config, 'memory_resume')} {resume} resumes the run in that directory; "
+            f"leave --memory-out {asked} out"
         )
-    then = runner.with_code(session.sides.then.code, session.then_directory)
-    return Turns(
-        runners={NOW: runner, THEN: then},
-        directories={NOW: session.directory, THEN: session.then_directory},
-        resumed={NOW: session.resumed, THEN: session.resumed_then},
+
+    settings = settle_settings(config, None if resume is None else settings_of(resume))
+    path = resume or asked or default_run_directory(config.rootpath)
+    session = RunSession(config, settings, _directory(config, path))
+    if is_dry(config):
+        if resume is not None:
+            # so that what is listed is what would be measured
+            session.run.resumed = read_resumption(resume)
+        return session
+
+    if asked is not None:
+        claim_run_directory(asked)
+    if resume is None:
+        session.known_device = early_device(config, settings, path)
+    else:
+        session.run.resume(session.device)
+    session.run.sides = settle_sides(config, settings, resume)
+    if asked is not None:
+        make_run_directory(asked)
+    return session
+
+
+def _of_worker(config: pytest.Config, settled: Mapping[str, str]) -> RunSession:
+    """What the controller has settled, so that a bad value is reported once."""
+    sides, resumed = settled["memory_sides"], settled["memory_resumed"]
+    resumed_earlier = settled["memory_resumed_earlier"]
+    run = _directory(config, Path(settled["memory_run_directory"]))
+    run.sides = Sides.from_json(json.loads(sides)) if sides else None
+    run.resumed = Resumption.from_json(resumed) if resumed else None
+    run.resumed_earlier = Resumption.from_json(resumed_earlier) if resumed_earlier else None
+    return RunSession(
+        config, SessionSettings.from_json(json.loads(settled["memory_settings"])), run
     )
+
+
+def _directory(config: pytest.Config, path: Path) -> SessionDirectory:
+    command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    return SessionDirectory(path, root=config.rootpath, command=command)

@@ -2,11 +2,16 @@
 faked.
 """
 
+import ast
 import json
 import os
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
+
+import harness.plugin
+import harness.pytest_plugin
 
 SWEEP = """
 from harness.records import Outcome, Point
@@ -187,7 +192,7 @@ def test_a_run_that_is_interrupted_has_no_end(sweep, pytester):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
 def test_points_are_chosen_by_patterns_of_their_names(sweep, pytester, workers):
-    """Both patterns count, tests that measure nothing run as ever, and the plan is what was
+    """Both patterns count, tests that measure nothing still run, and the plan is what was
     chosen.
     """
     patterns = ("--memory-points", "*-lazy-*=500", "--memory-points", "s-eager-image_count=1??")
@@ -277,6 +282,50 @@ def test_tests_that_measure_nothing_leave_nothing_behind(sweep, pytester):
     result.assert_outcomes(passed=1, deselected=12)
     assert not (pytester.path / "artifacts").exists()
     assert "= memory =" not in result.stdout.str()
+
+
+LOADED = """
+import sys
+
+def test_loaded():
+    names = [name for name in sys.modules if name.partition(".")[0] == "harness"]
+    heavy = {"numpy", "pandas", "pydantic", "tensorflow"} & set(sys.modules)
+    assert (len(names) <= 8, heavy) == (True, set()), (names, heavy)
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
+def test_a_session_that_measures_nothing_loads_at_most_eight_modules(pytester, workers):
+    """Of everybody who has the package installed: the hooks, the options, and nothing heavy."""
+    pytester.makepyfile(test_loaded=LOADED)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers, timeout=120)
+
+    result.assert_outcomes(passed=1)
+
+
+def test_nobody_writes_to_the_options_of_pytest():
+    """Settings are a record of their own: an option stays what the user typed."""
+    files = [Path(harness.pytest_plugin.__file__), *Path(harness.plugin.__file__).parent.iterdir()]
+    trees = [ast.parse(file.read_text()) for file in files if file.suffix == ".py"]
+    written = [
+        ast.unparse(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute | ast.Subscript)
+        and isinstance(node.ctx, ast.Store | ast.Del)
+        and ".option" in ast.unparse(node.value)
+    ]
+    called = [
+        ast.unparse(node)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"setattr", "vars", "object.__setattr__"}
+        and "option" in ast.unparse(node)
+    ]
+
+    assert len(trees) > 8
+    assert written + called == []
 
 
 def test_listing_the_sweep_measures_nothing(sweep, pytester):
@@ -471,6 +520,30 @@ def test_a_session_that_measures_nothing_does_not_ask_tensorflow(blind_sweep, py
     blind_sweep("-k", "something_else").assert_outcomes(passed=1, deselected=12)
 
     assert not (pytester.path / "asked").exists()
+
+
+COUNTED = """
+from pathlib import Path
+import harness.run.cards
+from harness.errors import DeviceUnavailable
+
+def count():
+    with Path("asked").open("a") as file:
+        file.write("x")
+    raise DeviceUnavailable("there is no driver")
+
+harness.run.cards.find_cards = count
+"""
+
+
+@pytest.mark.parametrize("budget", [(), ("--memory-device-budget", "1GiB")], ids=["free", "budget"])
+def test_the_driver_is_asked_once_which_cards_there_are(sweep, pytester, budget):
+    """Though the budget is checked before anything is collected, and the plan needs the device."""
+    pytester.makeconftest(FAKE_RUNNER + COUNTED)
+    sweep("--memory-out", "out", "--memory-repeats", "1", *budget)
+
+    assert manifest(pytester)["device"]["kind"] == "emulated"
+    assert (pytester.path / "asked").read_text() == "x"
 
 
 def test_a_card_that_is_insisted_on_and_not_seen_measures_nothing_and_exits_with_3(

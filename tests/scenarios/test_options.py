@@ -116,11 +116,11 @@ def test_counts_that_are_no_sweep_are_refused(sweep, text, sentence):
         (("--resume", "nowhere"), "nowhere is not a run directory"),
         (
             ("--resume", "a", "--memory-out", "b"),
-            "--resume a goes on in that directory; leave --memory-out b out",
+            "--resume a resumes the run in that directory; leave --memory-out b out",
         ),
         (
             ("--memory-resume", "a", "--memory-out", "b"),
-            "--memory-resume a goes on in that directory; leave --memory-out b out",
+            "--memory-resume a resumes the run in that directory; leave --memory-out b out",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.plugin.judging import judge_session
+from harness.plugin.judgement import judge_session
 
 KIB, MIB = 1024, 1024 * 1024
 MARKERS = {

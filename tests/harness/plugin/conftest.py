@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import harness.plugin.judging  # noqa: F401 - pandas must not be imported anew by every session inside this process
-from harness.plugin import session as running
+import harness.plugin.judgement  # noqa: F401 - pandas must not be imported anew by every session inside this process
+from harness.plugin import measuring
 
 FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
 MIB = 1024 * 1024
@@ -19,7 +19,7 @@ def project(pytester, monkeypatch):
     in processes of its own.
     """
     # the faked conftest replaces it; put back afterwards
-    monkeypatch.setattr(running, "open_runner", running.open_runner)
+    monkeypatch.setattr(measuring, "open_runner", measuring.open_runner)
     pytester.makeconftest(FAKED)
 
     def run(test, *arguments, **modules):

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness.plugin import session as running
+from harness.plugin import measuring
 from harness.records import (
     TRACED_REPEAT,
     Outcome,
@@ -145,4 +145,4 @@ def open_faked_runner(session):
     yield FakedRunner(session.directory)
 
 
-running.open_runner = open_faked_runner
+measuring.open_runner = open_faked_runner

@@ -3,12 +3,22 @@ what to write instead.
 """
 
 import functools
+import re
 import sys
 
 import pytest
 
 from harness.errors import UsageError
-from harness.plugin.arguments import OF_CALLS, OF_TESTS, Settings, as_text, meant, read_call
+from harness.plugin.arguments import (
+    OF_CALLS,
+    OF_TESTS,
+    SETTINGS,
+    Settings,
+    as_text,
+    meant,
+    read_call,
+)
+from harness.plugin.limits import SECTIONS
 
 KNOWN = (*OF_CALLS, *OF_TESTS)
 MISSES = {
@@ -80,7 +90,7 @@ def test_all_near_misses_of_a_call_are_told_with_the_way_to_pass_such_a_paramete
 
     first, second = str(told.value).splitlines()
     assert first == (
-        "memory_run has no argument 'budget'; did you mean 'budgets'? It stands in the "
+        "memory_run has no argument 'budget'; did you mean 'budgets'? It belongs in the "
         "test's marker: @pytest.mark.memory(budgets=...). If the body has a parameter of "
         "that name, write fixed={'budget': ...}, or parametrize the test with it"
     )
@@ -149,3 +159,13 @@ def test_a_call_with_a_parameter_that_is_fixed_too_is_refused(tmp_path, parametr
         UsageError, match="fixed has loader = 'lazy', and loader is a parameter of the point too"
     ):
         read_call(Settings(), parametrized, "bodies:lazy", arguments, tmp_path)
+
+
+def test_the_help_of_the_marker_lists_every_argument_that_it_has(pytester):
+    """In order: a setting or a limit that is added is listed."""
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--markers", timeout=120)
+    (listed,) = re.findall(r"^@pytest\.mark\.memory\((.*)\): ", result.stdout.str(), re.MULTILINE)
+
+    assert listed.split(", ") == ["body", "*", *SETTINGS[1:], *SECTIONS]
+    assert SETTINGS[0] == "body"
+    assert set(OF_CALLS) | set(OF_TESTS) | {"body"} == {*SETTINGS, *SECTIONS}

@@ -96,7 +96,7 @@ def test_a_test_fails_with_the_findings_sentence_and_nothing_else(project):
         "what load allocates; the limit is the marker of test_memory.py::test_load."
     )
     result.stdout.fnmatch_lines(
-        [sentence, "1 more finding is told by the tests that failed with them"]
+        [sentence, "1 more finding is reported by the tests that failed with them"]
     )
     assert "Traceback" not in result.stdout.str()
     assert "def test_load" not in result.stdout.str()
@@ -259,7 +259,7 @@ MISTAKES = {
     ),
     "an unknown phase": (
         sweep(budgets={"at_most": "1 MiB", "phases": ["epok"]}, phases=["load", "epoch"]),
-        "budgets names the phase 'epok', which is none of the test's; did you mean 'epoch'?",
+        "budgets names the unknown phase 'epok'; did you mean 'epoch'?",
     ),
     "leaks without phases": (
         sweep(leaks="1 KiB"),
@@ -271,7 +271,7 @@ MISTAKES = {
     ),
     "over a stranger": (
         sweep(slopes="1 KiB", over="stack_size"),
-        "a slope is over 'stack_size', which is none of the test's *",
+        "a slope is over 'stack_size', which is not among the test's *",
     ),
     "a budget that is no amount": (
         sweep(device_budget="lots"),

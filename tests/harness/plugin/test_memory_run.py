@@ -265,6 +265,17 @@ def test_a_phase_or_a_meter_that_there_is_not_is_named_with_the_nearest(run):
         run["epoch"]["device"]
 
 
+def test_completion_shows_phases_and_meters(run):
+    """After a dot, and in brackets as IPython asks for them."""
+    phase = run[run.phases[0]]
+
+    assert set(phase.meters) < set(dir(phase))
+    assert {"finished", "name"} < set(dir(phase))
+    assert phase._ipython_key_completions_() == list(phase.meters)
+    assert run._ipython_key_completions_() == list(run.phases)
+    assert {"growth_bytes", "peak_bytes"} < set(dir(phase[phase.meters[0]]))
+
+
 def test_its_repr_is_a_table(run):
     """Of what could be read."""
     assert repr(run).splitlines() == [

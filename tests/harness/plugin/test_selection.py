@@ -188,7 +188,7 @@ def test_a_folder_outside_that_stands_after_a_space_is_refused_with_what_to_writ
 
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(
-        [f"ERROR: --memory-out {outside} lies outside of *; write '--memory-out={outside}'"]
+        [f"ERROR: --memory-out {outside} is outside of *; write '--memory-out={outside}'"]
     )
     assert taken.ret == pytest.ExitCode.OK
     assert (outside / "run.json").exists()

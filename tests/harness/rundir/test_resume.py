@@ -271,7 +271,7 @@ def test_listing_what_is_missing_changes_nothing(half, sweep, pytester):
         ),
         (
             ("--memory-out", "other"),
-            "--memory-resume out goes on in that directory; leave --memory-out other out",
+            "--memory-resume out resumes the run in that directory; leave --memory-out other out",
         ),
         (
             ("--memory-resume", "nowhere"),

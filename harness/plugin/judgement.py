@@ -1,0 +1,306 @@
+"""What the judge says of a session: of one point inside its test, and of all of them at the end, in
+the process that the user started. Loads pandas.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError, PageError, PolicyError
+from harness.judge.advice import Asked, Commands
+from harness.judge.comparison import load_against
+from harness.judge.gate import Judgement, judge
+from harness.judge.limits import Remeasure
+from harness.judge.policy import DEFAULT_POLICY, SCHEMA_VERSION, Policy, choose_policy, parse_policy
+from harness.judge.table import Run, load_run
+from harness.judge.verdict import Check, Verdict
+from harness.pages import write_outputs
+from harness.plugin import measuring
+from harness.plugin.limits import DEFAULT_METER, REMEASURE
+from harness.plugin.options import as_typed, worker_count
+from harness.plugin.plan import unmatched
+from harness.plugin.session import RunSession, SessionEnd, SessionFinding
+from harness.records import Point, RunEnd
+from harness.remeasure import Measure, Offender, find_offenders, remeasure
+from harness.rundir.manifest import read_manifest
+from harness.rundir.rows import write_row
+from harness.units import format_bytes
+from harness.words import count, shortened, text_table
+
+# Judging: by what the markers promise, one point or all of them.
+
+OVER_POINTS = frozenset({"slope", "growth_class", "arithmetic"})
+"""Rules over several points, which cannot be judged before all of them are there."""
+NO_BASELINES = Path("/nonexistent")
+"""Markers promise limits; a baseline is for the command line (python -m harness gate)."""
+MARKERS = "the markers"
+"""What messages call the policy that the markers make."""
+
+
+def policy_of(run: Run) -> Policy:
+    """What the markers of the session's tests promise, as run.json has it; an empty policy where
+    they promise nothing.
+    """
+    if run.manifest.policy is None:
+        empty = Policy(schema_version=SCHEMA_VERSION, remeasure=Remeasure(**REMEASURE))
+        return empty.called(MARKERS)
+    return parse_policy(run.manifest.policy, MARKERS)
+
+
+def judge_point(session: RunSession, point: Point) -> tuple[list[Check], Offender | None]:
+    """What does not hold of one point, while others are still to come; and how to measure it again,
+    where that could settle it.
+    """
+    run = _run_of_point(session.directory, point)
+    policy = policy_of(run)
+    asked = Asked(partial=True, by_pytest=True)
+    verdict = judge(run, policy, NO_BASELINES, partial=True, asked=asked).verdict
+    findings = [
+        check
+        for check in verdict.findings
+        if check.rule not in OVER_POINTS and (check.point == point.name or check.meter)
+    ]
+    found = find_offenders(run, policy, Verdict(tuple(findings)))
+    return findings, next(iter(found.points), None)
+
+
+def _run_of_point(directory: Path, point: Point) -> Run:
+    """What the run directory has of one point, as if it were alone in it."""
+    run = load_run(directory)
+    return dataclasses.replace(
+        run,
+        points=tuple(each for each in run.points if each.name == point.name),
+        phases=run.phases[run.phases["point"] == point.name],
+        ends=run.ends[run.ends["point"] == point.name],
+        problems=(),
+        parked={},  # the test itself has to fail, so that pytest can say that this was expected
+    )
+
+
+def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
+    """The complete run directory, by what the markers promise. ``partial``: the user has left
+    points out on purpose.
+    """
+    run = load_run(directory)
+    asked = Asked(partial=partial, by_pytest=True)
+    against = load_against(run, None)
+    return run, judge(
+        run, policy_of(run), NO_BASELINES, partial=partial, against=against, asked=asked
+    )
+
+
+# The end of a session with markers: judge, measure offenders again, judge anew, write, and say what
+# was found.
+
+
+def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+    """Judge the run directory, measure offenders against rules over several points again, and write
+    what was found.
+
+    ``stopped``: the session was ended before its last test (-x), so that nothing more is to be
+    measured. ``show`` prints a line at once.
+    """
+    try:
+        return _end(session, stopped=stopped, show=show)
+    except HarnessError as error:
+        sentence = f"the run could not be judged: {error}"
+        return SessionEnd(findings=(SessionFinding("run", sentence),))
+
+
+def _end(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+    left_out = int(read_manifest(session.directory).settings.get("left_out", 0))
+    partial = left_out > 0
+    run, judgement = judge_session(session.directory, partial=partial)
+    if not stopped and _remeasure(session, run, judgement, show):
+        run, judgement = judge_session(session.directory, partial=partial)
+    undrawn = _write(run, judgement, page=session.run.had_page)
+
+    verdict = judgement.verdict
+    reported = [check for check in verdict.findings if _was_reported(check, session)]
+    lines = [
+        *_table(run),
+        *(f"overruled: {check.sentence}" for check in verdict.overruled),
+        *undrawn,
+        *(f"parked: {name}, {why}" for name, why in run.parked.items()),
+        *_left_unsaid(len(reported), left_out),
+        *([] if verdict.findings else [verdict.sentence]),
+    ]
+    findings = (
+        SessionFinding(check.subject, f"{check.finding}: {check.sentence}")
+        for check in verdict.findings
+        if check not in reported
+    )
+    return SessionEnd(
+        findings=(*_unmatched(session, run), *findings),
+        lines=tuple(lines),
+        judge_again=_judge_again(session, run, partial=partial),
+    )
+
+
+def _remeasure(
+    session: RunSession, run: Run, judgement: Judgement, show: Callable[[str], None]
+) -> bool:
+    """Measure the points of findings again that may be noise, and what a resumed run still lacks;
+    whether there were any.
+    """
+    found = find_offenders(run, policy_of(run), judgement.verdict)
+    if found.points:
+        names = ", ".join(offender.point for offender in found.points)
+        show(
+            f"memory: measuring {count(len(found.points), 'point')} again, "
+            f"{found.points[0].repeats} times: {names}"
+        )
+    for directory in session.run.paths[1:]:
+        for offender in found.points:
+            write_row(directory, offender.row())
+
+    run_count = remeasure(
+        session.directory,
+        found,
+        command=session.run.command,
+        workers=worker_count(session.config) or 1,
+        open_measure=lambda: _measure_with(session),
+    )
+    if run_count:
+        session.run.finish()
+    return run_count > 0
+
+
+@contextlib.contextmanager
+def _measure_with(session: RunSession) -> Iterator[Measure]:
+    with measuring.open_runner(session) as runner:
+        turns = measuring.turns_of(session, runner)
+
+        def measure(point: Point, repeat: int) -> RunEnd:
+            end = turns.measure(point, repeat)
+            assert end is not None  # noqa: S101 - nobody has measured what was announced just now
+            return end
+
+        yield measure
+
+
+def _write(run: Run, judgement: Judgement, *, page: bool) -> list[str]:
+    """Write the files of the judgement; a sentence where the page could not be drawn."""
+    with warnings.catch_warnings():
+        # what drawing libraries deprecate is no error of the user's tests (-W error)
+        warnings.simplefilter("ignore")
+        try:
+            write_outputs(run, judgement, page=page)
+        except PageError as error:
+            return [str(error)]
+    return []
+
+
+def _was_reported(check: Check, session: RunSession) -> bool:
+    """Whether the test of its only point has failed with what does not hold of it."""
+    points = {check.point} if check.point else set(check.points)
+    return len(points) == 1 and points <= session.ledger.reported
+
+
+def _unmatched(session: RunSession, run: Run) -> Iterator[SessionFinding]:
+    option = as_typed(session.config, "memory_points")
+    for pattern in unmatched(session.settings.points, run.points):
+        sentence = f"incomplete: {option} {pattern!r} matches no point that was measured"
+        yield SessionFinding(pattern, sentence)
+
+
+def _left_unsaid(reported: int, left_out: int) -> Iterator[str]:
+    if reported:
+        yield (
+            f"{count(reported, 'more finding is', 'more findings are')} reported by "
+            "the tests that failed with them"
+        )
+    if left_out:
+        yield (
+            f"{count(left_out, 'point was', 'points were')} deselected: "
+            "rules over several points were judged on those that were measured, or not at all"
+        )
+
+
+def _judge_again(session: RunSession, run: Run, *, partial: bool) -> str:
+    """What to type; where the gate would ask which of two policies is meant, with the project's
+    own.
+    """
+    policy = None
+    try:
+        choose_policy(None, run.manifest)
+    except PolicyError:
+        policy = DEFAULT_POLICY
+    commands = Commands(run=Path(session.shown), asked=Asked(policy=policy, partial=partial))
+    return commands.gate("--page")
+
+
+# The table of points on the terminal.
+
+MOST_ROWS = 40
+"""Of the table. Chosen: a screen; phases.csv in the run directory has all of them."""
+MOST_NAME_BYTES = 80
+"""Of a point in the table. Chosen: with the amounts beside it, a wide terminal."""
+POINT_COLUMNS = ("point", "phase", "meter", "growth", "spread", "start", "peak", "end")
+
+
+def _table(run: Run) -> Iterator[str]:
+    rows = list(point_rows(run))
+    if rows:
+        yield from text_table(POINT_COLUMNS, rows[:MOST_ROWS], words=3)
+    if len(rows) > MOST_ROWS:
+        yield f"... and {len(rows) - MOST_ROWS} more in {run.path}/phases.csv"
+
+
+def point_rows(run: Run) -> Iterator[Sequence[str]]:
+    """The least of the repeats for every point, phase and meter that some rule is about, and of the
+    device in any case.
+    """
+    policy = policy_of(run)
+    meters = {DEFAULT_METER, *(meter for _, rule in policy.rules() for meter in rule.meters)}
+    readable = run.phases[
+        run.phases["meter"].isin(sorted(meters)) & run.phases["growth_bytes"].notna()
+    ]
+    for (point, phase, meter), own in readable.groupby(["point", "phase", "meter"], sort=False):
+        spread = int(own["growth_bytes"].max() - own["growth_bytes"].min())
+        least = [int(own[f"{field}_bytes"].min()) for field in ("growth", "start", "peak", "end")]
+        yield (
+            shortened(str(point), MOST_NAME_BYTES),
+            str(phase),
+            str(meter),
+            *(format_bytes(amount) for amount in (least[0], spread, *least[1:])),
+        )
+
+
+# Findings over several points as failed tests of junit.xml: they belong to no single test of the
+# session.
+
+_WRITER = "LogXML"
+"""pytest's plug-in that writes junit.xml (_pytest.junitxml); it has no public name, but its hooks
+are those of all plug-ins."""
+
+
+def add_to_junit(config: pytest.Config, findings: Iterable[SessionFinding]) -> None:
+    """Add a failed test ``memory / SUBJECT`` for each finding, before the file is written; nothing
+    where none is written.
+
+    Findings that a test has failed with are in its own entry: its message, and its properties
+    ``memory_finding``.
+    """
+    for writer in config.pluginmanager.get_plugins():
+        if type(writer).__name__ == _WRITER:
+            for found in findings:
+                for report in _reports(found):
+                    writer.pytest_runtest_logreport(report)
+
+
+def _reports(found: SessionFinding) -> Iterator[pytest.TestReport]:
+    """The three reports that a test has."""
+    for when in ("setup", "call", "teardown"):
+        yield pytest.TestReport(
+            nodeid=f"memory::{found.subject}",
+            location=("memory", None, found.subject),
+            keywords={},
+            outcome="failed" if when == "call" else "passed",
+            longrepr=found.sentence if when == "call" else None,
+            when=when,
+        )
