@@ -20,7 +20,16 @@ from statistics import median
 from typing import Any
 
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext, SamplerLine
+from harness.measure.meter import (
+    BeginCard,
+    BeginHost,
+    EndCard,
+    EndHost,
+    MeterContext,
+    OpenCard,
+    OpenHost,
+    SamplerLine,
+)
 from harness.records import Outcome, Point, Reading
 from harness.run.launchers import Sampling
 from harness.run.runner import Runner
@@ -63,8 +72,8 @@ def detection(folder: Path) -> dict[str, float]:
     card = driver.add_device("GPU-aaaa", total_bytes=40 * GIB, used_bytes=MIB)
     sampling = Sampling(environment={**os.environ, **driver.environment(stub.library)})
     line = SamplerLine.connect(sampling.address()[0])
-    line.ask({"open": {"card": "GPU-aaaa"}})
-    line.ask({"open": "host"})
+    line.ask(OpenCard(uuid="GPU-aaaa"))
+    line.ask(OpenHost())
     found: dict[str, float] = {}
     shares = []
     for length_ms in (20, 5, 1):
@@ -74,15 +83,15 @@ def detection(folder: Path) -> dict[str, float]:
         driver.script_spikes(
             card, [(index * every_ns, length_ms * 1_000_000, MIB) for index in range(_SPIKES)]
         )
-        line.ask({"begin": "card"})
-        line.ask({"begin": "host"})
+        line.ask(BeginCard())
+        line.ask(BeginHost())
         cpu_ns, began_ns = _cpu_ns(sampling), time.monotonic_ns()
         driver.forget_calls()
         origin_ns = driver.start_spikes(card)
         time.sleep(_SPIKES * every_ns / 1e9)
         shares.append((_cpu_ns(sampling) - cpu_ns) / (time.monotonic_ns() - began_ns))
-        line.ask({"end": "host"})
-        line.ask({"end": "card"})
+        line.ask(EndHost())
+        line.ask(EndCard())
         asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(_USED)]
         starts = [index * every_ns for index in range(_SPIKES)]
         seen = sum(
@@ -150,8 +159,8 @@ def calls_us() -> dict[str, float]:
         for offset in range(0, len(pages), mmap.PAGESIZE):
             pages[offset] = 1
         found = {
-            "status_us": _median_us(counters.look, 1000),
-            "statm_and_faults_us": _median_us(counters.glance, 1000),
+            "status_us": _median_us(counters.full_read, 1000),
+            "statm_and_faults_us": _median_us(counters.cheap_read, 1000),
             "clear_refs_us": _median_us(counters.reset_highest, 1000),
             "smaps_rollup_us": _median_us(Path("/proc/self/smaps_rollup").read_bytes, 20),
         }
