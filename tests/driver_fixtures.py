@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.pretended import Machine, make_machine
 from harness.pretended.card import (
     LIBRARY,
     Card,
@@ -22,7 +23,6 @@ from harness.pretended.card import (
     load,
 )
 from harness.pretended.control import StubControl
-from harness.pretended.machine import Machine, make_machine
 
 
 @pytest.fixture(scope="session")

@@ -7,94 +7,28 @@ an administrator has switched accounting on; so the card is polled, and the list
 read at the edges of the phase alone.
 """
 
-import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from harness.errors import MeterUnavailable
 from harness.measure.host_watch import Pace
-from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edges
+from harness.measure.meter import (
+    Answer,
+    BeginCard,
+    CardBegun,
+    CardOpened,
+    CardPhase,
+    CardSpan,
+    Edge,
+    EndCard,
+    MeterContext,
+    OpenCard,
+    Request,
+    SamplerLine,
+    polled,
+    read_at_edges,
+)
 from harness.records import Quality, Reading
 from harness.system.nvml import Card, CardProcess, neighbours_among, process_bytes
-
-# What was seen of a card over one phase. No NVML here: the child, which reads this, never loads
-# it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardSpan:
-    """Bytes in use on the card over one phase, as the sampler hands it to the child."""
-
-    start_bytes: int
-    peak_bytes: int
-    end_bytes: int
-    samples: int
-    rate_hz: float
-    largest_gap_s: float
-    duration_s: float
-
-
-class CardWatch:
-    """Gathers one ``CardSpan``."""
-
-    def __init__(self, used_bytes: int, now_s: float) -> None:
-        self.pace = Pace(now_s)
-        self._start_bytes = self._peak_bytes = self._last_bytes = used_bytes
-
-    def see(self, used_bytes: int, now_s: float) -> None:
-        """So many bytes were in use."""
-        self.pace.count(now_s)
-        self._last_bytes = used_bytes
-        self._peak_bytes = max(self._peak_bytes, used_bytes)
-
-    def close(self) -> CardSpan:
-        """The span up to the last look."""
-        return CardSpan(
-            start_bytes=self._start_bytes,
-            peak_bytes=self._peak_bytes,
-            end_bytes=self._last_bytes,
-            samples=self.pace.samples,
-            rate_hz=self.pace.rate_hz,
-            largest_gap_s=self.pace.largest_gap_s,
-            duration_s=self.pace.duration_s,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
-    """What the driver tells at one edge of a phase; each amount is None where it does not, with the
-    reason.
-    """
-
-    process_bytes: int | None = None
-    not_listed: str = ""
-    others: str = ""
-    """Who else computes on the card, in words."""
-    others_unknown: str = ""
-    """Why that cannot be told; empty when it can."""
-    accounted_bytes: int | None = None
-    """The most that the process ever held until now."""
-    not_accounted: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardPhase:
-    """One phase of one card, as the sampler hands it to the child."""
-
-    span: CardSpan
-    start: Edge
-    end: Edge
-
-    @classmethod
-    def from_json(cls, answer: Mapping[str, Any]) -> "CardPhase":
-        """What ``CardView.end`` gave, after its way over the line."""
-        return cls(
-            span=CardSpan(**answer["span"]),
-            start=Edge(**answer["start"]),
-            end=Edge(**answer["end"]),
-        )
 
 
 class NvmlMeter:
@@ -119,13 +53,13 @@ class NvmlMeter:
             raise MeterUnavailable(
                 f"NVML is asked by the sampler alone, and there is none: {self._without}"
             )
-        self._source = str(self._sampler.ask({"open": {"card": self._uuid}})["source"])
+        self._source = self._sampler.ask(OpenCard(uuid=self._uuid)).source
 
     def begin(self) -> None:
         """Start polling; a card that is lost now is told of at the end of the phase."""
         self._failed = ""
         try:
-            self._ask({"begin": "card"})
+            self._ask(BeginCard())
         except MeterUnavailable as reason:
             self._failed = f"{reason}, at the start of the phase"
 
@@ -133,14 +67,12 @@ class NvmlMeter:
         """What was seen; a lost card becomes an unavailable reading, not an error of the body."""
         if not self._failed:
             try:
-                return card_readings(
-                    CardPhase.from_json(self._ask({"end": "card"})), source=self._source
-                )
+                return card_readings(self._ask(EndCard()), source=self._source)
             except MeterUnavailable as reason:
                 self._failed = str(reason)
         return tuple(Reading.unavailable(name, self._failed) for name in self.names)
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Request[Answer]) -> Answer:
         assert self._sampler is not None  # noqa: S101 - open() has refused otherwise
         return self._sampler.ask(request)
 
@@ -213,6 +145,33 @@ def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
 # it is never asked for while a phase runs.
 
 
+class CardWatch:
+    """Gathers one ``CardSpan``."""
+
+    def __init__(self, used_bytes: int, now_s: float) -> None:
+        self.pace = Pace(now_s)
+        self._start_bytes = self._peak_bytes = self._last_bytes = used_bytes
+
+    def see(self, used_bytes: int, now_s: float) -> None:
+        """So many bytes were in use."""
+        self.pace.count(now_s)
+        self._last_bytes = used_bytes
+        if used_bytes > self._peak_bytes:  # noqa: PLR1730 - a call of max costs more
+            self._peak_bytes = used_bytes
+
+    def close(self) -> CardSpan:
+        """The span up to the last look."""
+        return CardSpan(
+            start_bytes=self._start_bytes,
+            peak_bytes=self._peak_bytes,
+            end_bytes=self._last_bytes,
+            samples=self.pace.samples,
+            rate_hz=self.pace.rate_hz,
+            largest_gap_s=self.pace.largest_gap_s,
+            duration_s=self.pace.duration_s,
+        )
+
+
 class CardView:
     """Watches one card for one process."""
 
@@ -225,21 +184,21 @@ class CardView:
         self._start = Edge()
 
     @property
-    def source(self) -> str:
-        """Which of NVML's queries tells the bytes in use."""
-        return self._card.source
+    def opened(self) -> CardOpened:
+        """What the card can tell."""
+        return CardOpened(source=self._card.source)
 
     @property
     def is_open(self) -> bool:
         """Whether a phase is open."""
         return self._watch is not None
 
-    def begin(self) -> Mapping[str, Any]:
+    def begin(self) -> CardBegun:
         """Note who and how much is there."""
         self._start = self._edge()
         used_bytes = self._card.used_bytes()
         self._watch = CardWatch(used_bytes, time.monotonic())
-        return {"used_bytes": used_bytes}
+        return CardBegun(used_bytes=used_bytes)
 
     def look(self, now_s: float) -> None:
         """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the
@@ -249,15 +208,13 @@ class CardView:
         if used_bytes is not None and self._watch is not None:
             self._watch.see(used_bytes, now_s)
 
-    def end(self) -> Mapping[str, Any]:
-        """A ``CardPhase`` as JSON. Raises MeterUnavailable when the card is lost."""
+    def end(self) -> CardPhase:
+        """What was seen. Raises MeterUnavailable when the card is lost."""
         watch, self._watch = self._watch, None
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
         watch.see(self._card.used_bytes(), time.monotonic())
-        return dataclasses.asdict(
-            CardPhase(span=watch.close(), start=self._start, end=self._edge())
-        )
+        return CardPhase(span=watch.close(), start=self._start, end=self._edge())
 
     def close(self) -> None:
         """Let go of the card."""

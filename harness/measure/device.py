@@ -1,6 +1,7 @@
 """Make TensorFlow use exactly the device that was leased, before its first operation."""
 
 import ctypes
+import gc
 import json
 import mmap
 import sys
@@ -10,8 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.errors import DeviceUnavailable
-from harness.measure.meter import Memory
+from harness.errors import DeviceUnavailable, MeterUnavailable
+from harness.measure.meter import Memory, MeterContext
+from harness.records import Quality, Reading
 from harness.units import MIB
 
 _FIRST_REGION_BYTES = 2 * MIB
@@ -20,7 +22,7 @@ limits of 16 to 3,072 MiB."""
 _ARGUMENTS_BYTES = 1024
 """Left free of it, for the arguments of the operation that fills it: four of BFC's smallest chunks,
 of 256 B."""
-_held: list[tf.Tensor] = []
+_held: "list[tf.Tensor]" = []
 """What fills that region, as long as the process lives."""
 
 
@@ -124,37 +126,6 @@ def _reserve(name: str, limit_bytes: int) -> None:
         ) from error
 
 
-# What TensorFlow sees of the one card that the environment makes visible, asked in a process of
-# its own; JSON on the last line. TensorFlow's warnings, which alone say why it sees none, go to
-# standard error.
-
-
-def main() -> int:
-    """Print TensorFlow's version, whether it is a build with CUDA, how many cards it sees, and
-    whether CUDA's driver is there.
-    """
-    found = {
-        "tensorflow": tf.__version__,
-        "is_cuda_build": bool(tf.test.is_built_with_cuda()),
-        "cards": len(tf.config.list_physical_devices("GPU")),
-        "has_libcuda": _has("libcuda.so.1"),
-    }
-    sys.stdout.write(json.dumps(found) + "\n")
-    return 0
-
-
-def _has(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 # A body with known answers: allocate known amounts, kept and for a moment, and let the meters
 # find them.
 
@@ -210,3 +181,134 @@ def _touched(known_bytes: int, flags: int) -> mmap.mmap:
 
 def _read(mapped: mmap.mmap) -> int:
     return sum(mapped[offset] for offset in range(0, len(mapped), mmap.PAGESIZE))
+
+
+# Live tensors on one device, as TensorFlow's own allocator counts them: exact, peak included.
+
+
+# Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are
+# left out.
+_KNOWN_BYTES = 1024 * 1024
+
+
+class AllocatorMeter:
+    """``device_in_use``: bytes of live tensors; the peak is kept by the allocator and reset at the
+    start of each phase.
+    """
+
+    names = ("device_in_use",)
+
+    def __init__(self, context: MeterContext) -> None:
+        self._device = context.device_name
+        self._forget = tf.config.experimental.reset_memory_stats
+        self._start_bytes = 0
+        self._kept_peak_bytes = 0
+        """The highest peak that the body has had forgotten in this phase."""
+
+    def open(self) -> None:
+        """Allocate a known tensor and look for it, and for its peak once that is reset.
+
+        Raises MeterUnavailable when the allocator did not count it, keeps no statistics
+        (cuda_malloc_async had none at first), or cannot forget a peak.
+        """
+        before_bytes, _ = self._read()
+        with tf.device(self._device):
+            known = tf.zeros([_KNOWN_BYTES], tf.uint8)
+        found_bytes = self._read()[0] - before_bytes
+        del known
+        gc.collect()  # before the first phase: nothing measured sees it
+        if found_bytes < _KNOWN_BYTES:
+            raise MeterUnavailable(
+                f"TensorFlow's allocator on {self._device} counted {found_bytes} B of a "
+                f"tensor of {_KNOWN_BYTES} B; its statistics cannot be trusted here"
+            )
+        self._forget_peak()
+        left_bytes, peak_bytes = self._read()
+        if peak_bytes - left_bytes >= _KNOWN_BYTES:
+            raise MeterUnavailable(
+                f"TensorFlow's allocator on {self._device} does not forget its peak when it "
+                "is told to"
+            )
+        self._keep_what_the_body_resets()
+
+    def begin(self) -> None:
+        """Set the peak to what is live now."""
+        tf.test.experimental.sync_devices()
+        self._forget_peak()
+        self._kept_peak_bytes = 0
+        self._start_bytes, _ = self._read()
+
+    def end(self) -> tuple[Reading, ...]:
+        """Live bytes at both edges and the allocator's own peak between them."""
+        tf.test.experimental.sync_devices()
+        end_bytes, peak_bytes = self._read()
+        reading = Reading(
+            meter=self.names[0],
+            quality=Quality.EXACT,
+            start_bytes=self._start_bytes,
+            peak_bytes=max(peak_bytes, self._kept_peak_bytes),
+            end_bytes=end_bytes,
+        )
+        return (reading,)
+
+    def _keep_what_the_body_resets(self) -> None:
+        """Remember the peak whenever somebody else has TensorFlow forget it, as code with a meter
+        of its own does.
+
+        Only calls by the function's full name are seen, not one that was taken out of the module
+        beforehand.
+        """
+
+        def reset_memory_stats(device: str) -> None:
+            self._kept_peak_bytes = max(self._kept_peak_bytes, self._read()[1])
+            self._forget(device)
+
+        tf.config.experimental.reset_memory_stats = reset_memory_stats
+
+    def _forget_peak(self) -> None:
+        try:
+            self._forget(self._device)
+        except ValueError as error:
+            raise MeterUnavailable(
+                f"TensorFlow cannot reset the peak of {self._device}: {error}"
+            ) from error
+
+    def _read(self) -> tuple[int, int]:
+        try:
+            stats = tf.config.experimental.get_memory_info(self._device)
+        except ValueError as error:
+            raise MeterUnavailable(
+                f"TensorFlow has no memory statistics for {self._device}: {error}"
+            ) from error
+        return int(stats["current"]), int(stats["peak"])
+
+
+# What TensorFlow sees of the one card that the environment makes visible, asked in a process of
+# its own; JSON on the last line. TensorFlow's warnings, which alone say why it sees none, go to
+# standard error.
+
+
+def main() -> int:
+    """Print TensorFlow's version, whether it is a build with CUDA, how many cards it sees, and
+    whether CUDA's driver is there.
+    """
+    found = {
+        "tensorflow": tf.__version__,
+        "is_cuda_build": bool(tf.test.is_built_with_cuda()),
+        "cards": len(tf.config.list_physical_devices("GPU")),
+        "has_libcuda": _has("libcuda.so.1"),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+def _has(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

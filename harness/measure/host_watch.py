@@ -25,10 +25,26 @@ What this takes for granted:
 
 import time
 from dataclasses import dataclass, field
+from enum import IntEnum
 
-from harness.system.proc import Glance, HostCounters, HostState, lag_here_bytes
+from harness.measure.meter import HostSpan
+from harness.system.proc import CheapRead, HostCounters, HostState, lag_here_bytes
 
-# How often something was looked at.
+_TRUSTED_MOVES = 3
+"""Cheap looks in a row that may take what moved for pages of files, though it could be shared
+memory that was there already: chosen, 8 ms at most."""
+_RISE_BYTES = 256 * 1024
+"""Chosen: a quarter of what the bracket is to be exact to."""
+
+
+class Movement(IntEnum):
+    """What one look has seen, the most telling last."""
+
+    STILL = 0
+    """Nothing has come or gone since the look before."""
+    MOVED = 1
+    RISES = 2
+    """The peak rises so fast that the next look should be soon."""
 
 
 @dataclass(slots=True)
@@ -47,7 +63,8 @@ class Pace:
         """One more look, at ``now_s`` of the monotonic clock."""
         self.samples += 1
         gap_s = now_s - self.last_s
-        self.largest_gap_s = max(self.largest_gap_s, gap_s)
+        if gap_s > self.largest_gap_s:  # noqa: PLR1730 - a call of max costs more than all the rest
+            self.largest_gap_s = gap_s
         self.last_s = now_s
 
     @property
@@ -59,38 +76,6 @@ class Pace:
     def rate_hz(self) -> float:
         """Looks a second."""
         return self.samples / self.duration_s if self.duration_s > 0 else 0.0
-
-
-_TRUSTED_MOVES = 3
-"""Cheap looks in a row that may take what moved for pages of files, though it could be shared
-memory that was there already: chosen, 8 ms at most."""
-_RISE_BYTES = 256 * 1024
-"""Chosen: a quarter of what the bracket is to be exact to."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSpan:
-    """Host memory over one phase, as the sampler hands it to the child."""
-
-    start_anon_bytes: int
-    end_anon_bytes: int
-    low_anon_bytes: int
-    """The peak of anon was at least this."""
-    high_anon_bytes: int
-    """The peak of anon was at most this."""
-    start_resident_bytes: int
-    end_resident_bytes: int
-    highest_resident_bytes: int
-    start_mapped_bytes: int
-    end_mapped_bytes: int
-    highest_mapped_bytes: int
-    lag_bytes: int
-    windows: int
-    samples: int
-    rate_hz: float
-    largest_gap_s: float
-    blind_s: float
-    duration_s: float
 
 
 class HostWatch:
@@ -117,7 +102,7 @@ class HostWatch:
         """The peak of anon until now, at least."""
         return self._low_bytes
 
-    def glance(self, seen: Glance, now_s: float) -> bool:
+    def see_cheap(self, seen: CheapRead, now_s: float) -> bool:
         """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is
         noted yet.
 
@@ -147,7 +132,7 @@ class HostWatch:
         self._highest_resident_bytes = max(self._highest_resident_bytes, seen.resident_bytes)
         return True
 
-    def look(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
+    def see_full(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
         """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it
         would be set to.
         """
@@ -210,33 +195,34 @@ class HostWatch:
 
 def begin_host(counters: HostCounters) -> HostWatch:
     """Forget earlier peaks and take the first look of a phase."""
-    faulted_bytes = counters.glance().faulted_bytes
+    faulted_bytes = counters.cheap_read().faulted_bytes
     counters.reset_highest()
-    start = counters.look()
+    start = counters.full_read()
     return HostWatch(start, time.monotonic(), faulted_bytes)
 
 
-def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> bool:
-    """One look, as cheap as says enough; whether the peak has risen so much that the next one
-    should be soon.
-    """
+def see_host(watch: HostWatch, counters: HostCounters, now_s: float) -> Movement:
+    """One look, as cheap as says enough."""
     if not counters.has_moved():
-        # What came and went unseen is in the next look's count of faults, and in VmHWM.
+        # What came and went unseen is in the next read's count of faults, and in VmHWM.
         watch.pace.count(now_s)
-        return False
+        return Movement.STILL
+
     before_bytes = watch.low_bytes
-    seen = counters.glance()
-    if not watch.glance(seen, now_s):
-        state = counters.look()
+    cheap = counters.cheap_read()
+    if not watch.see_cheap(cheap, now_s):
+        full = counters.full_read()
         now_s = time.monotonic()
-        if watch.look(state, now_s, seen.faulted_bytes):
+        if watch.see_full(full, now_s, cheap.faulted_bytes):
             counters.reset_highest()
             watch.reset(time.monotonic() - now_s)
-    return watch.low_bytes - before_bytes >= _RISE_BYTES
+
+    rises = watch.low_bytes - before_bytes >= _RISE_BYTES
+    return Movement.RISES if rises else Movement.MOVED
 
 
 def end_host(watch: HostWatch, counters: HostCounters) -> HostSpan:
     """The last look of a phase, and what was seen over it."""
-    faulted_bytes = counters.glance().faulted_bytes
-    watch.look(counters.look(), time.monotonic(), faulted_bytes)
+    faulted_bytes = counters.cheap_read().faulted_bytes
+    watch.see_full(counters.full_read(), time.monotonic(), faulted_bytes)
     return watch.close()

@@ -6,32 +6,216 @@ import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from harness.errors import MeterUnavailable, UsageError
 from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, PhaseRecord, Quality, Reading, to_json
-from harness.system.proc import started_ticks
+from harness.system.proc import HostState, started_ticks
 from harness.words import phase_name
 
-# The child's end of the line to the sampler.
-
-
+Answer = TypeVar("Answer")
 # chosen: a span takes a kilobyte, and a list of the processes on a card a few
 MESSAGE_BYTES = 1 << 16
 SOCKET_KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
 """Packets, so that a message is never cut. Elsewhere a stream does: nobody speaks before the other
 has."""
-# chosen: a driver's slowest answer that was told of took 2 s; a child must not wait for ever
 _ANSWER_S = 10.0
+"""Chosen: the slowest answer reported for a driver took 2 s; a child must not wait for ever."""
+
+
+# What is sent between a child and the sampler: each request is a record, and names the record that
+# answers it. As JSON a request is {"request": "OpenCard", "uuid": ...}, and its answer
+# {"answer": {...}} or {"refused": REASON}.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """The sampler knows who is connected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOpened:
+    """The sampler can read the child's counters."""
+
+    tells_anon: bool
+    """Whether they tell the child's own memory from mapped files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpan:
+    """Host memory over one phase."""
+
+    start_anon_bytes: int
+    end_anon_bytes: int
+    low_anon_bytes: int
+    """The peak of anon was at least this."""
+    high_anon_bytes: int
+    """The peak of anon was at most this."""
+    start_resident_bytes: int
+    end_resident_bytes: int
+    highest_resident_bytes: int
+    start_mapped_bytes: int
+    end_mapped_bytes: int
+    highest_mapped_bytes: int
+    lag_bytes: int
+    windows: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    blind_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardOpened:
+    """The sampler can read the card."""
+
+    source: str
+    """Which of NVML's queries tells the bytes in use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardBegun:
+    """A phase of the card has begun."""
+
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardSpan:
+    """Bytes in use on the card over one phase."""
+
+    start_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    samples: int
+    rate_hz: float
+    largest_gap_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """What the driver tells at one edge of a phase; each amount is None where it does not, with the
+    reason.
+    """
+
+    process_bytes: int | None = None
+    not_listed: str = ""
+    others: str = ""
+    """Who else computes on the card, in words."""
+    others_unknown: str = ""
+    """Why that cannot be told; empty when it can."""
+    accounted_bytes: int | None = None
+    """The most that the process ever held until now."""
+    not_accounted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardPhase:
+    """One phase of one card."""
+
+    span: CardSpan
+    start: Edge
+    end: Edge
+
+
+class Request(ABC, Generic[Answer]):
+    """A question to the sampler, answered by one kind of record."""
+
+    @abstractmethod
+    def read(self, answer: Mapping[str, Any]) -> Answer:
+        """The record out of the JSON of an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Request[Met]):
+    """Who is connected: the first request on each line."""
+
+    process: int
+    started_ticks: int
+    """When the process was started: its id may be used again."""
+
+    def read(self, answer: Mapping[str, Any]) -> Met:
+        """Nothing more."""
+        return Met(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenHost(Request[HostOpened]):
+    """Open the child's counters of host memory."""
+
+    def read(self, answer: Mapping[str, Any]) -> HostOpened:
+        """What they can tell."""
+        return HostOpened(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginHost(Request[HostState]):
+    """Begin a phase of host memory."""
+
+    def read(self, answer: Mapping[str, Any]) -> HostState:
+        """The first look."""
+        return HostState(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndHost(Request[HostSpan]):
+    """End the phase of host memory."""
+
+    def read(self, answer: Mapping[str, Any]) -> HostSpan:
+        """What was seen over it."""
+        return HostSpan(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCard(Request[CardOpened]):
+    """Open a card."""
+
+    uuid: str
+
+    def read(self, answer: Mapping[str, Any]) -> CardOpened:
+        """What it can tell."""
+        return CardOpened(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginCard(Request[CardBegun]):
+    """Begin a phase of the card."""
+
+    def read(self, answer: Mapping[str, Any]) -> CardBegun:
+        """The first look."""
+        return CardBegun(**answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndCard(Request[CardPhase]):
+    """End the phase of the card."""
+
+    def read(self, answer: Mapping[str, Any]) -> CardPhase:
+        """What was seen over it."""
+        return CardPhase(
+            span=CardSpan(**answer["span"]),
+            start=Edge(**answer["start"]),
+            end=Edge(**answer["end"]),
+        )
+
+
+REQUESTS: Mapping[str, type[Request[Any]]] = {
+    kind.__name__: kind
+    for kind in (Hello, OpenHost, BeginHost, EndHost, OpenCard, BeginCard, EndCard)
+}
+"""Every request, by its name in JSON."""
 
 
 class SamplerLine:
-    """Asks, and waits for the answer. Once the sampler has failed, it stays failed for this
-    child.
+    """The child's end of the line to the sampler. Once the sampler has failed, it stays failed for
+    this child.
     """
 
     def __init__(self, line: socket.socket) -> None:
@@ -51,33 +235,43 @@ class SamplerLine:
             line.close()
             raise MeterUnavailable(f"the sampler does not answer: {error}") from error
         connected = cls(line)
-        connected.ask({"hello": os.getpid(), "started": started_ticks()})
+        connected.ask(Hello(process=os.getpid(), started_ticks=started_ticks()))
         return connected
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, request: Request[Answer]) -> Answer:
         """The sampler's answer. Raises MeterUnavailable when it refuses, or is gone."""
         if self._lost:
             raise MeterUnavailable(self._lost)
-        try:
-            self._line.sendall(json.dumps(request).encode())
-            packet = self._line.recv(MESSAGE_BYTES)
-        except OSError as error:
-            self._lose(f"the sampler was lost: {error}")
-        if not packet:
-            self._lose("the sampler was lost: it has ended")
-        answer: dict[str, Any] = json.loads(packet)
+        message = {"request": type(request).__name__, **_fields_of(request)}
+        answer = self._exchange(json.dumps(message).encode())
         if "refused" in answer:
             raise MeterUnavailable(str(answer["refused"]))
-        return answer
+        return request.read(answer["answer"])
 
     def close(self) -> None:
         """Let go of the line."""
         self._line.close()
 
+    def _exchange(self, packet: bytes) -> Mapping[str, Any]:
+        try:
+            self._line.sendall(packet)
+            answer = self._line.recv(MESSAGE_BYTES)
+        except OSError as error:
+            self._lose(f"the sampler was lost: {error}")
+        if not answer:
+            self._lose("the sampler was lost: it has ended")
+        found: Mapping[str, Any] = json.loads(answer)
+        return found
+
     def _lose(self, reason: str) -> NoReturn:
         self._lost = reason
         self._line.close()
         raise MeterUnavailable(reason)
+
+
+def _fields_of(request: Request[Any]) -> Mapping[str, Any]:
+    assert dataclasses.is_dataclass(request)  # noqa: S101 - every request is one
+    return dataclasses.asdict(request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,11 @@
-"""The sampler: a process that looks at other processes and at the card every 2 ms, beside the
+"""The sampler: a process that looks at other processes and at the card every 2.5 ms, beside the
 workload.
 
 Started by the parent as ``python -m harness.measure.sampler SOCKET``; a thread of the workload's
 own process would wait for its interpreter, and miss most of what it is for. Children connect to the
 socket, one after the other, and say when a phase begins and ends; the answer to the end is what was
-seen in between. NVML is loaded here and nowhere else.
-
-Messages are JSON, one a packet, and each gets an answer::
-
-    {"hello": PID, "started": TICKS}                {}
-    {"open": "host"}, {"open": {"card": UUID}}      what can be told of it
-    {"begin": "host"}, {"begin": "card"}            the first look
-    {"end": "host"}, {"end": "card"}                a ``HostSpan``, or a ``CardPhase``
-
-or ``{"refused": REASON}``. It ends when its parent does.
+seen in between (``harness.measure.meter`` has the messages, one a packet). NVML is loaded here and
+nowhere else. The sampler ends when its parent does.
 """
 
 import argparse
@@ -33,9 +25,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.host_watch import HostWatch, begin_host, end_host, see_host
-from harness.measure.meter import MESSAGE_BYTES, SOCKET_KIND
-from harness.system.proc import HostCounters, ProcCounters, PsutilCounters, started_ticks
+from harness.measure.host_watch import HostWatch, Movement, begin_host, end_host, see_host
+from harness.measure.meter import (
+    MESSAGE_BYTES,
+    REQUESTS,
+    SOCKET_KIND,
+    BeginCard,
+    BeginHost,
+    CardOpened,
+    EndHost,
+    Hello,
+    HostOpened,
+    HostSpan,
+    Met,
+    OpenCard,
+    OpenHost,
+    Request,
+)
+from harness.system.proc import HostCounters, HostState, ProcCounters, PsutilCounters, started_ticks
 
 if TYPE_CHECKING:
     from harness.measure.card_meter import CardView
@@ -43,14 +50,22 @@ if TYPE_CHECKING:
 LOG = "log"
 """Beside the socket: what the sampler says on standard error, which its parent has opened for
 it."""
-INTERVAL_S = 0.002
-"""Measured: sees every spike of 5 ms and more at under 4 % of a core; half of it costs 1.8 times as
-much."""
+INTERVAL_S = 0.0025
+"""Chosen: what lasts 5 ms is looked at twice, so that one look may come late by as much. Each look
+costs 50 to 100 us, two thirds of it for being woken: at 2 ms a quiet machine spent 5 % of a core on
+it."""
+_STILL_INTERVAL_S = 0.004
+"""Chosen: still sees what lasts 5 ms. It is taken where nothing of host memory has moved and no
+card is watched, which has no counter that would tell of a spike between two looks; host memory has
+VmHWM and its faults."""
+_STILL_LOOKS = 8
+"""Chosen: after so many looks that saw nothing, so that a phase of 20 ms has twice as many as it is
+judged by (``records.LEAST_SAMPLES``)."""
 _RUSH_S = 0.000125
 _MOST_RUSHES = 128
 _RUSHES_PER_LOOK = 0.25
 """While the peak of host memory rises from look to look, the next look comes soon, so that the peak
-is seen from close by. Chosen: a look takes 40 us, so that 0.25 of one for each of 2 ms costs 0.5 %
+is seen from close by. Chosen: a look takes 40 us, so that 0.25 of one for each interval costs 0.5 %
 of a core; 64 of them see 16 ms at once, in which 32 MiB are touched here."""
 _NONE: list[int] = []
 _IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
@@ -65,6 +80,7 @@ class Client:
         self.line = line
         self._open_counters = open_counters
         self._process = 0
+        self._started_ticks = 0
         self._counters: HostCounters | None = None
         self._host: HostWatch | None = None
         self._card: CardView | None = None
@@ -72,55 +88,65 @@ class Client:
     @property
     def is_open(self) -> bool:
         """Whether a phase is open, so that there is something to look at."""
-        return self._host is not None or (self._card is not None and self._card.is_open)
+        return self._host is not None or self._watches_card
 
-    def look(self, now_s: float, *, on_time: bool) -> bool:
-        """One look at all that is watched; whether host memory rises so fast that the next one
-        should be soon.
+    @property
+    def _watches_card(self) -> bool:
+        return self._card is not None and self._card.is_open
 
-        The card is looked at when it is time, not in between.
+    def look(self, now_s: float, *, on_time: bool) -> Movement:
+        """One look at all that is watched. The card is looked at when it is time, not in between;
+        while it is watched, nothing counts as still.
         """
-        rises = (
-            self._host is not None
-            and self._counters is not None
-            and see_host(self._host, self._counters, now_s)
-        )
-        if on_time and self._card is not None and self._card.is_open:
-            self._card.look(now_s)
-        return rises
+        movement = Movement.STILL
+        if self._host is not None and self._counters is not None:
+            movement = see_host(self._host, self._counters, now_s)
+        if self._card is not None and self._card.is_open:
+            if on_time:
+                self._card.look(now_s)
+            return movement or Movement.MOVED
+        return movement
 
-    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Do what was asked. Raises MeterUnavailable with the reason why it cannot be done."""
-        if "hello" in request:
-            return self._meet(int(request["hello"]), int(request["started"]))
+    def answer(self, request: Request[Any]) -> object:
+        """The record that answers a request. Raises MeterUnavailable with the reason why it cannot
+        be done.
+        """
+        if isinstance(request, Hello):
+            return self._meet(request)
         if not self._process:
             raise MeterUnavailable("a process that has not said who it is")
-        [(verb, what)] = request.items()
-        if what == "host":
-            return self._answer_host(verb)
-        if verb == "open":
-            # loads NVML's binding, which only a card needs
-            from harness.measure.card_meter import CardView
-
-            self._card = CardView(str(what["card"]), self._process)
-            return {"source": self._card.source}
+        match request:
+            case OpenHost():
+                return HostOpened(tells_anon=self._host_counters().tells_anon)
+            case BeginHost():
+                self._host = begin_host(self._host_counters())
+                return self._host.start
+            case EndHost():
+                return self._end_host()
+            case OpenCard():
+                return self._open_card(request.uuid)
         if self._card is None:
             raise MeterUnavailable("no card was opened")
-        return self._card.begin() if verb == "begin" else self._card.end()
+        return self._card.begin() if isinstance(request, BeginCard) else self._card.end()
 
-    def _answer_host(self, verb: str) -> Mapping[str, Any]:
+    def _host_counters(self) -> HostCounters:
         if self._counters is None:
             self._counters = self._open_counters(self._process)
             self._check_started(self._process)
-        if verb == "open":
-            return {"tells_anon": self._counters.tells_anon}
-        if verb == "begin":
-            self._host = begin_host(self._counters)
-            return self._host.start._asdict()
+        return self._counters
+
+    def _end_host(self) -> HostSpan:
         watch, self._host = self._host, None
         if watch is None:
             raise MeterUnavailable("the phase was ended before it began")
-        return dataclasses.asdict(end_host(watch, self._counters))
+        return end_host(watch, self._host_counters())
+
+    def _open_card(self, uuid: str) -> CardOpened:
+        # loads NVML's binding, which only a card needs
+        from harness.measure.card_meter import CardView
+
+        self._card = CardView(uuid, self._process)
+        return self._card.opened
 
     def close(self) -> None:
         """Forget the child."""
@@ -130,20 +156,20 @@ class Client:
             self._card.close()
         self.line.close()
 
-    def _meet(self, process: int, started: int) -> Mapping[str, Any]:
+    def _meet(self, who: Hello) -> Met:
         known = peer_process(self.line)
-        if known not in (None, process):
+        if known not in (None, who.process):
             raise MeterUnavailable(
-                f"process {process} was announced, but process {known} is connected"
+                f"process {who.process} was announced, but process {known} is connected"
             )
-        self._started = started
-        self._check_started(process)
-        self._process = process
-        return {}
+        self._started_ticks = who.started_ticks
+        self._check_started(who.process)
+        self._process = who.process
+        return Met()
 
     def _check_started(self, process: int) -> None:
         # Asked again once its files are open: they stay with the process that they were opened for.
-        if started_ticks(process) != self._started:
+        if started_ticks(process) != self._started_ticks:
             raise MeterUnavailable(
                 f"process {process} is another one than the one that connected: its id was "
                 "used again"
@@ -174,6 +200,7 @@ class Sampler:
         self._clients: dict[int, Client] = {}
         self._due_s = self._grid_s = 0.0
         self._rushes: float = _MOST_RUSHES
+        self._still_looks = 0
 
     def serve(self, until: int) -> None:
         """Until the descriptor ``until`` is at its end, or the parent has gone."""
@@ -203,24 +230,34 @@ class Sampler:
     def _look(self, watching: list[Client], now_s: float) -> bool:
         """One look at each; whether one of them has gone."""
         on_time = now_s >= self._grid_s
-        if on_time:
-            # On a grid that started with the phase: what one look is late is not added to the next.
-            self._grid_s += (int((now_s - self._grid_s) / INTERVAL_S) + 1) * INTERVAL_S
-            if self._rushes < _MOST_RUSHES:
-                self._rushes += _RUSHES_PER_LOOK
-        self._due_s = self._grid_s
         gone = []
+        movement = Movement.STILL
         for client in watching:
             try:
-                if client.look(now_s, on_time=on_time) and self._rushes >= 1:
-                    self._rushes -= 1
-                    self._due_s = min(self._grid_s, now_s + _RUSH_S)
+                seen = client.look(now_s, on_time=on_time)
+                movement = max(movement, seen)
             except MeterUnavailable:
                 # in mid-phase; whoever else holds its line would wait for nothing
                 gone.append(client)
+
+        self._still_looks = 0 if movement else self._still_looks + 1
+        if on_time:
+            self._take_next_on_time(now_s)
+        self._due_s = self._grid_s
+        if movement is Movement.RISES and self._rushes >= 1:
+            self._rushes -= 1
+            self._due_s = min(self._grid_s, now_s + _RUSH_S)
+
         for client in gone:
             self._forget(client)
         return bool(gone)
+
+    def _take_next_on_time(self, now_s: float) -> None:
+        interval_s = INTERVAL_S if self._still_looks < _STILL_LOOKS else _STILL_INTERVAL_S
+        # On a grid that started with the phase: what one look is late is not added to the next.
+        self._grid_s += (int((now_s - self._grid_s) / interval_s) + 1) * interval_s
+        if self._rushes < _MOST_RUSHES:
+            self._rushes += _RUSHES_PER_LOOK
 
     def _listen(self, ready: list[int]) -> None:
         for readable in ready:
@@ -242,21 +279,32 @@ class Sampler:
             self._forget(client)
             return
         if client.is_open and not was_watching:
+            self._still_looks = 0
             self._due_s = self._grid_s = time.monotonic() + INTERVAL_S
 
     def _answer(self, client: Client, packet: bytes) -> Mapping[str, Any]:
         try:
-            return client.answer(json.loads(packet))
+            message = json.loads(packet)
+            request = REQUESTS[message.pop("request")](**message)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return {"refused": f"{packet[:80]!r} is no request: {type(error).__name__}: {error}"}
+        try:
+            return {"answer": _to_json(client.answer(request))}
         except MeterUnavailable as reason:
             return {"refused": str(reason)}
-        except (ValueError, TypeError, KeyError) as error:
-            return {"refused": f"{packet[:80]!r} is no request: {type(error).__name__}: {error}"}
 
     def _forget(self, client: Client) -> None:
         self._clients = {
             number: other for number, other in self._clients.items() if other is not client
         }
         client.close()
+
+
+def _to_json(answer: Any) -> Mapping[str, Any]:  # noqa: ANN401 - a dataclass, or a tuple with names
+    if isinstance(answer, HostState):
+        return answer._asdict()
+    fields: Mapping[str, Any] = dataclasses.asdict(answer)
+    return fields
 
 
 def main() -> int:

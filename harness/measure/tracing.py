@@ -7,10 +7,14 @@ reason is told instead of the file.
 
 import gzip
 import json
+import mmap
+import re
 import shutil
 from array import array
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -19,11 +23,11 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Profile, read_profile
-from harness.measure.replay import PhaseReplay, Span, largest_alive, out_of_memory, replay
+from harness.measure.replay import Event, PhaseReplay, Span, largest_alive, out_of_memory, replay
 from harness.records import TRACE_SCHEMA_VERSION, Reading
 from harness.system import files
 from harness.units import format_bytes
+from harness.words import COPY_TO_CARD
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
 _OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_level": 0}
@@ -33,7 +37,52 @@ report none. 2.20.0 and 2.21.0 report them at any level, because they read none 
 _GROWTH_METER = "device_in_use"
 """The meter that sees whether the device's allocator handed out anything, recorded or not."""
 
+EDGE_EVENT = "memory_phase_edge"
+"""Name of the marks between the profiler's events; their one statistic is ``edge``."""
+EDGE_NUMBER = "edge"
+
+_ALLOCATED, _FREED = "MemoryAllocation", "MemoryDeallocation"
+_WANTED = frozenset({EDGE_EVENT, _ALLOCATED, _FREED})
+_PICOSECONDS = 1000  # in a nanosecond; XEvent counts the former, XLine the latter (xplane.proto)
+# Wire types of protocol buffers (protobuf.dev/programming-guides/encoding).
+_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+# How TensorFlow 2.19 to 2.21 describe copies to a card. An eager one has the operation that wants
+# the tensor there, and shape and type of the tensor before it got its memory: [0] and float,
+# whatever is copied. One inside a function has its own shape.
+_COPY_REGION = "dynamic"
+_NO_ELEMENTS = re.compile(r"\b0\b")
+_RECEIVED = "SameWorkerRecvDone"
+
+_PIECE_BYTES = 1 << 20
+"""Chosen: what is unpacked at a time, some 5,000 events; larger pieces are not faster."""
+_NUMBERS = (
+    "addr",
+    "requested_bytes",
+    "allocation_bytes",
+    "bytes_allocated",
+    "data_type",
+    EDGE_NUMBER,
+)
+_TEXTS = ("allocator_name", "tf_op", "shape", "region_type")
+_NO_TEXT = "(null)"
+"""What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no
+string."""
+
 Emit = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Profile:
+    """What one recording holds about one allocator; times in nanoseconds of the profiler's
+    clock.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    edges: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Start and end of each mark, by its number."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Events of other allocators, which are left out."""
 
 
 @dataclass(slots=True)
@@ -307,3 +356,180 @@ def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
 def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
     """The differences from each to the next, the first from ``before``."""
     return [after - earlier for earlier, after in zip([before, *amounts], amounts, strict=False)]
+
+
+# The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no
+# second copy in memory.
+
+
+def read_profile(path: Path, allocator: str, xplane: ModuleType) -> Profile:
+    """Read the events of one allocator and the marks; ``xplane`` is TensorFlow's module of that
+    name.
+
+    Raises ValueError where the file is no XSpace, OSError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    profile = Profile()
+    for number, plane in _fields(whole):
+        if number == xplane.XSpace.PLANES_FIELD_NUMBER:
+            _read_plane(plane, profile, allocator, xplane)
+    return profile
+
+
+def _read_plane(plane: memoryview, profile: Profile, allocator: str, xplane: ModuleType) -> None:
+    names: dict[int, str] = {}
+    events: dict[int, str] = {}
+    lines = []
+    for number, content in _fields(plane):
+        if number == xplane.XPlane.STAT_METADATA_FIELD_NUMBER:
+            entry = xplane.XPlane.StatMetadataEntry.FromString(bytes(content))
+            names[entry.key] = entry.value.name
+        elif number == xplane.XPlane.EVENT_METADATA_FIELD_NUMBER:
+            entry = xplane.XPlane.EventMetadataEntry.FromString(bytes(content))
+            if entry.value.name in _WANTED:
+                events[entry.key] = entry.value.name
+        elif number == xplane.XPlane.LINES_FIELD_NUMBER:
+            lines.append(content)
+    for line in lines if events else ():
+        start_ns = 0
+        for piece in _pieces(line):
+            part = xplane.XLine.FromString(piece)
+            # Fields are written in the order of their numbers: the first piece has the line's
+            # start, and later ones 0.
+            start_ns = part.timestamp_ns or start_ns
+            _read_events(part.events, start_ns, profile, allocator, _Words(events, names))
+
+
+class _Words:
+    """What the numbers in a plane's events mean."""
+
+    def __init__(self, events: Mapping[int, str], names: Mapping[int, str]) -> None:
+        self.events = events
+        self.names = names
+        self.numbers = {number: name for number, name in names.items() if name in _NUMBERS}
+        self.texts = {number: name for number, name in names.items() if name in _TEXTS}
+
+
+def _read_events(
+    events: Any,  # noqa: ANN401 - messages
+    start_ns: int,
+    profile: Profile,
+    allocator: str,
+    words: _Words,
+) -> None:
+    for event in events:
+        name = words.events.get(event.metadata_id)
+        if name is None:
+            continue
+        time_ns = start_ns + event.offset_ps // _PICOSECONDS
+        numbers: dict[str, int] = {}
+        texts: dict[str, str] = {}
+        for stat in event.stats:
+            if (number := words.numbers.get(stat.metadata_id)) is not None:
+                # Of the fields of a oneof all but one are 0.
+                numbers[number] = stat.int64_value or stat.uint64_value
+            elif (text := words.texts.get(stat.metadata_id)) is not None:
+                said = words.names[stat.ref_value] if stat.ref_value else stat.str_value
+                texts[text] = "" if said == _NO_TEXT else said
+        if name == EDGE_EVENT:
+            profile.edges[numbers[EDGE_NUMBER]] = (
+                time_ns,
+                time_ns + event.duration_ps // _PICOSECONDS,
+            )
+        elif texts["allocator_name"] == allocator:
+            profile.events.append(_event(time_ns, numbers, texts, allocated=name == _ALLOCATED))
+        else:
+            profile.others[texts["allocator_name"]] += 1
+
+
+def _event(
+    time_ns: int, numbers: Mapping[str, int], texts: Mapping[str, str], *, allocated: bool
+) -> Event:
+    op, shape, dtype = _named(numbers, texts)
+    return Event(
+        time_ns=time_ns,
+        allocated=allocated,
+        address=numbers["addr"],
+        requested_bytes=numbers["requested_bytes"],
+        allocation_bytes=numbers["allocation_bytes"],
+        in_use_bytes=numbers["bytes_allocated"],
+        op=op,
+        shape=shape,
+        dtype=_dtype(dtype),
+        region=texts.get("region_type", ""),
+    )
+
+
+def _named(numbers: Mapping[str, int], texts: Mapping[str, str]) -> tuple[str, str, int]:
+    """Operation, shape and number of the type, as far as they are those of the tensor that got the
+    memory.
+    """
+    op, shape, dtype = texts.get("tf_op", ""), texts.get("shape", ""), numbers.get("data_type", 0)
+    if (
+        texts.get("region_type") == _COPY_REGION
+        and _NO_ELEMENTS.search(shape)
+        and numbers["requested_bytes"]
+    ):
+        return COPY_TO_CARD, "", 0
+    return COPY_TO_CARD if op == _RECEIVED else op, shape, dtype
+
+
+@cache
+def _dtype(number: int) -> str:
+    """``"float32"`` for 1 (types.proto); empty for 0, which is no type, and for what this
+    TensorFlow does not know.
+    """
+    try:
+        return str(tf.as_dtype(number).name) if number else ""
+    except TypeError:
+        return ""
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The fields of one message as they lie: number and content."""
+    place = 0
+    while place < len(message):
+        number, start, place = _field(message, place)
+        yield number, message[start:place]
+
+
+def _pieces(message: memoryview) -> Iterator[bytes]:
+    """The message in pieces of whole fields, each of which is a message of its own."""
+    start = place = 0
+    while place < len(message):
+        place = _field(message, place)[2]
+        if place - start >= _PIECE_BYTES or place == len(message):
+            yield bytes(message[start:place])
+            start = place
+
+
+def _field(message: memoryview, place: int) -> tuple[int, int, int]:
+    """Number of the field at ``place``, where its content starts, and where it ends."""
+    key, start = _varint(message, place)
+    wire_type = key & 7
+    if wire_type == _DELIMITED:
+        length, start = _varint(message, start)
+        end = start + length
+    elif wire_type == _VARINT:
+        end = _varint(message, start)[1]
+    elif wire_type in (_FIXED64, _FIXED32):
+        end = start + (8 if wire_type == _FIXED64 else 4)
+    else:
+        raise ValueError(f"the profiler's file holds wire type {wire_type}, which no XSpace has")
+    if end > len(message):
+        raise ValueError("the profiler's file is cut short")
+    return key >> 3, start, end
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A whole number of variable length, and where it ends."""
+    value = shift = 0
+    while place < len(message):
+        byte = message[place]
+        place += 1
+        if byte < 128:
+            return value | byte << shift, place
+        value |= (byte & 127) << shift
+        shift += 7
+    raise ValueError("the profiler's file is cut short")

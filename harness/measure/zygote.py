@@ -44,7 +44,6 @@ _PRELOADED = (
     "harness.measure.device",
     "harness.measure.host_meter",
     "harness.measure.card_meter",
-    "harness.measure.tensorflow_meter",
 )
 
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from harness.errors import DeviceUnavailable, HarnessError
+from harness.pretended import DEFAULT_BYTES, NAME, make_machine
 from harness.pretended.card import build_card, cached_card
-from harness.pretended.machine import DEFAULT_BYTES, NAME, make_machine
 from harness.units import GIB
 
 _DESCRIPTION = """\

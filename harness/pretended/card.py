@@ -391,12 +391,7 @@ def card_key(tensorflow: TensorFlowFound) -> str:
     """
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
-        if source.suffix in {".c", ".cc", ".h"} or source.name in {
-            "layout.py",
-            "card.py",
-            "py",
-            "compiling.py",
-        }:
+        if source.suffix in {".c", ".cc", ".h"} or source.name in {"card.py", "control.py"}:
             digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for package in ("nvidia-nvml-dev", "nvidia-cuda-runtime-cu12"):
         try:

@@ -221,7 +221,7 @@ def choose_device(choice: DeviceChoice) -> Device:
         return emulated_device("not asked: the emulated device was chosen")
     if choice == "pretended":
         # what compiles is not loaded by sessions without such cards
-        from harness.pretended.machine import join_machine
+        from harness.pretended import join_machine
 
         join_machine()
     try:

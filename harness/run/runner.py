@@ -54,7 +54,7 @@ seconds at each point."""
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
     "harness.measure.card_meter:NvmlMeter",
-    "harness.measure.tensorflow_meter:AllocatorMeter",
+    "harness.measure.device:AllocatorMeter",
     "harness.measure.host_meter:HostMeter",
 )
 """The instruments of a child, in the order in which they begin; loaded there by name."""

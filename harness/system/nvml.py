@@ -419,12 +419,12 @@ class Card:
         ask = getattr(
             pynvml.nvmlLib, "nvmlDeviceGetMemoryInfo_v2" if versioned else "nvmlDeviceGetMemoryInfo"
         )
-        handle, where = self._handle, ctypes.byref(answer)
+        handle, where, success = self._handle, ctypes.byref(answer), pynvml.NVML_SUCCESS
 
         def used_bytes() -> int | None:
-            if ask(handle, where) != pynvml.NVML_SUCCESS or answer.used == ALL_ONES:
-                return None
-            return int(answer.used)
+            status = ask(handle, where)
+            used: int = answer.used
+            return None if status != success or used == ALL_ONES else used
 
         return used_bytes
 

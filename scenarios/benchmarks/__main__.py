@@ -1,5 +1,5 @@
-"""Run the benchmarks and hold them against the bars: exit code 0 when all hold, 1 when one does
-not, 2 for a bad option.
+"""Run the benchmarks and hold them against the bars: exit code 0 when all hold, 1 when one does not
+or is not resolved, 2 for a bad option.
 """
 
 import argparse
@@ -21,15 +21,18 @@ from rich.table import Table
 
 from harness.errors import HarnessError
 from scenarios.benchmarks import measured
-from scenarios.benchmarks.bars import Row, judge
+from scenarios.benchmarks.bars import Figure, Row, Verdict, judge
 from scenarios.benchmarks.isolation import isolation
 from scenarios.benchmarks.overhead import overhead
 from scenarios.benchmarks.sampling import brackets, detection
+from scenarios.benchmarks.spread import CONFIDENCE, Spread
 from scenarios.bodies.scans import prepare, scan_path
 
 SIEMENS_STAR = Path("../shared/data/siemens_star/siemens_star_contract.npz")
 WARM_SCAN = {"stack_size": 4096, "frame_size": 64}
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+_UNITS = ("batches/s", "ms and faults", "1/1000")
+"""What a table shows, where its title ends so; else groups a second."""
 STEPS = (
     "feeds",
     "peaks",
@@ -55,7 +58,7 @@ class Benchmarks:
             repeats,
             siemens_star,
         )
-        self.figures: dict[str, float] = {}
+        self.figures: dict[str, Figure] = {}
         self.tables: dict[str, dict[str, float]] = {}
         self.notes: list[str] = []
         self.reasons: dict[str, str] = {}
@@ -146,7 +149,7 @@ class Benchmarks:
     def sampling(self) -> None:
         """Spikes that the sampler sees, and its share of a core."""
         with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder:
-            self.figures |= detection(Path(folder))
+            self.figures |= detection(Path(folder), max(1, self.repeats // 3))
         self.figures |= brackets(self.repeats)
 
     @functools.cached_property
@@ -224,7 +227,7 @@ def main() -> int:
             progress.remove_task(task)
     rows = judge(benchmarks.figures, benchmarks.reasons)
     if options.only:
-        rows = [row for row in rows if row.value is not None]
+        rows = [row for row in rows if row.figure is not None]
     _show(Console(width=None if sys.stdout.isatty() else 140), rows, benchmarks)
     _keep(options.out, rows, benchmarks)
     return 0 if rows and all(row.holds for row in rows) else 1
@@ -274,23 +277,24 @@ def _options() -> argparse.Namespace:
 
 
 def _show(console: Console, rows: list[Row], benchmarks: Benchmarks) -> None:
-    table = Table("figure", "measured", "bar", "", title="bars")
+    table = Table(
+        "figure",
+        "measured",
+        "bar",
+        "",
+        title=f"bars; in brackets the interval of a median, {CONFIDENCE:.0%}",
+    )
     for row in rows:
         bar = row.bar
-        value = "-" if row.value is None else f"{row.value:.4g} {bar.unit}".strip()
-        verdict = (
-            "holds"
-            if row.holds
-            else ("missed" if row.value is not None else f"missed: {row.reason}")
-        )
+        value = "-" if row.figure is None else f"{_in_words(row.figure)} {bar.unit}".strip()
+        verdict = str(row.verdict)
+        if row.verdict is Verdict.NOT_MEASURED:
+            verdict = f"{verdict}: {row.reason}"
         table.add_row(bar.what, value, f"{bar.kind} {bar.limit:g} {bar.unit}".strip(), verdict)
     console.print(table)
     for title, speeds in benchmarks.tables.items():
-        speed_table = Table(
-            "feed",
-            "batches/s" if title.endswith("batches/s") else "groups/s",
-            title=f"{title}, medians",
-        )
+        unit = next((unit for unit in _UNITS if title.endswith(unit)), "groups/s")
+        speed_table = Table("", unit, title=f"{title}, medians")
         for name, speed in speeds.items():
             speed_table.add_row(name, f"{speed:,.0f}")
         console.print(speed_table)
@@ -298,14 +302,21 @@ def _show(console: Console, rows: list[Row], benchmarks: Benchmarks) -> None:
         console.print(note, markup=False)
 
 
+def _in_words(figure: Figure) -> str:
+    return f"{figure:.4g}" if isinstance(figure, float | int) else str(figure)
+
+
 def _keep(out: Path, rows: list[Row], benchmarks: Benchmarks) -> None:
     result = {
         "figures": benchmarks.figures,
         "tables": benchmarks.tables,
         "notes": benchmarks.notes,
-        "missed": [row.bar.figure for row in rows if not row.holds],
+        "missed": [row.bar.figure for row in rows if row.verdict is Verdict.MISSED],
+        "not_resolved": [row.bar.figure for row in rows if row.verdict is Verdict.NOT_RESOLVED],
+        "not_measured": [row.bar.figure for row in rows if row.verdict is Verdict.NOT_MEASURED],
     }
-    (out / "benchmarks.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(result, default=Spread.to_json, indent=2) + "\n"
+    (out / "benchmarks.json").write_text(text, encoding="utf-8")
     print(f"kept as {out / 'benchmarks.json'}")
 
 

@@ -2,7 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
+
+from scenarios.benchmarks.spread import Spread
+
+Figure = float | Spread
+"""A number, or the median of a series with its spread."""
+
+
+class Verdict(StrEnum):
+    """How a figure stands to its bar; only the first is a pass."""
+
+    HOLDS = "holds"
+    MISSED = "missed"
+    NOT_RESOLVED = "not resolved"
+    """The bar lies within the spread of the figure: the run can say neither."""
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +32,17 @@ class Bar:
     limit: float
     unit: str = ""
 
-    def holds(self, value: float) -> bool:
-        """Whether ``value`` keeps the limit."""
-        return value >= self.limit if self.kind == "at least" else value <= self.limit
+    def verdict(self, figure: Figure) -> Verdict:
+        """Whether ``figure`` keeps the limit: of a series, all of its interval."""
+        low, high = (figure.low, figure.high) if isinstance(figure, Spread) else (figure, figure)
+        if self.kind == "at least":
+            kept, broken = low >= self.limit, high < self.limit
+        else:
+            kept, broken = high <= self.limit, low > self.limit
+
+        if kept:
+            return Verdict.HOLDS
+        return Verdict.MISSED if broken else Verdict.NOT_RESOLVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +50,19 @@ class Row:
     """A bar beside what was measured."""
 
     bar: Bar
-    value: float | None
-    """None where the run could not measure it: that is a miss, with the reason."""
+    figure: Figure | None
+    """None where the run could not measure it: that is no pass, with the reason."""
     reason: str
 
     @property
-    def holds(self) -> bool:
+    def verdict(self) -> Verdict:
         """Whether the promise was kept."""
-        return self.value is not None and self.bar.holds(self.value)
+        return Verdict.NOT_MEASURED if self.figure is None else self.bar.verdict(self.figure)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it certainly was."""
+        return self.verdict is Verdict.HOLDS
 
 
 OF_CONSTANTS = 0.004
@@ -268,7 +297,12 @@ BARS = (
 coords."""
 
 
-def judge(figures: Mapping[str, float], reasons: Mapping[str, str]) -> list[Row]:
+def limit_of(figure: str) -> float:
+    """The limit that a figure has to keep."""
+    return next(bar.limit for bar in BARS if bar.figure == figure)
+
+
+def judge(figures: Mapping[str, Figure], reasons: Mapping[str, str]) -> list[Row]:
     """Every bar beside its figure; a figure that is missing has its reason from ``reasons``."""
     return [
         Row(bar, figures.get(bar.figure), reasons.get(bar.figure, "it was not measured"))

@@ -20,18 +20,31 @@ from statistics import median
 from typing import Any
 
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext, SamplerLine
+from harness.measure.meter import (
+    BeginCard,
+    BeginHost,
+    EndCard,
+    EndHost,
+    MeterContext,
+    OpenCard,
+    OpenHost,
+    SamplerLine,
+)
 from harness.records import Outcome, Point, Reading
 from harness.run.launchers import Sampling
 from harness.run.runner import Runner
 from harness.rundir.rows import phase_from_json
 from harness.system.proc import ProcCounters
 from harness.units import GIB, MIB
+from scenarios.benchmarks.bars import Figure
 from scenarios.benchmarks.measured import loading_point, open_runner
+from scenarios.benchmarks.spread import Spread
 
 _USED = "nvmlDeviceGetMemoryInfo_v2"
 _SPIKES = 150
 _APART_NS = 10_000_000
+_PIECE_S = 0.5
+"""Chosen: 200 looks, and 17 pieces for each round of spikes."""
 
 
 class NoSampling(Sampling):
@@ -42,57 +55,88 @@ class NoSampling(Sampling):
         return "", "left out on purpose"
 
 
-def figures(repeats: int, workspace: Path) -> dict[str, float]:
+def figures(repeats: int, workspace: Path) -> dict[str, Figure]:
     """All of them, by name: percentages end in ``_percent``, times in their unit."""
-    found = calls_us()
+    found: dict[str, Figure] = {**calls_us()}
     with tempfile.TemporaryDirectory(prefix="memory-sampling-") as folder:
-        found |= detection(Path(folder))
+        found |= detection(Path(folder), repeats)
     found |= brackets(repeats)
     found |= round_trips()
     return found | loading(repeats, workspace)
 
 
-def detection(folder: Path) -> dict[str, float]:
+def detection(folder: Path, repeats: int) -> dict[str, Figure]:
     """Percent of spikes of 20, 5 and 1 ms in which the driver was asked, by the driver's own log,
-    and the sampler's CPU share.
+    and the sampler's share of a core, of half a second each.
     """
+    driver, card, library = _pretended_driver(folder)
+    sampling = Sampling(environment={**os.environ, **driver.environment(library)})
+    line = SamplerLine.connect(sampling.address()[0])
+    line.ask(OpenCard(uuid="GPU-aaaa"))
+    line.ask(OpenHost())
+
+    seen: dict[int, list[float]] = {20: [], 5: [], 1: []}
+    shares: list[float] = []
+    for _ in range(repeats):
+        for length_ms, percents in seen.items():
+            line.ask(BeginCard())
+            line.ask(BeginHost())
+            percents.append(_seen_percent(driver, card, length_ms, sampling, shares))
+            line.ask(EndHost())
+            line.ask(EndCard())
+    line.close()
+    sampling.close()
+
+    found: dict[str, Figure] = {
+        f"sampler_{length_ms}ms_percent": median(percents) for length_ms, percents in seen.items()
+    }
+    return {**found, "sampler_cpu_percent": Spread.of(shares)}
+
+
+def _pretended_driver(folder: Path) -> tuple[Any, Any, Path]:
+    """A stub driver's control file, a card of it, and its library."""
     building: Any = importlib.import_module("harness.pretended.card")
     control: Any = importlib.import_module("harness.pretended.control")
     stub = building.build(folder / "stub", building.header())
     driver = control.StubControl.create(folder / "driver", stub.functions)
     card = driver.add_device("GPU-aaaa", total_bytes=40 * GIB, used_bytes=MIB)
-    sampling = Sampling(environment={**os.environ, **driver.environment(stub.library)})
-    line = SamplerLine.connect(sampling.address()[0])
-    line.ask({"open": {"card": "GPU-aaaa"}})
-    line.ask({"open": "host"})
-    found: dict[str, float] = {}
+    return driver, card, stub.library
+
+
+def _seen_percent(
+    driver: Any,  # noqa: ANN401 - the stub is loaded by name
+    card: Any,  # noqa: ANN401 - likewise
+    length_ms: int,
+    sampling: Sampling,
+    shares: list[float],
+) -> float:
+    """Percent of the spikes in which the card was asked; what the sampler took of a core meanwhile
+    goes to ``shares``.
+    """
+    # Apart by no multiple of the interval, so that the looks do not always fall on the same part of
+    # a spike.
+    every_ns = length_ms * 1_000_000 + _APART_NS + 370_000
+    starts = [index * every_ns for index in range(_SPIKES)]
+    driver.script_spikes(card, [(start, length_ms * 1_000_000, MIB) for start in starts])
+    driver.forget_calls()
+    origin_ns = driver.start_spikes(card)
+    shares += _shares_percent(sampling, seconds=_SPIKES * every_ns / 1e9)
+
+    asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(_USED)]
+    hits = sum(
+        any(start <= at < start + length_ms * 1_000_000 for at in asked_ns) for start in starts
+    )
+    return 100 * hits / _SPIKES
+
+
+def _shares_percent(sampling: Sampling, *, seconds: float) -> list[float]:
+    """The sampler's share of a core in each of the pieces of ``seconds``, in percent."""
     shares = []
-    for length_ms in (20, 5, 1):
-        # Apart by no multiple of the interval, so that the looks do not always fall on the same
-        # part of a spike.
-        every_ns = length_ms * 1_000_000 + _APART_NS + 370_000
-        driver.script_spikes(
-            card, [(index * every_ns, length_ms * 1_000_000, MIB) for index in range(_SPIKES)]
-        )
-        line.ask({"begin": "card"})
-        line.ask({"begin": "host"})
+    for _ in range(max(1, round(seconds / _PIECE_S))):
         cpu_ns, began_ns = _cpu_ns(sampling), time.monotonic_ns()
-        driver.forget_calls()
-        origin_ns = driver.start_spikes(card)
-        time.sleep(_SPIKES * every_ns / 1e9)
-        shares.append((_cpu_ns(sampling) - cpu_ns) / (time.monotonic_ns() - began_ns))
-        line.ask({"end": "host"})
-        line.ask({"end": "card"})
-        asked_ns = [at_ns - origin_ns for at_ns in driver.call_times_ns(_USED)]
-        starts = [index * every_ns for index in range(_SPIKES)]
-        seen = sum(
-            any(start <= at < start + length_ms * 1_000_000 for at in asked_ns) for start in starts
-        )
-        found[f"sampler_{length_ms}ms_percent"] = 100 * seen / _SPIKES
-    found["sampler_cpu_percent"] = 100 * median(shares)
-    line.close()
-    sampling.close()
-    return found
+        time.sleep(seconds / max(1, round(seconds / _PIECE_S)))
+        shares.append(100 * (_cpu_ns(sampling) - cpu_ns) / (time.monotonic_ns() - began_ns))
+    return shares
 
 
 def brackets(repeats: int) -> dict[str, float]:
@@ -150,8 +194,8 @@ def calls_us() -> dict[str, float]:
         for offset in range(0, len(pages), mmap.PAGESIZE):
             pages[offset] = 1
         found = {
-            "status_us": _median_us(counters.look, 1000),
-            "statm_and_faults_us": _median_us(counters.glance, 1000),
+            "status_us": _median_us(counters.full_read, 1000),
+            "statm_and_faults_us": _median_us(counters.cheap_read, 1000),
             "clear_refs_us": _median_us(counters.reset_highest, 1000),
             "smaps_rollup_us": _median_us(Path("/proc/self/smaps_rollup").read_bytes, 20),
         }
@@ -159,7 +203,7 @@ def calls_us() -> dict[str, float]:
     return found
 
 
-def loading(repeats: int, workspace: Path) -> dict[str, float]:
+def loading(repeats: int, workspace: Path) -> dict[str, Spread]:
     """The lazy loader's run with the sampler, of that without, in turns: wall time, and time in its
     phases, in percent more.
     """
@@ -178,7 +222,10 @@ def loading(repeats: int, workspace: Path) -> dict[str, float]:
             if repeat:  # the first one warms up
                 for index, what in enumerate(ratios):
                     ratios[what].append(seconds["with"][index] / seconds["without"][index])
-    return {f"sampler_{what}_percent": 100 * (median(found) - 1) for what, found in ratios.items()}
+    return {
+        f"sampler_{what}_percent": Spread.of([100 * (ratio - 1) for ratio in found])
+        for what, found in ratios.items()
+    }
 
 
 def _seconds(runner: Runner, point: Point, repeat: int) -> tuple[float, float]:
@@ -241,7 +288,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--workspace", type=Path, default=Path("artifacts/inputs"))
     options = parser.parse_args()
-    print(json.dumps(figures(options.repeats, options.workspace), indent=2))  # noqa: T201 - what it is for
+    found = figures(options.repeats, options.workspace)
+    print(json.dumps(found, default=Spread.to_json, indent=2))  # noqa: T201 - what it is for
     return 0
 
 

@@ -2,6 +2,8 @@
 the harness's meters.
 """
 
+import json
+import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,11 +32,18 @@ class Unmeasured:
 
 
 def measure(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """The body of ``loading``; its seconds go to ``parameters["seconds_file"]``."""
-    start_s = time.perf_counter()
+    """The body of ``loading``; what it took of this process goes to ``parameters["cost_file"]``."""
+    before, start_s = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     loading.measure(memory, parameters)
-    seconds = time.perf_counter() - start_s
-    Path(parameters["seconds_file"]).write_text(str(seconds), encoding="utf-8")
+    wall_s, after = time.perf_counter() - start_s, resource.getrusage(resource.RUSAGE_SELF)
+
+    cost = {
+        "wall_s": wall_s,
+        "user_s": after.ru_utime - before.ru_utime,
+        "system_s": after.ru_stime - before.ru_stime,
+        "faults": after.ru_minflt - before.ru_minflt,
+    }
+    Path(parameters["cost_file"]).write_text(json.dumps(cost), encoding="utf-8")
 
 
 def bare(workspace: Path, parameters: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.judge.verdict import ExitCode
+from harness.pretended import Machine, make_machine
 from harness.pretended.card import Card
-from harness.pretended.machine import Machine, make_machine
 from harness.records import ROWS_FILE
 from harness.units import GIB, MIB
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from harness.judge.verdict import ExitCode
-from harness.pretended.machine import Machine
+from harness.pretended import Machine
 from harness.records import ROWS_FILE
 from harness.units import MIB, format_bytes
 from scenarios.card.bench import CARD_BYTES, Bench, StepError

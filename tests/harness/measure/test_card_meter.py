@@ -10,8 +10,16 @@ import time
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.card_meter import CardPhase, CardSpan, Edge, NvmlMeter, card_readings
-from harness.measure.meter import MeterContext, SamplerLine
+from harness.measure.card_meter import NvmlMeter, card_readings
+from harness.measure.meter import (
+    CardPhase,
+    CardSpan,
+    Edge,
+    HostOpened,
+    MeterContext,
+    OpenHost,
+    SamplerLine,
+)
 from harness.pretended.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 from harness.records import Quality
 from harness.run.launchers import Sampling
@@ -221,7 +229,7 @@ def test_a_driver_that_refuses_is_unavailable_with_the_reason(driver, card, line
         NvmlMeter(on("GPU-aaaa", line)).open()
 
     if sys.platform == "linux":
-        assert line.ask({"open": "host"}) == {"tells_anon": True}
+        assert line.ask(OpenHost()) == HostOpened(tells_anon=True)
 
 
 def test_accounting_is_exact_where_its_peak_rose_in_the_phase_and_bounds_it_where_it_did_not(

@@ -6,8 +6,9 @@ import pytest
 from google.protobuf.message import DecodeError
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.measure import profile as profile_module
-from harness.measure.profile import EDGE_EVENT, EDGE_NUMBER, Event, read_profile
+from harness.measure import tracing as profile_module
+from harness.measure.replay import Event
+from harness.measure.tracing import EDGE_EVENT, EDGE_NUMBER, read_profile
 
 MINE = "bfc_cpu_allocator_for_gpu"
 

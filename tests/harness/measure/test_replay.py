@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.measure.profile import WINDOW, Event
 from harness.measure.replay import (
     MOST_MULTIPLES,
+    WINDOW,
     Alive,
     Edges,
+    Event,
     Span,
     alive_after,
     multiple_of,

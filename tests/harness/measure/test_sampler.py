@@ -15,7 +15,16 @@ import pytest
 
 from harness.errors import MeterUnavailable
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext, SamplerLine
+from harness.measure.meter import (
+    BeginCard,
+    EndCard,
+    EndHost,
+    Hello,
+    HostOpened,
+    MeterContext,
+    OpenHost,
+    SamplerLine,
+)
 from harness.records import Quality
 from harness.run.launchers import Sampling
 
@@ -23,7 +32,7 @@ MIB = 1024 * 1024
 EMULATED = {"kind": "emulated", "uuid": None}
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 # A window in which a busy machine did not let the sampler run is as long as it was kept waiting;
-# four of the usual are.
+# three of the usual are.
 ON_TIME_S = 0.008
 
 
@@ -186,23 +195,55 @@ def test_a_process_that_passes_for_another_is_refused(sampler):
     with pytest.raises(
         MeterUnavailable, match=r"process 1 was announced, but process \d+ is connected"
     ):
-        line.ask({"hello": 1, "started": 0})
+        line.ask(Hello(process=1, started_ticks=0))
     with pytest.raises(MeterUnavailable, match="its id was used again"):
-        line.ask({"hello": os.getpid(), "started": 1})
+        line.ask(Hello(process=os.getpid(), started_ticks=1))
     line.close()
 
 
 @LINUX
 @pytest.mark.parametrize(
-    "request_", [{"stop": "host"}, {"open": 3}, {}, {"end": "host"}, {"begin": "card"}]
+    "message",
+    [
+        {"request": "StopHost"},
+        {"request": "OpenCard", "card": 3},
+        {"request": "OpenHost", "uuid": "GPU-aaaa"},
+        {"open": "host"},
+        {},
+        [],
+        3,
+    ],
+    ids=json.dumps,
 )
-def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampling, sampler, request_):
-    """In one sentence."""
+def test_what_is_no_request_is_refused_and_the_sampler_lives_on(sampler, message):
+    """In one sentence, with the beginning of what came."""
     line = SamplerLine.connect(sampler)
-    with pytest.raises(MeterUnavailable):
+    answer = line._exchange(json.dumps(message).encode())
+
+    assert answer.keys() == {"refused"}
+    assert "is no request" in answer["refused"]
+    assert line.ask(OpenHost()) == HostOpened(tells_anon=True)
+    line.close()
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (EndHost(), "ended before it began"),
+        (BeginCard(), "no card was opened"),
+        (EndCard(), "no card was opened"),
+    ],
+)
+def test_a_request_that_comes_too_early_is_refused_and_the_sampler_lives_on(
+    sampler, request_, reason
+):
+    """What was not begun cannot be ended, and what was not opened cannot be begun."""
+    line = SamplerLine.connect(sampler)
+    with pytest.raises(MeterUnavailable, match=reason):
         line.ask(request_)
 
-    assert line.ask({"open": "host"}) == {"tells_anon": True}
+    assert line.ask(OpenHost()) == HostOpened(tells_anon=True)
     line.close()
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from harness.judge.table import load_run
 from harness.judge.traces import agreement, read_traces
-from harness.measure.profile import Event, Profile
-from harness.measure.tracing import why_empty
+from harness.measure.replay import Event
+from harness.measure.tracing import Profile, why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.launchers import open_launcher

@@ -44,7 +44,7 @@ def spike(amount_bytes, flags):
     with mmap.mmap(-1, amount_bytes, flags=flags | mmap.MAP_ANONYMOUS) as pages:
         for offset in range(0, amount_bytes, mmap.PAGESIZE):
             pages[offset] = 1
-        return OWN.look().anon_bytes
+        return OWN.full_read().anon_bytes
 
 
 def beside_a_mapped_file(meter, amount_bytes, file_bytes, flags, phases):

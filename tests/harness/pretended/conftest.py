@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from harness.pretended import Machine
 from harness.pretended.card import Card
-from harness.pretended.machine import Machine
 
 HERE = Path(__file__).resolve().parent
 

@@ -142,7 +142,7 @@ def test_two_builders_at_once_leave_one_complete_folder(tmp_path):
 def test_the_package_is_light_to_import():
     """The parent of a sweep imports it: no TensorFlow, no numpy, no pandas."""
     code = (
-        "import sys, harness.pretended.machine; print(sorted({'tensorflow', 'numpy', 'pandas', "
+        "import sys, harness.pretended; print(sorted({'tensorflow', 'numpy', 'pandas', "
         "'pynvml'} & set(sys.modules)))"
     )
 

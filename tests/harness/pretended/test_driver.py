@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from harness.errors import UsageError
+from harness.pretended import make_machine
 from harness.pretended.control import GPU_IS_LOST, MOST_PROCESSES
-from harness.pretended.machine import make_machine
 from harness.units import GIB, MIB
 
 # cuda.h, cudaError_enum

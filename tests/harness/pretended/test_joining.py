@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from harness.judge.verdict import ExitCode
+from harness.pretended import cached_machine
 from harness.pretended.control import MOST_DEVICES
-from harness.pretended.machine import cached_machine
 
 BODIES = """
 def load(memory, parameters):

@@ -39,7 +39,7 @@ def results(make_runner, tmp_path, project_root):
             run_directory=tmp_path / launcher.name,
             launcher=launcher,
             device=device,
-            meters=("harness.measure.tensorflow_meter:AllocatorMeter",),
+            meters=("harness.measure.device:AllocatorMeter",),
         )
         start_run(
             runner.run_directory,

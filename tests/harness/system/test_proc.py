@@ -96,12 +96,12 @@ def test_huge_pages_that_are_in_use_are_counted_by_size(tmp_path, whole, sizes, 
 def test_a_glance_and_a_look_agree():
     """Statm and status are two prints of the same counters."""
     counters = ProcCounters()
-    glance, state = counters.glance(), counters.look()
+    cheap, state = counters.cheap_read(), counters.full_read()
     counters.close()
 
-    assert glance.not_private_bytes == state.mapped_bytes + state.shared_bytes
+    assert cheap.not_private_bytes == state.mapped_bytes + state.shared_bytes
     # a few pages of the interpreter's own
-    assert abs(glance.resident_bytes - state.resident_bytes) < 1 << 20
+    assert abs(cheap.resident_bytes - state.resident_bytes) < 1 << 20
 
 
 @LINUX
@@ -109,10 +109,10 @@ def test_what_was_opened_of_a_process_that_has_ended_reads_nothing():
     """Also when another has got its id by then: the descriptor is the process's."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     counters = ProcCounters(child.pid)
-    assert counters.look().anon_bytes > 0
+    assert counters.full_read().anon_bytes > 0
     child.communicate()
 
-    for read in (counters.look, counters.glance):
+    for read in (counters.full_read, counters.cheap_read):
         with pytest.raises(MeterUnavailable, match="cannot be read"):
             read()
     counters.close()

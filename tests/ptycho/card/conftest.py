@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pretended.machine import make_machine
+from harness.pretended import make_machine
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -47,7 +47,7 @@ sys.modules["tensorflow"] = tensorflow
 
 from harness.errors import MeterUnavailable
 from harness.measure.meter import MeterContext
-from harness.measure.tensorflow_meter import AllocatorMeter
+from harness.measure.device import AllocatorMeter
 
 try:
     meter = AllocatorMeter(MeterContext(device_name="GPU:0", device={}))
