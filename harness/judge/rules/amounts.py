@@ -23,7 +23,7 @@ from harness.judge.rules.evidence import (
     seen,
     without_pages,
 )
-from harness.judge.rules.sentences import (
+from harness.judge.rules.fields import (
     Edges,
     LeakWords,
     amount_in_words,

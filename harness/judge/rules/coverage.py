@@ -17,7 +17,7 @@ from harness.judge.rules.evidence import (
     point_place,
     text_in_words,
 )
-from harness.judge.rules.sentences import closed
+from harness.judge.rules.fields import closed
 from harness.judge.traces import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.records import (

@@ -20,7 +20,7 @@ from harness.judge.rules.evidence import (
     runs_in_words,
     seen,
 )
-from harness.judge.rules.sentences import amount_in_words
+from harness.judge.rules.fields import amount_in_words
 from harness.judge.verdict import Bound, Check, FindingKind
 from harness.records import Point
 from harness.units import format_bytes

@@ -16,7 +16,7 @@ from harness.judge.growth import (
 )
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.rules.evidence import Decision, Evidence, marker_of, without_pages
-from harness.judge.rules.sentences import FIELDS, closed
+from harness.judge.rules.fields import FIELDS, closed
 from harness.judge.rules.series import (
     Subject,
     attribution,

@@ -24,7 +24,7 @@ from harness.judge.rules.evidence import (
     series_place,
     text_in_words,
 )
-from harness.judge.rules.sentences import Edges, at_edges, search, slope_verb
+from harness.judge.rules.fields import Edges, at_edges, search, slope_verb
 from harness.judge.verdict import Bound, Check, FindingKind, Seen
 from harness.records import (
     NAMED_STEPS,

@@ -8,7 +8,7 @@ import pytest
 
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
-from harness.judge.rules.sentences import (
+from harness.judge.rules.fields import (
     FIELDS,
     Edges,
     amount_in_words,
