@@ -31,11 +31,11 @@ was there before is named too."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliveThen:
-    """What a trace says was alive at one moment."""
+    """What a trace lists as alive at one moment."""
 
     words: str
     """``"alive at the peak of PHASE in POINT: A; B; and 12 others, 3.0 KiB together"``; empty where
-    no trace tells it."""
+    no trace has that moment."""
     grown_bytes: int = 0
     """What the kind that grew most grew by, from the smallest of the traced points to the largest;
     of one point, what it is."""
@@ -43,7 +43,7 @@ class AliveThen:
     """The first and the last of the traced points; of one, that one."""
 
 
-NOTHING_TOLD = AliveThen(words="")
+UNTRACED = AliveThen(words="")
 
 
 def as_multiple(amount_bytes: float, units: Mapping[str, float], *, within: float = 0.0) -> str:
@@ -66,8 +66,8 @@ def as_multiple(amount_bytes: float, units: Mapping[str, float], *, within: floa
     if not found:
         return ""
     smallest, *others = sorted(found)
-    told = [smallest, *(whole for whole in others[:1] if whole <= _MOST_SECOND)]
-    return f"{'about ' if within else ''}{' or '.join(_multiple(found[whole]) for whole in told)}"
+    named = [smallest, *(whole for whole in others[:1] if whole <= _MOST_SECOND)]
+    return f"{'about ' if within else ''}{' or '.join(_multiple(found[whole]) for whole in named)}"
 
 
 def _multiple(alike: Sequence[tuple[float, str]]) -> str:
@@ -122,9 +122,9 @@ def alive_then(
         if (alive := _alive(traces, point, phase, moment)) is not None
     ]
     return (
-        _told(traces, traced, phase, moment, new_only=field in ("growth", "retained"))
+        _grown_in(traces, traced, phase, moment, new_only=field in ("growth", "retained"))
         if traced
-        else NOTHING_TOLD
+        else UNTRACED
     )
 
 
@@ -152,7 +152,7 @@ def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], fi
     return ""
 
 
-def _told(
+def _grown_in(
     traces: Mapping[str, Trace],
     traced: Sequence[tuple[Point, Sequence[Alive]]],
     phase: str,
@@ -168,17 +168,19 @@ def _told(
     if new_only:
         grown = _new(traces, point, phase, grown)
     if not grown:
-        return NOTHING_TOLD
+        return UNTRACED
     names = {one.counted for one in grown}
     rest = [one for one in most if one.counted not in names]
-    told = largest_in_words([*(one.counted for one in grown)], beside=[one.counted for one in rest])
+    largest = largest_in_words(
+        [*(one.counted for one in grown)], beside=[one.counted for one in rest]
+    )
     when = {
         "peak": f"at the peak of {phase} in",
         "start": f"when {phase} began in",
         "end": f"when {phase} ended in",
     }[moment]
     return AliveThen(
-        words=f"alive {when} {point.name}: {told}",
+        words=f"alive {when} {point.name}: {largest}",
         grown_bytes=max(growth[_kind(one)] for one in grown),
         points=(first, point) if len(traced) > 1 else (point,),
     )

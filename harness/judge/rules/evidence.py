@@ -1,7 +1,10 @@
-"""What a rule is given, and the words in which its checks name a place."""
+"""What rules are given, and what they ask of it: readings without pages of the emulated device,
+rises from phase to phase, votes of repeats.
+"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,33 +12,36 @@ from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
 from harness.judge.completeness import Census
-from harness.judge.growth import Fit, GrowthLimits, Series, fit_series, planned_series
+from harness.judge.growth import Fit, GrowthLimits, Series, fit_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
+from harness.judge.rules.findings import TRACED_METER, Decision, Edges
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
 from harness.judge.verdict import Seen
-from harness.records import Point, Scalar
-from harness.units import format_bytes
-from harness.words import one_line, shortened
+from harness.records import Point
 
-_MOST_BYTES = 100
-"""Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in
-rows.jsonl."""
-METER_WORDS: Mapping[str, str] = {
-    "device_in_use": "device in use",
-    "host_anon": "host anonymous memory",
-    "host_mapped": "host memory of mapped files",
-    "host_rss": "host resident memory",
-    "nvml_device_used": "device used (driver)",
-    "nvml_process": "process on the device (driver)",
-}
-"""Meters in plain words; one that is not listed is called by its name."""
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
+HOST_METER = "host_anon"
+
+# Votes: a finding whose points were measured again stands only if half of all runs show it.
+
+SETTLED_SPREADS = 16
+"""How many spreads of the repeats the nearest of them is beyond the limit where measuring again
+would be a waste. Computed: two repeats that lie d apart, the nearer one k x d beyond the limit,
+have Student's t = 2 k + 1 with one degree of freedom, and 99 % need t = 31.8 (one-sided). Repeats
+that are alike to the byte are the case d = 0."""
+
+# Pages of the emulated device: fields of a phase that hold what was touched until it began, until
+# it ended, or while it lasted.
+
+_UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
+_UNTIL_IT_ENDED = ("end", "net_end")
+_WITHIN = "retained"
+_WITH_PAGES = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+# Without slots, so that what is computed of it once can be kept.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """Everything that rules judge by. Nothing in it depends on the order of the rows."""
 
@@ -61,6 +67,30 @@ class Evidence:
     commands: Commands
     """What advice may tell people to type, with the arguments that the run is judged with."""
 
+    @cached_property
+    def without_device_pages(self) -> "Evidence":
+        """The same evidence without the pages of an emulated device in what the host read; its fits
+        are made anew, once.
+        """
+        return without_pages(self)
+
+    def edges(
+        self, point: Point, phase: str, meter: str, repeat: int, *, over_start_of_run: bool = False
+    ) -> Edges | None:
+        """What one repeat had at the start, the peak and the end of a phase; None where one of them
+        was not read.
+
+        ``over_start_of_run``: over what there was before the run's first phase.
+        """
+        start, peak, end, net_end = (
+            self.readings.get((point.name, phase, meter, field), {}).get(repeat)
+            for field in ("start", "peak", "end", "net_end")
+        )
+        if start is None or peak is None or end is None:
+            return None
+        before = end - net_end if over_start_of_run and net_end is not None else 0
+        return Edges(start=start - before, peak=peak - before, end=end - before)
+
     def declared_by(self, point: Point) -> Mapping[str, int]:
         """What the body of a point declared; the least where repeats differ, so that a limit is
         never wider.
@@ -84,14 +114,14 @@ class Evidence:
         """Whether any of these points was measured again, and all further repeats of all of them
         have ended.
 
-        Until then no quorum can decide, and whatever the rule itself says stands.
+        Until then no quorum can decide, and the rule's own verdict stands.
         """
-        owed = [
+        further = [
             (point, repeat)
             for point in points
             for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]
         ]
-        return bool(owed) and all(run in self.census.ends for run in owed)
+        return bool(further) and all(run in self.census.ends for run in further)
 
 
 def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, str, str, str, str]:
@@ -106,116 +136,27 @@ def limit_place(policy: Policy, name: str, because: str) -> str:
     return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
 
 
-def marker_of(because: str) -> str:
-    """``"the marker of tests/test_x.py::test_y"`` without what the rule says besides; empty for
-    rules of a file.
-    """
-    return f"the {because.partition(': ')[0]}" if because.startswith(MARKER) else ""
-
-
-def point_place(point: Point, *more: str) -> str:
-    """``"loading / lazy / image_count=500 / stack_size=2048"`` and what follows."""
-    return " / ".join([text_in_words(point.scenario), *_settings_in_words(point.parameters), *more])
-
-
-def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
-    """``"loading / lazy"`` and what follows; numbers are named only where they tell two series of
-    the sweep apart.
-    """
-    texts = _texts(series)
-    twins = [
-        other
-        for other in planned_series(points)
-        if other.over == series.over and other.scenario == series.scenario
-    ]
-    ambiguous = sum(_texts(twin) == texts for twin in twins) > 1
-    constants = series.constants if ambiguous else texts
-    return " / ".join([text_in_words(series.scenario), *_settings_in_words(constants), *more])
-
-
-def text_in_words(text: str) -> str:
-    """A text of the user's as sentences have it: on one line, and cut where it is long."""
-    return shortened(one_line(text), _MOST_BYTES)
-
-
-def meter_words(meter: str) -> str:
-    """The meter in plain words."""
-    return METER_WORDS.get(meter, meter)
-
-
-def runs_in_words(amounts: tuple[int, ...]) -> str:
-    """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to
-    9.0 MiB, spread 1.0 MiB"``.
-    """
-    if len(amounts) == 1:
-        return "1 run"
-    least, most = min(amounts), max(amounts)
-    if least == most:
-        return f"{len(amounts)} runs, all alike"
-    low, high = format_bytes(least), format_bytes(most)
-    span = f"all about {low}" if low == high else f"{low} to {high}"
-    return f"{len(amounts)} runs, {span}, spread {format_bytes(most - least)}"
-
-
 def seen(point: Point, readings: Mapping[int, int]) -> tuple[Seen, ...]:
-    """The readings of one point as a check lists them."""
+    """The readings of one point as a finding lists them."""
     return tuple(
         Seen(point=point.name, repeat=repeat, amount_bytes=amount)
         for repeat, amount in readings.items()
     )
 
 
-def _texts(series: Series) -> dict[str, Scalar]:
-    return {name: value for name, value in series.constants.items() if isinstance(value, str)}
-
-
-def _settings_in_words(settings: Mapping[str, Scalar]) -> Iterator[str]:
-    for name, value in settings.items():
-        yield text_in_words(value) if isinstance(value, str) else f"{name}={value}"
-
-
-# Noise: a finding whose points were measured again stands only if at least half of all runs show
-# it.
-
-
-SETTLED_SPREADS = 16
-"""How many times the spread of the repeats the nearest of them lies beyond the limit, for measuring
-again to be a waste. Computed: two repeats that lie d apart, the nearer one k x d beyond the limit,
-have Student's t = 2 k + 1 with one degree of freedom, and 99 % need t = 31.8 (one-sided). Repeats
-that are alike to the byte are the case d = 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a finding stands, and how a quorum decided; no words where nothing was measured
-    again.
-    """
-
-    stands: bool
-    words: str = ""
-    may_be_noise: bool = False
-    """Whether further repeats could overrule it: it stands on few repeats, which do not all show it
-    clearly."""
-
-
-def decide(excess: Sequence[float], *, first: bool, remeasured: bool, shown: str) -> Decision:
+def decide(excess: Sequence[float], *, first: bool, remeasured: bool) -> Decision:
     """The decision about a finding, one vote for each run; half of them are enough, so that a tie
     is no pass.
 
-    ``excess`` is how far each run lies beyond the limit; above 0 it votes for the finding.
-    ``first`` is what the rule itself says, which holds alone until points were measured again, and
-    which nothing is added to where it found nothing. ``shown`` is what a vote is for, as in "1 of 5
-    runs LIES OVER IT".
+    ``excess`` is how far each run is beyond the limit; above 0 it votes for the finding. ``first``
+    is the rule's own verdict; it stands until points are remeasured, and a pass is never
+    overturned.
     """
     if not remeasured or not excess or not first:
         return Decision(first, may_be_noise=first and not remeasured and not is_settled(excess))
-    count = sum(one > 0 for one in excess)
-    stands = 2 * count >= len(excess)
-    needed = (len(excess) + 1) // 2
-    told = f"measured again, {count} of {len(excess)} runs {shown}, and {needed} decide: "
-    return Decision(
-        stands, told + ("confirmed" if stands else "not confirmed, so it counts as noise")
-    )
+
+    votes = sum(amount > 0 for amount in excess)
+    return Decision(stands=2 * votes >= len(excess), votes=votes, runs=len(excess))
 
 
 def is_settled(excess: Sequence[float]) -> bool:
@@ -235,13 +176,6 @@ def is_settled(excess: Sequence[float]) -> bool:
 # it ended. So a phase's growth is as it was read: it has at most the device's own.
 
 
-HOST_METER = "host_anon"
-_UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
-_UNTIL_IT_ENDED = ("end", "net_end")
-_WITHIN = "retained"
-FIELDS = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
-
-
 def without_pages(evidence: Evidence) -> Evidence:
     """The same evidence; on an emulated device, what the host read is without the device's pages,
     and so are its fits.
@@ -253,8 +187,10 @@ def without_pages(evidence: Evidence) -> Evidence:
         place: _without(evidence, points[place[0]], place, found)
         for place, found in evidence.readings.items()
     }
+
+    amounts = {place: tuple(found.values()) for place, found in readings.items()}
     fits = {
-        key: _refitted(fit, readings) if _has_pages(fit.meter, fit.field) else fit
+        key: _refitted(fit, amounts) if _has_pages(fit.meter, fit.field) else fit
         for key, fit in evidence.fits.items()
     }
     return replace(evidence, readings=readings, fits=fits)
@@ -291,21 +227,20 @@ def _without(
     }
 
 
-def _refitted(fit: Fit, readings: Mapping[Place, Mapping[int, int]]) -> Fit:
-    amounts = {place: tuple(found.values()) for place, found in readings.items()}
+def _refitted(fit: Fit, amounts: Mapping[Place, tuple[int, ...]]) -> Fit:
     found = fit_series(fit.series, fit.phase, fit.meter, fit.field, amounts, {}, GrowthLimits())
     return fit if found is None else replace(found, quality=fit.quality)
 
 
 def _has_pages(meter: str, field: str) -> bool:
-    return meter == HOST_METER and field in FIELDS
+    return meter == HOST_METER and field in _WITH_PAGES
 
 
 def _device(evidence: Evidence, point: Point, phase: str, field: str) -> Mapping[int, int]:
     return evidence.readings.get((point.name, phase, TRACED_METER, field), {})
 
 
-# By how much a phase ends above the one before it: in any step, or at least in every one
+# Rises: by how much a phase ends above the one before it: in any step, or at least in every one
 # (``LeakRule.every_time``).
 
 
@@ -319,7 +254,7 @@ def least_rises(
     evidence: Evidence, point: Point, meter: str, rule: LeakRule, steps: list[tuple[str, str]]
 ) -> dict[int, int]:
     """By repeat, for every repeat that finished all phases: the least rise of the steps."""
-    rises = [_rise(evidence, point, meter, rule, earlier, later) for earlier, later in steps]
+    rises = [_rise(evidence, point, meter, rule, step) for step in steps]
     return {
         repeat: min(each[repeat] for each in rises)
         for repeat in rises[0]
@@ -328,8 +263,9 @@ def least_rises(
 
 
 def _rise(
-    evidence: Evidence, point: Point, meter: str, rule: LeakRule, earlier: str, later: str
+    evidence: Evidence, point: Point, meter: str, rule: LeakRule, step: tuple[str, str]
 ) -> dict[int, int]:
+    earlier, later = step
     before = evidence.readings.get((point.name, earlier, meter, rule.field), {})
     after = evidence.readings.get((point.name, later, meter, rule.field), {})
     rises = {
@@ -341,6 +277,7 @@ def _rise(
         or evidence.run.manifest.device.kind != "emulated"
     ):
         return rises
+
     # The emulated device never gives a page back that it has touched, so that its highest mark
     # moves the host as well.
     first, second = (

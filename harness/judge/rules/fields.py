@@ -10,22 +10,12 @@ already, they do not tell, so that no sentence says it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judge.rules.findings import Edges
 from harness.units import format_bytes
 
 _LEAST_SHARE = 0.05
 """Chosen: less than a twentieth is not worth a number."""
 _BEFORE_THE_RUN = "there was before the run's first phase"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """What there was at the start, the peak and the end of a phase, in bytes; of a slope, what they
-    come to at one size.
-    """
-
-    start: float
-    peak: float
-    end: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +110,6 @@ FIELDS: Mapping[str, FieldWords] = {
 """By the field as the policy names it."""
 
 
-def closed(sentence: str) -> str:
-    """With one full stop at its end, or the question mark that it ends with."""
-    said = sentence.rstrip(". ")
-    return said if said.endswith(("?", "!")) else f"{said}."
-
-
 def amount_in_words(field: str, amount_bytes: float) -> str:
     """``"keeps 4.0 MiB"``; of what was given back ``"ends with 4.0 MiB less than it began
     with"``.
@@ -214,6 +198,23 @@ class LeakWords:
 
     where: str
     to_do: str
+
+
+def rise_in_words(
+    field: str, steps: Sequence[tuple[str, str]], edges: Sequence[tuple[Edges, Edges]]
+) -> LeakWords | None:
+    """Of a leak over one or several steps; None where no edges are known.
+
+    By the edges of all the phases; of peaks, by those of the step that rises least, which is the
+    one that decides.
+    """
+    if not edges:
+        return None
+    if field == "end" and len(steps) > 1:
+        return leak_of_every_step(steps, edges)
+    least = min(range(len(steps)), key=lambda step: edges[step][1].peak - edges[step][0].peak)
+    (before, after), (earlier, later) = edges[least], steps[least]
+    return leak_in_words(field, before, after, earlier=earlier, later=later)
 
 
 def leak_in_words(
