@@ -14,6 +14,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.comparison import load_against
 from harness.judge.gate import judge
 from harness.judge.policy import choose_policy
+from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.run.packages import Subject, read_subjects
@@ -145,9 +146,6 @@ class Search:
 
 
 RECORD_FILE = "bisect.json"
-_OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
-"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points
-that offend are measured."""
 _NOT_MEASURED: Mapping[int, ExitCode] = {
     2: ExitCode.INCOMPLETE,
     3: ExitCode.INCOMPLETE,
@@ -266,7 +264,7 @@ class Bisection:
         gaps = [
             check
             for check in verdict.findings
-            if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN
+            if check.finding is FindingKind.INCOMPLETE and rule_of(check.rule).about_the_run
         ]
         if not found and gaps:
             raise BrokenOffError(
@@ -302,12 +300,14 @@ class Bisection:
         if any(offence(check) in offences for check in regressions(verdict)):
             # still broken as it is at GOOD, which may itself be why nothing can be compared
             return self.sought.before, ""
-        rules = _OF_THE_RUN | {rule for rule, _ in offences}
+        rules = {rule for rule, _ in offences}
         gap = next(
             (
                 check
                 for check in verdict.findings
-                if check.finding is FindingKind.INCOMPLETE and check.rule in rules
+                if check.finding is FindingKind.INCOMPLETE
+                # Other rules may miss sizes: only the points that offend are measured.
+                and (check.rule in rules or rule_of(check.rule).about_the_run)
             ),
             None,
         )

@@ -11,6 +11,7 @@ from harness.judge.comparison import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
+from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.plugin.limits import DEFAULT_METER, REMEASURE
@@ -19,8 +20,6 @@ from harness.remeasure import Offender, offenders
 from harness.units import format_bytes
 from harness.words import shortened
 
-OF_SERIES = frozenset({"slope", "growth_class", "arithmetic"})
-"""Rules over several points, which cannot be judged before all of them are there."""
 NO_BASELINES = Path("/nonexistent")
 """Markers promise limits; a baseline is for the command line (python -m harness gate)."""
 RUNS_OWN = "the markers"
@@ -58,7 +57,7 @@ def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | 
     own_findings = [
         check
         for check in findings
-        if check.rule not in OF_SERIES and (check.point == point.name or check.meter)
+        if not rule_of(check.rule).over_points and (check.point == point.name or check.meter)
     ]
     return own_findings, next(iter(offenders(alone, policy, Verdict(tuple(own_findings)))), None)
 

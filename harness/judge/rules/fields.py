@@ -223,34 +223,17 @@ def leak_in_words(
     """Of a leak: was as much there when the later phase began, did that phase keep it, or was it
     only more at once.
     """
-    between = f"find what is made between {earlier} and {later}, and kept"
-    keeps = (
-        f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, "
-        "every further one adds that"
-    )
-    already = f"as much more was in use already when {later} began"
     if field == "end":
-        there, rise = after.start - before.end, after.end - before.end
-        if _part(rise, there) is _ALL:
-            return LeakWords(where=already, to_do=between)
-        if _part(rise, there) is _NONE:
-            return LeakWords(where=f"{later} keeps it", to_do=keeps)
-        where = (
-            f"{format_bytes(there)} more were in use when {later} began, and {later} keeps "
-            f"{format_bytes(rise - there)}"
-        )
-        return LeakWords(
-            where=where,
-            to_do=f"find what {later} keeps, and what is made between {earlier} and {later}",
-        )
+        return _leak_at_end(before, after, earlier=earlier, later=later)
     rise, there = after.peak - before.peak, after.start - before.start
     if _part(rise, there) is _ALL:
         kept_by_earlier = _part(there, before.end - before.start) is not _NONE
-        to_do = f"find what {earlier} keeps" if kept_by_earlier else between
-        return LeakWords(where=already, to_do=to_do)
+        to_do = f"find what {earlier} keeps" if kept_by_earlier else _between(earlier, later)
+        return LeakWords(where=_in_use_already(later), to_do=to_do)
     held = after.end - after.start
     if _part(rise, held) is _ALL and _part(rise, there) is _NONE:
-        return LeakWords(where=f"{later} keeps as much", to_do=keeps)
+        return LeakWords(where=f"{later} keeps as much", to_do=_keeps(later))
+
     some = (
         ""
         if _part(rise, there) is _NONE
@@ -266,6 +249,37 @@ def leak_in_words(
     )
 
 
+def _leak_at_end(before: Edges, after: Edges, *, earlier: str, later: str) -> LeakWords:
+    there, rise = after.start - before.end, after.end - before.end
+    if _part(rise, there) is _ALL:
+        return LeakWords(where=_in_use_already(later), to_do=_between(earlier, later))
+    if _part(rise, there) is _NONE:
+        return LeakWords(where=f"{later} keeps it", to_do=_keeps(later))
+    where = (
+        f"{format_bytes(there)} more were in use when {later} began, and {later} keeps "
+        f"{format_bytes(rise - there)}"
+    )
+    return LeakWords(
+        where=where,
+        to_do=f"find what {later} keeps, and what is made between {earlier} and {later}",
+    )
+
+
+def _in_use_already(later: str) -> str:
+    return f"as much more was in use already when {later} began"
+
+
+def _between(earlier: str, later: str) -> str:
+    return f"find what is made between {earlier} and {later}, and kept"
+
+
+def _keeps(later: str) -> str:
+    return (
+        f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, "
+        "every further one adds that"
+    )
+
+
 def leak_of_every_step(
     steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Edges, Edges]]
 ) -> LeakWords:
@@ -277,45 +291,41 @@ def leak_of_every_step(
     first, last = steps[0][1], steps[-1][1]
     inside = sum(after.end - after.start for _, after in ends)
     between = sum(after.start - before.end for before, after in ends)
-    whole = inside + between
     many = f"{first} to {last}" if len(steps) > 2 else f"{first} and {last}"
-    if _part(whole, inside) is _NONE:
-        where = f"as much more was in use already when each of {many} began"
-        if any(
-            _part(after.end - before.end, after.start - before.end) is not _ALL
-            for before, after in ends
-        ):
-            where = (
-                f"{many} began with {format_bytes(between)} more in all than the phases before "
-                "them ended with"
-            )
-        return LeakWords(
-            where=where,
-            to_do=f"find what is made between {steps[0][0]} and {last}, outside of them, and kept",
-        )
-    if _part(whole, between) is _NONE:
-        each = all(
-            _part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends
-        )
-        where = (
-            f"each of {many} keeps about as much or more"
-            if each
-            else f"{many} keep {format_bytes(inside)} in all"
-        )
+    made_between = f"what is made between {steps[0][0]} and {last}, outside of them"
+    if _part(inside + between, inside) is _NONE:
+        where = _where_between(many, between, ends)
+        return LeakWords(where=where, to_do=f"find {made_between}, and kept")
+    if _part(inside + between, between) is _NONE:
         to_do = (
             f"find what {many} keep (a list, a cache, a function traced anew); if it goes on "
             "so, every further one adds as much"
         )
-        return LeakWords(where=where, to_do=to_do)
+        return LeakWords(where=_where_inside(many, inside, ends), to_do=to_do)
     where = (
         f"{many} keep {format_bytes(inside)} in all, and {format_bytes(between)} more come "
         "between the phases"
     )
-    return LeakWords(
-        where=where,
-        to_do=f"find what {many} keep, and what is made between {steps[0][0]} and {last}, outside "
-        "of them",
+    return LeakWords(where=where, to_do=f"find what {many} keep, and {made_between}")
+
+
+def _where_between(many: str, between: float, ends: Sequence[tuple[Edges, Edges]]) -> str:
+    if all(
+        _part(after.end - before.end, after.start - before.end) is _ALL for before, after in ends
+    ):
+        return f"as much more was in use already when each of {many} began"
+    return (
+        f"{many} began with {format_bytes(between)} more in all than the phases before them "
+        "ended with"
     )
+
+
+def _where_inside(many: str, inside: float, ends: Sequence[tuple[Edges, Edges]]) -> str:
+    if all(
+        _part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends
+    ):
+        return f"each of {many} keeps about as much or more"
+    return f"{many} keep {format_bytes(inside)} in all"
 
 
 _NONE, _SOME, _ALL = "none", "some", "all"

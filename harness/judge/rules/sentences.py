@@ -79,7 +79,7 @@ def check_of(finding: Finding) -> Check:
     return Check(
         rule=finding.rule,
         subject=place.subject,
-        sentence=_SENTENCES[type(finding.details)](finding, finding.details),
+        sentence=SENTENCES[type(finding.details)](finding, finding.details),
         finding=finding.kind,
         scenario=place.scenario,
         point=place.point,
@@ -126,23 +126,23 @@ def runs_in_words(amounts: tuple[int, ...]) -> str:
 def decision_in_words(decision: Decision, shown: str) -> str:
     """How a quorum decided; empty where nothing was measured again.
 
-    ``shown`` is what a vote is for, as in "1 of 5 runs LIE OVER IT".
+    ``shown`` is what a vote is for, as in "1 of 5 runs ARE OVER IT".
     """
     if not decision.runs:
         return ""
     end = "confirmed" if decision.stands else "not confirmed, so it counts as noise"
     return (
-        f"measured again, {decision.votes} of {decision.runs} runs {shown}, and "
-        f"{decision.needed} decide: {end}"
+        f"measured again, {decision.votes} of {decision.runs} runs {shown}; "
+        f"{decision.needed} are needed: {end}"
     )
 
 
 _VOTES_FOR: Mapping[RuleName, str] = {
-    RuleName.BUDGET: "lie over it",
+    RuleName.BUDGET: "are over it",
     RuleName.FLOOR: "fall short of it",
     RuleName.LEAK: "rise by more",
     RuleName.SLOPE: "rise by more than the limit",
-    RuleName.GROWTH_CLASS: "grow so",
+    RuleName.GROWTH_CLASS: "grow like this",
 }
 
 
@@ -224,9 +224,7 @@ def _amount(finding: Finding, amount: Amount) -> str:
 def _see_that_it_counts(finding: Finding, amount: Amount) -> str:
     if finding.place.meter == TRACED_METER:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
-    return (
-        f"see that {finding.place.phase} does what it is there for, and run {quoted(amount.doctor)}"
-    )
+    return f"check that {finding.place.phase} does what it is for, and run {quoted(amount.doctor)}"
 
 
 _RISES: Mapping[str, tuple[str, str]] = {
@@ -357,7 +355,7 @@ def _no_fit(finding: Finding, gap: NoFit) -> str:
         to_do = f"To do: measure more values{gap.or_less}."
     else:
         to_do = (
-            "The other findings of this run say why the rest is missing: mend that, and measure "
+            "The other findings of this run say why the rest is missing: fix that, and measure "
             "again."
         )
     return (
@@ -503,7 +501,7 @@ def _resolving(slope: Slope) -> str:
         larger += f" (up to about {size}, where none keeps anything)"
     wider = math.ceil((high - over_all / between) / KIB)
     return (
-        f"{again if slope.may_repeat else ''}{larger}, or, if so much may stay open, write "
+        f"{again if slope.may_repeat else ''}{larger}, or, if that much may stay open, write "
         f'resolve = "{wider} KiB", which these runs exclude'
     )
 
@@ -560,7 +558,7 @@ def _shape(finding: Finding, shape: Shape) -> str:
                 f"{shape.fit.unit}"
             )
             sentence = (
-                f"the runs do not tell how it grows over {shape.over}: by {interval} with 95 % "
+                f"the runs do not show how it grows over {shape.over}: by {interval} with 95 % "
                 f"confidence, from {len(shape.fit.sizes)} sizes. To do: measure more sizes or "
                 "repeats."
             )
@@ -647,7 +645,7 @@ def _planned(_: Finding, planned: Planned) -> str:
 
 
 def _one_run(finding: Finding, run: OneRun) -> str:
-    sentence = "; ".join(run.missing) or "it has an end, and every phase that it owes."
+    sentence = "; ".join(run.missing) or "it has an end, and every phase that is required."
     return f"{finding.place.words}: {sentence}"
 
 
@@ -736,9 +734,9 @@ _ADVICE: Mapping[Outcome, str] = {
     Outcome.CRASHED: _READ_LOG,
     Outcome.EXITED: _READ_LOG,
     Outcome.ERROR: (
-        "mend the error (the log of this run in logs/ has the traceback), then measure again"
+        "fix the error (the log of this run in logs/ has the traceback), then measure again"
     ),
-    Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k)",
+    Outcome.SKIPPED: "fix what made it skip, or leave the point out on purpose (-k)",
 }
 _BY_CAUSE: Mapping[str, str] = {
     OVER_MACHINE: (
@@ -753,7 +751,7 @@ _BY_CAUSE: Mapping[str, str] = {
 }
 """Advice where host memory ended a run, and not the limit that the option sets."""
 _WITHOUT_TRACEBACK = (
-    "mend the error (the log of this run in logs/ has what was said of it), then measure again"
+    "fix the error (the log of this run in logs/ has what was reported), then measure again"
 )
 _MAYBE_ENDED = frozenset({"preparation", "rows"})
 """Causes of errors that may be no exception of Python's: a preparation that was killed, rows that
@@ -800,7 +798,7 @@ def _survived(finding: Finding, end: Survived) -> str:
     budget = format_bytes(end.budget_bytes)
     peak = "" if end.peak_bytes is None else format_bytes(end.peak_bytes)
     if end.expected is not Outcome.DEVICE_OOM:
-        sentence = f"{expected}: what it was to show was not shown; look at the scenario"
+        sentence = f"{expected}: it did not show what it was planned for; look at the scenario"
     elif not peak:
         sentence = (
             f"{expected}, and {meter_words(end.meter)} was not read: nothing shows that the "
@@ -877,7 +875,7 @@ def _other_run(finding: Finding, other: OtherRun) -> str:
     sentence = {
         "unreadable": f"the run of the earlier code cannot be read: {other.detail}",
         "same rows": (
-            f"it has the very rows of this run ({other.detail}), so that the run was compared "
+            f"it has the same rows as this run ({other.detail}), so that the run was compared "
             "with itself; name the run of the earlier code"
         ),
         "other machine": (
@@ -912,7 +910,7 @@ def _wrong_code(_: Finding, wrong: WrongCode) -> str:
         "elsewhere": (
             f"{wrong.point}, repeat {wrong.repeat}, {wrong.side}: it took "
             f"{', '.join(wrong.packages)} from {wrong.taken_from} instead of {wrong.asked_from}, "
-            "so that other code was measured than was asked for"
+            "so that it was not the code that was to be measured"
         ),
         "not imported": (
             f"{wrong.point}, {wrong.side}: its body does not import "
@@ -943,7 +941,7 @@ def _codes(_: Finding, codes: Codes) -> str:
     return " ".join(filter(None, [sentence, codes.left_empty]))
 
 
-_SENTENCES: Mapping[type, Callable[[Finding, Any], str]] = {
+SENTENCES: Mapping[type, Callable[[Finding, Any], str]] = {
     Gap: _gap,
     Sentence: _sentence,
     Amount: _amount,

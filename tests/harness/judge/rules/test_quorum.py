@@ -51,10 +51,10 @@ def again(run, policy, baselines, **options):
 def test_half_of_the_runs_decide(votes, stands):
     """With their number, and how many were needed."""
     decision = decide([1.0 if vote else -1.0 for vote in votes], first=True, remeasured=True)
-    words = decision_in_words(decision, "lie over it")
+    words = decision_in_words(decision, "are over it")
 
     assert decision.stands is stands
-    assert words.startswith(f"measured again, {sum(votes)} of {len(votes)} runs lie over it, and ")
+    assert words.startswith(f"measured again, {sum(votes)} of {len(votes)} runs are over it; ")
     assert words.endswith("confirmed" if stands else "not confirmed, so it counts as noise")
 
 
@@ -101,7 +101,7 @@ def test_a_budget_that_single_repeats_break(synthetic_run, verdict_of, over, bro
 
     assert (check.finding is FindingKind.REGRESSION) is broken
     assert (
-        f"measured again, {len(over)} of 5 runs lie over it, and 3 decide: "
+        f"measured again, {len(over)} of 5 runs are over it; 3 are needed: "
         f"{'' if broken else 'not '}confirmed" in check.sentence
     )
     assert [one.amount_bytes for one in check.readings] == [
@@ -323,7 +323,7 @@ def test_ends_that_would_be_the_same_again_are_not_measured_again(
 
 
 def test_what_is_missing_is_not_noise(synthetic_run, policy, baselines):
-    """Rows that are lost, or a meter that cannot read, are for people to mend."""
+    """Rows that are lost, or a meter that cannot read, are for people to fix."""
     rows = [
         row
         for row in synthetic_run.without_meter("host_anon", "no /proc").rows()
