@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_high, median_low
 
-from harness.judge.attribution import UNTRACED, alive_then, as_multiple, is_explained, risen
 from harness.judge.baseline import BaselinePoint, Recorded, launchers_of
 from harness.judge.limits import Amount as Limit
 from harness.judge.limits import BudgetRule, LeakRule, Tolerance
 from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import (
+    UNTRACED,
     Evidence,
+    alive_then,
     decide,
+    is_explained,
     judged_together,
     least_rises,
     limit_place,
+    risen,
     seen,
 )
 from harness.judge.rules.findings import (
@@ -38,6 +41,7 @@ from harness.judge.rules.findings import (
 )
 from harness.judge.verdict import Bound, FindingKind, RuleName
 from harness.records import Point
+from harness.words import as_multiple
 
 _COUNTED_AS_WELL: Mapping[str, str] = {"host_anon": "host_rss"}
 """The meter that holds every byte of another one and more: less of these has to show there as

@@ -8,14 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
-from harness.judge.attribution import (
-    UNTRACED,
-    AliveThen,
-    alive_then,
-    as_multiple,
-    is_explained,
-    slope_as_multiple,
-)
 from harness.judge.growth import (
     Ceiling,
     Fit,
@@ -31,10 +23,15 @@ from harness.judge.growth import (
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.rules.evidence import (
     HOST_METER,
+    UNTRACED,
+    AliveThen,
     Evidence,
+    alive_then,
     decide,
+    is_explained,
     limit_place,
     seen,
+    slope_as_multiple,
 )
 from harness.judge.rules.findings import (
     TRACED_METER,
@@ -61,6 +58,7 @@ from harness.judge.rules.findings import (
 )
 from harness.judge.verdict import FindingKind, RuleName, Seen
 from harness.records import Point, minimum_sizes, size_of, size_parameters, unit_of
+from harness.words import as_multiple
 
 SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
 _R = TypeVar("_R", SlopeRule, GrowthClassRule, ArithmeticRule)
