@@ -4,7 +4,7 @@ A rule is a function from evidence to findings, which are numbers; ``sentences``
 each.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.judge.rules.amounts import check_baseline, check_budgets, check_floors, check_leaks
@@ -14,7 +14,8 @@ from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.findings import Finding
 from harness.judge.rules.growth import check_arithmetic, check_growth_classes, check_slopes
 from harness.judge.rules.sentences import check_of
-from harness.judge.verdict import Check, RuleName
+from harness.judge.verdict import FINDINGS, Check, RuleName
+from harness.records import OUTCOME_MEANINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +121,31 @@ def apply_rules(evidence: Evidence) -> Iterator[Check]:
 
 def rules_table() -> str:
     """The rules as a Markdown table, for the documentation and ``--help``."""
+    rows = [
+        (
+            f"`{rule.name}`",
+            rule.meaning,
+            *("yes" if flag else "" for flag in (rule.about_the_run, rule.holds_a_limit)),
+            "yes" if rule.over_points else "",
+        )
+        for rule in RULES
+    ]
     kinds = ("about the run", "holds a limit", "needs all points of a series")
-    lines = [f"| rule | what it asks | {' | '.join(kinds)} |", "|---|---|---|---|---|"]
-    for rule in RULES:
-        flags = (rule.about_the_run, rule.holds_a_limit, rule.over_points)
-        marks = " | ".join("yes" if flag else "" for flag in flags)
-        lines.append(f"| `{rule.name}` | {rule.meaning} | {marks} |")
-    return "\n".join(lines)
+    return _table(("rule", "what it asks for", *kinds), rows)
+
+
+def findings_table() -> str:
+    """The kinds of findings as a Markdown table, the gravest first, with the gate's exit code."""
+    rows = [(f"`{kind}`", row.meaning, str(int(row.exit_code))) for kind, row in FINDINGS.items()]
+    return _table(("finding", "meaning", "exit code"), rows)
+
+
+def outcomes_table() -> str:
+    """The outcomes of runs as a Markdown table."""
+    rows = [(f"`{outcome}`", meaning) for outcome, meaning in OUTCOME_MEANINGS.items()]
+    return _table(("outcome", "meaning"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -63,7 +63,7 @@ class _Limited:
     readings: Mapping[int, int]
     """By repeat, in bytes."""
     because: str
-    limit_place: str
+    limit_place: str = ""
 
     @property
     def amounts(self) -> tuple[int, ...]:
@@ -93,7 +93,8 @@ class _Limited:
             readings=seen(self.point, self.readings),
             held=held,
             decision=decision,
-            remeasure=decision.may_be_noise,
+            better=decision.stands and kind is None,
+            remeasure=kind is not None and decision.may_be_noise,
         )
 
     def unlimited(
@@ -358,13 +359,24 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
             recorded = accepted.phase.get(phase, {}).get(tolerance.meter)
             for field in tolerance.fields:
                 place = Place.of_point(point, phase=phase, meter=tolerance.meter, field=field)
-                compared = _Compared.of(evidence, place, point, accepted, tolerance)
-                if compared is None:
+                readings = evidence.readings.get((point.name, phase, tolerance.meter, field))
+                if not readings:
                     continue
-                if recorded is None or getattr(recorded, f"{field}_bytes") is None:
+                earlier_bytes = getattr(recorded, f"{field}_bytes", None)
+                if earlier_bytes is None:
                     yield _no_amount(evidence, replace(place, field=""), recorded)
                     break  # once for all fields
-                yield _check_distance(compared, max(getattr(recorded, f"{field}_bytes"), 0))
+                limited = _Limited(
+                    rule=RuleName.BASELINE,
+                    place=place,
+                    point=point,
+                    readings=readings,
+                    because=tolerance.because,
+                )
+                compared = _Compared(
+                    evidence=evidence, limited=limited, accepted=accepted, tolerance=tolerance
+                )
+                yield _check_distance(compared, max(earlier_bytes, 0))
 
 
 def _not_compared(
@@ -390,45 +402,21 @@ class _Compared:
     """One amount of a point beside the accepted one."""
 
     evidence: Evidence
-    place: Place
-    point: Point
+    limited: _Limited
     accepted: BaselinePoint
     tolerance: Tolerance
-    readings: Mapping[int, int]
-
-    @classmethod
-    def of(
-        cls,
-        evidence: Evidence,
-        place: Place,
-        point: Point,
-        accepted: BaselinePoint,
-        tolerance: Tolerance,
-    ) -> "_Compared | None":
-        """None where no repeat has read it."""
-        readings = evidence.readings.get((point.name, place.phase, place.meter, place.field))
-        if not readings:
-            return None
-        return cls(
-            evidence=evidence,
-            place=place,
-            point=point,
-            accepted=accepted,
-            tolerance=tolerance,
-            readings=readings,
-        )
 
     @property
     def taken(self) -> dict[int, int]:
         """What a phase gives back mirrors what others took, and is judged there: giving back less
         of less is no regression.
         """
-        return {repeat: max(amount, 0) for repeat, amount in self.readings.items()}
+        return {repeat: max(amount, 0) for repeat, amount in self.limited.readings.items()}
 
     @property
     def least_bytes(self) -> int:
         """The least of the planned repeats; of all of them where none of those has read it."""
-        planned = self.evidence.run.first_repeats_of(self.point.name)
+        planned = self.evidence.run.first_repeats_of(self.limited.point.name)
         taken = self.taken
         return min([taken[repeat] for repeat in taken if repeat < planned] or taken.values())
 
@@ -443,7 +431,7 @@ def _check_distance(compared: _Compared, earlier_bytes: int) -> Finding:
     decision = decide(
         [bytes_away - allowed_bytes for bytes_away in distances],
         first=abs(least_bytes - earlier_bytes) > allowed_bytes,
-        remeasured=evidence.was_remeasured(compared.point.name),
+        remeasured=evidence.was_remeasured(compared.limited.point.name),
     )
     shown_bytes = least_bytes
     if decision.runs:
@@ -453,7 +441,7 @@ def _check_distance(compared: _Compared, earlier_bytes: int) -> Finding:
     less_bytes = earlier_bytes - shown_bytes
     moved = _moved(compared, less_bytes) if decision.stands and not worse else None
     kind = _kind_of_distance(compared, moved, worse=worse) if decision.stands else None
-    units = _units(evidence, compared.point)
+    units = _units(evidence, compared.limited.point)
     against = evidence.against
     details = Distance(
         shown_bytes=shown_bytes,
@@ -488,26 +476,15 @@ def _distance_finding(
     # The limit on the side of the change; where less than nothing would be allowed there is none on
     # that side.
     upper = details.shown_bytes >= earlier_bytes or earlier_bytes < allowed_bytes
-    return Finding(
-        rule=RuleName.BASELINE,
-        place=compared.place,
-        details=details,
-        kind=kind,
-        because=compared.tolerance.because,
-        points=(compared.point.name,),
-        readings=seen(compared.point, compared.readings),
-        held=Held(
-            measured=float(details.shown_bytes),
-            limit=earlier_bytes + allowed_bytes if upper else earlier_bytes - allowed_bytes,
-            bound="upper" if upper else "lower",
-            unit="B",
-            earlier=float(earlier_bytes),
-            earlier_from=details.earlier,
-        ),
-        decision=decision,
-        better=decision.stands and kind is None,
-        remeasure=kind is not None and decision.may_be_noise,
+    held = Held(
+        measured=float(details.shown_bytes),
+        limit=earlier_bytes + allowed_bytes if upper else earlier_bytes - allowed_bytes,
+        bound="upper" if upper else "lower",
+        unit="B",
+        earlier=float(earlier_bytes),
+        earlier_from=details.earlier,
     )
+    return compared.limited.finding(details, kind=kind, held=held, decision=decision)
 
 
 # Less by one meter and not by another that counts the same bytes: they were moved, and nothing
@@ -518,7 +495,7 @@ def _moved(compared: _Compared, less_bytes: int) -> Moved | None:
     """Whether bytes that a meter has less of are still counted by another one; None where they are
     gone, or no meter shows it.
     """
-    meter = compared.place.meter
+    meter = compared.limited.place.meter
     counted_as_well, elsewhere = _COUNTED_AS_WELL.get(meter, ""), _ELSEWHERE.get(meter, "")
     changes = dict(_changes(compared, (counted_as_well, elsewhere)))
     if changes:
@@ -540,7 +517,7 @@ def _changes(compared: _Compared, meters: Sequence[str]) -> Iterator[tuple[str, 
     """What the other meters have now, and by how much that is more than before, as far as both can
     be compared.
     """
-    accepted, place = compared.accepted, compared.place
+    accepted, place = compared.accepted, compared.limited.place
     # Resident memory depends on how a child was started (comparability.ISOLATED_METERS).
     if accepted.accepted.isolation != launchers_of(compared.evidence.run):
         return
@@ -553,5 +530,6 @@ def _changes(compared: _Compared, meters: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _least(compared: _Compared, meter: str) -> int | None:
-    place = compared.point.name, compared.place.phase, meter, compared.place.field
-    return min(compared.evidence.readings.get(place, {}).values(), default=None)
+    place = compared.limited.place
+    readings = compared.evidence.readings.get((place.point, place.phase, meter, place.field), {})
+    return min(readings.values(), default=None)

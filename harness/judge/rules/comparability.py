@@ -248,7 +248,7 @@ def _unmeasured(against: Against, run: Run) -> Iterator[Finding]:
 
 
 def _gaps(evidence: Evidence, against: Against, run: Run) -> Iterator[str]:
-    # What was measured beside the run goes on with it; another run is gone on with on its own.
+    # What was measured beside the run is resumed with it; another run is resumed by itself.
     beside = run.path == evidence.run.path / THEN_FOLDER
     commands = evidence.commands if beside else Commands.of(run.path, run.manifest)
     yield from missing_from_run(run, commands)

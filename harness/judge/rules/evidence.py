@@ -78,7 +78,7 @@ class Evidence:
     partial: bool
     """Only what the run planned is asked for."""
     commands: Commands
-    """What advice may tell people to type, with the arguments that the run is judged with."""
+    """What advice may name as commands, with the arguments that the run is judged with."""
 
     @cached_property
     def without_device_pages(self) -> "Evidence":
@@ -347,13 +347,13 @@ def slope_as_multiple(line: Line, series: Series, declared: Mapping[str, Mapping
 def alive_then(
     traces: Mapping[str, Trace], points: Sequence[Point], phase: str, field: str
 ) -> AliveThen:
-    """What was alive when ``field`` of a phase was read, as far as traces tell: what grew from the
-    first of the points to the last.
+    """What was alive when ``field`` of a phase was read, as far as traces show it: what grew from
+    the first of the points to the last.
 
     ``points`` ascend in size; of one point it is what was alive there. Traces hold what was alive
     at peaks: the start is known where a phase peaked as it began, the end where the next one did;
     else nothing is said, since what another moment had may not have been made yet, or be gone.
-    Named are the largest by their own bytes; of a growth, only what is new since the peak of the
+    Named are the largest; of a growth, only what is new since the peak of the
     phase before, where that accounts for it.
     """
     moment = (

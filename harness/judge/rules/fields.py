@@ -1,10 +1,9 @@
-"""What rules say of an amount, field by field: what it is, where it came from, what becomes of it,
-and what to look for.
+"""What sentences say of an amount, field by field: what it is, where it came from, what becomes of
+it, and what to look for.
 
-A field is one number of a phase; how much there was before, and how much there is at the end, its
-own reading does not tell. The start, the peak and the end of the same runs do: every sentence is
-made of all three. They are amounts: whether it is the same memory, which is still held or was there
-already, they do not tell, so that no sentence says it.
+A field is one number of a phase, and does not show how much there was before, or at the end. The
+start, the peak and the end of the same runs do, so that every sentence is made of all three. They
+are amounts: they do not show whether it is the same memory, so that no sentence says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -132,8 +131,8 @@ def beside(field: str, edges: Edges | None) -> str:
     """What there was at the other edges of the phase, as a clause about one run; empty where there
     is nothing to add.
 
-    Edges are amounts: of what was there first and what came later, which was given back they do not
-    tell, and no word here does.
+    Edges are amounts: they do not show which memory was given back, what was there first or what
+    came later, and no word here says so.
     """
     if edges is None:
         return ""
@@ -331,11 +330,11 @@ def _where_inside(many: str, inside: float, ends: Sequence[tuple[Edges, Edges]])
 _NONE, _SOME, _ALL = "none", "some", "all"
 
 
-def _part(whole: float, part: float) -> str:
-    """How much of the whole the part is: none, some or all of it, less than a twentieth aside."""
-    if whole <= 0 or part <= _LEAST_SHARE * whole:
+def _part(total: float, part: float) -> str:
+    """How much of the total the part is: none, some or all of it, less than a twentieth aside."""
+    if total <= 0 or part <= _LEAST_SHARE * total:
         return _NONE
-    return _ALL if part >= (1 - _LEAST_SHARE) * whole else _SOME
+    return _ALL if part >= (1 - _LEAST_SHARE) * total else _SOME
 
 
 def _amount(amount_bytes: float) -> str:

@@ -95,8 +95,8 @@ def point_place(point: Point, *more: str) -> str:
 
 
 def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
-    """``"loading / lazy"`` and what follows; numbers are named only where they tell two series of
-    the sweep apart.
+    """``"loading / lazy"`` and what follows; numbers are named only where two series of the
+    sweep differ in nothing else.
     """
     texts = _texts(series)
     twins = [
@@ -197,7 +197,7 @@ class Origin:
     """Where an amount may come from: what a red sentence explains, and what to look for."""
 
     multiple: str
-    """What it is as large as: ``"2.00 x X"``; empty where sizes tell nothing."""
+    """What it is as large as: ``"2.00 x X"``; empty where sizes show nothing."""
     alive: str
     """What a trace lists as alive then; empty where no trace has that moment."""
     edges: Edges | None
@@ -555,7 +555,7 @@ class Launchers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherRun:
-    """Why the run of the other code cannot be compared with as a whole."""
+    """Why nothing can be compared with the run of the other code."""
 
     why: Literal["unreadable", "same rows", "other machine", "points missing", "incomplete"]
     detail: str = ""

@@ -260,8 +260,7 @@ def _unswept(
 
 
 def vote(evidence: Evidence, gated: GatedFit, excess: Callable[[Line], float]) -> Decision:
-    """What the repeats say one by one about a finding of all of them: a line through each one's own
-    points.
+    """What each repeat shows of a finding of all of them: a line through its points alone.
 
     ``excess`` is how far a line is beyond the limit.
     """
@@ -347,8 +346,8 @@ def _is_mostly_pages(evidence: Evidence, gated: GatedFit, fit: Fit) -> bool:
 
 
 def check_slopes(evidence: Evidence) -> Iterator[Finding]:
-    """A regression when the whole interval of a slope is above its limit; incomplete when it is
-    too wide to tell.
+    """A regression when all of a slope's interval is above its limit; incomplete when the interval
+    is too wide for a decision.
     """
     return once_per_marker(_over_series(evidence, SlopeRule, _check_slope))
 

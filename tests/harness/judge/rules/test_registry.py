@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 
 from harness.judge import rules
-from harness.judge.rules import RULES, rule_of, rules_table
+from harness.judge.rules import RULES, findings_table, outcomes_table, rule_of, rules_table
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.findings import (
     Details,
@@ -107,6 +107,17 @@ def test_the_table_of_rules_has_a_line_for_each():
 
     assert len(lines) == 2 + len(RULES)
     assert lines[2] == "| `outcome` | Every run ends as its scenario expects. | yes |  |  |"
+
+
+def test_the_tables_of_findings_and_outcomes_have_a_line_for_each():
+    """With what each means, and what the gate exits with."""
+    findings, outcomes = findings_table().splitlines(), outcomes_table().splitlines()
+
+    assert (len(findings), len(outcomes)) == (2 + len(FindingKind), 2 + len(Outcome))
+    assert findings[4] == (
+        "| `incomplete` | something was not measured, or not well enough to be judged | 3 |"
+    )
+    assert outcomes[3] == "| `device_oom` | the device refused memory |"
 
 
 def test_every_kind_of_finding_has_a_meaning():
