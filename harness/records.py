@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard
 
 from harness.words import one_line, plural, shortened
@@ -73,6 +74,21 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     ERROR = "error"
     SKIPPED = "skipped"
+
+
+OUTCOME_MEANINGS: Mapping[Outcome, str] = MappingProxyType(
+    {
+        Outcome.OK: "the body went through all its phases",
+        Outcome.DEVICE_OOM: "the device refused memory",
+        Outcome.HOST_OOM: "the host's memory ran out, or the run held more of it than it may",
+        Outcome.CRASHED: "a signal ended the child, for no reason that memory explains",
+        Outcome.EXITED: "the child exited on its own before it had reported its end",
+        Outcome.TIMED_OUT: "it took longer than it may",
+        Outcome.ERROR: "the body, or its preparation, raised an exception",
+        Outcome.SKIPPED: "it was never started; the reason says why",
+    }
+)
+"""What each outcome means. The documentation and ``--help`` print it."""
 
 
 OVER_LIMIT: Final = "watchdog"

@@ -6,7 +6,7 @@ Nothing here knows what it is used for.
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -363,3 +363,56 @@ def handed_out(asked_bytes: int, in_use_bytes: int, limit_bytes: int | None) -> 
         ": the pool had been handed out (a large tensor may be given the rest of it, where "
         "that is less than its own size)"
     )
+
+
+# An amount as a multiple of the arrays that a body declared.
+
+
+MATCH_SHARE = 0.01
+"""Chosen: an amount within 1 % of a multiple is called that multiple; arrays of a scenario differ
+by far more, and an allocator rounds by far less."""
+MOST_MULTIPLES = 16
+"""Chosen: beyond it a whole multiple of something small is found in any amount."""
+_MOST_NAMES = 3
+_MOST_SECOND = 3
+"""Chosen: a second way to make up the amount is named up to so many times an array; an image is
+always some frames."""
+
+
+def as_multiple(
+    amount_bytes: float,
+    units: Mapping[str, float],
+    *,
+    within: float = 0.0,
+    most: int = MOST_MULTIPLES,
+) -> str:
+    """``"2.00 x X"``: the smallest whole multiple of a declared array that the amount is near;
+    empty where there is none.
+
+    ``units`` are bytes by name, those that say most first: equals are named together, ``"1.00 x X
+    (or Y_I)"``, and a small multiple of another one beside it, ``"1.00 x Y or 2.00 x X"``: sizes
+    alone do not show which of them it is. ``within`` is how many bytes the amount is uncertain by,
+    where that is more than ``MATCH_SHARE``; ``most`` is the largest multiple that is looked for.
+
+    >>> as_multiple(8192, {"X": 4096, "Y": 8192})
+    '1.00 x Y or 2.00 x X'
+    """
+    found: dict[int, list[tuple[float, str]]] = {}
+    for name, unit_bytes in units.items():
+        ratio = amount_bytes / unit_bytes if unit_bytes > 0 else 0.0
+        whole = round(ratio)
+        if 1 <= whole <= most and abs(ratio - whole) * unit_bytes <= max(
+            MATCH_SHARE * whole * unit_bytes, within
+        ):
+            found.setdefault(whole, []).append((ratio, name))
+    if not found:
+        return ""
+    smallest, *others = sorted(found)
+    named = [smallest, *(whole for whole in others[:1] if whole <= _MOST_SECOND)]
+    return f"{'about ' if within else ''}{' or '.join(_multiple(found[whole]) for whole in named)}"
+
+
+def _multiple(alike: Sequence[tuple[float, str]]) -> str:
+    (ratio, first), *others = alike
+    more = f" (or {', '.join(name for _, name in others[: _MOST_NAMES - 1])})" if others else ""
+    return f"{ratio:.2f} x {first}{more}"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from harness.judge.rules.evidence import METER_WORDS
+from harness.judge.rules.findings import METER_WORDS
 from harness.judge.verdict import Bound, ExitCode, FindingKind, Verdict
 from harness.records import Quality
 from harness.units import format_bytes, format_rate

@@ -17,6 +17,7 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.judge.comparison import THEN_FOLDER, load_against
 from harness.judge.gate import judge
 from harness.judge.policy import DEFAULT_POLICY, choose_policy
+from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.records import RUN_FILE
@@ -34,9 +35,6 @@ Offence = tuple[str, str]
 SKIPPED = "skipped"
 """The state of a commit that could not be measured."""
 RECORD_FILE = "bisect.json"
-_OF_THE_RUN = frozenset({"against", "comparability", "coverage", "outcome"})
-"""Rules whose findings mean that a commit was not measured. Others may miss sizes: only the points
-that offend are measured."""
 _NOT_MEASURED: Mapping[int, ExitCode] = {
     2: ExitCode.INCOMPLETE,
     3: ExitCode.INCOMPLETE,
@@ -347,7 +345,7 @@ class Bisection:
         gaps = [
             check
             for check in verdict.findings
-            if check.finding is FindingKind.INCOMPLETE and check.rule in _OF_THE_RUN
+            if check.finding is FindingKind.INCOMPLETE and rule_of(check.rule).about_the_run
         ]
         if not found and gaps:
             raise BrokenOffError(
@@ -383,12 +381,14 @@ class Bisection:
         if any(offence(check) in offences for check in regressions(verdict)):
             # still broken as it is at GOOD, which may itself be why nothing can be compared
             return self.sought.before, ""
-        rules = _OF_THE_RUN | {rule for rule, _ in offences}
+        rules = {rule for rule, _ in offences}
         gap = next(
             (
                 check
                 for check in verdict.findings
-                if check.finding is FindingKind.INCOMPLETE and check.rule in rules
+                if check.finding is FindingKind.INCOMPLETE
+                # Other rules may miss sizes: only the points that offend are measured.
+                and (check.rule in rules or rule_of(check.rule).about_the_run)
             ),
             None,
         )

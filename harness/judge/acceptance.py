@@ -24,7 +24,7 @@ from harness.judge.baseline import (
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run
-from harness.judge.verdict import Check, FindingKind
+from harness.judge.verdict import Check, FindingKind, RuleName
 from harness.units import format_bytes
 from harness.words import natural
 
@@ -53,7 +53,7 @@ def broken_limits(
         concerned = (
             chosen is None or not check.points or any(name in chosen for name in check.points)
         )
-        if concerned and check.finding in _FORBIDDING and check.rule != "baseline":
+        if concerned and check.finding in _FORBIDDING and check.rule != RuleName.BASELINE:
             yield Obstacle(place=check.subject, sentence=check.sentence)
 
 

@@ -12,7 +12,15 @@ from harness.judge.advice import Asked
 from harness.judge.gate import SCHEMA_VERSION, Judgement
 from harness.judge.growth import fit_run, fits_table
 from harness.judge.table import Run
-from harness.judge.verdict import Check, FindingKind, Seen, Verdict, program_version, run_digest
+from harness.judge.verdict import (
+    Check,
+    FindingKind,
+    RuleName,
+    Seen,
+    Verdict,
+    program_version,
+    run_digest,
+)
 from harness.system.files import FINDINGS_FILE
 
 
@@ -105,6 +113,7 @@ def _check(found: Mapping[str, Any]) -> Check:
     return Check(
         **{
             **values,
+            "rule": RuleName(values["rule"]),
             "finding": None if values["finding"] is None else FindingKind(values["finding"]),
             "points": tuple(values["points"]),
             "readings": tuple(Seen(**one) for one in values["readings"]),

@@ -19,8 +19,7 @@ from harness.judge.comparison import Against, with_tolerances
 from harness.judge.completeness import take_census
 from harness.judge.growth import fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
-from harness.judge.rules import RULES
-from harness.judge.rules.coverage import RULE as COVERAGE
+from harness.judge.rules import apply_rules, rule_of
 from harness.judge.rules.evidence import Evidence, fit_key
 from harness.judge.table import PHASES_FILE, Run, declared_by_point, phases_text, readings_by_place
 from harness.judge.traces import read_traces
@@ -30,6 +29,7 @@ from harness.judge.verdict import (
     Check,
     FindingKind,
     Identity,
+    RuleName,
     Verdict,
     identity,
     junit_text,
@@ -118,9 +118,6 @@ def _readable(folder: Path) -> Iterator[Baseline]:
 
 FITS_FILE = "fits.csv"
 
-LIMITS = frozenset({"slope", "growth_class", "budget", "floor", "leak", "arithmetic", "baseline"})
-"""Rules that hold an amount against a limit; the others ask whether it was measured at all."""
-
 SCHEMA_VERSION = 3
 """Version of findings.json."""
 
@@ -189,7 +186,7 @@ def judge(
     )
     table = fits_table(fits)
     checks = (
-        *park(run, [check for rule in RULES for check in rule(evidence)]),
+        *park(run, list(apply_rules(evidence))),
         *_edited(run, table),
     )
     if grows:
@@ -222,7 +219,11 @@ def _with_quantum(check: Check) -> Check:
     """A finding about live tensors in a pool that grew: who reads it must know how coarse its
     readings are.
     """
-    if check.finding is None or check.rule not in LIMITS or check.meter != "device_in_use":
+    if (
+        check.finding is None
+        or not rule_of(check.rule).holds_a_limit
+        or check.meter != "device_in_use"
+    ):
         return check
     quantum = (
         "The pool grew on demand, where a tensor may count as up to twice its bytes; without "
@@ -240,7 +241,7 @@ def _without_limits(
     promises anything of. Tests that measure assert for themselves: how their runs ended is judged,
     and that nothing else was is said.
     """
-    limited = any(check.rule in LIMITS for check in checks)
+    limited = any(rule_of(check.rule).holds_a_limit for check in checks)
     nothing_promised = not policy.promises
     by_tests = bool(run.manifest.settings.get("judged_by_pytest", False))
     wrong = any(check.finding for check in checks)
@@ -250,7 +251,7 @@ def _without_limits(
             f"limits: {why}, so that only how the runs ended, and whether all was measured, was "
             "judged."
         )
-        yield Check(rule=COVERAGE, subject=UNPROMISED, sentence=sentence)
+        yield Check(rule=RuleName.COVERAGE, subject=UNPROMISED, sentence=sentence)
     elif not limited and not wrong:
         sentence = (
             f"no rule of {policy.source} applies to what was measured, so nothing was held "
@@ -264,7 +265,7 @@ def _without_limits(
                 "(--against)"
             )
         yield Check(
-            rule=COVERAGE,
+            rule=RuleName.COVERAGE,
             subject=policy.source,
             sentence=f"{sentence}.",
             finding=FindingKind.INCOMPLETE,
@@ -274,7 +275,7 @@ def _without_limits(
 def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
     for name in edited_tables(run.path, derived_tables(run, fits), recorded_tables(run.path)):
         yield Check(
-            rule=COVERAGE,
+            rule=RuleName.COVERAGE,
             subject=name,
             sentence=f"{edited_in_words(name)}.",
             finding=FindingKind.INCOMPLETE,

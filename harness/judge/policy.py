@@ -38,7 +38,18 @@ NO_POLICY = "no policy, because there is none"
 MARKER = "marker of "
 """How the reason of a rule begins that a test's marker has given; the test's name follows."""
 
-_SECTIONS = ("slope", "growth_class", "budget", "leak", "arithmetic")
+_SECTIONS: Mapping[str, type[AnyRule]] = {
+    "slope": SlopeRule,
+    "growth_class": GrowthClassRule,
+    "budget": BudgetRule,
+    "leak": LeakRule,
+    "arithmetic": ArithmeticRule,
+}
+
+
+def is_swept(section: str) -> bool:
+    """Whether the rules of a section are over a parameter."""
+    return "over" in _SECTIONS[section].model_fields
 
 
 class Policy(BaseModel):

@@ -16,7 +16,6 @@ from xml.etree import ElementTree as ET
 
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.rundir.seal import SEAL, digest
-from harness.words import count
 
 UNPROMISED = "limits"
 """Subject of the check, of the rule coverage, that says that no limit was promised."""
@@ -58,30 +57,77 @@ EXIT_MEANINGS: Mapping[ExitCode, str] = MappingProxyType(
 table says the same."""
 
 
+class RuleName(StrEnum):
+    """The rules, in the order in which their checks are shown. What each is for is in
+    ``harness.judge.rules.RULES``.
+    """
+
+    OUTCOME = "outcome"
+    COVERAGE = "coverage"
+    AGAINST = "against"
+    COMPARABILITY = "comparability"
+    SLOPE = "slope"
+    GROWTH_CLASS = "growth_class"
+    BUDGET = "budget"
+    LEAK = "leak"
+    FLOOR = "floor"
+    ARITHMETIC = "arithmetic"
+    BASELINE = "baseline"
+
+
 class FindingKind(StrEnum):
-    """Why a check did not hold."""
+    """Why a check did not hold; ``FINDINGS`` says what each kind means."""
 
     REGRESSION = "regression"
     FAILED = "failed"
-    """A run ended out of memory or out of time that should not have, and nothing says that it ever
-    did better."""
     INCOMPLETE = "incomplete"
     NO_BASELINE = "no_baseline"
     MOVED = "moved"
-    """Less by one meter, and not by the one that counts these bytes as well."""
     IMPROVEMENT = "improvement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindMeaning:
+    """What a kind of finding means, and what the gate exits with because of it."""
+
+    exit_code: ExitCode
+    meaning: str
 
 
 # The order is the precedence: a regression was seen whatever else is missing, and an improvement
 # counts only in a run that is complete and comparable.
-_EXIT_CODES = {
-    FindingKind.REGRESSION: ExitCode.REGRESSION,
-    FindingKind.FAILED: ExitCode.REGRESSION,
-    FindingKind.INCOMPLETE: ExitCode.INCOMPLETE,
-    FindingKind.NO_BASELINE: ExitCode.NO_BASELINE,
-    FindingKind.MOVED: ExitCode.IMPROVEMENT,
-    FindingKind.IMPROVEMENT: ExitCode.IMPROVEMENT,
-}
+FINDINGS: Mapping[FindingKind, KindMeaning] = MappingProxyType(
+    {
+        FindingKind.REGRESSION: KindMeaning(
+            exit_code=ExitCode.REGRESSION,
+            meaning="memory is worse than a limit or the baseline allows",
+        ),
+        FindingKind.FAILED: KindMeaning(
+            exit_code=ExitCode.REGRESSION,
+            meaning=(
+                "a run ended out of memory or out of time, and nothing shows that it ever ended "
+                "better"
+            ),
+        ),
+        FindingKind.INCOMPLETE: KindMeaning(
+            exit_code=ExitCode.INCOMPLETE,
+            meaning="something was not measured, or not well enough to be judged",
+        ),
+        FindingKind.NO_BASELINE: KindMeaning(
+            exit_code=ExitCode.NO_BASELINE,
+            meaning="nothing comparable was accepted before",
+        ),
+        FindingKind.MOVED: KindMeaning(
+            exit_code=ExitCode.IMPROVEMENT,
+            meaning="less by one meter, and not by another one that counts the same bytes",
+        ),
+        FindingKind.IMPROVEMENT: KindMeaning(
+            exit_code=ExitCode.IMPROVEMENT,
+            meaning="less than the baseline, beyond tolerance",
+        ),
+    }
+)
+"""What each kind of finding means, the gravest first."""
 
 
 Bound = Literal["upper", "lower", ""]
@@ -101,9 +147,7 @@ class Seen:
 class Check:
     """One rule applied to one subject; ``finding`` is None where it holds."""
 
-    rule: str
-    """Name of the rule: outcome, coverage, comparability, slope, growth_class, budget, floor, leak,
-    arithmetic, baseline."""
+    rule: RuleName
     subject: str
     """What was checked, in the user's terms: ``"loading / lazy / construct / device in use"``."""
     sentence: str
@@ -154,13 +198,7 @@ class Verdict:
     @property
     def findings(self) -> tuple[Check, ...]:
         """The checks that do not hold, the gravest kind first."""
-        order = list(_EXIT_CODES)
-        return tuple(
-            sorted(
-                (c for c in self.checks if c.finding),
-                key=lambda c: order.index(c.finding or order[-1]),
-            )
-        )
+        return tuple(check for kind in FINDINGS for check in self.checks if check.finding == kind)
 
     @property
     def overruled(self) -> tuple[Check, ...]:
@@ -187,7 +225,7 @@ class Verdict:
             (
                 check.sentence
                 for check in self.checks
-                if (check.rule, check.subject) == ("coverage", UNPROMISED)
+                if (check.rule, check.subject) == (RuleName.COVERAGE, UNPROMISED)
             ),
             "",
         )
@@ -199,10 +237,8 @@ class Verdict:
         """
         if not self.checks:
             return ExitCode.INCOMPLETE
-        findings = self.findings
-        return (
-            _EXIT_CODES[findings[0].finding] if findings and findings[0].finding else ExitCode.PASS
-        )
+        kinds = [check.finding for check in self.findings if check.finding]
+        return FINDINGS[kinds[0]].exit_code if kinds else ExitCode.PASS
 
     @property
     def sentence(self) -> str:
@@ -211,34 +247,29 @@ class Verdict:
             return "Nothing was checked: the run holds nothing that a rule applies to."
         findings = self.findings
         if not findings:
-            overruled = len(self.overruled)
-            after = (
-                f", {overruled} of them after a quorum of repeats overruled single ones"
-                if overruled
-                else ""
-            )
-            less = (
-                f"; {len(self.better)} take less than before, beyond tolerance"
-                if self.better
-                else ""
-            )
-            known = sum(bool(check.parked) for check in self.checks)
-            parked = (
-                f"; {count(known, 'finding is', 'findings are')} parked, of tests "
+            return self._passed()
+        first, others = findings[0], len(findings) - 1
+        more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
+        return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"
+
+    def _passed(self) -> str:
+        """The sentence of a verdict without findings."""
+        overruled, better = len(self.overruled), len(self.better)
+        parked = sum(bool(check.parked) for check in self.checks)
+
+        parts = [f"Pass: all {len(self.checks) - parked} checks hold"]
+        if overruled:
+            parts.append(f", {overruled} of them after a quorum of repeats overruled single ones")
+        if better:
+            parts.append(f"; {better} take less than before, beyond tolerance")
+        if parked:
+            parts.append(
+                f"; {parked} {'finding is' if parked == 1 else 'findings are'} parked, of tests "
                 "that were skipped or expected to fail"
             )
-            only = (
-                "; none of them is a limit, so only how the runs ended was judged"
-                if self.without_limits
-                else ""
-            )
-            return (
-                f"Pass: all {len(self.checks) - known} checks "
-                f"hold{after}{less}{parked if known else ''}{only}."
-            )
-        first, others = findings[0], len(findings) - 1
-        more = f" ({count(others, 'more finding')})" if others else ""
-        return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"
+        if self.without_limits:
+            parts.append("; none of them is a limit, so only how the runs ended was judged")
+        return f"{''.join(parts)}."
 
 
 # The verdict as JUnit XML, which every CI service shows: one test case for each check.
@@ -261,7 +292,7 @@ def junit_text(run_id: str, verdict: Verdict, *, judgement: str) -> str:
     """
     cases = verdict.checks or (
         Check(
-            rule="coverage",
+            rule=RuleName.COVERAGE,
             subject="run",
             sentence=verdict.sentence,
             finding=FindingKind.INCOMPLETE,

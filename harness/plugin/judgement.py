@@ -16,6 +16,7 @@ from harness.judge.comparison import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import DEFAULT_POLICY, SCHEMA_VERSION, Policy, choose_policy, parse_policy
+from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.pages import write_outputs
@@ -33,8 +34,6 @@ from harness.words import count, shortened, text_table
 
 # Judging: by what the markers promise, one point or all of them.
 
-OVER_POINTS = frozenset({"slope", "growth_class", "arithmetic"})
-"""Rules over several points, which cannot be judged before all of them are there."""
 NO_BASELINES = Path("/nonexistent")
 """Markers promise limits; a baseline is for the command line (python -m harness gate)."""
 MARKERS = "the markers"
@@ -62,7 +61,8 @@ def judge_point(session: RunSession, point: Point) -> tuple[list[Check], Offende
     findings = [
         check
         for check in verdict.findings
-        if check.rule not in OVER_POINTS and (check.point == point.name or check.meter)
+        # Rules over several points cannot be judged before all of them are there.
+        if not rule_of(check.rule).over_points and (check.point == point.name or check.meter)
     ]
     found = find_offenders(run, policy, Verdict(tuple(findings)))
     return findings, next(iter(found.points), None)

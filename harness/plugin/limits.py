@@ -165,7 +165,6 @@ REMEASURE: Mapping[str, Any] = MappingProxyType(
 DEFAULT_OVER = "image_count"
 """What a slope is over where no test says so and none has a whole-number parameter yet."""
 
-_SWEPT = frozenset({"slope", "growth_class", "arithmetic"})
 # of all others it is growth, the policy's own default
 _DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})
 
@@ -229,6 +228,8 @@ def _complete(
     over: str,
 ) -> None:
     """Give a rule what it does not say itself."""
+    from harness.judge.policy import is_swept
+
     if "scenarios" in rule:
         raise UsageError(
             f"{argument} names scenarios; a marker's limits are about its own tests: leave it out"
@@ -239,7 +240,7 @@ def _complete(
     rule.setdefault("meters", [DEFAULT_METER])
     if section in _DEFAULT_FIELDS:
         rule.setdefault("field", _DEFAULT_FIELDS[section])
-    if section in _SWEPT:
+    if is_swept(section):
         rule.setdefault("over", over)
     if section == "slope" and "at_most" in rule:
         # The interval of the slope has to be below the limit: what may be more than the limit is no

@@ -127,7 +127,7 @@ def test_only_the_point_of_the_finding_is_measured_again_and_most_decide(fake, c
     assert load_run(fake.run.path).problems == ()
     assert gate(fake) == code
     assert (
-        f"measured again, {len(over)} of 5 runs lie over it, and 3 decide"
+        f"measured again, {len(over)} of 5 runs are over it; 3 are needed"
         in capsys.readouterr().out
     )
 

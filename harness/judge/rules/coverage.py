@@ -1,24 +1,43 @@
-"""Was everything seen that was planned: a gate that saw nothing fails."""
+"""Was everything seen that was planned, and did every run end as its scenario expects? A gate that
+saw nothing fails.
+"""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from harness.judge.acceptance import accept_words
-from harness.judge.advice import LESS_ON_PURPOSE, stopped
 from harness.judge.completeness import UNMEASURED, End, missing_from_point, missing_from_run
-from harness.judge.rules.evidence import (
+from harness.judge.limits import AnyRule
+from harness.judge.rules.evidence import Evidence, decide, limit_place
+from harness.judge.rules.findings import (
+    TRACED_METER,
+    UNDECIDED,
     Decision,
-    Evidence,
-    decide,
-    limit_place,
+    Details,
+    Ended,
+    Finding,
+    IdleTolerance,
+    Lost,
+    NoSuchPhase,
+    NoSuchPoint,
+    OneRun,
+    Place,
+    Planned,
+    Readings,
+    Sentence,
+    Survived,
+    Unreadable,
     marker_of,
     meter_words,
+    once_per_marker,
     point_place,
     text_in_words,
 )
-from harness.judge.rules.sentences import closed
 from harness.judge.traces import alive_when_refused, with_what_is_known
-from harness.judge.verdict import Check, FindingKind
+from harness.judge.verdict import FindingKind, RuleName
 from harness.records import (
     ENDED_BY_HARNESS,
     LARGEST_GAP_SHARE,
@@ -28,329 +47,261 @@ from harness.records import (
     Point,
     Quality,
 )
-from harness.units import format_bytes
-from harness.words import closest, count, nearest
-
-RULE = "coverage"
 
 
-def check_coverage(evidence: Evidence) -> Iterator[Check]:
+def check_coverage(evidence: Evidence) -> Iterator[Finding]:
     """The run has a plan and an end, every run its end and phases, every gated meter its readings,
     every rule a subject.
     """
-    yield from _run_checks(evidence)
+    yield from _check_run(evidence)
     for point in evidence.run.points:
         for repeat in evidence.run.repeats_of(point.name):
-            yield _point_check(evidence, point, repeat)
-    yield from _meter_checks(evidence)
-    yield from _rule_checks(evidence)
-    yield from _baseline_checks(evidence)
+            yield _check_one_run(evidence, point, repeat)
+    yield from _check_meters(evidence)
+    yield from once_per_marker(_idle_rules(evidence))
+    if not evidence.partial:
+        yield from _idle_tolerances(evidence)
+    yield from _lost_from_baseline(evidence)
 
 
-def _run_checks(evidence: Evidence) -> Iterator[Check]:
-    missing = list(missing_from_run(evidence.run, evidence.commands))
-    for sentence in missing:
-        yield Check(rule=RULE, subject="run", sentence=sentence, finding=FindingKind.INCOMPLETE)
-    if not missing:
-        planned = f"{count(len(evidence.run.points), 'point was', 'points were')} planned"
-        yield Check(
-            rule=RULE,
-            subject="run",
-            sentence=f"{planned}, the run has an end, and every row is usable.",
-        )
-
-
-def _point_check(evidence: Evidence, point: Point, repeat: int) -> Check:
-    subject = point_place(point, f"repeat {repeat}")
-    missing = list(missing_from_point(evidence.census, point, repeat, evidence.commands))
-    sentence = "; ".join(missing) if missing else "it has an end, and every phase that it owes."
-    return Check(
-        rule=RULE,
-        subject=subject,
-        sentence=f"{subject}: {sentence}",
-        finding=FindingKind.INCOMPLETE if missing else None,
-        scenario=point.scenario,
-        point=point.name,
+def _incomplete(place: Place, details: Details, *, limit_place: str = "") -> Finding:
+    return Finding(
+        rule=RuleName.COVERAGE,
+        place=place,
+        details=details,
+        kind=FindingKind.INCOMPLETE,
+        limit_place=limit_place,
     )
 
 
-def _meter_checks(evidence: Evidence) -> Iterator[Check]:
+def _check_run(evidence: Evidence) -> Iterator[Finding]:
+    place = Place(words="run")
+    missing = list(missing_from_run(evidence.run, evidence.commands))
+    for sentence in missing:
+        yield _incomplete(place, Sentence(text=sentence))
+    if not missing:
+        planned = Planned(points=len(evidence.run.points))
+        yield Finding(rule=RuleName.COVERAGE, place=place, details=planned)
+
+
+def _check_one_run(evidence: Evidence, point: Point, repeat: int) -> Finding:
+    missing = tuple(missing_from_point(evidence.census, point, repeat, evidence.commands))
+    return Finding(
+        rule=RuleName.COVERAGE,
+        place=_run_place(point, repeat),
+        details=OneRun(missing=missing),
+        kind=FindingKind.INCOMPLETE if missing else None,
+    )
+
+
+def _run_place(point: Point, repeat: int, phase: str = "") -> Place:
+    return Place(
+        words=point_place(point, f"repeat {repeat}"),
+        scenario=point.scenario,
+        point=point.name,
+        phase=phase,
+    )
+
+
+# Was every gated meter read, finely enough to be judged?
+
+
+def _check_meters(evidence: Evidence) -> Iterator[Finding]:
     """One check for each scenario and gated meter: a meter that is absent is absent everywhere, and
-    is said once.
+    is named once.
     """
+    finished = evidence.run.phases[evidence.run.phases["finished"]]
+    known = tuple(sorted(finished["meter"].dropna().unique()))
+    rows = {
+        (row["point"], row["repeat"], row["phase"], row["meter"]): row
+        for row in finished.to_dict("records")
+    }
+    for (scenario, meter), places in _gated(evidence).items():
+        seen = list(_finished_runs(evidence, places))
+        if not seen:
+            continue  # coverage of the points, or their outcome, says why no run finished a phase
+        unreadable = [
+            found
+            for point, repeat, phase in seen
+            if (found := _unreadable(point, phase, rows.get((point.name, repeat, phase, meter))))
+        ]
+        details = Readings(
+            phases=len(seen),
+            unreadable=len(unreadable),
+            first=unreadable[0] if unreadable else None,
+            meter=meter,
+            known=known,
+            doctor=evidence.commands.doctor(),
+        )
+        yield Finding(
+            rule=RuleName.COVERAGE,
+            place=Place(words=f"{scenario} / {meter_words(meter)}", scenario=scenario, meter=meter),
+            details=details,
+            kind=FindingKind.INCOMPLETE if unreadable else None,
+        )
+
+
+def _gated(evidence: Evidence) -> dict[tuple[str, str], list[tuple[Point, str]]]:
+    """By scenario and meter, the points and phases in which some rule needs it."""
     wanted: dict[tuple[str, str], list[tuple[Point, str]]] = {}
     for point in evidence.run.points:
         for phase in point.phases:
             for meter in evidence.policy.gated_meters(point, phase):
                 wanted.setdefault((point.scenario, meter), []).append((point, phase))
-    finished = evidence.run.phases[evidence.run.phases["finished"]]
-    rows = {
-        (row["point"], row["repeat"], row["phase"], row["meter"]): row
-        for row in finished.to_dict("records")
-    }
-    for (scenario, meter), places in wanted.items():
-        seen = [
-            (point, repeat, phase)
-            for point, phase in places
-            for repeat in evidence.run.repeats_of(point.name)
-            if phase in evidence.census.finished.get((point.name, repeat), ())
-        ]
-        reasons = [
-            (point, phase, _unreadable(rows.get((point.name, repeat, phase, meter))))
-            for point, repeat, phase in seen
-        ]
-        gaps = [
-            f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason
-        ]
-        if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
-            known = sorted(finished["meter"].dropna().unique())
-            yield _meter_check(
-                scenario, meter, len(seen), gaps, known=known, doctor=evidence.commands.doctor()
-            )
+    return wanted
 
 
-def _unreadable(row: Mapping[Any, Any] | None) -> str:
-    """Why a gated reading cannot be judged; empty when it can."""
+def _finished_runs(
+    evidence: Evidence, places: Iterable[tuple[Point, str]]
+) -> Iterator[tuple[Point, int, str]]:
+    for point, phase in places:
+        for repeat in evidence.run.repeats_of(point.name):
+            if phase in evidence.census.finished.get((point.name, repeat), ()):
+                yield point, repeat, phase
+
+
+def _unreadable(point: Point, phase: str, row: Mapping[Any, Any] | None) -> Unreadable | None:
+    """Why a gated reading cannot be judged; None when it can."""
+    place = point_place(point, phase)
     if row is None:
-        return "no reading of it at all"
-    if row["quality"] == Quality.UNAVAILABLE:
-        return f"unavailable: {row['reason'] or 'no reason given'}"
-    if row["quality"] == Quality.UNRESOLVED:
-        return f"unresolved: {row['reason'] or 'no reason given'}"
+        return Unreadable(place=place, quality=None)
+    quality = row["quality"]
+    if quality in (Quality.UNAVAILABLE, Quality.UNRESOLVED):
+        return Unreadable(place=place, quality=Quality(quality), reason=row["reason"] or "")
     # the meter has looked at this itself; a row made by hand has no meter
-    if row["quality"] == Quality.SAMPLED:
+    if quality == Quality.SAMPLED:
         samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
         few = not isinstance(samples, int) or samples < LEAST_SAMPLES
         # "not <=" so that a gap that was never recorded, NaN, is no pass.
         if few or not gap_s <= LARGEST_GAP_SHARE * duration_s:
-            return (
-                f"sampled too coarsely to judge ({samples} samples, largest gap {gap_s} s of "
-                f"{duration_s:.3f} s)"
+            return Unreadable(
+                place=place,
+                quality=Quality.SAMPLED,
+                samples=samples,
+                largest_gap_s=gap_s,
+                duration_s=duration_s,
             )
-    return ""
+    return None
 
 
-def _meter_check(
-    scenario: str, meter: str, seen: int, gaps: list[str], *, known: Sequence[str], doctor: str
-) -> Check:
-    subject = f"{scenario} / {meter_words(meter)}"
-    sentence = f"it was read in all {seen} phases."
-    if gaps:
-        missing = f"it could not be judged in {len(gaps)} of {seen} phases; first {gaps[0]}"
-        # Either the name is misspelt, or the meter of that name could not read.
-        sentence = f"{missing}. To do: run: {doctor}"
-        if known and meter not in known:
-            sentence = f"{missing}. To do: name a meter that reads here: {nearest(meter, known)}"
-    finding = FindingKind.INCOMPLETE if gaps else None
-    return Check(
-        rule=RULE,
-        subject=subject,
-        sentence=f"{subject}: {sentence}",
-        finding=finding,
-        scenario=scenario,
-        meter=meter,
-    )
+# Is every limit about something that was planned? A rule that no point or no phase answers to would
+# hold for ever.
 
 
-def _rule_checks(evidence: Evidence) -> Iterator[Check]:
-    """A rule that no point or no phase answers to would hold for ever."""
-    said: set[str] = set()
+def _idle_rules(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.partial:
+        return
     for name, rule in evidence.policy.rules():
-        points = [point for point in evidence.run.points if rule.matches(point)]
-        if not points and not evidence.partial and evidence.run.points:
-            where = "".join(
-                f", {key} {text_in_words(str(value))}" for key, value in rule.where.items()
-            )
-            planned = {point.scenario for point in evidence.run.points}
-            what = (
-                "this run planned no point of "
-                f"{' or '.join(rule.scenarios)}{where}{_meant(rule.scenarios, planned)}"
-            )
-            more = evidence.or_less(rule.because)
-            yield from _once(said, evidence, name, rule.because, f"{what}; correct the rule{more}")
-        known = {phase for point in points for phase in point.phases}
-        strangers = [phase for phase in rule.phases or () if points and phase not in known]
-        if strangers and not evidence.partial:
-            near = (
-                nearest(strangers[0], sorted(known)) if known else "their runs entered none at all"
-            )
-            what = f"no point that it is about has a phase {strangers[0]}; {near}"
-            yield from _once(said, evidence, name, rule.because, what)
-    if not evidence.partial and evidence.run.points:
-        yield from _tolerance_checks(evidence)
+        where = limit_place(evidence.policy, name, rule.because)
+        place = Place(words=marker_of(where) or where)
+        for details in _idle(evidence, rule):
+            yield _incomplete(place, details, limit_place=where)
 
 
-def _tolerance_checks(evidence: Evidence) -> Iterator[Check]:
-    """A tolerance for a scenario or a phase that there is not leaves the general one in force,
-    unseen.
+def _idle(evidence: Evidence, rule: AnyRule) -> Iterator[NoSuchPoint | NoSuchPhase]:
+    points = [point for point in evidence.run.points if rule.matches(point)]
+    if not points and evidence.run.points:
+        planned = {point.scenario for point in evidence.run.points}
+        yield NoSuchPoint(
+            scenarios=tuple(rule.scenarios),
+            where=tuple((name, text_in_words(str(value))) for name, value in rule.where.items()),
+            renamed=_renamed_scenario(rule.scenarios, planned),
+            or_less=evidence.or_less(rule.because),
+        )
+    known = {phase for point in points for phase in point.phases}
+    unknown = [phase for phase in rule.phases or () if points and phase not in known]
+    if unknown:
+        yield NoSuchPhase(phase=unknown[0], known=tuple(sorted(known)))
+
+
+def _renamed_scenario(scenarios: Iterable[str], planned: Iterable[str]) -> str:
+    """What a scenario that is not planned may be called now; empty where nothing is near."""
+    known = sorted(planned)
+    near = chain.from_iterable(
+        difflib.get_close_matches(name, known, n=1) for name in scenarios if name not in known
+    )
+    return next(near, "")
+
+
+def _idle_tolerances(evidence: Evidence) -> Iterator[Finding]:
+    """A tolerance that names an unknown scenario or phase silently leaves the general one in
+    force.
     """
     phases: dict[str, set[str]] = {}
     for point in evidence.run.points:
         phases.setdefault(point.scenario, set()).update(point.phases)
+    if not phases:
+        return
+
     for number, tolerance in enumerate(evidence.policy.tolerance, start=1):
+        place = Place(words=f"tolerance {number} of {evidence.policy.source}")
         for scenario in tolerance.scenarios or ():
             known = phases.get(scenario, set())
-            strangers = [phase for phase in tolerance.phases or () if phase not in known]
-            if not known or strangers:
-                missing = (
-                    f"the phase {strangers[0]} in {scenario}" if known else f"point of {scenario}"
+            unknown = [phase for phase in tolerance.phases or () if phase not in known]
+            if not known or unknown:
+                details = IdleTolerance(
+                    scenario=scenario,
+                    phase=unknown[0] if known else "",
+                    or_less=evidence.or_less(),
                 )
-                what = f"this run planned no {missing}"
-                yield _unanswered(
-                    f"tolerance {number} of {evidence.policy.source}",
-                    f"{what}; correct the tolerance{evidence.or_less()}",
-                )
+                yield _incomplete(place, details)
 
 
-def _meant(scenarios: Iterable[str], planned: Iterable[str]) -> str:
-    """What a scenario that is not planned may be called now."""
-    known = sorted(planned)
-    alike = (closest(name, known) for name in scenarios if name not in known)
-    near = next(filter(None, alike), "")
-    return f" (it planned {near}; was the scenario renamed?)" if near else ""
+# Is all that the baseline knows measured again? Else a deleted point would pass for a good one.
 
 
-def _unanswered(place: str, sentence: str) -> Check:
-    return Check(
-        rule=RULE,
-        subject=place,
-        sentence=f"{place}: {stopped(sentence)}",
-        finding=FindingKind.INCOMPLETE,
-    )
-
-
-def _once(
-    said: set[str], evidence: Evidence, name: str, because: str, sentence: str
-) -> Iterator[Check]:
-    """The check; one for a marker's rule and for that of the host beside it, which has the same
-    mistake.
-    """
-    place = limit_place(evidence.policy, name, because)
-    whose = f"{marker_of(because) or place}: {sentence}"
-    if whose not in said:
-        said.add(whose)
-        yield _unanswered(marker_of(because) or place, sentence)
-
-
-def _baseline_checks(evidence: Evidence) -> Iterator[Check]:
-    """What the baseline knows has to be measured again, or a deleted point would pass for a good
-    one.
-    """
-    if (
-        evidence.baseline is None
-        or evidence.against is not None
-        or evidence.partial
-        or not evidence.policy.tolerance
-    ):
+def _lost_from_baseline(evidence: Evidence) -> Iterator[Finding]:
+    baseline = evidence.baseline
+    compared = evidence.policy.tolerance and evidence.against is None and not evidence.partial
+    if baseline is None or not compared:
         return
+
     planned = {point.name: point for point in evidence.run.points}
-    strangers = [name for name in planned if name not in evidence.baseline.point]
-    for name, accepted in evidence.baseline.point.items():
+    new_points = [name for name in planned if name not in baseline.point]
+    for name, accepted in baseline.point.items():
         point = planned.get(name)
         if point is None:
-            yield _lost_point(evidence, name, strangers)
+            yield _incomplete(Place(words=name, point=name), _lost(evidence, "", name, new_points))
             continue
         lost = [phase for phase in accepted.phase if phase not in point.phases]
         if lost:
-            subject = point_place(point)
-            renamed = [phase for phase in point.phases if phase not in accepted.phase]
-            hint = _renamed(lost[0], renamed)
-            sentence = (
-                f"{subject}: the baseline has its phase {lost[0]}, but it is no longer "
-                f"measured{hint}; measure it, or accept a run"
+            new_phases = [phase for phase in point.phases if phase not in accepted.phase]
+            place = Place(
+                words=point_place(point), scenario=point.scenario, point=name, phase=lost[0]
             )
-            yield Check(
-                rule=RULE,
-                subject=subject,
-                sentence=sentence,
-                finding=FindingKind.INCOMPLETE,
-                scenario=point.scenario,
-                point=name,
-                phase=lost[0],
-            )
+            yield _incomplete(place, _lost(evidence, lost[0], lost[0], new_phases))
 
 
-def _lost_point(evidence: Evidence, name: str, strangers: list[str]) -> Check:
-    gone = accept_words(evidence.commands.accept("--forget-others"))
-    sentence = (
-        f"{name}: the baseline has this point, but the run did not plan "
-        f"it{_renamed(name, strangers)}; measure it, or {LESS_ON_PURPOSE}, or, where the "
-        f"point is gone for good, {gone}"
-    )
-    return Check(
-        rule=RULE, subject=name, sentence=sentence, finding=FindingKind.INCOMPLETE, point=name
+def _lost(evidence: Evidence, phase: str, name: str, new_names: Iterable[str]) -> Lost:
+    near = difflib.get_close_matches(name, list(new_names), n=1)
+    return Lost(
+        phase=phase,
+        renamed=near[0] if near else "",
+        forget=accept_words(evidence.commands.accept("--forget-others")),
     )
 
 
-def _renamed(lost: str, strangers: Iterable[str]) -> str:
-    """What it may be called now: the nearest of the names that the baseline does not have."""
-    near = closest(lost, strangers)
-    return f" (was it renamed to {near}, which the baseline does not have?)" if near else ""
+# Did every run end as its scenario expects: well, or out of memory where that is what it shows?
 
 
-# Did every run end as its scenario expects: well, or out of memory where that is what it shows.
-
-
-OUTCOME_RULE = "outcome"
 _SETTLED = frozenset({Outcome.ERROR, Outcome.SKIPPED})
 """Ends that would be the same again: an exception of the body, and what was never started."""
-_ADVICE: Mapping[Outcome, str] = {
-    Outcome.DEVICE_OOM: (
-        "find what fills the device in this phase, or change what the scenario expects"
-    ),
-    Outcome.HOST_OOM: (
-        "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose"
-    ),
-    Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
-    Outcome.CRASHED: (
-        "read the log of this run in logs/; nothing was measured, so nothing is judged"
-    ),
-    Outcome.EXITED: "read the log of this run in logs/; nothing was measured, so nothing is judged",
-    Outcome.ERROR: (
-        "mend the error (the log of this run in logs/ has the traceback), then measure again"
-    ),
-    Outcome.SKIPPED: "mend what made it skip, or leave the point out on purpose (-k)",
-}
-_BY_CAUSE: Mapping[str, str] = {
-    OVER_MACHINE: (
-        "end what else fills its memory, run fewer workers (-n), or measure where there is more; "
-        "with a lower --memory-host-budget the run is ended sooner"
-    ),
-    **dict.fromkeys(
-        ("refused", "limit", "bad_alloc", "kernel"),
-        "find what fills the host's memory in this phase, or measure where there is more; "
-        "--memory-host-budget did not end it",
-    ),
-}
-"""Advice where host memory ended a run, and not the limit that the option sets."""
-_WITHOUT_TRACEBACK = (
-    "mend the error (the log of this run in logs/ has what was said of it), then measure again"
-)
-_MAYBE_ENDED = frozenset({"preparation", "rows"})
-"""Causes of errors that may be no exception of Python's: a preparation that was killed, rows that
-could not be written."""
-_SEE_ALIVE = (
-    "see what was alive when memory ran out (the report has all of it), or change what the "
-    "scenario expects"
-)
-_DEVICE_METER = "device_in_use"
 
 
-def check_outcomes(evidence: Evidence) -> Iterator[Check]:
+def check_outcomes(evidence: Evidence) -> Iterator[Finding]:
     """One check for each run that has an end; a missing end is a matter of coverage."""
     for point in evidence.run.points:
-        own = {
-            repeat: evidence.census.ends.get((point.name, repeat))
+        ends = {
+            repeat: end
             for repeat in evidence.run.repeats_of(point.name)
+            if (end := evidence.census.ends.get((point.name, repeat))) is not None
         }
-        ends = {repeat: end for repeat, end in own.items() if end is not None}
         # Each run votes with all its weight: where all of them end otherwise, there is no doubt.
         excess = [-1.0 if end.outcome is point.expected else 1.0 for end in ends.values()]
         decision = decide(
             excess,
-            first=any(one > 0 for one in excess),
+            first=any(each > 0 for each in excess),
             remeasured=evidence.was_remeasured(point.name),
-            shown=f"ended other than {point.expected}",
         )
         for repeat, end in ends.items():
             yield _check_end(evidence, point, repeat, end, decision)
@@ -358,121 +309,83 @@ def check_outcomes(evidence: Evidence) -> Iterator[Check]:
 
 def _check_end(
     evidence: Evidence, point: Point, repeat: int, end: End, decision: Decision
-) -> Check:
-    outcome, reason, phase = end.outcome, end.reason, end.phase
-    unexpected = outcome is not point.expected
-    subject = point_place(point, f"repeat {repeat}")
-    finding: FindingKind | None
-    if outcome is point.expected:
-        finding, sentence = None, f"ended {outcome}, as planned."
-    elif outcome is Outcome.OK:
-        finding, sentence = _survived(evidence, point, repeat)
-        sentence = closed(sentence)
-    else:
-        # Whoever filled the machine, it was not shown to be this body.
-        unmeasured = outcome in UNMEASURED or end.cause == OVER_MACHINE
-        finding = FindingKind.INCOMPLETE if unmeasured else _worse(evidence, point)
-        where = f" in phase {phase}" if phase else ""
-        sentence = (
-            f"ended {outcome}{where} instead of {point.expected}: "
-            f"{reason or 'no reason was recorded'}"
-        )
-        if outcome is Outcome.DEVICE_OOM:
-            sentence = _with_the_trace(evidence, point, sentence.rstrip("."))
-        sentence = f"{closed(sentence)} To do: {_advice(evidence, point, end)}."
+) -> Finding:
+    unexpected = end.outcome is not point.expected
     # An end that a limit of the harness made happened, whatever the other repeats show.
-    settled = outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
-    words = decision.words if unexpected and not settled else ""
-    if words:
-        sentence = f"{closed(sentence)} Of this point, {words}."
-    return Check(
-        rule=OUTCOME_RULE,
-        subject=subject,
-        sentence=f"{subject}: {sentence}",
-        finding=finding if decision.stands or settled else None,
-        scenario=point.scenario,
-        point=point.name,
-        phase=phase or "",
+    settled = end.outcome in _SETTLED or (unexpected and end.cause in ENDED_BY_HARNESS)
+    details: Ended | Survived
+    if unexpected and end.outcome is Outcome.OK:
+        details = _survived(evidence, point, repeat)
+    else:
+        details = _ended(evidence, point, end)
+
+    kind = _kind_of_end(evidence, point, end, details) if unexpected else None
+    return Finding(
+        rule=RuleName.OUTCOME,
+        place=_run_place(point, repeat, end.phase or ""),
+        details=details,
+        kind=kind if decision.stands or settled else None,
         points=(point.name,),
-        decision=words,
-        remeasure=finding is not None and not settled and decision.may_be_noise,
+        decision=decision if unexpected and not settled else UNDECIDED,
+        remeasure=kind is not None and not settled and decision.may_be_noise,
     )
 
 
-def _advice(evidence: Evidence, point: Point, end: End) -> str:
-    trace = evidence.traces().get(point.name)
-    if end.outcome is Outcome.DEVICE_OOM and trace is not None and trace.out_of_memory is not None:
-        return _SEE_ALIVE
-    if end.outcome is Outcome.ERROR and end.cause in _MAYBE_ENDED:
-        return _WITHOUT_TRACEBACK
-    return (
-        _BY_CAUSE.get(end.cause, _ADVICE[end.outcome])
-        if end.outcome is Outcome.HOST_OOM
-        else _ADVICE[end.outcome]
-    )
-
-
-def _worse(evidence: Evidence, point: Point) -> FindingKind:
+def _kind_of_end(
+    evidence: Evidence, point: Point, end: End, details: Ended | Survived
+) -> FindingKind:
     """A regression where it was accepted, or measured beside this run, as ending as planned; else
     nothing earlier exists.
     """
+    if isinstance(details, Survived):
+        return FindingKind.IMPROVEMENT if details.fits else FindingKind.INCOMPLETE
+    # Whoever filled the machine, it was not shown to be this body.
+    if end.outcome in UNMEASURED or end.cause == OVER_MACHINE:
+        return FindingKind.INCOMPLETE
     known = evidence.baseline is not None and point.name in evidence.baseline.point
     return FindingKind.REGRESSION if known else FindingKind.FAILED
 
 
-def _with_the_trace(evidence: Evidence, point: Point, sentence: str) -> str:
-    """With what the traced run of the point has seen when memory ran out, or that there is none to
-    see it in.
-    """
-    if not evidence.run.manifest.settings.get("traces"):
-        return (
-            f"{sentence}; what was alive is unknown, as no run was traced (leave out "
-            "--memory-no-trace to trace one)"
-        )
+def _ended(evidence: Evidence, point: Point, end: End) -> Ended:
+    ended = Ended(
+        outcome=end.outcome,
+        expected=point.expected,
+        phase=end.phase or "",
+        reason=end.reason,
+        cause=end.cause,
+    )
+    if end.outcome is point.expected or end.outcome is not Outcome.DEVICE_OOM:
+        return ended
+
     trace = evidence.traces().get(point.name)
-    return f"{with_what_is_known(sentence, trace)}; {alive_when_refused(trace)}"
+    saw_alive = trace is not None and trace.out_of_memory is not None
+    if not evidence.run.manifest.settings.get("traces"):
+        return replace(ended, saw_alive=saw_alive)
+    return replace(
+        ended,
+        reason=with_what_is_known(end.reason, trace),
+        alive=alive_when_refused(trace),
+        saw_alive=saw_alive,
+    )
 
 
-def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKind, str]:
+def _survived(evidence: Evidence, point: Point, repeat: int) -> Survived:
     """A run that was to run out of memory and did not.
 
     It is an improvement only when the meter saw it stay within its budget. If the meter saw more
     than the budget, or nothing, the budget did not bind: then the point proves nothing, and neither
     does its sibling that is to survive.
     """
-    budget_bytes = point.device_budget_bytes or evidence.run.manifest.device.memory_bytes
     table = evidence.run.phases
-    own = table[
+    of_run = table[
         (table["point"] == point.name)
         & (table["repeat"] == repeat)
-        & (table["meter"] == _DEVICE_METER)
+        & (table["meter"] == TRACED_METER)
     ]
-    peaks = own["peak_bytes"].dropna()
-    expected = f"ended ok instead of {point.expected}"
-    if point.expected is not Outcome.DEVICE_OOM:
-        return (
-            FindingKind.INCOMPLETE,
-            f"{expected}: what it was to show was not shown; look at the scenario",
-        )
-    if peaks.empty:
-        return (
-            FindingKind.INCOMPLETE,
-            (
-                f"{expected}, and {meter_words(_DEVICE_METER)} was not read: nothing shows that "
-                "the budget bound"
-            ),
-        )
-    peak_bytes = int(peaks.max())
-    peak, budget = format_bytes(peak_bytes), format_bytes(budget_bytes)
-    if peak_bytes > budget_bytes:
-        return (
-            FindingKind.INCOMPLETE,
-            (
-                f"{expected}, with a peak of {peak} beyond its budget of {budget}: the budget "
-                "was not enforced"
-            ),
-        )
-    return FindingKind.IMPROVEMENT, (
-        f"{expected}: its peak of {peak} now fits the budget of {budget}; lower the budget "
-        "or change what the scenario expects"
+    peaks = of_run["peak_bytes"].dropna()
+    return Survived(
+        expected=point.expected,
+        meter=TRACED_METER,
+        peak_bytes=None if peaks.empty else int(peaks.max()),
+        budget_bytes=point.device_budget_bytes or evidence.run.manifest.device.memory_bytes,
     )

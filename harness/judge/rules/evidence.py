@@ -1,7 +1,10 @@
-"""What a rule is given, and the words in which its checks name a place."""
+"""What rules are given, and what they ask of it: readings without pages of the emulated device,
+rises from phase to phase, votes of repeats, and where an amount may come from.
+"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,33 +12,49 @@ from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
 from harness.judge.completeness import Census
-from harness.judge.growth import Fit, GrowthLimits, Series, fit_series, planned_series
+from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
+from harness.judge.rules.findings import TRACED_METER, Decision, Edges
 from harness.judge.table import Place, Run
-from harness.judge.traces import Trace
+from harness.judge.traces import Alive, Trace, TracedPhase
 from harness.judge.verdict import Seen
-from harness.records import Point, Scalar
-from harness.units import format_bytes
-from harness.words import one_line, shortened
+from harness.records import Point, size_of
+from harness.words import MATCH_SHARE, as_multiple, largest_in_words
 
-_MOST_BYTES = 100
-"""Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in
-rows.jsonl."""
-METER_WORDS: Mapping[str, str] = {
-    "device_in_use": "device in use",
-    "host_anon": "host anonymous memory",
-    "host_mapped": "host memory of mapped files",
-    "host_rss": "host resident memory",
-    "nvml_device_used": "device used (driver)",
-    "nvml_process": "process on the device (driver)",
-}
-"""Meters in plain words; one that is not listed is called by its name."""
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
+HOST_METER = "host_anon"
+
+# Votes: a finding whose points were measured again stands only if half of all runs show it.
+
+SETTLED_SPREADS = 16
+"""How many spreads of the repeats the nearest of them is beyond the limit where measuring again
+would be a waste. Computed: two repeats that lie d apart, the nearer one k x d beyond the limit,
+have Student's t = 2 k + 1 with one degree of freedom, and 99 % need t = 31.8 (one-sided). Repeats
+that are alike to the byte are the case d = 0."""
+
+# Pages of the emulated device: fields of a phase that hold what was touched until it began, until
+# it ended, or while it lasted.
+
+_UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
+_UNTIL_IT_ENDED = ("end", "net_end")
+_WITHIN = "retained"
+_WITH_PAGES = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+# Origins: multiples of declared arrays, and what a trace saw alive.
+
+MOST_NOISE_SHARE = 0.25
+"""Chosen: an interval wider than a quarter of its slope holds multiples of everything."""
+_SCRAP = 100
+"""What grew by less than such a part of what grew most explains nothing; chosen as in the reasons
+of out of memory."""
+_ACCOUNTED = 0.9
+"""Chosen: what is new at a peak explains the growth where it adds up to so much of it; else what
+was there before is named too."""
+
+
+# Without slots, so that what is computed of it once can be kept.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """Everything that rules judge by. Nothing in it depends on the order of the rows."""
 
@@ -59,7 +78,31 @@ class Evidence:
     partial: bool
     """Only what the run planned is asked for."""
     commands: Commands
-    """What advice may tell people to type, with the arguments that the run is judged with."""
+    """What advice may name as commands, with the arguments that the run is judged with."""
+
+    @cached_property
+    def without_device_pages(self) -> "Evidence":
+        """The same evidence without the pages of an emulated device in what the host read; its fits
+        are made anew, once.
+        """
+        return without_pages(self)
+
+    def edges(
+        self, point: Point, phase: str, meter: str, repeat: int, *, over_start_of_run: bool = False
+    ) -> Edges | None:
+        """What one repeat had at the start, the peak and the end of a phase; None where one of them
+        was not read.
+
+        ``over_start_of_run``: over what there was before the run's first phase.
+        """
+        start, peak, end, net_end = (
+            self.readings.get((point.name, phase, meter, field), {}).get(repeat)
+            for field in ("start", "peak", "end", "net_end")
+        )
+        if start is None or peak is None or end is None:
+            return None
+        before = end - net_end if over_start_of_run and net_end is not None else 0
+        return Edges(start=start - before, peak=peak - before, end=end - before)
 
     def declared_by(self, point: Point) -> Mapping[str, int]:
         """What the body of a point declared; the least where repeats differ, so that a limit is
@@ -84,14 +127,14 @@ class Evidence:
         """Whether any of these points was measured again, and all further repeats of all of them
         have ended.
 
-        Until then no quorum can decide, and whatever the rule itself says stands.
+        Until then no quorum can decide, and the rule's own verdict stands.
         """
-        owed = [
+        further = [
             (point, repeat)
             for point in points
             for repeat in self.run.repeats_of(point)[self.run.first_repeats_of(point) :]
         ]
-        return bool(owed) and all(run in self.census.ends for run in owed)
+        return bool(further) and all(run in self.census.ends for run in further)
 
 
 def fit_key(series: Series, phase: str, meter: str, field: str) -> tuple[str, str, str, str, str]:
@@ -106,116 +149,27 @@ def limit_place(policy: Policy, name: str, because: str) -> str:
     return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
 
 
-def marker_of(because: str) -> str:
-    """``"the marker of tests/test_x.py::test_y"`` without what the rule says besides; empty for
-    rules of a file.
-    """
-    return f"the {because.partition(': ')[0]}" if because.startswith(MARKER) else ""
-
-
-def point_place(point: Point, *more: str) -> str:
-    """``"loading / lazy / image_count=500 / stack_size=2048"`` and what follows."""
-    return " / ".join([text_in_words(point.scenario), *_settings_in_words(point.parameters), *more])
-
-
-def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
-    """``"loading / lazy"`` and what follows; numbers are named only where they tell two series of
-    the sweep apart.
-    """
-    texts = _texts(series)
-    twins = [
-        other
-        for other in planned_series(points)
-        if other.over == series.over and other.scenario == series.scenario
-    ]
-    ambiguous = sum(_texts(twin) == texts for twin in twins) > 1
-    constants = series.constants if ambiguous else texts
-    return " / ".join([text_in_words(series.scenario), *_settings_in_words(constants), *more])
-
-
-def text_in_words(text: str) -> str:
-    """A text of the user's as sentences have it: on one line, and cut where it is long."""
-    return shortened(one_line(text), _MOST_BYTES)
-
-
-def meter_words(meter: str) -> str:
-    """The meter in plain words."""
-    return METER_WORDS.get(meter, meter)
-
-
-def runs_in_words(amounts: tuple[int, ...]) -> str:
-    """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to
-    9.0 MiB, spread 1.0 MiB"``.
-    """
-    if len(amounts) == 1:
-        return "1 run"
-    least, most = min(amounts), max(amounts)
-    if least == most:
-        return f"{len(amounts)} runs, all alike"
-    low, high = format_bytes(least), format_bytes(most)
-    span = f"all about {low}" if low == high else f"{low} to {high}"
-    return f"{len(amounts)} runs, {span}, spread {format_bytes(most - least)}"
-
-
 def seen(point: Point, readings: Mapping[int, int]) -> tuple[Seen, ...]:
-    """The readings of one point as a check lists them."""
+    """The readings of one point as a finding lists them."""
     return tuple(
         Seen(point=point.name, repeat=repeat, amount_bytes=amount)
         for repeat, amount in readings.items()
     )
 
 
-def _texts(series: Series) -> dict[str, Scalar]:
-    return {name: value for name, value in series.constants.items() if isinstance(value, str)}
-
-
-def _settings_in_words(settings: Mapping[str, Scalar]) -> Iterator[str]:
-    for name, value in settings.items():
-        yield text_in_words(value) if isinstance(value, str) else f"{name}={value}"
-
-
-# Noise: a finding whose points were measured again stands only if at least half of all runs show
-# it.
-
-
-SETTLED_SPREADS = 16
-"""How many times the spread of the repeats the nearest of them lies beyond the limit, for measuring
-again to be a waste. Computed: two repeats that lie d apart, the nearer one k x d beyond the limit,
-have Student's t = 2 k + 1 with one degree of freedom, and 99 % need t = 31.8 (one-sided). Repeats
-that are alike to the byte are the case d = 0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a finding stands, and how a quorum decided; no words where nothing was measured
-    again.
-    """
-
-    stands: bool
-    words: str = ""
-    may_be_noise: bool = False
-    """Whether further repeats could overrule it: it stands on few repeats, which do not all show it
-    clearly."""
-
-
-def decide(excess: Sequence[float], *, first: bool, remeasured: bool, shown: str) -> Decision:
+def decide(excess: Sequence[float], *, first: bool, remeasured: bool) -> Decision:
     """The decision about a finding, one vote for each run; half of them are enough, so that a tie
     is no pass.
 
-    ``excess`` is how far each run lies beyond the limit; above 0 it votes for the finding.
-    ``first`` is what the rule itself says, which holds alone until points were measured again, and
-    which nothing is added to where it found nothing. ``shown`` is what a vote is for, as in "1 of 5
-    runs LIES OVER IT".
+    ``excess`` is how far each run is beyond the limit; above 0 it votes for the finding. ``first``
+    is the rule's own verdict; it stands until points are remeasured, and a pass is never
+    overturned.
     """
     if not remeasured or not excess or not first:
         return Decision(first, may_be_noise=first and not remeasured and not is_settled(excess))
-    count = sum(one > 0 for one in excess)
-    stands = 2 * count >= len(excess)
-    needed = (len(excess) + 1) // 2
-    told = f"measured again, {count} of {len(excess)} runs {shown}, and {needed} decide: "
-    return Decision(
-        stands, told + ("confirmed" if stands else "not confirmed, so it counts as noise")
-    )
+
+    votes = sum(amount > 0 for amount in excess)
+    return Decision(stands=2 * votes >= len(excess), votes=votes, runs=len(excess))
 
 
 def is_settled(excess: Sequence[float]) -> bool:
@@ -235,13 +189,6 @@ def is_settled(excess: Sequence[float]) -> bool:
 # it ended. So a phase's growth is as it was read: it has at most the device's own.
 
 
-HOST_METER = "host_anon"
-_UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
-_UNTIL_IT_ENDED = ("end", "net_end")
-_WITHIN = "retained"
-FIELDS = (*_UNTIL_IT_BEGAN, *_UNTIL_IT_ENDED, _WITHIN)
-
-
 def without_pages(evidence: Evidence) -> Evidence:
     """The same evidence; on an emulated device, what the host read is without the device's pages,
     and so are its fits.
@@ -253,8 +200,10 @@ def without_pages(evidence: Evidence) -> Evidence:
         place: _without(evidence, points[place[0]], place, found)
         for place, found in evidence.readings.items()
     }
+
+    amounts = {place: tuple(found.values()) for place, found in readings.items()}
     fits = {
-        key: _refitted(fit, readings) if _has_pages(fit.meter, fit.field) else fit
+        key: _refitted(fit, amounts) if _has_pages(fit.meter, fit.field) else fit
         for key, fit in evidence.fits.items()
     }
     return replace(evidence, readings=readings, fits=fits)
@@ -291,21 +240,20 @@ def _without(
     }
 
 
-def _refitted(fit: Fit, readings: Mapping[Place, Mapping[int, int]]) -> Fit:
-    amounts = {place: tuple(found.values()) for place, found in readings.items()}
+def _refitted(fit: Fit, amounts: Mapping[Place, tuple[int, ...]]) -> Fit:
     found = fit_series(fit.series, fit.phase, fit.meter, fit.field, amounts, {}, GrowthLimits())
     return fit if found is None else replace(found, quality=fit.quality)
 
 
 def _has_pages(meter: str, field: str) -> bool:
-    return meter == HOST_METER and field in FIELDS
+    return meter == HOST_METER and field in _WITH_PAGES
 
 
 def _device(evidence: Evidence, point: Point, phase: str, field: str) -> Mapping[int, int]:
     return evidence.readings.get((point.name, phase, TRACED_METER, field), {})
 
 
-# By how much a phase ends above the one before it: in any step, or at least in every one
+# Rises: by how much a phase ends above the one before it: in any step, or at least in every one
 # (``LeakRule.every_time``).
 
 
@@ -319,7 +267,7 @@ def least_rises(
     evidence: Evidence, point: Point, meter: str, rule: LeakRule, steps: list[tuple[str, str]]
 ) -> dict[int, int]:
     """By repeat, for every repeat that finished all phases: the least rise of the steps."""
-    rises = [_rise(evidence, point, meter, rule, earlier, later) for earlier, later in steps]
+    rises = [_rise(evidence, point, meter, rule, step) for step in steps]
     return {
         repeat: min(each[repeat] for each in rises)
         for repeat in rises[0]
@@ -328,8 +276,9 @@ def least_rises(
 
 
 def _rise(
-    evidence: Evidence, point: Point, meter: str, rule: LeakRule, earlier: str, later: str
+    evidence: Evidence, point: Point, meter: str, rule: LeakRule, step: tuple[str, str]
 ) -> dict[int, int]:
+    earlier, later = step
     before = evidence.readings.get((point.name, earlier, meter, rule.field), {})
     after = evidence.readings.get((point.name, later, meter, rule.field), {})
     rises = {
@@ -341,6 +290,7 @@ def _rise(
         or evidence.run.manifest.device.kind != "emulated"
     ):
         return rises
+
     # The emulated device never gives a page back that it has touched, so that its highest mark
     # moves the host as well.
     first, second = (
@@ -350,3 +300,218 @@ def _rise(
         repeat: rise - (second.get(repeat, 0) - first.get(repeat, 0))
         for repeat, rise in rises.items()
     }
+
+
+# What grew, in the user's terms: as a multiple of the arrays that the body declared, and by what a
+# trace lists as alive at that moment.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliveThen:
+    """What a trace lists as alive at one moment."""
+
+    words: str
+    """``"alive at the peak of PHASE in POINT: A; B; and 12 others, 3.0 KiB together"``; empty where
+    no trace has that moment."""
+    grown_bytes: int = 0
+    """What the kind that grew most grew by, from the smallest of the traced points to the largest;
+    of one point, what it is."""
+    points: tuple[Point, ...] = ()
+    """The first and the last of the traced points; of one, that one."""
+
+
+UNTRACED = AliveThen(words="")
+
+
+def is_explained(amount_bytes: float, one_bytes: float) -> bool:
+    """Whether one kind of allocation alone makes up the amount: only then is the amount a multiple
+    of one array.
+    """
+    return abs(amount_bytes - one_bytes) <= MATCH_SHARE * amount_bytes
+
+
+def slope_as_multiple(line: Line, series: Series, declared: Mapping[str, Mapping[str, int]]) -> str:
+    """What each further image or frame costs, as a multiple of what the bodies declared for one of
+    it.
+    """
+    if line.slope <= 0 or line.half_width > MOST_NOISE_SHARE * line.slope:
+        return ""
+    exact = line.half_width <= MATCH_SHARE * line.slope
+    growing, fixed = _units(series, declared)
+    within = 0.0 if exact else line.half_width
+    return as_multiple(line.slope, growing, within=within) or as_multiple(
+        line.slope, fixed, within=within
+    )
+
+
+def alive_then(
+    traces: Mapping[str, Trace], points: Sequence[Point], phase: str, field: str
+) -> AliveThen:
+    """What was alive when ``field`` of a phase was read, as far as traces show it: what grew from
+    the first of the points to the last.
+
+    ``points`` ascend in size; of one point it is what was alive there. Traces hold what was alive
+    at peaks: the start is known where a phase peaked as it began, the end where the next one did;
+    else nothing is said, since what another moment had may not have been made yet, or be gone.
+    Named are the largest; of a growth, only what is new since the peak of the
+    phase before, where that accounts for it.
+    """
+    moment = (
+        "start"
+        if field.endswith("start")
+        else "end"
+        if field in ("end", "retained", "net_end")
+        else "peak"
+    )
+    traced = [
+        (point, alive)
+        for point in points
+        if (alive := _alive(traces, point, phase, moment)) is not None
+    ]
+    return (
+        _grown_in(traces, traced, phase, moment, new_only=field in ("growth", "retained"))
+        if traced
+        else UNTRACED
+    )
+
+
+def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], field: str) -> str:
+    """What a later phase of a run had more of than an earlier one that did the same, at its end or
+    its peak; empty if unknown.
+    """
+    earlier, later = phases
+    for moment in ("end", "peak") if field == "end" else ("peak",):
+        before, after = (_alive(traces, point, phase, moment) for phase in (earlier, later))
+        if before is not None and after is not None:
+            counts = {_group(one): one.count for one in before}
+            more = [(one, one.count - counts.get(_group(one), 0)) for one in after]
+            extra = [one.model_copy(update={"count": number}) for one, number in more if number > 0]
+            what, when = (
+                ("ended", "when {} ended") if moment == "end" else ("peaked", "at the peak of {}")
+            )
+            when = f"{when} (what both ended with is not traced)" if moment != field else when
+            named = largest_in_words([one.counted for one in extra])
+            return (
+                f"alive {when.format(later)}, beyond what there was when {earlier} {what}: {named}"
+                if extra
+                else ""
+            )
+    return ""
+
+
+def _grown_in(
+    traces: Mapping[str, Trace],
+    traced: Sequence[tuple[Point, Sequence[Alive]]],
+    phase: str,
+    moment: str,
+    *,
+    new_only: bool,
+) -> AliveThen:
+    (first, least), (point, most) = traced[0], traced[-1]
+    smaller = _by_kind(least) if len(traced) > 1 else {}
+    growth = {kind: total - smaller.get(kind, 0) for kind, total in _by_kind(most).items()}
+    least_bytes = max(growth.values(), default=0) / _SCRAP
+    grown = [one for one in most if growth[_kind(one)] > 0 and growth[_kind(one)] >= least_bytes]
+    if new_only:
+        grown = _new(traces, point, phase, grown)
+    if not grown:
+        return UNTRACED
+    names = {one.counted for one in grown}
+    rest = [one for one in most if one.counted not in names]
+    largest = largest_in_words(
+        [*(one.counted for one in grown)], beside=[one.counted for one in rest]
+    )
+    when = {
+        "peak": f"at the peak of {phase} in",
+        "start": f"when {phase} began in",
+        "end": f"when {phase} ended in",
+    }[moment]
+    return AliveThen(
+        words=f"alive {when} {point.name}: {largest}",
+        grown_bytes=max(growth[_kind(one)] for one in grown),
+        points=(first, point) if len(traced) > 1 else (point,),
+    )
+
+
+def _new(
+    traces: Mapping[str, Trace], point: Point, phase: str, grown: Sequence[Alive]
+) -> list[Alive]:
+    """Without what was alive at the peak of the phase before as well, where the others account for
+    the growth.
+    """
+    earlier = set(_alive(traces, point, _phase_before(point, phase), "peak") or ())
+    new = [one for one in grown if one not in earlier]
+    traced = _phase(traces, point, phase)
+    rise_bytes = 0 if traced is None else traced.requested.peak_bytes - traced.requested.start_bytes
+    return (
+        new
+        if new and sum(one.total_bytes for one in new) >= _ACCOUNTED * rise_bytes
+        else list(grown)
+    )
+
+
+def _units(
+    series: Series, declared: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Declared bytes for one image or frame: arrays that grow with the series, and those that do
+    not.
+    """
+    ends = sorted(series.points, key=lambda point: size_of(point, series.over))
+    first, last = declared.get(ends[0].name, {}), declared.get(ends[-1].name, {})
+    step = size_of(ends[-1], series.over) - size_of(ends[0], series.over)
+    both = [name for name in last if name in first]
+    growing = {name: (last[name] - first[name]) / step for name in both if last[name] > first[name]}
+    return growing, {name: float(last[name]) for name in both if last[name] == first[name]}
+
+
+def _alive(
+    traces: Mapping[str, Trace], point: Point, phase: str, moment: str
+) -> tuple[Alive, ...] | None:
+    """What was alive at the start, the peak or the end of a phase; None where the trace does not
+    hold it.
+    """
+    mine = _phase(traces, point, phase)
+    if mine is None or moment == "peak":
+        return None if mine is None else mine.alive
+    if moment == "start":
+        return mine.alive if mine.requested.peak_bytes == mine.requested.start_bytes else None
+    after = _phase(traces, point, _phase_after(point, phase))
+    same = (
+        after is not None
+        and mine.requested.end_bytes == after.requested.start_bytes == after.requested.peak_bytes
+    )
+    return after.alive if after is not None and same else None
+
+
+def _phase(traces: Mapping[str, Trace], point: Point, phase: str) -> TracedPhase | None:
+    trace = traces.get(point.name)
+    return (
+        None
+        if trace is None
+        else next((traced for traced in trace.phases if traced.phase == phase), None)
+    )
+
+
+def _phase_before(point: Point, phase: str) -> str:
+    place = point.phases.index(phase) if phase in point.phases else 0
+    return point.phases[place - 1] if place else ""
+
+
+def _phase_after(point: Point, phase: str) -> str:
+    place = point.phases.index(phase) + 1 if phase in point.phases else len(point.phases)
+    return point.phases[place] if place < len(point.phases) else ""
+
+
+def _group(alive: Alive) -> tuple[str, str, str, str, int]:
+    return alive.op, alive.shape, alive.dtype, alive.region, alive.each_bytes
+
+
+def _kind(alive: Alive) -> tuple[str, str]:
+    return alive.op, alive.dtype
+
+
+def _by_kind(alive: Sequence[Alive]) -> dict[tuple[str, str], int]:
+    totals: dict[tuple[str, str], int] = {}
+    for one in alive:
+        totals[_kind(one)] = totals.get(_kind(one), 0) + one.total_bytes
+    return totals

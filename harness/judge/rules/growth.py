@@ -1,412 +1,545 @@
-"""What each further image, or frame of the stack, may cost."""
+"""What each further image, frame of the stack, or step of another parameter may cost: slopes,
+classes of growth, and the arithmetic of known arrays.
+"""
 
 import math
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TypeVar
 
-from harness.judge.advice import quoted
 from harness.judge.growth import (
     Ceiling,
     Fit,
     GrowthClass,
     GrowthLimits,
     Line,
+    Series,
+    fit_line,
     fit_series,
     material_bend_bytes,
+    planned_series,
 )
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
-from harness.judge.rules.evidence import Decision, Evidence, marker_of, without_pages
-from harness.judge.rules.sentences import FIELDS, closed
-from harness.judge.rules.series import (
-    Subject,
-    attribution,
-    fate_in_words,
-    level_attribution,
-    level_in_words,
-    search_in_words,
-    subjects,
-    unswept,
-    vote,
+from harness.judge.rules.evidence import (
+    HOST_METER,
+    UNTRACED,
+    AliveThen,
+    Evidence,
+    alive_then,
+    decide,
+    is_explained,
+    limit_place,
+    seen,
+    slope_as_multiple,
 )
-from harness.judge.table import Place
-from harness.judge.verdict import Bound, Check, FindingKind
-from harness.records import sizes_in_words, step_in_words, unit_of
-from harness.units import KIB, format_bytes, format_rate, format_whole
+from harness.judge.rules.findings import (
+    TRACED_METER,
+    UNDECIDED,
+    Arithmetic,
+    ArithmeticState,
+    Decision,
+    Details,
+    Edges,
+    Finding,
+    Gap,
+    Held,
+    NoFit,
+    NoParameter,
+    NotSwept,
+    Origin,
+    Place,
+    Shape,
+    Slope,
+    SlopeState,
+    Undeclared,
+    once_per_marker,
+    text_in_words,
+)
+from harness.judge.verdict import FindingKind, RuleName, Seen
+from harness.records import Point, minimum_sizes, size_of, size_parameters, unit_of
+from harness.words import as_multiple
+
+SweepRule = SlopeRule | GrowthClassRule | ArithmeticRule
+_R = TypeVar("_R", SlopeRule, GrowthClassRule, ArithmeticRule)
+_NAMES: Mapping[type[SweepRule], RuleName] = {
+    SlopeRule: RuleName.SLOPE,
+    GrowthClassRule: RuleName.GROWTH_CLASS,
+    ArithmeticRule: RuleName.ARITHMETIC,
+}
+_ORDER = (GrowthClass.FLAT, GrowthClass.CEILING, GrowthClass.LINEAR, GrowthClass.SUPERLINEAR)
+"""The best shape first."""
 
 
-def check_slopes(evidence: Evidence) -> Iterator[Check]:
-    """A regression when the whole interval of a slope lies above its limit; incomplete when it is
-    too wide to tell.
-    """
-    said: set[tuple[str, str]] = set()
-    # every marker has such a rule, and it fits the complete run anew
-    pageless = cache(lambda: without_pages(evidence))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedFit:
+    """One fit that a rule is about, or that there is none."""
+
+    rule: RuleName
+    limit_place: str
+    because: str
+    series: Series
+    place: Place
+    field: str
+    fit: Fit | None
+    gap: NoFit
+    """Why there is no fit, where there is none."""
+    readings: tuple[Seen, ...]
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its points, in ascending size."""
+        return tuple(sorted(self.series.points, key=lambda point: size_of(point, self.series.over)))
+
+    @property
+    def largest_bytes(self) -> int:
+        """The amount at the largest size; below 0 where a phase gives back what was there
+        before.
+        """
+        largest = self.points[-1].name
+        return max((one.amount_bytes for one in self.readings if one.point == largest), default=0)
+
+    def finding(
+        self,
+        details: Details,
+        *,
+        kind: FindingKind | None,
+        held: Held | None = None,
+        decision: Decision = UNDECIDED,
+        may_be_noise: bool = False,
+    ) -> Finding:
+        """What the rule concludes about it; more repeats could change what may be noise."""
+        return Finding(
+            rule=self.rule,
+            place=self.place,
+            details=details,
+            kind=kind,
+            because=self.because,
+            limit_place=self.limit_place,
+            points=tuple(point.name for point in self.points),
+            readings=self.readings,
+            held=held or Held(unit=self.unit),
+            decision=decision,
+            remeasure=kind is not None and may_be_noise,
+        )
+
+    @property
+    def unit(self) -> str:
+        """``"B/image"``."""
+        return f"B/{unit_of(self.series.over)}"
+
+
+def _over_series(
+    evidence: Evidence, kind: type[_R], check: Callable[[Evidence, _R, GatedFit, Fit], Finding]
+) -> Iterator[Finding]:
+    """Every rule of one kind: what it cannot be about, and what it says of each of its fits."""
     for name, rule in evidence.policy.rules():
-        if isinstance(rule, SlopeRule):
-            for check in unswept(evidence, name, rule, optional=rule.only_if_swept):
-                # The rule of the host, which comes with a marker's, has the same mistake.
-                if (
-                    not marker_of(rule.because)
-                    or (check.subject, marker_of(rule.because)) not in said
-                ):
-                    yield check
-                said.add((check.subject, marker_of(rule.because)))
-            read = pageless() if rule.without_device_pages else evidence
-            for subject in subjects(read, name, rule):
-                yield (
-                    subject.incomplete()
-                    if subject.fit is None
-                    else _check_slope(read, rule, subject, subject.fit)
-                )
+        if isinstance(rule, kind):
+            yield from unswept(evidence, name, rule)
+            pages = not (isinstance(rule, SlopeRule) and rule.without_device_pages)
+            read = evidence if pages else evidence.without_device_pages
+            for gated in gated_fits(read, name, rule):
+                if gated.fit is None:
+                    yield gated.finding(gated.gap, kind=FindingKind.INCOMPLETE)
+                else:
+                    yield check(read, rule, gated, gated.fit)
 
 
-def _check_slope(evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit) -> Check:
-    declared = evidence.declared_by(subject.series.points[0])
+# The fits that a rule is about, or why there are none.
+
+
+def gated_fits(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[GatedFit]:
+    """Every fit that the rule called ``name`` is about, as far as the sweep planned any."""
+    needed = minimum_sizes(rule.over)
+    matched = [point for point in evidence.run.points if rule.matches(point)]
+    for series in planned_series(matched, rule.over):
+        if len(series.sizes) < needed and evidence.partial:
+            continue
+        has_gap = False
+        phases = dict.fromkeys(phase for point in series.points for phase in rule.phases_of(point))
+        for phase, meter in product(phases, rule.meters):
+            gated = _gated_fit(evidence, name, rule, series, (phase, meter))
+            # The same points are missing in every phase; once is enough.
+            if gated.fit is not None or not has_gap:
+                yield gated
+            has_gap = has_gap or gated.fit is None
+
+
+def _gated_fit(
+    evidence: Evidence, name: str, rule: SweepRule, series: Series, where: tuple[str, str]
+) -> GatedFit:
+    phase, meter = where
+    needed = minimum_sizes(rule.over)
+    fit = evidence.fit(series, phase, meter, rule.field)
+    readings = tuple(
+        one
+        for point in series.points
+        for one in seen(point, evidence.readings.get((point.name, phase, meter, rule.field), {}))
+    )
+    read = {one.point for one in readings}
+    return GatedFit(
+        rule=_NAMES[type(rule)],
+        limit_place=limit_place(evidence.policy, name, rule.because),
+        because=rule.because,
+        series=series,
+        place=Place.of_series(series, evidence.run.points, phase=phase, meter=meter),
+        field=rule.field,
+        fit=None if fit is None or len(fit.sizes) < needed else fit,
+        gap=NoFit(
+            over=rule.over,
+            needed=needed,
+            planned=len(series.sizes),
+            read=len({size_of(each, series.over) for each in series.points if each.name in read}),
+            or_less=evidence.or_less(rule.because),
+        ),
+        readings=readings,
+    )
+
+
+def unswept(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Finding]:
+    """A rule about growth whose points cannot show any; where it matches no point, coverage says
+    so.
+
+    A parameter that none of its points has is a mistake, also where less was measured on purpose.
+    """
+    matched = [point for point in evidence.run.points if rule.matches(point)]
+    scenarios = tuple(dict.fromkeys(point.scenario for point in matched))
+    complete = set(scenarios) == set(rule.scenarios)
+    if matched and (complete or not evidence.partial) and rule.over not in size_parameters(matched):
+        absent = _no_parameter(rule, matched)
+        yield _unswept(evidence, name, rule, " or ".join(scenarios), absent)
+        return
+
+    optional = not isinstance(rule, ArithmeticRule) and rule.only_if_swept
+    if evidence.partial or optional:
+        return
+    for scenario in rule.scenarios:
+        points = [point for point in matched if point.scenario == scenario]
+        if points and not any(True for _ in planned_series(points, rule.over)):
+            details = _not_swept(evidence, rule, points)
+            yield _unswept(evidence, name, rule, scenario, details)
+
+
+def _not_swept(evidence: Evidence, rule: SweepRule, points: Sequence[Point]) -> NotSwept:
+    sizes = {size_of(point, rule.over) for point in points if rule.over in size_parameters([point])}
+    return NotSwept(
+        over=rule.over,
+        needed=minimum_sizes(rule.over),
+        sizes=tuple(sorted(sizes)),
+        or_less=evidence.or_less(rule.because),
+    )
+
+
+def _no_parameter(rule: SweepRule, matched: Sequence[Point]) -> NoParameter:
+    """What the points have instead of such a parameter."""
+    values = [point.parameters[rule.over] for point in matched if rule.over in point.parameters]
+    fixed = [point.scenario for point in matched if rule.over in point.fixed]
+    return NoParameter(
+        over=rule.over,
+        value=repr(values[0]) if values else "",
+        fixed_in=fixed[0] if fixed else "",
+        known=size_parameters(matched),
+    )
+
+
+def _unswept(
+    evidence: Evidence, name: str, rule: SweepRule, scenario: str, details: NotSwept | NoParameter
+) -> Finding:
+    values = [text_in_words(str(value)) for value in rule.where.values()]
+    return Finding(
+        rule=_NAMES[type(rule)],
+        place=Place(words=" / ".join([scenario, *values, rule.over]), scenario=scenario),
+        details=details,
+        kind=FindingKind.INCOMPLETE,
+        because=rule.because,
+        limit_place=limit_place(evidence.policy, name, rule.because),
+    )
+
+
+# Votes and origins, which all three have in common.
+
+
+def vote(evidence: Evidence, gated: GatedFit, excess: Callable[[Line], float]) -> Decision:
+    """What each repeat shows of a finding of all of them: a line through its points alone.
+
+    ``excess`` is how far a line is beyond the limit.
+    """
+    sizes = {point.name: size_of(point, gated.series.over) for point in gated.series.points}
+    by_repeat: dict[int, list[tuple[int, int]]] = {}
+    for one in gated.readings:
+        by_repeat.setdefault(one.repeat, []).append((sizes[one.point], one.amount_bytes))
+
+    needed = minimum_sizes(gated.series.over)
+    lines = [
+        fit_line([size for size, _ in pairs], [amount for _, amount in pairs])
+        for _, pairs in sorted(by_repeat.items())
+        if len({size for size, _ in pairs}) >= needed
+    ]
+    return decide(
+        [excess(line) for line in lines], first=True, remeasured=evidence.was_remeasured(*sizes)
+    )
+
+
+def origin_of(evidence: Evidence, gated: GatedFit, fit: Fit, level: Ceiling | None) -> Origin:
+    """What the growth is as large as, what was alive, and what there is at the edges of the phase;
+    of what levels off, what all of it is as large as.
+
+    Sizes coincide: where a trace shows what grew, a multiple is named only if one kind of
+    allocation alone makes it up.
+    """
+    phase, meter = gated.place.phase, gated.place.meter
+    alive = UNTRACED
+    if meter == TRACED_METER:
+        alive = alive_then(evidence.traces(), gated.points, phase, gated.field)
+    if level is None:
+        multiple = slope_as_multiple(fit.line, gated.series, evidence.declared)
+        grown_bytes = fit.line.slope * _steps(gated, alive)
+    else:
+        declared = evidence.declared_by(gated.points[-1])
+        units = {name: float(amount) for name, amount in declared.items()}
+        multiple = as_multiple(level.level_bytes, units)
+        grown_bytes = level.level_bytes - level.smallest_bytes
+
+    if alive.words and not is_explained(grown_bytes, alive.grown_bytes):
+        multiple = ""
+    return Origin(
+        multiple=multiple,
+        alive=alive.words,
+        edges=_edges_of(evidence, gated, fit),
+        is_first_phase=phase == gated.points[-1].phases[0],
+        device_pages=_is_mostly_pages(evidence, gated, fit),
+    )
+
+
+def _steps(gated: GatedFit, alive: AliveThen) -> int:
+    """From the smallest of the traced points to the largest; of one point, its size."""
+    sizes = [size_of(point, gated.series.over) for point in alive.points]
+    return sizes[-1] - sizes[0] if len(sizes) > 1 else sum(sizes)
+
+
+def _edges_of(evidence: Evidence, gated: GatedFit, fit: Fit) -> Edges | None:
+    """What the start, the peak and the end of the phase come to at the largest size, by the lines
+    through the same runs.
+    """
+    growth, peak, retained = (
+        evidence.fit(gated.series, gated.place.phase, gated.place.meter, field)
+        for field in ("growth", "peak", "retained")
+    )
+    if growth is None or peak is None or retained is None:
+        return None
+    size = fit.sizes[-1]
+    start = (peak.line.slope - growth.line.slope) * size
+    return Edges(start=start, peak=peak.line.slope * size, end=start + retained.line.slope * size)
+
+
+def _is_mostly_pages(evidence: Evidence, gated: GatedFit, fit: Fit) -> bool:
+    """Whether most of a growth is pages that the emulated device's allocator keeps once they were
+    touched: what becomes of the tensors is then shown by the device's own meter.
+    """
+    device = evidence.fit(gated.series, gated.place.phase, TRACED_METER, "growth")
+    emulated = evidence.run.manifest.device.kind == "emulated"
+    is_host = gated.place.meter == HOST_METER and gated.field == "growth"
+    return is_host and emulated and device is not None and device.line.slope > fit.line.slope / 2
+
+
+# Slopes.
+
+
+def check_slopes(evidence: Evidence) -> Iterator[Finding]:
+    """A regression when all of a slope's interval is above its limit; incomplete when the interval
+    is too wide for a decision.
+    """
+    return once_per_marker(_over_series(evidence, SlopeRule, _check_slope))
+
+
+def _check_slope(evidence: Evidence, rule: SlopeRule, gated: GatedFit, fit: Fit) -> Finding:
+    declared = evidence.declared_by(gated.series.points[0])
     at_most, resolve = rule.at_most.in_bytes(declared), rule.resolve.in_bytes(declared)
     if at_most is None or resolve is None:
         missing = rule.at_most if at_most is None else rule.resolve
-        return subject.check(closed(missing.gap(declared)), finding=FindingKind.INCOMPLETE)
+        return gated.finding(Gap(reason=missing.gap(declared)), kind=FindingKind.INCOMPLETE)
+
     between = fit.sizes[-1] - fit.sizes[0]
-    at_most, resolve = (
-        at_most + rule.at_most_over_all / between,
-        resolve + rule.resolve_over_all / between,
+    at_most += rule.at_most_over_all / between
+    resolve += rule.resolve_over_all / between
+    level = _level_within(fit, at_most=at_most, resolve=resolve)
+    decision = UNDECIDED
+    if fit.line.slope_low > at_most or level is not None:
+        decision = vote(evidence, gated, lambda line: line.slope - at_most)
+
+    state = _slope_state(fit, decision, level, resolve)
+    broken = state in ("rises", "levels off")
+    open_ = state in ("no interval", "unresolved")
+    details = Slope(
+        state=state,
+        field=gated.field,
+        fit=fit,
+        largest_bytes=gated.largest_bytes,
+        at_most=at_most,
+        resolve=resolve,
+        resolve_over_all=rule.resolve_over_all,
+        bound_slope=_bound_slope(evidence, gated),
+        level=level,
+        origin=origin_of(evidence, gated, fit, level) if broken else None,
+        may_repeat=not evidence.was_remeasured(*(point.name for point in gated.points)),
     )
-    line, unit = fit.line, fit.unit
-    found = f"{subject.verb} {format_whole(line.slope)} B per {unit}, limit {format_whole(at_most)}"
-    interval = (
-        f"95 % interval {format_whole(line.slope_low)} to {format_whole(line.slope_high)}; "
-        f"{len(fit.sizes)} sizes, {fit.runs} runs"
+    return gated.finding(
+        details,
+        kind=FindingKind.REGRESSION if broken else FindingKind.INCOMPLETE if open_ else None,
+        held=Held(measured=fit.line.slope, limit=at_most, bound="upper", unit=gated.unit),
+        decision=decision,
+        may_be_noise=open_ or decision.may_be_noise,
     )
-    measured = f"{found} ({interval}{_bound_in_words(evidence, subject, rule)})"
-    decision = Decision(stands=False)
-    level = (
-        fit.ceiling
-        if fit.ceiling is not None and fit.ceiling.holds(at_most=at_most, resolve=resolve)
-        else None
-    )
-    # No line goes through what levels off, so that its interval is wide however well the runs
-    # agree.
-    bent = (
-        level is not None
-        and line.slope > at_most
-        and level.rise > at_most
-        and line.slope_high > resolve
-    )
-    if line.slope_low > at_most or bent:
-        decision = vote(
-            evidence, subject, lambda own: own.slope - at_most, "rise by more than the limit"
-        )
-    finding, may_be_noise = None, decision.may_be_noise
+
+
+def _level_within(fit: Fit, *, at_most: float, resolve: float) -> Ceiling | None:
+    """Where the amounts break the limit on their way up to a level, and keep it from there on.
+
+    No line goes through what levels off, so that its interval is wide however well the runs agree.
+    """
+    level = fit.ceiling
+    if level is None or not level.holds(at_most=at_most, resolve=resolve):
+        return None
+    bent = fit.line.slope > at_most and level.rise > at_most and fit.line.slope_high > resolve
+    return level if bent or fit.line.slope_low > at_most else None
+
+
+def _slope_state(fit: Fit, decision: Decision, level: Ceiling | None, resolve: float) -> SlopeState:
     if decision.stands:
-        finding = FindingKind.REGRESSION
-        if level is None:
-            told = _rise(evidence, subject, fit, measured, decision.words)
-        else:
-            limit = (
-                f"limit {format_whole(at_most)} (the line through all sizes by "
-                f"{format_whole(line.slope)}, {interval})"
-            )
-            told = _level(evidence, subject, level, limit, decision.words)
-        sentence = f"{told}; the limit is {subject.name}."
-    elif not math.isfinite(line.slope_high):
-        finding, may_be_noise = FindingKind.INCOMPLETE, True
-        sentence = (
-            f"unresolved: {found}, but {fit.runs} runs leave no interval around it; measure "
-            "with --memory-repeats 2 or more."
-        )
-    elif line.slope_high > resolve and not decision.words:
-        finding, may_be_noise = FindingKind.INCOMPLETE, True
-        sentence = (
-            f"unresolved: {found}, but the runs differ too much to tell ({interval}): "
-            f"{format_rate(resolve, unit)} has to be excluded. To do: "
-            f"{_resolving(evidence, rule, subject, fit, resolve)}."
-        )
-    else:
-        sentence = f"{measured}{f'; {decision.words}' if decision.words else ''}."
-    return subject.check(
-        sentence,
-        finding=finding,
-        measured=line.slope,
-        limit=at_most,
-        bound="upper",
-        decision=decision.words,
-        may_be_noise=may_be_noise,
-    )
+        return "rises" if level is None else "levels off"
+    if not math.isfinite(fit.line.slope_high):
+        return "no interval"
+    # Where a quorum has overruled a finding, it is noise: not unresolved.
+    return "unresolved" if fit.line.slope_high > resolve and not decision.runs else "within"
 
 
-def _resolving(
-    evidence: Evidence, rule: SlopeRule, subject: Subject, fit: Fit, resolve: float
-) -> str:
-    """What makes the interval narrow enough, or the limit wide enough; more repeats only where they
-    were not taken yet.
-
-    Runs that differ by as much at every size leave an interval that shrinks as the span of the
-    sizes grows. Where nothing is kept, its upper end does so too, for then the slope is of those
-    differences alone.
-    """
-    again = (
-        ""
-        if evidence.was_remeasured(*(point.name for point in subject.points))
-        else "measure again with more repeats or on a quieter machine, or "
-    )
-    between, over_all = fit.sizes[-1] - fit.sizes[0], rule.resolve_over_all
-    excluded = resolve - over_all / between
-    larger = "measure larger sizes"
-    if excluded > 0:
-        largest = _rounded_up(fit.sizes[0] + (fit.line.slope_high * between - over_all) / excluded)
-        larger += (
-            f" (up to about {sizes_in_words(fit.series.over, largest)}, where none keeps anything)"
-        )
-    wider = math.ceil((fit.line.slope_high - over_all / between) / KIB)
-    return (
-        f'{again}{larger}, or, if so much may stay open, write resolve = "{wider} KiB", which '
-        "these runs exclude"
-    )
+def _bound_slope(evidence: Evidence, gated: GatedFit) -> float | None:
+    if gated.field != "growth":
+        return None
+    bound = evidence.fit(gated.series, gated.place.phase, gated.place.meter, "growth_bound")
+    return None if bound is None else bound.line.slope
 
 
-def _rounded_up(size: float) -> int:
-    """To two digits: what is computed of noise is not known better."""
-    step = int(10 ** max(0, len(str(math.ceil(size))) - 2))
-    return math.ceil(size / step) * step
+# Classes of growth.
 
 
-def _rise(evidence: Evidence, subject: Subject, fit: Fit, measured: str, decided: str) -> str:
-    """The sentence of what goes on rising, up to what to do."""
-    quorum = f"; {decided}" if decided else ""
-    total = (
-        f"At {sizes_in_words(fit.series.over, fit.sizes[-1])} that is "
-        f"{format_bytes(fit.line.slope * fit.sizes[-1])}"
-    )
-    return (
-        f"{measured}{attribution(evidence, subject, fit.line)}{quorum}. "
-        f"{total}{fate_in_words(evidence, subject, fit)}. To do: "
-        f"{search_in_words(evidence, subject, fit)}"
-    )
-
-
-def _level(evidence: Evidence, subject: Subject, level: Ceiling, limit: str, decided: str) -> str:
-    """The same of what levels off: up to there it breaks the limit, and a larger size costs no
-    more.
-    """
-    over = subject.series.over
-    quorum = f"; {decided}" if decided else ""
-    return (
-        f"{FIELDS[subject.field].shape} "
-        f"{level_in_words(over, level)}{level_attribution(evidence, subject, level)}. From "
-        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by "
-        f"{format_whole(level.rise)} B per {unit_of(over)}, {limit}{quorum}. To do: find "
-        f"what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
-    )
-
-
-def _bound_in_words(evidence: Evidence, subject: Subject, rule: SlopeRule) -> str:
-    if rule.field != "growth":
-        return ""
-    bound = evidence.fit(subject.series, subject.phase, subject.meter, "growth_bound")
-    return (
-        ""
-        if bound is None
-        else f"; the meter's upper bound grows by {format_whole(bound.line.slope)}"
-    )
-
-
-# The shape of growth: its class, and the arithmetic of known arrays.
-
-
-_ORDER = (GrowthClass.FLAT, GrowthClass.CEILING, GrowthClass.LINEAR, GrowthClass.SUPERLINEAR)
-
-
-def check_growth_classes(evidence: Evidence) -> Iterator[Check]:
+def check_growth_classes(evidence: Evidence) -> Iterator[Finding]:
     """A regression when growth has a worse shape than the policy allows."""
-    for name, rule in evidence.policy.rules():
-        if isinstance(rule, GrowthClassRule):
-            yield from unswept(evidence, name, rule, optional=rule.only_if_swept)
-            for subject in subjects(evidence, name, rule):
-                yield (
-                    subject.incomplete()
-                    if subject.fit is None
-                    else _check_class(evidence, rule, subject, subject.fit)
-                )
+    return _over_series(evidence, GrowthClassRule, _check_class)
 
 
-def _check_class(evidence: Evidence, rule: GrowthClassRule, subject: Subject, fit: Fit) -> Check:
+def _check_class(evidence: Evidence, rule: GrowthClassRule, gated: GatedFit, fit: Fit) -> Finding:
+    details = Shape(
+        state="allowed",
+        field=rule.field,
+        over=rule.over,
+        fit=fit,
+        largest_bytes=gated.largest_bytes,
+        allowed=rule.at_most,
+        origin=None,
+    )
     found = fit.growth_class
-    # Two sizes cannot tell the shape of a rise, but they can tell that it is one.
+    # Two sizes cannot show the shape of a rise, but they can show that it is one.
     surely_rises = (
         rule.at_most == "flat" and fit.line.slope_low > GrowthLimits().flat_bytes_per_unit
     )
     if found is GrowthClass.UNRESOLVED and not surely_rises:
-        interval = (
-            f"{format_whole(fit.line.slope_low)} to {format_whole(fit.line.slope_high)} B per "
-            f"{fit.unit}"
-        )
-        sentence = (
-            f"the runs do not tell how it grows over {rule.over}: by {interval} with 95 % "
-            f"confidence, from {len(fit.sizes)} sizes. To do: measure more sizes or repeats."
-        )
-        return subject.check(sentence, finding=FindingKind.INCOMPLETE, may_be_noise=True)
-    slope, step = f"{format_whole(fit.line.slope)} B per {fit.unit}", step_in_words(rule.over)
-    name = "not flat" if found is GrowthClass.UNRESOLVED else found
-    curve = f"a curve through the runs dips below the straight line by {_bend(fit)}"
-    shape = f"{FIELDS[rule.field].shape} over {rule.over}"
-    measured = f"{shape} is {name} ({slope}; {curve}), allowed is {rule.at_most}"
-    level = fit.ceiling if found is GrowthClass.CEILING else None
-    if level is not None:
-        measured = f"{shape} {level_in_words(rule.over, level)}, allowed is {rule.at_most}"
+        unresolved = replace(details, state="unresolved")
+        return gated.finding(unresolved, kind=FindingKind.INCOMPLETE, may_be_noise=True)
     if found in _ORDER[: _ORDER.index(GrowthClass(rule.at_most)) + 1]:
-        return subject.check(f"{measured}.", finding=None)
-    advice = search_in_words(evidence, subject, fit)
-    if level is not None:
-        advice = f"find what {subject.phase} fills up to a fixed amount (a cache, a buffer)"
-    if found is GrowthClass.SUPERLINEAR:
-        advice = (
-            f"find what {subject.phase} makes for each pair of them, or for all of them anew at "
-            f"each {step}"
-        )
-    decision = vote(evidence, subject, lambda own: _excess(own, fit, rule), "grow so")
+        return gated.finding(details, kind=None)
+
+    decision = vote(evidence, gated, lambda line: _shape_excess(line, fit, rule))
     if not decision.stands:
-        return subject.check(
-            f"{measured}; {decision.words}.", finding=None, decision=decision.words
-        )
-    like = (
-        attribution(evidence, subject, fit.line)
-        if level is None
-        else level_attribution(evidence, subject, level)
-    )
-    why = f"{measured}{like}{f'; {decision.words}' if decision.words else ''}"
-    return subject.check(
-        f"{why}. To do: {advice}; the limit is {subject.name}.",
-        finding=FindingKind.REGRESSION,
-        decision=decision.words,
+        overruled = replace(details, state="overruled")
+        return gated.finding(overruled, kind=None, decision=decision)
+    level = fit.ceiling if found is GrowthClass.CEILING else None
+    worse = replace(details, state="worse", origin=origin_of(evidence, gated, fit, level))
+    return gated.finding(
+        worse,
+        kind=FindingKind.REGRESSION,
+        decision=decision,
         may_be_noise=decision.may_be_noise,
     )
 
 
-def _excess(own: Line, fit: Fit, rule: GrowthClassRule) -> float:
+def _shape_excess(line: Line, fit: Fit, rule: GrowthClassRule) -> float:
     """How far the line of one repeat rises, or bends, beyond what the allowed shape has; that it
     does so surely is for all.
     """
     limits = GrowthLimits()
     if rule.at_most == "flat":
-        return own.slope - limits.flat_bytes_per_unit
-    return own.bend_bytes - material_bend_bytes(own, fit.sizes, limits)
+        return line.slope - limits.flat_bytes_per_unit
+    return line.bend_bytes - material_bend_bytes(line, fit.sizes, limits)
 
 
-def _bend(fit: Fit) -> str:
-    return (
-        f"{format_bytes(fit.line.bend_bytes)} over "
-        f"{sizes_in_words(fit.series.over, fit.sizes[0], fit.sizes[-1])}"
-    )
+# Arithmetic.
 
 
-def check_arithmetic(evidence: Evidence) -> Iterator[Check]:
+def check_arithmetic(evidence: Evidence) -> Iterator[Finding]:
     """The slope of a known array is its arithmetic; a meter that does not find it is not to be
     trusted elsewhere.
 
     More than the arrays is a regression; less was not seen, so the run is incomplete.
     """
-    for name, rule in evidence.policy.rules():
-        if isinstance(rule, ArithmeticRule):
-            yield from unswept(evidence, name, rule, optional=False)
-            for subject in subjects(evidence, name, rule):
-                yield (
-                    subject.incomplete()
-                    if subject.fit is None
-                    else _check_arithmetic(evidence, rule, subject, subject.fit)
-                )
-
-
-def _declared_amounts(
-    evidence: Evidence, rule: ArithmeticRule, subject: Subject
-) -> dict[Place, tuple[int, ...]]:
-    places = [
-        (point.name, subject.phase, subject.meter, rule.declared) for point in subject.series.points
-    ]
-    return {place: tuple(evidence.readings.get(place, {}).values()) for place in places}
+    return _over_series(evidence, ArithmeticRule, _check_arithmetic)
 
 
 def _check_arithmetic(
-    evidence: Evidence, rule: ArithmeticRule, subject: Subject, fit: Fit
-) -> Check:
-    # What the bodies declared, over the same runs.
-    declared = fit_series(
-        subject.series,
-        subject.phase,
-        subject.meter,
-        rule.declared,
-        _declared_amounts(evidence, rule, subject),
-        {},
-        GrowthLimits(),
+    evidence: Evidence, rule: ArithmeticRule, gated: GatedFit, fit: Fit
+) -> Finding:
+    expected = _declared_slope(evidence, rule, gated)
+    if expected is None:
+        return gated.finding(Undeclared(declared=rule.declared), kind=FindingKind.INCOMPLETE)
+
+    line, allowed = fit.line, abs(expected) * rule.within_percent / 100
+    decision, state = UNDECIDED, _arithmetic_state(line, expected, allowed)
+    if state == "more":
+        decision = vote(evidence, gated, lambda each: each.slope - (expected + allowed))
+    elif state == "less":
+        decision = vote(evidence, gated, lambda each: expected - allowed - each.slope)
+
+    kinds = {"more": FindingKind.REGRESSION, "less": FindingKind.INCOMPLETE}
+    kind = kinds.get(state) if decision.stands else None
+    # The nearer of the two limits, which is the one that is broken where one is.
+    upper = line.slope >= expected or expected < allowed
+    details = Arithmetic(
+        state=state,
+        field=rule.field,
+        fit=fit,
+        largest_bytes=gated.largest_bytes,
+        declared=rule.declared,
+        expected=expected,
+        within_percent=rule.within_percent,
+        origin=origin_of(evidence, gated, fit, None) if state == "more" else None,
+        doctor=evidence.commands.doctor(),
     )
-    if declared is None:
-        gap = (
-            f"the body did not declare {rule.declared} at two sizes; call "
-            f"memory.declare({rule.declared}=...)"
-        )
-        return subject.check(gap, finding=FindingKind.INCOMPLETE)
-    line, expected = fit.line, declared.line.slope
-    allowed = abs(expected) * rule.within_percent / 100
-    found = (
-        f"{subject.verb} {format_whole(line.slope)} B per {fit.unit}; "
-        f"its {rule.declared} add up to {format_whole(expected)}, within {rule.within_percent:g} %"
-    )
-    finding, sentence, decision = None, f"{found}.", Decision(stands=False)
-    # The nearer of the two, which is the one that is broken where one is.
-    limit, bound = _nearer(line.slope, expected, allowed)
-    if line.slope > expected + allowed:
-        decision = vote(
-            evidence, subject, lambda own: own.slope - (expected + allowed), "rise by more"
-        )
-        more = (
-            f"something beyond the {rule.declared} is "
-            f"{'kept' if rule.field == 'retained' else 'in use as well'}"
-        )
-        advice = f"find what {subject.phase} makes beside them"
-        finding, sentence = (
-            FindingKind.REGRESSION,
-            f"{found} was expected{attribution(evidence, subject, line)}; {more}: {advice}",
-        )
-    elif line.slope < expected - allowed:
-        decision = vote(
-            evidence, subject, lambda own: expected - allowed - own.slope, "rise by less"
-        )
-        doctor = evidence.commands.doctor()
-        less = (
-            f"the meter did not see all of them: check what is declared as {rule.declared}, and "
-            f"run {quoted(doctor)}"
-        )
-        finding, sentence = FindingKind.INCOMPLETE, f"{found} was expected; {less}"
-    elif line.half_width > allowed:
-        half_width = format_whole(line.half_width)
-        sentence = (
-            f"unresolved: {found}, but the 95 % interval reaches {half_width} to either side; "
-            "measure more repeats or larger sizes."
-        )
-        return subject.check(
-            sentence,
-            finding=FindingKind.INCOMPLETE,
+    return gated.finding(
+        details,
+        kind=FindingKind.INCOMPLETE if state == "unresolved" else kind,
+        held=Held(
             measured=line.slope,
-            limit=limit,
-            bound=bound,
-            may_be_noise=True,
-        )
-    if finding is not None:
-        quorum = f"; {decision.words}" if decision.words else ""
-        sentence = f"{sentence}{quorum}. The rule is {subject.name}."
-    return subject.check(
-        sentence,
-        finding=finding if decision.stands else None,
-        measured=line.slope,
-        limit=limit,
-        bound=bound,
-        decision=decision.words,
-        may_be_noise=decision.may_be_noise,
+            limit=expected + allowed if upper else expected - allowed,
+            bound="upper" if upper else "lower",
+            unit=gated.unit,
+        ),
+        decision=decision,
+        may_be_noise=state == "unresolved" or decision.may_be_noise,
     )
 
 
-def _nearer(slope: float, expected: float, allowed: float) -> tuple[float, Bound]:
-    return (
-        (expected + allowed, "upper")
-        if slope >= expected or expected < allowed
-        else (expected - allowed, "lower")
-    )
+def _arithmetic_state(line: Line, expected: float, allowed: float) -> ArithmeticState:
+    if line.slope > expected + allowed:
+        return "more"
+    if line.slope < expected - allowed:
+        return "less"
+    return "unresolved" if line.half_width > allowed else "as declared"
+
+
+def _declared_slope(evidence: Evidence, rule: ArithmeticRule, gated: GatedFit) -> float | None:
+    """What the bodies declared, over the same runs, in bytes for each step."""
+    phase, meter = gated.place.phase, gated.place.meter
+    places = [(point.name, phase, meter, rule.declared) for point in gated.series.points]
+    amounts = {place: tuple(evidence.readings.get(place, {}).values()) for place in places}
+    fit = fit_series(gated.series, phase, meter, rule.declared, amounts, {}, GrowthLimits())
+    return None if fit is None else fit.line.slope

@@ -1,342 +1,977 @@
-"""What rules say of an amount, field by field: what it is, where it came from, what becomes of it,
-and what to look for.
+"""Every sentence of a check, made of its finding alone: one function for each kind of details.
 
-A field is one number of a phase; how much there was before, and how much there is at the end, its
-own reading does not tell. The start, the peak and the end of the same runs do: every sentence is
-made of all three. They are amounts: whether it is the same memory, which is still held or was there
-already, they do not tell, so that no sentence says it.
+What is said of an amount, field by field, is in ``fields``. Sentences that may end with a command
+to be copied have no full stop after it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from harness.units import format_bytes
+from harness.judge.advice import LESS_ON_PURPOSE, quoted, stopped
+from harness.judge.growth import Ceiling, Fit, GrowthClass
+from harness.judge.rules.fields import (
+    FIELDS,
+    amount_in_words,
+    at_edges,
+    beside,
+    rise_in_words,
+    search,
+    slope_verb,
+)
+from harness.judge.rules.findings import (
+    TRACED_METER,
+    Amount,
+    Arithmetic,
+    BaselineFor,
+    Codes,
+    Decision,
+    Distance,
+    Ended,
+    Finding,
+    Gap,
+    IdleTolerance,
+    Launchers,
+    Lost,
+    MixedCounters,
+    Moved,
+    NoBaseline,
+    NoFit,
+    NoParameter,
+    NoSuchPhase,
+    NoSuchPoint,
+    NotCompared,
+    NotSwept,
+    OneRun,
+    Origin,
+    OtherCounter,
+    OtherRun,
+    Planned,
+    Readings,
+    Rise,
+    Sentence,
+    Shape,
+    Slope,
+    Survived,
+    Undeclared,
+    Unmeasured,
+    Unreadable,
+    WrongCode,
+    meter_words,
+)
+from harness.judge.verdict import Check, RuleName
+from harness.records import (
+    NAMED_STEPS,
+    OVER_MACHINE,
+    Outcome,
+    Quality,
+    sizes_in_words,
+    step_in_words,
+    unit_of,
+)
+from harness.units import KIB, format_bytes, format_rate, format_whole
+from harness.words import nearest
 
-_LEAST_SHARE = 0.05
-"""Chosen: less than a twentieth is not worth a number."""
-_BEFORE_THE_RUN = "there was before the run's first phase"
+
+def check_of(finding: Finding) -> Check:
+    """The finding as the verdict has it, with its sentence."""
+    place, held = finding.place, finding.held
+    return Check(
+        rule=finding.rule,
+        subject=place.subject,
+        sentence=SENTENCES[type(finding.details)](finding, finding.details),
+        finding=finding.kind,
+        scenario=place.scenario,
+        point=place.point,
+        phase=place.phase,
+        meter=place.meter,
+        measured=held.measured,
+        limit=held.limit,
+        bound=held.bound,
+        earlier=held.earlier,
+        earlier_from=held.earlier_from,
+        unit=held.unit,
+        because=finding.because,
+        points=finding.points,
+        readings=finding.readings,
+        decision=decision_of(finding),
+        better=finding.better,
+        remeasure=finding.remeasure,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """What there was at the start, the peak and the end of a phase, in bytes; of a slope, what they
-    come to at one size.
-    """
-
-    start: float
-    peak: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldWords:
-    """The words of one field."""
-
-    amount: str
-    """Of one run, for a budget, a floor and a baseline."""
-    below: str
-    """The same where the amount is below 0."""
-    slope: str
-    """Before so and so many bytes per image; of slopes and arithmetic."""
-    slope_below: str
-    """The same where the amounts themselves are below 0: what is given back becomes less."""
-    shape: str
-    """What has a class of growth."""
-    search: str
-    """What to look for in the phase."""
-    search_each: str = ""
-    """The same of what grows with each image, where it is said in other words."""
-
-
-_HELD = "find what still holds a reference when {phase} ends{each}"
-_ALIVE = "find what is alive at the peak of {phase}{each}"
-FIELDS: Mapping[str, FieldWords] = {
-    "start": FieldWords(
-        amount="begins with {amount}",
-        below="begins with {amount} less than nothing",
-        slope="what it begins with rises by",
-        slope_below="what it begins with rises by",
-        shape="what it begins with",
-        search="find what is there before {phase} begins{each}",
-    ),
-    "peak": FieldWords(
-        amount="peaks at {amount}",
-        below="peaks at {amount} less than nothing",
-        slope="its peak rises by",
-        slope_below="its peak rises by",
-        shape="its peak",
-        search=_ALIVE,
-    ),
-    "end": FieldWords(
-        amount="ends with {amount}",
-        below="ends with {amount} less than nothing",
-        slope="what it ends with rises by",
-        slope_below="what it ends with rises by",
-        shape="what it ends with",
-        search=_HELD,
-    ),
-    "growth": FieldWords(
-        amount="grows by {amount}",
-        below="never has more than it began with, {amount} less at most",
-        slope="grows by",
-        slope_below="grows by",
-        shape="growth",
-        search="find what {phase} allocates",
-        search_each="find what {phase} makes{each}",
-    ),
-    "retained": FieldWords(
-        amount="keeps {amount}",
-        below="ends with {amount} less than it began with",
-        slope="keeps",
-        slope_below="gives back less by",
-        shape="what it keeps",
-        search="find what {phase} keeps{each}",
-    ),
-    "net_start": FieldWords(
-        amount=f"begins, over what {_BEFORE_THE_RUN}, with {{amount}}",
-        below=f"begins with {{amount}} less than {_BEFORE_THE_RUN}",
-        slope=f"what there is when it begins, over what {_BEFORE_THE_RUN}, rises by",
-        slope_below=f"what there is when it begins, over what {_BEFORE_THE_RUN}, rises by",
-        shape=f"what there is when it begins, over what {_BEFORE_THE_RUN},",
-        search="find what is there before {phase} begins{each}",
-    ),
-    "net_peak": FieldWords(
-        amount=f"peaks, over what {_BEFORE_THE_RUN}, at {{amount}}",
-        below=f"peaks at {{amount}} less than {_BEFORE_THE_RUN}",
-        slope=f"its peak, over what {_BEFORE_THE_RUN}, rises by",
-        slope_below=f"its peak, over what {_BEFORE_THE_RUN}, rises by",
-        shape=f"its peak, over what {_BEFORE_THE_RUN},",
-        search=_ALIVE,
-    ),
-    "net_end": FieldWords(
-        amount=f"ends, over what {_BEFORE_THE_RUN}, with {{amount}}",
-        below=f"ends with {{amount}} less than {_BEFORE_THE_RUN}",
-        slope=f"what it ends with, over what {_BEFORE_THE_RUN}, rises by",
-        slope_below=f"what it ends with, over what {_BEFORE_THE_RUN}, rises by",
-        shape=f"what it ends with, over what {_BEFORE_THE_RUN},",
-        search=_HELD,
-    ),
-}
-"""By the field as the policy names it."""
+# What many sentences have in common.
 
 
 def closed(sentence: str) -> str:
     """With one full stop at its end, or the question mark that it ends with."""
-    said = sentence.rstrip(". ")
-    return said if said.endswith(("?", "!")) else f"{said}."
+    text = sentence.rstrip(". ")
+    return text if text.endswith(("?", "!")) else f"{text}."
 
 
-def amount_in_words(field: str, amount_bytes: float) -> str:
-    """``"keeps 4.0 MiB"``; of what was given back ``"ends with 4.0 MiB less than it began
-    with"``.
+def runs_in_words(amounts: tuple[int, ...]) -> str:
+    """How many, and how far they are apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to
+    9.0 MiB, spread 1.0 MiB"``.
     """
-    words = FIELDS[field]
-    return (words.below if amount_bytes < 0 else words.amount).format(
-        amount=format_bytes(abs(amount_bytes))
-    )
+    if len(amounts) == 1:
+        return "1 run"
+    least, most = min(amounts), max(amounts)
+    if least == most:
+        return f"{len(amounts)} runs, all alike"
+    low, high = format_bytes(least), format_bytes(most)
+    span = f"all about {low}" if low == high else f"{low} to {high}"
+    return f"{len(amounts)} runs, {span}, spread {format_bytes(most - least)}"
 
 
-def slope_verb(field: str, largest_bytes: float) -> str:
-    """What goes before so and so many bytes per image; ``largest_bytes`` is the amount at the
-    largest size.
+def decision_in_words(decision: Decision, shown: str) -> str:
+    """How a quorum decided; empty where nothing was measured again.
+
+    ``shown`` is what a vote is for, as in "1 of 5 runs ARE OVER IT".
     """
-    words = FIELDS[field]
-    return words.slope_below if largest_bytes < 0 else words.slope
-
-
-def beside(field: str, edges: Edges | None) -> str:
-    """What there was at the other edges of the phase, as a clause about one run; empty where there
-    is nothing to add.
-
-    Edges are amounts: of what was there first and what came later, which was given back they do not
-    tell, and no word here does.
-    """
-    if edges is None:
+    if not decision.runs:
         return ""
-    start, peak, end = edges.start, edges.peak, edges.end
-    it = "over the same, it" if field.startswith("net_") else "it"
-    match field.removeprefix("net_"):
-        case "start" if start > 0:
-            return f"{it} ends with {_amount(end)}"
-        case "peak" if peak > 0:
-            return f"{it} begins with {_amount(start)} and ends with {_amount(end)}"
-        case "end" if end > 0:
-            return f"{_than(end - start)} it began with"
-        case "growth" if peak > start:
-            return f"it ends with {_than(end - start)} it began with"
-        case _:
-            return ""
-
-
-def at_edges(field: str, edges: Edges | None) -> str:
-    """The same of what grows with the data: at which edge the amount was, and what it is at the
-    others; with a leading space.
-    """
-    if edges is None:
-        return ""
-    start, peak, end = edges.start, edges.peak, edges.end
-    match field.removeprefix("net_"):
-        case "start" if start > 0:
-            return f" when the phase begins, and {_amount(end)} when it ends"
-        case "peak" if peak > 0:
-            return f" at its peak, {_amount(start)} when it begins and {_amount(end)} when it ends"
-        case "end" if end > 0:
-            return f" when the phase ends, and {_amount(start)} when it begins"
-        case "growth" if peak > start:
-            return f" at its peak; when the phase ends it is {_than(end - start)} when it began"
-        case _:
-            return ""
-
-
-def search(field: str, edges: Edges | None, *, phase: str, first: bool, each: str = "") -> str:
-    """What to look for, as an order: in the phase, or before it where as much was there when the
-    phase began.
-
-    ``first`` says that no phase of the run is before it; ``each`` is what the amount grows with,
-    ``"image"``.
-    """
-    per = f" for each {each}" if each else ""
-    kind = field.removeprefix("net_")
-    was_there = kind == "start" or (
-        kind == "peak" and edges is not None and _part(edges.peak, edges.start) is _ALL
-    )
-    if was_there and first:
-        return f"find what is allocated{per} before {phase} begins, outside of every phase"
-    if was_there:
-        return f"find what the phases before {phase} keep{per}, or what is made between them"
-    words = FIELDS[field]
-    return ((each and words.search_each) or words.search).format(phase=phase, each=per)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeakWords:
-    """What a rise from one phase to the next that did the same comes from, and what to look for."""
-
-    where: str
-    to_do: str
-
-
-def leak_in_words(
-    field: str, before: Edges, after: Edges, *, earlier: str, later: str
-) -> LeakWords:
-    """Of a leak: was as much there when the later phase began, did that phase keep it, or was it
-    only more at once.
-    """
-    between = f"find what is made between {earlier} and {later}, and kept"
-    keeps = (
-        f"find what {later} keeps (a list, a cache, a function traced anew); if it goes on so, "
-        "every further one adds that"
-    )
-    already = f"as much more was in use already when {later} began"
-    if field == "end":
-        there, rise = after.start - before.end, after.end - before.end
-        if _part(rise, there) is _ALL:
-            return LeakWords(where=already, to_do=between)
-        if _part(rise, there) is _NONE:
-            return LeakWords(where=f"{later} keeps it", to_do=keeps)
-        where = (
-            f"{format_bytes(there)} more were in use when {later} began, and {later} keeps "
-            f"{format_bytes(rise - there)}"
-        )
-        return LeakWords(
-            where=where,
-            to_do=f"find what {later} keeps, and what is made between {earlier} and {later}",
-        )
-    rise, there = after.peak - before.peak, after.start - before.start
-    if _part(rise, there) is _ALL:
-        kept_by_earlier = _part(there, before.end - before.start) is not _NONE
-        to_do = f"find what {earlier} keeps" if kept_by_earlier else between
-        return LeakWords(where=already, to_do=to_do)
-    held = after.end - after.start
-    if _part(rise, held) is _ALL and _part(rise, there) is _NONE:
-        return LeakWords(where=f"{later} keeps as much", to_do=keeps)
-    some = (
-        ""
-        if _part(rise, there) is _NONE
-        else f"{format_bytes(there)} more were in use when {later} began; "
-    )
-    edges = (
-        f"{later} began with {format_bytes(after.start)} and ends with {format_bytes(after.end)}"
-    )
-    return LeakWords(
-        where=f"{some}more is in use at once ({edges})",
-        to_do=f"find what {later} has more of at the same time than {earlier} (a batch made "
-        "ahead, a copy)",
-    )
-
-
-def leak_of_every_step(
-    steps: Sequence[tuple[str, str]], ends: Sequence[tuple[Edges, Edges]]
-) -> LeakWords:
-    """Of a leak in every step from phase to phase, by what all of them end with: the phases keep
-    it, or it comes between them.
-
-    ``ends`` are the edges of the earlier and the later phase of each of the ``steps``.
-    """
-    first, last = steps[0][1], steps[-1][1]
-    inside = sum(after.end - after.start for _, after in ends)
-    between = sum(after.start - before.end for before, after in ends)
-    whole = inside + between
-    many = f"{first} to {last}" if len(steps) > 2 else f"{first} and {last}"
-    if _part(whole, inside) is _NONE:
-        where = f"as much more was in use already when each of {many} began"
-        if any(
-            _part(after.end - before.end, after.start - before.end) is not _ALL
-            for before, after in ends
-        ):
-            where = (
-                f"{many} began with {format_bytes(between)} more in all than the phases before "
-                "them ended with"
-            )
-        return LeakWords(
-            where=where,
-            to_do=f"find what is made between {steps[0][0]} and {last}, outside of them, and kept",
-        )
-    if _part(whole, between) is _NONE:
-        each = all(
-            _part(after.end - before.end, after.end - after.start) is _ALL for before, after in ends
-        )
-        where = (
-            f"each of {many} keeps about as much or more"
-            if each
-            else f"{many} keep {format_bytes(inside)} in all"
-        )
-        to_do = (
-            f"find what {many} keep (a list, a cache, a function traced anew); if it goes on "
-            "so, every further one adds as much"
-        )
-        return LeakWords(where=where, to_do=to_do)
-    where = (
-        f"{many} keep {format_bytes(inside)} in all, and {format_bytes(between)} more come "
-        "between the phases"
-    )
-    return LeakWords(
-        where=where,
-        to_do=f"find what {many} keep, and what is made between {steps[0][0]} and {last}, outside "
-        "of them",
-    )
-
-
-_NONE, _SOME, _ALL = "none", "some", "all"
-
-
-def _part(whole: float, part: float) -> str:
-    """How much of the whole the part is: none, some or all of it, less than a twentieth aside."""
-    if whole <= 0 or part <= _LEAST_SHARE * whole:
-        return _NONE
-    return _ALL if part >= (1 - _LEAST_SHARE) * whole else _SOME
-
-
-def _amount(amount_bytes: float) -> str:
-    """Of an edge; over what there was before the first phase it may be less than nothing."""
-    less = " less than nothing" if round(amount_bytes) < 0 else ""
-    return f"{format_bytes(abs(amount_bytes))}{less}"
-
-
-def _than(difference_bytes: float) -> str:
-    """``"2.0 MiB less than"``, ``"as much as"``."""
-    if round(difference_bytes) == 0:
-        return "as much as"
+    end = "confirmed" if decision.stands else "not confirmed, so it counts as noise"
     return (
-        f"{format_bytes(abs(difference_bytes))} {'more' if difference_bytes > 0 else 'less'} than"
+        f"measured again, {decision.votes} of {decision.runs} runs {shown}; "
+        f"{decision.needed} are needed: {end}"
     )
+
+
+_VOTES_FOR: Mapping[RuleName, str] = {
+    RuleName.BUDGET: "are over it",
+    RuleName.FLOOR: "fall short of it",
+    RuleName.LEAK: "rise by more",
+    RuleName.SLOPE: "rise by more than the limit",
+    RuleName.GROWTH_CLASS: "grow like this",
+}
+
+
+def decision_of(finding: Finding) -> str:
+    """How a quorum decided about this finding."""
+    match finding.details:
+        case Arithmetic(state=state):
+            shown = f"rise by {state}"
+        case Distance(worse=worse):
+            shown = f"have {'more' if worse else 'less'} than the tolerance allows"
+        case Ended(expected=expected) | Survived(expected=expected):
+            shown = f"ended other than {expected}"
+        case _:
+            shown = _VOTES_FOR.get(finding.rule, "")
+    return decision_in_words(finding.decision, shown)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _then(*parts: str) -> str:
+    """Further clauses of a sentence, each after a semicolon; nothing where all are empty."""
+    return "".join(f"; {part}" for part in parts if part)
+
+
+def _as_large_as(multiple: str) -> str:
+    return f"as large as {multiple}" if multiple else ""
+
+
+def _gap(finding: Finding, gap: Gap) -> str:
+    return f"{finding.place.words}: {closed(gap.reason)}"
+
+
+def _sentence(_: Finding, sentence: Sentence) -> str:
+    return sentence.text
+
+
+# Budgets, floors, leaks.
+
+
+class _SideWords(NamedTuple):
+    limit: str
+    which: str
+    beyond: str
+
+
+_SIDES: Mapping[RuleName, _SideWords] = {
+    RuleName.BUDGET: _SideWords("limit", "worst", "over it"),
+    RuleName.FLOOR: _SideWords(
+        "at least", "least", "short of it, so the meter did not see what the phase needs"
+    ),
+}
+
+
+def _amount(finding: Finding, amount: Amount) -> str:
+    side, field = _SIDES[finding.rule], amount.field
+    found = (
+        f"{amount_in_words(field, finding.held.measured or 0)}, {side.limit} {amount.limit} "
+        f"({side.which} of {runs_in_words(finding.amounts)})"
+    )
+    decided = decision_of(finding)
+    if not finding.decision.stands:
+        return f"{finding.place.words}: {_joined(found, decided)}."
+
+    beyond, origin = f"{found}: {round(amount.excess_bytes):,} B {side.beyond}", amount.origin
+    if origin is None:
+        about, to_do = "", _see_that_it_counts(finding, amount)
+    else:
+        about = _joined(_as_large_as(origin.multiple), beside(field, origin.edges), origin.alive)
+        phase = finding.place.phase
+        to_do = search(field, origin.edges, phase=phase, first=origin.is_first_phase)
+    return (
+        f"{finding.place.words}: {_joined(beyond, about, decided)}. To do: {to_do}; the limit is "
+        f"{finding.limit_place}."
+    )
+
+
+def _see_that_it_counts(finding: Finding, amount: Amount) -> str:
+    if finding.place.meter == TRACED_METER:
+        return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
+    return f"check that {finding.place.phase} does what it is for, and run {quoted(amount.doctor)}"
+
+
+_RISES: Mapping[str, tuple[str, str]] = {
+    "peak": ("its peak rises by", "its peak falls by"),
+    "end": ("ends with more by", "ends with less by"),
+}
+
+
+def _rise(finding: Finding, rise: Rise) -> str:
+    rises, falls = _RISES[finding.place.field]
+    worst = finding.held.measured or 0
+    found = (
+        f"{falls if worst < 0 else rises} {format_bytes(abs(worst))}"
+        f"{' at least in every step' if rise.every_step else ''}, limit {rise.limit} "
+        f"({'least' if rise.least_decides else 'worst'} of {runs_in_words(finding.amounts)})"
+    )
+    decided = decision_of(finding)
+    if not finding.decision.stands:
+        return f"{finding.place.words}: {_joined(found, decided)}."
+
+    words = rise_in_words(finding.place.field, rise.steps, rise.edges)
+    where, to_do = ("", "") if words is None else (words.where, words.to_do)
+    if words is None:
+        to_do = f"find what {rise.steps[-1][1]} has more of than {rise.steps[0][0]}"
+    beyond = f"{found}: {round(rise.excess_bytes):,} B over it"
+    about = _joined(beyond, _as_large_as(rise.multiple), where, rise.alive, decided)
+    return f"{finding.place.words}: {about}. To do: {to_do}. The limit is {finding.limit_place}."
+
+
+# The distance from a baseline, or from the other code.
+
+
+def _distance(finding: Finding, distance: Distance) -> str:
+    amounts = tuple(max(amount, 0) for amount in finding.amounts)
+    earlier = format_bytes(distance.earlier_bytes)
+    compared = (
+        f"baseline {earlier} ({distance.earlier})"
+        if distance.look_at is None
+        else f"{distance.earlier} {earlier}"
+    )
+    found = (
+        f"{amount_in_words(finding.place.field, distance.shown_bytes)}, {compared}, "
+        f"tolerance {format_bytes(distance.allowed_bytes)} "
+        f"({'median' if finding.decision.runs else 'least'} of {runs_in_words(amounts)})"
+    )
+    if not finding.decision.stands:
+        sentence = f"{found}{_then(decision_of(finding))}."
+    elif distance.worse:
+        sentence = f"{found}: {_more(finding, distance)}"
+    else:
+        sentence = f"{found}: {_less(finding, distance)}"
+    return stopped(f"{finding.place.words}: {sentence}")
+
+
+def _more(finding: Finding, distance: Distance) -> str:
+    more = format_bytes(distance.shown_bytes - distance.earlier_bytes)
+    like = f", {_as_large_as(distance.multiple)}" if distance.multiple else ""
+    phase = finding.place.phase
+    if distance.look_at is not None:
+        to_do = (
+            f"{distance.look_at} for what {phase} does now; if it is meant, say so where the "
+            "change is reviewed"
+        )
+    else:
+        where = (
+            f"in the phases before {phase}, or between them,"
+            if finding.place.field == "net_start"
+            else f"in {phase}"
+        )
+        to_do = f"find what changed {where} since then; if it is meant, {distance.accept}"
+    return f"{more} more{like}{_then(decision_of(finding))}. To do: {to_do}"
+
+
+def _less(finding: Finding, distance: Distance) -> str:
+    moved = distance.moved
+    elsewhere = "" if moved is None else f", {moved_in_words(finding.place.field, moved)}"
+    less = (
+        f"{format_bytes(distance.earlier_bytes - distance.shown_bytes)} less{elsewhere}"
+        f"{_then(decision_of(finding))}"
+    )
+    if distance.look_at is not None:
+        return f"{less}."
+    if moved is None:
+        return f"{less}; if that is real, accept it, so that it is kept. To do: {distance.accept}"
+    return (
+        f"{less}; find what {finding.place.phase} does instead (reads through a map of a file, "
+        f"say) before you accept it as what it takes. To do: if it is meant, {distance.accept}"
+    )
+
+
+def moved_in_words(field: str, moved: Moved) -> str:
+    """What other meters have of bytes that became less: a clause that begins with ``but``."""
+    if moved.unlimited is not None:
+        meter, now = moved.unlimited
+        return (
+            f"but {meter_words(meter)}, which no limit counts and the baseline does not have, "
+            f"{amount_in_words(field, now)} there: whether the bytes were moved to them is unknown"
+        )
+    others = "; ".join(
+        f"{meter_words(meter)} {amount_in_words(field, now)}, {_change(by)}"
+        for meter, now, by in moved.others
+    )
+    return f"but {others}: the bytes were moved to where no limit counts them"
+
+
+def _change(by_bytes: int) -> str:
+    if by_bytes == 0:
+        return "as before"
+    return f"{format_bytes(abs(by_bytes))} {'more' if by_bytes > 0 else 'less'} than before"
+
+
+def _not_compared(finding: Finding, missing: NotCompared) -> str:
+    why = {
+        "no point": "the baseline does not have it",
+        "other point": f"it is not comparable with the baseline: {missing.detail}",
+        "no amount": "the baseline has no amount for it",
+        "no start": ("the baseline was accepted before it kept what there is when a phase begins"),
+        "not read there": f"{missing.detail} it was not read",
+    }[missing.why]
+    return f"{finding.place.words}: {why}; {missing.accept}"
+
+
+# Growth: why there is no fit.
+
+
+def _no_fit(finding: Finding, gap: NoFit) -> str:
+    if gap.planned < gap.needed:
+        to_do = f"To do: measure more values{gap.or_less}."
+    else:
+        to_do = (
+            "The other findings of this run say why the rest is missing: fix that, and measure "
+            "again."
+        )
+    return (
+        f"{finding.place.words}: there is no slope over {gap.over}: it needs {gap.needed} "
+        f"different values, {gap.planned} were planned and {gap.read} could be read. {to_do}"
+    )
+
+
+def _not_swept(finding: Finding, gap: NotSwept) -> str:
+    sizes = ", ".join(map(str, gap.sizes))
+    found = f"no two points differ in {gap.over} alone"
+    if len(gap.sizes) < 2:
+        found = f"only {gap.over} {sizes} was measured" if sizes else f"no {gap.over} was measured"
+    return (
+        f"{finding.place.words}: {found}, and a slope needs {gap.needed} different values; "
+        f"measure more{gap.or_less}. The rule is {finding.limit_place}."
+    )
+
+
+def _no_parameter(finding: Finding, gap: NoParameter) -> str:
+    if gap.value:
+        why = (
+            f"its values are no whole numbers ({gap.value}), so there is nothing to draw a line "
+            "over; name another parameter"
+        )
+    elif gap.fixed_in:
+        why = (
+            f"it is a fixed setting of {gap.fixed_in} and the same in every point; name a "
+            "parameter that is swept"
+        )
+    else:
+        known = (
+            nearest(gap.over, gap.known)
+            if gap.known
+            else "none of them has a parameter that is a whole number"
+        )
+        why = f"no point that the rule is about has such a parameter; {known}"
+    return f"{finding.place.words}: {why}. The rule is {finding.limit_place}."
+
+
+def _undeclared(finding: Finding, gap: Undeclared) -> str:
+    name = gap.declared
+    return _gap(
+        finding,
+        Gap(
+            reason=f"the body did not declare {name} at two sizes; call memory.declare({name}=...)"
+        ),
+    )
+
+
+# Growth: slopes.
+
+
+def _slope(finding: Finding, slope: Slope) -> str:
+    line, unit, decided = slope.fit.line, slope.fit.unit, decision_of(finding)
+    found = (
+        f"{slope_verb(slope.field, slope.largest_bytes)} {format_whole(line.slope)} B per {unit}, "
+        f"limit {format_whole(slope.at_most)}"
+    )
+    interval = _interval(slope.fit)
+    bound = (
+        ""
+        if slope.bound_slope is None
+        else f"; the meter's upper bound grows by {format_whole(slope.bound_slope)}"
+    )
+    measured = f"{found} ({interval}{bound})"
+    match slope.state:
+        case "rises":
+            sentence = _rising(finding, slope, measured)
+        case "levels off":
+            sentence = _levelling(finding, slope)
+        case "no interval":
+            sentence = (
+                f"unresolved: {found}, but {slope.fit.runs} runs leave no interval around it; "
+                "measure with --memory-repeats 2 or more."
+            )
+        case "unresolved":
+            sentence = (
+                f"unresolved: {found}, but the runs differ too much to tell ({interval}): "
+                f"{format_rate(slope.resolve, unit)} has to be excluded. To do: "
+                f"{_resolving(slope)}."
+            )
+        case "within":
+            sentence = f"{measured}{_then(decided)}."
+    return f"{finding.place.words}: {sentence}"
+
+
+def _interval(fit: Fit) -> str:
+    low, high = format_whole(fit.line.slope_low), format_whole(fit.line.slope_high)
+    return f"95 % interval {low} to {high}; {len(fit.sizes)} sizes, {fit.runs} runs"
+
+
+def _rising(finding: Finding, slope: Slope, measured: str) -> str:
+    """Of what goes on rising."""
+    fit, origin = slope.fit, slope.origin
+    largest = fit.sizes[-1]
+    why = "" if origin is None else _then(_as_large_as(origin.multiple), origin.alive)
+    total = (
+        f"At {sizes_in_words(fit.series.over, largest)} that is "
+        f"{format_bytes(fit.line.slope * largest)}"
+    )
+    return (
+        f"{measured}{why}{_then(decision_of(finding))}. {total}{_at_other_edges(slope)}. To do: "
+        f"{_search(slope, origin)}; the limit is {finding.limit_place}."
+    )
+
+
+def _levelling(finding: Finding, slope: Slope) -> str:
+    """Of what levels off: up to there it breaks the limit, and a larger size costs no more."""
+    fit, level, origin = slope.fit, slope.level, slope.origin
+    if level is None or origin is None:
+        return ""
+    over = fit.series.over
+    why = _then(_as_large_as(origin.multiple), origin.alive)
+    limit = (
+        f"limit {format_whole(slope.at_most)} (the line through all sizes by "
+        f"{format_whole(fit.line.slope)}, {_interval(fit)})"
+    )
+    return (
+        f"{FIELDS[slope.field].shape} {level_in_words(over, level)}{why}. From "
+        f"{sizes_in_words(over, level.smallest, level.from_size)} it rises by "
+        f"{format_whole(level.rise)} B per {unit_of(over)}, {limit}"
+        f"{_then(decision_of(finding))}. To do: {_fills(fit)}; the limit is {finding.limit_place}."
+    )
+
+
+def _resolving(slope: Slope) -> str:
+    """What makes the interval narrow enough, or the limit wide enough; more repeats only where they
+    were not taken yet.
+
+    Runs that differ by as much at every size leave an interval that shrinks as the span of the
+    sizes grows. Where nothing is kept, its upper end does so too, for then the slope is of those
+    differences alone.
+    """
+    fit, over_all = slope.fit, slope.resolve_over_all
+    high, between = fit.line.slope_high, fit.sizes[-1] - fit.sizes[0]
+    again = "measure again with more repeats or on a quieter machine, or "
+    larger = "measure larger sizes"
+    excluded = slope.resolve - over_all / between
+    if excluded > 0:
+        largest = _rounded_up(fit.sizes[0] + (high * between - over_all) / excluded)
+        size = sizes_in_words(fit.series.over, largest)
+        larger += f" (up to about {size}, where none keeps anything)"
+    wider = math.ceil((high - over_all / between) / KIB)
+    return (
+        f"{again if slope.may_repeat else ''}{larger}, or, if that much may stay open, write "
+        f'resolve = "{wider} KiB", which these runs exclude'
+    )
+
+
+def _rounded_up(size: float) -> int:
+    """To two digits: what is computed of noise is not known better."""
+    step = int(10 ** max(0, len(str(math.ceil(size))) - 2))
+    return math.ceil(size / step) * step
+
+
+def _at_other_edges(slope: Slope) -> str:
+    """What it is at the other edges of the phase; after the amount, with a leading space, or empty
+    where nothing shows it.
+    """
+    if slope.origin is None or slope.largest_bytes < 0:
+        return ""
+    words = at_edges(slope.field, slope.origin.edges)
+    pages = words and slope.origin.device_pages
+    return f"{words}, pages of the emulated device included" if pages else words
+
+
+def _search(grown: Slope | Shape, origin: Origin | None) -> str:
+    """What to look for: in the phase, or in what was there before it."""
+    phase, each = grown.fit.phase, step_in_words(grown.fit.series.over)
+    if grown.largest_bytes < 0 or origin is None:
+        return f"find what {phase} does not give back for each {each}"
+    return search(grown.field, origin.edges, phase=phase, first=origin.is_first_phase, each=each)
+
+
+def _fills(fit: Fit) -> str:
+    return f"find what {fit.phase} fills up to a fixed amount (a cache, a buffer)"
+
+
+def level_in_words(over: str, level: Ceiling) -> str:
+    """``"levels off at 4.0 MiB from 256 images on, a fixed amount that 64 images do not fill"``."""
+    does = "does" if over not in NAMED_STEPS or level.smallest == 1 else "do"
+    return (
+        f"levels off at {format_bytes(level.level_bytes)} from "
+        f"{sizes_in_words(over, level.from_size)} on, a fixed amount that "
+        f"{sizes_in_words(over, level.smallest)} {does} not fill"
+    )
+
+
+# Growth: classes and arithmetic.
+
+
+def _shape(finding: Finding, shape: Shape) -> str:
+    measured, decided = _shape_in_words(shape), decision_of(finding)
+    match shape.state:
+        case "unresolved":
+            line = shape.fit.line
+            interval = (
+                f"{format_whole(line.slope_low)} to {format_whole(line.slope_high)} B per "
+                f"{shape.fit.unit}"
+            )
+            sentence = (
+                f"the runs do not show how it grows over {shape.over}: by {interval} with 95 % "
+                f"confidence, from {len(shape.fit.sizes)} sizes. To do: measure more sizes or "
+                "repeats."
+            )
+        case "allowed" | "overruled":
+            sentence = f"{measured}{_then(decided)}."
+        case "worse":
+            origin = shape.origin
+            why = "" if origin is None else _then(_as_large_as(origin.multiple), origin.alive)
+            sentence = (
+                f"{measured}{why}{_then(decided)}. To do: {_search_shape(shape)}; the limit is "
+                f"{finding.limit_place}."
+            )
+    return f"{finding.place.words}: {sentence}"
+
+
+def _shape_in_words(shape: Shape) -> str:
+    fit, found = shape.fit, shape.fit.growth_class
+    what = FIELDS[shape.field].shape
+    if found is GrowthClass.CEILING and fit.ceiling is not None:
+        return f"{what} {level_in_words(shape.over, fit.ceiling)}, allowed is {shape.allowed}"
+    name = "not flat" if found is GrowthClass.UNRESOLVED else found
+    slope = f"{format_whole(fit.line.slope)} B per {fit.unit}"
+    bend = (
+        f"{format_bytes(fit.line.bend_bytes)} over "
+        f"{sizes_in_words(fit.series.over, fit.sizes[0], fit.sizes[-1])}"
+    )
+    return (
+        f"{what} over {shape.over} is {name} ({slope}; a curve through the runs dips below the "
+        f"straight line by {bend}), allowed is {shape.allowed}"
+    )
+
+
+def _search_shape(shape: Shape) -> str:
+    found = shape.fit.growth_class
+    if found is GrowthClass.SUPERLINEAR:
+        return (
+            f"find what {shape.fit.phase} makes for each pair of them, or for all of them anew at "
+            f"each {step_in_words(shape.over)}"
+        )
+    if found is GrowthClass.CEILING and shape.fit.ceiling is not None:
+        return _fills(shape.fit)
+    return _search(shape, shape.origin)
+
+
+def _arithmetic(finding: Finding, arithmetic: Arithmetic) -> str:
+    line, names = arithmetic.fit.line, arithmetic.declared
+    found = (
+        f"{slope_verb(arithmetic.field, arithmetic.largest_bytes)} {format_whole(line.slope)} B "
+        f"per {arithmetic.fit.unit}; its {names} add up to {format_whole(arithmetic.expected)}, "
+        f"within {arithmetic.within_percent:g} %"
+    )
+    rule = f"{_then(decision_of(finding))}. The rule is {finding.limit_place}."
+    match arithmetic.state:
+        case "more":
+            origin = arithmetic.origin
+            why = "" if origin is None else _then(_as_large_as(origin.multiple), origin.alive)
+            beyond = "kept" if arithmetic.field == "retained" else "in use as well"
+            sentence = (
+                f"{found} was expected{why}; something beyond the {names} is {beyond}: find what "
+                f"{arithmetic.fit.phase} makes beside them{rule}"
+            )
+        case "less":
+            sentence = (
+                f"{found} was expected; the meter did not see all of them: check what is declared "
+                f"as {names}, and run {quoted(arithmetic.doctor)}{rule}"
+            )
+        case "unresolved":
+            sentence = (
+                f"unresolved: {found}, but the 95 % interval reaches "
+                f"{format_whole(line.half_width)} to either side; measure more repeats or larger "
+                "sizes."
+            )
+        case "as declared":
+            sentence = f"{found}."
+    return f"{finding.place.words}: {sentence}"
+
+
+# Coverage: what the run has.
+
+
+def _planned(_: Finding, planned: Planned) -> str:
+    were = "point was" if planned.points == 1 else "points were"
+    return f"{planned.points} {were} planned, the run has an end, and every row is usable."
+
+
+def _one_run(finding: Finding, run: OneRun) -> str:
+    sentence = "; ".join(run.missing) or "it has an end, and every phase that is required."
+    return f"{finding.place.words}: {sentence}"
+
+
+def _readings(finding: Finding, readings: Readings) -> str:
+    if readings.first is None:
+        return f"{finding.place.words}: it was read in all {readings.phases} phases."
+    # Either the name is misspelt, or the meter of that name could not read.
+    to_do = f"run: {readings.doctor}"
+    if readings.known and readings.meter not in readings.known:
+        to_do = f"name a meter that reads here: {nearest(readings.meter, readings.known)}"
+    return (
+        f"{finding.place.words}: it could not be judged in {readings.unreadable} of "
+        f"{readings.phases} phases; first {readings.first.place}: "
+        f"{_why_unreadable(readings.first)}. To do: {to_do}"
+    )
+
+
+def _why_unreadable(reading: Unreadable) -> str:
+    match reading.quality:
+        case None:
+            return "no reading of it at all"
+        case Quality.SAMPLED:
+            return (
+                f"sampled too coarsely to judge ({reading.samples} samples, largest gap "
+                f"{reading.largest_gap_s} s of {reading.duration_s:.3f} s)"
+            )
+        case quality:
+            return f"{quality}: {reading.reason or 'no reason given'}"
+
+
+def _no_such_point(finding: Finding, idle: NoSuchPoint) -> str:
+    where = "".join(f", {name} {value}" for name, value in idle.where)
+    renamed = f" (it planned {idle.renamed}; was the scenario renamed?)" if idle.renamed else ""
+    return stopped(
+        f"{finding.place.words}: this run planned no point of {' or '.join(idle.scenarios)}"
+        f"{where}{renamed}; correct the rule{idle.or_less}"
+    )
+
+
+def _no_such_phase(finding: Finding, idle: NoSuchPhase) -> str:
+    known = nearest(idle.phase, idle.known) if idle.known else "their runs entered none at all"
+    return stopped(
+        f"{finding.place.words}: no point that it is about has a phase {idle.phase}; {known}"
+    )
+
+
+def _idle_tolerance(finding: Finding, idle: IdleTolerance) -> str:
+    missing = (
+        f"the phase {idle.phase} in {idle.scenario}" if idle.phase else f"point of {idle.scenario}"
+    )
+    return stopped(
+        f"{finding.place.words}: this run planned no {missing}; correct the tolerance{idle.or_less}"
+    )
+
+
+def _lost(finding: Finding, lost: Lost) -> str:
+    renamed = (
+        f" (was it renamed to {lost.renamed}, which the baseline does not have?)"
+        if lost.renamed
+        else ""
+    )
+    if lost.phase:
+        return (
+            f"{finding.place.words}: the baseline has its phase {lost.phase}, but it is no longer "
+            f"measured{renamed}; measure it, or accept a run"
+        )
+    return (
+        f"{finding.place.words}: the baseline has this point, but the run did not plan "
+        f"it{renamed}; measure it, or {LESS_ON_PURPOSE}, or, where the point is gone for good, "
+        f"{lost.forget}"
+    )
+
+
+# Outcomes.
+
+
+_READ_LOG = "read the log of this run in logs/; nothing was measured, so nothing is judged"
+_ADVICE: Mapping[Outcome, str] = {
+    Outcome.DEVICE_OOM: (
+        "find what fills the device in this phase, or change what the scenario expects"
+    ),
+    Outcome.HOST_OOM: (
+        "find what fills the host's memory in this phase, or raise --memory-host-budget on purpose"
+    ),
+    Outcome.TIMED_OUT: "find what hangs or waits, or raise --memory-timeout on purpose",
+    Outcome.CRASHED: _READ_LOG,
+    Outcome.EXITED: _READ_LOG,
+    Outcome.ERROR: (
+        "fix the error (the log of this run in logs/ has the traceback), then measure again"
+    ),
+    Outcome.SKIPPED: "fix what made it skip, or leave the point out on purpose (-k)",
+}
+_BY_CAUSE: Mapping[str, str] = {
+    OVER_MACHINE: (
+        "end what else fills its memory, run fewer workers (-n), or measure where there is more; "
+        "with a lower --memory-host-budget the run is ended sooner"
+    ),
+    **dict.fromkeys(
+        ("refused", "limit", "bad_alloc", "kernel"),
+        "find what fills the host's memory in this phase, or measure where there is more; "
+        "--memory-host-budget did not end it",
+    ),
+}
+"""Advice where host memory ended a run, and not the limit that the option sets."""
+_WITHOUT_TRACEBACK = (
+    "fix the error (the log of this run in logs/ has what was reported), then measure again"
+)
+_MAYBE_ENDED = frozenset({"preparation", "rows"})
+"""Causes of errors that may be no exception of Python's: a preparation that was killed, rows that
+could not be written."""
+_SEE_ALIVE = (
+    "see what was alive when memory ran out (the report has all of it), or change what the "
+    "scenario expects"
+)
+_NOT_TRACED = (
+    "what was alive is unknown, as no run was traced (leave out --memory-no-trace to trace one)"
+)
+
+
+def _ended(finding: Finding, end: Ended) -> str:
+    if end.outcome is end.expected:
+        return f"{finding.place.words}: ended {end.outcome}, as planned."
+    where = f" in phase {end.phase}" if end.phase else ""
+    sentence = (
+        f"ended {end.outcome}{where} instead of {end.expected}: "
+        f"{end.reason or 'no reason was recorded'}"
+    )
+    if end.outcome is Outcome.DEVICE_OOM:
+        sentence = f"{sentence.rstrip('.')}; {end.alive or _NOT_TRACED}"
+    return _with_votes(finding, f"{closed(sentence)} To do: {_advice(end)}.")
+
+
+def _with_votes(finding: Finding, sentence: str) -> str:
+    decided = decision_of(finding)
+    votes = f" Of this point, {decided}." if decided else ""
+    return f"{finding.place.words}: {closed(sentence) if votes else sentence}{votes}"
+
+
+def _advice(end: Ended) -> str:
+    if end.outcome is Outcome.DEVICE_OOM and end.saw_alive:
+        return _SEE_ALIVE
+    if end.outcome is Outcome.ERROR and end.cause in _MAYBE_ENDED:
+        return _WITHOUT_TRACEBACK
+    advice = _ADVICE[end.outcome]
+    return _BY_CAUSE.get(end.cause, advice) if end.outcome is Outcome.HOST_OOM else advice
+
+
+def _survived(finding: Finding, end: Survived) -> str:
+    expected = f"ended ok instead of {end.expected}"
+    budget = format_bytes(end.budget_bytes)
+    peak = "" if end.peak_bytes is None else format_bytes(end.peak_bytes)
+    if end.expected is not Outcome.DEVICE_OOM:
+        sentence = f"{expected}: it did not show what it was planned for; look at the scenario"
+    elif not peak:
+        sentence = (
+            f"{expected}, and {meter_words(end.meter)} was not read: nothing shows that the "
+            "budget bound"
+        )
+    elif end.fits:
+        sentence = (
+            f"{expected}: its peak of {peak} now fits the budget of {budget}; lower the budget or "
+            "change what the scenario expects"
+        )
+    else:
+        sentence = (
+            f"{expected}, with a peak of {peak} beyond its budget of {budget}: the budget was not "
+            "enforced"
+        )
+    return _with_votes(finding, closed(sentence))
+
+
+# Comparability with a baseline.
+
+
+def _baseline_for(_: Finding, baseline: BaselineFor) -> str:
+    return f"baseline: it is for {baseline.key}."
+
+
+def _no_baseline(_: Finding, missing: NoBaseline) -> str:
+    if not missing.nearest:
+        near = "; the folder holds none at all"
+    elif missing.differences:
+        differences = "; ".join(missing.differences)
+        near = f"; the nearest, {missing.nearest}, is not comparable: {differences}"
+    else:
+        near = f"; {missing.nearest} is for the same under another name: rename it back"
+    return (
+        f"there is no baseline for {missing.key} ({missing.path}){near}. To do: look at the run, "
+        f"then {missing.accept}"
+    )
+
+
+def _other_counter(_: Finding, counter: OtherCounter) -> str:
+    return stopped(
+        f"{counter.point}: {meter_words(counter.meter)} was accepted from "
+        f"{', '.join(counter.then)} and is read from {counter.now}, which count differently. "
+        f"To do: {counter.accept}"
+    )
+
+
+def _mixed_counters(_: Finding, mixed: MixedCounters) -> str:
+    return (
+        f"{meter_words(mixed.meter)} was read from {' and '.join(mixed.counters)}, which count "
+        "differently. To do: measure again with one driver."
+    )
+
+
+def _launchers(_: Finding, launchers: Launchers) -> str:
+    meter = meter_words(launchers.meter)
+    if not launchers.then:
+        return (
+            f"{meter} depends on how children start, and those of this run were started by "
+            f"{launchers.now}. To do: measure again with --memory-isolation spawn."
+        )
+    return stopped(
+        f"{meter} was accepted from children started by {', '.join(launchers.then)}, and now by "
+        f"{launchers.now}. To do: {launchers.accept}"
+    )
+
+
+# The other code that was measured beside the run.
+
+
+def _other_run(finding: Finding, other: OtherRun) -> str:
+    how = f", with: {other.command}" if other.command else ""
+    were = "was" if other.count == 1 else "were"
+    sentence = {
+        "unreadable": f"the run of the earlier code cannot be read: {other.detail}",
+        "same rows": (
+            f"it has the same rows as this run ({other.detail}), so that the run was compared "
+            "with itself; name the run of the earlier code"
+        ),
+        "other machine": (
+            f"it was measured on {other.then}, and this run on {other.now}; measure both on one "
+            f"machine{how}"
+        ),
+        "points missing": (
+            f"{_points(other.count)} of this run {were} not measured there, first {other.detail}"
+        ),
+        "incomplete": other.detail,
+    }[other.why]
+    place = finding.place.words
+    return stopped(sentence if sentence.startswith(place) else f"{place}: {sentence}")
+
+
+def _points(count: int) -> str:
+    return f"{count} {'point' if count == 1 else 'points'}"
+
+
+def _unmeasured(finding: Finding, other: Unmeasured) -> str:
+    sentence = (
+        f"{finding.place.words}: {_points(other.count)} of {other.of} could not be measured there, "
+        f"first {other.first}: {other.reason}. To do: if that code lacks what today's bodies use, "
+        "compare with a later revision, or let the bodies do without it; else see "
+        f"{other.logs}."
+    )
+    return " ".join(filter(None, [sentence, other.left_empty]))
+
+
+def _wrong_code(_: Finding, wrong: WrongCode) -> str:
+    sentence = {
+        "elsewhere": (
+            f"{wrong.point}, repeat {wrong.repeat}, {wrong.side}: it took "
+            f"{', '.join(wrong.packages)} from {wrong.taken_from} instead of {wrong.asked_from}, "
+            "so that it was not the code that was to be measured"
+        ),
+        "not imported": (
+            f"{wrong.point}, {wrong.side}: its body does not import "
+            f"{' or '.join(wrong.packages)}, so that both sides are the same for it; leave the "
+            "point out with --memory-points, or name what it measures in memory_subject"
+        ),
+        "not recorded": (f"no run {wrong.side} says where its packages came from; measure again"),
+        "same folder": (
+            f"both sides took {', '.join(wrong.packages)} from {wrong.taken_from}, so that it was "
+            "compared with itself"
+        ),
+    }[wrong.why]
+    return stopped(sentence)
+
+
+def _codes(_: Finding, codes: Codes) -> str:
+    packages = ", ".join(codes.packages)
+    if codes.same_content:
+        sentence = (
+            f"code: {packages} is the same {codes.then} and {codes.now}, file by file; nothing "
+            "under test has changed."
+        )
+    else:
+        sentence = (
+            f"code: {packages} was measured {codes.now} and {codes.then} in turns, each from its "
+            "own folder."
+        )
+    return " ".join(filter(None, [sentence, codes.left_empty]))
+
+
+SENTENCES: Mapping[type, Callable[[Finding, Any], str]] = {
+    Gap: _gap,
+    Sentence: _sentence,
+    Amount: _amount,
+    Rise: _rise,
+    Distance: _distance,
+    NotCompared: _not_compared,
+    NoFit: _no_fit,
+    NotSwept: _not_swept,
+    NoParameter: _no_parameter,
+    Slope: _slope,
+    Shape: _shape,
+    Arithmetic: _arithmetic,
+    Undeclared: _undeclared,
+    Planned: _planned,
+    OneRun: _one_run,
+    Readings: _readings,
+    NoSuchPoint: _no_such_point,
+    NoSuchPhase: _no_such_phase,
+    IdleTolerance: _idle_tolerance,
+    Lost: _lost,
+    Ended: _ended,
+    Survived: _survived,
+    BaselineFor: _baseline_for,
+    NoBaseline: _no_baseline,
+    OtherCounter: _other_counter,
+    MixedCounters: _mixed_counters,
+    Launchers: _launchers,
+    OtherRun: _other_run,
+    Unmeasured: _unmeasured,
+    WrongCode: _wrong_code,
+    Codes: _codes,
+}
+"""Every kind of sentence by the details that it is made of."""

@@ -275,7 +275,7 @@ def lose_a_point(run):
         (
             skip_all_with_a_reason,
             3,
-            "ended skipped instead of ok: no card. To do: mend what made it skip",
+            "ended skipped instead of ok: no card. To do: fix what made it skip",
         ),
         (
             rename_the_scenario,

@@ -110,7 +110,7 @@ def test_noise_is_measured_again_in_the_test_and_a_quorum_decides(project, rows)
     assert [row["repeats"] for row in rows("remeasure")] == [3]
     assert len(rows("end")) == 5
     result.stdout.fnmatch_lines(
-        ["overruled: *measured again, 1 of 5 runs lie over it, and 3 decide: not confirmed*"]
+        ["overruled: *measured again, 1 of 5 runs are over it; 3 are needed: not confirmed*"]
     )
 
 

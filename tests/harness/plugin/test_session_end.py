@@ -59,7 +59,7 @@ def test_a_slope_that_may_be_noise_is_measured_again_first(project, rows):
         ["memory: measuring 3 points again, 3 times: load-image_count=256, *"]
     )
     result.stdout.fnmatch_lines(
-        ["*measured again, 5 of 5 runs rise by more than the limit, and 3 decide: confirmed*"]
+        ["*measured again, 5 of 5 runs rise by more than the limit; 3 are needed: confirmed*"]
     )
     assert len(rows("end")) == 15
 

@@ -441,4 +441,4 @@ def test_a_run_compared_with_itself_or_its_copy_is_incomplete(synthetic_run, pol
             run, policy, tmp_path, partial=True, against=load_against(run, folder)
         ).verdict
         assert verdict.exit_code is ExitCode.INCOMPLETE
-        assert "it has the very rows of this run" in verdict.sentence
+        assert "it has the same rows as this run" in verdict.sentence

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.judge.rules.sentences import FIELDS, Edges, at_edges, beside, leak_of_every_step
+from harness.judge.rules.fields import FIELDS, at_edges, beside, leak_of_every_step
+from harness.judge.rules.findings import Edges
 from harness.units import MIB, format_bytes
 
 CLAIMS = ("there already", "given back", "still held", "made in the phase", "were there")

@@ -29,10 +29,10 @@ LAZY = "arrays-lazy-image_count=500"
     [
         (
             "ValueError: no mode 'okk'; did you mean 'ok'?",
-            "did you mean 'ok'? To do: mend the error",
+            "did you mean 'ok'? To do: fix the error",
         ),
-        ("ValueError: no mode 'okk'.", "no mode 'okk'. To do: mend the error"),
-        ("ValueError: no mode 'okk'", "no mode 'okk'. To do: mend the error"),
+        ("ValueError: no mode 'okk'.", "no mode 'okk'. To do: fix the error"),
+        ("ValueError: no mode 'okk'", "no mode 'okk'. To do: fix the error"),
     ],
 )
 def test_a_reason_keeps_its_question_mark_and_gets_one_full_stop(sentences, reason, said):

@@ -9,6 +9,7 @@ import pytest
 
 from harness.judge.gate import findings_text, judge
 from harness.judge.rules.evidence import decide
+from harness.judge.rules.sentences import decision_in_words
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome, TraceEnd, to_json
@@ -49,24 +50,19 @@ def again(run, policy, baselines, **options):
 )
 def test_half_of_the_runs_decide(votes, stands):
     """With their number, and how many were needed."""
-    decision = decide(
-        [1.0 if vote else -1.0 for vote in votes], first=True, remeasured=True, shown="lie over it"
-    )
+    decision = decide([1.0 if vote else -1.0 for vote in votes], first=True, remeasured=True)
+    words = decision_in_words(decision, "are over it")
 
     assert decision.stands is stands
-    assert decision.words.startswith(
-        f"measured again, {sum(votes)} of {len(votes)} runs lie over it, and "
-    )
-    assert decision.words.endswith(
-        "confirmed" if stands else "not confirmed, so it counts as noise"
-    )
+    assert words.startswith(f"measured again, {sum(votes)} of {len(votes)} runs are over it; ")
+    assert words.endswith("confirmed" if stands else "not confirmed, so it counts as noise")
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_without_further_repeats_the_rule_itself_decides(first):
     """And a quorum makes no finding where the rule made none."""
-    assert decide([1, -1], first=first, remeasured=False, shown="x").stands is first
-    assert decide([1, 1], first=False, remeasured=True, shown="x").stands is False
+    assert decide([1, -1], first=first, remeasured=False).stands is first
+    assert decide([1, 1], first=False, remeasured=True).stands is False
 
 
 @pytest.mark.parametrize(
@@ -86,9 +82,9 @@ def test_what_all_repeats_show_clearly_is_not_measured_again(excess, noise):
     """Alike to the byte, or 16 times further beyond the limit than they lie apart; one run alone
     shows nothing clearly.
     """
-    assert decide(excess, first=True, remeasured=False, shown="x").may_be_noise is noise
-    assert decide(excess, first=False, remeasured=False, shown="x").may_be_noise is False
-    assert decide(excess, first=True, remeasured=True, shown="x").may_be_noise is False
+    assert decide(excess, first=True, remeasured=False).may_be_noise is noise
+    assert decide(excess, first=False, remeasured=False).may_be_noise is False
+    assert decide(excess, first=True, remeasured=True).may_be_noise is False
 
 
 @pytest.mark.parametrize(("over", "broken"), [({1}, False), ({1, 3}, False), ({1, 3, 4}, True)])
@@ -105,7 +101,7 @@ def test_a_budget_that_single_repeats_break(synthetic_run, verdict_of, over, bro
 
     assert (check.finding is FindingKind.REGRESSION) is broken
     assert (
-        f"measured again, {len(over)} of 5 runs lie over it, and 3 decide: "
+        f"measured again, {len(over)} of 5 runs are over it; 3 are needed: "
         f"{'' if broken else 'not '}confirmed" in check.sentence
     )
     assert [one.amount_bytes for one in check.readings] == [
@@ -327,7 +323,7 @@ def test_ends_that_would_be_the_same_again_are_not_measured_again(
 
 
 def test_what_is_missing_is_not_noise(synthetic_run, policy, baselines):
-    """Rows that are lost, or a meter that cannot read, are for people to mend."""
+    """Rows that are lost, or a meter that cannot read, are for people to fix."""
     rows = [
         row
         for row in synthetic_run.without_meter("host_anon", "no /proc").rows()

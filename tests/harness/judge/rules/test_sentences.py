@@ -8,17 +8,17 @@ import pytest
 
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
-from harness.judge.rules.sentences import (
+from harness.judge.rules.fields import (
     FIELDS,
-    Edges,
     amount_in_words,
     at_edges,
     beside,
-    closed,
     leak_in_words,
     search,
     slope_verb,
 )
+from harness.judge.rules.findings import Edges
+from harness.judge.rules.sentences import closed
 from harness.judge.table import load_run
 from harness.records import Point
 from harness.units import MIB

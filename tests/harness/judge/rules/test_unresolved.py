@@ -113,4 +113,4 @@ def test_a_rule_that_leaves_all_to_the_span_names_no_size(judged):
     """Nothing for each image is excluded at any size, however large."""
     (finding,) = judged(at_most="0 B", resolve="0 B")
 
-    assert "measure larger sizes, or, if so much may stay open" in finding.sentence
+    assert "measure larger sizes, or, if that much may stay open" in finding.sentence

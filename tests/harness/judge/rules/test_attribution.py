@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from harness.judge.attribution import MOST_MULTIPLES, alive_then, as_multiple, risen
 from harness.judge.gate import judge
+from harness.judge.rules.evidence import alive_then, risen
 from harness.judge.table import load_run
 from harness.judge.traces import read_trace
 from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, TraceEnd, to_json
+from harness.words import MOST_MULTIPLES, as_multiple
 
 X_BYTES = 65_536
 SMALLEST, LARGEST = (f"loading-lazy-image_count={count}-stack_size=2048" for count in (100, 2000))
