@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from harness.judge.growth import Line, fit_line
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, Point, is_size, size_parameters
 
-DEVICE_METER = "device_in_use"
-HOST_METER = "host_anon"
 SWEPT = "size"
 """The column of what a scenario is swept over: its numbers of images, or the values of another
 parameter."""
@@ -239,7 +238,7 @@ def peak_picture(
     stack = _richest(chosen.dropna(subset=[STACK]), STACK)
     if stack is not None:
         chosen = chosen[chosen[STACK] == stack]
-    peaks = run_peaks(phases, points, DEVICE_METER)
+    peaks = run_peaks(phases, points, DEVICE_IN_USE)
     # What there was before the first phase is not the loader's: start-up's tensors, and what fills
     # the device's first region.
     peaks = peaks.assign(peak_bytes=peaks["rise_bytes"])
@@ -275,7 +274,7 @@ def stack_table(phases: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
     such image count of each is kept.
     """
     tables = [
-        run_peaks(phases, points, meter).assign(meter=meter) for meter in (DEVICE_METER, HOST_METER)
+        run_peaks(phases, points, meter).assign(meter=meter) for meter in (DEVICE_IN_USE, HOST_ANON)
     ]
     table = pd.concat(tables).dropna(subset=[STACK, SWEPT])
     table = table[table["device_budget_bytes"].isna()]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.judge.table import Run
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, Point, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
-from .frames import DEVICE_METER, HOST_METER, STACK, SWEPT, at_largest, describe_points, ends_table
+from .frames import STACK, SWEPT, at_largest, describe_points, ends_table
 from .words import amount, count, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
-_COMPARED = (DEVICE_METER, HOST_METER)
+_COMPARED = (DEVICE_IN_USE, HOST_ANON)
 """The meters of the comparison: those that the gate judges."""
 _SHARED_COLUMNS = {"scenario", "over", "phase", "meter", "quality", "field"}
 

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from harness.commands import device_budget
-from harness.doctor import GATED, Examination
+from harness.doctor import Examination
 from harness.errors import UsageError
 from harness.judge.verdict import ExitCode
+from harness.meters import GATED_METERS
 from harness.records import PRETENDED_NOTE, PoolKind
 from harness.run.devices import Device
 from harness.units import MIB, format_bytes
@@ -139,7 +140,7 @@ def show_examination(device: Device, found: Examination) -> None:
     console.print(
         "The meters that a gate needs have found all that was allocated."
         if found.usable
-        else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was "
+        else f"No gate can be trusted here: {' and '.join(GATED_METERS)} have to find all that was "
         "allocated."
     )
 

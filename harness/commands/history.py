@@ -14,13 +14,13 @@ from pathlib import Path
 from harness.errors import BaselineError, UsageError
 from harness.judge.baseline import (
     RECORDED_FIELDS,
-    WITNESS_METERS,
     Baseline,
     BaselinePoint,
     key_in_words,
     parse,
     read,
 )
+from harness.meters import WITNESS_METERS
 from harness.units import format_bytes, format_way
 from harness.words import natural
 

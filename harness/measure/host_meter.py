@@ -25,6 +25,7 @@ from typing import NamedTuple
 from harness.errors import MeterUnavailable
 from harness.measure.host_watch import HostSpan, HostWatch, begin_host, end_host
 from harness.measure.meter import MeterContext, SamplerLine, polled, read_at_edges
+from harness.meters import HOST_ANON, HOST_MAPPED, HOST_PSS, HOST_RSS, HOST_USS
 from harness.records import Quality, Reading
 from harness.system.proc import HostCounters, HostState, ProcCounters
 from harness.units import format_bytes
@@ -121,7 +122,7 @@ class HostMeter:
     (looked at).
     """
 
-    names = ("host_anon", "host_rss", "host_mapped")
+    names = (HOST_ANON, HOST_RSS, HOST_MAPPED)
 
     def __init__(
         self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters
@@ -203,9 +204,9 @@ class HostMeter:
             )
         start, end = self._start, self._counters.look()
         edges = {
-            "host_anon": (start.anon_bytes, end.anon_bytes),
-            "host_rss": (start.resident_bytes, end.resident_bytes),
-            "host_mapped": (start.mapped_bytes, end.mapped_bytes),
+            HOST_ANON: (start.anon_bytes, end.anon_bytes),
+            HOST_RSS: (start.resident_bytes, end.resident_bytes),
+            HOST_MAPPED: (start.mapped_bytes, end.mapped_bytes),
         }
         return tuple(
             read_at_edges(
@@ -244,7 +245,7 @@ def host_readings(
     )
     source = f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}"
     anon = Reading(
-        meter="host_anon",
+        meter=HOST_ANON,
         quality=Quality.BOUNDED,
         start_bytes=span.start_anon_bytes,
         peak_bytes=span.low_anon_bytes,
@@ -257,7 +258,7 @@ def host_readings(
         reason="; ".join(filter(None, [blind, note])),
     )
     rss = Reading(
-        meter="host_rss",
+        meter=HOST_RSS,
         quality=Quality.EXACT,
         start_bytes=span.start_resident_bytes,
         peak_bytes=span.highest_resident_bytes,
@@ -266,7 +267,7 @@ def host_readings(
         reason=blind,
     )
     mapped_bytes = (span.start_mapped_bytes, span.highest_mapped_bytes, span.end_mapped_bytes)
-    return anon, rss, polled("host_mapped", span, mapped_bytes, source="RssFile")
+    return anon, rss, polled(HOST_MAPPED, span, mapped_bytes, source="RssFile")
 
 
 def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
@@ -282,9 +283,9 @@ def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
     )
     why = "polled: the system keeps no peak that can be reset"
     return (
-        Reading.unavailable("host_anon", apart),
-        polled("host_rss", span, resident_bytes, source="psutil", reason=why),
-        Reading.unavailable("host_mapped", apart),
+        Reading.unavailable(HOST_ANON, apart),
+        polled(HOST_RSS, span, resident_bytes, source="psutil", reason=why),
+        Reading.unavailable(HOST_MAPPED, apart),
     )
 
 
@@ -329,7 +330,7 @@ class Shares(NamedTuple):
 class SharesMeter:
     """``host_pss`` and ``host_uss``: exact at both edges, and nothing in between."""
 
-    names = ("host_pss", "host_uss")
+    names = (HOST_PSS, HOST_USS)
 
     def __init__(self, context: MeterContext, *, rollup: Path = _ROLLUP) -> None:
         del context  # this process is the same on every device

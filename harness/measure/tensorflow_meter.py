@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from harness.errors import MeterUnavailable
 from harness.measure.meter import MeterContext
+from harness.meters import DEVICE_IN_USE
 from harness.records import Quality, Reading
 
 # Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are
@@ -18,7 +19,7 @@ class AllocatorMeter:
     start of each phase.
     """
 
-    names = ("device_in_use",)
+    names = (DEVICE_IN_USE,)
 
     def __init__(self, context: MeterContext) -> None:
         self._device = context.device_name

@@ -13,7 +13,8 @@ from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
-from harness.plugin.limits import DEFAULT_METER, REMEASURE
+from harness.meters import DEVICE_IN_USE
+from harness.plugin.limits import REMEASURE
 from harness.records import Point
 from harness.remeasure import Offender, offenders
 from harness.units import format_bytes
@@ -85,7 +86,7 @@ def point_rows(run: Run) -> Iterator[tuple[str, ...]]:
     device in any case.
     """
     policy = policy_of(run)
-    meters = {DEFAULT_METER, *(meter for _, rule in policy.rules() for meter in rule.meters)}
+    meters = {DEVICE_IN_USE, *(meter for _, rule in policy.rules() for meter in rule.meters)}
     readable = run.phases[
         run.phases["meter"].isin(sorted(meters)) & run.phases["growth_bytes"].notna()
     ]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import PolicyError, UsageError
+from harness.meters import DEVICE_IN_USE, HOST_ANON, MEASURED_METERS
 
 # The host's share of a promise that names no meter: the same limit, and on top of it what the
 # host's readings cannot tell. A device's readings are exact. The host's are not: threads keep
@@ -18,8 +19,6 @@ from harness.errors import PolicyError, UsageError
 # needed.
 
 
-HOST_METER = "host_anon"
-"""What a process itself has allocated and holds."""
 GROWTH_MORE = "32 MiB"
 """What a phase may take on the host besides twice its limit. Chosen: twice the most that the first
 epoch of a clean body took that its device did not, 16.4 MiB (Keras' fit of a small network, which
@@ -58,7 +57,7 @@ def host_rule(section: str, rule: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if "at_most" not in rule:
         return None
-    host = {**rule, "meters": [HOST_METER]}
+    host = {**rule, "meters": [HOST_ANON]}
     host.pop("at_least", None)
     match section:
         case "budget" if rule.get("field", "growth") in _NET_FIELDS:
@@ -136,20 +135,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 
 SCHEMA_VERSION = 1
 """Of the policy that is made of them (harness.judge.policy)."""
-DEFAULT_METER = "device_in_use"
-"""What a rule is about that names no meter: the exact one, of what a loader puts on the device.
-Most are about the host too."""
-METERS = (
-    "device_in_use",
-    "host_anon",
-    "host_rss",
-    "host_mapped",
-    "nvml_process",
-    "nvml_device_used",
-    "nvml_accounting_peak",
-)
-"""What the meters of a measured run read (those of harness.run.runner.METERS); a misspelt one would
-be told only by the judge."""
 FURTHER_REPEATS = 3
 """How often an offender is measured again. Chosen: with the two planned that makes five, of which
 three decide."""
@@ -236,7 +221,7 @@ def _complete(
     for name in ("meters", "phases"):
         if isinstance(rule.get(name), str):
             rule[name] = [rule[name]]
-    rule.setdefault("meters", [DEFAULT_METER])
+    rule.setdefault("meters", [DEVICE_IN_USE])
     if section in _DEFAULT_FIELDS:
         rule.setdefault("field", _DEFAULT_FIELDS[section])
     if section in _SWEPT:
@@ -281,7 +266,7 @@ def by_meters(entries: Sequence[object]) -> Iterator[object]:
     "64 KiB"}``.
     """
     for entry in entries:
-        if isinstance(entry, Mapping) and entry and not set(entry) - set(METERS):
+        if isinstance(entry, Mapping) and entry and not set(entry) - set(MEASURED_METERS):
             for meter, limit in entry.items():
                 yield {
                     **(limit if isinstance(limit, Mapping) else {"at_most": limit}),
@@ -311,19 +296,19 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
             (
                 match
                 for key in rule
-                for match in difflib.get_close_matches(key, METERS, n=1)
-                if key not in METERS
+                for match in difflib.get_close_matches(key, MEASURED_METERS, n=1)
+                if key not in MEASURED_METERS
             ),
             None,
         )
         if meant is not None and "unknown key" in said:
             said = f"{said.partition(';')[0]}; did you mean the meter {meant!r}?"
         raise UsageError(said) from error
-    unknown = [meter for meter in rule["meters"] if meter not in METERS]
+    unknown = [meter for meter in rule["meters"] if meter not in MEASURED_METERS]
     if unknown:
         raise UsageError(
             f"{argument} names the meter {unknown[0]!r}, which there is not; "
-            f"{nearest(unknown[0], METERS)}"
+            f"{nearest(unknown[0], MEASURED_METERS)}"
         )
     strangers = [phase for phase in rule.get("phases") or () if phases and phase not in phases]
     if strangers:

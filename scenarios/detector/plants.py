@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point
 from scenarios.catalog import BATCH_SIZE, FRAME_SIZE, GRIDSIZE, IMAGE_COUNTS, MIB
 
@@ -151,7 +152,7 @@ def _plant(
     )
 
 
-_DEVICE, _HOST = "device_in_use", "host_anon"
+_DEVICE, _HOST = DEVICE_IN_USE, HOST_ANON
 _C, _S, _E, _F, _W = "construct", "stream", "elsewhere", "finer", "ways"
 _SMALL_IMAGE_BYTES = 32 * 32 * 4
 """X of one image in training: N = 32, C = 1."""

@@ -10,14 +10,12 @@ from harness.judge.advice import quoted
 from harness.judge.attribution import NOTHING_TOLD, alive_then, as_multiple, is_explained, risen
 from harness.judge.limits import Amount, BudgetRule, LeakRule
 from harness.judge.rules.evidence import (
-    TRACED_METER,
     Decision,
     Evidence,
     decide,
     judged_together,
     least_rises,
     limit_place,
-    meter_words,
     point_place,
     runs_in_words,
     seen,
@@ -34,6 +32,7 @@ from harness.judge.rules.sentences import (
     search,
 )
 from harness.judge.verdict import Bound, Check, FindingKind
+from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import Point
 from harness.units import format_bytes
 
@@ -214,7 +213,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _feed(evidence: Evidence, place: _Place) -> str:
-    if place.meter == TRACED_METER:
+    if place.meter == DEVICE_IN_USE:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
     return (
         f"see that {place.phase} does what it is there for, and run "
@@ -228,7 +227,7 @@ def _explained(evidence: Evidence, place: _Place, worst: int) -> tuple[list[str]
     """
     declared, edges = evidence.declared_by(place.point), _edges(evidence, place, worst)
     alive = NOTHING_TOLD
-    if place.meter == TRACED_METER:
+    if place.meter == DEVICE_IN_USE:
         alive = alive_then(evidence.traces(), (place.point,), place.phase, place.rule.field)
     like = as_multiple(worst, {name: float(amount) for name, amount in declared.items()})
     if alive.words and not is_explained(worst, alive.grown_bytes):
@@ -366,7 +365,7 @@ def _leak_explained(
     earlier, later = steps[0][0], steps[-1][1]
     told = (
         risen(evidence.traces(), point, (earlier, later), rule.field)
-        if meter == TRACED_METER
+        if meter == DEVICE_IN_USE
         else ""
     )
     like = as_multiple(

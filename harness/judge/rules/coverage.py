@@ -13,13 +13,13 @@ from harness.judge.rules.evidence import (
     decide,
     limit_place,
     marker_of,
-    meter_words,
     point_place,
     text_in_words,
 )
 from harness.judge.rules.sentences import closed
 from harness.judge.traces import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
+from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import (
     ENDED_BY_HARNESS,
     LARGEST_GAP_SHARE,
@@ -342,7 +342,6 @@ _SEE_ALIVE = (
     "see what was alive when memory ran out (the report has all of it), or change what the "
     "scenario expects"
 )
-_DEVICE_METER = "device_in_use"
 
 
 def check_outcomes(evidence: Evidence) -> Iterator[Check]:
@@ -454,7 +453,7 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKin
     own = table[
         (table["point"] == point.name)
         & (table["repeat"] == repeat)
-        & (table["meter"] == _DEVICE_METER)
+        & (table["meter"] == DEVICE_IN_USE)
     ]
     peaks = own["peak_bytes"].dropna()
     expected = f"ended ok instead of {point.expected}"
@@ -467,7 +466,7 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKin
         return (
             FindingKind.INCOMPLETE,
             (
-                f"{expected}, and {meter_words(_DEVICE_METER)} was not read: nothing shows that "
+                f"{expected}, and {meter_words(DEVICE_IN_USE)} was not read: nothing shows that "
                 "the budget bound"
             ),
         )

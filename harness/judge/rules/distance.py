@@ -15,13 +15,13 @@ from harness.judge.rules.comparability import accept_command
 from harness.judge.rules.evidence import (
     Evidence,
     decide,
-    meter_words,
     point_place,
     runs_in_words,
     seen,
 )
 from harness.judge.rules.sentences import amount_in_words
 from harness.judge.verdict import Bound, Check, FindingKind
+from harness.meters import HOST_ANON, HOST_MAPPED, HOST_RSS, meter_words
 from harness.records import Point
 from harness.units import format_bytes
 
@@ -29,10 +29,10 @@ from harness.units import format_bytes
 # became better.
 
 
-_COUNTED_AS_WELL: Mapping[str, str] = {"host_anon": "host_rss"}
+_COUNTED_AS_WELL: Mapping[str, str] = {HOST_ANON: HOST_RSS}
 """The meter that holds every byte of another one and more: less of these has to show there as
 well."""
-_ELSEWHERE: Mapping[str, str] = {"host_anon": "host_mapped"}
+_ELSEWHERE: Mapping[str, str] = {HOST_ANON: HOST_MAPPED}
 """The rest of it, which has no limit: pages of files, which the kernel can drop."""
 _LEAST_SHARE = 0.5
 """Chosen: what became less is gone where half of it at least is gone from the other meter, whose

@@ -15,6 +15,7 @@ from harness.judge.policy import MARKER, Policy
 from harness.judge.table import Place, Run
 from harness.judge.traces import Trace
 from harness.judge.verdict import Seen
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, Scalar
 from harness.units import format_bytes
 from harness.words import one_line, shortened
@@ -22,17 +23,6 @@ from harness.words import one_line, shortened
 _MOST_BYTES = 100
 """Of a text of the user's in a sentence. Chosen: a line of a terminal; the whole text is in
 rows.jsonl."""
-METER_WORDS: Mapping[str, str] = {
-    "device_in_use": "device in use",
-    "host_anon": "host anonymous memory",
-    "host_mapped": "host memory of mapped files",
-    "host_rss": "host resident memory",
-    "nvml_device_used": "device used (driver)",
-    "nvml_process": "process on the device (driver)",
-}
-"""Meters in plain words; one that is not listed is called by its name."""
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,11 +128,6 @@ def text_in_words(text: str) -> str:
     return shortened(one_line(text), _MOST_BYTES)
 
 
-def meter_words(meter: str) -> str:
-    """The meter in plain words."""
-    return METER_WORDS.get(meter, meter)
-
-
 def runs_in_words(amounts: tuple[int, ...]) -> str:
     """How many, and how far they lie apart: ``"1 run"``, ``"2 runs, all alike"``, ``"4 runs, 8.0 to
     9.0 MiB, spread 1.0 MiB"``.
@@ -235,7 +220,6 @@ def is_settled(excess: Sequence[float]) -> bool:
 # it ended. So a phase's growth is as it was read: it has at most the device's own.
 
 
-HOST_METER = "host_anon"
 _UNTIL_IT_BEGAN = ("start", "peak", "net_start", "net_peak")
 _UNTIL_IT_ENDED = ("end", "net_end")
 _WITHIN = "retained"
@@ -298,11 +282,11 @@ def _refitted(fit: Fit, readings: Mapping[Place, Mapping[int, int]]) -> Fit:
 
 
 def _has_pages(meter: str, field: str) -> bool:
-    return meter == HOST_METER and field in FIELDS
+    return meter == HOST_ANON and field in FIELDS
 
 
 def _device(evidence: Evidence, point: Point, phase: str, field: str) -> Mapping[int, int]:
-    return evidence.readings.get((point.name, phase, TRACED_METER, field), {})
+    return evidence.readings.get((point.name, phase, DEVICE_IN_USE, field), {})
 
 
 # By how much a phase ends above the one before it: in any step, or at least in every one
@@ -337,7 +321,7 @@ def _rise(
     }
     if (
         not rule.every_time
-        or meter == TRACED_METER
+        or meter == DEVICE_IN_USE
         or evidence.run.manifest.device.kind != "emulated"
     ):
         return rises

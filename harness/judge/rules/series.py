@@ -14,18 +14,17 @@ from harness.judge.attribution import (
 from harness.judge.growth import Ceiling, Fit, Line, Series, fit_line, planned_series
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.rules.evidence import (
-    TRACED_METER,
     Decision,
     Evidence,
     decide,
     fit_key,
     limit_place,
-    meter_words,
     series_place,
     text_in_words,
 )
 from harness.judge.rules.sentences import Edges, at_edges, search, slope_verb
 from harness.judge.verdict import Bound, Check, FindingKind, Seen
+from harness.meters import DEVICE_IN_USE, HOST_ANON, meter_words
 from harness.records import (
     NAMED_STEPS,
     Point,
@@ -322,7 +321,7 @@ def level_attribution(evidence: Evidence, subject: Subject, level: Ceiling) -> s
 
 
 def _alive_of(evidence: Evidence, subject: Subject) -> AliveThen:
-    if subject.meter != TRACED_METER:
+    if subject.meter != DEVICE_IN_USE:
         return NOTHING_TOLD
     return alive_then(evidence.traces(), subject.points, subject.phase, subject.field)
 
@@ -351,8 +350,8 @@ def fate_in_words(evidence: Evidence, subject: Subject, fit: Fit) -> str:
         return ""
     if subject.field != "growth":
         return words
-    on_device = evidence.fit(subject.series, subject.phase, "device_in_use", "growth")
-    emulated = subject.meter == "host_anon" and evidence.run.manifest.device.kind == "emulated"
+    on_device = evidence.fit(subject.series, subject.phase, DEVICE_IN_USE, "growth")
+    emulated = subject.meter == HOST_ANON and evidence.run.manifest.device.kind == "emulated"
     if emulated and on_device is not None and on_device.line.slope > fit.line.slope / 2:
         # Its allocator keeps pages that were touched once, so the fate of the tensors is told by
         # the device's own meter.
