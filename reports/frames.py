@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.judge.growth import Line, fit_line
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome
 
 from .plan import STACK, SWEPT, Plan, richest
-
-DEVICE_METER = "device_in_use"
-HOST_METER = "host_anon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +178,7 @@ def stack_table(plan: Plan, peaks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Columns: meter, then those of ``run_peaks``; scenarios as they are planned. Only the largest
     such image count of each is kept.
     """
-    tables = [peaks[meter].assign(meter=meter) for meter in (DEVICE_METER, HOST_METER)]
+    tables = [peaks[meter].assign(meter=meter) for meter in (DEVICE_IN_USE, HOST_ANON)]
     table = pd.concat(tables).dropna(subset=[STACK, SWEPT])
     table = table[table["device_budget_bytes"].isna()]
     sizes = table.groupby(["scenario", "series", SWEPT, "meter"])[STACK].transform("nunique")

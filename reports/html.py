@@ -9,12 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.judge.gate import Judgement
+from harness.meters import METERS
 from harness.system.files import PLOTS_FOLDER, REPORT_FILE
 
 from .page import Page, make_page
 from .pictures import INLINED_TRACES, draw, draw_traces
 from .view import RunView
-from .words import METER_MEANINGS, meter_name
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -57,7 +57,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    meters = {meter_name(meter): meaning for meter, meaning in METER_MEANINGS.items()}
+    meters = {meter.words: meter.meaning for meter in METERS if not meter.traced_only}
     limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}
     return environment.get_template("report.html.j2").render(
         page=page, meters=meters, svg=_svg, **limits

@@ -12,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import count_in_words, sizes_in_words
 from harness.units import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis
 from .drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
-from .frames import DEVICE_METER, HOST_METER
 from .plan import STACK, SWEPT
 from .words import plain, unavailable
 
-_METERS: Mapping[str, str] = {DEVICE_METER: "device", HOST_METER: "host"}
+_METERS: Mapping[str, str] = {DEVICE_IN_USE: "device", HOST_ANON: "host"}
 """What the small pictures show, in one word each: the meters that the gate judges."""
 _LABEL_ROOM = 0.24
 """Least distance of two points, as a share of a panel's height, at which both labels fit above

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness.meters import DEVICE_IN_USE
 from harness.records import NAMED_STEPS, Outcome, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 
 from .drawing import Drawing, finish
-from .frames import DEVICE_METER, PeakPicture, peak_line
+from .frames import PeakPicture, peak_line
 from .panels import phase_figure, stack_figure
 from .plan import STACK, SWEPT
 from .plots import peak_figure
@@ -128,7 +129,7 @@ def _peak_caption(picture: PeakPicture) -> str:
     if picture.empty:
         return (
             "No picture of peak memory: no whole run of a point with a number of images, "
-            f"or another size, has a reading of {meter_name(DEVICE_METER)}, and none ran "
+            f"or another size, has a reading of {meter_name(DEVICE_IN_USE)}, and none ran "
             "out of device memory."
         )
     sentences = []
@@ -142,7 +143,7 @@ def _peak_caption(picture: PeakPicture) -> str:
         repeats = int(picture.peaks["runs"].max())
         least = f"the least of {repeats:,} repeats" if repeats > 1 else "one run for each point"
         sentences.append(
-            f"Peak of {meter_name(DEVICE_METER)} ({quality}) over all phases of a run of "
+            f"Peak of {meter_name(DEVICE_IN_USE)} ({quality}) over all phases of a run of "
             f"{_listed(picture)}{stack}, less what there was before the first of them: "
             f"{least}."
         )

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, Quality, count_in_words, sizes_in_words, unit_of
 from harness.units import format_bytes
 from harness.words import count
 
-from .frames import DEVICE_METER, HOST_METER, at_largest
+from .frames import at_largest
 from .plan import STACK, SWEPT
 from .view import RunView
 from .words import amount, kind_of_number, known, meter_name, peak, plain, rate, unavailable
 
-_COMPARED = (DEVICE_METER, HOST_METER)
+_COMPARED = (DEVICE_IN_USE, HOST_ANON)
 """The meters of the comparison: those that the gate judges."""
 _SHARED_COLUMNS = {"scenario", "over", "phase", "meter", "quality", "field"}
 

@@ -9,17 +9,9 @@ import pandas as pd
 
 from harness.judge.table import Run
 from harness.judge.traces import Traces, read_traces
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 
-from .frames import (
-    DEVICE_METER,
-    HOST_METER,
-    PeakPicture,
-    ends_table,
-    peak_picture,
-    phase_table,
-    run_peaks,
-    stack_table,
-)
+from .frames import PeakPicture, ends_table, peak_picture, phase_table, run_peaks, stack_table
 from .plan import Plan
 
 
@@ -45,13 +37,13 @@ class RunView:
         """``frames.run_peaks`` by meter, of those that the pictures show."""
         return {
             meter: run_peaks(self.run.phases, self.plan, meter)
-            for meter in (DEVICE_METER, HOST_METER)
+            for meter in (DEVICE_IN_USE, HOST_ANON)
         }
 
     @cached_property
     def picture(self) -> PeakPicture:
         """What the main picture shows."""
-        return peak_picture(self.plan, self.peaks[DEVICE_METER], self.run.ends, self._device_bytes)
+        return peak_picture(self.plan, self.peaks[DEVICE_IN_USE], self.run.ends, self._device_bytes)
 
     @cached_property
     def stacks(self) -> pd.DataFrame:

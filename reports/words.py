@@ -7,28 +7,10 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from harness.judge.rules.findings import METER_WORDS
 from harness.judge.verdict import Bound, ExitCode, FindingKind, Verdict
+from harness.meters import meter_words
 from harness.records import Quality
 from harness.units import format_bytes, format_rate
-
-METER_MEANINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "device_in_use": "bytes of live tensors, counted by TensorFlow's own allocator",
-        "host_anon": (
-            "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated "
-            "itself, private or shared"
-        ),
-        "host_mapped": (
-            "pages of memory-mapped files in the child, which the kernel can drop; no limit "
-            "counts them"
-        ),
-        "host_rss": "resident memory of the child, pages of memory-mapped files included",
-        "nvml_process": "what the driver says the child holds on the card",
-        "nvml_device_used": "what the driver says is used on the card by everybody",
-    }
-)
-"""What each meter counts, for the page's reading aid."""
 
 EXIT_WORDS: Mapping[ExitCode, str] = MappingProxyType(
     {
@@ -71,7 +53,7 @@ def limit_in_words(limit: str, bound: Bound) -> str:
 
 def meter_name(meter: str) -> str:
     """The name of a meter for people, as the checks have it."""
-    return METER_WORDS.get(meter, plain(meter))
+    return plain(meter_words(meter))
 
 
 def plain(word: str) -> str:

@@ -19,6 +19,18 @@ from harness.errors import UsageError
 from harness.judge.table import Run, load_run
 from harness.judge.traces import read_traces
 from harness.judge.verdict import ExitCode
+from harness.meters import (
+    DEVICE_IN_USE,
+    GATED_METERS,
+    HOST_ANON,
+    HOST_MAPPED,
+    HOST_PSS,
+    HOST_RSS,
+    HOST_USS,
+    NVML_ACCOUNTING_PEAK,
+    NVML_DEVICE_USED,
+    NVML_PROCESS,
+)
 from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
 from harness.run.cards import usable_device
 from harness.run.devices import Device
@@ -154,9 +166,9 @@ class Expectation:
 
 
 _KEPT = {
-    "device": ("device_in_use", _BFC_BYTES),
-    "private": ("host_anon", _KERNEL_BYTES),
-    "shared": ("host_anon", _KERNEL_BYTES),
+    "device": (DEVICE_IN_USE, _BFC_BYTES),
+    "private": (HOST_ANON, _KERNEL_BYTES),
+    "shared": (HOST_ANON, _KERNEL_BYTES),
 }
 EXPECTED = (
     *(
@@ -164,19 +176,19 @@ EXPECTED = (
         for kind, (meter, within_bytes) in _KEPT.items()
         for size, amount_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES))
     ),
-    Expectation("host_anon", "spike", LARGE_BYTES, _KERNEL_BYTES),
-    Expectation("host_rss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
-    Expectation("host_mapped", "mapped", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation(HOST_ANON, "spike", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation(HOST_RSS, "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation(HOST_MAPPED, "mapped", LARGE_BYTES, _KERNEL_BYTES),
 )
-_DRIVER_METERS = ("nvml_device_used", "nvml_process", "nvml_accounting_peak")
+_DRIVER_METERS = (NVML_DEVICE_USED, NVML_PROCESS, NVML_ACCOUNTING_PEAK)
 EXPECTED_TRACED = (
-    Expectation("host_pss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
-    Expectation("host_uss", "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation(HOST_PSS, "private_large", LARGE_BYTES, _KERNEL_BYTES),
+    Expectation(HOST_USS, "private_large", LARGE_BYTES, _KERNEL_BYTES),
 )
 TRACE = "allocation_trace"
 """The name under which the trace stands among the meters; what it finds is unquantised, so nothing
 may be off."""
-GATED = ("device_in_use", "host_anon")
+GATED = (DEVICE_IN_USE, HOST_ANON)
 """Without these there is nothing to gate on."""
 
 
@@ -316,7 +328,7 @@ def _of_grown_pool(expectation: Expectation) -> Expectation:
     come in 256 B, and so do the amounts: the largest that is not split is twice the amount less 256
     B.
     """
-    if expectation.meter != "device_in_use":
+    if expectation.meter != DEVICE_IN_USE:
         return expectation
     over_bytes = expectation.asked_bytes - _SMALLEST_CHUNK_BYTES + expectation.within_bytes
     return dataclasses.replace(expectation, over_bytes=over_bytes)
@@ -448,7 +460,7 @@ def print_examination(device: Device, found: Examination) -> None:
     console.print(
         "The meters that a gate needs have found all that was allocated."
         if found.usable
-        else f"No gate can be trusted here: {' and '.join(GATED)} have to find all that was "
+        else f"No gate can be trusted here: {' and '.join(GATED_METERS)} have to find all that was "
         "allocated."
     )
 

@@ -15,7 +15,6 @@ from harness.errors import BaselineError, GitError, UsageError
 from harness.judge.advice import DEFAULT_BASELINES
 from harness.judge.baseline import (
     RECORDED_FIELDS,
-    WITNESS_METERS,
     Baseline,
     BaselinePoint,
     key_in_words,
@@ -23,6 +22,7 @@ from harness.judge.baseline import (
     read,
 )
 from harness.judge.verdict import ExitCode
+from harness.meters import WITNESS_METERS
 from harness.system import git
 from harness.units import format_bytes, format_way
 from harness.words import count, existing_folder, natural, nearest

@@ -9,8 +9,6 @@ from pathlib import Path
 from harness.errors import BaselineError
 from harness.judge.advice import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.baseline import (
-    LOADER_METERS,
-    WITNESS_METERS,
     Baseline,
     BaselinePoint,
     Recorded,
@@ -25,6 +23,7 @@ from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind, RuleName
+from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.units import format_bytes
 from harness.words import natural
 
@@ -93,7 +92,7 @@ def gated_meters(policy: Policy) -> tuple[str, ...]:
     """The meters that a baseline keeps."""
     return tuple(
         dict.fromkeys(
-            [*LOADER_METERS, *WITNESS_METERS, *(tolerance.meter for tolerance in policy.tolerance)]
+            [*GATED_METERS, *WITNESS_METERS, *(tolerance.meter for tolerance in policy.tolerance)]
         )
     )
 

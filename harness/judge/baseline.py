@@ -26,6 +26,7 @@ from harness.judge.advice import Commands
 from harness.judge.baseline_file import from_text, to_text
 from harness.judge.completeness import missing_from_point, missing_from_run, take_census
 from harness.judge.table import Place, Run, amounts_by_place
+from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.records import Outcome, Point, Scalar
 from harness.rundir.manifest import first_error
 from harness.system.files import write_text
@@ -35,14 +36,6 @@ SCHEMA_VERSION = 2
 """Version of the baseline file that this program writes."""
 _ONE_PROVENANCE = 1
 """Earlier version, which had one provenance for all points; read as if each point had it."""
-
-LOADER_METERS = ("device_in_use", "host_anon")
-"""Meters of what the loader controls. The others are shown beside them: they also move with the
-kernel and other processes."""
-
-WITNESS_METERS = ("host_mapped",)
-"""Meters that are recorded beside them, and that no limit judges: they tell whether what became
-less was only moved there."""
 
 RECORDED_FIELDS = ("growth", "retained", "net_start")
 """The amounts of a phase and meter that a baseline keeps."""
@@ -275,7 +268,7 @@ def write(baseline: Baseline, folder: Path) -> Path:
 
 
 def from_run(
-    run: Run, *, reason: str, accepted: str, meters: Collection[str] = LOADER_METERS
+    run: Run, *, reason: str, accepted: str, meters: Collection[str] = GATED_METERS
 ) -> Baseline:
     """The baseline that a run would make; ``accepted`` is the date, ``meters`` those worth
     comparing later.
@@ -310,7 +303,7 @@ def recorded_points(
     *,
     reason: str,
     accepted: str,
-    meters: Collection[str] = LOADER_METERS,
+    meters: Collection[str] = GATED_METERS,
     settled: Callable[[Sequence[int]], int] = min,
 ) -> dict[str, BaselinePoint]:
     """What every point of a run took, by name, as far as it was measured; as ``from_run``, of an

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import median_low
 
 from harness.errors import RunDirectoryError
-from harness.judge.baseline import LOADER_METERS, Baseline, BaselinePoint, recorded_points
+from harness.judge.baseline import Baseline, BaselinePoint, recorded_points
 from harness.judge.completeness import take_census
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run, load_run
+from harness.meters import DEVICE_IN_USE, GATED_METERS, HOST_ANON
 from harness.records import Outcome, Point
 from harness.rundir.manifest import CodeSide
 
@@ -27,7 +28,7 @@ _BECAUSE = (
 DEFAULT_TOLERANCES = (
     Tolerance.model_validate(
         {
-            "meter": "device_in_use",
+            "meter": DEVICE_IN_USE,
             "percent": 2,
             "floor": "64 KiB",
             "because": _BECAUSE
@@ -36,7 +37,7 @@ DEFAULT_TOLERANCES = (
     ),
     Tolerance.model_validate(
         {
-            "meter": "host_anon",
+            "meter": HOST_ANON,
             "percent": 25,
             "floor": "4 MiB",
             "because": _BECAUSE
@@ -203,7 +204,7 @@ def _expectation(point: Point) -> str:
 
 
 def _recorded(run: Run, unmeasured: Mapping[str, str]) -> dict[str, BaselinePoint]:
-    meters = tuple(dict.fromkeys([*LOADER_METERS, *run.phases["meter"].dropna()]))
+    meters = tuple(dict.fromkeys([*GATED_METERS, *run.phases["meter"].dropna()]))
     date = run.manifest.started.partition("T")[0]
     # Measured again, one lucky run must not decide for the earlier code, any more than an unlucky
     # one for the later.

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.judge.advice import Commands
 from harness.judge.table import Run
+from harness.meters import NVML_DEVICE_USED
 from harness.records import Outcome, Point
 from harness.rundir.reading import RunKey
 from harness.rundir.resume import owed_phases
@@ -17,7 +18,7 @@ UNMEASURED = frozenset({Outcome.CRASHED, Outcome.EXITED, Outcome.ERROR, Outcome.
 """Outcomes that say nothing about memory: the run could not be measured."""
 
 
-OF_THE_CARD = "nvml_device_used"
+OF_THE_CARD = NVML_DEVICE_USED
 """Read by one of two queries of the driver, of which the older counts what the driver keeps for
 itself."""
 

@@ -36,6 +36,7 @@ from harness.judge.verdict import (
     run_digest,
     value_digest,
 )
+from harness.meters import DEVICE_IN_USE
 from harness.records import PoolKind
 from harness.rundir.manifest import Manifest
 from harness.rundir.seal import digest, edited_in_words, edited_tables, recorded_tables
@@ -222,7 +223,7 @@ def _with_quantum(check: Check) -> Check:
     if (
         check.finding is None
         or not rule_of(check.rule).holds_a_limit
-        or check.meter != "device_in_use"
+        or check.meter != DEVICE_IN_USE
     ):
         return check
     quantum = (

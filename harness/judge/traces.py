@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import RunDirectoryError
 from harness.judge.table import Run
+from harness.meters import DEVICE_IN_USE
 from harness.records import TRACE_SCHEMA_VERSION, TRACES_FOLDER
 from harness.rundir.manifest import first_error
 from harness.units import format_bytes
@@ -306,7 +307,6 @@ def _version(text: bytes, path: Path) -> object:
 # allocator's own peaks.
 
 
-ALLOCATOR_METER = "device_in_use"
 ROUNDING_BYTES = 1024
 """Chosen: four of BFC's smallest chunks (256 B, kMinAllocationSize in bfc_allocator.h). Whether the
 shape argument of an operation is still kept when a phase begins differs from process to process by
@@ -431,7 +431,7 @@ def with_what_is_known(reason: str, trace: Trace | None) -> str:
 
 def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:
     rows = phases[
-        (phases["point"] == point) & (phases["meter"] == ALLOCATOR_METER) & phases["finished"]
+        (phases["point"] == point) & (phases["meter"] == DEVICE_IN_USE) & phases["finished"]
     ]
     rows = rows[rows["peak_bytes"].notna()]
     return {

@@ -27,6 +27,7 @@ from harness.measure.meter import (
     polled,
     read_at_edges,
 )
+from harness.meters import NVML_ACCOUNTING_PEAK, NVML_DEVICE_USED, NVML_PROCESS
 from harness.records import Quality, Reading
 from harness.system.nvml import Card, CardProcess, neighbours_among, process_bytes
 
@@ -36,7 +37,7 @@ class NvmlMeter:
     (the driver's own).
     """
 
-    names = ("nvml_device_used", "nvml_process", "nvml_accounting_peak")
+    names = (NVML_DEVICE_USED, NVML_PROCESS, NVML_ACCOUNTING_PEAK)
 
     def __init__(self, context: MeterContext) -> None:
         self._uuid: str | None = context.device["uuid"]
@@ -82,7 +83,7 @@ def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, R
     span, edges = phase.span, (phase.start, phase.end)
     unknown = next((edge.others_unknown for edge in edges if edge.others_unknown), "")
     device = polled(
-        "nvml_device_used",
+        NVML_DEVICE_USED,
         span,
         (span.start_bytes, span.peak_bytes, span.end_bytes),
         source=source,
@@ -96,9 +97,9 @@ def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, R
 def _process_reading(phase: CardPhase) -> Reading:
     start_bytes, end_bytes = phase.start.process_bytes, phase.end.process_bytes
     if start_bytes is None or end_bytes is None:
-        return Reading.unavailable("nvml_process", phase.start.not_listed or phase.end.not_listed)
+        return Reading.unavailable(NVML_PROCESS, phase.start.not_listed or phase.end.not_listed)
     return read_at_edges(
-        "nvml_process",
+        NVML_PROCESS,
         start_bytes,
         end_bytes,
         largest_gap_s=phase.span.duration_s,
@@ -114,7 +115,7 @@ def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
     It was reached in this phase if it has risen in it, and is then exact. If it has not, it was
     reached before, and bounds the phase from above.
     """
-    name = "nvml_accounting_peak"
+    name = NVML_ACCOUNTING_PEAK
     before_bytes, after_bytes = phase.start.accounted_bytes, phase.end.accounted_bytes
     if before_bytes is None or after_bytes is None:
         return Reading.unavailable(name, phase.end.not_accounted or phase.start.not_accounted)

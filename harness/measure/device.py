@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from harness.errors import DeviceUnavailable, MeterUnavailable
 from harness.measure.meter import Memory, MeterContext
+from harness.meters import DEVICE_IN_USE
 from harness.records import Quality, Reading
 from harness.units import MIB
 
@@ -196,7 +197,7 @@ class AllocatorMeter:
     start of each phase.
     """
 
-    names = ("device_in_use",)
+    names = (DEVICE_IN_USE,)
 
     def __init__(self, context: MeterContext) -> None:
         self._device = context.device_name

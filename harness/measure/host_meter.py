@@ -34,6 +34,7 @@ from harness.measure.meter import (
     polled,
     read_at_edges,
 )
+from harness.meters import HOST_ANON, HOST_MAPPED, HOST_PSS, HOST_RSS, HOST_USS
 from harness.records import Quality, Reading
 from harness.system.proc import (
     HostCounters,
@@ -133,7 +134,7 @@ class HostMeter:
     (looked at).
     """
 
-    names = ("host_anon", "host_rss", "host_mapped")
+    names = (HOST_ANON, HOST_RSS, HOST_MAPPED)
 
     def __init__(
         self, context: MeterContext, *, counters: Callable[[], HostCounters] = ProcCounters
@@ -215,9 +216,9 @@ class HostMeter:
             )
         start, end = self._start, self._counters.full_read()
         edges = {
-            "host_anon": (start.anon_bytes, end.anon_bytes),
-            "host_rss": (start.resident_bytes, end.resident_bytes),
-            "host_mapped": (start.mapped_bytes, end.mapped_bytes),
+            HOST_ANON: (start.anon_bytes, end.anon_bytes),
+            HOST_RSS: (start.resident_bytes, end.resident_bytes),
+            HOST_MAPPED: (start.mapped_bytes, end.mapped_bytes),
         }
         return tuple(
             read_at_edges(
@@ -256,7 +257,7 @@ def host_readings(
     )
     source = f"{source}; the kernel's counters to {format_bytes(span.lag_bytes)}"
     anon = Reading(
-        meter="host_anon",
+        meter=HOST_ANON,
         quality=Quality.BOUNDED,
         start_bytes=span.start_anon_bytes,
         peak_bytes=span.low_anon_bytes,
@@ -269,7 +270,7 @@ def host_readings(
         reason="; ".join(filter(None, [blind, note])),
     )
     rss = Reading(
-        meter="host_rss",
+        meter=HOST_RSS,
         quality=Quality.EXACT,
         start_bytes=span.start_resident_bytes,
         peak_bytes=span.highest_resident_bytes,
@@ -278,7 +279,7 @@ def host_readings(
         reason=blind,
     )
     mapped_bytes = (span.start_mapped_bytes, span.highest_mapped_bytes, span.end_mapped_bytes)
-    return anon, rss, polled("host_mapped", span, mapped_bytes, source="RssFile")
+    return anon, rss, polled(HOST_MAPPED, span, mapped_bytes, source="RssFile")
 
 
 def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
@@ -294,9 +295,9 @@ def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
     )
     why = "polled: the system keeps no peak that can be reset"
     return (
-        Reading.unavailable("host_anon", apart),
-        polled("host_rss", span, resident_bytes, source="psutil", reason=why),
-        Reading.unavailable("host_mapped", apart),
+        Reading.unavailable(HOST_ANON, apart),
+        polled(HOST_RSS, span, resident_bytes, source="psutil", reason=why),
+        Reading.unavailable(HOST_MAPPED, apart),
     )
 
 
@@ -345,7 +346,7 @@ class Shares(NamedTuple):
 class SharesMeter:
     """``host_pss`` and ``host_uss``: exact at both edges, and nothing in between."""
 
-    names = ("host_pss", "host_uss")
+    names = (HOST_PSS, HOST_USS)
 
     def __init__(self, context: MeterContext, *, rollup: Path = _ROLLUP) -> None:
         del context  # this process is the same on every device

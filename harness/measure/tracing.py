@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from harness.errors import MeterUnavailable
 from harness.measure.replay import Event, PhaseReplay, Span, largest_alive, out_of_memory, replay
+from harness.meters import DEVICE_IN_USE
 from harness.records import TRACE_SCHEMA_VERSION, Reading
 from harness.system import files
 from harness.units import format_bytes
@@ -34,7 +35,6 @@ _OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_lev
 """Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1
 report none. 2.20.0 and 2.21.0 report them at any level, because they read none of these options
 ("host_tracer_level expects an i value") and record at the default (seen with each)."""
-_GROWTH_METER = "device_in_use"
 """The meter that sees whether the device's allocator handed out anything, recorded or not."""
 
 EDGE_EVENT = "memory_phase_edge"
@@ -275,7 +275,7 @@ def why_empty(
     others = f", only events of {', '.join(sorted(profile.others))}" if profile.others else ""
     return (
         f"the profiler of TensorFlow {version} reported no allocation of {allocator}{others}, "
-        f"though {_GROWTH_METER} grew by {format_bytes(grown_bytes[phase])} in {phase}"
+        f"though {DEVICE_IN_USE} grew by {format_bytes(grown_bytes[phase])} in {phase}"
     )
 
 
@@ -326,7 +326,7 @@ def _growth(row: Mapping[str, Any]) -> dict[str, int]:
     read = [
         reading
         for reading in row["readings"]
-        if reading["meter"] == _GROWTH_METER and reading["start_bytes"] is not None
+        if reading["meter"] == DEVICE_IN_USE and reading["start_bytes"] is not None
     ]
     grown = [
         reading[edge] - reading["start_bytes"]

@@ -19,9 +19,10 @@ from harness.judge.policy import DEFAULT_POLICY, SCHEMA_VERSION, Policy, choose_
 from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
+from harness.meters import DEVICE_IN_USE
 from harness.pages import write_outputs
 from harness.plugin import measuring
-from harness.plugin.limits import DEFAULT_METER, REMEASURE
+from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
@@ -256,7 +257,7 @@ def point_rows(run: Run) -> Iterator[Sequence[str]]:
     device in any case.
     """
     policy = policy_of(run)
-    meters = {DEFAULT_METER, *(meter for _, rule in policy.rules() for meter in rule.meters)}
+    meters = {DEVICE_IN_USE, *(meter for _, rule in policy.rules() for meter in rule.meters)}
     readable = run.phases[
         run.phases["meter"].isin(sorted(meters)) & run.phases["growth_bytes"].notna()
     ]

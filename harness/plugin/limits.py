@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import PolicyError, UsageError
+from harness.meters import DEVICE_IN_USE, HOST_ANON, MEASURED_METERS
 from harness.words import closest, nearest
 
 # The host's share of a promise that names no meter: the same limit, and on top of it what the
@@ -18,8 +19,6 @@ from harness.words import closest, nearest
 # needed.
 
 
-HOST_METER = "host_anon"
-"""What a process itself has allocated and holds."""
 GROWTH_MORE = "32 MiB"
 """What a phase may take on the host besides twice its limit. Chosen: twice the most that the first
 epoch of a clean body took that its device did not, 16.4 MiB (Keras' fit of a small network, which
@@ -58,7 +57,7 @@ def host_rule(section: str, rule: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if "at_most" not in rule:
         return None
-    host = {**rule, "meters": [HOST_METER]}
+    host = {**rule, "meters": [HOST_ANON]}
     host.pop("at_least", None)
     match section:
         case "budget" if rule.get("field", "growth") in _NET_FIELDS:
@@ -136,20 +135,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 
 SCHEMA_VERSION = 1
 """Of the policy that is made of them (harness.judge.policy)."""
-DEFAULT_METER = "device_in_use"
-"""What a rule is about that names no meter: the exact one, of what a loader puts on the device.
-Most are about the host too."""
-METERS = (
-    "device_in_use",
-    "host_anon",
-    "host_rss",
-    "host_mapped",
-    "nvml_process",
-    "nvml_device_used",
-    "nvml_accounting_peak",
-)
-"""What the meters of a measured run read (those of harness.run.runner.METERS); only the judge would
-report a misspelt one."""
 FURTHER_REPEATS = 3
 """How often an offender is measured again. Chosen: with the two planned that makes five, of which
 three decide."""
@@ -237,7 +222,7 @@ def _complete(
     for name in ("meters", "phases"):
         if isinstance(rule.get(name), str):
             rule[name] = [rule[name]]
-    rule.setdefault("meters", [DEFAULT_METER])
+    rule.setdefault("meters", [DEVICE_IN_USE])
     if section in _DEFAULT_FIELDS:
         rule.setdefault("field", _DEFAULT_FIELDS[section])
     if is_swept(section):
@@ -282,7 +267,7 @@ def by_meters(entries: Sequence[object]) -> Iterator[object]:
     "64 KiB"}``.
     """
     for entry in entries:
-        if isinstance(entry, Mapping) and entry and not set(entry) - set(METERS):
+        if isinstance(entry, Mapping) and entry and not set(entry) - set(MEASURED_METERS):
             for meter, limit in entry.items():
                 yield {
                     **(limit if isinstance(limit, Mapping) else {"at_most": limit}),
@@ -302,7 +287,7 @@ def _check(argument: str, section: str, rule: Mapping[str, Any], phases: Sequenc
         parse_policy(policy, argument)
     except PolicyError as error:
         raise UsageError(_of_a_marker(str(error), section, rule)) from error
-    _refuse_unknown(argument, "meter", rule["meters"], METERS)
+    _refuse_unknown(argument, "meter", rule["meters"], MEASURED_METERS)
     if phases:
         _refuse_unknown(argument, "phase", rule.get("phases") or (), phases)
 
@@ -315,7 +300,7 @@ def _of_a_marker(sentence: str, section: str, rule: Mapping[str, Any]) -> str:
     said = said.replace("because, scenarios, where", "because, where")
     if "unknown key" not in said:
         return said
-    near = (closest(key, METERS) for key in rule if key not in METERS)
+    near = (closest(key, MEASURED_METERS) for key in rule if key not in MEASURED_METERS)
     meter = next(filter(None, near), "")
     return f"{said.partition(';')[0]}; did you mean the meter {meter!r}?" if meter else said
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.judge.growth import fit_run
 from harness.judge.table import load_run
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, PhaseRecord, Point, Scalar
 from harness.run.cards import choose_device
 from harness.run.launchers import Sampling, open_launcher
@@ -50,10 +51,10 @@ def slopes(run_directory: Path, workspace: Path) -> dict[str, float]:
             key = (fit.series.over, fit.meter)
             steepest[key] = max(steepest.get(key, 0.0), fit.line.slope_high)
     return {
-        "slope_device": steepest["image_count", "device_in_use"],
-        "slope_host": steepest["image_count", "host_anon"],
-        "slope_stack_device": steepest["stack_size", "device_in_use"],
-        "slope_stack_host": steepest["stack_size", "host_anon"],
+        "slope_device": steepest["image_count", DEVICE_IN_USE],
+        "slope_host": steepest["image_count", HOST_ANON],
+        "slope_stack_device": steepest["stack_size", DEVICE_IN_USE],
+        "slope_stack_host": steepest["stack_size", HOST_ANON],
     }
 
 
@@ -78,11 +79,11 @@ def study(run_directory: Path, workspace: Path) -> tuple[dict[str, float], list[
     if ends[0] is Outcome.OK:
         epochs = [record for record in lazy if record.phase.startswith("epoch")]
         figures["study_peak"] = (
-            max(_bytes(record, "device_in_use", "peak_bytes") for record in epochs) / MIB
+            max(_bytes(record, DEVICE_IN_USE, "peak_bytes") for record in epochs) / MIB
         )
-        start = _bytes(lazy[0], "host_anon", "start_bytes")
+        start = _bytes(lazy[0], HOST_ANON, "start_bytes")
         figures["study_host"] = (
-            max(_bytes(record, "host_anon", "peak_bytes") for record in lazy) - start
+            max(_bytes(record, HOST_ANON, "peak_bytes") for record in lazy) - start
         ) / MIB
     return figures, [
         f"{loader}: {end}" for loader, end in zip(("lazy", "eager"), ends, strict=True)

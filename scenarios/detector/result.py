@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.units import format_bytes
 from scenarios.detector.bugs.registry import PLANTS, Per, Plant, Reach
 from scenarios.detector.ledger import CLEAN, Sweep
 from scenarios.detector.rates import Rate
 
-_METERS = {"device_in_use": "device", "host_anon": "host"}
+_METERS = {DEVICE_IN_USE: "device", HOST_ANON: "host"}
 
 
 @dataclass(frozen=True, slots=True)

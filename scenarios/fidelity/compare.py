@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from harness.errors import UsageError
 from harness.judge.table import Run, amounts_by_place, declared_by_point
-from harness.judge.traces import ALLOCATOR_METER, Trace, read_traces
+from harness.judge.traces import Trace, read_traces
+from harness.meters import DEVICE_IN_USE
 from harness.records import Point
 from harness.rundir.manifest import Manifest
 from scenarios.fidelity.explain import Amounts, Part, explain
@@ -49,7 +50,7 @@ class Side:
         """The smallest of the repeats, bytes; None where no repeat finished the phase with a
         reading.
         """
-        found = self.amounts.get((point, phase, ALLOCATOR_METER, field))
+        found = self.amounts.get((point, phase, DEVICE_IN_USE, field))
         return min(found) if found else None
 
     def amounts_of(
@@ -58,7 +59,7 @@ class Side:
         """What is compared, and what explains it; ``before`` are the phases before this one. None
         without an amount.
         """
-        repeats_bytes = self.amounts.get((point, phase, ALLOCATOR_METER, field))
+        repeats_bytes = self.amounts.get((point, phase, DEVICE_IN_USE, field))
         if not repeats_bytes:
             return None
         trace = self.traces.get(point)

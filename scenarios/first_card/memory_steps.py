@@ -8,6 +8,7 @@ from statistics import median
 
 import pynvml
 
+from harness.meters import NVML_ACCOUNTING_PEAK, NVML_DEVICE_USED, NVML_PROCESS
 from harness.records import Quality, Reading
 from harness.system import nvml as driver
 from harness.units import GIB, MIB, format_bytes
@@ -39,7 +40,7 @@ _GOLDEN = 0.6180339887
 sampler's interval."""
 _KILLED_BYTES = 256 * MIB
 _GONE_S = 10.0  # chosen: a card whose memory is not back by then fails the next measurement
-_DEVICE, _PROCESS, _ACCOUNTED = "nvml_device_used", "nvml_process", "nvml_accounting_peak"
+_DEVICE, _PROCESS, _ACCOUNTED = NVML_DEVICE_USED, NVML_PROCESS, NVML_ACCOUNTING_PEAK
 
 
 def context(bench: Bench) -> Iterator[Row]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.meters import HOST_ANON, NVML_DEVICE_USED, NVML_PROCESS
 from harness.records import Outcome, PhaseRecord, Point, Quality
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import METERS, ChildSettings, Runner
@@ -67,7 +68,7 @@ def _measured(bench: Bench, folder: Path, limit_bytes: int) -> Iterator[Row]:
     )
     records = {record.phase: record for record in _records(folder / "rows.jsonl")}
     for phase, kept_bytes in (("take", _AMOUNT_BYTES), ("free", -_AMOUNT_BYTES)):
-        for meter in ("nvml_device_used", "nvml_process"):
+        for meter in (NVML_DEVICE_USED, NVML_PROCESS):
             yield _amount(f"{phase} under {limit}, {meter}", records, phase, meter, kept_bytes)
     yield _host(records, limit)
 
@@ -95,12 +96,10 @@ def _amount(
 
 def _host(records: dict[str, PhaseRecord], limit: str) -> Row:
     """What a context costs of the host's memory, by the meter that the gate judges."""
-    what = f"a context under {limit}, host_anon"
+    what = f"a context under {limit}, {HOST_ANON}"
     if "context" not in records:
         return unavailable(what, "the phase context was not finished")
-    reading = next(
-        reading for reading in records["context"].readings if reading.meter == "host_anon"
-    )
+    reading = next(reading for reading in records["context"].readings if reading.meter == HOST_ANON)
     if reading.growth_bytes is None:
         return unavailable(what, reading.reason)
     return fact(

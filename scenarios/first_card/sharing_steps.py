@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 from harness.errors import MeterUnavailable
+from harness.meters import NVML_DEVICE_USED
 from harness.run.leases import lease_folder
 from harness.units import GIB, MIB
 from scenarios.first_card.bench import Bench
@@ -26,7 +27,6 @@ _HELD_S = 0.5
 """Chosen: five looks of a process that waits for a lease (harness/run/leases.py, every 0.1 s)."""
 _FREED_S = 5.0  # chosen: fifty of them
 _NEIGHBOUR_BYTES = 256 * MIB
-_DEVICE = "nvml_device_used"
 _POOL_BYTES = GIB
 _ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """JAX, GPU memory allocation: without it three quarters of the card are taken at once."""
@@ -82,7 +82,7 @@ def neighbour(bench: Bench) -> Iterator[Row]:
             above_bytes=GRANULARITY_BYTES,
             why="its context and 256 MiB",
         )
-        beside = readings_of(own.ask(phase()))[_DEVICE]
+        beside = readings_of(own.ask(phase()))[NVML_DEVICE_USED]
         marked = str(other.pid) in beside.contended
         yield expect(
             "the reading beside it",
@@ -112,11 +112,13 @@ def frameworks(bench: Bench) -> Iterator[Row]:
 
 def _pool(bench: Bench, name: str) -> Iterator[Row]:
     with bench.holder(name, **_ENVIRONMENT) as holder:
-        opened = readings_of(holder.ask(phase(OPEN)))[_DEVICE]
+        opened = readings_of(holder.ask(phase(OPEN)))[NVML_DEVICE_USED]
         yield fact_bytes(f"{name}: its context, of the card", retained(opened))
         for what, size_bytes in (("1 MiB", MIB), ("1 GiB", _POOL_BYTES)):
             before = holder.ask(AMOUNTS)
-            reading = readings_of(holder.ask(phase(taking(size_bytes), rest_s=0.03)))[_DEVICE]
+            reading = readings_of(holder.ask(phase(taking(size_bytes), rest_s=0.03)))[
+                NVML_DEVICE_USED
+            ]
             after = holder.ask(AMOUNTS)
             in_use_bytes = after["in_use_bytes"] - before["in_use_bytes"]
             yield amount(f"{name}: {what} in use by its own count", size_bytes, in_use_bytes)
@@ -126,5 +128,5 @@ def _pool(bench: Bench, name: str) -> Iterator[Row]:
                 f"{pool_bytes:,} B beside {retained(reading):,} B",
                 f"difference {retained(reading) - pool_bytes:,} B",
             )
-        freed = readings_of(holder.ask(phase(FREE, rest_s=0.03)))[_DEVICE]
+        freed = readings_of(holder.ask(phase(FREE, rest_s=0.03)))[NVML_DEVICE_USED]
         yield fact_bytes(f"{name}: all given back", retained(freed))

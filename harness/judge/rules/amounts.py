@@ -23,7 +23,6 @@ from harness.judge.rules.evidence import (
     seen,
 )
 from harness.judge.rules.findings import (
-    TRACED_METER,
     UNDECIDED,
     Amount,
     Decision,
@@ -40,13 +39,14 @@ from harness.judge.rules.findings import (
     WhyNotCompared,
 )
 from harness.judge.verdict import Bound, FindingKind, RuleName
+from harness.meters import DEVICE_IN_USE, HOST_ANON, HOST_MAPPED, HOST_RSS
 from harness.records import Point
 from harness.words import as_multiple
 
-_COUNTED_AS_WELL: Mapping[str, str] = {"host_anon": "host_rss"}
+_COUNTED_AS_WELL: Mapping[str, str] = {HOST_ANON: HOST_RSS}
 """The meter that holds every byte of another one and more: less of these has to show there as
 well."""
-_ELSEWHERE: Mapping[str, str] = {"host_anon": "host_mapped"}
+_ELSEWHERE: Mapping[str, str] = {HOST_ANON: HOST_MAPPED}
 """The rest of it, which has no limit: pages of files, which the kernel can drop."""
 _LEAST_SHARE = 0.5
 """Chosen: what became less is gone where half of it at least is gone from the other meter, whose
@@ -212,7 +212,7 @@ def _origin(evidence: Evidence, limited: _Limited, field: str, worst: int) -> Or
     """
     point, phase, meter = limited.point, limited.place.phase, limited.place.meter
     alive = UNTRACED
-    if meter == TRACED_METER:
+    if meter == DEVICE_IN_USE:
         alive = alive_then(evidence.traces(), (point,), phase, field)
     multiple = as_multiple(worst, _units(evidence, point))
     if alive.words and not is_explained(worst, alive.grown_bytes):
@@ -310,7 +310,7 @@ def _explained_rise(
     """With what it is as large as, the edges of its phases, and what a trace lists."""
     point, meter, repeat = limited.point, limited.place.meter, limited.repeat_of(worst)
     phases = rise.steps[0][0], rise.steps[-1][1]
-    alive = risen(evidence.traces(), point, phases, rule.field) if meter == TRACED_METER else ""
+    alive = risen(evidence.traces(), point, phases, rule.field) if meter == DEVICE_IN_USE else ""
     read = evidence.without_device_pages if rule.every_time else evidence
     edges = [
         (before, after)

@@ -37,14 +37,14 @@ from harness.judge.rules.findings import (
     Place,
     Unmeasured,
     WrongCode,
-    meter_words,
 )
 from harness.judge.table import Run
 from harness.judge.verdict import FindingKind, RuleName
+from harness.meters import HOST_RSS, meter_words
 from harness.records import ROWS_FILE
 from harness.rundir.manifest import CodeSide
 
-ISOLATED_METERS = frozenset({"host_rss"})
+ISOLATED_METERS = frozenset({HOST_RSS})
 """Meters whose amounts depend on how the child was started. Measured with the first batch of
 arrays: resident memory grows by 14.4 MiB in a fork and by 7.1 MiB in a fresh interpreter, anonymous
 memory by 4.1 MiB in both, the device's to the byte."""

@@ -13,7 +13,6 @@ from harness.judge.completeness import UNMEASURED, End, missing_from_point, miss
 from harness.judge.limits import AnyRule
 from harness.judge.rules.evidence import Evidence, decide, limit_place
 from harness.judge.rules.findings import (
-    TRACED_METER,
     UNDECIDED,
     Decision,
     Details,
@@ -31,13 +30,13 @@ from harness.judge.rules.findings import (
     Survived,
     Unreadable,
     marker_of,
-    meter_words,
     once_per_marker,
     point_place,
     text_in_words,
 )
 from harness.judge.traces import alive_when_refused, with_what_is_known
 from harness.judge.verdict import FindingKind, RuleName
+from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import (
     ENDED_BY_HARNESS,
     LARGEST_GAP_SHARE,
@@ -380,12 +379,12 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> Survived:
     of_run = table[
         (table["point"] == point.name)
         & (table["repeat"] == repeat)
-        & (table["meter"] == TRACED_METER)
+        & (table["meter"] == DEVICE_IN_USE)
     ]
     peaks = of_run["peak_bytes"].dropna()
     return Survived(
         expected=point.expected,
-        meter=TRACED_METER,
+        meter=DEVICE_IN_USE,
         peak_bytes=None if peaks.empty else int(peaks.max()),
         budget_bytes=point.device_budget_bytes or evidence.run.manifest.device.memory_bytes,
     )

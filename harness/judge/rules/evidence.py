@@ -15,14 +15,13 @@ from harness.judge.completeness import Census
 from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
-from harness.judge.rules.findings import TRACED_METER, Decision, Edges
+from harness.judge.rules.findings import Decision, Edges
 from harness.judge.table import Place, Run
 from harness.judge.traces import Alive, Trace, TracedPhase
 from harness.judge.verdict import Seen
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, size_of
 from harness.words import MATCH_SHARE, as_multiple, largest_in_words
-
-HOST_METER = "host_anon"
 
 # Votes: a finding whose points were measured again stands only if half of all runs show it.
 
@@ -246,11 +245,11 @@ def _refitted(fit: Fit, amounts: Mapping[Place, tuple[int, ...]]) -> Fit:
 
 
 def _has_pages(meter: str, field: str) -> bool:
-    return meter == HOST_METER and field in _WITH_PAGES
+    return meter == HOST_ANON and field in _WITH_PAGES
 
 
 def _device(evidence: Evidence, point: Point, phase: str, field: str) -> Mapping[int, int]:
-    return evidence.readings.get((point.name, phase, TRACED_METER, field), {})
+    return evidence.readings.get((point.name, phase, DEVICE_IN_USE, field), {})
 
 
 # Rises: by how much a phase ends above the one before it: in any step, or at least in every one
@@ -286,7 +285,7 @@ def _rise(
     }
     if (
         not rule.every_time
-        or meter == TRACED_METER
+        or meter == DEVICE_IN_USE
         or evidence.run.manifest.device.kind != "emulated"
     ):
         return rises

@@ -12,28 +12,13 @@ from typing import Literal, Self
 from harness.judge.growth import Ceiling, Fit, Series, planned_series
 from harness.judge.policy import MARKER
 from harness.judge.verdict import Bound, FindingKind, RuleName, Seen
+from harness.meters import meter_words
 from harness.records import Outcome, Point, Quality, Scalar
 from harness.words import one_line, shortened
 
 _MOST_BYTES = 100
 """Of a text of the user's in a sentence. Chosen: a line of a terminal; the complete text is in
 rows.jsonl."""
-METER_WORDS: Mapping[str, str] = {
-    "device_in_use": "device in use",
-    "host_anon": "host anonymous memory",
-    "host_mapped": "host memory of mapped files",
-    "host_rss": "host resident memory",
-    "nvml_device_used": "device used (driver)",
-    "nvml_process": "process on the device (driver)",
-}
-"""Meters in plain words; one that is not listed is called by its name."""
-TRACED_METER = "device_in_use"
-"""The meter whose bytes the traces of a run explain."""
-
-
-def meter_words(meter: str) -> str:
-    """The meter in plain words."""
-    return METER_WORDS.get(meter, meter)
 
 
 def text_in_words(text: str) -> str:

@@ -22,7 +22,6 @@ from harness.judge.growth import (
 )
 from harness.judge.limits import ArithmeticRule, GrowthClassRule, SlopeRule
 from harness.judge.rules.evidence import (
-    HOST_METER,
     UNTRACED,
     AliveThen,
     Evidence,
@@ -34,7 +33,6 @@ from harness.judge.rules.evidence import (
     slope_as_multiple,
 )
 from harness.judge.rules.findings import (
-    TRACED_METER,
     UNDECIDED,
     Arithmetic,
     ArithmeticState,
@@ -57,6 +55,7 @@ from harness.judge.rules.findings import (
     text_in_words,
 )
 from harness.judge.verdict import FindingKind, RuleName, Seen
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, minimum_sizes, size_of, size_parameters, unit_of
 from harness.words import as_multiple
 
@@ -289,7 +288,7 @@ def origin_of(evidence: Evidence, gated: GatedFit, fit: Fit, level: Ceiling | No
     """
     phase, meter = gated.place.phase, gated.place.meter
     alive = UNTRACED
-    if meter == TRACED_METER:
+    if meter == DEVICE_IN_USE:
         alive = alive_then(evidence.traces(), gated.points, phase, gated.field)
     if level is None:
         multiple = slope_as_multiple(fit.line, gated.series, evidence.declared)
@@ -336,9 +335,9 @@ def _is_mostly_pages(evidence: Evidence, gated: GatedFit, fit: Fit) -> bool:
     """Whether most of a growth is pages that the emulated device's allocator keeps once they were
     touched: what becomes of the tensors is then shown by the device's own meter.
     """
-    device = evidence.fit(gated.series, gated.place.phase, TRACED_METER, "growth")
+    device = evidence.fit(gated.series, gated.place.phase, DEVICE_IN_USE, "growth")
     emulated = evidence.run.manifest.device.kind == "emulated"
-    is_host = gated.place.meter == HOST_METER and gated.field == "growth"
+    is_host = gated.place.meter == HOST_ANON and gated.field == "growth"
     return is_host and emulated and device is not None and device.line.slope > fit.line.slope / 2
 
 

@@ -20,7 +20,6 @@ from harness.judge.rules.fields import (
     slope_verb,
 )
 from harness.judge.rules.findings import (
-    TRACED_METER,
     Amount,
     Arithmetic,
     BaselineFor,
@@ -57,9 +56,9 @@ from harness.judge.rules.findings import (
     Unmeasured,
     Unreadable,
     WrongCode,
-    meter_words,
 )
 from harness.judge.verdict import Check, RuleName
+from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import (
     NAMED_STEPS,
     OVER_MACHINE,
@@ -222,7 +221,7 @@ def _amount(finding: Finding, amount: Amount) -> str:
 
 
 def _see_that_it_counts(finding: Finding, amount: Amount) -> str:
-    if finding.place.meter == TRACED_METER:
+    if finding.place.meter == DEVICE_IN_USE:
         return "feed memory that the allocator counts (a copy, not an alias of a numpy array)"
     return f"check that {finding.place.phase} does what it is for, and run {quoted(amount.doctor)}"
 

@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON, HOST_RSS
 from harness.records import Point
 from scenarios.catalog import BATCH_SIZE, FRAME_SIZE, GRIDSIZE, IMAGE_COUNTS, MIB
 
@@ -151,7 +152,7 @@ def _plant(
     )
 
 
-_DEVICE, _HOST = "device_in_use", "host_anon"
+_DEVICE, _HOST = DEVICE_IN_USE, HOST_ANON
 _C, _S, _E, _F, _W = "construct", "stream", "elsewhere", "finer", "ways"
 _SMALL_IMAGE_BYTES = 32 * 32 * 4
 """X of one image in training: N = 32, C = 1."""
@@ -242,7 +243,7 @@ PLANTS = (
     # --- below the limits of a single phase's growth ---
     _plant(_F, "cache_shared_by_two_phases", "a cache of a batch, in numpy, that two phases fill", BATCH_BYTES, Per.ONCE, ("baseline", "release", _HOST)),
     _plant(_F, "a_little_in_each_phase", "a little is kept in every phase, in numpy", 6 * MIB, Per.ONCE, ("baseline", "release", _HOST)),
-    _plant(_F, "file_read_through_the_map", "the pass over the frames maps the whole file", FRAME_BYTES, Per.FRAME, ("budget", "construct", "host_rss")),
+    _plant(_F, "file_read_through_the_map", "the pass over the frames maps the whole file", FRAME_BYTES, Per.FRAME, ("budget", "construct", HOST_RSS)),
     _plant(_F, "cache_of_chunks", "the last 64 unpacked chunks of an HDF5 file are kept", 4 * MIB, Per.ONCE, ("baseline", "release", _HOST), HDF5),
     _plant(_F, "table_of_frames", "a record of each frame of an HDF5 file, made by the first batch", 366, Per.FRAME, ("slope", "release", _HOST), HDF5),
     _plant(_F, "notes_with_targets", "notes of each image that is fed with its truth", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), RAW_DATA),

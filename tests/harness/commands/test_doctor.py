@@ -10,13 +10,13 @@ import pytest
 from harness.__main__ import main
 from harness.commands import doctor
 from harness.commands.doctor import (
-    GATED,
     TRACE,
     Examination,
     MeterCheck,
     examine,
     pool_in_words,
 )
+from harness.meters import GATED_METERS
 from harness.run.devices import Device, emulated_device
 
 MIB = 1024 * 1024
@@ -62,7 +62,7 @@ def test_a_card_that_is_not_there_is_unavailable_with_the_reason(examination):
     }
 
 
-@pytest.mark.parametrize("meter", GATED)
+@pytest.mark.parametrize("meter", GATED_METERS)
 def test_a_meter_that_does_not_find_it_is_not_used(examination, meter, monkeypatch, capsys):
     """And without a meter to gate on, the exit code says that nothing can be measured."""
     checks = [blind(check) if check.meter == meter else check for check in examination.checks]
