@@ -19,14 +19,14 @@ from harness.judge.advice import Commands
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, Verdict
-from harness.records import Point, RunEnd
+from harness.records import Point
 from harness.run.devices import Device, choose_device
 from harness.run.packages import Code, read_subjects
 from harness.run.revisions import revision_side, working_tree
-from harness.run.runner import opened_runner, void_run
+from harness.run.runner import opened_runner
 from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_manifest
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
-from harness.rundir.rows import write_row
+from harness.rundir.rows import Remeasure, RunEnd, discard_run, write_row
 from harness.rundir.seal import forget_judgement
 
 # Which points of a judgement should be measured again: those of findings that may be noise,
@@ -43,14 +43,9 @@ class Offender:
     reason: str
     """The sentence of its first finding, and how many more there are."""
 
-    def row(self) -> dict[str, str | int]:
+    def row(self) -> Remeasure:
         """What announces it in rows.jsonl; without this row its further repeats are refused."""
-        return {
-            "kind": "remeasure",
-            "point": self.point,
-            "repeats": self.repeats,
-            "reason": self.reason,
-        }
+        return Remeasure(point=self.point, repeats=self.repeats, reason=self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +200,7 @@ def remeasure(
     runs = [(points[name], repeat) for name, repeat in _missing(now)]
     for point, repeat in runs:
         if (point.name, repeat) in now.void:
-            void_run(directory, point.name, repeat, "it was broken off, and measured again")
+            discard_run(directory, point.name, repeat, "it was broken off, and measured again")
     _measure_all(runs, open_measure, max(1, min(workers, len(runs))), show)
     end_run(directory)
     return len(runs)
@@ -237,7 +232,7 @@ def device_of(manifest: Manifest) -> Device:
     )
     if manifest.settings.get("growth"):
         return device.with_growth()
-    return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))
+    return device.with_budget(manifest.device.limit_bytes)
 
 
 def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasure:

@@ -3,11 +3,11 @@ was alive at the peak.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.judge.growth import Line, Series
-from harness.judge.traces import Alive, Trace, TracedPhase
 from harness.records import Point, size_of
+from harness.rundir.traces import Alive, Trace, TracedPhase
 from harness.words import largest_in_words
 
 MATCH_SHARE = 0.01
@@ -138,7 +138,7 @@ def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], fi
         if before is not None and after is not None:
             counts = {_group(one): one.count for one in before}
             more = [(one, one.count - counts.get(_group(one), 0)) for one in after]
-            extra = [one.model_copy(update={"count": number}) for one, number in more if number > 0]
+            extra = [replace(one, count=number) for one, number in more if number > 0]
             what, when = (
                 ("ended", "when {} ended") if moment == "end" else ("peaked", "at the peak of {}")
             )

@@ -18,10 +18,10 @@ from harness.plugin import session as running
 from harness.plugin.options import as_typed
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession
-from harness.records import Point, RunEnd, passed_over_in_words
+from harness.records import Point, passed_over_in_words
 from harness.run.revisions import THEN_FOLDER
 from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
-from harness.rundir.rows import ends_of, write_row
+from harness.rundir.rows import RunEnd, ends_of, write_row
 from harness.rundir.traces import traces_in_words
 from harness.words import text_table
 

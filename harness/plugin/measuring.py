@@ -16,9 +16,9 @@ from harness.plugin.options import is_dry
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import SESSION, MeasuredBefore, RunSession, Turns
-from harness.records import ROWS_FILE, TRACED_REPEAT, Point, RunEnd
+from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.run.runner import Runner
-from harness.rundir.rows import announce_point, park_points, write_row
+from harness.rundir.rows import RunEnd, announce_point, park_points, write_row
 
 if TYPE_CHECKING:
     from harness.judge.verdict import Check

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeterUnavailable
-from harness.records import ROWS_FILE, Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
-from harness.rundir.rows import end_from_json, phase_from_json, rows_since
+from harness.records import ROWS_FILE, Outcome, Point, Quality, Reading
+from harness.rundir.rows import Again, PhaseRecord, RunEnd, RunRow, rows_since
 from harness.units import format_bytes
 from harness.words import nearest, text_table
 
@@ -238,17 +238,15 @@ def read_run(run_directory: Path, point: Point, *, from_byte: int = 0) -> Memory
     records: dict[tuple[int, str], PhaseRecord] = {}
     ends: dict[int, RunEnd] = {}
     for row in rows_since(run_directory / ROWS_FILE, from_byte):
-        if row.get("point") != point.name:
+        if not isinstance(row, RunRow) or row.point != point.name:
             continue
-        if row["kind"] == "again":
-            ends.pop(row["repeat"], None)
-            records = {key: record for key, record in records.items() if key[0] != row["repeat"]}
-        elif row["kind"] == "phase":
-            record = phase_from_json(row)
-            records[record.repeat, record.phase] = record
-        elif row["kind"] == "end":
-            end = end_from_json(row)
-            ends[end.repeat] = end
+        if isinstance(row, Again):
+            ends.pop(row.repeat, None)
+            records = {key: record for key, record in records.items() if key[0] != row.repeat}
+        elif isinstance(row, PhaseRecord):
+            records[row.repeat, row.phase] = row
+        elif isinstance(row, RunEnd):
+            ends[row.repeat] = row
     return MemoryRun(
         point,
         tuple(ends[repeat] for repeat in sorted(ends)),

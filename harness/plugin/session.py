@@ -36,7 +36,7 @@ from harness.plugin.options import (
     pythonpath_of,
     settle_options,
 )
-from harness.records import RUN_FILE, TRACED_REPEAT, Point, RunEnd
+from harness.records import RUN_FILE, TRACED_REPEAT, Point
 from harness.run.devices import Device
 from harness.run.packages import Code
 from harness.run.revisions import (
@@ -47,7 +47,7 @@ from harness.run.revisions import (
     revision_side,
     working_tree,
 )
-from harness.run.runner import Runner, opened_runner, void_run
+from harness.run.runner import Runner, opened_runner
 from harness.rundir.manifest import (
     claim_run_directory,
     default_run_directory,
@@ -58,7 +58,7 @@ from harness.rundir.manifest import (
     sides_of,
     start_run,
 )
-from harness.rundir.rows import ends_of
+from harness.rundir.rows import RunEnd, discard_run, ends_of
 from harness.rundir.seal import forget_judgement
 from harness.rundir.traces import log_name
 
@@ -131,11 +131,11 @@ class Turns:
     def _measure(self, side: str, point: Point, repeat: int, again: str) -> RunEnd | None:
         there, directory, run = self.resumed[side], self.directories[side], (point.name, repeat)
         if again and repeat != TRACED_REPEAT:
-            void_run(directory, *run, again)
+            discard_run(directory, *run, again)
         elif there is not None and run in there.measured:
             return next((end for end in ends_of(directory) if (end.point, end.repeat) == run), None)
         elif there is not None and run in there.void:
-            void_run(directory, *run, "it was broken off, and the run was resumed")
+            discard_run(directory, *run, "it was broken off, and the run was resumed")
         return self.runners[side].measure(point, repeat)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DeviceUnavailable, RunDirectoryError
-from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point, RunEnd, to_json
+from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Outcome, Point
 from harness.run.devices import Device
 from harness.run.ends import classify, end_without_child, phase_at_death, read_log, why_not_prepared
 from harness.run.launchers import (
@@ -29,7 +29,15 @@ from harness.run.launchers import (
 from harness.run.leases import Lease, lease, lease_folder
 from harness.run.packages import Code, packages_that_came_along, packages_that_would_shadow
 from harness.run.usable import with_room
-from harness.rundir.rows import rows_since, write_row
+from harness.rundir.rows import (
+    PhaseRecord,
+    Row,
+    RunEnd,
+    RunRow,
+    discard_run,
+    rows_since,
+    write_row,
+)
 from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 
 # A run that somebody else's process shared the device with is measured again.
@@ -40,38 +48,36 @@ PAUSES_S = (1.0, 5.0)
 is closing, another run's child), and cost a sweep beside a neighbour that stays no more than some
 seconds at each point."""
 
-Attempt = tuple[RunEnd, Sequence[Mapping[str, Any]]]
+Attempt = tuple[RunEnd, Sequence[Row]]
 """How one attempt ended, and the rows that its child left."""
 
 
 def measure_alone(
     attempt: Callable[[], Attempt],
-    void: Callable[[str], None],
+    discard: Callable[[str], None],
     pauses_s: Sequence[float] = PAUSES_S,
 ) -> RunEnd:
     """The end of the first attempt that nobody disturbed, of at most ``1 + len(pauses_s)``, else of
     the last.
 
-    Before each further one ``void`` is told who it was: what the earlier one left is void. What the
-    last one left stays, neighbours named in it, and the judge says that the point was not measured
-    alone.
+    Before each further one ``discard`` is given the reason, who else used the device: the rows of
+    the earlier one do not count. Those of the last one stay, with the others named in them, and the
+    judge says that the point was not measured alone.
     """
     for pause_s in pauses_s:
         end, rows = attempt()
         who = who_else(rows)
         if not who:
             return end
-        void(f"not alone on the device: {who}")
+        discard(f"not alone on the device: {who}")
         time.sleep(pause_s)
     return attempt()[0]
 
 
-def who_else(rows: Sequence[Mapping[str, Any]]) -> str:
+def who_else(rows: Sequence[Row]) -> str:
     """Who used the device besides this run, by what its readings say; empty for nobody."""
-    readings = [reading for row in rows if row["kind"] == "phase" for reading in row["readings"]]
-    return "; ".join(
-        dict.fromkeys(reading["contended"] for reading in readings if reading["contended"])
-    )
+    readings = [r for row in rows if isinstance(row, PhaseRecord) for r in row.readings]
+    return "; ".join(dict.fromkeys(r.contended for r in readings if r.contended))
 
 
 METERS = (
@@ -146,12 +152,12 @@ class Runner:
         cannot be taken.
         """
 
-        def void(reason: str) -> None:
-            void_run(self.run_directory, point.name, repeat, reason)
+        def discard(reason: str) -> None:
+            discard_run(self.run_directory, point.name, repeat, reason)
 
         # A neighbour changes what the card has left, not what a trace says of this process.
         pauses_s = () if repeat == TRACED_REPEAT else self.pauses_s
-        return measure_alone(lambda: self._measure_once(point, repeat), void, pauses_s)
+        return measure_alone(lambda: self._measure_once(point, repeat), discard, pauses_s)
 
     def _measure_once(self, point: Point, repeat: int) -> Attempt:
         failed = self._prepare(point, repeat)
@@ -192,7 +198,7 @@ class Runner:
         own = [
             row
             for row in rows_since(rows, already_bytes)
-            if row.get("point") == point.name and row.get("repeat") == repeat
+            if isinstance(row, RunRow) and row.run == (point.name, repeat)
         ]
         said = read_log(log, logged_bytes)
         ending = classify(
@@ -217,13 +223,13 @@ class Runner:
         return self._close(end, own), own
 
     def _refuse_lost(self, held: Device, point: Point, repeat: int) -> None:
-        """Void a run whose card cannot be used any more. Raises DeviceUnavailable, with the
+        """Discard a run whose card cannot be used any more. Raises DeviceUnavailable, with the
         driver's words.
         """
         try:
             self.with_room(held)
         except DeviceUnavailable as reason:
-            void_run(
+            discard_run(
                 self.run_directory, point.name, repeat, f"the card was lost under it: {reason}"
             )
             raise
@@ -372,11 +378,11 @@ class Runner:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _close(self, end: RunEnd, own: list[dict[str, Any]]) -> RunEnd:
-        row = {"kind": "end", **to_json(end)}
+    def _close(self, end: RunEnd, own: Sequence[Row]) -> RunEnd:
+        row: Row = end
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
-            row = {"kind": "traced", **to_json(trace_end(end, own))}
+            row = trace_end(end, own)
         write_row(self.run_directory, row)
         return end
 
@@ -416,10 +422,3 @@ def opened_runner(
     finally:
         runner.close()
         launcher.close()
-
-
-def void_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
-    """Say that a run is measured once more from its start, and why; its earlier rows are void.
-    Raises RunDirectoryError.
-    """
-    write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})

@@ -46,16 +46,15 @@ _CLOCKS_APART = timedelta(days=1)
 """Chosen: machines that are a day apart have a clock that somebody should look at."""
 
 
-def broken_seal(folder: Path) -> Iterator[str]:
+def broken_seal(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each of run.json and rows.jsonl that has changed since the run ended; none for
     a run without an end.
 
-    Both files have to be there; run.json has to be an object.
+    ``manifest`` is what run.json holds, and rows.jsonl has to be there.
     """
-    manifest: dict[str, Any] = json.loads((folder / RUN_FILE).read_bytes())
-    rows = (folder / ROWS_FILE).read_bytes()
     if manifest.get("ended") is None:
         return
+    rows = (folder / ROWS_FILE).read_bytes()
     said, found = manifest.get(SEAL), seal_of(manifest, rows)
     if not isinstance(said, dict) or {name: type(value) for name, value in said.items()} != {
         n: type(v) for n, v in found.items()

@@ -8,9 +8,10 @@ from enum import StrEnum
 
 from harness.errors import UsageError
 from harness.judge.table import Run, amounts_by_place, declared_by_point
-from harness.judge.traces import ALLOCATOR_METER, Trace, read_traces
+from harness.judge.traces import ALLOCATOR_METER, read_traces
 from harness.records import Point
 from harness.rundir.manifest import Manifest
+from harness.rundir.traces import Trace
 from scenarios.fidelity.explain import Amounts, Part, explain
 
 FIELDS = ("growth", "retained")

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.judge.acceptance import accept_words
 from harness.judge.advice import LESS_ON_PURPOSE, stopped
-from harness.judge.completeness import UNMEASURED, End, missing_from_point, missing_from_run
+from harness.judge.completeness import UNMEASURED, missing_from_point, missing_from_run
 from harness.judge.rules.evidence import (
     Decision,
     Evidence,
@@ -29,6 +29,7 @@ from harness.records import (
     Point,
     Quality,
 )
+from harness.rundir.rows import RunEnd
 from harness.units import format_bytes
 from harness.words import nearest
 
@@ -366,7 +367,7 @@ def check_outcomes(evidence: Evidence) -> Iterator[Check]:
 
 
 def _check_end(
-    evidence: Evidence, point: Point, repeat: int, end: End, decision: Decision
+    evidence: Evidence, point: Point, repeat: int, end: RunEnd, decision: Decision
 ) -> Check:
     outcome, reason, phase = end.outcome, end.reason, end.phase
     unexpected = outcome is not point.expected
@@ -408,7 +409,7 @@ def _check_end(
     )
 
 
-def _advice(evidence: Evidence, point: Point, end: End) -> str:
+def _advice(evidence: Evidence, point: Point, end: RunEnd) -> str:
     trace = evidence.traces().get(point.name)
     if end.outcome is Outcome.DEVICE_OOM and trace is not None and trace.out_of_memory is not None:
         return _SEE_ALIVE

@@ -8,14 +8,14 @@ from pathlib import Path
 from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
-from harness.judge.completeness import Census
+from harness.judge.completeness import RunCounts
 from harness.judge.growth import Fit, GrowthLimits, Series, fit_series, planned_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
 from harness.judge.table import Place, Run
-from harness.judge.traces import Trace
 from harness.judge.verdict import Seen
 from harness.records import Point, Scalar
+from harness.rundir.traces import Trace
 from harness.units import format_bytes
 from harness.words import one_line, shortened
 
@@ -49,7 +49,7 @@ class Evidence:
     declared: Mapping[str, Mapping[str, int]]
     """By point: what its body said its arrays add up to; a point whose body said nothing may be
     absent."""
-    census: Census
+    census: RunCounts
     baseline: Baseline | None
     against: Against | None
     """What was measured beside the run to be compared with; then the baseline is made of it."""

@@ -8,8 +8,9 @@ import pytest
 from harness.judge.attribution import MOST_MULTIPLES, alive_then, as_multiple, risen
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.traces import read_trace
-from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, TraceEnd, to_json
+from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, to_json
+from harness.rundir.rows import TraceEnd
+from harness.rundir.traces import read_trace
 
 X_BYTES = 65_536
 SMALLEST, LARGEST = (f"loading-lazy-image_count={count}-stack_size=2048" for count in (100, 2000))

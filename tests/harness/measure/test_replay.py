@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from harness.measure.profile import WINDOW, Event
 from harness.measure.replay import (
     MOST_MULTIPLES,
-    Alive,
-    Edges,
     Span,
     alive_after,
     multiple_of,
     refusal_place,
     replay,
 )
+from harness.rundir.traces import Alive, Edges
 from harness.words import COPY_TO_CARD
 
 CHUNK_BYTES = 256

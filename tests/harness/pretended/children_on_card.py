@@ -12,7 +12,7 @@ from harness.run.devices import choose_device
 from harness.run.packages import Code
 from harness.run.runner import opened_runner
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,7 +45,7 @@ def main(folder: Path, isolation: str, children: int) -> dict[str, object]:
     ) as runner:
         ends = [runner.measure(POINT, repeat) for repeat in range(children)]
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
-    readings = [phase_from_json(row).readings for row in rows if row["kind"] == "phase"]
+    readings = [PhaseRecord.from_json(row).readings for row in rows if row["kind"] == "phase"]
     exact = {"device_in_use", "nvml_process", "nvml_device_used"}
     amounts = Counter(
         json.dumps(

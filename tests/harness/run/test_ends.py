@@ -9,10 +9,12 @@ from harness.records import Outcome
 from harness.run.ends import classify, last_words
 from harness.run.launchers import ChildEnd
 from harness.run.watchdog import Overrun
+from harness.rundir.rows import Begin, Done, PhaseRecord
 
-BEGIN = {"kind": "begin", "phase": "construct"}
-LEFT = {"kind": "phase", "phase": "construct", "finished": True}
-DONE = {"kind": "done", "outcome": "ok", "cause": "", "reason": ""}
+RUN = {"point": "p", "repeat": 0}
+BEGIN = Begin(**RUN, phase="construct", index=0)
+LEFT = PhaseRecord(**RUN, phase="construct", index=0, finished=True, duration_s=1.0, readings=())
+DONE = Done(**RUN, outcome=Outcome.OK, cause="", reason="")
 
 
 def ended(exit_code, *, timed_out=False, **changes):
@@ -92,7 +94,7 @@ def ended(exit_code, *, timed_out=False, **changes):
         ),
         (
             ended(0),
-            [{**DONE, "outcome": "device_oom", "cause": "allocator", "reason": "refused"}],
+            [Done(**RUN, outcome=Outcome.DEVICE_OOM, cause="allocator", reason="refused")],
             Outcome.DEVICE_OOM,
             "allocator",
             "refused",
