@@ -235,19 +235,21 @@ def check_same_here(
     what they were.
     """
     manifest = read_manifest(path)
-    now, then = comparability(device), manifest.comparability
-    for key, value in now.items():
-        if then.get(key) != value:
+    measured = manifest.comparability
+    for key, value in comparability(device).items():
+        if measured.get(key) != value:
             raise UsageError(
-                f"{path} cannot {what}: it was measured with {key} {then.get(key)!r}, and "
+                f"{path} cannot {what}: it was measured with {key} {measured.get(key)!r}, and "
                 f"here it is {value!r}"
             )
+
     available = device.for_manifest()
     if manifest.device.uuid not in {available["uuid"], *available["equals"]}:
         raise UsageError(
             f"{path} cannot {what}: it was measured on the card {manifest.device.uuid}, and "
             f"here it is {available['uuid']}"
         )
+
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():
         before = manifest.environment.get(key)
@@ -270,6 +272,7 @@ def check_plan(path: Path, collected: Sequence[Point]) -> None:
             f"planned points are not among those collected now, the first is {absent[0]}; "
             f"repeat the options that choose points (it was started as: {manifest.command})"
         )
+
     changed = [point for point in manifest.planned if found[point.name] != point]
     if changed:
         differs = next(
@@ -295,12 +298,13 @@ def set_damage_aside(path: Path) -> int:
         damaged = [line for line in lines if line and not _is_row(line)]
         if not damaged and lines[-1] == b"":
             return 0
-        whole = [line for line in lines if line and _is_row(line)]
+
+        usable = [line for line in lines if line and _is_row(line)]
         with (path / DAMAGED_FILE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in damaged))
-        mended = rows.with_name(f".{ROWS_FILE}.mended")
-        mended.write_bytes(b"".join(line + b"\n" for line in whole))
-        mended.replace(rows)
+        repaired = rows.with_name(f".{ROWS_FILE}.repaired")
+        repaired.write_bytes(b"".join(line + b"\n" for line in usable))
+        repaired.replace(rows)
     except OSError as error:
         raise RunDirectoryError(
             f"{rows} has lines that were cut short and cannot be set aside: {error.strerror}"
