@@ -38,7 +38,7 @@ class RunCounts:
 def count_runs(run: Run) -> RunCounts:
     """Count what is there, once."""
     rows = run.rows
-    entered: dict[RunKey, dict[str, int]] = {key: dict(own) for key, own in rows.begun.items()}
+    entered: dict[RunKey, dict[str, int]] = {key: dict(begun) for key, begun in rows.begun.items()}
     finished: dict[RunKey, set[str]] = {}
     contended: dict[RunKey, set[str]] = {}
 
@@ -53,7 +53,7 @@ def count_runs(run: Run) -> RunCounts:
     return RunCounts(
         repeats=rows.repeats,
         ends=rows.ends,
-        entered={key: _in_order(own) for key, own in entered.items()},
+        entered={key: _in_order(indices) for key, indices in entered.items()},
         finished={key: frozenset(phases) for key, phases in finished.items()},
         contended={key: frozenset(who) for key, who in contended.items()},
     )

@@ -51,7 +51,7 @@ def read_traces(run: Run) -> Traces:
         if end is None:
             absent[point.name] = "its traced run has no end: it was broken off, or left out"
         elif end.file is None:
-            absent[point.name] = end.reason or "its child told nothing of it"
+            absent[point.name] = end.reason or "its child reported nothing about it"
         else:
             try:
                 found[point.name] = read_trace(run.path / TRACES_FOLDER / end.file, point.name)

@@ -217,7 +217,7 @@ def start_run(
 
     Workers that share a run all call this with the same plan; the first one's run.json stays.
     ``swept`` is the sweep that ``points`` were selected from (None: all of it), so that a selection
-    is comparable with the whole. ``policy`` is what the run is to be judged by, with the keys of a
+    is comparable with all of it. ``policy`` is what the run is to be judged by, with the keys of a
     policy file (None: whatever the gate is given). ``asked`` names tests that will announce what
     they measure (``announce_point``): one that never does makes the run incomplete. ``sides`` are
     the codes of a comparison, ``code`` and in the later one's run also ``against``, with the keys
@@ -455,7 +455,7 @@ leave a lock behind."""
 
 
 def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
-    """Versions, machine and git commit of ``folder``; what cannot be told is "unavailable: why"."""
+    """Versions, machine and git commit of ``folder``; what is unknown is "unavailable: why"."""
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain")
     return {
@@ -464,7 +464,7 @@ def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
         **{package: _version(package) for package in _PACKAGES},
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cpu_count": os.cpu_count() or "unavailable: the system does not tell",
+        "cpu_count": os.cpu_count() or "unavailable: the system does not say",
         "host_memory_bytes": host_memory_bytes(),
         "git_commit": commit,
         "git_dirty": changes if changes.startswith("unavailable") else bool(changes),

@@ -36,15 +36,15 @@ class Repeats:
     """How often each point of a run is to be measured, by its name."""
 
     planned: int
-    """Of every point that is not in ``own``."""
-    own: Mapping[str, int] = field(default_factory=dict)
+    """Of every point that is not in ``announced``."""
+    announced: Mapping[str, int] = field(default_factory=dict)
     """Of points that were announced with another number."""
     further: Mapping[str, int] = field(default_factory=dict)
     """Beyond those, announced because of findings."""
 
     def first_of(self, point: str) -> int:
         """How many were planned, before any finding."""
-        return self.own.get(point, self.planned)
+        return self.announced.get(point, self.planned)
 
     def of(self, point: str) -> range:
         """The numbers of the repeats that the point requires: those that were planned, and those
@@ -77,7 +77,7 @@ class Rows:
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
     """How the traced run of each point ended; the last one, where it was traced again."""
-    own_repeats: dict[str, int] = field(default_factory=dict)
+    announced_repeats: dict[str, int] = field(default_factory=dict)
     """Repeats of a point that were announced with it, by point, where they are not ``planned``."""
     further: dict[str, int] = field(default_factory=dict)
     """Repeats that were announced beyond the plan, by point."""
@@ -104,7 +104,7 @@ class Rows:
     @property
     def repeats(self) -> Repeats:
         """How often each point is to be measured."""
-        return Repeats(planned=self.planned, own=self.own_repeats, further=self.further)
+        return Repeats(planned=self.planned, announced=self.announced_repeats, further=self.further)
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that a point requires."""
@@ -233,7 +233,7 @@ def _store_point(rows: Rows, row: Announced) -> None:
     if row.test:
         rows.tests.add(row.test)
     if row.repeats is not None:
-        rows.own_repeats[row.point] = row.repeats
+        rows.announced_repeats[row.point] = row.repeats
 
 
 def _store_remeasure(rows: Rows, row: Remeasure) -> None:
@@ -292,8 +292,8 @@ def _store_again(rows: Rows, row: Again) -> None:
 
 
 def _contradictions(rows: Rows) -> Iterator[str]:
-    """An end that says ok needs the child's own word for it: a parent cannot know what the child
-    did not finish.
+    """An end that says ok needs the child's word for it: a parent cannot know what the child did
+    not finish.
     """
     for (point, repeat), end in sorted(rows.ends.items()):
         said = rows.done.get((point, repeat))

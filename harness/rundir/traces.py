@@ -227,7 +227,7 @@ class OutOfMemory:
     shape: str
     dtype: str
     asked_bytes: Amount | None
-    """None where the error does not tell."""
+    """None where the error does not say."""
     like: str
     requested_bytes: Amount
     allocator_bytes: Amount
@@ -363,10 +363,10 @@ def clear_unfinished(run_directory: Path, point: str) -> None:
     """Delete what a child that died while it wrote has left behind: the profiler's folder, half a
     trace.
     """
-    whole = trace_path(run_directory, point)
-    shutil.rmtree(whole.with_name(f"{whole.name}.profile"), ignore_errors=True)
-    for half in whole.parent.glob(f".{glob.escape(whole.name)}.*"):
-        half.unlink(missing_ok=True)
+    trace = trace_path(run_directory, point)
+    shutil.rmtree(trace.with_name(f"{trace.name}.profile"), ignore_errors=True)
+    for unfinished in trace.parent.glob(f".{glob.escape(trace.name)}.*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def trace_rows_path(run_directory: Path, point: str) -> Path:
@@ -403,7 +403,7 @@ def traces_in_words(run_directory: Path) -> list[str]:
     if not ends:
         return []
     absent = [
-        f"no trace of {end.point}, because {end.reason or 'its child told nothing of it'}"
+        f"no trace of {end.point}, because {end.reason or 'its child reported nothing about it'}"
         for end in ends
         if end.file is None
     ]

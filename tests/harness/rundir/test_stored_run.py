@@ -22,9 +22,15 @@ from harness.plugin.result import read_run
 from harness.records import Outcome
 from harness.rundir.manifest import read_manifest
 from harness.rundir.resume import Resumption, read_resumption, settings_of
-from harness.rundir.rows import ends_of
+from harness.rundir.rows import KINDS, ends_of
 from harness.rundir.seal import SEAL, seal_of
-from harness.rundir.traces import traces_of
+from harness.rundir.traces import (
+    read_trace,
+    trace_path,
+    trace_rows_path,
+    traces_of,
+    write_trace,
+)
 
 STORED = Path(__file__).parent / "stored"
 JUDGED = json.loads((STORED / "judged.json").read_text(encoding="utf-8"))
@@ -144,6 +150,33 @@ def test_a_resumption_finds_everything_measured(stored):
         )
         assert resumption.run_count == 10
     assert settings_of(stored)["memory_device_budget"] == 3221225472
+
+
+def test_every_row_is_written_again_as_it_was(stored):
+    """Byte by byte, those of the traced run too."""
+    for path in (stored / "rows.jsonl", trace_rows_path(stored, TRACED)):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [KINDS[found["kind"]].from_json(found) for found in map(json.loads, lines)]
+
+        assert [json.dumps(row.to_json()) for row in rows] == lines
+
+
+def test_the_trace_is_written_again_as_it_was(stored, tmp_path):
+    """The same document, with its keys in the same order."""
+    path = trace_path(stored, TRACED)
+    write_trace(tmp_path / "again.json.gz", read_trace(path, TRACED))
+
+    assert gzip.decompress((tmp_path / "again.json.gz").read_bytes()) == gzip.decompress(
+        path.read_bytes()
+    )
+
+
+def test_run_json_is_written_again_as_it_was(stored):
+    """Every value but the seal, which is made of the others."""
+    manifest = read_manifest(stored)
+    written = manifest.model_dump(mode="json", exclude_unset=True)
+
+    assert {**written, SEAL: manifest.content[SEAL]} == manifest.content
 
 
 NEWER_KEYS = {
