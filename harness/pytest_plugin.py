@@ -27,8 +27,9 @@ from harness.plugin.options import (
 if TYPE_CHECKING:
     from harness.plugin.measuring import MemoryRunFixture, Turns
     from harness.plugin.session import RunSession
-    from harness.records import Point, RunEnd
+    from harness.records import Point
     from harness.run.runner import Runner
+    from harness.rundir.rows import RunEnd
 
 # What pytest ends with when the sweep was stopped half-way: Ctrl-C, or an error of pytest itself.
 _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})

@@ -4,11 +4,24 @@ JSON in and out.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Self,
+    TypeGuard,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from harness.words import one_line, plural, shortened
 
@@ -182,21 +195,6 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseRecord:
-    """One named span of one run. ``finished`` is False when the body died in it with an
-    exception.
-    """
-
-    point: str
-    repeat: int
-    phase: str
-    index: int
-    finished: bool
-    duration_s: float
-    readings: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One cell of a sweep: a scenario at given parameters. Repeats of a point differ in nothing."""
 
@@ -297,53 +295,199 @@ class Ending:
     """One sentence for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnd:
-    """How one run ended, as its parent saw it; outcome, cause and reason are those of an
-    ``Ending``.
-    """
-
-    point: str
-    repeat: int
-    outcome: Outcome
-    cause: str
-    reason: str
-    phase: str | None
-    """The phase it was in when it ended other than by finishing."""
-    exit_code: int | None
-    launcher: str
-    duration_s: float
-    device: str = ""
-    """UUID of the card that it was measured on, one of those of the run; empty on the emulated
-    device."""
-    device_limit_bytes: int | None = None
-    """Size of the pool that it had; None where the pool had no limit, or no child was started."""
-    left_out: tuple[str, ...] = ()
-    """A sentence for each equal card that could not be used this time: lost, or filled by somebody
-    else."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceEnd:
-    """How the traced run of a point ended, and where its trace is."""
-
-    point: str
-    outcome: Outcome
-    cause: str
-    reason: str
-    """How it ended, where not ok, and why there is no trace, where there is none."""
-    file: str | None
-    """Name of the trace in ``TRACES_FOLDER``; None where there is none."""
-    launcher: str
-    duration_s: float
-
-
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """A record as plain JSON values (dataclasses, mappings, tuples and enums all the way down)."""
-    plain = dataclasses.asdict(record)
-    return {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()
-    }
+    plain: dict[str, Any] = _as_plain(record)
+    return plain
+
+
+def _as_plain(value: Any) -> Any:  # noqa: ANN401
+    if type(value) in _EXPECTED:
+        return value
+    if isinstance(value, tuple | list):
+        if _JSON_TYPES.issuperset(map(type, value)):  # long columns of numbers too
+            return value
+        return type(value)(map(_as_plain, value))
+    if isinstance(value, Mapping):
+        return {key: _as_plain(each) for key, each in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _as_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value  # an enum is a text
+
+
+class RecordError(ValueError):
+    """JSON that is not the record it should be; the message says what is wrong, ``place`` where:
+    ``readings.0.start_bytes``, empty for the whole.
+    """
+
+    def __init__(self, what: str, place: str = "") -> None:
+        super().__init__(f"{place}: {what}" if place else what)
+        self.what = what
+        self.place = place
+
+    def inside(self, name: str | int) -> "RecordError":
+        """The same one, seen from the record that holds this one under ``name``."""
+        return RecordError(self.what, f"{name}.{self.place}" if self.place else str(name))
+
+
+_Record = TypeVar("_Record")
+_Reader = Callable[[Any], Any]
+_EXPECTED: Mapping[type, str] = {
+    str: "Input should be a valid string",
+    int: "Input should be a valid integer",
+    float: "Input should be a valid number",
+    bool: "Input should be a valid boolean",
+    type(None): "Input should be None",
+}
+"""Types that JSON has itself, with what is said where something else was found."""
+_JSON_TYPES = frozenset(_EXPECTED)
+
+
+def from_json(kind: type[_Record], found: object) -> _Record:
+    """The record of this kind that ``to_json`` wrote. Keys that it does not have are passed over.
+
+    Nothing is converted but whole numbers to float: a text is no number, and true is none either.
+    Raises RecordError.
+    """
+    record: _Record = _reader_of(cast("Any", kind))(found)
+    return record
+
+
+@cache
+def _reader_of(wanted: Any) -> _Reader:  # noqa: ANN401 - any annotation of a record's field
+    """What reads a value of an annotated type."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return _bounded_reader(arguments[1])
+    if origin is tuple:
+        return _tuple_reader(arguments[0])
+    if origin in (dict, Mapping):
+        return _mapping_reader(arguments[1])
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        return _enum_reader(wanted)
+    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
+        return _record_reader(wanted)
+    return _union_reader(arguments or (wanted,))
+
+
+def _record_reader(kind: type[Any]) -> _Reader:
+    hints = get_type_hints(kind, include_extras=True)
+    # A value of one of the plain types is what it should be; only any other is read.
+    fields = [
+        (f.name, _plain_types(hints[f.name]), _reader_of(hints[f.name]), _is_required(f))
+        for f in dataclasses.fields(kind)
+    ]
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if type(found) is not dict:
+            raise RecordError("Input should be an object")
+        values = {}
+        for name, plain, reader, required in fields:
+            if name not in found:
+                if required:
+                    raise RecordError("Field required", name)
+                continue
+            value = found[name]
+            if type(value) not in plain:
+                try:
+                    value = reader(value)
+                except RecordError as error:
+                    raise error.inside(name) from None
+            values[name] = value
+        try:
+            return kind(**values)
+        except ValueError as error:  # of its __post_init__
+            raise RecordError(str(error)) from error
+
+    return read
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _plain_types(wanted: Any) -> frozenset[type]:  # noqa: ANN401
+    """The types of JSON that the annotation takes as they are."""
+    arguments = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+    return frozenset(each for each in arguments if each in _EXPECTED)
+
+
+def _enum_reader(kind: type[StrEnum]) -> _Reader:
+    members = {str(member): member for member in kind}
+    *most, last = map(repr, members)
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if not isinstance(found, str) or found not in members:
+            raise RecordError(f"Input should be {', '.join(most)} or {last}")
+        return members[found]
+
+    return read
+
+
+def _bounded_reader(bounds: range) -> _Reader:
+    """Of a whole number in a range."""
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if type(found) is not int:
+            raise RecordError(_EXPECTED[int])
+        if found not in bounds:
+            raise RecordError(f"Input should be from {bounds.start} to {bounds.stop - 1}")
+        return found
+
+    return read
+
+
+def _tuple_reader(wanted: Any) -> _Reader:  # noqa: ANN401
+    reader, plain = _reader_of(wanted), _plain_types(wanted)
+    bounds: range = wanted.__metadata__[0] if get_origin(wanted) is Annotated else range(0)
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if type(found) not in (list, tuple):
+            raise RecordError("Input should be a valid array")
+        # Long columns of numbers are looked at as one.
+        if plain.issuperset(map(type, found)):
+            return tuple(found)
+        whole_numbers = {int}.issuperset(map(type, found))
+        if whole_numbers and min(found) in bounds and max(found) in bounds:
+            return tuple(found)
+        return tuple(_read_inside(reader, place, each) for place, each in enumerate(found))
+
+    return read
+
+
+def _mapping_reader(wanted: Any) -> _Reader:  # noqa: ANN401
+    reader = _reader_of(wanted)
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if type(found) is not dict:
+            raise RecordError("Input should be an object")
+        return {name: _read_inside(reader, name, each) for name, each in found.items()}
+
+    return read
+
+
+def _read_inside(reader: _Reader, place: str | int, found: object) -> Any:  # noqa: ANN401
+    try:
+        return reader(found)
+    except RecordError as error:
+        raise error.inside(place) from None
+
+
+def _union_reader(arguments: Sequence[Any]) -> _Reader:
+    """Of plain types, and at most one other."""
+    plain = frozenset(each for each in arguments if each in _EXPECTED)
+    other = next((_reader_of(each) for each in arguments if each not in _EXPECTED), None)
+
+    def read(found: Any) -> Any:  # noqa: ANN401
+        if type(found) in plain:
+            return found
+        if float in plain and type(found) is int:
+            return float(found)
+        if other is not None:
+            return other(found)
+        raise RecordError(next(words for each, words in _EXPECTED.items() if each in plain))
+
+    return read
 
 
 # What memory is fitted against: parameters that are whole numbers, and the words for their

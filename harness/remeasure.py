@@ -19,14 +19,14 @@ from harness.judge.advice import Commands
 from harness.judge.policy import Policy
 from harness.judge.table import Run
 from harness.judge.verdict import Check, Verdict
-from harness.records import Point, RunEnd
+from harness.records import Point
 from harness.run.cards import choose_device
 from harness.run.devices import Device
 from harness.run.revisions import Code, read_subjects, revision_side, working_tree
-from harness.run.runner import ChildSettings, discard_run, opened_runner
+from harness.run.runner import ChildSettings, opened_runner
 from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_manifest
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
-from harness.rundir.rows import write_row
+from harness.rundir.rows import Remeasure, RunEnd, discard_run, write_row
 from harness.rundir.seal import forget_judgement
 from harness.words import count
 
@@ -43,14 +43,9 @@ class Offender:
     reason: str
     """The sentence of its first finding, and how many more there are."""
 
-    def row(self) -> dict[str, str | int]:
+    def row(self) -> Remeasure:
         """What announces it in rows.jsonl; without this row its further repeats are refused."""
-        return {
-            "kind": "remeasure",
-            "point": self.point,
-            "repeats": self.repeats,
-            "reason": self.reason,
-        }
+        return Remeasure(point=self.point, repeats=self.repeats, reason=self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +244,7 @@ def device_of(manifest: Manifest) -> Device:
     )
     if manifest.settings.get("growth"):
         return device.with_growth()
-    return device.with_budget((manifest.device.model_extra or {}).get("limit_bytes"))
+    return device.with_budget(manifest.device.limit_bytes)
 
 
 def runner_opener(directory: Path, manifest: Manifest, root: Path) -> OpenMeasure:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.judge.traces import Trace, TracedPhase
+from harness.rundir.traces import Trace, TracedPhase
 from harness.units import MIB, format_bytes
 
 from .drawing import BUDGET_COLOUR, GRID, INK, NARROW_IN, QUIET, WIDE_IN, looks, style, write_title
@@ -38,7 +38,7 @@ def timeline_figure(trace: Trace, *, narrow: bool = False) -> Figure | None:
     """
     if not trace.phases:
         return None
-    times, requested, allocator = trace.timeline.whole()
+    times, requested, allocator = trace.timeline.columns()
     bands = [
         _Band(phase, times, requested, allocator, trace.base_bytes, _MOST_STEPS[narrow])
         for phase in trace.phases

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from harness.judge.traces import (
-    Alive,
-    Trace,
-    TracedPhase,
-    agreement,
-    recording_in_words,
-    refusal_in_words,
-)
+from harness.judge.traces import agreement, recording_in_words, refusal_in_words
+from harness.rundir.traces import Alive, Trace, TracedPhase
 from harness.units import format_bytes
 from harness.words import SMALL_SHARE, count
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from harness.records import Point, RunEnd
+from harness.records import Point
+from harness.rundir.rows import RunEnd
 
 
 def test_point(point: Point, repeat: int, measure: Callable[[Point, int], RunEnd]) -> None:

@@ -18,7 +18,7 @@ from harness.run.cards import usable_device
 from harness.run.launchers import open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB
 from scenarios.catalog import points
 
@@ -67,7 +67,7 @@ def measure(launcher, tmp_path):
             json.loads(line)
             for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
         ]
-        phases = [phase_from_json(row) for row in rows if row["kind"] == "phase"]
+        phases = [PhaseRecord.from_json(row) for row in rows if row["kind"] == "phase"]
         return end, {
             p.phase: next(r for r in p.readings if r.meter == "device_in_use") for p in phases
         }

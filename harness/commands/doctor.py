@@ -31,13 +31,13 @@ from harness.meters import (
     NVML_DEVICE_USED,
     NVML_PROCESS,
 )
-from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality, RunEnd
+from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality
 from harness.run.cards import usable_device
 from harness.run.devices import Device
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
-from harness.rundir.rows import phase_from_json, rows_since
+from harness.rundir.rows import PhaseRecord, RunEnd, rows_since
 from harness.rundir.traces import trace_rows_path
 from harness.units import GIB, MIB, format_bytes
 
@@ -399,9 +399,9 @@ def _absent(expectation: Expectation, reason: str) -> MeterCheck:
 def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
     """PSS and USS, which only a traced run reads, and the trace itself."""
     records = (
-        phase_from_json(row)
+        row
         for row in rows_since(trace_rows_path(run.path, point.name), 0)
-        if row["kind"] == "phase"
+        if isinstance(row, PhaseRecord)
     )
     rows = [
         {**dataclasses.asdict(reading), "phase": record.phase}

@@ -24,7 +24,7 @@ from pydantic import (
 from harness.errors import BaselineError, RunDirectoryError
 from harness.judge.advice import Commands
 from harness.judge.baseline_file import from_text, to_text
-from harness.judge.completeness import missing_from_point, missing_from_run, take_census
+from harness.judge.completeness import count_runs, missing_from_point, missing_from_run
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.records import Outcome, Point, Scalar
@@ -435,7 +435,7 @@ def gaps_of(run: Run) -> Iterator[str]:
     """Why a run is incomplete or did not end as planned, a sentence for each reason."""
     commands = Commands.of(run.path, run.manifest)
     yield from missing_from_run(run, commands)
-    census = take_census(run)
+    census = count_runs(run)
     for point in run.points:
         for repeat in run.repeats_of(point.name):
             where = f"{point.name}, repeat {repeat}"

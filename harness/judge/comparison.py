@@ -10,7 +10,7 @@ from statistics import median_low
 
 from harness.errors import RunDirectoryError
 from harness.judge.baseline import Baseline, BaselinePoint, recorded_points
-from harness.judge.completeness import take_census
+from harness.judge.completeness import count_runs
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Run, load_run
@@ -187,7 +187,7 @@ def _unmeasured(run: Run) -> Iterator[tuple[str, str]]:
     Whether every run has its rows is asked of them as of any other run; here it is how they ended
     that counts.
     """
-    census = take_census(run)
+    census = count_runs(run)
     for point in run.points:
         for repeat in run.repeats_of(point.name):
             end = census.ends.get((point.name, repeat))

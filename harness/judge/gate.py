@@ -16,7 +16,7 @@ from harness.judge.acceptance import holding, with_possible_advice
 from harness.judge.advice import Asked, Commands
 from harness.judge.baseline import Baseline, read
 from harness.judge.comparison import Against, with_tolerances
-from harness.judge.completeness import take_census
+from harness.judge.completeness import count_runs
 from harness.judge.growth import fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
 from harness.judge.rules import apply_rules, rule_of
@@ -175,7 +175,7 @@ def judge(
         fits={fit_key(fit.series, fit.phase, fit.meter, fit.field): fit for fit in fits},
         readings=readings_by_place(run.phases),
         declared=declared_by_point(run.phases),
-        census=take_census(run),
+        census=count_runs(run),
         baseline=holding(baselines_folder, run.manifest.comparability)
         if against is None
         else against.baseline,

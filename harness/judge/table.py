@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.records import ROWS_FILE, PhaseRecord, Point, Quality, Reading, Scalar, TraceEnd
+from harness.records import ROWS_FILE, Point, Quality, Reading, Scalar
 from harness.rundir.manifest import Manifest, read_manifest
-from harness.rundir.reading import Rows, RunKey, read_rows
+from harness.rundir.reading import Rows, read_rows
+from harness.rundir.rows import PhaseRecord, RunKey, TraceEnd
 from harness.rundir.seal import broken_seal, odd_times
 from harness.words import columns_of, one_line
 
@@ -98,11 +99,8 @@ class Run:
     ends: pd.DataFrame
     """How each run ended: point, repeat, outcome, cause, reason, phase, exit_code, launcher,
     duration_s, device."""
-    own_repeats: Mapping[str, int]
-    """Repeats that a point was announced with, by its name, where they are not those of the
-    manifest."""
-    further: Mapping[str, int]
-    """Repeats that were announced beyond the plan, by the name of the point."""
+    rows: Rows
+    """The rows that the tables were made of."""
     tests: frozenset[str]
     """The tests that have announced a point."""
     code: Mapping[RunKey, Mapping[str, str]]
@@ -118,15 +116,20 @@ class Run:
     """A sentence for everything in the directory that could not be used; not empty means
     incomplete."""
 
+    @property
+    def further(self) -> Mapping[str, int]:
+        """Repeats that were announced beyond the plan, by the name of the point."""
+        return self.rows.further
+
     def repeats_of(self, point: str) -> range:
-        """The numbers of the repeats that this point owes: those that were planned, and those
+        """The numbers of the repeats that this point requires: those that were planned, and those
         announced later.
         """
-        return range(self.first_repeats_of(point) + self.further.get(point, 0))
+        return self.rows.repeats.of(point)
 
     def first_repeats_of(self, point: str) -> int:
         """How many of them were planned, before any finding."""
-        return self.own_repeats.get(point, self.manifest.repeats)
+        return self.rows.repeats.first_of(point)
 
 
 def load_run(path: Path) -> Run:
@@ -137,7 +140,7 @@ def load_run(path: Path) -> Run:
     """
     manifest = read_manifest(path)
     rows = read_rows(path / ROWS_FILE, manifest.planned, manifest.repeats)
-    rows.problems.extend(broken_seal(path))
+    rows.problems.extend(broken_seal(path, manifest.content))
     rows.problems.extend(odd_times(manifest.started, manifest.ended, datetime.now(UTC)))
     points = rows.points
     return Run(
@@ -146,8 +149,7 @@ def load_run(path: Path) -> Run:
         points=points,
         phases=_phases_table(points, rows),
         ends=_ends_table(points, rows),
-        own_repeats=rows.own_repeats,
-        further=rows.further,
+        rows=rows,
         tests=frozenset(rows.tests),
         code=rows.code,
         traces=rows.traces,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from harness.errors import MeterUnavailable, UsageError
-from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, PhaseRecord, Quality, Reading, to_json
+from harness.records import LARGEST_GAP_SHARE, LEAST_SAMPLES, Quality, Reading
+from harness.rundir.rows import Begin, Declared, PhaseRecord, Row
 from harness.system.proc import HostState, started_ticks
 from harness.words import phase_name
 
@@ -413,7 +414,8 @@ class AbsentMeter:
 # ``with memory.phase("construct"):`` - what a scenario's body is given to mark its phases with.
 
 
-Emit = Callable[[Mapping[str, Any]], None]
+Emit = Callable[[Row], None]
+"""Writes down what the run has just done."""
 
 
 class Memory:
@@ -454,13 +456,8 @@ class Memory:
             )
         self._open_phase = name
         self._seen.append(name)
-        identity: dict[str, Any] = {
-            "point": self._point,
-            "repeat": self._repeat,
-            "phase": name,
-            "index": len(self._seen) - 1,
-        }
-        self._emit({"kind": "begin", **identity})
+        begin = Begin(point=self._point, repeat=self._repeat, phase=name, index=len(self._seen) - 1)
+        self._emit(begin)
         for meter in self._meters:
             meter.begin()
         started_s = time.perf_counter()
@@ -473,10 +470,17 @@ class Memory:
             # The last to begin is the first to end: the host's meter encloses the body alone.
             read = [meter.end() for meter in reversed(self._meters)]
             readings = tuple(reading for readings in reversed(read) for reading in readings)
-            record = PhaseRecord(
-                **identity, finished=finished, duration_s=duration_s, readings=readings
+            self._emit(
+                PhaseRecord(
+                    point=begin.point,
+                    repeat=begin.repeat,
+                    phase=name,
+                    index=begin.index,
+                    finished=finished,
+                    duration_s=duration_s,
+                    readings=readings,
+                )
             )
-            self._emit({"kind": "phase", **to_json(record)})
             self._open_phase = None
 
     def declare(self, **amounts_bytes: int) -> None:
@@ -493,11 +497,4 @@ class Memory:
                     f"declared {name} is {amount_bytes!r}; declare a whole number of bytes, "
                     "0 or more"
                 )
-        self._emit(
-            {
-                "kind": "declared",
-                "point": self._point,
-                "repeat": self._repeat,
-                "values": amounts_bytes,
-            }
-        )
+        self._emit(Declared(point=self._point, repeat=self._repeat, values=amounts_bytes))

@@ -11,14 +11,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
 from harness.measure.exceptions import look_for_room, name_exception, refused_memory
 from harness.records import Outcome
-from harness.words import ALIVE, COPY_TO_CARD, largest_in_words, tensors_in_words
+from harness.rundir.traces import Alive, Counts, Edges, OutOfMemory
+from harness.words import ALIVE, COPY_TO_CARD, largest_in_words
 
 # Events of an allocator in the order in which they happened: its own running count decides where
 # their times do not. TensorFlow's BFC allocator stamps an event inside its lock, so that times
@@ -205,31 +206,6 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """Start, peak and end of one amount over a phase, in bytes."""
-
-    start_bytes: int
-    peak_bytes: int
-    end_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alive:
-    """Allocations of one operation, shape and size that were live at the same moment."""
-
-    op: str
-    shape: str
-    dtype: str
-    region: str
-    each_bytes: int
-    count: int
-    like: str
-    """``"1.00 x batch"`` where one is as large as an array that the scenario declared, else empty;
-    small multiples of it where it became a tensor or was copied to the card, by no operation that
-    would say what it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseReplay:
     """One phase of a replay."""
 
@@ -244,30 +220,8 @@ class PhaseReplay:
     """What was live then, the largest total first."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Counts:
-    """What was replayed, and everything in it that did not fit."""
-
-    allocations: int = 0
-    deallocations: int = 0
-    from_before: int = 0
-    """Deallocations of addresses that were allocated before the recording began; they lower the
-    allocator's bytes alone."""
-    reordered: int = 0
-    """Events that the allocator's own count places after others with later times."""
-    jumps: int = 0
-    """Events whose count does not follow from the one before: something between them was not
-    recorded."""
-    overwritten: int = 0
-    """Allocations at an address that was live still: its deallocation was not recorded; the later
-    one is kept."""
-    resized: int = 0
-    """Deallocations of another size than was allocated at the address; the size that was allocated
-    is taken off."""
-
-
 @dataclass(slots=True)
-class Timeline:
+class LiveAmounts:
     """How much was live after each event, one entry each, in order.
 
     Times never go back: what the allocator counted after another event did not happen before it.
@@ -286,7 +240,7 @@ class Replay:
     """In use by the allocator's own count when the recording began."""
     events: tuple[Event, ...]
     """In the order in which they happened."""
-    timeline: Timeline
+    timeline: LiveAmounts
     phases: tuple[PhaseReplay, ...]
     counts: Counts
 
@@ -299,7 +253,7 @@ def replay(
     ``base_bytes`` is what the allocator had in use when the recording began, ``spans`` the phases
     in their order, and ``declared`` what the scenario's arrays add up to, by name.
     """
-    counts = Counts()
+    counts = Counts.none()
     ordering = Ordering(base_bytes)
     ordered = tuple(ordering.order(sorted(events, key=lambda event: event.time_ns)))
     counts.reordered, counts.jumps = ordering.reordered, ordering.jumps
@@ -382,9 +336,9 @@ def multiple_of(
     return min(found)[3] if found else ""
 
 
-def _follow(ordered: Sequence[Event], counts: Counts) -> Timeline:
+def _follow(ordered: Sequence[Event], counts: Counts) -> LiveAmounts:
     """The sums after each event."""
-    timeline, live, requested_bytes = Timeline(), dict[int, int](), 0
+    timeline, live, requested_bytes = LiveAmounts(), dict[int, int](), 0
     for event in ordered:
         known_bytes = live.pop(event.address, None)
         requested_bytes -= known_bytes or 0
@@ -420,14 +374,14 @@ def _alive_at(
     return found
 
 
-def _places(timeline: Timeline, span: Span) -> tuple[int, int]:
+def _places(timeline: LiveAmounts, span: Span) -> tuple[int, int]:
     """Number of the last event before the phase (-1: none) and of the last one in it."""
     return bisect_left(timeline.time_ns, span.start_ns) - 1, bisect_right(
         timeline.time_ns, span.end_ns
     ) - 1
 
 
-def _peak_place(timeline: Timeline, span: Span) -> int:
+def _peak_place(timeline: LiveAmounts, span: Span) -> int:
     """Number of the event after which the requested bytes of the phase were highest, the first of
     equals; -1 before any.
     """
@@ -441,7 +395,7 @@ def _peak_place(timeline: Timeline, span: Span) -> int:
 
 
 def _phase(
-    timeline: Timeline, span: Span, peak_place: int, alive: tuple[Alive, ...], base_bytes: int
+    timeline: LiveAmounts, span: Span, peak_place: int, alive: tuple[Alive, ...], base_bytes: int
 ) -> PhaseReplay:
     before, last = _places(timeline, span)
     return PhaseReplay(
@@ -476,7 +430,7 @@ def out_of_memory(
     error: BaseException,
     declared: Mapping[str, int],
     device: Mapping[str, Any],
-) -> dict[str, Any] | None:
+) -> OutOfMemory | None:
     """What was asked for and what was live, where the error says that the device's memory ran out;
     None where it does not.
     """
@@ -488,34 +442,21 @@ def out_of_memory(
     place = refusal_place(
         done, from_ns=from_ns, asked_bytes=asked_bytes or 0, limit_bytes=device["limit_bytes"]
     )
-    return {
-        "phase": unfinished.phase if unfinished else None,
-        "shape": shape,
-        "dtype": dtype,
-        "asked_bytes": asked_bytes,
-        "like": multiple_of(asked_bytes or 0, declared),
-        "requested_bytes": done.timeline.requested_bytes[place] if place >= 0 else 0,
-        "allocator_bytes": done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
-        "alive": [asdict(alive) for alive in alive_after(done, place, declared)],
-    }
-
-
-def largest_alive(alive: Sequence[Mapping[str, Any]]) -> str:
-    """A note for the exception: the largest of what was alive."""
-    return f"{ALIVE}{largest_in_words([_in_words(one) for one in alive])}"
-
-
-def _in_words(one: Mapping[str, Any]) -> tuple[str, int, int]:
-    total_bytes = one["each_bytes"] * one["count"]
-    words = tensors_in_words(
-        op=one["op"],
-        shape=one["shape"],
-        dtype=one["dtype"],
-        count=one["count"],
-        total_bytes=total_bytes,
-        like=one["like"],
+    return OutOfMemory(
+        phase=unfinished.phase if unfinished else None,
+        shape=shape,
+        dtype=dtype,
+        asked_bytes=asked_bytes,
+        like=multiple_of(asked_bytes or 0, declared),
+        requested_bytes=done.timeline.requested_bytes[place] if place >= 0 else 0,
+        allocator_bytes=done.timeline.allocator_bytes[place] if place >= 0 else done.base_bytes,
+        alive=alive_after(done, place, declared),
     )
-    return words, one["count"], total_bytes
+
+
+def largest_alive(alive: Sequence[Alive]) -> str:
+    """A note for the exception: the largest of what was alive."""
+    return f"{ALIVE}{largest_in_words([one.counted for one in alive])}"
 
 
 def _asked(error: BaseException) -> tuple[str, str, int | None]:

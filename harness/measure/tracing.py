@@ -5,15 +5,12 @@ Runs in the child, around the body. Nothing that goes wrong here changes how the
 reason is told instead of the file.
 """
 
-import gzip
-import json
 import mmap
 import re
 import shutil
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,10 +20,12 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
+from harness.measure.meter import Emit
 from harness.measure.replay import Event, PhaseReplay, Span, largest_alive, out_of_memory, replay
 from harness.meters import DEVICE_IN_USE
 from harness.records import TRACE_SCHEMA_VERSION, Reading
-from harness.system import files
+from harness.rundir.rows import Begin, Declared, PhaseRecord, Row, TraceWritten
+from harness.rundir.traces import Timeline, Trace, TracedPhase, write_trace
 from harness.units import format_bytes
 from harness.words import COPY_TO_CARD
 
@@ -35,8 +34,6 @@ _OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_lev
 """Allocations are events of level 2, TensorFlow's default: at level 1 versions 2.18.1 and 2.19.1
 report none. 2.20.0 and 2.21.0 report them at any level, because they read none of these options
 ("host_tracer_level expects an i value") and record at the default (seen with each)."""
-"""The meter that sees whether the device's allocator handed out anything, recorded or not."""
-
 EDGE_EVENT = "memory_phase_edge"
 """Name of the marks between the profiler's events; their one statistic is ``edge``."""
 EDGE_NUMBER = "edge"
@@ -69,8 +66,6 @@ _NO_TEXT = "(null)"
 """What TensorFlow 2.19 writes where later versions write an empty text: the C library's word for no
 string."""
 
-Emit = Callable[[Mapping[str, Any]], None]
-
 
 @dataclass(slots=True)
 class Profile:
@@ -100,9 +95,7 @@ class Tracer:
     """Records from ``with`` to its end. As the last meter it marks the edges of the phases, close
     around the body.
 
-    It has no readings of its own. At the end it emits one row: ``{"kind": "trace", "point",
-    "repeat", "file", "reason"}``, where the file is None when there is none, and the reason says
-    why.
+    It has no readings of its own. At the end it emits one row, ``TraceWritten``.
     """
 
     names: tuple[str, ...] = ()
@@ -129,17 +122,17 @@ class Tracer:
         self._xplane: ModuleType | None = None
         self._reason = "the recording was not started"
 
-    def hear(self, row: Mapping[str, Any]) -> None:
+    def hear(self, row: Row) -> None:
         """Emit a row of the run, and remember what a trace needs of it."""
         self._emit(row)
-        if row["kind"] == "begin":
-            self._heard.phases.append(row["phase"])
-        elif row["kind"] == "phase":
-            if row["finished"]:
-                self._heard.finished.add(row["phase"])
+        if isinstance(row, Begin):
+            self._heard.phases.append(row.phase)
+        elif isinstance(row, PhaseRecord):
+            if row.finished:
+                self._heard.finished.add(row.phase)
             self._heard.grown_bytes.update(_growth(row))
-        elif row["kind"] == "declared":
-            self._heard.declared.update(row["values"])
+        elif isinstance(row, Declared):
+            self._heard.declared.update(row.values)
 
     def open(self) -> None:
         """Nothing to check: what is missing is told with the trace."""
@@ -183,13 +176,12 @@ class Tracer:
             finally:
                 shutil.rmtree(self._folder, ignore_errors=True)
         self._emit(
-            {
-                "kind": "trace",
-                "point": self._point,
-                "repeat": self._repeat,
-                "file": self._path.name if written else None,
-                "reason": "" if written else self._reason,
-            }
+            TraceWritten(
+                point=self._point,
+                repeat=self._repeat,
+                file=self._path.name if written else None,
+                reason="" if written else self._reason,
+            )
         )
 
     @property
@@ -235,30 +227,26 @@ class Tracer:
             if error is None
             else out_of_memory(done, spans, error, heard.declared, self._device)
         )
-        if error is not None and refused is not None and refused["alive"]:
-            error.add_note(largest_alive(refused["alive"]))
-        document = {
-            "schema_version": TRACE_SCHEMA_VERSION,
-            "point": self._point,
-            "device": self._device_name,
-            "allocator": device_allocator(self._device_name),
-            "tensorflow": tf.__version__,
-            "limit_bytes": self._device["limit_bytes"],
-            "base_bytes": done.base_bytes,
-            "declared": heard.declared,
-            "phases": [_phase(phase, origin_ns) for phase in done.phases],
-            "timeline": {
-                "time_ns": _steps(done.timeline.time_ns, origin_ns),
-                "requested_bytes": _steps(done.timeline.requested_bytes),
-                "allocator_bytes": _steps(done.timeline.allocator_bytes),
-            },
-            "counts": {
-                **asdict(done.counts),
-                "other_allocators": dict(sorted(profile.others.items())),
-            },
-            "out_of_memory": refused,
-        }
-        write_compact(self._path, document)
+        if error is not None and refused is not None and refused.alive:
+            error.add_note(largest_alive(refused.alive))
+        times_ns = [time_ns - origin_ns for time_ns in done.timeline.time_ns]
+        trace = Trace(
+            schema_version=TRACE_SCHEMA_VERSION,
+            point=self._point,
+            device=self._device_name,
+            allocator=device_allocator(self._device_name),
+            tensorflow=tf.__version__,
+            limit_bytes=self._device["limit_bytes"],
+            base_bytes=done.base_bytes,
+            declared=heard.declared,
+            phases=tuple(_traced_phase(phase, origin_ns) for phase in done.phases),
+            timeline=Timeline.of(
+                times_ns, done.timeline.requested_bytes, done.timeline.allocator_bytes
+            ),
+            counts=replace(done.counts, other_allocators=dict(sorted(profile.others.items()))),
+            out_of_memory=refused,
+        )
+        write_trace(self._path, trace)
 
 
 def why_empty(
@@ -292,14 +280,6 @@ def device_allocator(device_name: str) -> str:
     return "bfc_cpu_allocator_for_gpu" if kind == "CPU" else f"{kind}_{index}_bfc"
 
 
-def write_compact(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON, compressed, in one step; the same document gives the same bytes. Raises
-    OSError.
-    """
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    files.replace(path, gzip.compress(text, mtime=0))
-
-
 def _xplane() -> ModuleType:
     try:
         return import_module(_XPLANE)
@@ -319,43 +299,34 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, MeterUnavailable) else f"{type(error).__name__}: {text}"
 
 
-def _growth(row: Mapping[str, Any]) -> dict[str, int]:
+def _growth(record: PhaseRecord) -> dict[str, int]:
     """What the device's meter saw the phase grow by, at its peak or at its end; nothing where it
     saw none or cannot read.
     """
-    read = [
-        reading
-        for reading in row["readings"]
-        if reading["meter"] == DEVICE_IN_USE and reading["start_bytes"] is not None
-    ]
     grown = [
-        reading[edge] - reading["start_bytes"]
-        for reading in read
-        for edge in ("peak_bytes", "end_bytes")
-        if reading[edge]
+        grown_bytes
+        for reading in record.readings
+        if reading.meter == DEVICE_IN_USE
+        for grown_bytes in (reading.growth_bytes, reading.retained_bytes)
+        if grown_bytes is not None
     ]
     most_bytes = max(grown, default=0)
-    return {row["phase"]: most_bytes} if most_bytes > 0 else {}
+    return {record.phase: most_bytes} if most_bytes > 0 else {}
 
 
-def _phase(phase: PhaseReplay, origin_ns: int) -> dict[str, Any]:
+def _traced_phase(phase: PhaseReplay, origin_ns: int) -> TracedPhase:
     span = phase.span
-    return {
-        "phase": span.phase,
-        "index": span.index,
-        "finished": span.finished,
-        "start_ns": span.start_ns - origin_ns,
-        "peak_ns": phase.peak_ns - origin_ns,
-        "end_ns": span.end_ns - origin_ns,
-        "requested": asdict(phase.requested),
-        "allocator": asdict(phase.allocator),
-        "alive": [asdict(alive) for alive in phase.alive],
-    }
-
-
-def _steps(amounts: "array[int]", before: int = 0) -> list[int]:
-    """The differences from each to the next, the first from ``before``."""
-    return [after - earlier for earlier, after in zip([before, *amounts], amounts, strict=False)]
+    return TracedPhase(
+        phase=span.phase,
+        index=span.index,
+        finished=span.finished,
+        start_ns=span.start_ns - origin_ns,
+        peak_ns=phase.peak_ns - origin_ns,
+        end_ns=span.end_ns - origin_ns,
+        requested=phase.requested,
+        allocator=phase.allocator,
+        alive=phase.alive,
+    )
 
 
 # The file that TensorFlow's profiler leaves (an XSpace), read piece by piece: a long run needs no

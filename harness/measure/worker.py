@@ -7,7 +7,6 @@ after the environment that their libraries read is set.
 
 import contextlib
 import ctypes
-import dataclasses
 import faulthandler
 import importlib
 import os
@@ -27,9 +26,9 @@ from harness.measure.importing import (
     refuse_deferred,
     refuse_returned,
 )
-from harness.measure.meter import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
+from harness.measure.meter import AbsentMeter, Emit, Memory, Meter, MeterContext, SamplerLine
 from harness.records import Ending, Job, Outcome
-from harness.rundir.rows import append_row, open_rows
+from harness.rundir.rows import CodeFiles, Done, Row, append_row, open_rows
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
@@ -72,7 +71,7 @@ def _report(job: Job) -> int:
     with _rows_errors(job):
         descriptor = open_rows(Path(job.rows_path))
 
-    def emit(row: Mapping[str, Any]) -> None:
+    def emit(row: Row) -> None:
         with _rows_errors(job):
             append_row(descriptor, row)
 
@@ -85,7 +84,15 @@ def _report(job: Job) -> int:
         ending = name_exception(error, look_for_room(job.device))
         if ending.outcome is Outcome.ERROR:
             _log_traceback()
-    emit({"kind": "done", "point": job.point, "repeat": job.repeat, **dataclasses.asdict(ending)})
+    emit(
+        Done(
+            point=job.point,
+            repeat=job.repeat,
+            outcome=ending.outcome,
+            cause=ending.cause,
+            reason=ending.reason,
+        )
+    )
     sys.stderr.flush()
     return 0
 
@@ -154,7 +161,7 @@ def _import_ours(job: Job) -> None:
             importlib.import_module(module)
 
 
-def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
+def _measure(job: Job, emit: Emit) -> None:
     assert job.body is not None  # noqa: S101 - main() has branched on it
     _import_ours(job)
     _arrange(job)
@@ -167,22 +174,18 @@ def _measure(job: Job, emit: Callable[[Mapping[str, Any]], None]) -> None:
         _tell_code(job, told, emit)  # bodies may import in mid-phase
 
 
-def _tell_code(
-    job: Job, told: Mapping[str, str], emit: Callable[[Mapping[str, Any]], None]
-) -> Mapping[str, str]:
+def _tell_code(job: Job, told: Mapping[str, str], emit: Emit) -> Mapping[str, str]:
     """Write down which code this is, where that is more than was told already: a run proves what it
     has measured.
     """
     body_package = str(job.body).partition(":")[0].partition(".")[0]
     found = origins({body_package, *job.kept_out, *job.subjects})
     if found != told:
-        emit({"kind": "code", "point": job.point, "repeat": job.repeat, "packages": found})
+        emit(CodeFiles(point=job.point, repeat=job.repeat, packages=found))
     return found
 
 
-def _run_body(
-    job: Job, body: Callable[..., Any], emit: Callable[[Mapping[str, Any]], None]
-) -> None:
+def _run_body(job: Job, body: Callable[..., Any], emit: Emit) -> None:
     device_name = load(job.prepare_device)(job.device)
     # The line is opened here and not before: nothing may be open when the zygote forks.
     sampler, without = _call_sampler(job)

@@ -26,10 +26,10 @@ from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
-from harness.records import Point, RunEnd
+from harness.records import Point
 from harness.remeasure import Measure, Offender, find_offenders, remeasure
 from harness.rundir.manifest import read_manifest
-from harness.rundir.rows import write_row
+from harness.rundir.rows import RunEnd, write_row
 from harness.units import format_bytes
 from harness.words import count, shortened, text_table
 

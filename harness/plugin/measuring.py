@@ -19,11 +19,11 @@ from harness.plugin.options import is_dry, pythonpath_of
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import SESSION, MeasuredBefore, RunSession
-from harness.records import ROWS_FILE, TRACED_REPEAT, Point, RunEnd
+from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.run.revisions import Code
-from harness.run.runner import ChildSettings, Runner, discard_run, opened_runner
+from harness.run.runner import ChildSettings, Runner, opened_runner
 from harness.rundir.resume import Resumption
-from harness.rundir.rows import announce_point, ends_of, park_points, write_row
+from harness.rundir.rows import RunEnd, announce_point, discard_run, ends_of, park_points, write_row
 from harness.rundir.traces import log_name
 
 if TYPE_CHECKING:

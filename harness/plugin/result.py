@@ -10,19 +10,10 @@ from pathlib import Path
 from harness.errors import MeterUnavailable
 from harness.judge.advice import Asked, Commands
 from harness.plugin.session import RunSession
-from harness.records import (
-    ROWS_FILE,
-    Outcome,
-    PhaseRecord,
-    Point,
-    Quality,
-    Reading,
-    RunEnd,
-    passed_over_in_words,
-)
+from harness.records import ROWS_FILE, Outcome, Point, Quality, Reading, passed_over_in_words
 from harness.run.revisions import THEN_FOLDER
 from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
-from harness.rundir.rows import end_from_json, ends_of, phase_from_json, rows_since
+from harness.rundir.rows import Again, PhaseRecord, RunEnd, RunRow, ends_of, rows_since
 from harness.rundir.traces import traces_in_words
 from harness.units import format_bytes
 from harness.words import count, nearest, text_table
@@ -259,17 +250,15 @@ def read_run(run_directory: Path, point: Point, *, from_byte: int = 0) -> Memory
     records: dict[tuple[int, str], PhaseRecord] = {}
     ends: dict[int, RunEnd] = {}
     for row in rows_since(run_directory / ROWS_FILE, from_byte):
-        if row.get("point") != point.name:
+        if not isinstance(row, RunRow) or row.point != point.name:
             continue
-        if row["kind"] == "again":
-            ends.pop(row["repeat"], None)
-            records = {key: record for key, record in records.items() if key[0] != row["repeat"]}
-        elif row["kind"] == "phase":
-            record = phase_from_json(row)
-            records[record.repeat, record.phase] = record
-        elif row["kind"] == "end":
-            end = end_from_json(row)
-            ends[end.repeat] = end
+        if isinstance(row, Again):
+            ends.pop(row.repeat, None)
+            records = {key: record for key, record in records.items() if key[0] != row.repeat}
+        elif isinstance(row, PhaseRecord):
+            records[row.repeat, row.phase] = row
+        elif isinstance(row, RunEnd):
+            ends[row.repeat] = row
     return MemoryRun(
         point,
         tuple(ends[repeat] for repeat in sorted(ends)),

@@ -224,6 +224,36 @@ class Device:
         growth = "false" if self.pool is PoolKind.RESERVED else "true"
         return {"CUDA_VISIBLE_DEVICES": self.uuid or "", "TF_FORCE_GPU_ALLOW_GROWTH": growth}
 
+    @property
+    def comparability(self) -> dict[str, str]:
+        """What two devices must share for their bytes to be compared: size, budget, allocator, and
+        whether the pool grows.
+        """
+        size = format_bytes(self.memory_bytes)
+        limit = "" if self.limit_bytes is None else f", limited to {format_bytes(self.limit_bytes)}"
+        growing = ", growing on demand" if self.pool is PoolKind.GROWN else ""
+        words = f"{self.name}, {size}{limit}{growing}"
+        return {
+            "device": f"emulated, {size}" if self.kind == "emulated" else words,
+            "allocator": self.allocator,
+        }
+
+    def for_manifest(self) -> dict[str, Any]:
+        """What run.json records of it (``harness.rundir.manifest.RecordedDevice``)."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "uuid": self.uuid,
+            "memory_bytes": self.memory_bytes,
+            "limit_bytes": self.limit_bytes,
+            "allocator": self.allocator,
+            "pool": self.pool,
+            "driver": self.driver,
+            "passed_over": self.passed_over,
+            "equals": [equal.uuid for equal in self.equals],
+            "left_out": list(self.left_out),
+        }
+
     def for_child(self) -> dict[str, Any]:
         """What the child must know of it."""
         return {

@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from harness.records import OVER_TIME, Ending, Outcome, Point, RunEnd
+from harness.records import OVER_TIME, Ending, Outcome, Point
+from harness.rundir.rows import Begin, Done, PhaseRecord, Row, RunEnd
 from harness.system.memory import Overrun
 from harness.system.proc import HasEnded
 from harness.units import format_bytes
@@ -238,7 +239,7 @@ def unreported_refusal(log: str) -> Refusal | None:
 
 def classify(
     child: ChildEnd,
-    rows: list[dict[str, Any]],
+    rows: Sequence[Row],
     log: str,
     *,
     limit_bytes: int | None = None,
@@ -248,7 +249,7 @@ def classify(
 
     ``limit_bytes`` is the size of its device, ``timeout_s`` the time that it was given.
     """
-    done = next((row for row in rows if row["kind"] == "done"), None)
+    done = next((row for row in rows if isinstance(row, Done)), None)
     where = f" in phase {phase}" if (phase := phase_at_death(rows)) else ""
     if child.overrun:
         return Ending(
@@ -263,12 +264,9 @@ def classify(
         )
         return Ending(Outcome.TIMED_OUT, OVER_TIME, stopped)
     if child.exit_code == 0 and done is not None:
-        outcome, reason = Outcome(done["outcome"]), str(done["reason"])
-        return Ending(
-            outcome,
-            str(done["cause"]),
-            with_asked(reason, log) if outcome is Outcome.DEVICE_OOM else reason,
-        )
+        refused = done.outcome is Outcome.DEVICE_OOM
+        reason = with_asked(done.reason, log) if refused else done.reason
+        return Ending(done.outcome, done.cause, reason)
     if child.exit_code == 0:
         return Ending(Outcome.EXITED, "0", f"exited with code 0{where} without finishing")
     return _name_death(child, where, log, limit_bytes)
@@ -344,8 +342,8 @@ def exit_in_words(exit_code: int) -> str:
         return f"signal {-exit_code}"
 
 
-def phase_at_death(rows: list[dict[str, Any]]) -> str | None:
+def phase_at_death(rows: Sequence[Row]) -> str | None:
     """The phase that was entered last and not finished, or None between phases."""
-    entered = [row["phase"] for row in rows if row["kind"] == "begin"]
-    finished = {row["phase"] for row in rows if row["kind"] == "phase" and row["finished"]}
+    entered = [row.phase for row in rows if isinstance(row, Begin)]
+    finished = {row.phase for row in rows if isinstance(row, PhaseRecord) and row.finished}
     return entered[-1] if entered and entered[-1] not in finished else None

@@ -10,19 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from harness.errors import DeviceUnavailable, RunDirectoryError
-from harness.records import (
-    ROWS_FILE,
-    TRACED_REPEAT,
-    Ending,
-    Job,
-    Outcome,
-    Point,
-    RunEnd,
-    to_json,
-)
+from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Job, Outcome, Point
 from harness.run.cards import with_room
 from harness.run.devices import Device
 from harness.run.ends import (
@@ -43,7 +34,7 @@ from harness.run.launchers import (
 )
 from harness.run.leases import Lease, lease, lease_folder
 from harness.run.revisions import Code, own_packages, shadowing_packages
-from harness.rundir.rows import rows_since, write_row
+from harness.rundir.rows import PhaseRecord, Row, RunEnd, RunRow, discard_run, rows_since, write_row
 from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
 from harness.system.files import lock
 
@@ -68,7 +59,7 @@ ALLOCATOR_WAIT_S = 11.0
 """What an idle child may take beyond its time-out: BFC waits 10 s for memory before it refuses it
 (bfc_allocator.h, AllocatorRetry), and then the body has to end."""
 
-Attempt = tuple[RunEnd, Sequence[Mapping[str, Any]]]
+Attempt = tuple[RunEnd, Sequence[Row]]
 """How one attempt ended, and the rows that its child left."""
 
 
@@ -171,12 +162,12 @@ class _ChildFiles:
         log = _open_log(run_directory, point, repeat)
         return cls(rows=rows, log=log, rows_from_byte=_size(rows), log_from_byte=_size(log))
 
-    def new_rows(self, point: Point, repeat: int) -> list[dict[str, Any]]:
+    def new_rows(self, point: Point, repeat: int) -> list[RunRow]:
         """The rows of this child; other workers write into the same file."""
         return [
             row
             for row in rows_since(self.rows, self.rows_from_byte)
-            if row.get("point") == point.name and row.get("repeat") == repeat
+            if isinstance(row, RunRow) and row.run == (point.name, repeat)
         ]
 
     def new_log(self) -> str:
@@ -405,12 +396,12 @@ class Runner:
             inherited=inherited,
         )
 
-    def _close(self, end: RunEnd, rows: list[dict[str, Any]]) -> RunEnd:
+    def _close(self, end: RunEnd, rows: Sequence[Row]) -> RunEnd:
         """Write down how a run ended."""
-        row = {"kind": "end", **to_json(end)}
+        row: Row = end
         if end.repeat == TRACED_REPEAT:
             clear_unfinished(self.run_directory, end.point)
-            row = {"kind": "traced", **to_json(trace_end(end, rows))}
+            row = trace_end(end, rows)
         write_row(self.run_directory, row)
         return end
 
@@ -465,16 +456,7 @@ def retry_when_shared(
     return attempt()[0]
 
 
-def others_on_device(rows: Sequence[Mapping[str, Any]]) -> str:
+def others_on_device(rows: Sequence[Row]) -> str:
     """Who used the device besides this run, by what its readings say; empty for nobody."""
-    readings = [reading for row in rows if row["kind"] == "phase" for reading in row["readings"]]
-    return "; ".join(
-        dict.fromkeys(reading["contended"] for reading in readings if reading["contended"])
-    )
-
-
-def discard_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
-    """Write down that a run is measured once more from its start, and why; its earlier rows are
-    void. Raises RunDirectoryError.
-    """
-    write_row(run_directory, {"kind": "again", "point": point, "repeat": repeat, "reason": reason})
+    readings = [one for row in rows if isinstance(row, PhaseRecord) for one in row.readings]
+    return "; ".join(dict.fromkeys(one.contended for one in readings if one.contended))

@@ -1,5 +1,5 @@
-"""run.json: what was planned, on what, with which settings. Written before the first child
-starts.
+"""run.json: what was planned, on what, with which settings. One model, which it is written and read
+with; it is there before the first child starts.
 """
 
 import contextlib
@@ -14,28 +14,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from harness.errors import GitError, RunDirectoryError, UsageError
-from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind, to_json
+from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind
+from harness.rundir.rows import MOST_REPEATS
 from harness.rundir.seal import SEAL, seal_of
 from harness.system import files, git
 from harness.system.memory import host_memory_bytes
-from harness.units import format_bytes
 from harness.words import nearest_path
-
-if TYPE_CHECKING:
-    from harness.run.devices import Device
-
-
-# run.json, checked: what was planned, on what, and the key that a baseline has to share.
-
-
-MOST_REPEATS = 1000
-"""Of one point. What the options of a run take at most; a damaged number must not fill the
-memory."""
 
 
 class RecordedDevice(BaseModel):
@@ -47,12 +44,18 @@ class RecordedDevice(BaseModel):
     name: StrictStr
     uuid: StrictStr | None
     memory_bytes: StrictInt = Field(gt=0)
+    limit_bytes: StrictInt | None = None
+    """Size of its pool in bytes; None where it has no limit of its own."""
     allocator: StrictStr
     pool: PoolKind = PoolKind.RESERVED
     """How TensorFlow took its pool."""
     driver: StrictStr
     passed_over: StrictStr = ""
     """Of the emulated device: why it was used although the driver has a card."""
+    equals: tuple[StrictStr | None, ...] = ()
+    """UUIDs of further devices that may have measured a point; they are of one name and size."""
+    left_out: tuple[StrictStr, ...] = ()
+    """A sentence for each device of the machine that is not among them."""
 
 
 class CodeSide(BaseModel):
@@ -92,20 +95,29 @@ class Manifest(BaseModel):
     device: RecordedDevice
     comparability: Mapping[str, StrictStr | StrictInt]
     settings: Mapping[str, Any]
+    code: CodeSide | None = None
+    """Which code was measured, where two are compared."""
+    against: CodeSide | None = None
+    """Which code it is compared with; its run is in the folder ``then``."""
+    root: StrictStr | None = None
+    """The folder that its children worked in; None where it was not recorded."""
     planned: tuple[Point, ...]
     policy: Mapping[str, Any] | None = None
     """What the run is to be judged by, with the keys of a policy file; None where it brings none of
     its own."""
     asked: tuple[StrictStr, ...] = ()
     """Tests that were to measure something, each of which has to have announced a point."""
-    code: CodeSide | None = None
-    """Which code was measured, where two are compared."""
-    against: CodeSide | None = None
-    """Which code it is compared with; its run is in the folder ``then``."""
+    resumed: tuple[Mapping[str, Any], ...] = ()
+    """Each time that the run was resumed: when, at which commit, and how many runs there were."""
     remeasured: tuple[Mapping[str, Any], ...] = ()
     """Each time that points were measured again: when, at which commit, and which points."""
-    root: StrictStr | None = None
-    """The folder that its children worked in; None where it was not recorded."""
+
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """The file itself, with its seal and whatever keys another version has written."""
+        return self._content
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -120,11 +132,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise RunDirectoryError(
             f"{folder} is not a run directory; name a folder that pytest --memory-out wrote{near}"
         )
+
     found = _read_object(path)
-    version = found.get("schema_version")
-    if version != SCHEMA_VERSION:
+    schema = found.get("schema_version")
+    if schema != SCHEMA_VERSION:
         raise RunDirectoryError(
-            f"{path} has schema_version {version!r}; this program reads version {SCHEMA_VERSION}: "
+            f"{path} has schema_version {schema!r}; this program reads version {SCHEMA_VERSION}: "
             "judge the run with the program that made it, or measure again"
         )
     try:
@@ -133,15 +146,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise RunDirectoryError(
             f"{path} is damaged: {first_error(error)}; measure again"
         ) from error
-    twice = [
-        name
-        for name, count in Counter(point.name for point in manifest.planned).items()
-        if count > 1
-    ]
-    if twice:
+
+    counts = Counter(point.name for point in manifest.planned)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
         raise RunDirectoryError(
-            f"{path} plans {twice[0]} more than once; give each point parameters of its own"
+            f"{path} plans {repeated[0]} more than once; give each point parameters of its own"
         )
+    manifest._content = found
     return manifest
 
 
@@ -171,70 +183,183 @@ def _read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-# Where and with what a run was measured, read without importing any of it.
+# Writing it: at the start, at every resumption, at the end.
 
 
-_PACKAGES = (
-    "tensorflow",
-    "keras",
-    "numpy",
-    "h5py",
-    "pandas",
-    "scipy",
-    "nvidia-ml-py",
-    "ptycho-memory",
-)
+class MeasuredDevice(Protocol):
+    """What run.json asks of a device."""
+
+    def for_manifest(self) -> Mapping[str, Any]:
+        """The fields of ``RecordedDevice``, as plain values."""
+
+    @property
+    def comparability(self) -> Mapping[str, str]:
+        """What two devices must share for their bytes to be compared."""
 
 
-def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
-    """Versions, machine and git commit of ``folder``; what cannot be told is "unavailable: why"."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain")
+def start_run(
+    path: Path,
+    *,
+    points: Sequence[Point],
+    repeats: int,
+    device: MeasuredDevice,
+    command: str,
+    root: Path,
+    settings: Mapping[str, Any],
+    swept: Sequence[Point] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    asked: Sequence[str] = (),
+    sides: Mapping[str, Any] | None = None,
+) -> None:
+    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError
+    if it cannot.
+
+    Workers that share a run all call this with the same plan; the first one's run.json stays.
+    ``swept`` is the sweep that ``points`` were selected from (None: all of it), so that a selection
+    is comparable with all of it. ``policy`` is what the run is to be judged by, with the keys of a
+    policy file (None: whatever the gate is given). ``asked`` names tests that will announce what
+    they measure (``announce_point``): one that never does makes the run incomplete. ``sides`` are
+    the codes of a comparison, ``code`` and in the later one's run also ``against``, with the keys
+    of a ``CodeSide``.
+    """
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        run_id=path.resolve().name,
+        started=_now(),
+        ended=None,
+        command=command,
+        repeats=repeats,
+        environment=describe_environment(root, isolation=str(settings.get("isolation", "spawn"))),
+        device=RecordedDevice.model_validate(device.for_manifest()),
+        comparability={
+            **comparability(device),
+            "scan": _scans_of(points if swept is None else swept),
+        },
+        settings=settings,
+        root=str(root.resolve()),
+        planned=tuple(points),
+        policy=policy,
+        asked=tuple(asked),
+    )
+    codes = {name: CodeSide.model_validate(side) for name, side in (sides or {}).items()}
+    _make_run(path, manifest.model_copy(update=codes))
+
+
+def comparability(device: MeasuredDevice) -> dict[str, str]:
+    """What two runs must share for their bytes to be compared, beside the scan."""
+    return {**device.comparability, "tensorflow": tensorflow_minor()}
+
+
+def _scans_of(points: Sequence[Point]) -> str:
+    scans = {str(point.fixed["scan"]) for point in points if point.fixed.get("scan") is not None}
+    return ", ".join(sorted(scans)) or "none"
+
+
+def _make_run(path: Path, manifest: Manifest) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ROWS_FILE).touch()
+    except OSError as error:
+        raise RunDirectoryError(f"the run directory {path} cannot be made: {error}") from error
+    _put(path / RUN_FILE, manifest.model_dump(mode="json", exclude_unset=True), replace=False)
+
+
+def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
+    """Note in run.json that the run goes on: when, at which commit, and how many runs were there
+    already.
+
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
+    damaged, or cannot be written.
+    """
+    _add_note(path, "resumed", {**_note(command, root), "runs_there_already": already})
+
+
+def note_remeasuring(path: Path, *, command: str, root: Path, points: Sequence[str]) -> None:
+    """Note in run.json that ``points`` are measured again because of findings: when, and at which
+    commit.
+
+    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
+    damaged, or cannot be written.
+    """
+    _add_note(path, "remeasured", {**_note(command, root), "points": list(points)})
+
+
+def end_run(path: Path) -> None:
+    """Note the time at which the run was over, and seal it. Raises RunDirectoryError when run.json
+    is gone or damaged.
+    """
+    ended = {**read_manifest(path).content, "ended": _now()}
+    try:
+        rows = (path / ROWS_FILE).read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"{path / ROWS_FILE} cannot be read back: {error}") from error
+    _put(path / RUN_FILE, {**ended, SEAL: seal_of(ended, rows)}, replace=True)
+
+
+def _note(command: str, root: Path) -> dict[str, Any]:
+    environment = describe_environment(root, isolation="")
     return {
-        "python": platform.python_version(),
-        "implementation": sys.implementation.name,
-        **{package: _version(package) for package in _PACKAGES},
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count() or "unavailable: the system does not tell",
-        "host_memory_bytes": host_memory_bytes(),
-        "git_commit": commit,
-        "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
-        "git_changes": _fingerprint(folder),
-        "isolation": isolation,
+        "time": _now(),
+        "command": command,
+        **{key: environment[key] for key in ("git_commit", "git_dirty", "git_changes")},
     }
 
 
-def tensorflow_minor() -> str:
-    """``"2.21"``: numbers of the allocator are compared only within a minor version."""
-    return ".".join(_version("tensorflow").split(".")[:2])
+def _add_note(path: Path, key: str, note: Mapping[str, Any]) -> None:
+    content = read_manifest(path).content
+    noted = {**content, "ended": None, key: [*content.get(key, []), note]}
+    _put(path / RUN_FILE, noted, replace=True)
 
 
-def _version(package: str) -> str:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _put(path: Path, manifest: Mapping[str, Any], *, replace: bool) -> None:
+    write = files.replace if replace else files.create
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unavailable: not installed"
+        write(path, f"{json.dumps(manifest, indent=1)}\n".encode())
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
 
 
-def _fingerprint(folder: Path) -> str:
-    """Sixteen digits for the changes to tracked files: two runs with the same ones ran the same
-    code.
+# What a session shows of its run.
 
-    Files that git does not track are left out: the run directory itself may be one.
+
+def sides_of(path: Path) -> dict[str, Any]:
+    """The codes that the run compares, as they were recorded at its start. Raises RunDirectoryError
+    when run.json is damaged, as all of these do.
     """
-    try:
-        changes = git.run(folder, "diff", "HEAD")
-    except GitError as error:
-        return f"unavailable: git diff failed ({error.failure})"
-    return hashlib.sha256(changes).hexdigest()[:16] if changes else "none"
+    content = read_manifest(path).content
+    return {key: content[key] for key in ("code", "against") if key in content}
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        return git.text(folder, *arguments).strip()
-    except GitError as error:
-        return f"unavailable: git {arguments[0]} failed ({error.failure})"
+def device_kind(path: Path) -> str:
+    """``"emulated"`` or ``"gpu"``: what the run is measured on."""
+    return read_manifest(path).device.kind
+
+
+def passed_over(path: Path) -> str:
+    """Why a card that the driver has was passed over; empty where none was."""
+    return read_manifest(path).device.passed_over
+
+
+def left_out(path: Path) -> int:
+    """How many of the collected points and tests were not selected."""
+    return int(read_manifest(path).settings.get("left_out", 0))
+
+
+def plans_anything(path: Path) -> bool:
+    """Whether the run has a point to measure."""
+    return bool(read_manifest(path).planned)
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the run was gone through to its end."""
+    return read_manifest(path).ended is not None
+
+
+# The folder itself.
 
 
 LOCK_FILE = ".lock"
@@ -275,128 +400,6 @@ def default_run_directory(root: Path) -> Path:
     return root / "artifacts" / "runs" / f"{stamp}-{os.getpid()}"
 
 
-def start_run(
-    path: Path,
-    *,
-    points: Sequence[Point],
-    repeats: int,
-    device: "Device",
-    command: str,
-    root: Path,
-    settings: Mapping[str, Any],
-    swept: Sequence[Point] | None = None,
-    policy: Mapping[str, Any] | None = None,
-    asked: Sequence[str] = (),
-    sides: Mapping[str, Any] | None = None,
-) -> None:
-    """Create the run directory with its run.json and an empty rows.jsonl. Raises RunDirectoryError
-    if it cannot.
-
-    Workers that share a run all call this with the same plan; the first one's run.json stays.
-    ``swept`` is the sweep that ``points`` were selected from (None: all of it), so that a selection
-    is comparable with the whole. ``policy`` is what the run is to be judged by, with the keys of a
-    policy file (None: whatever the gate is given). ``asked`` names tests that will announce what
-    they measure (``announce_point``): one that never does makes the run incomplete. ``sides`` is
-    what a comparison of two codes says of itself: ``code``, and in the later one's run also
-    ``against``.
-    """
-    scans = sorted(
-        {
-            str(point.fixed["scan"])
-            for point in (points if swept is None else swept)
-            if point.fixed.get("scan") is not None
-        }
-    )
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": path.resolve().name,
-        "started": _now(),
-        "ended": None,
-        "command": command,
-        "repeats": repeats,
-        "environment": describe_environment(
-            root, isolation=str(settings.get("isolation", "spawn"))
-        ),
-        "device": {
-            "kind": device.kind,
-            "name": device.name,
-            "uuid": device.uuid,
-            "memory_bytes": device.memory_bytes,
-            "limit_bytes": device.limit_bytes,
-            "allocator": device.allocator,
-            "pool": device.pool,
-            "driver": device.driver,
-            "passed_over": device.passed_over,
-            # Any of these may have measured a point; they are of one name and size.
-            "equals": [equal.uuid for equal in device.equals],
-            "left_out": list(device.left_out),
-        },
-        "comparability": {**comparability(device), "scan": ", ".join(scans) or "none"},
-        "settings": dict(settings),
-        **(sides or {}),
-        "root": str(root.resolve()),
-        "planned": [to_json(point) for point in points],
-        "policy": None if policy is None else dict(policy),
-        "asked": list(asked),
-    }
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / ROWS_FILE).touch()
-    except OSError as error:
-        raise RunDirectoryError(f"the run directory {path} cannot be made: {error}") from error
-    _put(path / RUN_FILE, manifest, replace=False)
-
-
-def comparability(device: "Device") -> dict[str, str]:
-    """What two runs must share for their bytes to be compared, beside the scan."""
-    return {
-        "device": _device_in_words(device),
-        "allocator": device.allocator,
-        "tensorflow": tensorflow_minor(),
-    }
-
-
-def note_resumption(path: Path, *, command: str, root: Path, already: int) -> None:
-    """Note in run.json that the run goes on: when, at which commit, and how many runs were there
-    already.
-
-    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
-    damaged, or cannot be written.
-    """
-    manifest = _read_back(path)
-    note = {**_note(command, root), "runs_there_already": already}
-    _put(
-        path / RUN_FILE,
-        {**manifest, "ended": None, "resumed": [*manifest.get("resumed", []), note]},
-        replace=True,
-    )
-
-
-def note_remeasuring(path: Path, *, command: str, root: Path, points: Sequence[str]) -> None:
-    """Note in run.json that ``points`` are measured again because of findings: when, and at which
-    commit.
-
-    It has no end again until ``end_run``. Raises RunDirectoryError when run.json is gone or
-    damaged, or cannot be written.
-    """
-    manifest = _read_back(path)
-    note = {**_note(command, root), "points": list(points)}
-    _put(
-        path / RUN_FILE,
-        {**manifest, "ended": None, "remeasured": [*manifest.get("remeasured", []), note]},
-        replace=True,
-    )
-
-
-def _note(command: str, root: Path) -> dict[str, Any]:
-    environment = describe_environment(root, isolation="")
-    return {
-        "time": _now(),
-        "command": command,
-        **{key: environment[key] for key in ("git_commit", "git_dirty", "git_changes")},
-    }
-
-
 @contextlib.contextmanager
 def hold_run_directory(path: Path) -> Iterator[None]:
     """Keep every other session out of the run directory for the block; the kernel lets go of it
@@ -420,83 +423,67 @@ def hold_run_directory(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def end_run(path: Path) -> None:
-    """Note the time at which the run was over, and seal it. Raises RunDirectoryError when run.json
-    is gone or damaged.
-    """
-    ended = {**_read_back(path), "ended": _now()}
+# Where and with what a run was measured, read without importing any of it.
+
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "h5py",
+    "pandas",
+    "scipy",
+    "nvidia-ml-py",
+    "ptycho-memory",
+)
+
+
+def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
+    """Versions, machine and git commit of ``folder``; what is unknown is "unavailable: why"."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain")
+    return {
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        **{package: _version(package) for package in _PACKAGES},
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count() or "unavailable: the system does not say",
+        "host_memory_bytes": host_memory_bytes(),
+        "git_commit": commit,
+        "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
+        "git_changes": _fingerprint(folder),
+        "isolation": isolation,
+    }
+
+
+def tensorflow_minor() -> str:
+    """``"2.21"``: numbers of the allocator are compared only within a minor version."""
+    return ".".join(_version("tensorflow").split(".")[:2])
+
+
+def _version(package: str) -> str:
     try:
-        rows = (path / ROWS_FILE).read_bytes()
-    except OSError as error:
-        raise RunDirectoryError(f"{path / ROWS_FILE} cannot be read back: {error}") from error
-    _put(path / RUN_FILE, {**ended, SEAL: seal_of(ended, rows)}, replace=True)
+        return version(package)
+    except PackageNotFoundError:
+        return "unavailable: not installed"
 
 
-def sides_of(path: Path) -> dict[str, Any]:
-    """What ``start_run`` was told of the codes that the run compares. Raises RunDirectoryError when
-    run.json is damaged.
+def _fingerprint(folder: Path) -> str:
+    """Sixteen digits for the changes to tracked files: two runs with the same ones ran the same
+    code.
+
+    Files that git does not track are left out: the run directory itself may be one.
     """
-    return {key: value for key, value in _read_back(path).items() if key in ("code", "against")}
-
-
-def device_kind(path: Path) -> str:
-    """``"emulated"`` or ``"gpu"``: what the run is measured on. Raises RunDirectoryError when
-    run.json is damaged.
-    """
-    return str(_read_back(path)["device"]["kind"])
-
-
-def passed_over(path: Path) -> str:
-    """Why a card that the driver has was passed over; empty where none was. Raises
-    RunDirectoryError as ``device_kind``.
-    """
-    return str(_read_back(path)["device"].get("passed_over", ""))
-
-
-def left_out(path: Path) -> int:
-    """How many of the collected points and tests were not selected. Raises RunDirectoryError as
-    ``device_kind``.
-    """
-    return int(_read_back(path)["settings"].get("left_out", 0))
-
-
-def plans_anything(path: Path) -> bool:
-    """Whether the run has a point to measure. Raises RunDirectoryError when run.json is gone or
-    damaged.
-    """
-    return bool(_read_back(path)["planned"])
-
-
-def has_ended(path: Path) -> bool:
-    """Whether the run was gone through to its end. Raises RunDirectoryError when run.json is gone
-    or damaged.
-    """
-    return _read_back(path)["ended"] is not None
-
-
-def _read_back(path: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path / RUN_FILE} cannot be read back: {error}") from error
-    return manifest
+        changes = git.run(folder, "diff", "HEAD")
+    except GitError as error:
+        return f"unavailable: git diff failed ({error.failure})"
+    return hashlib.sha256(changes).hexdigest()[:16] if changes else "none"
 
 
-def _device_in_words(device: "Device") -> str:
-    if device.kind == "emulated":
-        return f"emulated, {format_bytes(device.memory_bytes)}"
-    limit = "" if device.limit_bytes is None else f", limited to {format_bytes(device.limit_bytes)}"
-    growing = ", growing on demand" if device.pool is PoolKind.GROWN else ""
-    return f"{device.name}, {format_bytes(device.memory_bytes)}{limit}{growing}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _put(path: Path, manifest: Mapping[str, Any], *, replace: bool) -> None:
-    write = files.replace if replace else files.create
+def _git(folder: Path, *arguments: str) -> str:
     try:
-        write(path, f"{json.dumps(manifest, indent=1)}\n".encode())
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error}") from error
+        return git.text(folder, *arguments).strip()
+    except GitError as error:
+        return f"unavailable: git {arguments[0]} failed ({error.failure})"

@@ -9,26 +9,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
-
 from harness.errors import RunDirectoryError
-from harness.records import Outcome, PhaseRecord, Point, RunEnd, TraceEnd
-from harness.rundir import rows as rowkinds
-from harness.rundir.manifest import first_error
-from harness.rundir.rows import RowError
+from harness.records import Outcome, Point
+from harness.rundir.rows import (
+    KINDS,
+    Again,
+    Announced,
+    Begin,
+    CodeFiles,
+    Declared,
+    Done,
+    Parked,
+    PhaseRecord,
+    Remeasure,
+    RowError,
+    RunEnd,
+    RunKey,
+    TraceEnd,
+)
 from harness.system.files import read_whole
 from harness.words import natural
 
-RunKey = tuple[str, int]
-"""Name of the point and number of the repeat: one run."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """How often each point of a run is to be measured, by its name."""
+
+    planned: int
+    """Of every point that is not in ``announced``."""
+    announced: Mapping[str, int] = field(default_factory=dict)
+    """Of points that were announced with another number."""
+    further: Mapping[str, int] = field(default_factory=dict)
+    """Beyond those, announced because of findings."""
+
+    def first_of(self, point: str) -> int:
+        """How many were planned, before any finding."""
+        return self.announced.get(point, self.planned)
+
+    def of(self, point: str) -> range:
+        """The numbers of the repeats that the point requires: those that were planned, and those
+        announced later.
+        """
+        return range(self.first_of(point) + self.further.get(point, 0))
 
 
 @dataclass(slots=True)
 class Rows:
     """All usable rows of a run, by the run they belong to."""
 
-    repeats: int
-    """Of each point, as planned."""
+    planned: int
+    """Repeats of each point, as run.json has them."""
     known: dict[str, Point]
     """By name: what was planned, and what was announced; phases as they were given, also where that
     is none."""
@@ -47,8 +77,8 @@ class Rows:
     ends: dict[RunKey, RunEnd] = field(default_factory=dict)
     traces: dict[str, TraceEnd] = field(default_factory=dict)
     """How the traced run of each point ended; the last one, where it was traced again."""
-    own_repeats: dict[str, int] = field(default_factory=dict)
-    """Repeats of a point that were announced with it, by point, where they are not ``repeats``."""
+    announced_repeats: dict[str, int] = field(default_factory=dict)
+    """Repeats of a point that were announced with it, by point, where they are not ``planned``."""
     further: dict[str, int] = field(default_factory=dict)
     """Repeats that were announced beyond the plan, by point."""
     tests: set[str] = field(default_factory=set)
@@ -71,11 +101,14 @@ class Rows:
             for point in (*planned, *announced)
         )
 
+    @property
+    def repeats(self) -> Repeats:
+        """How often each point is to be measured."""
+        return Repeats(planned=self.planned, announced=self.announced_repeats, further=self.further)
+
     def repeats_of(self, point: str) -> range:
-        """The numbers of the repeats that a point owes: those that were planned, and those
-        announced later.
-        """
-        return range(self.own_repeats.get(point, self.repeats) + self.further.get(point, 0))
+        """The numbers of the repeats that a point requires."""
+        return self.repeats.of(point)
 
     def _entered(self, point: Point) -> tuple[str, ...]:
         """The phases that any run of the point's scenario and body has entered, in order: of each,
@@ -94,13 +127,6 @@ class Rows:
         return tuple(sorted(latest, key=lambda phase: (latest[phase], phase)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
-    text: bytes
-    row: Mapping[str, Any]
-
-
 def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
     """Read rows.jsonl of a run that planned ``points``, ``repeats`` times each (numbered from 0).
 
@@ -109,24 +135,26 @@ def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
     become ``problems`` with their line numbers. Raises RunDirectoryError when the file is missing
     or cannot be read.
     """
-    rows = Rows(repeats=repeats, known={point.name: point for point in points})
+    rows = Rows(planned=repeats, known={point.name: point for point in points})
     damaged: dict[int, str] = {}
-    lines = []
+    lines: list[tuple[int, dict[str, Any]]] = []
+
     for number, text in enumerate(_texts(path), start=1):
         try:
-            lines.append(_Line(number, text, _parse(text)))
+            lines.append((number, _parse(text)))
         except RowError as error:
             damaged[number] = str(error)
+
     # Announcements first: what they announce may stand before them where workers wrote side by
     # side.
-    for line in sorted(lines, key=lambda line: _FIRST.get(line.row["kind"], len(_FIRST))):
+    for number, found in sorted(lines, key=lambda line: _FIRST.get(line[1]["kind"], len(_FIRST))):
         try:
-            _check_announced(rows, line.row)
-            _STORE[line.row["kind"]](rows, line.text)
-        except ValidationError as error:
-            damaged[line.number] = f"a damaged row: {first_error(error)}"
+            _check_announced(rows, found)
+            row = KINDS[found["kind"]].from_json(found)
+            _STORE[found["kind"]](rows, row)
         except RowError as error:
-            damaged[line.number] = str(error)
+            damaged[number] = str(error)
+
     rows.problems.extend(
         f"{path.name}, line {number}: {what}" for number, what in sorted(damaged.items())
     )
@@ -169,12 +197,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
     """A row is of a run that was planned or announced."""
-    if row["kind"] in ("point", "parked"):
+    if row["kind"] in (Announced.kind, Parked.kind):
         return
     point, repeat = row.get("point"), row.get("repeat")
     if not isinstance(point, str) or point not in rows.known:
         raise RowError(f"a row of {point!r}, which this run neither planned nor announced")
-    if row["kind"] in ("traced", "remeasure"):
+    if row["kind"] in (TraceEnd.kind, Remeasure.kind):
         return  # it is of none of the repeats
     more = rows.further.get(point, 0)
     if (
@@ -183,14 +211,13 @@ def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
         or repeat not in rows.repeats_of(point)
     ):
         announced = f" and {more} more announced" if more else ""
-        planned = rows.own_repeats.get(point, rows.repeats)
+        planned = rows.repeats.first_of(point)
         raise RowError(
             f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0"
         )
 
 
-def _store_point(rows: Rows, line: bytes) -> None:
-    row = rowkinds.announced(line)
+def _store_point(rows: Rows, row: Announced) -> None:
     if row.point not in rows.known:
         rows.announced.add(row.point)
     there = rows.known.setdefault(row.point, row.record)
@@ -206,81 +233,67 @@ def _store_point(rows: Rows, line: bytes) -> None:
     if row.test:
         rows.tests.add(row.test)
     if row.repeats is not None:
-        rows.own_repeats[row.point] = row.repeats
+        rows.announced_repeats[row.point] = row.repeats
 
 
-def _store_remeasure(rows: Rows, line: bytes) -> None:
-    more = rowkinds.remeasure(line)
-    rows.further[more.point] = rows.further.get(more.point, 0) + more.repeats
+def _store_remeasure(rows: Rows, row: Remeasure) -> None:
+    rows.further[row.point] = rows.further.get(row.point, 0) + row.repeats
 
 
-def _store_parked(rows: Rows, line: bytes) -> None:
-    row = rowkinds.PARKED.validate_json(line)  # not strictly: JSON has no tuples
+def _store_parked(rows: Rows, row: Parked) -> None:
     rows.parked.update(dict.fromkeys(row.points, row.reason))
     rows.tests.add(row.test)
 
 
-def _store_begin(rows: Rows, line: bytes) -> None:
-    begin = rowkinds.BEGIN.validate_json(line, strict=True)
-    own = rows.begun.setdefault((begin.point, begin.repeat), {})
-    if begin.phase in own:
-        raise RowError(
-            f"{begin.point}, repeat {begin.repeat}, enters phase {begin.phase} a second time"
-        )
-    own[begin.phase] = begin.index
+def _store_begin(rows: Rows, row: Begin) -> None:
+    entered = rows.begun.setdefault(row.run, {})
+    if row.phase in entered:
+        raise RowError(f"{row.point}, repeat {row.repeat}, enters phase {row.phase} a second time")
+    entered[row.phase] = row.index
 
 
-def _store_phase(rows: Rows, line: bytes) -> None:
-    record = rowkinds.phase(line)
-    place = (record.point, record.repeat, record.phase)
+def _store_phase(rows: Rows, row: PhaseRecord) -> None:
+    place = (row.point, row.repeat, row.phase)
     if place in rows.phases:
-        where = f"{record.point}, repeat {record.repeat}, phase {record.phase}"
+        where = f"{row.point}, repeat {row.repeat}, phase {row.phase}"
         raise RowError(f"a second record of {where}; the first one is kept")
-    rows.phases[place] = record
+    rows.phases[place] = row
 
 
-def _store_declared(rows: Rows, line: bytes) -> None:
-    declared = rowkinds.declared(line)
-    rows.declared.setdefault((declared.point, declared.repeat), {}).update(declared.values)
+def _store_declared(rows: Rows, row: Declared) -> None:
+    rows.declared.setdefault(row.run, {}).update(row.values)
 
 
-def _store_code(rows: Rows, line: bytes) -> None:
-    code = rowkinds.CODE.validate_json(line, strict=True)
-    rows.code.setdefault((code.point, code.repeat), {}).update(code.packages)
+def _store_code(rows: Rows, row: CodeFiles) -> None:
+    rows.code.setdefault(row.run, {}).update(row.packages)
 
 
-def _store_done(rows: Rows, line: bytes) -> None:
-    done = rowkinds.DONE.validate_json(line, strict=True)
-    rows.done[done.point, done.repeat] = done.outcome
+def _store_done(rows: Rows, row: Done) -> None:
+    rows.done[row.run] = row.outcome
 
 
-def _store_end(rows: Rows, line: bytes) -> None:
-    end = rowkinds.END.validate_json(line, strict=True)
-    run = (end.point, end.repeat)
-    if run in rows.ends:
+def _store_end(rows: Rows, row: RunEnd) -> None:
+    if row.run in rows.ends:
         raise RowError(
-            f"{end.point}, repeat {end.repeat}, ends a second time; the first end is kept"
+            f"{row.point}, repeat {row.repeat}, ends a second time; the first end is kept"
         )
-    rows.ends[run] = end
+    rows.ends[row.run] = row
 
 
-def _store_traced(rows: Rows, line: bytes) -> None:
-    end = rowkinds.traced(line)
-    rows.traces[end.point] = end
+def _store_traced(rows: Rows, row: TraceEnd) -> None:
+    rows.traces[row.point] = row
 
 
-def _store_again(rows: Rows, line: bytes) -> None:
-    again = rowkinds.AGAIN.validate_json(line, strict=True)
-    run = (again.point, again.repeat)
+def _store_again(rows: Rows, row: Again) -> None:
     for by_run in (rows.begun, rows.declared, rows.code, rows.done, rows.ends):
-        by_run.pop(run, None)
-    for place in [place for place in rows.phases if place[:2] == run]:
+        by_run.pop(row.run, None)
+    for place in [place for place in rows.phases if place[:2] == row.run]:
         del rows.phases[place]
 
 
 def _contradictions(rows: Rows) -> Iterator[str]:
-    """An end that says ok needs the child's own word for it: a parent cannot know what the child
-    did not finish.
+    """An end that says ok needs the child's word for it: a parent cannot know what the child did
+    not finish.
     """
     for (point, repeat), end in sorted(rows.ends.items()):
         said = rows.done.get((point, repeat))
@@ -294,18 +307,19 @@ def _contradictions(rows: Rows) -> Iterator[str]:
             )
 
 
-_STORE: Mapping[str, Callable[[Rows, bytes], None]] = {
-    "again": _store_again,
-    "begin": _store_begin,
-    "phase": _store_phase,
-    "declared": _store_declared,
-    "code": _store_code,
-    "done": _store_done,
-    "end": _store_end,
-    "parked": _store_parked,
-    "point": _store_point,
-    "remeasure": _store_remeasure,
-    "traced": _store_traced,
+_STORE: Mapping[str, Callable[[Rows, Any], None]] = {
+    Again.kind: _store_again,
+    Begin.kind: _store_begin,
+    PhaseRecord.kind: _store_phase,
+    Declared.kind: _store_declared,
+    CodeFiles.kind: _store_code,
+    Done.kind: _store_done,
+    RunEnd.kind: _store_end,
+    Parked.kind: _store_parked,
+    Announced.kind: _store_point,
+    Remeasure.kind: _store_remeasure,
+    TraceEnd.kind: _store_traced,
 }
-_FIRST: Mapping[str, int] = {"point": 0, "remeasure": 1}
+"""What is done with a row, by its kind: those that rows.jsonl may hold."""
+_FIRST: Mapping[str, int] = {Announced.kind: 0, Remeasure.kind: 1}
 """Kinds that others rest on, in this order; all others are stored as they stand in the file."""

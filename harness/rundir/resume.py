@@ -1,30 +1,41 @@
-"""A run that is resumed: what its directory lacks, whether the same thing would be measured now,
-and what must be mended.
+"""A run that is resumed: what it requires, what is there, whether the same thing would be measured
+now, and which damage has to be set aside.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from harness.errors import RunDirectoryError, UsageError
-from harness.records import OVER_MACHINE, ROWS_FILE, TRACED_REPEAT, Outcome, Point
-from harness.rundir.manifest import comparability, describe_environment, read_manifest
-from harness.rundir.reading import Rows, read_rows
+from harness.records import (
+    OVER_MACHINE,
+    ROWS_FILE,
+    TRACED_REPEAT,
+    Outcome,
+    Point,
+    from_json,
+    to_json,
+)
+from harness.rundir.manifest import (
+    MeasuredDevice,
+    comparability,
+    describe_environment,
+    read_manifest,
+)
+from harness.rundir.reading import Repeats, Rows, read_rows
+from harness.rundir.rows import RunEnd, RunKey
 
-if TYPE_CHECKING:
-    from harness.run.devices import Device
+# What a run requires: the phases that it must have gone through, and when it need not be measured
+# again.
 
 
-# What a run owes: the phases it must have gone through, and when it need not be measured again.
-
-
-NOT_THE_BODYS_DOING = frozenset({"preparation", "import", "rows"})
+OUTSIDE_THE_BODY = frozenset({"preparation", "import", "rows"})
 """Causes of errors that happened before the body, or to what it measured."""
 
 
-def owed_phases(point: Point, outcome: Outcome, phase: str | None) -> tuple[str, ...]:
+def required_phases(point: Point, outcome: Outcome, phase: str | None) -> tuple[str, ...]:
     """The phases that a run must have finished: all when it ended ok, of one that died in ``phase``
     those before it.
     """
@@ -33,38 +44,37 @@ def owed_phases(point: Point, outcome: Outcome, phase: str | None) -> tuple[str,
     return point.phases[: point.phases.index(phase)] if phase in point.phases else ()
 
 
+def missing_phases(point: Point, end: RunEnd, finished: Collection[str]) -> tuple[str, ...]:
+    """Those of them that are not in ``finished``, in their order."""
+    required = required_phases(point, end.outcome, end.phase)
+    return tuple(phase for phase in required if phase not in finished)
+
+
 def is_measured(rows: Rows, point: Point, repeat: int) -> bool:
-    """Whether the run has an end that can be judged, with every row that it owes. A death is one:
-    it would happen again.
+    """Whether the run has an end that can be judged, with every row that it requires. A death is
+    one: it would happen again.
 
     A run that never came to its body (no device, no input), or whose rows could not be written, has
     measured nothing; one that was ended because the machine's memory ran out may fit where others
     hold less of it.
     """
-    end = rows.ends.get((point.name, repeat))
-    if (
-        end is None
-        or end.outcome is Outcome.SKIPPED
-        or (end.outcome is Outcome.ERROR and end.cause in NOT_THE_BODYS_DOING)
-    ):
+    run = (point.name, repeat)
+    end = rows.ends.get(run)
+    if end is None or end.outcome is Outcome.SKIPPED or end.cause == OVER_MACHINE:
         return False
-    if end.cause == OVER_MACHINE:
+    if end.outcome is Outcome.ERROR and end.cause in OUTSIDE_THE_BODY:
         return False
-    if end.outcome is Outcome.OK and rows.done.get((point.name, repeat)) is not Outcome.OK:
+    if end.outcome is Outcome.OK and rows.done.get(run) is not Outcome.OK:
         return False
-    records = (
-        rows.phases.get((point.name, repeat, phase))
-        for phase in owed_phases(point, end.outcome, end.phase)
-    )
-    return all(record is not None and record.finished for record in records)
+
+    records = (rows.phases.get((*run, phase)) for phase in point.phases)
+    finished = [record.phase for record in records if record is not None and record.finished]
+    return not missing_phases(point, end, finished)
 
 
 DAMAGED_FILE = "rows.damaged"
 """In a run directory: lines of rows.jsonl that were cut short, set aside when the run was
 resumed."""
-
-RunKey = tuple[str, int]
-"""Name of the point and number of the repeat."""
 
 # What must be the same for all runs of one directory: keys of run.json's environment, and what to
 # do where they differ.
@@ -85,16 +95,12 @@ class Resumption:
     """
 
     directory: str
-    repeats: int
+    repeats: Repeats
+    """How often each point is to be measured, those repeats included that were announced later."""
     points: tuple[Point, ...] = ()
-    """What is planned and announced; told to no worker, who has collected the same."""
+    """What is planned and announced; not handed to workers, who have collected the same."""
     planned: tuple[str, ...]
     """Names of the points that run.json plans, and those that were announced since."""
-    owed: Mapping[str, int]
-    """Repeats of a point by name, those that were announced later included; of one that is not in
-    it, ``repeats``."""
-    further: Mapping[str, int]
-    """Those of them that were announced because a point offended, by its name."""
     asked: tuple[str, ...]
     """Tests that say only when they run what they measure."""
     repeats_given: bool
@@ -107,54 +113,57 @@ class Resumption:
     void: frozenset[RunKey]
     """Runs that left rows, and have to be measured from their start again."""
 
+    @property
+    def further(self) -> Mapping[str, int]:
+        """Repeats that were announced because a point offended, by its name."""
+        return self.repeats.further
+
+    def repeats_of(self, point: str) -> range:
+        """The numbers of the repeats that a point requires."""
+        return self.repeats.of(point)
+
     def lacks(self, point: str, repeat: int) -> bool:
         """Whether this run is planned, and not measured yet."""
-        owed = (
+        required = (
             point in self.traced
             if repeat == TRACED_REPEAT
             else point in self.planned and repeat in self.repeats_of(point)
         )
-        return owed and (point, repeat) not in self.measured
-
-    def repeats_of(self, point: str) -> range:
-        """The repeats that a point owes, those included that were announced after the run had been
-        planned.
-        """
-        return range(self.owed.get(point, self.repeats))
+        return required and (point, repeat) not in self.measured
 
     @property
     def most_repeats(self) -> int:
-        """Repeats of the point that owes most of them."""
-        return max(self.owed.values(), default=self.repeats)
+        """Repeats of the point that requires most of them."""
+        counts = (len(self.repeats_of(point)) for point in self.planned)
+        return max(counts, default=self.repeats.planned)
 
     @property
     def run_count(self) -> int:
-        """Runs that the whole has, traced ones included."""
+        """Runs that the complete run has, traced ones included."""
         return sum(len(self.repeats_of(point)) for point in self.planned) + len(self.traced)
 
     def to_json(self) -> str:
         """As text, for a worker."""
-        runs = [sorted(self.measured), sorted(self.void)]
-        owed = [dict(self.owed), dict(self.further), self.asked, self.repeats_given]
-        return json.dumps([self.directory, self.repeats, self.planned, *owed, self.traced, *runs])
+        handed = {
+            **to_json(replace(self, points=())),
+            "measured": sorted(self.measured),
+            "void": sorted(self.void),
+        }
+        return json.dumps(handed)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """What ``to_json`` wrote."""
-        directory, repeats, planned, owed, further, asked, repeats_given, traced, measured, void = (
-            json.loads(text)
-        )
+        found = json.loads(text)
         return cls(
-            directory=directory,
-            repeats=repeats,
-            planned=tuple(planned),
-            owed=owed,
-            further=further,
-            asked=tuple(asked),
-            repeats_given=repeats_given,
-            traced=tuple(traced),
-            measured=frozenset((point, repeat) for point, repeat in measured),
-            void=frozenset((point, repeat) for point, repeat in void),
+            directory=found["directory"],
+            repeats=from_json(Repeats, found["repeats"]),
+            planned=tuple(found["planned"]),
+            asked=tuple(found["asked"]),
+            repeats_given=found["repeats_given"],
+            traced=tuple(found["traced"]),
+            measured=frozenset((point, repeat) for point, repeat in found["measured"]),
+            void=frozenset((point, repeat) for point, repeat in found["void"]),
         )
 
 
@@ -175,11 +184,9 @@ def read_resumption(path: Path) -> Resumption:
     }
     return Resumption(
         directory=str(path),
-        repeats=manifest.repeats,
+        repeats=rows.repeats,
         points=rows.points,
         planned=tuple(point.name for point in rows.points),
-        owed={point.name: len(rows.repeats_of(point.name)) for point in rows.points},
-        further=rows.further,
         asked=manifest.asked,
         repeats_given=bool(manifest.settings.get("repeats_given", True)),
         traced=tuple(point.name for point in rows.points if traces and point.traced),
@@ -210,7 +217,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     return {
         "memory_repeats": manifest.repeats,
         "memory_device": settings.get("device"),
-        "memory_device_budget": (manifest.device.model_extra or {}).get("limit_bytes"),
+        "memory_device_budget": manifest.device.limit_bytes,
         "memory_growth": bool(settings.get("growth", False)),
         "memory_isolation": settings.get("isolation"),
         "memory_host_budget": settings.get("host_limit_bytes"),
@@ -221,23 +228,28 @@ def settings_of(path: Path) -> dict[str, Any]:
     }
 
 
-def check_same_here(path: Path, device: "Device", root: Path, *, what: str = "be resumed") -> None:
+def check_same_here(
+    path: Path, device: MeasuredDevice, root: Path, *, what: str = "be resumed"
+) -> None:
     """Refuse to mix two things in one run: raises UsageError when device, versions or code are not
     what they were.
     """
     manifest = read_manifest(path)
-    now, then = comparability(device), manifest.comparability
-    for key, value in now.items():
-        if then.get(key) != value:
+    measured = manifest.comparability
+    for key, value in comparability(device).items():
+        if measured.get(key) != value:
             raise UsageError(
-                f"{path} cannot {what}: it was measured with {key} {then.get(key)!r}, and "
+                f"{path} cannot {what}: it was measured with {key} {measured.get(key)!r}, and "
                 f"here it is {value!r}"
             )
-    if manifest.device.uuid not in {device.uuid, *(equal.uuid for equal in device.equals)}:
+
+    available = device.for_manifest()
+    if manifest.device.uuid not in {available["uuid"], *available["equals"]}:
         raise UsageError(
             f"{path} cannot {what}: it was measured on the card {manifest.device.uuid}, and "
-            f"here it is {device.uuid}"
+            f"here it is {available['uuid']}"
         )
+
     here = describe_environment(root, isolation="")
     for key, remedy in _SAME.items():
         before = manifest.environment.get(key)
@@ -260,6 +272,7 @@ def check_plan(path: Path, collected: Sequence[Point]) -> None:
             f"planned points are not among those collected now, the first is {absent[0]}; "
             f"repeat the options that choose points (it was started as: {manifest.command})"
         )
+
     changed = [point for point in manifest.planned if found[point.name] != point]
     if changed:
         differs = next(
@@ -285,12 +298,13 @@ def set_damage_aside(path: Path) -> int:
         damaged = [line for line in lines if line and not _is_row(line)]
         if not damaged and lines[-1] == b"":
             return 0
-        whole = [line for line in lines if line and _is_row(line)]
+
+        usable = [line for line in lines if line and _is_row(line)]
         with (path / DAMAGED_FILE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in damaged))
-        mended = rows.with_name(f".{ROWS_FILE}.mended")
-        mended.write_bytes(b"".join(line + b"\n" for line in whole))
-        mended.replace(rows)
+        repaired = rows.with_name(f".{ROWS_FILE}.repaired")
+        repaired.write_bytes(b"".join(line + b"\n" for line in usable))
+        repaired.replace(rows)
     except OSError as error:
         raise RunDirectoryError(
             f"{rows} has lines that were cut short and cannot be set aside: {error.strerror}"

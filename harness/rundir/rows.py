@@ -1,41 +1,43 @@
-"""The kinds of rows that rows.jsonl holds: what each has to be, checked one by one."""
+"""rows.jsonl: every kind of row, as one frozen record that is written and read by the same
+definition; light enough for the child.
+"""
 
-import contextlib
-import dataclasses
 import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import Any, ClassVar, Self
 
 from harness.errors import RunDirectoryError
 from harness.records import (
     ROWS_FILE,
     TRACES_FOLDER,
     Outcome,
-    PhaseRecord,
     Point,
     Quality,
     Reading,
-    RunEnd,
-    TraceEnd,
+    RecordError,
+    from_json,
     to_json,
 )
-from harness.rundir.manifest import MOST_REPEATS
 from harness.system.files import ONE_THREAD, locked, read_whole
 from harness.words import one_line
+
+RunKey = tuple[str, int]
+"""Name of the point and number of the repeat: one run."""
+
+MOST_REPEATS = 1000
+"""Of one point. What the options of a run take at most; a damaged number must not fill the
+memory."""
+MOST_FURTHER_REPEATS = 100
+"""Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number
+does not fill the memory."""
 
 # More than any machine has, and far inside the 64 bits of the table's columns and their
 # differences.
 _LARGEST_BYTES = 2**60
-
-MOST_FURTHER_REPEATS = 100
-"""Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number
-does not fill the memory."""
 
 RESERVED_NAMES = frozenset(
     {
@@ -58,11 +60,54 @@ class RowError(Exception):
     """A row that cannot be used; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Row:
+    """What every kind of row has: its name, and how it becomes JSON and is read from it."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, the kind first."""
+        return {"kind": self.kind, **to_json(self)}  # type: ignore[arg-type]  # every kind is a dataclass
+
+    @classmethod
+    def from_json(cls, found: object) -> Self:
+        """The row that ``to_json`` wrote, checked. Raises RowError."""
+        try:
+            row = from_json(cls, found)
+        except RecordError as error:
+            raise RowError(f"a damaged row: {error}") from error
+        row.check()
+        return row
+
+    def check(self) -> None:
+        """Raise RowError where a value is of the right type and cannot be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow(Row):
+    """A row of one run."""
+
+    point: str
+    repeat: int
+
+    @property
+    def run(self) -> RunKey:
+        """The run that it is of."""
+        return self.point, self.repeat
+
+
+# Rows that say beforehand what will be measured beyond the plan; without them the judge refuses
+# its rows.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced(Row):
     """A point that is measured although run.json does not plan it; the row comes before its first
     child.
     """
+
+    kind: ClassVar[str] = "point"
 
     point: str
     record: Point
@@ -71,229 +116,289 @@ class Announced:
     repeats: int | None = None
     """How often it is measured, where that is not what run.json says of all points."""
 
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """A phase was entered."""
-
-    point: str
-    repeat: int
-    phase: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """What the body says its arrays add up to."""
-
-    point: str
-    repeat: int
-    values: dict[str, int]
+    def check(self) -> None:
+        """The point is called what the row calls it, and is measured a possible number of times."""
+        if self.record.name != self.point:
+            raise RowError(
+                f"announces {self.point!r}, but the point in it is called {self.record.name!r}"
+            )
+        if self.repeats is not None and not 1 <= self.repeats <= MOST_REPEATS:
+            raise RowError(
+                f"announces {self.point} with {self.repeats} repeats; 1 to {MOST_REPEATS} can be "
+                "measured"
+            )
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The run is measured once more from its start; what it left before is void."""
-
-    point: str
-    repeat: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remeasure:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remeasure(Row):
     """Further repeats of a point, numbered after the planned ones; several announcements of a point
     add up.
     """
+
+    kind: ClassVar[str] = "remeasure"
 
     point: str
     repeats: int
     reason: str
 
+    def check(self) -> None:
+        """A possible number of repeats, and a reason."""
+        if not 1 <= self.repeats <= MOST_FURTHER_REPEATS:
+            raise RowError(
+                f"announces {self.repeats} further repeats of {self.point}; 1 to "
+                f"{MOST_FURTHER_REPEATS} can be measured"
+            )
+        if not self.reason.strip():
+            raise RowError(f"announces further repeats of {self.point} without a reason")
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked(Row):
     """A test that pytest was told to skip, or to expect a failure of: what is found about its
     points fails nobody.
     """
+
+    kind: ClassVar[str] = "parked"
 
     test: str
     points: tuple[str, ...]
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again(RunRow):
+    """The run is measured once more from its start; its earlier rows are discarded."""
+
+    kind: ClassVar[str] = "again"
+
+    reason: str
+
+
+# What the child says of its run.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin(RunRow):
+    """A phase was entered."""
+
+    kind: ClassVar[str] = "begin"
+
+    phase: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRecord(RunRow):
+    """One named span of one run. ``finished`` is False when the body died in it with an
+    exception.
+    """
+
+    kind: ClassVar[str] = "phase"
+
+    phase: str
+    index: int
+    finished: bool
+    duration_s: float
+    readings: tuple[Reading, ...]
+
+    def check(self) -> None:
+        """Every reading is possible, and no meter has two."""
+        where = f"{self.point}, repeat {self.repeat}, phase {self.phase}"
+        for reading in self.readings:
+            _check_reading(reading, where)
+        if len({reading.meter for reading in self.readings}) < len(self.readings):
+            raise RowError(f"{where} has two readings of one meter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared(RunRow):
+    """What the body says its arrays add up to, in bytes by name."""
+
+    kind: ClassVar[str] = "declared"
+
+    values: Mapping[str, int]
+
+    def check(self) -> None:
+        """The table has a column for each name, and the amounts are possible."""
+        for name, amount in self.values.items():
+            if name in RESERVED_NAMES or not name.isidentifier():
+                raise RowError(
+                    f"{self.point} declares {name!r}, which the table has a meaning for or no "
+                    "column; rename it"
+                )
+            if not 0 <= amount <= _LARGEST_BYTES:
+                raise RowError(f"{self.point} declares {name} as {amount} B")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeFiles(RunRow):
     """Which code the child has measured: the file of each package that is neither Python's own nor
     installed.
     """
 
-    point: str
-    repeat: int
-    packages: dict[str, str]
+    kind: ClassVar[str] = "code"
+
+    packages: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The child's last word."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(RunRow):
+    """The child's last word: outcome, cause and reason are those of an ``Ending``."""
 
-    point: str
-    repeat: int
+    kind: ClassVar[str] = "done"
+
     outcome: Outcome
     cause: str
     reason: str
 
 
-AGAIN = TypeAdapter(Again)
-ANNOUNCED = TypeAdapter(Announced)
-BEGIN = TypeAdapter(Begin)
-CODE = TypeAdapter(Code)
-DECLARED = TypeAdapter(Declared)
-DONE = TypeAdapter(Done)
-END = TypeAdapter(RunEnd)
-PARKED = TypeAdapter(Parked)
-PHASE = TypeAdapter(PhaseRecord)
-REMEASURE = TypeAdapter(Remeasure)
-TRACED = TypeAdapter(TraceEnd)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceWritten(RunRow):
+    """What the child says of its trace; it is in the rows of a traced run alone."""
+
+    kind: ClassVar[str] = "trace"
+
+    file: str | None
+    """Its name; None where there is none."""
+    reason: str
+    """Why there is none."""
 
 
-def announced(line: bytes) -> Announced:
-    """A point that is announced. Raises RowError, or pydantic's ValidationError, as all of these
-    do.
+# What the parent says of how it ended.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd(RunRow):
+    """How one run ended, as its parent saw it; outcome, cause and reason are those of an
+    ``Ending``.
     """
-    row = ANNOUNCED.validate_json(line, strict=True)
-    if row.record.name != row.point:
-        raise RowError(
-            f"announces {row.point!r}, but the point in it is called {row.record.name!r}"
-        )
-    if row.repeats is not None and not 1 <= row.repeats <= MOST_REPEATS:
-        raise RowError(
-            f"announces {row.point} with {row.repeats} repeats; 1 to {MOST_REPEATS} can be measured"
-        )
-    return row
+
+    kind: ClassVar[str] = "end"
+
+    outcome: Outcome
+    cause: str
+    reason: str
+    phase: str | None
+    """The phase it was in when it ended other than by finishing."""
+    exit_code: int | None
+    launcher: str
+    duration_s: float
+    device: str = ""
+    """UUID of the card that it was measured on, one of those of the run; empty on the emulated
+    device."""
+    device_limit_bytes: int | None = None
+    """Size of the pool that it had; None where the pool had no limit, or no child was started."""
+    left_out: tuple[str, ...] = ()
+    """A sentence for each equal card that could not be used this time: lost, or filled by somebody
+    else."""
 
 
-def remeasure(line: bytes) -> Remeasure:
-    """Further repeats that are announced."""
-    row = REMEASURE.validate_json(line, strict=True)
-    if not 1 <= row.repeats <= MOST_FURTHER_REPEATS:
-        raise RowError(
-            f"announces {row.repeats} further repeats of {row.point}; 1 to "
-            f"{MOST_FURTHER_REPEATS} can be measured"
-        )
-    if not row.reason.strip():
-        raise RowError(f"announces further repeats of {row.point} without a reason")
-    return row
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceEnd(Row):
+    """How the traced run of a point ended, and where its trace is."""
 
+    kind: ClassVar[str] = "traced"
 
-def phase(line: bytes) -> PhaseRecord:
-    """A phase that ended, with possible readings."""
-    record = PHASE.validate_json(line, strict=True)
-    where = f"{record.point}, repeat {record.repeat}, phase {record.phase}"
-    for reading in record.readings:
-        _check_reading(reading, where)
-    meters = [reading.meter for reading in record.readings]
-    if len(set(meters)) < len(meters):
-        raise RowError(f"{where} has two readings of one meter")
-    return record
+    point: str
+    outcome: Outcome
+    cause: str
+    reason: str
+    """How it ended, where not ok, and why there is no trace, where there is none."""
+    file: str | None
+    """Name of the trace in ``TRACES_FOLDER``; None where there is none."""
+    launcher: str
+    duration_s: float
 
-
-def declared(line: bytes) -> Declared:
-    """What a body declared, by names that the table has a column for."""
-    row = DECLARED.validate_json(line, strict=True)
-    for name, amount in row.values.items():
-        if name in RESERVED_NAMES or not name.isidentifier():
+    def check(self) -> None:
+        """Its file is in the folder of the traces and nowhere else."""
+        if self.file is not None and (
+            Path(self.file).name != self.file or not self.file.endswith(".json.gz")
+        ):
             raise RowError(
-                f"{row.point} declares {name!r}, which the table has a meaning for or no "
-                "column; rename it"
+                f"the trace of {self.point} is said to be {self.file!r}, which is not a name in "
+                f"{TRACES_FOLDER}/"
             )
-        if not 0 <= amount <= _LARGEST_BYTES:
-            raise RowError(f"{row.point} declares {name} as {amount} B")
-    return row
 
 
-def traced(line: bytes) -> TraceEnd:
-    """How a traced run ended; its file lies in the folder of the traces and nowhere else."""
-    end = TRACED.validate_json(line, strict=True)
-    if end.file is not None and (
-        Path(end.file).name != end.file or not end.file.endswith(".json.gz")
-    ):
-        raise RowError(
-            f"the trace of {end.point} is said to be {end.file!r}, which is not a name in "
-            f"{TRACES_FOLDER}/"
-        )
-    return end
+KINDS: Mapping[str, type[Row]] = {
+    row.kind: row
+    for row in (
+        Again,
+        Begin,
+        PhaseRecord,
+        Declared,
+        CodeFiles,
+        Done,
+        RunEnd,
+        Parked,
+        Announced,
+        Remeasure,
+        TraceEnd,
+        TraceWritten,
+    )
+}
+"""Every kind of row by its name."""
 
 
 def _check_reading(reading: Reading, where: str) -> None:
-    amounts: Mapping[str, int | None] = {
-        "start_bytes": reading.start_bytes,
-        "peak_bytes": reading.peak_bytes,
-        "end_bytes": reading.end_bytes,
-    }
     if reading.quality is Quality.UNAVAILABLE:
         if not reading.reason:
             raise RowError(f"{where}: {reading.meter} is unavailable without a reason")
         return
-    for name, amount in amounts.items():
+
+    for name in ("start_bytes", "peak_bytes", "end_bytes"):
+        amount = getattr(reading, name)
         if amount is None or not 0 <= amount <= _LARGEST_BYTES:
             raise RowError(
                 f"{where}: {reading.meter} is {reading.quality} but its {name} is {amount}"
             )
-    edges = [amount for amount in (reading.start_bytes, reading.end_bytes) if amount is not None]
-    if reading.peak_bytes is not None and reading.peak_bytes < max(edges):
+
+    start, peak, end = reading.start_bytes, reading.peak_bytes, reading.end_bytes
+    assert start is not None and peak is not None and end is not None  # noqa: S101, PT018 - checked above
+    if peak < max(start, end):
         raise RowError(
-            f"{where}: {reading.meter} has a peak of {reading.peak_bytes} B, below its own "
-            "start or end"
+            f"{where}: {reading.meter} has a peak of {peak} B, below its own start or end"
         )
-    if (
-        reading.peak_bound_bytes is not None
-        and reading.peak_bytes is not None
-        and reading.peak_bound_bytes < reading.peak_bytes
-    ):
+    if reading.peak_bound_bytes is not None and reading.peak_bound_bytes < peak:
         raise RowError(
             f"{where}: {reading.meter} has an upper bound of its peak below the lower one"
         )
 
 
-# Rows that say beforehand what will be measured beyond the plan; without them its rows are
-# refused by the judge.
+# Appending.
 
 
-def announce_point(
-    run_directory: Path, point: Point, *, test: str = "", repeats: int | None = None
-) -> None:
-    """Say that ``point``, which run.json need not plan, will be measured in all its repeats; before
-    its first child.
+def open_rows(path: Path) -> int:
+    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
+    # Readable, because append_line looks at what came before.
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
-    ``test`` names the test that measures it, one of those that ``start_run`` was told of;
-    ``repeats`` is how often (None: as often as run.json says of all). The same point may be
-    announced more than once, as long as it is the same. Raises RunDirectoryError when the row
-    cannot be written.
+
+def append_row(descriptor: int, row: Row) -> None:
+    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``). Raises OSError as
+    ``append_line`` does.
     """
-    row = {
-        "kind": "point",
-        "point": point.name,
-        "record": to_json(point),
-        "test": test,
-        "repeats": repeats,
-    }
-    write_row(run_directory, row)
+    append_line(descriptor, json.dumps(row.to_json()))
 
 
-def park_points(run_directory: Path, *, test: str, points: Sequence[str], reason: str) -> None:
-    """Say that ``test`` was skipped, or expected to fail: what is found about its points fails
-    nobody.
+def append_line(descriptor: int, text: str) -> None:
+    """Append one line, also beside other processes.
 
-    Raises RunDirectoryError when the row cannot be written.
+    One write, while nobody else writes: a line without an end is that of a writer that was killed,
+    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
+    system has no locks nobody looks for one, for it might be another's that is being written.
+    Raises OSError when the line cannot be written or is cut short.
     """
-    write_row(
-        run_directory,
-        {"kind": "parked", "test": test, "points": list(points), "reason": one_line(reason)},
-    )
+    line = f"{text}\n".encode()
+    with locked(descriptor) as alone:
+        end = os.fstat(descriptor).st_size if alone else 0
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        line = b"\n" * torn + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 
 
-def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
+def write_row(run_directory: Path, row: Row) -> None:
     """Append one row about a point or a test to rows.jsonl. Raises RunDirectoryError when it cannot
     be written.
     """
@@ -306,99 +411,66 @@ def write_row(run_directory: Path, row: Mapping[str, Any]) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
+        subject = row.test if isinstance(row, Parked) else getattr(row, "point", "the run")
         raise RunDirectoryError(
-            f"the {row['kind']} of {row.get('point') or row['test']} cannot be written to "
-            f"{rows}: {error.strerror}"
+            f"the {row.kind} of {subject} cannot be written to {rows}: {error.strerror}"
         ) from error
 
 
-def rows_since(path: Path, offset: int) -> Iterator[dict[str, Any]]:
-    """The rows of rows.jsonl from ``offset`` (bytes) on; damaged lines are left to the judge."""
+def announce_point(
+    run_directory: Path, point: Point, *, test: str = "", repeats: int | None = None
+) -> None:
+    """Say that ``point``, which run.json need not plan, will be measured in all its repeats; before
+    its first child.
+
+    ``test`` names the test that measures it, one of those that ``start_run`` was given;
+    ``repeats`` is how often (None: as often as run.json says of all). The same point may be
+    announced more than once, as long as it is the same. Raises RunDirectoryError when the row
+    cannot be written.
+    """
+    write_row(run_directory, Announced(point=point.name, record=point, test=test, repeats=repeats))
+
+
+def park_points(run_directory: Path, *, test: str, points: Sequence[str], reason: str) -> None:
+    """Say that ``test`` was skipped, or expected to fail: what is found about its points fails
+    nobody.
+
+    Raises RunDirectoryError when the row cannot be written.
+    """
+    write_row(run_directory, Parked(test=test, points=tuple(points), reason=one_line(reason)))
+
+
+def discard_run(run_directory: Path, point: str, repeat: int, reason: str) -> None:
+    """Say that a run is measured once more from its start, and why; its earlier rows are discarded.
+    Raises RunDirectoryError.
+    """
+    write_row(run_directory, Again(point=point, repeat=repeat, reason=reason))
+
+
+# Reading what is there so far. A damaged line stays in the file, where the judge finds it and says
+# so (``harness.rundir.reading``).
+
+
+def rows_since(path: Path, offset: int) -> Iterator[Row]:
+    """The rows of a file of rows from ``offset`` (bytes) on, without those that cannot be used.
+    Raises OSError.
+    """
     for line in read_whole(path, offset).split(b"\n"):
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a damaged line stays in the file, where the judge finds it and says so
-        if isinstance(row, dict) and "kind" in row:
-            yield row
+            found = json.loads(line)
+            yield KINDS[found["kind"]].from_json(found)
+        except (ValueError, TypeError, LookupError, RowError):
+            continue
 
 
 def ends_of(run_directory: Path) -> list[RunEnd]:
     """The ends that are on disk so far, in the order in which they were written, without those that
-    are void.
+    were discarded. Raises OSError.
     """
-    found: dict[tuple[str, int], RunEnd] = {}
+    found: dict[RunKey, RunEnd] = {}
     for row in rows_since(run_directory / ROWS_FILE, 0):
-        if row["kind"] == "again":
-            found.pop((row.get("point", ""), row.get("repeat", 0)), None)
-        elif row["kind"] == "end":
-            # a damaged row is left to the judge
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                end = end_from_json(row)
-                found[end.point, end.repeat] = end
+        if isinstance(row, Again):
+            found.pop(row.run, None)
+        elif isinstance(row, RunEnd):
+            found[row.run] = row
     return list(found.values())
-
-
-def open_rows(path: Path) -> int:
-    """A descriptor of rows.jsonl for ``append_row``; the caller closes it. Raises OSError."""
-    # Readable, because append_row looks at what came before.
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-
-
-def append_row(descriptor: int, row: Mapping[str, Any]) -> None:
-    """Append ``row`` to rows.jsonl, open as ``descriptor`` (``open_rows``), as one line, also
-    beside other processes.
-
-    One write, while nobody else writes: a line without an end is that of a writer that was killed,
-    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
-    system has no locks nobody looks for one, for it might be another's that is being written.
-    Raises OSError when the line cannot be written or is cut short.
-    """
-    line = (json.dumps(row) + "\n").encode()
-    with locked(descriptor) as alone:
-        end = os.fstat(descriptor).st_size if alone else 0
-        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-        line = b"\n" * torn + line
-        if os.write(descriptor, line) != len(line):
-            raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
-
-
-def phase_from_json(row: Mapping[str, Any]) -> PhaseRecord:
-    """The PhaseRecord that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is
-    not one.
-    """
-    readings = tuple(
-        Reading(**{**reading, "quality": Quality(reading["quality"])})
-        for reading in row["readings"]
-    )
-    return PhaseRecord(
-        point=row["point"],
-        repeat=row["repeat"],
-        phase=row["phase"],
-        index=row["index"],
-        finished=row["finished"],
-        duration_s=row["duration_s"],
-        readings=readings,
-    )
-
-
-def end_from_json(row: Mapping[str, Any]) -> RunEnd:
-    """The RunEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
-    one.
-    """
-    values = {f.name: row[f.name] for f in dataclasses.fields(RunEnd) if f.name in row}
-    return RunEnd(
-        **{
-            **values,
-            "outcome": Outcome(values["outcome"]),
-            "left_out": tuple(values.get("left_out", ())),
-        }
-    )
-
-
-def trace_end_from_json(row: Mapping[str, Any]) -> TraceEnd:
-    """The TraceEnd that ``to_json`` wrote. Raises KeyError, TypeError or ValueError where it is not
-    one.
-    """
-    values = {f.name: row[f.name] for f in dataclasses.fields(TraceEnd)}
-    return TraceEnd(**{**values, "outcome": Outcome(values["outcome"])})

@@ -11,12 +11,12 @@ from pathlib import Path
 from harness.judge.growth import fit_run
 from harness.judge.table import load_run
 from harness.meters import DEVICE_IN_USE, HOST_ANON
-from harness.records import Outcome, PhaseRecord, Point, Scalar
+from harness.records import Outcome, Point, Scalar
 from harness.run.cards import choose_device
 from harness.run.launchers import Sampling, open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB
 from scenarios.benchmarks.large import BATCH_SIZE, FRAME_COUNT, FRAME_SIZE, IMAGE_COUNT, path_in
 from scenarios.catalog import SCENARIOS
@@ -174,7 +174,7 @@ def _phases(run_directory: Path) -> Iterator[PhaseRecord]:
     for line in (run_directory / "rows.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["kind"] == "phase":
-            yield phase_from_json(row)
+            yield PhaseRecord.from_json(row)
 
 
 def _bytes(record: PhaseRecord, meter: str, field: str) -> int:

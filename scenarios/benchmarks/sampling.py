@@ -33,7 +33,7 @@ from harness.measure.meter import (
 from harness.records import Outcome, Point, Reading
 from harness.run.launchers import Sampling
 from harness.run.runner import Runner
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.system.proc import ProcCounters
 from harness.units import GIB, MIB
 from scenarios.benchmarks.bars import Figure
@@ -237,7 +237,9 @@ def _seconds(runner: Runner, point: Point, repeat: int) -> tuple[float, float]:
         for line in (runner.run_directory / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     phases = [
-        phase_from_json(row) for row in rows if row["kind"] == "phase" and row["repeat"] == repeat
+        PhaseRecord.from_json(row)
+        for row in rows
+        if row["kind"] == "phase" and row["repeat"] == repeat
     ]
     return end.duration_s, sum(phase.duration_s for phase in phases)
 

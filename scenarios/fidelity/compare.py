@@ -8,10 +8,11 @@ from enum import StrEnum
 
 from harness.errors import UsageError
 from harness.judge.table import Run, amounts_by_place, declared_by_point
-from harness.judge.traces import Trace, read_traces
+from harness.judge.traces import read_traces
 from harness.meters import DEVICE_IN_USE
 from harness.records import Point
 from harness.rundir.manifest import Manifest
+from harness.rundir.traces import Trace
 from scenarios.fidelity.explain import Amounts, Part, explain
 
 FIELDS = ("growth", "retained")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge.traces import Alive, Trace, TracedPhase
+from harness.rundir.traces import Alive, Trace, TracedPhase
 from harness.units import format_bytes
 
 CHUNK_BYTES = 256
@@ -86,7 +86,7 @@ class Traced:
         """The traced phase; None where there is no trace of it."""
         if amounts.trace is None or amounts.phase is None:
             return None
-        times, requested, allocator = amounts.trace.timeline.whole()
+        times, requested, allocator = amounts.trace.timeline.columns()
         peak = (amounts.phase.peak_ns, amounts.phase.requested.peak_bytes)
         found = [
             count

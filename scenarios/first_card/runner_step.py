@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.meters import HOST_ANON, NVML_DEVICE_USED, NVML_PROCESS
-from harness.records import Outcome, PhaseRecord, Point, Quality
+from harness.records import Outcome, Point, Quality
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import METERS, ChildSettings, Runner
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES
@@ -77,7 +77,7 @@ def _records(path: Path) -> Iterator[PhaseRecord]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["kind"] == "phase":
-            yield phase_from_json(row)
+            yield PhaseRecord.from_json(row)
 
 
 def _amount(

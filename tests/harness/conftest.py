@@ -15,16 +15,8 @@ from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
 from harness.judge.verdict import Verdict
-from harness.records import (
-    SCHEMA_VERSION,
-    Outcome,
-    PhaseRecord,
-    Point,
-    Quality,
-    Reading,
-    RunEnd,
-    to_json,
-)
+from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.rows import PhaseRecord, RunEnd
 from harness.rundir.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024

@@ -26,6 +26,9 @@ from pathlib import Path
 import pytest
 from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
 from harness.run.revisions import Code
+from harness.records import TRACED_REPEAT, Outcome, to_json
+from harness.rundir.rows import RunEnd, TraceEnd
+from harness.run.packages import Code
 
 @dataclass
 class FakeRunner:

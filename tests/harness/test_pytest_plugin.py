@@ -39,7 +39,8 @@ def test_something_else():
 FAKE_RUNNER = """
 import json, os
 import pytest
-from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
+from harness.records import TRACED_REPEAT, Outcome, to_json
+from harness.rundir.rows import RunEnd, TraceEnd
 
 class FakeRunner:
     def __init__(self, directory):

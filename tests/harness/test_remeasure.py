@@ -15,11 +15,11 @@ from harness import remeasure as remeasuring
 from harness.__main__ import main
 from harness.errors import UsageError
 from harness.judge.table import load_run
-from harness.records import Outcome, Point, RunEnd
+from harness.records import Outcome, Point
 from harness.remeasure import Offender, Offenders
 from harness.run.devices import emulated_device
 from harness.rundir.manifest import end_run, start_run
-from harness.rundir.rows import append_row, open_rows
+from harness.rundir.rows import RunEnd, append_line, open_rows
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"
@@ -79,7 +79,7 @@ class Fake:
     def append(self, rows):
         descriptor = open_rows(self.run.path / "rows.jsonl")
         for row in rows:
-            append_row(descriptor, row)
+            append_line(descriptor, json.dumps(row))
         os.close(descriptor)
 
 

@@ -15,16 +15,8 @@ from harness.judge.gate import Judgement
 from harness.judge.growth import fit_run, fits_table
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
-from harness.records import (
-    SCHEMA_VERSION,
-    Outcome,
-    PhaseRecord,
-    Point,
-    Quality,
-    Reading,
-    RunEnd,
-    to_json,
-)
+from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.rows import PhaseRecord, RunEnd
 from harness.rundir.seal import SEAL, seal_of
 from harness.units import GIB, KIB, MIB
 from reports.writing import write_outputs

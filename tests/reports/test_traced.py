@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import Trace
-from harness.records import Outcome, TraceEnd, to_json
+from harness.records import Outcome, from_json, to_json
+from harness.rundir.rows import TraceEnd
+from harness.rundir.traces import Trace
 from harness.units import MIB
 from reports.drawing import finish
 from reports.markdown import summary_text
@@ -321,9 +322,8 @@ def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held,
 
 
 def trace(**changes):
-    return Trace.model_validate_json(
-        json.dumps(document("p", 12 * MIB, [alive("Empty", 12 * MIB)], **changes))
-    )
+    found = document("p", 12 * MIB, [alive("Empty", 12 * MIB)], **changes)
+    return from_json(Trace, json.loads(json.dumps(found)))
 
 
 def texts(figure):
@@ -357,7 +357,7 @@ def test_a_timeline_names_its_phases_with_their_times_events_and_peaks():
 @pytest.mark.parametrize(("limit_mib", "drawn"), [(48, True), (49, False)])
 def test_the_devices_limit_is_drawn_where_the_peak_comes_near_it(limit_mib, drawn):
     """From a quarter of it on: at the limit and one past it."""
-    near = trace().model_copy(update={"limit_bytes": limit_mib * MIB})
+    near = replace(trace(), limit_bytes=limit_mib * MIB)
 
     assert drawn == (f"limit: {limit_mib}.0 MiB" in texts(timeline_figure(near)))
 
@@ -373,7 +373,7 @@ def test_a_long_timeline_is_thinned_and_keeps_its_peak():
 
 def test_a_trace_without_phases_has_no_timeline():
     """The body died before its first."""
-    empty = trace().model_copy(update={"phases": ()})
+    empty = replace(trace(), phases=())
 
     assert timeline_figure(empty) is None
     assert highest(empty) is None

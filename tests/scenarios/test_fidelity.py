@@ -6,22 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from harness.judge.table import load_run
-from harness.judge.traces import Alive, Counts, Edges, Timeline, Trace, TracedPhase
-from harness.records import (
-    SCHEMA_VERSION,
-    Outcome,
-    PhaseRecord,
-    Point,
-    Quality,
-    Reading,
-    RunEnd,
-    to_json,
-)
+from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.rows import PhaseRecord, RunEnd
 from harness.rundir.seal import SEAL, seal_of
+from harness.rundir.traces import Alive, Counts, Edges, Timeline, Trace, TracedPhase
 from harness.units import GIB, MIB
 from harness.words import COPY_TO_CARD
 from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
@@ -480,8 +473,8 @@ def group(op, each_bytes, count=1, region="output", like=""):
 
 def test_a_copy_to_the_card_is_called_so():
     """It has no shape and no type, and may be as large as an array."""
-    copies = group(COPY_TO_CARD, 4 * MIB, 2, region="dynamic", like="1.00 x batch").model_copy(
-        update={"shape": "", "dtype": ""}
+    copies = replace(
+        group(COPY_TO_CARD, 4 * MIB, 2, region="dynamic", like="1.00 x batch"), shape="", dtype=""
     )
 
     parts = explain("growth", BATCH, traced(group("Mul", 8)), traced(group("Mul", 8), copies))
@@ -542,9 +535,7 @@ def test_the_rest_of_many_sizes_is_one_part():
 def test_the_allocators_peak_at_another_moment_is_unexplained():
     """Then it is not known what was alive; the amount is left over."""
     card = traced(group("GetNext", 4 * MIB))
-    later = card.phase.model_copy(
-        update={"allocator": Edges(start_bytes=0, peak_bytes=6 * MIB, end_bytes=0)}
-    )
+    later = replace(card.phase, allocator=Edges(start_bytes=0, peak_bytes=6 * MIB, end_bytes=0))
     card = Amounts((6 * MIB,), 0, card.trace, later)
 
     [part] = explain("growth", BATCH, traced(group("GetNext", 4 * MIB)), card)

@@ -19,9 +19,9 @@ from harness.judge.baseline import (
 from harness.judge.comparison import THEN_FOLDER, Against
 from harness.judge.completeness import (
     OF_THE_CARD,
+    count_runs,
     missing_from_point,
     missing_from_run,
-    take_census,
 )
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.findings import (
@@ -252,7 +252,7 @@ def _gaps(evidence: Evidence, against: Against, run: Run) -> Iterator[str]:
     beside = run.path == evidence.run.path / THEN_FOLDER
     commands = evidence.commands if beside else Commands.of(run.path, run.manifest)
     yield from missing_from_run(run, commands)
-    census = take_census(run)
+    census = count_runs(run)
     for point in run.points:
         if point.name in against.unmeasured:
             continue

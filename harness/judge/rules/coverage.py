@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from harness.judge.acceptance import accept_words
-from harness.judge.completeness import UNMEASURED, End, missing_from_point, missing_from_run
+from harness.judge.completeness import UNMEASURED, missing_from_point, missing_from_run
 from harness.judge.limits import AnyRule
 from harness.judge.rules.evidence import Evidence, decide, limit_place
 from harness.judge.rules.findings import (
@@ -46,6 +46,7 @@ from harness.records import (
     Point,
     Quality,
 )
+from harness.rundir.rows import RunEnd
 
 
 def check_coverage(evidence: Evidence) -> Iterator[Finding]:
@@ -307,7 +308,7 @@ def check_outcomes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _check_end(
-    evidence: Evidence, point: Point, repeat: int, end: End, decision: Decision
+    evidence: Evidence, point: Point, repeat: int, end: RunEnd, decision: Decision
 ) -> Finding:
     unexpected = end.outcome is not point.expected
     # An end that a limit of the harness made happened, whatever the other repeats show.
@@ -331,7 +332,7 @@ def _check_end(
 
 
 def _kind_of_end(
-    evidence: Evidence, point: Point, end: End, details: Ended | Survived
+    evidence: Evidence, point: Point, end: RunEnd, details: Ended | Survived
 ) -> FindingKind:
     """A regression where it was accepted, or measured beside this run, as ending as planned; else
     nothing earlier exists.
@@ -345,7 +346,7 @@ def _kind_of_end(
     return FindingKind.REGRESSION if known else FindingKind.FAILED
 
 
-def _ended(evidence: Evidence, point: Point, end: End) -> Ended:
+def _ended(evidence: Evidence, point: Point, end: RunEnd) -> Ended:
     ended = Ended(
         outcome=end.outcome,
         expected=point.expected,

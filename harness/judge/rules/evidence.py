@@ -11,16 +11,16 @@ from pathlib import Path
 from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
-from harness.judge.completeness import Census
+from harness.judge.completeness import RunCounts
 from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
 from harness.judge.rules.findings import Decision, Edges
 from harness.judge.table import Place, Run
-from harness.judge.traces import Alive, Trace, TracedPhase
 from harness.judge.verdict import Seen
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, size_of
+from harness.rundir.traces import Alive, Trace, TracedPhase
 from harness.words import MATCH_SHARE, as_multiple, largest_in_words
 
 # Votes: a finding whose points were measured again stands only if half of all runs show it.
@@ -67,7 +67,7 @@ class Evidence:
     declared: Mapping[str, Mapping[str, int]]
     """By point: what its body said its arrays add up to; a point whose body said nothing may be
     absent."""
-    census: Census
+    census: RunCounts
     baseline: Baseline | None
     against: Against | None
     """What was measured beside the run to be compared with; then the baseline is made of it."""
@@ -384,7 +384,7 @@ def risen(traces: Mapping[str, Trace], point: Point, phases: tuple[str, str], fi
         if before is not None and after is not None:
             counts = {_group(one): one.count for one in before}
             more = [(one, one.count - counts.get(_group(one), 0)) for one in after]
-            extra = [one.model_copy(update={"count": number}) for one, number in more if number > 0]
+            extra = [replace(one, count=number) for one, number in more if number > 0]
             what, when = (
                 ("ended", "when {} ended") if moment == "end" else ("peaked", "at the peak of {}")
             )

@@ -4,24 +4,23 @@ sentence.
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from harness.errors import RunDirectoryError
 from harness.judge.table import load_run
 from harness.judge.traces import (
-    Alive,
-    OutOfMemory,
-    Trace,
     agreement,
     alive_when_refused,
-    read_trace,
     read_traces,
     recording_in_words,
     refusal_in_words,
     with_what_is_known,
 )
-from harness.records import Outcome, TraceEnd, to_json
+from harness.records import Outcome, from_json, to_json
+from harness.rundir.rows import TraceEnd
+from harness.rundir.traces import Alive, OutOfMemory, Trace, read_trace
 from harness.words import COPY_TO_CARD
 
 MIB = 1024 * 1024
@@ -86,7 +85,7 @@ def pack(path, content):
 
 
 def trace(**changes):
-    return Trace.model_validate_json(json.dumps(document(**changes)))
+    return from_json(Trace, json.loads(json.dumps(document(**changes))))
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_a_trace_comes_back_as_it_was_written(path):
     found = read_trace(path, "a-lazy")
 
     assert found == trace()
-    assert found.timeline.whole() == ([5, 7, 10], [100, 150, 50], [512, 768, 512])
+    assert found.timeline.columns() == ([5, 7, 10], [100, 150, 50], [512, 768, 512])
 
 
 @pytest.mark.parametrize(
@@ -178,10 +177,10 @@ def test_another_kind_of_file_is_one_sentence(path, content, words):
 def test_a_small_file_that_unpacks_to_anything_is_refused(path, monkeypatch):
     """At the limit it is read, one byte past it not."""
     size = len(gzip.decompress(path.read_bytes()))
-    monkeypatch.setattr("harness.judge.traces._MOST_BYTES", size)
+    monkeypatch.setattr("harness.rundir.traces._LARGEST_BYTES", size)
     assert read_trace(path, "a-lazy") == trace()
 
-    monkeypatch.setattr("harness.judge.traces._MOST_BYTES", size - 1)
+    monkeypatch.setattr("harness.rundir.traces._LARGEST_BYTES", size - 1)
     with pytest.raises(RunDirectoryError, match="which no trace has"):
         read_trace(path, "a-lazy")
 
@@ -415,7 +414,7 @@ def test_a_device_that_is_not_full_had_not_been_handed_out():
 )
 def test_what_was_alive_comes_from_the_traced_run_or_is_unknown(found, words):
     """With the reason; never left out."""
-    assert alive_when_refused(None if found is None else trace().model_copy(update=found)) == words
+    assert alive_when_refused(None if found is None else replace(trace(), **found)) == words
 
 
 @pytest.mark.parametrize(
@@ -437,7 +436,7 @@ def test_how_much_was_in_use_comes_from_the_traced_run_where_it_knows(found, wor
         "ended device_oom: refused (125.0 MiB); between 2.0 MiB and 64.0 MiB of 64.0 MiB were "
         "in use"
     )
-    known = with_what_is_known(reason, None if found is None else trace().model_copy(update=found))
+    known = with_what_is_known(reason, None if found is None else replace(trace(), **found))
 
     assert known == f"ended device_oom: refused (125.0 MiB); {words}"
 

@@ -51,7 +51,13 @@ def rows():
 @pytest.fixture
 def memory(rows, log):
     meters = [CountingMeter("device_in_use", log), CountingMeter("host_anon", log)]
-    return Memory(point="p", repeat=3, workspace=Path(), meters=meters, emit=rows.append)
+    return Memory(
+        point="p",
+        repeat=3,
+        workspace=Path(),
+        meters=meters,
+        emit=lambda row: rows.append(row.to_json()),
+    )
 
 
 def test_a_finished_phase_is_emitted_at_once_with_every_reading(memory, rows):

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from harness.measure.replay import (
     MOST_MULTIPLES,
     WINDOW,
-    Alive,
-    Edges,
     Event,
     Span,
     alive_after,
@@ -18,6 +16,7 @@ from harness.measure.replay import (
     refusal_place,
     replay,
 )
+from harness.rundir.traces import Alive, Edges
 from harness.words import COPY_TO_CARD
 
 CHUNK_BYTES = 256

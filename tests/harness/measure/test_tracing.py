@@ -94,7 +94,7 @@ def test_a_known_sequence_comes_back_byte_for_byte(traced):
     """Order, requested bytes, the allocator's 256 B steps, and what the peaks were made of."""
     end, traces, _ = traced("known_sequence", ("first", "second", "third", "fourth"))
     trace = only(traces)
-    times, requested, allocator = trace.timeline.whole()
+    times, requested, allocator = trace.timeline.columns()
 
     assert end.outcome is Outcome.OK, end.reason
     assert times[0] == 0

@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 
 from harness.plugin import measuring
-from harness.records import (
-    TRACED_REPEAT,
-    Outcome,
+from harness.records import TRACED_REPEAT, Outcome, Quality, Reading
+from harness.rundir.rows import (
+    Begin,
+    Declared,
+    Done,
     PhaseRecord,
-    Quality,
-    Reading,
     RunEnd,
     TraceEnd,
-    to_json,
+    append_row,
+    open_rows,
 )
-from harness.rundir.rows import append_row, open_rows
 
 MIB = 1024 * 1024
 IMAGE = 16 * 1024
@@ -90,13 +90,13 @@ class FakedRunner:
             traced = TraceEnd(
                 point=point.name, **ending, file="t.json.gz", launcher="fake", duration_s=0.0
             )
-            append_row(rows, {"kind": "traced", **to_json(traced)})
+            append_row(rows, traced)
             return end
-        append_row(rows, {"kind": "declared", **run, "values": {"image": IMAGE, "batch": MIB}})
+        append_row(rows, Declared(**run, values={"image": IMAGE, "batch": MIB}))
         phases = ("load", *(f"epoch_{number}" for number in range(point.fixed.get("epochs", 2))))
         host_bytes = 200 * MIB
         for index, phase in enumerate(() if name in ("phaseless", "missing") else phases):
-            append_row(rows, {"kind": "begin", **run, "phase": phase, "index": index})
+            append_row(rows, Begin(**run, phase=phase, index=index))
             grown = grown_bytes(point, repeat, phase)
             start, kept = 2 * MIB, grown if phase == "load" or name == "leaky" else 0
             readings = (
@@ -125,11 +125,11 @@ class FakedRunner:
                 duration_s=0.1,
                 readings=readings,
             )
-            append_row(rows, {"kind": "phase", **to_json(record)})
+            append_row(rows, record)
             if dies:
                 break
-        append_row(rows, {"kind": "done", **run, **ending})
-        append_row(rows, {"kind": "end", **to_json(end)})
+        append_row(rows, Done(**run, **ending))
+        append_row(rows, end)
         return end
 
 

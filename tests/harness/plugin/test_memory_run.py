@@ -10,7 +10,8 @@ import pytest
 from harness.errors import MeterUnavailable
 from harness.judge.table import load_run
 from harness.plugin.result import MemoryRun
-from harness.records import Outcome, PhaseRecord, Point, Quality, Reading, RunEnd
+from harness.records import Outcome, Point, Quality, Reading
+from harness.rundir.rows import PhaseRecord, RunEnd
 
 CALLS = """
 def test_load(memory_run):

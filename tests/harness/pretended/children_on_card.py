@@ -12,7 +12,7 @@ from harness.run.cards import choose_device
 from harness.run.revisions import Code
 from harness.run.runner import ChildSettings, opened_runner
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +47,7 @@ def main(folder: Path, isolation: str, children: int) -> dict[str, object]:
     ) as runner:
         ends = [runner.measure(POINT, repeat) for repeat in range(children)]
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
-    readings = [phase_from_json(row).readings for row in rows if row["kind"] == "phase"]
+    readings = [PhaseRecord.from_json(row).readings for row in rows if row["kind"] == "phase"]
     exact = {"device_in_use", "nvml_process", "nvml_device_used"}
     amounts = Counter(
         json.dumps(

@@ -13,7 +13,7 @@ from harness.errors import RunDirectoryError
 from harness.records import Outcome, Point
 from harness.run.ends import ChildEnd
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import append_row, open_rows
+from harness.rundir.rows import Done, append_row, open_rows
 
 POINT = Point(scenario="s", body="no.body:at_all", parameters={}, phases=("construct",))
 
@@ -27,7 +27,7 @@ class WritingLauncher:
         row = {"point": order.job.point, "repeat": order.job.repeat}
         rows = open_rows(Path(order.job.rows_path))
         try:
-            append_row(rows, {"kind": "done", **row, "outcome": "ok", "cause": "", "reason": ""})
+            append_row(rows, Done(**row, outcome=Outcome.OK, cause="", reason=""))
         except OSError:
             return ChildEnd(exit_code=os.EX_IOERR, timed_out=False, duration_s=1.0)
         finally:

@@ -7,11 +7,13 @@ import pytest
 
 from harness.records import Outcome
 from harness.run.ends import ChildEnd, classify, last_words
+from harness.rundir.rows import Begin, Done, PhaseRecord
 from harness.system.memory import Overrun
 
-BEGIN = {"kind": "begin", "phase": "construct"}
-LEFT = {"kind": "phase", "phase": "construct", "finished": True}
-DONE = {"kind": "done", "outcome": "ok", "cause": "", "reason": ""}
+RUN = {"point": "p", "repeat": 0}
+BEGIN = Begin(**RUN, phase="construct", index=0)
+LEFT = PhaseRecord(**RUN, phase="construct", index=0, finished=True, duration_s=1.0, readings=())
+DONE = Done(**RUN, outcome=Outcome.OK, cause="", reason="")
 
 
 def ended(exit_code, *, timed_out=False, **changes):
@@ -91,7 +93,7 @@ def ended(exit_code, *, timed_out=False, **changes):
         ),
         (
             ended(0),
-            [{**DONE, "outcome": "device_oom", "cause": "allocator", "reason": "refused"}],
+            [Done(**RUN, outcome=Outcome.DEVICE_OOM, cause="allocator", reason="refused")],
             Outcome.DEVICE_OOM,
             "allocator",
             "refused",

@@ -17,7 +17,7 @@ from harness.run.devices import emulated_device
 from harness.run.launchers import Sampling, SpawnLauncher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import GIB, MIB
 
 HOLD = Point(
@@ -129,7 +129,7 @@ def run_with(tmp_path, project_root):
                 for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
             ]
             phases = [
-                phase_from_json(row)
+                PhaseRecord.from_json(row)
                 for row in rows
                 if row["kind"] == "phase" and row["repeat"] == repeat
             ]

@@ -10,14 +10,14 @@ from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
 from harness.run.ends import ChildEnd
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import ends_of, phase_from_json, rows_since
+from harness.rundir.rows import PhaseRecord, ends_of, rows_since
 from harness.units import GIB, MIB, format_bytes
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
 
 
 def readings(rows, meter):
-    phases = [phase_from_json(row) for row in rows if row["kind"] == "phase"]
+    phases = [PhaseRecord.from_json(row) for row in rows if row["kind"] == "phase"]
     return {phase.phase: next(r for r in phase.readings if r.meter == meter) for phase in phases}
 
 
@@ -185,7 +185,7 @@ def test_a_held_device_without_room_is_a_skipped_run_with_the_reason(make_runner
         "A100 is full",
         None,
     )
-    assert [row["kind"] for row in rows_since(runner.run_directory / "rows.jsonl", 0)] == ["end"]
+    assert [row.kind for row in rows_since(runner.run_directory / "rows.jsonl", 0)] == ["end"]
 
 
 def test_the_limit_that_a_run_had_is_in_its_end(make_runner, project_root):
@@ -347,7 +347,7 @@ def test_a_run_whose_card_was_lost_under_it_is_measured_on_another_one(
     assert (end.device, end.left_out) == (
         ("GPU-1", ("GPU-0 is gone",)) if names == 2 else ("GPU-0", ())
     )
-    assert [row["kind"] for row in rows] == ["again", "end"]
-    assert rows[0]["reason"] == "the card was lost during the run: GPU-0 is gone"
+    assert [row.kind for row in rows] == ["again", "end"]
+    assert rows[0].reason == "the card was lost during the run: GPU-0 is gone"
     assert end.reason.startswith(reason)
     assert ends_of(runner.run_directory) == [end]

@@ -12,7 +12,7 @@ from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.rundir.manifest import start_run
-from harness.rundir.rows import phase_from_json
+from harness.rundir.rows import PhaseRecord
 from harness.units import MIB
 
 CHILDREN = 200
@@ -55,7 +55,9 @@ def results(make_runner, tmp_path, project_root):
             json.loads(line)
             for line in (runner.run_directory / "rows.jsonl").read_text().splitlines()
         ]
-        readings = [phase_from_json(row).readings[0] for row in rows if row["kind"] == "phase"]
+        readings = [
+            PhaseRecord.from_json(row).readings[0] for row in rows if row["kind"] == "phase"
+        ]
         answers = [
             float(line) for line in (tmp_path / "inputs" / "answers").read_text().splitlines()
         ]

@@ -31,8 +31,8 @@ import json, os, signal, time
 from pathlib import Path
 import pytest
 from harness.errors import RunDirectoryError
-from harness.records import TRACED_REPEAT, Outcome, PhaseRecord, RunEnd, TraceEnd, to_json
-from harness.rundir.rows import append_row, open_rows
+from harness.records import TRACED_REPEAT, Outcome
+from harness.rundir.rows import Begin, Done, PhaseRecord, RunEnd, TraceEnd, append_row, open_rows
 
 class FakeRunner:
     def __init__(self, directory):
@@ -49,21 +49,21 @@ class FakeRunner:
             file = "f.json.gz"
             end = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", file=file, \
 launcher="fake", duration_s=0.0)
-            append_row(rows, {"kind": "traced", **to_json(end)})
+            append_row(rows, end)
         else:
-            append_row(rows, {"kind": "begin", **run, "phase": "construct", "index": 0})
+            append_row(rows, Begin(**run, phase="construct", index=0))
             if name == trouble.get("at") and not Path("troubled").exists():
                 Path("troubled").touch()
                 TROUBLES[trouble["what"]](rows)
             phase = PhaseRecord(**run, phase="construct", index=0, finished=True, duration_s=0.0, \
 readings=())
-            append_row(rows, {"kind": "phase", **to_json(phase)})
-            append_row(rows, {"kind": "done", **run, "outcome": "ok", "cause": "", "reason": ""})
+            append_row(rows, phase)
+            append_row(rows, Done(**run, outcome=Outcome.OK, cause="", reason=""))
             end = RunEnd(
                 **run, outcome=Outcome.OK, cause="", reason="", phase=None, exit_code=0, \
 launcher="fake", duration_s=0.0
             )
-            append_row(rows, {"kind": "end", **to_json(end)})
+            append_row(rows, end)
         os.close(rows)
         return end
 

@@ -14,9 +14,29 @@ import pytest
 
 from harness.judge.completeness import missing_from_run
 from harness.judge.table import load_run
-from harness.records import ROWS_FILE
+from harness.records import ROWS_FILE, Outcome, Point, Quality, Reading
 from harness.rundir.resume import DAMAGED_FILE, set_damage_aside
-from harness.rundir.rows import append_row, open_rows, write_row
+from harness.rundir.rows import (
+    KINDS,
+    Again,
+    Announced,
+    Begin,
+    CodeFiles,
+    Declared,
+    Done,
+    Parked,
+    PhaseRecord,
+    Remeasure,
+    RowError,
+    RunEnd,
+    TraceEnd,
+    TraceWritten,
+    append_line,
+    append_row,
+    open_rows,
+    rows_since,
+    write_row,
+)
 from harness.system.files import read_whole
 
 
@@ -32,8 +52,8 @@ def rows(tmp_path):
 def test_a_row_is_one_line(rows):
     """And another one the next."""
     path, descriptor = rows
-    append_row(descriptor, {"kind": "a"})
-    append_row(descriptor, {"kind": "b"})
+    append_line(descriptor, '{"kind": "a"}')
+    append_line(descriptor, '{"kind": "b"}')
 
     assert path.read_text() == '{"kind": "a"}\n{"kind": "b"}\n'
 
@@ -41,10 +61,10 @@ def test_a_row_is_one_line(rows):
 def test_a_row_after_one_that_was_cut_short_begins_a_line_of_its_own(rows):
     """Also when another process was cut short."""
     path, descriptor = rows
-    append_row(descriptor, {"kind": "a"})
+    append_line(descriptor, '{"kind": "a"}')
     with path.open("a") as other:
         other.write('{"kind": "cut')
-    append_row(descriptor, {"kind": "b"})
+    append_line(descriptor, '{"kind": "b"}')
 
     assert path.read_text() == '{"kind": "a"}\n{"kind": "cut\n{"kind": "b"}\n'
 
@@ -53,7 +73,7 @@ def test_a_full_disk_is_an_error_with_its_reason():
     """/dev/full has no room for anything."""
     descriptor = os.open("/dev/full", os.O_RDWR)
     with pytest.raises(OSError, match="No space left on device"):
-        append_row(descriptor, {"kind": "a"})
+        append_line(descriptor, '{"kind": "a"}')
     os.close(descriptor)
 
 
@@ -63,9 +83,9 @@ def test_a_row_that_is_cut_short_is_an_error_and_what_was_written_before_is_whol
     """The file may grow to 40 bytes, in a process of its own: two rows fit, the third does not."""
     code = (
         "import resource, sys; from pathlib import Path; from harness.rundir.rows import "
-        "append_row, open_rows; resource.setrlimit(resource.RLIMIT_FSIZE, (40, "
-        "resource.RLIM_INFINITY)); rows = open_rows(Path(sys.argv[1])); [append_row(rows, "
-        "{'kind': letter}) for letter in 'abc']"
+        "append_line, open_rows; resource.setrlimit(resource.RLIMIT_FSIZE, (40, "
+        "resource.RLIM_INFINITY)); rows = open_rows(Path(sys.argv[1])); [append_line(rows, "
+        "f'{{\"kind\": \"{letter}\"}}') for letter in 'abc']"
     )
     path = tmp_path / ROWS_FILE
     done = subprocess.run(
@@ -121,14 +141,13 @@ LONG = "x" * 20_000
 _WRITE = """
 import sys
 from pathlib import Path
-from harness.rundir.rows import append_row, open_rows
+from harness.rundir.rows import Begin, append_row, open_rows
 
 rows = open_rows(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    append_row(rows, {"kind": "begin", "writer": int(sys.argv[2]), "number": number, \
-"text": sys.argv[4]})
+    append_row(rows, Begin(point=sys.argv[2], repeat=number, phase=sys.argv[4], index=0))
     print(number, flush=True)
 """
 
@@ -176,9 +195,11 @@ def test_eight_writers_of_whom_one_is_killed_lose_no_row_and_leave_no_blank_line
     assert b"" not in lines
     assert len(lines) - len(rows) <= 1, "the line in which the killed one was"
     for writer in range(WRITERS - 1):
-        assert [row["number"] for row in rows if row["writer"] == writer] == list(range(ROWS_EACH))
+        assert [row["repeat"] for row in rows if row["point"] == str(writer)] == list(
+            range(ROWS_EACH)
+        )
     # It may have been killed between a row and its word for it.
-    assert len([row for row in rows if row["writer"] == WRITERS - 1]) - written in (0, 1)
+    assert len([row for row in rows if row["point"] == str(WRITERS - 1)]) - written in (0, 1)
 
 
 def is_whole(line):
@@ -211,7 +232,7 @@ def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_i
         fork = int(dying.stdout.readline())
     try:
         descriptor = open_rows(path)
-        append_row(descriptor, {"kind": "a"})
+        append_line(descriptor, '{"kind": "a"}')
         os.close(descriptor)
     finally:
         os.kill(fork, signal.SIGKILL)
@@ -230,7 +251,7 @@ def test_where_there_are_no_locks_a_line_without_an_end_is_left_to_whoever_opens
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", refuse)
-    append_row(descriptor, {"kind": "a"})
+    append_line(descriptor, '{"kind": "a"}')
 
     assert path.read_text() == '{"kind": "being wri{"kind": "a"}\n'
     assert read_whole(path) == path.read_bytes()
@@ -248,10 +269,7 @@ def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, pro
 
     def write(writer):
         for number in range(ROWS_EACH):
-            write_row(
-                tmp_path,
-                {"kind": "begin", "point": "p", "writer": writer, "number": number, "text": LONG},
-            )
+            write_row(tmp_path, Begin(point=str(writer), repeat=number, phase=LONG, index=0))
             assert read_whole(path).endswith(b"\n")
 
     with ThreadPoolExecutor(3) as pool:
@@ -263,4 +281,105 @@ def test_threads_of_one_process_keep_its_lock_from_another_process(tmp_path, pro
     rows = [json.loads(line) for line in path.read_bytes().splitlines()]
 
     for writer in range(4):
-        assert [row["number"] for row in rows if row["writer"] == writer] == list(range(ROWS_EACH))
+        assert [row["repeat"] for row in rows if row["point"] == str(writer)] == list(
+            range(ROWS_EACH)
+        )
+
+
+RUN = {"point": "p", "repeat": 0}
+SKIPPED = {"outcome": Outcome.SKIPPED, "cause": "device", "reason": "it is full"}
+ROWS = (
+    Announced(
+        point="s-n=1",
+        record=Point(scenario="s", body="b:b", parameters={"n": 1}, phases=()),
+        test="t",
+        repeats=2,
+    ),
+    Remeasure(point="p", repeats=3, reason="a finding"),
+    Parked(test="t", points=("p", "q"), reason="known"),
+    Again(**RUN, reason="not alone"),
+    Begin(**RUN, phase="open", index=0),
+    PhaseRecord(
+        **RUN,
+        phase="open",
+        index=0,
+        finished=True,
+        duration_s=0.5,
+        readings=(
+            Reading(
+                meter="m",
+                quality=Quality.SAMPLED,
+                start_bytes=1,
+                peak_bytes=3,
+                end_bytes=2,
+                samples=4,
+            ),
+            Reading.unavailable("n", "no card"),
+        ),
+    ),
+    Declared(**RUN, values={"batch": 4}),
+    CodeFiles(**RUN, packages={"pkg": "/src/pkg/__init__.py"}),
+    Done(**RUN, **SKIPPED),
+    TraceWritten(**RUN, file=None, reason="no profiler"),
+    RunEnd(**RUN, **SKIPPED, phase=None, exit_code=None, launcher="spawn", duration_s=1.0),
+    TraceEnd(point="p", **SKIPPED, file="p.json.gz", launcher="spawn", duration_s=1.0),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.kind for row in ROWS])
+def test_a_row_of_every_kind_is_read_back_as_it_was(rows, row):
+    """Its kind comes first on its line, and no kind has two records."""
+    path, descriptor = rows
+    append_row(descriptor, row)
+
+    assert list(rows_since(path, 0)) == [row]
+    assert path.read_text().startswith(f'{{"kind": "{row.kind}", ')
+    assert KINDS[row.kind] is type(row)
+
+
+def test_there_is_a_row_of_every_kind():
+    """The list above has all of them."""
+    assert {row.kind for row in ROWS} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"repeat": "0"}, "a damaged row: repeat: Input should be a valid integer"),
+        ({"repeat": True}, "a damaged row: repeat: Input should be a valid integer"),
+        ({"duration_s": "1"}, "a damaged row: duration_s: Input should be a valid number"),
+        ({"outcome": "fine"}, "a damaged row: outcome: Input should be 'ok', 'device_oom', "),
+        ({"left_out": [1]}, "a damaged row: left_out.0: Input should be a valid string"),
+    ],
+)
+def test_a_row_of_another_shape_is_refused_with_the_place(change, words):
+    """Nothing is converted: a text is no number, and true is none either."""
+    end = next(row for row in ROWS if isinstance(row, RunEnd))
+    with pytest.raises(RowError) as refused:
+        RunEnd.from_json({**end.to_json(), **change})
+
+    assert str(refused.value).startswith(words)
+
+
+def test_a_row_that_lacks_a_value_is_refused_and_a_whole_number_is_a_duration():
+    """Only values that came later may be missing."""
+    plain = next(row for row in ROWS if isinstance(row, RunEnd)).to_json()
+    later = {"device", "device_limit_bytes", "left_out"}
+
+    assert RunEnd.from_json({**plain, "duration_s": 1}).duration_s == 1.0
+    for name in plain.keys() - later - {"kind"}:
+        with pytest.raises(RowError, match=f"a damaged row: {name}: Field required"):
+            RunEnd.from_json({key: value for key, value in plain.items() if key != name})
+    assert RunEnd.from_json({key: plain[key] for key in plain.keys() - later}).left_out == ()
+
+
+def test_the_child_reads_and_writes_rows_without_pydantic(project_root):
+    """It is imported into every child before the body."""
+    code = (
+        "import sys, harness.rundir.rows, harness.rundir.traces; print('pydantic' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"

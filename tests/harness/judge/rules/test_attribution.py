@@ -8,8 +8,9 @@ import pytest
 from harness.judge.gate import judge
 from harness.judge.rules.evidence import alive_then, risen
 from harness.judge.table import load_run
-from harness.judge.traces import read_trace
-from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, TraceEnd, to_json
+from harness.records import TRACE_SCHEMA_VERSION, Outcome, Point, to_json
+from harness.rundir.rows import TraceEnd
+from harness.rundir.traces import read_trace
 from harness.words import MOST_MULTIPLES, as_multiple
 
 X_BYTES = 65_536

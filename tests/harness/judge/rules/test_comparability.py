@@ -6,7 +6,7 @@ import pytest
 
 from harness.commands.accept import accept
 from harness.judge.gate import judge
-from harness.judge.policy import Tolerance
+from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import ISOLATED_METERS
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode
@@ -197,6 +197,6 @@ def test_a_device_that_was_not_alone_is_not_judged(synthetic_run, verdict_of):
 
     assert verdict.exit_code is ExitCode.INCOMPLETE
     assert (
-        "it was not alone on the device, at its last attempt either: python (pid 4242) held 1.0 GiB"
+        "another process used the device, on the last attempt too: python (pid 4242) held 1.0 GiB"
         in verdict.sentence
     )

@@ -12,8 +12,9 @@ from harness.judge.rules.evidence import decide
 from harness.judge.rules.sentences import decision_in_words
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode, FindingKind
-from harness.records import Outcome, TraceEnd, to_json
+from harness.records import Outcome, to_json
 from harness.remeasure import find_offenders
+from harness.rundir.rows import TraceEnd
 from harness.units import MIB
 
 NAME = "arrays-lazy-image_count=500"
@@ -237,7 +238,12 @@ def test_only_the_points_of_findings_are_measured_again_and_once(synthetic_run, 
     more = load_run(synthetic_run.write())
 
     assert (found.point, found.repeats) == (NAME, 3)
-    assert found.row() == {"kind": "remeasure", "point": NAME, "repeats": 3, "reason": found.reason}
+    assert found.row().to_json() == {
+        "kind": "remeasure",
+        "point": NAME,
+        "repeats": 3,
+        "reason": found.reason,
+    }
     assert "with 2.0 MiB, limit 1.0 MiB" in found.reason
     assert again(more, policy, baselines) == ()
 

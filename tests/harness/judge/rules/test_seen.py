@@ -410,7 +410,7 @@ def test_a_run_that_was_not_alone_is_incomplete_and_names_who_it_was(synthetic_r
 
     assert [check.finding for check in findings] == [FindingKind.INCOMPLETE]
     assert (
-        f"repeat 1: it was not alone on the device, at its last attempt either: {who}; "
+        f"repeat 1: another process used the device, on the last attempt too: {who}; "
         "measure again" in findings[0].sentence
     )
     with pytest.raises(BaselineError, match="4711"):
