@@ -5,7 +5,7 @@ reason instead.
 import json
 import os
 from collections import Counter
-from dataclasses import replace
+from dataclasses import astuple, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def test_a_known_sequence_comes_back_byte_for_byte(traced):
         for phase in trace.phases
     ]
     assert edges == [(12, 8312, 8312), (8312, 16_312, 8012), (8012, 8012, 8012), (8012, 8012, 12)]
-    assert [tuple(one.model_dump().values()) for one in trace.phases[0].alive] == [
+    assert [astuple(one) for one in trace.phases[0].alive] == [
         ("Empty", "[2000]", "float32", "output", 8000, 1, "1.00 x batch"),
         ("Empty", "[300]", "uint8", "output", 300, 1, ""),
         ("", "", "", "", 4, 3, ""),
