@@ -242,8 +242,8 @@ def load(run: str | Path) -> RunTables:
     """The tables of a run directory, with the judgement that lies in it; where none can be used it
     is judged now, and nothing is written.
 
-    Raises RunDirectoryError where ``run`` is no run directory, and PolicyError or BaselineError
-    where it has to be judged and cannot be.
+    Raises RunDirectoryError where ``run`` is no run directory, and UsageError (PolicyError) or
+    BaselineError where it has to be judged and cannot be.
 
     Parameters
     ----------

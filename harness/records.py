@@ -504,15 +504,21 @@ _USUAL_MINIMUM_SIZES = 3
 
 
 def unit_of(over: str) -> str:
-    """What one step of a swept parameter is called: ``"image"``, ``"frame"``, or the parameter's
-    own name.
+    """The name of one step of a swept parameter, which may be the parameter's own.
+
+    >>> unit_of("image_count"), unit_of("stack_size"), unit_of("batch_size")
+    ('image', 'frame', 'batch_size')
     """
     return NAMED_STEPS.get(over, over)
 
 
 def sizes_in_words(over: str, *sizes: int) -> str:
-    """Sizes of a swept parameter: ``"2,000 images"``, ``"100 to 2,000 images"``, ``"batch_size 8 to
-    64"``.
+    """Sizes of a swept parameter.
+
+    >>> sizes_in_words("image_count", 2000), sizes_in_words("image_count", 100, 2000)
+    ('2,000 images', '100 to 2,000 images')
+    >>> sizes_in_words("batch_size", 8, 64)
+    'batch_size 8 to 64'
     """
     span = " to ".join(f"{size:,}" for size in sizes)
     return (
@@ -523,14 +529,20 @@ def sizes_in_words(over: str, *sizes: int) -> str:
 
 
 def step_in_words(over: str) -> str:
-    """One step of a swept parameter in the middle of a sentence: ``"image"``, ``"step of
-    batch_size"``.
+    """One step of a swept parameter in the middle of a sentence.
+
+    >>> step_in_words("image_count"), step_in_words("batch_size")
+    ('image', 'step of batch_size')
     """
     return NAMED_STEPS.get(over, f"step of {over}")
 
 
 def count_in_words(over: str) -> str:
-    """A swept parameter as what it counts: ``"number of images"``, ``"batch_size"``."""
+    """A swept parameter as what it counts.
+
+    >>> count_in_words("image_count"), count_in_words("batch_size")
+    ('number of images', 'batch_size')
+    """
     return f"number of {NAMED_STEPS[over]}s" if over in NAMED_STEPS else over
 
 

@@ -128,7 +128,7 @@ _Ended = queue.SimpleQueue[RunEnd | BaseException | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class RemeasuredRun:
     """One further run that has ended."""
 
     done: int
@@ -140,7 +140,7 @@ class Step:
 
     @classmethod
     def of(cls, end: RunEnd, done: int, total: int) -> Self:
-        """The step that a run was."""
+        """That run, ``done`` of ``total``."""
         return cls(
             done=done,
             total=total,
@@ -150,7 +150,7 @@ class Step:
         )
 
 
-OnRun = Callable[[Step], None]
+OnRun = Callable[[RemeasuredRun], None]
 """Called with each further run that has ended, in the thread that called ``remeasure``."""
 
 
@@ -321,7 +321,7 @@ def _measure_all(
     try:
         for done, end in enumerate(_ends(ended, workers), start=1):
             if on_run is not None:
-                on_run(Step.of(end, done, len(runs)))
+                on_run(RemeasuredRun.of(end, done, len(runs)))
     except BaseException:
         for worker in threads:
             worker.interrupt()

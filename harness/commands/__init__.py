@@ -69,7 +69,7 @@ def add_against(parser: argparse.ArgumentParser) -> None:
 
 
 def worker_count(text: str) -> int:
-    """A number of workers. Raises ArgumentTypeError for what is none."""
+    """A number of workers, 1 to ``MOST_WORKERS``."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number of workers; write 1 or more, up to {MOST_WORKERS}"
@@ -101,7 +101,11 @@ def folder(text: str) -> Path:
 
 
 def byte_amount(text: str) -> int:
-    """An amount of bytes, such as ``"5GiB"``."""
+    """An amount of bytes.
+
+    >>> byte_amount("5GiB")
+    5368709120
+    """
     try:
         return parse_bytes(text)
     except HarnessError as error:
@@ -126,7 +130,11 @@ def repeat_count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A time above 0, in seconds."""
+    """A time above 0, in seconds.
+
+    >>> seconds("1.5")
+    1.5
+    """
     try:
         value = float(text)
     except ValueError:

@@ -128,7 +128,7 @@ class Sought:
 
 
 def regressions(verdict: Verdict) -> tuple[Check, ...]:
-    """The findings that say that memory is worse than something allows."""
+    """The findings which say that memory is worse than a limit or GOOD allows."""
     return tuple(
         check
         for check in verdict.findings
@@ -137,7 +137,7 @@ def regressions(verdict: Verdict) -> tuple[Check, ...]:
 
 
 def offence(check: Check) -> Offence:
-    """What makes it the same check at another commit."""
+    """What identifies a check at every commit."""
     return check.rule, check.subject
 
 
@@ -147,8 +147,8 @@ def _worse(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
 
 
 def _better(verdict: Verdict, good: Verdict) -> tuple[Check, ...]:
-    """What takes less than GOOD, and what holds although it is broken at GOOD: a limit, or memory
-    that ran out there.
+    """What takes less than at GOOD, and what holds but does not at GOOD: a limit, or memory that
+    ran out there.
     """
     broken = {offence(check) for check in regressions(good)}
     return (
@@ -171,7 +171,7 @@ IMPROVEMENT = Sought(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One commit, and what was found of it."""
+    """One commit, and what was found about it."""
 
     commit: str
     date: str
@@ -180,37 +180,36 @@ class Step:
     """``"good"`` or ``"bad"``, ``"as before"`` or ``"better"``, or ``"skipped"``: it could not be
     measured."""
     sentence: str
-    """What shows it, or why it was skipped; empty where it is as GOOD is."""
+    """The check that shows the state, or why the commit was skipped; empty where it is like
+    GOOD."""
 
 
 @dataclass(slots=True)
 class Search:
-    """First-parent commits after GOOD that touch the code under test, oldest first; the last of
-    them is as BAD is.
+    """First-parent commits after GOOD that touch the code under test, oldest first; the last is
+    like BAD.
     """
 
     commits: Sequence[str]
     good: int = -1
-    """Place of the last commit known to be as GOOD is; -1 is GOOD itself."""
+    """Place of the last commit known to be like GOOD; -1 is GOOD itself."""
     bad: int = field(init=False)
-    """Place of the first commit known to have what is searched for."""
+    """Place of the first commit known to have the change."""
     skipped: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.bad = len(self.commits) - 1
 
     def next(self) -> int | None:
-        """The place to measure next: the one nearest to the middle that was not skipped; None when
-        none is left.
+        """The place to measure next, the nearest to the middle that was not skipped; None when none
+        is left.
         """
         left = [place for place in range(self.good + 1, self.bad) if place not in self.skipped]
         middle = (self.good + self.bad) / 2
         return min(left, key=lambda place: abs(place - middle), default=None)
 
     def note(self, place: int, *, found: bool | None) -> None:
-        """Whether the commit there has what is searched for; None where it could not be
-        measured.
-        """
+        """Record whether the commit there has the change; None where it could not be measured."""
         if found is None:
             self.skipped.add(place)
         elif found:
@@ -220,8 +219,8 @@ class Search:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """The commits that may be the first that has it; one, unless commits beside it could not be
-        measured.
+        """The commits that may be the first with the change: one, unless its neighbours could not
+        be measured.
         """
         return tuple(self.commits[self.good + 1 : self.bad + 1])
 
@@ -229,8 +228,8 @@ class Search:
 # A step measures a commit and GOOD in turns, and judges what was read.
 
 
-Measure = Callable[[str, str, Path, Sequence[str]], int]
-"""(good, commit, run directory, points) -> pytest's exit code. No points: whatever is selected."""
+MeasureCommit = Callable[[str, str, Path, Sequence[str]], int]
+"""(good, commit, run directory, points) -> pytest's exit code. No points: all that are selected."""
 
 
 class BrokenOffError(Exception):
@@ -242,7 +241,7 @@ class BrokenOffError(Exception):
 
 
 class Judge(Protocol):
-    """How a run directory with both sides is judged."""
+    """How a run directory with both sides of a comparison is judged."""
 
     def __call__(self, path: Path, /) -> tuple[Run, Verdict]:
         """The run, and its verdict."""
@@ -250,14 +249,14 @@ class Judge(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Bisection:
-    """Everything that one search needs."""
+    """One search, with everything that it needs."""
 
     project: Path
     good: str
     bad: str
     folder: Path
     """Where the runs of its steps and its record are kept."""
-    measure: Measure
+    measure: MeasureCommit
     judge: Judge
     to_stdout: Callable[[str], None]
     sought: Sought = REGRESSION
@@ -320,7 +319,7 @@ class Bisection:
         self.to_stdout(f"{step.commit[:7]} is {step.state} ({step.title}); {left} left{why}")
 
     def _otherwise(self, ends: tuple[Verdict, Verdict]) -> str:
-        """What to search for instead, where the later end is not what it was taken for."""
+        """What to search for instead, where BAD has changed the other way."""
         other, option = (
             (IMPROVEMENT, "with --better")
             if self.sought is REGRESSION
@@ -334,8 +333,8 @@ class Bisection:
         )
 
     def _first(self, good: str, bad: str) -> tuple[Run, tuple[Verdict, Verdict], tuple[Check, ...]]:
-        """Everything that is selected at both ends; the verdicts of BAD and of GOOD alone, and what
-        is searched for.
+        """Measure all that is selected at both ends: the run, the verdicts of BAD and of GOOD
+        alone, and the checks that show the change.
         """
         folder = self.folder / f"0-{bad[:7]}"
         self._measure_step(good, bad, folder, ())
@@ -363,7 +362,7 @@ class Bisection:
         try:
             self._measure_step(good, commit, folder, points)
             _, verdict = self.judge(folder)
-        except UsageError as error:  # a package that is not there at that commit, for one
+        except UsageError as error:  # for example a package that does not exist at that commit
             sentence = str(error)
         else:
             state, sentence = self._state(verdict, before, offences)
@@ -372,14 +371,12 @@ class Bisection:
         return step
 
     def _state(self, verdict: Verdict, before: Verdict, offences: set[Offence]) -> tuple[str, str]:
-        """Does a commit have what is searched for, or not, or could it not be measured; and the
-        sentence that says so.
-        """
+        """The state of a commit, and the sentence that shows it."""
         for check in self.sought.of(verdict, before):
             if offence(check) in offences:
                 return self.sought.after, check.sentence
         if any(offence(check) in offences for check in regressions(verdict)):
-            # still broken as it is at GOOD, which may itself be why nothing can be compared
+            # broken as at GOOD, which may be why nothing can be compared
             return self.sought.before, ""
         rules = {rule for rule, _ in offences}
         gap = next(

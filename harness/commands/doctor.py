@@ -144,7 +144,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A phase of the self-check, the meter that must find the amount there, and how far off it may
+    """A phase of the self-check, the meter that must find the amount in it, and how far off it may
     be.
     """
 
@@ -153,14 +153,14 @@ class Expectation:
     asked_bytes: int
     within_bytes: int
     over_bytes: int | None = None
-    """How far above it may be, where that is further than below."""
+    """How far above the amount it may be, where that is further than below."""
     at_least: bool = False
-    """Only too little is wrong: a card's pool takes more than is asked of it."""
+    """Whether only too little is wrong: a card's pool takes more than it is asked for."""
     level: bool = False
-    """What the meter reads in all is expected, not how much more it reads than before the phase."""
+    """Whether the whole reading is expected, and not its growth over the start of the phase."""
 
     def allows(self, error_bytes: int) -> bool:
-        """Whether a meter that is off by so much has found the amount."""
+        """Whether a meter with this error has found the amount."""
         over_bytes = self.within_bytes if self.over_bytes is None else self.over_bytes
         return -self.within_bytes <= error_bytes and (self.at_least or error_bytes <= over_bytes)
 
@@ -201,19 +201,19 @@ class MeterCheck:
     quality: str
     asked_bytes: int
     read_bytes: int | None
-    """The growth that it saw; None where it cannot read."""
+    """The growth that it read; None where it cannot read."""
     bound_bytes: int | None
     """The upper bound of that growth, where the meter brackets it."""
     within_bytes: int
     over_bytes: int | None = None
-    """How far above it may be, where that is further than below."""
+    """How far above the amount it may be, where that is further than below."""
     found: bool
     source: str
     reason: str
 
     @property
     def error_bytes(self) -> int | None:
-        """What was read less what was asked for."""
+        """What was read minus what was asked for."""
         return None if self.read_bytes is None else self.read_bytes - self.asked_bytes
 
     @property
@@ -234,20 +234,22 @@ class MeterCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """All that the self-check has found out."""
+    """The result of the self-check."""
 
     ends: tuple[RunEnd, ...]
     checks: tuple[MeterCheck, ...]
 
     @property
     def usable(self) -> bool:
-        """Whether the meters that a gate needs have found everything."""
+        """Whether the meters that a gate needs have found every amount."""
         gated = [check for check in self.checks if check.meter in GATED]
         return bool(gated) and all(check.found for check in gated)
 
 
 def examine(device: Device, root: Path) -> Examination:
-    """Run the self-check on ``device`` in two children, the second one traced, and compare."""
+    """Run the self-check on ``device`` in two children, the second one traced, and compare what was
+    read with what was allocated.
+    """
     point = _self_check(device)
     with tempfile.TemporaryDirectory(prefix="memory-doctor-") as folder:
         run_directory = Path(folder) / "run"
@@ -303,12 +305,12 @@ def _runner(device: Device, run_directory: Path, root: Path) -> Runner:
 
 
 def expectations(device: Device, limit_bytes: int | None) -> tuple[Expectation, ...]:
-    """What the meters must find on this device; ``limit_bytes`` is the size that its pool had, None
-    where it had no limit.
+    """What the meters must find on this device. ``limit_bytes`` is the size of its pool, None where
+    it had no limit.
     """
     expected = [_of_grown_pool(one) if device.pool is PoolKind.GROWN else one for one in EXPECTED]
-    # A pool that is reserved is there before the first phase: the driver sees the whole of it, and
-    # no tensor in it.
+    # A reserved pool is there before the first phase: the driver sees all of it, and no tensor in
+    # it.
     reserved_bytes = limit_bytes if device.pool is PoolKind.RESERVED else None
     for meter in _DRIVER_METERS:
         asked_bytes, level = (
@@ -321,12 +323,11 @@ def expectations(device: Device, limit_bytes: int | None) -> tuple[Expectation, 
 
 
 def _of_grown_pool(expectation: Expectation) -> Expectation:
-    """As BFC reads on a pool that grows: a chunk is handed out whole unless it is at least twice
-    the request.
+    """The expectation on a pool that grows, where BFC hands out a chunk undivided unless it is at
+    least twice the request, or 128 MiB larger (bfc_allocator.cc, FindChunkPtr).
 
-    Or 128 MiB larger, which our amounts are too small for (bfc_allocator.cc, FindChunkPtr). Chunks
-    come in 256 B, and so do the amounts: the largest that is not split is twice the amount less 256
-    B.
+    Our amounts are too small for the second. Chunks come in 256 B, and so do the amounts: the
+    largest chunk that is not split is twice the amount less 256 B.
     """
     if expectation.meter != DEVICE_IN_USE:
         return expectation
@@ -397,7 +398,7 @@ def _absent(expectation: Expectation, reason: str) -> MeterCheck:
 
 
 def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
-    """PSS and USS, which only a traced run reads, and the trace itself."""
+    """What only a traced run reads: PSS, USS, and the trace itself."""
     records = (
         row
         for row in rows_since(trace_rows_path(run.path, point.name), 0)
@@ -409,6 +410,10 @@ def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
         for reading in record.readings
     ]
     yield from _checks(EXPECTED_TRACED, rows, end)
+    yield from _trace_checks(run, point)
+
+
+def _trace_checks(run: Run, point: Point) -> Iterator[MeterCheck]:
     traces = read_traces(run)
     trace = traces.found.get(point.name)
     for size, asked_bytes in (("small", SMALL_BYTES), ("large", LARGE_BYTES)):
@@ -416,6 +421,7 @@ def _traced_checks(run: Run, point: Point, end: RunEnd) -> Iterator[MeterCheck]:
         if trace is None:
             yield _absent(expectation, traces.absent.get(point.name, "no trace was planned"))
             continue
+
         alive = next(
             (phase.alive for phase in trace.phases if phase.phase == expectation.phase), ()
         )

@@ -26,7 +26,14 @@ from harness.judge.table import Run
 from harness.judge.verdict import ExitCode
 from harness.judged_run import Gate
 from harness.pages import write_outputs
-from harness.remeasure import Offenders, OnRun, Step, find_offenders, remeasure, was_broken_off
+from harness.remeasure import (
+    Offenders,
+    OnRun,
+    RemeasuredRun,
+    find_offenders,
+    remeasure,
+    was_broken_off,
+)
 from harness.rundir.manifest import hold_run_directory
 from harness.system.files import REPORT_FILE
 from harness.words import count
@@ -199,16 +206,26 @@ def _typed_command() -> str:
     return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
-@contextlib.contextmanager
-def _progress(directory: Path, lines: Callable[[str], None]) -> Iterator[OnRun]:
-    """A bar on a terminal, a line for each run elsewhere. Nothing shows before a run has ended."""
-    if not sys.stderr.isatty():
-        side = " with the earlier code" if directory.name == THEN_FOLDER else ""
-        yield lambda step: lines(
-            f"measured again{side} {step.done} of {step.total}: {step.point}, repeat "
-            f"{step.repeat}: {step.outcome}"
+def _progress(
+    directory: Path, lines: Callable[[str], None]
+) -> contextlib.AbstractContextManager[OnRun]:
+    """Shows each run that has ended: a bar on a terminal, a line elsewhere."""
+    if sys.stderr.isatty():
+        return _progress_bar(directory)
+    side = " with the earlier code" if directory.name == THEN_FOLDER else ""
+
+    def print_run(run: RemeasuredRun) -> None:
+        lines(
+            f"measured again{side} {run.done} of {run.total}: {run.point}, repeat "
+            f"{run.repeat}: {run.outcome}"
         )
-        return
+
+    return contextlib.nullcontext(print_run)
+
+
+@contextlib.contextmanager
+def _progress_bar(directory: Path) -> Iterator[OnRun]:
+    """Nothing shows before a run has ended."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -228,12 +245,12 @@ def _progress(directory: Path, lines: Callable[[str], None]) -> Iterator[OnRun]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(str(directory), total=None)
 
-        def on_run(step: Step) -> None:
+        def advance(run: RemeasuredRun) -> None:
             bar.update(
                 task,
-                total=step.total,
-                completed=step.done,
-                description=f"{step.point}, repeat {step.repeat}: {step.outcome}",
+                total=run.total,
+                completed=run.done,
+                description=f"{run.point}, repeat {run.repeat}: {run.outcome}",
             )
 
-        yield on_run
+        yield advance
