@@ -400,7 +400,7 @@ def _list_mistakes(reporter: pytest.TerminalReporter, mistakes: list[str]) -> No
 
 
 def _summarize(reporter: pytest.TerminalReporter, session: "RunSession") -> None:
-    from harness.plugin.result import summary
+    from harness.plugin.judgement import summary
 
     reporter.section("memory")
     end = session.ledger.end

@@ -1,10 +1,11 @@
-"""What the judge says of a session: of one point inside its test, and of all of them at the end, in
-the process that the user started. Loads pandas.
+"""What is said of a session: by the judge of one point inside its test and of all of them at the
+end, then by the terminal and junit.xml, in the process that the user started. Loads pandas.
 """
 
 import contextlib
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,16 +21,24 @@ from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.meters import DEVICE_IN_USE
-from harness.pages import write_outputs
 from harness.plugin import measuring
 from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
-from harness.records import Point
+from harness.records import Point, passed_over_in_words
 from harness.remeasure import Measure, Offender, find_offenders, remeasure
-from harness.rundir.manifest import read_manifest
-from harness.rundir.rows import RunEnd, write_row
+from harness.run.revisions import THEN_FOLDER
+from harness.rundir.manifest import (
+    has_ended,
+    left_out,
+    passed_over,
+    plans_anything,
+    read_manifest,
+    sides_of,
+)
+from harness.rundir.rows import RunEnd, ends_of, write_row
+from harness.rundir.traces import traces_in_words
 from harness.units import format_bytes
 from harness.words import count, shortened, text_table
 
@@ -113,8 +122,8 @@ def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], Non
 
 
 def _end(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
-    left_out = int(read_manifest(session.directory).settings.get("left_out", 0))
-    partial = left_out > 0
+    deselected = int(read_manifest(session.directory).settings.get("left_out", 0))
+    partial = deselected > 0
     run, judgement = judge_session(session.directory, partial=partial)
     if not stopped and _remeasure(session, run, judgement, show):
         run, judgement = judge_session(session.directory, partial=partial)
@@ -127,7 +136,7 @@ def _end(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> 
         *(f"overruled: {check.sentence}" for check in verdict.overruled),
         *undrawn,
         *(f"parked: {name}, {why}" for name, why in run.parked.items()),
-        *_left_unsaid(len(reported), left_out),
+        *_left_unsaid(len(reported), deselected),
         *([] if verdict.findings else [verdict.sentence]),
     ]
     findings = (
@@ -186,6 +195,8 @@ def _measure_with(session: RunSession) -> Iterator[Measure]:
 
 def _write(run: Run, judgement: Judgement, *, page: bool) -> list[str]:
     """Write the files of the judgement; a sentence where the page could not be drawn."""
+    from harness.pages import write_outputs  # what draws is loaded where a page may be drawn
+
     with warnings.catch_warnings():
         # what drawing libraries deprecate is no error of the user's tests (-W error)
         warnings.simplefilter("ignore")
@@ -209,15 +220,15 @@ def _unmatched(session: RunSession, run: Run) -> Iterator[SessionFinding]:
         yield SessionFinding(pattern, sentence)
 
 
-def _left_unsaid(reported: int, left_out: int) -> Iterator[str]:
+def _left_unsaid(reported: int, deselected: int) -> Iterator[str]:
     if reported:
         yield (
             f"{count(reported, 'more finding is', 'more findings are')} reported by "
             "the tests that failed with them"
         )
-    if left_out:
+    if deselected:
         yield (
-            f"{count(left_out, 'point was', 'points were')} deselected: "
+            f"{count(deselected, 'point was', 'points were')} deselected: "
             "rules over several points were judged on those that were measured, or not at all"
         )
 
@@ -270,6 +281,70 @@ def point_rows(run: Run) -> Iterator[Sequence[str]]:
             str(meter),
             *(format_bytes(amount) for amount in (least[0], spread, *least[1:])),
         )
+
+
+# What the end of a session says of its run directory.
+
+
+def summary(session: RunSession) -> Iterator[str]:
+    """What was measured, where it is, how to go on where it was broken off, and how to judge it.
+
+    Raises RunDirectoryError or OSError where the directory cannot be read.
+    """
+    directory, shown, end = session.directory, session.shown, session.ledger.end
+    ends = ends_of(directory)
+    if end is None and not ends and not plans_anything(directory):
+        yield (
+            f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the "
+            "points"
+        )
+        return
+    yield from _measured_in_words(session, ends)
+    yield from traces_in_words(directory)
+    if (resumed := session.run.resumed) is not None:
+        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
+    if (broken := session.ledger.broken) or not has_ended(directory):
+        why = f"broken off ({broken})" if broken else "broken off"
+        yield f"{why}; nothing finished is lost, go on with:  {session.resume_command}"
+    yield from _judged_in_words(session)
+
+
+def _measured_in_words(session: RunSession, ends: Sequence[RunEnd]) -> Iterator[str]:
+    outcomes = Counter(str(end.outcome) for end in ends)
+    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    yield f"{count(len(ends), 'run')} measured ({counted or 'none'}) in {session.shown}"
+    if why := passed_over(session.directory):
+        yield passed_over_in_words(why)
+    for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
+        yield f"{count(number, 'run')} went to another card, because {reason}"
+
+    if (earlier := session.run.earlier).exists():
+        other = sides_of(session.directory)["against"]
+        empty = (
+            f"; left empty there, as git leaves submodules: {', '.join(other['left_empty'])}"
+            if other.get("left_empty")
+            else ""
+        )
+        yield (
+            f"{len(ends_of(earlier))} runs of {other['asked']} beside them in "
+            f"{session.shown}/{THEN_FOLDER}{empty}"
+        )
+
+
+def _judged_in_words(session: RunSession) -> Iterator[str]:
+    end = session.ledger.end
+    if end is None:
+        # Where less was selected on purpose, the gate has to know it.
+        asked = Asked(partial=left_out(session.directory) > 0)
+        yield f"judge them:  {Commands(run=Path(session.shown), asked=asked).gate()}"
+        return
+    yield from end.lines
+    if end.findings:
+        number = len(end.findings)
+        yield f"{count(number, 'finding')}, so that this session fails:"
+    yield from (found.sentence for found in end.findings)
+    if end.judge_again:
+        yield f"judge them again, or see the page:  {end.judge_again}"
 
 
 # Findings over several points as failed tests of junit.xml: they belong to no single test of the

@@ -1,20 +1,20 @@
-"""What was measured, unjudged: for a test how the runs of its point ended and what the meters read
-in each phase, for the end of a session what its run directory holds.
+"""What ``memory_run`` gives back: how the runs of a point ended, and what the meters read in each
+phase.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import MeterUnavailable
-from harness.judge.advice import Asked, Commands
-from harness.plugin.session import RunSession
-from harness.records import ROWS_FILE, Outcome, Point, Quality, Reading, passed_over_in_words
-from harness.run.revisions import THEN_FOLDER
-from harness.rundir.manifest import has_ended, left_out, passed_over, plans_anything, sides_of
-from harness.rundir.rows import Again, PhaseRecord, RunEnd, RunRow, ends_of, rows_since
-from harness.rundir.traces import traces_in_words
+from harness.records import ROWS_FILE, Outcome, Point, Quality, Reading
+from harness.rundir.rows import (
+    Again,
+    PhaseRecord,
+    RunEnd,
+    RunRow,
+    rows_since,
+)
 from harness.units import format_bytes
 from harness.words import count, nearest, text_table
 
@@ -264,67 +264,3 @@ def read_run(run_directory: Path, point: Point, *, from_byte: int = 0) -> Memory
         tuple(ends[repeat] for repeat in sorted(ends)),
         tuple(records[key] for key in sorted(records)),
     )
-
-
-# What the end of a session says of its run directory.
-
-
-def summary(session: RunSession) -> Iterator[str]:
-    """What was measured, where it is, how to go on where it was broken off, and how to judge it.
-
-    Raises RunDirectoryError or OSError where the directory cannot be read.
-    """
-    directory, shown, end = session.directory, session.shown, session.ledger.end
-    ends = ends_of(directory)
-    if end is None and not ends and not plans_anything(directory):
-        yield (
-            f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the "
-            "points"
-        )
-        return
-    yield from _measured_in_words(session, ends)
-    yield from traces_in_words(directory)
-    if (resumed := session.run.resumed) is not None:
-        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
-    if (broken := session.ledger.broken) or not has_ended(directory):
-        why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  {session.resume_command}"
-    yield from _judged_in_words(session)
-
-
-def _measured_in_words(session: RunSession, ends: Sequence[RunEnd]) -> Iterator[str]:
-    outcomes = Counter(str(end.outcome) for end in ends)
-    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
-    yield f"{count(len(ends), 'run')} measured ({counted or 'none'}) in {session.shown}"
-    if why := passed_over(session.directory):
-        yield passed_over_in_words(why)
-    for reason, number in Counter(reason for end in ends for reason in end.left_out).items():
-        yield f"{count(number, 'run')} went to another card, because {reason}"
-
-    if (earlier := session.run.earlier).exists():
-        other = sides_of(session.directory)["against"]
-        empty = (
-            f"; left empty there, as git leaves submodules: {', '.join(other['left_empty'])}"
-            if other.get("left_empty")
-            else ""
-        )
-        yield (
-            f"{len(ends_of(earlier))} runs of {other['asked']} beside them in "
-            f"{session.shown}/{THEN_FOLDER}{empty}"
-        )
-
-
-def _judged_in_words(session: RunSession) -> Iterator[str]:
-    end = session.ledger.end
-    if end is None:
-        # Where less was selected on purpose, the gate has to know it.
-        asked = Asked(partial=left_out(session.directory) > 0)
-        yield f"judge them:  {Commands(run=Path(session.shown), asked=asked).gate()}"
-        return
-    yield from end.lines
-    if end.findings:
-        number = len(end.findings)
-        yield f"{count(number, 'finding')}, so that this session fails:"
-    yield from (found.sentence for found in end.findings)
-    if end.judge_again:
-        yield f"judge them again, or see the page:  {end.judge_again}"

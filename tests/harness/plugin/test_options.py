@@ -4,6 +4,7 @@ way to a worker and back.
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_an_option_goes_before_the_default(pytester):
     assert settled(pytester, *options) == SessionSettings(
         repeats=7, repeats_given=True, points=("a*", "b")
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("out", "runs/mine", Path("runs/mine")),
+        ("resume", "runs/mine", Path("runs/mine")),
+        ("repeats", "3", 3),
+        ("device-budget", "64MiB", 64 * 1024**2),
+        ("host-budget", "1.5 GiB", 1536 * 1024**2),
+        ("timeout", "2.5", 2.5),
+    ],
+)
+def test_the_text_of_an_option_is_read_when_it_is_given(pytester, option, text, value):
+    """By a function of the command line that is loaded with the first text."""
+    config = pytester.parseconfig(f"--memory-{option}", text)
+
+    assert config.getoption(f"memory_{option.replace('-', '_')}") == value
 
 
 def test_a_resumed_run_goes_before_the_default(pytester):
