@@ -294,3 +294,13 @@ def handed_out(asked_bytes: int, in_use_bytes: int, limit_bytes: int | None) -> 
         ": the pool had been handed out (a large tensor may be given the rest of it, where "
         "that is less than its own size)"
     )
+
+
+# An amount as a multiple of the arrays that a body declared.
+
+
+MATCH_SHARE = 0.01
+"""Chosen: an amount within 1 % of a multiple is called that multiple; arrays of a scenario differ
+by far more, and an allocator rounds by far less."""
+MOST_MULTIPLES = 16
+"""Chosen: beyond it a whole multiple of something small is found in any amount."""
