@@ -40,7 +40,7 @@ _FIRST_VICTIM = "1000"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one child is told. With ``body`` it measures a point; with ``prepare`` alone it makes
+    """The orders of one child. With ``body`` it measures a point; with ``prepare`` alone it makes
     input files.
     """
 
@@ -242,17 +242,7 @@ def _measure(job: Job, rows: _Rows) -> None:
 def _run_body(job: Job, body: Callable[..., Any], rows: _Rows) -> None:
     """Start the device, open the meters, run the body."""
     device_name = load(job.prepare_device)(job.device)
-    # The line is opened here and not before: nothing may be open when the zygote forks.
-    sampler, without = _call_sampler(job)
-    context = MeterContext(
-        device_name=device_name,
-        device=job.device,
-        sampler=sampler,
-        without_sampler=without,
-        sampler_note=job.sampler_note,
-    )
-    meters = [_open_meter(name, context) for name in job.meters]
-    emit = rows.emit
+    meters, emit = _open_meters(job, device_name), rows.emit
 
     with contextlib.ExitStack() as recording:
         if job.tracer:
@@ -275,6 +265,19 @@ def _run_body(job: Job, body: Callable[..., Any], rows: _Rows) -> None:
             emit=emit,
         )
         refuse_returned(str(job.body), body(memory, job.parameters))
+
+
+def _open_meters(job: Job, device_name: str) -> list[Meter]:
+    # The line is opened here and not before: nothing may be open when the zygote forks.
+    sampler, without = _call_sampler(job)
+    context = MeterContext(
+        device_name=device_name,
+        device=job.device,
+        sampler=sampler,
+        without_sampler=without,
+        sampler_note=job.sampler_note,
+    )
+    return [_open_meter(name, context) for name in job.meters]
 
 
 def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:
