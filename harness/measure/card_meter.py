@@ -1,4 +1,4 @@
-"""What the NVIDIA driver sees, as the sampler asked it: bytes in use on the whole card, and by this
+"""What the NVIDIA driver reports to the sampler: bytes in use on the whole card, and by one
 process.
 
 Shown beside the allocator's numbers, not gated: the card's number includes every other process, and
@@ -57,7 +57,7 @@ class NvmlMeter:
         self._source = self._sampler.ask(OpenCard(uuid=self._uuid)).source
 
     def begin(self) -> None:
-        """Start polling; a card that is lost now is told of at the end of the phase."""
+        """Start polling; a card that is lost now is reported at the end of the phase."""
         self._failed = ""
         try:
             self._ask(BeginCard())
@@ -88,7 +88,7 @@ def card_readings(phase: CardPhase, *, source: str) -> tuple[Reading, Reading, R
         (span.start_bytes, span.peak_bytes, span.end_bytes),
         source=source,
         contended="; ".join(dict.fromkeys(edge.others for edge in edges if edge.others)),
-        reason=f"whether others use the card cannot be told: {unknown}" if unknown else "",
+        reason=f"whether others use the card is unknown: {unknown}" if unknown else "",
     )
     process = _process_reading(phase)
     return device, process, _accounted_reading(phase, process)
@@ -122,8 +122,7 @@ def _accounted_reading(phase: CardPhase, process: Reading) -> Reading:
     if process.start_bytes is None or process.peak_bytes is None:
         return Reading.unavailable(
             name,
-            f"its highest is {after_bytes:,} B, but of which phase cannot be told: "
-            f"{process.reason}",
+            f"its highest is {after_bytes:,} B, but in which phase is unknown: {process.reason}",
         )
     has_risen = after_bytes > before_bytes
     highest_bytes = max(after_bytes, process.peak_bytes)
@@ -202,7 +201,7 @@ class CardView:
         return CardBegun(used_bytes=used_bytes)
 
     def look(self, now_s: float) -> None:
-        """One look; one that gets no answer leaves a gap, and a card that is lost is told of at the
+        """One look. One without an answer leaves a gap, and a card that is lost is reported at the
         end of the phase.
         """
         used_bytes = self._used_bytes()

@@ -33,8 +33,8 @@ def prepare_device(device: dict[str, Any]) -> str:
     The emulated device is the CPU under TensorFlow's BFC allocator; its limit came with the
     environment. A card is capped with a logical device of ``limit_bytes``, or its pool grows when
     there is no limit (``configure``). Raises DeviceUnavailable when TensorFlow does not see the
-    card that the driver has, or not it alone, cannot be told how to use it, or when the emulated
-    one has no room here.
+    card that the driver has, or sees others too, or cannot be configured, and when the emulated
+    device has no room here.
 
     The card's branch has met TensorFlow's GPU device on a pretended card, and never a real one.
     """

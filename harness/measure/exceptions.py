@@ -217,14 +217,14 @@ class Room:
     peak_bytes: int
     """Most held on the device since the phase began: no less than at the refusal."""
     data_bytes: int | None
-    """Data segment of this process; None where the kernel does not tell."""
+    """Data segment of this process; None where the kernel does not report it."""
     data_limit_bytes: int
     """Its RLIMIT_DATA."""
 
 
 def look_for_room(device: Mapping[str, Any]) -> Room | None:
-    """What is left on the leased device and in this process; None where TensorFlow does not tell,
-    or there is no limit.
+    """What is left on the leased device and in this process; None where TensorFlow does not report
+    it, or there is no limit.
     """
     tensorflow, limit_bytes = sys.modules.get("tensorflow"), device["limit_bytes"]
     if tensorflow is None or limit_bytes is None:

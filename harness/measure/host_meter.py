@@ -126,7 +126,7 @@ _THRESHOLD_BYTES = 128 * 1024
 """What glibc begins with for both (mallopt(3)); importing TensorFlow has it raise them to 64 and 32
 MiB."""
 _LONGEST_BLIND_S = 0.001
-"""Chosen: half of a window. A reset usually follows its look within 10 us."""
+"""Chosen: less than half of a window. A reset usually follows its look within 10 us."""
 
 
 class HostMeter:
@@ -226,7 +226,7 @@ class HostMeter:
                 start_bytes,
                 end_bytes,
                 source="the edges of the phase",
-                reason=f"{reason}, in mid-phase; what is left are its edges",
+                reason=f"{reason}, in mid-phase; only its edges are known",
             )
             for name, (start_bytes, end_bytes) in edges.items()
         )
@@ -251,7 +251,7 @@ def host_readings(
 ) -> tuple[Reading, Reading, Reading]:
     """The three readings of a phase."""
     blind = (
-        f"for {span.blind_s * 1e3:.1f} ms on end the peak was not watched"
+        f"the peak went unwatched for {span.blind_s * 1e3:.1f} ms"
         if span.blind_s > _LONGEST_BLIND_S
         else ""
     )
@@ -283,10 +283,10 @@ def host_readings(
 
 
 def resident_readings(span: HostSpan) -> tuple[Reading, Reading, Reading]:
-    """The readings where the system tells the resident set alone."""
+    """The readings where the system reports the resident set alone."""
     apart = (
-        f"{sys.platform} tells the resident set alone, not what is the process's own and what "
-        "is mapped from files"
+        f"{sys.platform} reports the resident set alone, and does not separate the process's own "
+        "memory from mapped files"
     )
     resident_bytes = (
         span.start_resident_bytes,

@@ -10,17 +10,14 @@ of it. The lower of the two counts.
 
 What this takes for granted:
 
-- RssFile stayed between what was seen at the edges of each window. Pages of a file that are mapped
-  *and* let go within one
-  window pass for anon in the lower bound; anon that peaks while pages are let go and mapped again
-  escapes the upper one.
-- VmHWM lags by ``lag_bytes`` at most (see ``hostcounters``). The upper bound from it includes that.
-  The lower one does not take
-  it off: pages that come one by one make VmHWM lag downwards, and looks, which do not lag, stand
-  beside it.
-- No pages come without a fault (see ``hostcounters``), and nothing peaks between a look and its
-  reset, some microseconds, of
-  which ``blind_s`` is the longest.
+- Within each window RssFile stayed between what was seen at its edges. Pages of a file that are
+  mapped *and* let go within one window count as anon in the lower bound. Anon that peaks while
+  pages are let go and mapped again escapes the upper one.
+- VmHWM lags by ``lag_bytes`` at most (see ``harness.system.proc``). The upper bound includes that.
+  The lower one does not subtract it: pages that come one by one make VmHWM lag downwards, and the
+  looks, which do not lag, count beside it.
+- No page comes without a fault (see ``harness.system.proc``), and nothing peaks between a look and
+  its reset. That takes some microseconds, of which ``blind_s`` is the longest.
 """
 
 import time
@@ -31,14 +28,14 @@ from harness.measure.meter import HostSpan
 from harness.system.proc import CheapRead, HostCounters, HostState, lag_here_bytes
 
 _TRUSTED_MOVES = 3
-"""Cheap looks in a row that may take what moved for pages of files, though it could be shared
-memory that was there already: chosen, 8 ms at most."""
+"""Chosen: so many cheap reads in a row may take what moved for pages of files, though it could be
+shared memory that was there already; 7.5 ms at most."""
 _RISE_BYTES = 256 * 1024
-"""Chosen: a quarter of what the bracket is to be exact to."""
+"""Chosen: a quarter of the mebibyte that the bracket is to be exact to."""
 
 
 class Movement(IntEnum):
-    """What one look has seen, the most telling last."""
+    """What one look has seen, from nothing to the most urgent."""
 
     STILL = 0
     """Nothing has come or gone since the look before."""
@@ -103,8 +100,8 @@ class HostWatch:
         return self._low_bytes
 
     def see_cheap(self, seen: CheapRead, now_s: float) -> bool:
-        """A cheap look; whether it says enough. If not, a whole look has to follow, and nothing is
-        noted yet.
+        """Note a cheap read if it says enough, and return whether it does. If not, a full read has
+        to follow, and nothing is noted yet.
 
         It does when nothing that came since the last one can have lifted anon over what is known,
         and files alone moved.
@@ -133,8 +130,8 @@ class HostWatch:
         return True
 
     def see_full(self, state: HostState, now_s: float, faulted_bytes: int | None) -> bool:
-        """A whole look; whether a reset is worth it: RssFile has moved, and VmHWM is not where it
-        would be set to.
+        """Note a full read, and return whether a reset is worth it: RssFile has moved, and VmHWM is
+        not where a reset would set it.
         """
         self.pace.count(now_s)
         shares = bool(self.edge.shared_bytes or state.shared_bytes)

@@ -44,7 +44,7 @@ class HostOpened:
     """The sampler can read the child's counters."""
 
     tells_anon: bool
-    """Whether they tell the child's own memory from mapped files."""
+    """Whether they separate the child's own memory from mapped files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class CardOpened:
     """The sampler can read the card."""
 
     source: str
-    """Which of NVML's queries tells the bytes in use."""
+    """Which of NVML's queries gives the bytes in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class CardSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """What the driver tells at one edge of a phase; each amount is None where it does not, with the
+    """What the driver reports at one edge of a phase; an amount that it does not is None, with the
     reason.
     """
 
@@ -111,7 +111,7 @@ class Edge:
     others: str = ""
     """Who else computes on the card, in words."""
     others_unknown: str = ""
-    """Why that cannot be told; empty when it can."""
+    """Why that is unknown; empty when it is known."""
     accounted_bytes: int | None = None
     """The most that the process ever held until now."""
     not_accounted: str = ""
@@ -292,7 +292,7 @@ class MeterContext:
 
 
 class Meter(Protocol):
-    """One instrument. It may give several readings, when one look at it tells several things."""
+    """One instrument. It gives several readings when one look at it shows several amounts."""
 
     names: tuple[str, ...]
     """The readings it gives, also when it is unavailable."""

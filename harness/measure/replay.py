@@ -19,7 +19,13 @@ import tensorflow as tf
 from harness.measure.exceptions import look_for_room, name_exception, refused_memory
 from harness.records import Outcome
 from harness.rundir.traces import Alive, Counts, Edges, OutOfMemory
-from harness.words import ALIVE, COPY_TO_CARD, largest_in_words
+from harness.words import (
+    ALIVE,
+    COPY_TO_CARD,
+    MATCH_SHARE,
+    MOST_MULTIPLES,
+    largest_in_words,
+)
 
 # Events of an allocator in the order in which they happened: its own running count decides where
 # their times do not. TensorFlow's BFC allocator stamps an event inside its lock, so that times
@@ -33,12 +39,6 @@ place."""
 _MOST_TRIES = 2000
 """Chosen: states of a window that are looked at before it is taken as it lies. Most windows need as
 many as they have events; only equal sizes at many addresses branch."""
-MOST_MULTIPLES = 8
-"""Chosen: an amount is told as up to so many times a declared array. Beyond that the wholes within
-1 % lie so dense that any amount would soon be near one."""
-MATCH_PERCENT = 1
-"""Chosen: an amount within 1 % of a multiple of a declared array is told as that multiple."""
-
 _UNSHAPED = frozenset({"", COPY_TO_CARD})
 
 
@@ -329,7 +329,7 @@ def multiple_of(
     for place, (name, unit_bytes) in enumerate(declared.items()):
         whole = round(amount_bytes / unit_bytes) if unit_bytes else 0
         distance_bytes = abs(amount_bytes - whole * unit_bytes)
-        if 1 <= whole <= most and 100 * distance_bytes <= MATCH_PERCENT * whole * unit_bytes:
+        if 1 <= whole <= most and distance_bytes <= MATCH_SHARE * whole * unit_bytes:
             found.append(
                 (whole, distance_bytes, place, f"{amount_bytes / unit_bytes:.2f} x {name}")
             )

@@ -56,8 +56,7 @@ costs 50 to 100 us, two thirds of it for being woken: at 2 ms a quiet machine sp
 it."""
 _STILL_INTERVAL_S = 0.004
 """Chosen: still sees what lasts 5 ms. It is taken where nothing of host memory has moved and no
-card is watched, which has no counter that would tell of a spike between two looks; host memory has
-VmHWM and its faults."""
+card is watched, which keeps no peak between two looks; host memory has VmHWM and its faults."""
 _STILL_LOOKS = 8
 """Chosen: after so many looks that saw nothing, so that a phase of 20 ms has twice as many as it is
 judged by (``records.LEAST_SAMPLES``)."""
@@ -68,7 +67,7 @@ _RUSHES_PER_LOOK = 0.25
 is seen from close by. Chosen: a look takes 40 us, so that 0.25 of one for each interval costs 0.5 %
 of a core; 64 of them see 16 ms at once, in which 32 MiB are touched here."""
 _NONE: list[int] = []
-_IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it was not told of
+_IDLE_S = 1.0  # chosen: how long the sampler may outlive a parent whose death it did not notice
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _TIMER_SLACK_NS = 1000  # chosen: the default, 50 us, would make every look that much late
 
@@ -178,7 +177,7 @@ class Client:
 
 def peer_process(line: socket.socket) -> int | None:
     """The process at the other end, as the kernel noted it when it connected; None where the system
-    does not tell.
+    keeps no such note.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         return None

@@ -26,7 +26,7 @@ from harness.measure.importing import (
     refuse_deferred,
     refuse_returned,
 )
-from harness.measure.meter import AbsentMeter, Emit, Memory, Meter, MeterContext, SamplerLine
+from harness.measure.meter import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
 from harness.records import Ending, Job, Outcome
 from harness.rundir.rows import CodeFiles, Done, Row, append_row, open_rows
 
@@ -46,55 +46,82 @@ def run(job: Job) -> int:
     faulthandler.enable()  # a crash of native code leaves its place in Python in the log
     if job.body is None:
         return _prepare(job)
+
     try:
-        return _report(job)
+        rows = _Rows(job)
+        ending = _ending_of(job, rows)
+        rows.write_ending(ending)
     except RowsError as error:
         sys.stderr.write(f"error: {error}\n")
         return os.EX_IOERR
 
+    sys.stderr.flush()
+    return 0
+
 
 class RowsError(BaseException):
-    """What was measured could not be written down. Raised inside the body, but not for the body to
-    handle.
+    """A row of the run could not be written.
+
+    It is raised inside the body, by ``memory.phase``. It is no Exception, because a body that
+    catches everything would go on, and its run would end as "ok" with phases missing.
     """
 
 
-@contextlib.contextmanager
-def _rows_errors(job: Job) -> Iterator[None]:
+class _Rows:
+    """The rows of one job. Every method raises RowsError where they cannot be written."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._packages: Mapping[str, str] = {}
+        with self._failures():
+            self._descriptor = open_rows(Path(job.rows_path))
+
+    def emit(self, row: Row) -> None:
+        """Append a row."""
+        with self._failures():
+            append_row(self._descriptor, row)
+
+    def write_ending(self, ending: Ending) -> None:
+        """Append how the body ended: the last row of a child."""
+        self.emit(
+            Done(
+                point=self._job.point,
+                repeat=self._job.repeat,
+                outcome=ending.outcome,
+                cause=ending.cause,
+                reason=ending.reason,
+            )
+        )
+
+    def write_code(self) -> None:
+        """Append which code this is, where that has changed: a run proves what it has measured."""
+        job = self._job
+        body_package = str(job.body).partition(":")[0].partition(".")[0]
+        packages = origins({body_package, *job.kept_out, *job.subjects})
+        if packages != self._packages:
+            self._packages = packages
+            self.emit(CodeFiles(point=job.point, repeat=job.repeat, packages=packages))
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RowsError(f"{self._job.rows_path} cannot be written: {error.strerror}") from error
+
+
+def _ending_of(job: Job, rows: _Rows) -> Ending:
+    """Run the body; how it ended. Raises RowsError."""
     try:
-        yield
-    except OSError as error:
-        raise RowsError(f"{job.rows_path} cannot be written: {error.strerror}") from error
-
-
-def _report(job: Job) -> int:
-    with _rows_errors(job):
-        descriptor = open_rows(Path(job.rows_path))
-
-    def emit(row: Row) -> None:
-        with _rows_errors(job):
-            append_row(descriptor, row)
-
-    ending = Ending(Outcome.OK)
-    try:
-        _measure(job, emit)
+        _measure(job, rows)
     except RowsError:
         raise
-    except BaseException as error:  # noqa: BLE001 - the body is a stranger: whatever ends it is the result
+    except BaseException as error:  # noqa: BLE001 - whatever ends the body is the result
         ending = name_exception(error, look_for_room(job.device))
         if ending.outcome is Outcome.ERROR:
             _log_traceback()
-    emit(
-        Done(
-            point=job.point,
-            repeat=job.repeat,
-            outcome=ending.outcome,
-            cause=ending.cause,
-            reason=ending.reason,
-        )
-    )
-    sys.stderr.flush()
-    return 0
+        return ending
+    return Ending(Outcome.OK)
 
 
 def _log_traceback() -> None:
@@ -161,42 +188,25 @@ def _import_ours(job: Job) -> None:
             importlib.import_module(module)
 
 
-def _measure(job: Job, emit: Emit) -> None:
-    assert job.body is not None  # noqa: S101 - main() has branched on it
+def _measure(job: Job, rows: _Rows) -> None:
+    assert job.body is not None  # noqa: S101 - run() has branched on it
     _import_ours(job)
     _arrange(job)
     body = load(job.body)
     refuse_deferred(job.body, body)
-    told = _tell_code(job, {}, emit)
+
+    rows.write_code()
     try:
-        _run_body(job, body, emit)
+        _run_body(job, body, rows)
     finally:
-        _tell_code(job, told, emit)  # bodies may import in mid-phase
+        rows.write_code()  # bodies may import in mid-phase
 
 
-def _tell_code(job: Job, told: Mapping[str, str], emit: Emit) -> Mapping[str, str]:
-    """Write down which code this is, where that is more than was told already: a run proves what it
-    has measured.
-    """
-    body_package = str(job.body).partition(":")[0].partition(".")[0]
-    found = origins({body_package, *job.kept_out, *job.subjects})
-    if found != told:
-        emit(CodeFiles(point=job.point, repeat=job.repeat, packages=found))
-    return found
-
-
-def _run_body(job: Job, body: Callable[..., Any], emit: Emit) -> None:
+def _run_body(job: Job, body: Callable[..., Any], rows: _Rows) -> None:
+    """Start the device, open the meters, run the body."""
     device_name = load(job.prepare_device)(job.device)
-    # The line is opened here and not before: nothing may be open when the zygote forks.
-    sampler, without = _call_sampler(job)
-    context = MeterContext(
-        device_name=device_name,
-        device=job.device,
-        sampler=sampler,
-        without_sampler=without,
-        sampler_note=job.sampler_note,
-    )
-    meters = [_open_meter(name, context) for name in job.meters]
+    meters, emit = _open_meters(job, device_name), rows.emit
+
     with contextlib.ExitStack() as recording:
         if job.tracer:
             tracer = load(job.tracer)(
@@ -218,6 +228,19 @@ def _run_body(job: Job, body: Callable[..., Any], emit: Emit) -> None:
             emit=emit,
         )
         refuse_returned(str(job.body), body(memory, job.parameters))
+
+
+def _open_meters(job: Job, device_name: str) -> list[Meter]:
+    # The line is opened here and not before: nothing may be open when the zygote forks.
+    sampler, without = _call_sampler(job)
+    context = MeterContext(
+        device_name=device_name,
+        device=job.device,
+        sampler=sampler,
+        without_sampler=without,
+        sampler_note=job.sampler_note,
+    )
+    return [_open_meter(name, context) for name in job.meters]
 
 
 def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:

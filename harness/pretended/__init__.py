@@ -1,5 +1,9 @@
 """A pretended card: stubs of NVIDIA's libraries, built against their genuine headers, for machines
 without a card.
+
+A machine has several: it is a control file for a built card, and the environment that brings a
+process onto it. ``--device pretended`` joins the user's own machine (``join_machine``); this is
+experimental.
 """
 
 import ctypes
@@ -14,10 +18,6 @@ from harness.pretended.card import Card, cached_card, locked
 from harness.pretended.control import MOST_DEVICES, ON, VARIABLE, Device, StubControl
 from harness.records import PRETENDED, is_pretended
 from harness.units import GIB, format_bytes
-
-# A machine with pretended cards: a control file for a built card, and the environment that
-# brings a process onto it.
-
 
 DEFAULT_BYTES = 8 * GIB
 """Size of a pretended card; chosen: a small card of today, twice what the largest point of the
@@ -72,12 +72,38 @@ def make_machine(
     """
     if not is_pretended(name):
         name = f"{PRETENDED} {name}"
+    sizes = [total_bytes] * cards if isinstance(total_bytes, int) else list(total_bytes)
+    _check_machine(name, cards, sizes, context_bytes)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        control = StubControl.create(folder.resolve() / "control", card.functions)
+    except OSError as error:
+        raise UsageError(
+            f"the cards cannot be kept in {folder} ({error.strerror}); name a folder in "
+            "which you may create files"
+        ) from error
+    devices = [
+        control.add_device(
+            _uuid(control.path.parent, index),
+            name=name,
+            total_bytes=size,
+            reserved_bytes=reserved_bytes,
+            context_bytes=context_bytes,
+            accounting=ON,
+        )
+        for index, size in enumerate(sizes)
+    ]
+    return Machine(card=card, control=control, devices=tuple(devices))
+
+
+def _check_machine(name: str, cards: int, sizes: Sequence[int], context_bytes: int) -> None:
+    """Raises UsageError for cards that cannot be had."""
     if len(name.encode()) >= _NAME_BYTES:
         raise UsageError(
             f"the name {name!r} has {len(name.encode())} bytes; NVML takes "
             f"{_NAME_BYTES - 1} at most"
         )
-    sizes = [total_bytes] * cards if isinstance(total_bytes, int) else list(total_bytes)
     if not 1 <= cards <= MOST_DEVICES or len(sizes) != cards:
         raise UsageError(
             f"{cards} pretended cards with {len(sizes)} sizes were asked for; write 1 to "
@@ -99,26 +125,6 @@ def make_machine(
             f"a context of {context_bytes} B was asked for; write 0 or more, up to the size "
             "of a card"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        control = StubControl.create(folder.resolve() / "control", card.functions)
-    except OSError as error:
-        raise UsageError(
-            f"the cards cannot be kept in {folder} ({error.strerror}); name a folder in "
-            "which you may create files"
-        ) from error
-    devices = [
-        control.add_device(
-            _uuid(control.path.parent, index),
-            name=name,
-            total_bytes=size,
-            reserved_bytes=reserved_bytes,
-            context_bytes=context_bytes,
-            accounting=ON,
-        )
-        for index, size in enumerate(sizes)
-    ]
-    return Machine(card=card, control=control, devices=tuple(devices))
 
 
 def cached_machine(base: Path | None = None) -> Machine:
@@ -147,10 +153,6 @@ def _uuid(folder: Path, index: int) -> str:
     """
     digest = hashlib.sha256(bytes(folder)).hexdigest()
     return f"GPU-{index:08x}-{digest[:4]}-4{digest[4:7]}-8000-{digest[7:19]}"
-
-
-# Bring this process onto the user's own machine with pretended cards, for ``--device
-# pretended``. Experimental.
 
 
 def join_machine() -> None:

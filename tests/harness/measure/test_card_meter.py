@@ -180,8 +180,7 @@ def test_in_a_container_it_is_said_that_others_cannot_be_told(meter, card):
 
     assert device.contended == ""
     assert (
-        "whether others use the card cannot be told: this process is not among the 1"
-        in device.reason
+        "whether others use the card is unknown: this process is not among the 1" in device.reason
     )
 
 

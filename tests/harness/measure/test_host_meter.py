@@ -92,6 +92,26 @@ def test_what_a_started_process_holds_is_counted_while_it_lives():
 
 
 @LINUX
+@LINUX
+def test_whether_a_process_has_children_is_told_without_taking_their_end_away():
+    """A child that has ended and was not waited for counts, and its exit code is still there."""
+    program = (
+        "import subprocess, sys; from harness.measure.host_meter import Family, family_of_this\n"
+        "assert family_of_this() == Family(0, 0)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'raise SystemExit(3)'], "
+        "stdout=subprocess.PIPE)\n"
+        "child.stdout.read()\n"  # it has ended, or is about to
+        "assert family_of_this().number == 1\n"
+        "assert child.wait() == 3\n"
+        "assert family_of_this() == Family(0, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_malloc_has_free_hides_nothing():
     """64 MiB in pieces are let go before the phase; 16 MiB that are asked for in it show, and leave
     with their pieces.

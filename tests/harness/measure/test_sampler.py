@@ -289,7 +289,7 @@ def test_where_there_is_no_proc_psutil_tells_the_resident_set_and_says_what_it_c
     sampling.close()
 
     assert (anon.quality, mapped.quality) == (Quality.UNAVAILABLE, Quality.UNAVAILABLE)
-    assert "tells the resident set alone" in anon.reason
+    assert "reports the resident set alone" in anon.reason
     # as the machine let the sampler look
     assert rss.quality in (Quality.SAMPLED, Quality.UNRESOLVED)
     assert rss.growth_bytes >= 63 * MIB

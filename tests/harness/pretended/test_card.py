@@ -3,13 +3,13 @@ once.
 """
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from harness.pretended import card as building
-from harness.pretended import card as compiling
 from harness.pretended.__main__ import main
 from harness.pretended.card import (
     DoesNotCompileError,
@@ -52,7 +52,7 @@ def test_a_missing_header_package_is_named_with_what_brings_it(
             raise importlib.metadata.PackageNotFoundError(name)
         return installed(name)
 
-    monkeypatch.setattr(compiling.importlib.metadata, "files", files)
+    monkeypatch.setattr(building.importlib.metadata, "files", files)
 
     with pytest.raises(StubUnavailableError) as caught:
         build_card(tmp_path / "card")
@@ -110,9 +110,25 @@ def test_sources_that_do_not_compile_are_told_apart_from_a_missing_compiler(tmp_
 def test_the_sources_compile_without_a_warning(pretended_card, nvml_stub):
     """With -Wall and -Wextra, both the card's and those of NVML alone."""
     for library in (pretended_card.nvml, nvml_stub.library):
-        warned = library.parent / compiling.WARNED
+        warned = library.parent / building.WARNED
 
         assert not warned.exists(), warned.read_text()
+
+
+@pytest.mark.parametrize("source", ["nvml.c", "kernels.cc", "control.py", "card.py"])
+def test_a_card_is_built_anew_from_other_sources(monkeypatch, tmp_path, source):
+    """Those of the libraries, the layout that they share with Python, and how they are compiled."""
+    sources = tmp_path / "sources"
+    shutil.copytree(building.SOURCES, sources)
+    monkeypatch.setattr(building, "SOURCES", sources)
+    tensorflow = building.TensorFlowFound(folder=tmp_path, version="2.21.0")
+    before = card_key(tensorflow)
+    (sources / "README.md").write_text("changed")
+    same = card_key(tensorflow)
+    (sources / source).write_text("changed")
+
+    assert same == before
+    assert card_key(tensorflow) != before
 
 
 def test_a_card_is_built_once_for_each_version_of_tensorflow(pretended_card, monkeypatch):
@@ -130,7 +146,7 @@ def test_a_card_is_built_once_for_each_version_of_tensorflow(pretended_card, mon
 
 def test_two_builders_at_once_leave_one_complete_folder(tmp_path):
     """The slower one's work is dropped."""
-    with compiling.made_complete(tmp_path / "card") as slower:
+    with building.made_complete(tmp_path / "card") as slower:
         (slower / "library").write_text("slower")
         (tmp_path / "card").mkdir()
         (tmp_path / "card/library").write_text("faster")
