@@ -20,7 +20,7 @@ from harness.judge.policy import DEFAULT_POLICY, SCHEMA_VERSION, Policy, choose_
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.plugin import measuring
-from harness.plugin.limits import DEFAULT_METER, REMEASURE
+from harness.plugin.limits import DEFAULT_METER, OVER_POINTS, REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
@@ -42,8 +42,6 @@ from harness.words import shortened, text_table
 
 # Judging: by what the markers promise, one point or all of them.
 
-OVER_POINTS = frozenset({"slope", "growth_class", "arithmetic"})
-"""Rules over several points, which cannot be judged before all of them are there."""
 NO_BASELINES = Path("/nonexistent")
 """Markers promise limits; a baseline is for the command line (python -m harness gate)."""
 MARKERS = "the markers"
