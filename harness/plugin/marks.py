@@ -26,132 +26,6 @@ from harness.plugin.limits import DEFAULT_OVER, SECTIONS, read_rules
 from harness.records import Point, Scalar, minimum_sizes
 from harness.words import nearest
 
-# What the parametrization of a test says of its sweep, also of the values that this session has not
-# collected.
-
-
-def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
-    """All values that ``@pytest.mark.parametrize`` gives a parameter; None where its values come
-    from elsewhere.
-    """
-    found: set[Any] = set()
-    for names, values in _parametrized(item):
-        if name not in names:
-            continue
-        place = names.index(name)
-        for value in values:
-            row = getattr(value, "values", value)  # of pytest.param(...)
-            is_several = row is not value or len(names) > 1
-            found.add(row[place] if is_several else row)
-    return found or None
-
-
-def uncollected(items: Sequence[pytest.Item]) -> int:
-    """How many tests of these functions there are beyond those that were collected: others were
-    named by their ids.
-    """
-    collected = Counter(map(function_of, items))
-    of_function = {
-        function_of(item): math.prod(len(values) for _, values in _parametrized(item))
-        for item in items
-    }
-    return sum(max(0, count - collected[function]) for function, count in of_function.items())
-
-
-def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]]:
-    for mark in item.iter_markers("parametrize"):
-        names, values = ([*mark.args, None, None])[:2]
-        names, values = (
-            names or mark.kwargs.get("argnames"),
-            values if values is not None else mark.kwargs.get("argvalues"),
-        )
-        if isinstance(values, Sequence) and names is not None:  # a generator is used up by now
-            yield (
-                [each.strip() for each in names.split(",") if each.strip()]
-                if isinstance(names, str)
-                else [*names],
-                values,
-            )
-
-
-# ``where`` of a marker's limit: checked against the points of its test, so that nothing is measured
-# for a limit that is about none of them.
-
-
-_ARGUMENTS: Mapping[str, str] = {section: argument for argument, section in SECTIONS.items()}
-
-
-def unmatched_wheres(
-    marked: "Iterable[tuple[pytest.Item, Wanted]]",
-) -> Iterator[tuple[pytest.Item, str]]:
-    """Tests with a limit whose ``where`` no point of theirs has, and a sentence for each.
-
-    Points that were not collected count as well, as far as the parametrization of their tests names
-    them.
-    """
-    holders: dict[tuple[str, str, str], list[tuple[pytest.Item, Wanted]]] = {}
-    wheres: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-    for item, wanted in marked:
-        for section, rule in wanted.rules:
-            if rule.get("where"):
-                key = (section, json.dumps(rule, sort_keys=True), wanted.scenario)
-                wheres.setdefault(key, rule["where"])
-                holders.setdefault(key, []).append((item, wanted))
-    for key, tests in holders.items():
-        mistake = _where_mistake(wheres[key], tests)
-        if mistake:
-            yield from ((item, f"{_ARGUMENTS[key[0]]}: {mistake}") for item, _ in tests)
-
-
-def _where_mistake(where: Mapping[str, Any], tests: "Sequence[tuple[pytest.Item, Wanted]]") -> str:
-    """What is wrong with a ``where``; empty where some point has all of it."""
-    settings = [{**wanted.settings.fixed, **wanted.parameters} for _, wanted in tests]
-    if any(where.items() <= point.items() for point in settings):
-        return ""
-
-    known = list(dict.fromkeys(name for point in settings for name in point))
-    for name, value in where.items():
-        if name not in known:
-            return _unknown_name(name, known)
-        collected = (point[name] for point in settings if name in point)
-        values = list(dict.fromkeys([*collected, *_uncollected_values(tests, name)]))
-        if value not in values:
-            return (
-                f"where has {name}={value!r}, which no point of the test has; "
-                f"{_nearest_value(value, values)}"
-            )
-    if uncollected([item for item, _ in tests]):
-        return ""  # the one that has all of it may be among them
-    listed = ", ".join(f"{name}={value!r}" for name, value in where.items())
-    return f"no point of the test has all of where ({listed})"
-
-
-def _unknown_name(name: str, known: Sequence[str]) -> str:
-    nothing = "the test is not parametrized, and nothing is fixed"
-    return (
-        f"where names {name!r}, which is neither a parameter of the test nor fixed; "
-        f"{nearest(name, known) if known else nothing}"
-    )
-
-
-def _uncollected_values(
-    tests: "Sequence[tuple[pytest.Item, Wanted]]", name: str
-) -> Iterator[Scalar]:
-    """All that the parametrization of the tests gives a parameter, also where a test was named by
-    its id.
-    """
-    for item, wanted in tests:
-        if name in wanted.parameters:
-            yield from sizes_of(item, name) or ()
-
-
-def _nearest_value(value: object, values: Sequence[Scalar]) -> str:
-    texts = [each for each in values if isinstance(each, str)]
-    if isinstance(value, str) and texts:
-        return nearest(value, texts)
-    return f"known are {', '.join(map(repr, values))}"
-
-
 KEYWORDS = (*(name for name in SETTINGS if name != "body"), *SECTIONS)
 """The arguments of the marker that have a name."""
 
@@ -287,42 +161,6 @@ def function_of(item: pytest.Item) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def _of_few_sizes(
-    marked: Sequence[tuple[pytest.Item, Wanted]],
-) -> Iterator[tuple[pytest.Item, str]]:
-    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests
-    of their scenario.
-    """
-    known: dict[tuple[str, str], set[Any]] = {}
-    for item, wanted in marked:
-        for _, over in _swept(wanted):
-            sizes = sizes_of(item, over)
-            known.setdefault((wanted.scenario, over), set()).update(
-                {None, wanted.parameters[over]} if sizes is None else sizes
-            )
-
-    for item, wanted in marked:
-        for section, over in _swept(wanted):
-            sizes = known[wanted.scenario, over]
-            if None not in sizes and len(sizes) < minimum_sizes(over):
-                yield item, _too_few(section, over, sizes)
-
-
-def _too_few(section: str, over: str, sizes: set[Any]) -> str:
-    listed = ", ".join(map(str, sorted(sizes)))
-    return (
-        f"a {section} over {over} needs {minimum_sizes(over)} different values of it, and the test "
-        f"has {len(sizes)} ({listed}); write, for example, "
-        f"@pytest.mark.parametrize('{over}', [500, 1000, 2000])"
-    )
-
-
-def _swept(wanted: Wanted) -> list[tuple[str, str]]:
-    """The rules over several points: their sections, and the parameters that they are over."""
-    found = ((section, rule["over"]) for section, rule in wanted.rules if "over" in rule)
-    return list(dict.fromkeys(found))
-
-
 def _idle(item: pytest.Item) -> str:
     if (
         body := next(
@@ -453,3 +291,167 @@ def _check_over(
             f"a {section} is over {rule['over']!r}, which is not among the test's whole-number "
             f"parameters ({', '.join(sizes)}); write over=..."
         )
+
+
+# Slopes: checked against the sizes of their tests, so that nothing is measured for a slope through
+# too few of them.
+
+
+def _of_few_sizes(
+    marked: Sequence[tuple[pytest.Item, Wanted]],
+) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests whose slopes have too few sizes to be drawn through, also with those of the other tests
+    of their scenario.
+    """
+    known: dict[tuple[str, str], set[Any]] = {}
+    for item, wanted in marked:
+        for _, over in _swept(wanted):
+            sizes = sizes_of(item, over)
+            known.setdefault((wanted.scenario, over), set()).update(
+                {None, wanted.parameters[over]} if sizes is None else sizes
+            )
+
+    for item, wanted in marked:
+        for section, over in _swept(wanted):
+            sizes = known[wanted.scenario, over]
+            if None not in sizes and len(sizes) < minimum_sizes(over):
+                yield item, _too_few(section, over, sizes)
+
+
+def _too_few(section: str, over: str, sizes: set[Any]) -> str:
+    listed = ", ".join(map(str, sorted(sizes)))
+    return (
+        f"a {section} over {over} needs {minimum_sizes(over)} different values of it, and the test "
+        f"has {len(sizes)} ({listed}); write, for example, "
+        f"@pytest.mark.parametrize('{over}', [500, 1000, 2000])"
+    )
+
+
+def _swept(wanted: Wanted) -> list[tuple[str, str]]:
+    """The rules over several points: their sections, and the parameters that they are over."""
+    found = ((section, rule["over"]) for section, rule in wanted.rules if "over" in rule)
+    return list(dict.fromkeys(found))
+
+
+# ``where`` of a marker's limit: checked against the points of its test, so that nothing is measured
+# for a limit that is about none of them.
+
+
+_ARGUMENTS: Mapping[str, str] = {section: argument for argument, section in SECTIONS.items()}
+
+
+def unmatched_wheres(
+    marked: Iterable[tuple[pytest.Item, Wanted]],
+) -> Iterator[tuple[pytest.Item, str]]:
+    """Tests with a limit whose ``where`` no point of theirs has, and a sentence for each.
+
+    Points that were not collected count as well, as far as the parametrization of their tests names
+    them.
+    """
+    holders: dict[tuple[str, str, str], list[tuple[pytest.Item, Wanted]]] = {}
+    wheres: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for item, wanted in marked:
+        for section, rule in wanted.rules:
+            if rule.get("where"):
+                key = (section, json.dumps(rule, sort_keys=True), wanted.scenario)
+                wheres.setdefault(key, rule["where"])
+                holders.setdefault(key, []).append((item, wanted))
+    for key, tests in holders.items():
+        mistake = _where_mistake(wheres[key], tests)
+        if mistake:
+            yield from ((item, f"{_ARGUMENTS[key[0]]}: {mistake}") for item, _ in tests)
+
+
+def _where_mistake(where: Mapping[str, Any], tests: Sequence[tuple[pytest.Item, Wanted]]) -> str:
+    """What is wrong with a ``where``; empty where some point has all of it."""
+    settings = [{**wanted.settings.fixed, **wanted.parameters} for _, wanted in tests]
+    if any(where.items() <= point.items() for point in settings):
+        return ""
+
+    known = list(dict.fromkeys(name for point in settings for name in point))
+    for name, value in where.items():
+        if name not in known:
+            return _unknown_name(name, known)
+        collected = (point[name] for point in settings if name in point)
+        values = list(dict.fromkeys([*collected, *_uncollected_values(tests, name)]))
+        if value not in values:
+            return (
+                f"where has {name}={value!r}, which no point of the test has; "
+                f"{_nearest_value(value, values)}"
+            )
+    if uncollected([item for item, _ in tests]):
+        return ""  # the one that has all of it may be among them
+    listed = ", ".join(f"{name}={value!r}" for name, value in where.items())
+    return f"no point of the test has all of where ({listed})"
+
+
+def _unknown_name(name: str, known: Sequence[str]) -> str:
+    nothing = "the test is not parametrized, and nothing is fixed"
+    return (
+        f"where names {name!r}, which is neither a parameter of the test nor fixed; "
+        f"{nearest(name, known) if known else nothing}"
+    )
+
+
+def _uncollected_values(tests: Sequence[tuple[pytest.Item, Wanted]], name: str) -> Iterator[Scalar]:
+    """All that the parametrization of the tests gives a parameter, also where a test was named by
+    its id.
+    """
+    for item, wanted in tests:
+        if name in wanted.parameters:
+            yield from sizes_of(item, name) or ()
+
+
+def _nearest_value(value: object, values: Sequence[Scalar]) -> str:
+    texts = [each for each in values if isinstance(each, str)]
+    if isinstance(value, str) and texts:
+        return nearest(value, texts)
+    return f"known are {', '.join(map(repr, values))}"
+
+
+# What the parametrization of a test says of its sweep, also of the values that this session has not
+# collected.
+
+
+def sizes_of(item: pytest.Item, name: str) -> set[Any] | None:
+    """All values that ``@pytest.mark.parametrize`` gives a parameter; None where its values come
+    from elsewhere.
+    """
+    found: set[Any] = set()
+    for names, values in _parametrized(item):
+        if name not in names:
+            continue
+        place = names.index(name)
+        for value in values:
+            row = getattr(value, "values", value)  # of pytest.param(...)
+            is_several = row is not value or len(names) > 1
+            found.add(row[place] if is_several else row)
+    return found or None
+
+
+def uncollected(items: Sequence[pytest.Item]) -> int:
+    """How many tests of these functions there are beyond those that were collected: others were
+    named by their ids.
+    """
+    collected = Counter(map(function_of, items))
+    of_function = {
+        function_of(item): math.prod(len(values) for _, values in _parametrized(item))
+        for item in items
+    }
+    return sum(max(0, count - collected[function]) for function, count in of_function.items())
+
+
+def _parametrized(item: pytest.Item) -> Iterator[tuple[list[str], Sequence[Any]]]:
+    for mark in item.iter_markers("parametrize"):
+        names, values = ([*mark.args, None, None])[:2]
+        names, values = (
+            names or mark.kwargs.get("argnames"),
+            values if values is not None else mark.kwargs.get("argvalues"),
+        )
+        if isinstance(values, Sequence) and names is not None:  # a generator is used up by now
+            yield (
+                [each.strip() for each in names.split(",") if each.strip()]
+                if isinstance(names, str)
+                else [*names],
+                values,
+            )

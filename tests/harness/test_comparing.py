@@ -66,7 +66,7 @@ for each in ([row] if repeat == TRACED_REPEAT else [*rows, row])))
 def memory_runner(pytestconfig):
     from harness.plugin.session import SESSION
     session = pytestconfig.stash[SESSION]
-    return FakeRunner(session.directory, session.sides.now.code)
+    return FakeRunner(session.directory, session.run.sides.now.code)
 """
 STOP = """
 import pytest
