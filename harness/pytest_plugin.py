@@ -25,8 +25,9 @@ from harness.plugin.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.plugin.measuring import MemoryRunFixture, Turns
+    from harness.plugin.measuring import MemoryRunFixture
     from harness.plugin.session import RunSession
+    from harness.plugin.turns import Turns
     from harness.records import Point
     from harness.run.runner import Runner
     from harness.rundir.rows import RunEnd
@@ -234,9 +235,9 @@ def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
     if is_dry(pytestconfig):
         yield None
         return
-    from harness.plugin import measuring
+    from harness.plugin import turns
 
-    with measuring.open_runner(session) as runner:
+    with turns.open_runner(session) as runner:
         yield runner
 
 
@@ -247,7 +248,7 @@ def memory_turns(memory_runner: "Runner | None", pytestconfig: pytest.Config) ->
     """
     if memory_runner is None:
         return None
-    from harness.plugin.measuring import turns_of
+    from harness.plugin.turns import turns_of
 
     return turns_of(_activate(pytestconfig), memory_runner)
 

@@ -21,7 +21,7 @@ from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.meters import DEVICE_IN_USE
-from harness.plugin import measuring
+from harness.plugin import turns
 from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
@@ -182,11 +182,11 @@ def _remeasure(
 
 @contextlib.contextmanager
 def _measure_with(session: RunSession) -> Iterator[Measure]:
-    with measuring.open_runner(session) as runner:
-        turns = measuring.turns_of(session, runner)
+    with turns.open_runner(session) as runner:
+        in_turns = turns.turns_of(session, runner)
 
         def measure(point: Point, repeat: int) -> RunEnd:
-            end = turns.measure(point, repeat)
+            end = in_turns.measure(point, repeat)
             assert end is not None  # noqa: S101 - nobody has measured what was announced just now
             return end
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import harness.plugin.judgement  # noqa: F401 - pandas must not be imported anew by every session inside this process
-from harness.plugin import measuring
+from harness.plugin import turns
 
 FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
 MIB = 1024 * 1024
@@ -19,7 +19,7 @@ def project(pytester, monkeypatch):
     in processes of its own.
     """
     # the faked conftest replaces it; put back afterwards
-    monkeypatch.setattr(measuring, "open_runner", measuring.open_runner)
+    monkeypatch.setattr(turns, "open_runner", turns.open_runner)
     pytester.makeconftest(FAKED)
 
     def run(test, *arguments, **modules):

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness.plugin import measuring
+from harness.plugin import turns
 from harness.records import TRACED_REPEAT, Outcome, Quality, Reading
 from harness.rundir.rows import (
     Begin,
@@ -145,4 +145,4 @@ def open_faked_runner(session):
     yield FakedRunner(session.directory)
 
 
-measuring.open_runner = open_faked_runner
+turns.open_runner = open_faked_runner
