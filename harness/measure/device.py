@@ -23,6 +23,9 @@ limits of 16 to 3,072 MiB."""
 _ARGUMENTS_BYTES = 1024
 """Left free of it, for the arguments of the operation that fills it: four of BFC's smallest chunks,
 of 256 B."""
+_KNOWN_BYTES = MIB
+"""Chosen: large enough that every allocator TensorFlow has counts it; without BFC, tensors under
+256 KiB are left out."""
 _held: "list[tf.Tensor]" = []
 """What fills that region, as long as the process lives."""
 
@@ -185,11 +188,6 @@ def _read(mapped: mmap.mmap) -> int:
 
 
 # Live tensors on one device, as TensorFlow's own allocator counts them: exact, peak included.
-
-
-# Large enough that every allocator TensorFlow has counts it: without BFC, tensors under 256 KiB are
-# left out.
-_KNOWN_BYTES = 1024 * 1024
 
 
 class AllocatorMeter:

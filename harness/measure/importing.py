@@ -26,6 +26,11 @@ _OURS = Path("harness", "measure", "worker.py")
 _MOST_FOLDERS = 200
 """Chosen: of a root with more folders than that, the first ones are looked into."""
 
+# What to do about a body whose call alone runs none of its lines.
+_ADVICE = "everything has to happen in the call itself: write a plain def "
+_RUN = "that runs it with asyncio.run(...), inside a phase where it is to be measured"
+_LOOP = "without yield; loop over a generator of your own inside it"
+
 
 def arrange_imports(
     folders: Sequence[str],
@@ -289,11 +294,6 @@ def _origin(module: ModuleType | None) -> str:
 
 # Bodies that do nothing when they are called: what they give back would have to be awaited, or
 # iterated over, by somebody.
-
-
-_ADVICE = "everything has to happen in the call itself: write a plain def "
-_RUN = "that runs it with asyncio.run(...), inside a phase where it is to be measured"
-_LOOP = "without yield; loop over a generator of your own inside it"
 
 
 def refuse_deferred(name: str, body: Callable[..., Any], *, what: str = "body") -> None:

@@ -32,6 +32,45 @@ WARNED = "warnings"
 """File beside the libraries with what the compiler warned of; a newer one may warn of more, which
 is no reason to refuse."""
 _COMPILERS = {"C": ("CC", "cc"), "C++": ("CXX", "c++")}
+SOURCE = SOURCES / "nvml.c"
+LIBRARY = "libnvidia-ml.so.1"
+# What a driver before R510 does not have (the changes to the interface that nvml.h's own versions
+# follow).
+_OLD_LIBRARY_LACKS = re.compile(
+    r"nvmlDeviceGet(MemoryInfo_v2|\w*RunningProcesses_v3|RunningProcessDetailList|TemperatureV)"
+)
+# What TensorFlow looks for when it starts its GPU device (stream_executor,
+# MaybeTryDlopenGPULibraries) and when it traces; none of them is called by anything that runs on a
+# pretended card.
+_EMPTY = (
+    "libcublas.so.12",
+    "libcublasLt.so.12",
+    "libcufft.so.11",
+    "libcusolver.so.11",
+    "libcusparse.so.12",
+    "libnccl.so.2",
+    "libcupti.so.12",
+    "libnvrtc.so.12",
+    "libcurand.so.10",
+)
+# cuda_runtime_api.h includes it from the compiler's package, which has 20 MB for these lines. They
+# are empty for a host.
+_HOST_DEFINES = """\
+#pragma once
+#define __align__(n) __attribute__((aligned(n)))
+#define __builtin_align__(n) __align__(n)
+#define __forceinline__ __inline__ __attribute__((always_inline))
+#define __specialization_static static
+#define CUDARTAPI
+#define CUDARTAPI_CDECL
+#define __host__
+#define __device__
+#define __device_builtin__
+#define __device_builtin_texture_type__
+#define __device_builtin_surface_type__
+#define __cudart_builtin__
+"""
+_FRAMEWORK = "libtensorflow_framework.so.2"
 
 
 class StubUnavailableError(DeviceUnavailable):
@@ -147,17 +186,6 @@ def compile_library(
 # package nvidia-nvml-dev.
 
 
-__all__ = ["LIBRARY", "Stub", "StubUnavailableError", "build", "compile_nvml", "header", "load"]
-
-SOURCE = SOURCES / "nvml.c"
-LIBRARY = "libnvidia-ml.so.1"
-# What a driver before R510 does not have (the changes to the interface that nvml.h's own versions
-# follow).
-_OLD_LIBRARY_LACKS = re.compile(
-    r"nvmlDeviceGet(MemoryInfo_v2|\w*RunningProcesses_v3|RunningProcessDetailList|TemperatureV)"
-)
-
-
 @dataclass(frozen=True)
 class Stub:
     """A built library, and the names of its functions in the order of their numbers."""
@@ -225,40 +253,6 @@ def _functions(nvml_h: Path, *, old_library: bool) -> tuple[tuple[str, ...], int
         if not (old_library and _OLD_LIBRARY_LACKS.fullmatch(name))
     ]
     return tuple(names), len([name for name in own if name in names])
-
-
-# What TensorFlow looks for when it starts its GPU device (stream_executor,
-# MaybeTryDlopenGPULibraries) and when it traces; none of them is called by anything that runs on a
-# pretended card.
-_EMPTY = (
-    "libcublas.so.12",
-    "libcublasLt.so.12",
-    "libcufft.so.11",
-    "libcusolver.so.11",
-    "libcusparse.so.12",
-    "libnccl.so.2",
-    "libcupti.so.12",
-    "libnvrtc.so.12",
-    "libcurand.so.10",
-)
-# cuda_runtime_api.h includes it from the compiler's package, which has 20 MB for these lines. They
-# are empty for a host.
-_HOST_DEFINES = """\
-#pragma once
-#define __align__(n) __attribute__((aligned(n)))
-#define __builtin_align__(n) __align__(n)
-#define __forceinline__ __inline__ __attribute__((always_inline))
-#define __specialization_static static
-#define CUDARTAPI
-#define CUDARTAPI_CDECL
-#define __host__
-#define __device__
-#define __device_builtin__
-#define __device_builtin_texture_type__
-#define __device_builtin_surface_type__
-#define __cudart_builtin__
-"""
-_FRAMEWORK = "libtensorflow_framework.so.2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

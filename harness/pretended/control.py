@@ -1,6 +1,6 @@
 """The control file of the stub driver: what it answers, what it refuses, and what it was asked.
 
-The file is one ``Control`` structure (layout.py), mapped by the test, by every child and by the
+The file is one ``Control`` structure, mapped by the test, by every child and by the
 library at once; a value that is set here is the library's next answer.
 """
 
@@ -14,6 +14,25 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+VARIABLE = "NVML_STUB_CONTROL"
+"""Names the control file to the library; without it there is no driver."""
+
+ALL_ONES = (1 << 64) - 1
+"""NVML_VALUE_NOT_AVAILABLE as an unsigned 64-bit amount."""
+COMPUTE, GRAPHICS, MPS = 0, 1, 2
+OFF, ON, ABSENT = 0, 1, 2
+"""States of MIG and of accounting."""
+
+NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE = 3, 4, 6, 7
+DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, LIB_RM_VERSION_MISMATCH, UNKNOWN = (
+    9,
+    13,
+    15,
+    18,
+    999,
+)
+"""nvmlReturn_t, nvml.h."""
 
 # Layout of the control file: one ``Control`` structure, shared by tests, children and both stubs
 # of the driver. The structures below are the only description of it; the C declarations are
@@ -162,26 +181,6 @@ def c_declarations() -> str:
             f'{ctypes.sizeof(structure)}, "layout");'
         )
     return "\n".join(lines) + "\n"
-
-
-VARIABLE = "NVML_STUB_CONTROL"
-"""Names the control file to the library; without it there is no driver."""
-
-ALL_ONES = (1 << 64) - 1
-"""NVML_VALUE_NOT_AVAILABLE as an unsigned 64-bit amount."""
-COMPUTE, GRAPHICS, MPS = 0, 1, 2
-OFF, ON, ABSENT = 0, 1, 2
-"""States of MIG and of accounting."""
-
-NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, INSUFFICIENT_SIZE = 3, 4, 6, 7
-DRIVER_NOT_LOADED, FUNCTION_NOT_FOUND, GPU_IS_LOST, LIB_RM_VERSION_MISMATCH, UNKNOWN = (
-    9,
-    13,
-    15,
-    18,
-    999,
-)
-"""nvmlReturn_t, nvml.h."""
 
 
 class StubControl:
