@@ -27,8 +27,18 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     is not there.
     """
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names) or 'none'}"
+    near = nearest_name(word, names, cutoff=cutoff)
+    return f"did you mean {near!r}?" if near else f"known are {', '.join(names) or 'none'}"
+
+
+def nearest_name(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that ``word`` is a misspelling of, if it is like any.
+
+    >>> nearest_name("bathces", ["batches", "images"])
+    'batches'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return near[0] if near else None
 
 
 def columns_of(parameters: Iterable[str], taken: Collection[str]) -> dict[str, str]:

@@ -12,14 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BaselineError, UsageError
-from harness.judge.baseline import (
-    RECORDED_FIELDS,
-    Baseline,
-    BaselinePoint,
-    key_in_words,
-    parse,
-    read,
-)
+from harness.judge.baseline import RECORDED_FIELDS, Baseline, BaselinePoint, key_in_words
+from harness.judge.baseline_file import parse, read
 from harness.meters import WITNESS_METERS
 from harness.units import format_bytes, format_way
 from harness.words import natural
@@ -52,7 +46,7 @@ class History:
             found: list[BaselinePoint] = []
             for version in self.versions:
                 point = version.point.get(name)
-                if point is not None and not (found and found[-1].says_the_same(point)):
+                if point is not None and not (found and found[-1].is_judged_like(point)):
                     found.append(point)
             self._points[name] = tuple(found)
         return self._points[name]

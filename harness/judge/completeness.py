@@ -5,8 +5,6 @@ judged or accepted.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from harness.judge.advice import Commands
 from harness.judge.table import Run
 from harness.meters import NVML_DEVICE_USED
@@ -52,21 +50,29 @@ class Census:
 def take_census(run: Run) -> Census:
     """Count what is there, once."""
     ends = {
-        (row["point"], row["repeat"]): End(
-            outcome=Outcome(row["outcome"]),
-            reason=row["reason"],
-            phase=row["phase"] if isinstance(row["phase"], str) else None,
-            cause=row["cause"],
+        (end.point, end.repeat): End(
+            outcome=end.outcome, reason=end.reason, phase=end.phase, cause=end.cause
         )
-        for row in run.ends.to_dict("records")
+        for end in run.run_ends
     }
-    named = run.phases[run.phases["phase"].notna()]
+    entered: dict[RunKey, dict[str, None]] = {}
+    finished: dict[RunKey, set[str]] = {}
+    contended: dict[RunKey, set[str]] = {}
+    for row in run.rows:  # of each run in the order of its phases
+        if row.phase is None:
+            continue
+        entered.setdefault(row.run, {})[row.phase] = None
+        if row.finished:
+            finished.setdefault(row.run, set()).add(row.phase)
+        if row.reading is not None and row.reading.contended:
+            contended.setdefault(row.run, set()).add(row.reading.contended)
+
     return Census(
         first_repeats={point.name: run.first_repeats_of(point.name) for point in run.points},
         ends=ends,
-        entered=_in_order(named),
-        finished=_by_run(named[named["finished"]], "phase"),
-        contended=_by_run(named[named["contended"].fillna("") != ""], "contended"),
+        entered={run_key: tuple(phases) for run_key, phases in entered.items()},
+        finished={run_key: frozenset(phases) for run_key, phases in finished.items()},
+        contended={run_key: frozenset(others) for run_key, others in contended.items()},
     )
 
 
@@ -100,9 +106,8 @@ def missing_from_run(run: Run, commands: Commands | None = None) -> Iterator[str
             "started, failed before its body was, or never calls memory_run; mend the "
             "test, or deselect it"
         )
-    queries = sorted(
-        set(run.phases.loc[run.phases["meter"] == OF_THE_CARD, "source"].dropna()) - {""}
-    )
+    read = [row.reading for row in run.rows if row.reading is not None]
+    queries = sorted({one.source for one in read if one.meter == OF_THE_CARD and one.source})
     if len(queries) > 1:
         yield (
             f"{OF_THE_CARD} was read by {' and by '.join(queries)}, whose bytes must not be "
@@ -166,20 +171,3 @@ def missing_from_point(
             f"{point.scenario} has to go through {', '.join(point.phases)}: mend the body, "
             f"or measure what is missing with: {commands.resume()}"
         )
-
-
-def _in_order(named: pd.DataFrame) -> dict[RunKey, tuple[str, ...]]:
-    ordered = named.sort_values("phase_index", kind="stable")
-    found: dict[RunKey, dict[str, None]] = {}
-    for point, repeat, phase in zip(
-        ordered["point"], ordered["repeat"], ordered["phase"], strict=True
-    ):
-        found.setdefault((point, repeat), {})[phase] = None
-    return {run: tuple(phases) for run, phases in found.items()}
-
-
-def _by_run(phases: pd.DataFrame, column: str) -> dict[RunKey, frozenset[str]]:
-    found: dict[RunKey, set[str]] = {}
-    for point, repeat, value in zip(phases["point"], phases["repeat"], phases[column], strict=True):
-        found.setdefault((point, repeat), set()).add(value)
-    return {run: frozenset(values) for run, values in found.items()}

@@ -3,7 +3,6 @@ reason.
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from harness.errors import BytesError
 from harness.records import Point
 from harness.rundir.rows import MOST_FURTHER_REPEATS
 from harness.units import format_bytes, parse_bytes
+from harness.words import nearest_name
 
 # An amount as the policy writes it: bytes, or a multiple of whatever the bodies declare by name,
 # and bytes on top of it.
@@ -37,8 +37,8 @@ _MULTIPLE = re.compile(r"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>[A-Za-z_]\w*)\s*
 # What reads like a unit of bytes is one, or a mistake that ``parse_bytes`` has a sentence for.
 _LIKE_A_UNIT = re.compile(r"(?:[kmgtp]i?)?bs?|[kmgtp]|bytes?|bits?", re.IGNORECASE)
 WELL_KNOWN = ("batch", "arrays", "image", "frame")
-"""What the bodies of this project declare, among others; a misspelt one is told before anything is
-measured."""
+"""What the bodies of this project declare, among others; a misspelt one is reported before anything
+is measured."""
 # chosen: "bathces" is 0.86 like "batches"; a name of its own, "frames_kept", 0.71 like "frames"
 _MISSPELT = 0.8
 
@@ -79,11 +79,11 @@ class Amount:
             return cls(text, parse_bytes(text))
         what = multiple["what"]
         known = [form for name in WELL_KNOWN for form in (name, _plural(name))]
-        near = difflib.get_close_matches(what, known, n=1, cutoff=_MISSPELT)
+        near = nearest_name(what, known, cutoff=_MISSPELT)
         if near and what not in known:
             raise BytesError(
                 f"{text!r} is neither bytes nor a multiple of what bodies declare; did you "
-                f"mean {near[0]!r}?"
+                f"mean {near!r}?"
             )
         return cls(text, float(multiple["count"]), what)
 
@@ -118,11 +118,11 @@ class Amount:
     def gap(self, declared: Collection[str]) -> str:
         """What to say where it is a multiple of something that was not declared."""
         known = sorted(declared)
-        near = difflib.get_close_matches(str(self.of), known, n=1)
+        near = nearest_name(str(self.of), known)
         hint = (
-            f"did you mean {near[0]}?"
+            f"did you mean {near}?"
             if near
-            else f"it declared {', '.join(known) or 'nothing'}; mend the policy or the body"
+            else f"it declared {', '.join(known) or 'nothing'}; fix the policy or the body"
         )
         return (
             f"the body did not declare {self.of!r}, which the limit {self.text!r} is a multiple "

@@ -11,7 +11,7 @@ from harness.judge.comparison import load_against
 from harness.judge.gate import Judgement, judge
 from harness.judge.limits import Remeasure
 from harness.judge.policy import SCHEMA_VERSION, Policy, parse_policy
-from harness.judge.table import Run, load_run
+from harness.judge.table import Run, RunReader, load_run
 from harness.judge.verdict import Check, Verdict
 from harness.meters import DEVICE_IN_USE
 from harness.plugin.limits import REMEASURE
@@ -38,30 +38,22 @@ def policy_of(run: Run) -> Policy:
     return parse_policy(run.manifest.policy, RUNS_OWN)
 
 
-def judge_point(directory: Path, point: Point) -> tuple[list[Check], Offender | None]:
+def judge_point(reader: RunReader, point: Point) -> tuple[list[Check], Offender | None]:
     """What does not hold of one point, while others are still to come; and how to measure it again,
     where that could settle it.
     """
-    run = load_run(directory)
-    own = tuple(one for one in run.points if one.name == point.name)
-    alone = dataclasses.replace(
-        run,
-        points=own,
-        phases=run.phases[run.phases["point"] == point.name],
-        ends=run.ends[run.ends["point"] == point.name],
-        problems=(),
-        parked={},  # the test itself has to fail, so that pytest can say that this was expected
-    )
+    # the test itself has to fail, so that pytest can say that this was expected
+    run = dataclasses.replace(reader.point(point.name), parked={})
     policy = policy_of(run)
     findings = judge(
-        alone, policy, NO_BASELINES, partial=True, asked=Asked(partial=True, by_pytest=True)
+        run, policy, NO_BASELINES, partial=True, asked=Asked(partial=True, by_pytest=True)
     ).verdict.findings
     own_findings = [
         check
         for check in findings
         if check.rule not in OF_SERIES and (check.point == point.name or check.meter)
     ]
-    return own_findings, next(iter(offenders(alone, policy, Verdict(tuple(own_findings)))), None)
+    return own_findings, next(iter(offenders(run, policy, Verdict(tuple(own_findings)))), None)
 
 
 def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:

@@ -54,6 +54,7 @@ def measure_point(
     written.
     """
     # pandas is loaded where something was measured, nowhere else
+    from harness.judge.table import RunReader
     from harness.plugin.judging import judge_point
 
     before, execution = session.measured.get(point.name), session.executions[wanted.same]
@@ -76,7 +77,8 @@ def measure_point(
     session.measured[point.name] = MeasuredBefore(wanted.same, wanted.test, execution, owed)
     for repeat in [*range(owed), *([TRACED_REPEAT] if point.traced and session.traces else [])]:
         turns.measure(point, repeat, again="its test was run again" if before is not None else "")
-    findings, offender = judge_point(session.directory, point)
+    reader = session.reader = session.reader or RunReader(session.directory)
+    findings, offender = judge_point(reader, point)
     if offender is not None:
         for directory in session.directories:
             write_row(directory, offender.row())
@@ -85,7 +87,7 @@ def measure_point(
         )
         for repeat in range(owed, owed + offender.repeats):
             turns.measure(point, repeat)
-        findings, _ = judge_point(session.directory, point)
+        findings, _ = judge_point(reader, point)
     return Measured(
         read_run(session.directory, point, from_byte=from_byte),
         tuple(_sentences(session, point, findings)),

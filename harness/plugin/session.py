@@ -63,6 +63,7 @@ from harness.rundir.seal import forget_judgement
 from harness.rundir.traces import log_name
 
 if TYPE_CHECKING:
+    from harness.judge.table import RunReader
     from harness.plugin.ending import SessionEnd
     from harness.plugin.plan import Plan
     from harness.rundir.resume import Resumption
@@ -206,6 +207,8 @@ class RunSession:
     measured: dict[str, MeasuredBefore] = field(default_factory=dict)
     """By name of the point: what tests have measured in this process by a marker or by
     ``memory_run``."""
+    reader: "RunReader | None" = None
+    """What the process has read of the run directory, once it has judged a point."""
     executions: Counter[str] = field(default_factory=Counter)
     """How often each test was run in this process."""
     told: set[str] = field(default_factory=set)

@@ -2,6 +2,7 @@
 dropped in silence.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,10 +67,20 @@ class Rows:
         """
         planned = [point for name, point in self.known.items() if name not in self.announced]
         announced = [self.known[name] for name in sorted(self.announced, key=natural)]
+        entered: dict[tuple[str, str], tuple[str, ...]] = {}
+        for point in (*planned, *announced):
+            kind = (point.scenario, point.body)
+            if not point.phases and kind not in entered:
+                entered[kind] = self._entered(point)
         return tuple(
-            dataclasses.replace(point, phases=point.phases or self._entered(point))
+            dataclasses.replace(point, phases=point.phases or entered[point.scenario, point.body])
             for point in (*planned, *announced)
         )
+
+    def point(self, name: str) -> Point:
+        """One of the points, as ``points`` has it."""
+        point = self.known[name]
+        return dataclasses.replace(point, phases=point.phases or self._entered(point))
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that a point owes: those that were planned, and those
@@ -309,3 +320,50 @@ _STORE: Mapping[str, Callable[[Rows, bytes], None]] = {
 }
 _FIRST: Mapping[str, int] = {"point": 0, "remeasure": 1}
 """Kinds that others rest on, in this order; all others are stored as they stand in the file."""
+
+
+class RowsReader:
+    """rows.jsonl of a run that is still measured: what was parsed once is not parsed again.
+
+    Lines that cannot be used are left out here: ``read_rows`` lists them when the run is judged as
+    a whole.
+    """
+
+    def __init__(self, path: Path, points: Sequence[Point], repeats: int) -> None:
+        """Of a run that planned ``points``, ``repeats`` times each; nothing is read yet."""
+        self._path = path
+        self._rows = Rows(repeats=repeats, known={point.name: point for point in points})
+        self._offset = 0
+        self._early: list[_Line] = []
+        """Rows whose announcement has not been written yet: workers write side by side."""
+
+    def read_on(self) -> Rows:
+        """All usable rows so far, of which only the new ones are parsed; the same object each time.
+
+        Raises RunDirectoryError when the file cannot be read.
+        """
+        lines = [*self._early, *self._new_lines()]
+        self._early = []
+
+        for line in sorted(lines, key=lambda line: _FIRST.get(line.row["kind"], len(_FIRST))):
+            try:
+                _check_announced(self._rows, line.row)
+            except RowError:
+                self._early.append(line)
+                continue
+            with contextlib.suppress(RowError, ValidationError):
+                _STORE[line.row["kind"]](self._rows, line.text)
+        return self._rows
+
+    def _new_lines(self) -> Iterator[_Line]:
+        try:
+            text = read_whole(self._path, self._offset)
+        except OSError as error:
+            raise RunDirectoryError(f"{self._path} cannot be read: {error}") from error
+        # A line without an end is read again once the next writer has ended it.
+        complete = text[: text.rfind(b"\n") + 1]
+        self._offset += len(complete)
+
+        for line in complete.split(b"\n")[:-1]:
+            with contextlib.suppress(RowError):
+                yield _Line(0, line, _parse(line))

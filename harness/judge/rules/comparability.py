@@ -6,16 +6,10 @@ import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.judge.acceptance import Nearest, accept_words, key_with_evidence, nearest_baselines
+from harness.judge.acceptance import accept_words
 from harness.judge.advice import Commands, stopped
-from harness.judge.baseline import (
-    Baseline,
-    counter_of,
-    file_name,
-    key_in_words,
-    launchers_of,
-    sources_of,
-)
+from harness.judge.baseline import Baseline, counter_of, key_in_words, launchers_of, sources_of
+from harness.judge.baseline_file import Nearest, file_name, key_with_evidence, nearest_baselines
 from harness.judge.comparison import THEN_FOLDER, Against
 from harness.judge.completeness import (
     OF_THE_CARD,
@@ -27,7 +21,7 @@ from harness.judge.rules.evidence import Evidence
 from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind
 from harness.meters import HOST_RSS, meter_words
-from harness.records import ROWS_FILE
+from harness.records import ROWS_FILE, Outcome
 from harness.rundir.manifest import CodeSide
 
 RULE = "comparability"
@@ -91,7 +85,7 @@ def _sources(evidence: Evidence) -> Iterator[Check]:
     gated = {tolerance.meter for tolerance in evidence.policy.tolerance}
     gated.update(meter for _, rule in evidence.policy.rules() for meter in rule.meters)
     by_meter: dict[str, set[str]] = {}
-    for (point, meter), found in sources_of(evidence.run.phases).items():
+    for (point, meter), found in sources_of(evidence.run).items():
         if meter in gated:
             sources = sorted({counter_of(source) for source in found})
             by_meter.setdefault(meter, set()).update(sources)
@@ -331,8 +325,7 @@ def _strays(words: str, run: Run, side: CodeSide | None) -> Iterator[str]:
 
 
 def _ended_well(run: Run) -> frozenset[tuple[str, int]]:
-    ends = run.ends[run.ends["outcome"] == "ok"]
-    return frozenset(zip(ends["point"], ends["repeat"].astype(int), strict=True))
+    return frozenset((end.point, end.repeat) for end in run.run_ends if end.outcome is Outcome.OK)
 
 
 def _code_check(against: Against, then: CodeSide, now: CodeSide) -> Check:

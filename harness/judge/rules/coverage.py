@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from harness.judge.acceptance import accept_words
 from harness.judge.advice import LESS_ON_PURPOSE, stopped
@@ -17,6 +16,7 @@ from harness.judge.rules.evidence import (
     text_in_words,
 )
 from harness.judge.rules.sentences import closed
+from harness.judge.table import PhaseRow
 from harness.judge.traces import alive_when_refused, with_what_is_known
 from harness.judge.verdict import Check, FindingKind
 from harness.meters import DEVICE_IN_USE, meter_words
@@ -85,10 +85,10 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
         for phase in point.phases:
             for meter in evidence.policy.gated_meters(point, phase):
                 wanted.setdefault((point.scenario, meter), []).append((point, phase))
-    finished = evidence.run.phases[evidence.run.phases["finished"]]
     rows = {
-        (row["point"], row["repeat"], row["phase"], row["meter"]): row
-        for row in finished.to_dict("records")
+        (*row.run, row.phase, row.reading.meter): row
+        for row in evidence.run.rows
+        if row.finished and row.reading is not None
     }
     for (scenario, meter), places in wanted.items():
         seen = [
@@ -105,26 +105,24 @@ def _meter_checks(evidence: Evidence) -> Iterator[Check]:
             f"{point_place(point, phase)}: {reason}" for point, phase, reason in reasons if reason
         ]
         if seen:  # else no run finished a phase: coverage of the points, or their outcome, says why
-            known = sorted(finished["meter"].dropna().unique())
+            known = sorted({reading_meter for *_, reading_meter in rows})
             yield _meter_check(
                 scenario, meter, len(seen), gaps, known=known, doctor=evidence.commands.doctor()
             )
 
 
-def _unreadable(row: Mapping[Any, Any] | None) -> str:
+def _unreadable(row: PhaseRow | None) -> str:
     """Why a gated reading cannot be judged; empty when it can."""
-    if row is None:
+    if row is None or row.reading is None or row.record is None:
         return "no reading of it at all"
-    if row["quality"] == Quality.UNAVAILABLE:
-        return f"unavailable: {row['reason'] or 'no reason given'}"
-    if row["quality"] == Quality.UNRESOLVED:
-        return f"unresolved: {row['reason'] or 'no reason given'}"
+    reading, duration_s = row.reading, row.record.duration_s
+    if reading.quality in (Quality.UNAVAILABLE, Quality.UNRESOLVED):
+        return f"{reading.quality}: {row.reason or 'no reason given'}"
     # the meter has looked at this itself; a row made by hand has no meter
-    if row["quality"] == Quality.SAMPLED:
-        samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
-        few = not isinstance(samples, int) or samples < LEAST_SAMPLES
-        # "not <=" so that a gap that was never recorded, NaN, is no pass.
-        if few or not gap_s <= LARGEST_GAP_SHARE * duration_s:
+    if reading.quality is Quality.SAMPLED:
+        samples, gap_s = reading.samples, reading.largest_gap_s
+        few = samples is None or samples < LEAST_SAMPLES
+        if few or gap_s is None or gap_s > LARGEST_GAP_SHARE * duration_s:
             return (
                 f"sampled too coarsely to judge ({samples} samples, largest gap {gap_s} s of "
                 f"{duration_s:.3f} s)"
@@ -449,20 +447,20 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKin
     does its sibling that is to survive.
     """
     budget_bytes = point.device_budget_bytes or evidence.run.manifest.device.memory_bytes
-    table = evidence.run.phases
-    own = table[
-        (table["point"] == point.name)
-        & (table["repeat"] == repeat)
-        & (table["meter"] == DEVICE_IN_USE)
+    run = (point.name, repeat)
+    readings = [row.reading for row in evidence.run.rows if row.run == run and row.reading]
+    peaks = [
+        reading.peak_bytes
+        for reading in readings
+        if reading.meter == DEVICE_IN_USE and reading.peak_bytes is not None
     ]
-    peaks = own["peak_bytes"].dropna()
     expected = f"ended ok instead of {point.expected}"
     if point.expected is not Outcome.DEVICE_OOM:
         return (
             FindingKind.INCOMPLETE,
             f"{expected}: what it was to show was not shown; look at the scenario",
         )
-    if peaks.empty:
+    if not peaks:
         return (
             FindingKind.INCOMPLETE,
             (
@@ -470,7 +468,7 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> tuple[FindingKin
                 "the budget bound"
             ),
         )
-    peak_bytes = int(peaks.max())
+    peak_bytes = max(peaks)
     peak, budget = format_bytes(peak_bytes), format_bytes(budget_bytes)
     if peak_bytes > budget_bytes:
         return (

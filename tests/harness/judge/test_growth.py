@@ -1,4 +1,4 @@
-"""Fits of synthetic runs with known growth, their classes, and forecasts."""
+"""Fits of synthetic runs with known growth, their classes, and what their lines say."""
 
 import math
 
@@ -12,7 +12,6 @@ from harness.judge.growth import (
     fit_line,
     fit_run,
     fits_table,
-    largest_that_fits,
     planned_series,
 )
 from harness.judge.table import load_run
@@ -154,23 +153,24 @@ def fit_of(run, loader):
     )
 
 
-def test_forecast_is_the_last_size_whose_amount_fits(synthetic_run):
-    """At the capacity and one byte below it."""
+def test_the_line_goes_through_the_amounts_of_larger_sizes(synthetic_run):
+    """327,680 B for each image, exactly, beyond the sizes that were measured."""
     fit = fit_of(synthetic_run, "eager")
 
-    assert largest_that_fits(fit, 327_680 * 13_000).size == 13_000
-    assert largest_that_fits(fit, 327_680 * 13_000 - 1).size == 12_999
+    assert fit.growth_class is GrowthClass.LINEAR
+    assert fit.line.at(13_000) == 327_680 * 13_000
+    assert fit.line.at(12_999) == 327_680 * 12_999
 
 
-def test_forecast_has_no_size_where_nothing_grows(synthetic_run):
-    """The lazy loader is not limited by its images; the reason says so."""
-    forecast = largest_that_fits(fit_of(synthetic_run, "lazy"), 1)
+def test_where_nothing_grows_the_line_is_level(synthetic_run):
+    """The lazy loader is not limited by its images."""
+    fit = fit_of(synthetic_run, "lazy")
 
-    assert forecast.size is None
-    assert "does not grow" in forecast.reason
+    assert fit.growth_class is GrowthClass.FLAT
+    assert fit.line.slope == 0
 
 
-def test_forecast_interval_encloses_the_size(synthetic_run):
+def test_the_interval_of_a_noisy_slope_encloses_it(synthetic_run):
     """Noise of 1 MiB widens it to both sides."""
     synthetic_run.plant(
         phase="construct",
@@ -178,6 +178,6 @@ def test_forecast_interval_encloses_the_size(synthetic_run):
         loader="eager",
         extra=lambda point, repeat: repeat * MIB,
     )
-    forecast = largest_that_fits(fit_of(synthetic_run, "eager"), 327_680 * 13_000)
+    line = fit_of(synthetic_run, "eager").line
 
-    assert forecast.low < forecast.size < forecast.high
+    assert line.slope_low < line.slope < line.slope_high

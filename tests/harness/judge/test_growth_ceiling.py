@@ -12,7 +12,6 @@ from harness.judge.growth import (
     GrowthLimits,
     find_ceiling,
     fit_run,
-    largest_that_fits,
 )
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
@@ -187,18 +186,16 @@ def test_a_slope_that_levels_off_is_a_finding_in_words_of_its_own(
 def test_a_ceiling_is_a_class_of_its_own_between_flat_and_linear(
     synthetic_run, edges, tmp_path, at_most, is_found
 ):
-    """It is not flat over these sizes, and takes no more for more images; fits.csv and the forecast
-    say so.
+    """It is not flat over these sizes, and takes no more for more images; its fit says from which
+    amount on.
     """
     run = run_of(synthetic_run, edges, lambda size: 2 * IMAGE * min(size, 500))
     check = finding(run, tmp_path, "growth_class", at_most=at_most)
     (fit,) = [fit for fit in fit_run(run, GrowthLimits()) if fit.field == "growth"]
 
     assert fit.growth_class is GrowthClass.CEILING
-    assert (
-        largest_that_fits(fit, 100 * MIB).reason
-        == "no largest number of images: it levels off at 62.5 MiB"
-    )
+    assert fit.ceiling is not None
+    assert fit.ceiling.level_bytes == 62.5 * MIB
     assert (check is not None) is is_found
     if check is not None:
         assert (

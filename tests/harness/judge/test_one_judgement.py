@@ -255,7 +255,7 @@ def test_findings_of_another_run_are_not_annotated(place, synthetic_run, tmp_pat
 KILLED = """
 import os, sys
 from pathlib import Path
-from harness.judge import files
+from harness.system import files
 
 folder = Path(sys.argv[1])
 names = ["findings.json", "junit.xml", "summary.md", "report.html", "plots/peak.svg", \

@@ -81,7 +81,7 @@ def test_a_name_that_was_not_declared_is_told_with_the_nearest():
     assert (
         Amount.parse("2 quanta")
         .gap({"X": 1})
-        .endswith("it declared X; mend the policy or the body")
+        .endswith("it declared X; fix the policy or the body")
     )
 
 
