@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Self
 
 from harness.errors import UsageError
@@ -71,8 +72,8 @@ def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
     if policy.remeasure is None:
         return Offenders(points=())
     costs_s = _seconds_each(run)
-    left_s = sum(float(seconds) for seconds in run.ends["duration_s"].dropna()) + sum(
-        trace.duration_s for trace in run.traces.values()
+    left_s = sum(end.duration_s for end in run.run_ends) + sum(
+        t.duration_s for t in run.traces.values()
     )
 
     reasons: dict[str, list[str]] = {}
@@ -103,10 +104,10 @@ def find_offenders(run: Run, policy: Policy, verdict: Verdict) -> Offenders:
 
 def _seconds_each(run: Run) -> Mapping[str, float]:
     """How long one run of each point has taken, on the average of its repeats."""
-    return {
-        str(name): float(seconds)
-        for name, seconds in run.ends.groupby("point")["duration_s"].mean().items()
-    }
+    durations_s: dict[str, list[float]] = {}
+    for end in run.run_ends:
+        durations_s.setdefault(end.point, []).append(end.duration_s)
+    return {name: mean(each_s) for name, each_s in durations_s.items()}
 
 
 def _reason(sentences: list[str]) -> str:

@@ -102,7 +102,7 @@ def _traced_point(trace: Trace, run: Run) -> TracedPoint:
         point=trace.point,
         trace=trace,
         headline=_headline(trace),
-        sentences=(agreement(trace, run.phases), recording_in_words(trace)),
+        sentences=(agreement(trace, run), recording_in_words(trace)),
         refusal=""
         if refused is None
         else refusal_in_words(refused, trace.limit_bytes, reason=_reason(run, trace.point)),

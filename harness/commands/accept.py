@@ -20,19 +20,17 @@ from harness.commands.history import (
     read_history,
 )
 from harness.errors import BaselineError
-from harness.judge.acceptance import VERSION, broken_limits, gated_meters, unsteady
+from harness.judge.acceptance import broken_limits, gated_meters, unsteady
 from harness.judge.advice import DEFAULT_BASELINES, ends_with_command
 from harness.judge.baseline import (
     Baseline,
     BaselinePoint,
     Held,
     budget_setting,
-    file_name,
-    find,
     from_run,
     key_in_words,
-    write,
 )
+from harness.judge.baseline_file import VERSION, file_name, find, write
 from harness.judge.gate import acceptable, judge
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.table import Run, load_run
@@ -231,7 +229,7 @@ def _evidence(run: Run, reason: str) -> Held:
 
 
 def _unless_same(before: BaselinePoint | None, now: BaselinePoint) -> BaselinePoint:
-    return before if before is not None and before.says_the_same(now) else now
+    return before if before is not None and before.is_judged_like(now) else now
 
 
 def _lines(earlier: Baseline | None, merged: Baseline, history: History) -> Iterator[str]:

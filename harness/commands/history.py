@@ -13,14 +13,8 @@ from pathlib import Path
 from harness.commands import add_baselines, to_stdout
 from harness.errors import BaselineError, GitError, UsageError
 from harness.judge.advice import DEFAULT_BASELINES
-from harness.judge.baseline import (
-    RECORDED_FIELDS,
-    Baseline,
-    BaselinePoint,
-    key_in_words,
-    parse,
-    read,
-)
+from harness.judge.baseline import RECORDED_FIELDS, Baseline, BaselinePoint, key_in_words
+from harness.judge.baseline_file import parse, read
 from harness.judge.verdict import ExitCode
 from harness.meters import WITNESS_METERS
 from harness.system import git
@@ -57,7 +51,7 @@ class History:
             found: list[BaselinePoint] = []
             for version in self.versions:
                 point = version.point.get(name)
-                if point is not None and not (found and found[-1].says_the_same(point)):
+                if point is not None and not (found and found[-1].is_judged_like(point)):
                     found.append(point)
             self._points[name] = tuple(found)
         return self._points[name]

@@ -1,23 +1,19 @@
-"""May a run become a baseline? What ``accept`` refuses, known before anybody is told to type it."""
+"""Whether a run may become a baseline: what ``accept`` would refuse, found before a sentence
+advises it.
+"""
 
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.errors import BaselineError
 from harness.judge.advice import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.baseline import (
-    Baseline,
     BaselinePoint,
     Recorded,
-    file_name,
-    find,
     from_run,
     gaps_of,
-    key_in_words,
-    read,
 )
 from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
@@ -25,7 +21,6 @@ from harness.judge.table import Run
 from harness.judge.verdict import Check, FindingKind, RuleName
 from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.units import format_bytes
-from harness.words import natural
 
 _AT_FIELD = {"growth": "", "net_start": " when it begins"}
 _FORBIDDING = frozenset({FindingKind.REGRESSION, FindingKind.FAILED, FindingKind.INCOMPLETE})
@@ -150,84 +145,3 @@ def _obstacles(checks: Sequence[Check], run: Run, policy: Policy) -> Iterator[Ob
         yield Obstacle(place=str(error), sentence=str(error))
     else:
         yield from unsteady(points, run, policy)
-
-
-# Versions of TensorFlow that a baseline holds for: its own, and those of which a complete run
-# was within its tolerances.
-
-
-VERSION = "tensorflow"
-"""The part of a key of comparability that a baseline may hold for several values of."""
-
-
-def holding(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
-    """The baseline for a key, or that of another version of TensorFlow which holds for it too; None
-    where there is neither.
-
-    One of the version's own comes first, then that of the highest version. Raises BaselineError
-    when its own is damaged.
-    """
-    own = find(folder, key)
-    if own is not None:
-        return own
-    others = [other for other in _of_other_versions(folder, key) if key.get(VERSION) in other.also]
-    return max(others, key=lambda other: natural(str(other.key[VERSION])), default=None)
-
-
-def key_with_evidence(baseline: Baseline, key: Mapping[str, str | int]) -> str:
-    """What a baseline is for, in words, and for a run with another version of TensorFlow since when
-    it holds for that too.
-    """
-    words = key_in_words(baseline.key)
-    version = str(key.get(VERSION))
-    held = baseline.also.get(version)
-    if held is None or baseline.key.get(VERSION) == version:
-        return f"the same {words}"
-    return f"{words}, and holds for TensorFlow {version} too (shown {held.date} by run {held.run})"
-
-
-def _of_other_versions(folder: Path, key: Mapping[str, str | int]) -> Iterator[Baseline]:
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            other = read(path)
-        except BaselineError:
-            continue  # it cannot be compared with; whoever needs it is told when it is read
-        if path.name == file_name(other.key) and {**other.key, VERSION: key.get(VERSION)} == dict(
-            key
-        ):
-            yield other
-
-
-# Where there is no baseline for a run: which of the others is nearest, and what makes it another
-# one.
-
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """One file, and what its key differs in."""
-
-    path: Path
-    differences: tuple[str, ...]
-    """Such as ``"device was emulated, 3.0 GiB and is emulated, 1.0 GiB"``."""
-
-
-def nearest_baselines(folder: Path, key: Mapping[str, str | int]) -> list[Nearest]:
-    """The readable baselines of a folder, the one that differs least first."""
-    found = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            other = read(path).key
-        except BaselineError:
-            # it is of no key that could be compared; whoever needs it is told when it is read
-            continue
-        found.append(Nearest(path, tuple(_differences(other, key))))
-    return sorted(found, key=lambda nearest: len(nearest.differences))
-
-
-def _differences(then: Mapping[str, str | int], now: Mapping[str, str | int]) -> list[str]:
-    return [
-        f"{name.replace('_', ' ')} was {then.get(name, 'not recorded')} and is "
-        f"{now.get(name, 'not recorded')}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]

@@ -1,6 +1,4 @@
-"""What a sentence may tell people to type next: complete commands, with the arguments that the run
-was judged with.
-"""
+"""The commands that sentences advise: complete, with the arguments that the run was judged with."""
 
 import re
 import shlex
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 DEFAULT_BASELINES = Path("scenarios/baselines")
 """Where a project keeps its own, seen from the folder that the gate is started in."""
 REASON = '--reason "..."'
-"""How every advised ``accept`` ends; the reason is for whoever types it."""
+"""How every advised ``accept`` ends; its reader writes the reason."""
 
 LESS_ON_PURPOSE = "pass --partial when less was measured on purpose"
 """What to do about points that are missing because nobody wanted them, as the end of ``"measure
@@ -121,9 +119,7 @@ class Commands:
         return _harness("report", str(self.run))
 
     def accept(self, *options: str) -> str:
-        """Make it the baseline. That it may become one is for whoever advises it to know
-        (``judge.acceptable``).
-        """
+        """Make it the baseline. Whether it may become one, ``judge.acceptance`` finds out."""
         return f"{_harness('accept', str(self.run), *self.asked.options, *options)} {REASON}"
 
     def doctor(self) -> str:

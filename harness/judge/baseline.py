@@ -1,15 +1,10 @@
-"""Earlier truth, committed and reviewable: what each point took when somebody accepted it, with the
-evidence.
+"""Baselines: what each point took when somebody accepted it, with the evidence; and how a run makes
+one.
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,30 +13,22 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
-    ValidationError,
 )
 
-from harness.errors import BaselineError, RunDirectoryError
+from harness.errors import BaselineError
 from harness.judge.advice import Commands
-from harness.judge.baseline_file import from_text, to_text
 from harness.judge.completeness import count_runs, missing_from_point, missing_from_run
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.records import Outcome, Point, Scalar
-from harness.rundir.manifest import first_error
-from harness.system.files import write_text
 from harness.units import format_bytes
 
 SCHEMA_VERSION = 2
 """Version of the baseline file that this program writes."""
-_ONE_PROVENANCE = 1
-"""Earlier version, which had one provenance for all points; read as if each point had it."""
 
 RECORDED_FIELDS = ("growth", "retained", "net_start")
 """The amounts of a phase and meter that a baseline keeps."""
 
-# chosen: the file name stays on one line of a listing; the digest tells keys apart
-_SLUG_CHARACTERS = 60
 
 _LAG = "; the kernel's counters to "
 """What stands between the counter and its lag in the source of a reading of host memory
@@ -69,7 +56,7 @@ class Recorded(BaseModel):
 
 
 class Acceptance(BaseModel):
-    """Who says so: the evidence that a point was accepted on."""
+    """The evidence that a point was accepted on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -126,8 +113,10 @@ class BaselinePoint(BaseModel):
             for name in changed
         )
 
-    def says_the_same(self, other: "BaselinePoint") -> bool:
-        """Whether both differ in nothing but who says so, and in what is only recorded beside."""
+    def is_judged_like(self, other: "BaselinePoint") -> bool:
+        """Whether all that limits are about is the same in both; the evidence, and what is only
+        recorded beside it, may differ.
+        """
         return self._judged().model_copy(update={"accepted": other.accepted}) == other._judged()
 
     def _judged(self) -> "BaselinePoint":
@@ -155,116 +144,6 @@ class Baseline(BaseModel):
     """Other versions of TensorFlow that it holds for, such as ``"2.20"``; all else in the key is
     the same there."""
     point: Mapping[str, BaselinePoint]
-
-
-def file_name(key: Mapping[str, str | int]) -> str:
-    """The name of the file for a key: readable words, and a digest of the whole key."""
-    words = "-".join(str(value) for _, value in sorted(key.items()))
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-.")[:_SLUG_CHARACTERS].strip("-.")
-    canonical = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-    return f"{slug}-{digest}.toml"
-
-
-def find(folder: Path, key: Mapping[str, str | int]) -> Baseline | None:
-    """The baseline for a key, or None where the folder has none. Raises BaselineError when its file
-    is damaged.
-    """
-    path = folder / file_name(key)
-    if folder.exists() and not folder.is_dir():
-        raise BaselineError(
-            f"{folder} is a file; name the folder that holds the baselines (--baselines)"
-        )
-    if not path.exists():
-        return None
-    baseline = read(path)
-    if dict(baseline.key) != dict(key):
-        raise BaselineError(
-            f"{path} is a baseline for {key_in_words(baseline.key)}, not for what its name "
-            "says; accept a run again"
-        )
-    return baseline
-
-
-def read(path: Path) -> Baseline:
-    """Read one file. Raises BaselineError when it cannot be read, is damaged, or of an unknown
-    version.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(
-            f"the baseline {path} cannot be read: {error}; restore it, or accept a run again"
-        ) from error
-    return parse(text, str(path))
-
-
-def parse(text: str, name: str) -> Baseline:
-    """The baseline that a file called ``name`` holds, also one of the first version. Raises
-    BaselineError as ``read`` does.
-    """
-    try:
-        document = from_text(text)
-    except BaselineError as error:
-        raise BaselineError(
-            f"the baseline {name} cannot be read: {error}; restore it, or accept a run again"
-        ) from error
-    version = document.get("schema_version")
-    if version not in (_ONE_PROVENANCE, SCHEMA_VERSION):
-        raise BaselineError(
-            f"the baseline {name} has schema_version {version!r}; this program reads "
-            f"{_ONE_PROVENANCE} and {SCHEMA_VERSION}: accept a run again"
-        )
-    try:
-        return Baseline.model_validate(
-            _with_own_provenance(document) if version == _ONE_PROVENANCE else document
-        )
-    except ValidationError as error:
-        raise BaselineError(
-            f"the baseline {name} is damaged: {first_error(error)}; restore it, or accept a "
-            "run again"
-        ) from error
-
-
-def _with_own_provenance(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of the first version as one of this version; what is damaged stays so, for the
-    validation to tell.
-    """
-    said = document.get("provenance")
-    common = said if isinstance(said, dict) else {}
-    accepted = {
-        "date": common.get("accepted"),
-        "run": common.get("run_id"),
-        "commit": common.get("git_commit"),
-        "changed": common.get("git_dirty"),
-        "device": common.get("device"),
-        "isolation": "not recorded",
-        "repeats": common.get("repeats"),
-        "reason": common.get("reason"),
-    }
-    points = document.get("point")
-    named = points if isinstance(points, dict) else {}
-    whole = {name: value for name, value in document.items() if name != "provenance"}
-    moved = {
-        name: {**point, "accepted": accepted} if isinstance(point, dict) else point
-        for name, point in named.items()
-    }
-    return {**whole, "schema_version": SCHEMA_VERSION, "point": moved}
-
-
-def write(baseline: Baseline, folder: Path) -> Path:
-    """Write the file of the baseline's key into ``folder``, in one step. Raises RunDirectoryError
-    if it cannot.
-    """
-    path = folder / file_name(baseline.key)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"the folder of baselines {folder} cannot be made: {error.strerror}"
-        ) from error
-    write_text(path, to_text(baseline.model_dump(exclude_none=True)))
-    return path
 
 
 def from_run(
@@ -313,14 +192,14 @@ def recorded_points(
     ``settled`` chooses.
     """
     by = _acceptance(run, reason.strip(), accepted)
-    amounts, sources = amounts_by_place(run.phases), sources_of(run.phases)
+    amounts, sources = amounts_by_place(run), sources_of(run)
     return {
         point.name: _accepted_point(
             point,
             amounts,
             sources,
             meters,
-            _for(point, by, run),
+            by.model_copy(update={"repeats": len(run.repeats_of(point.name))}),
             typical=settled if run.further.get(point.name) else min,
         )
         for point in run.points
@@ -331,20 +210,16 @@ def launchers_of(run: Run) -> str:
     """How the children of a run were started, as its ends say: ``"zygote"``, or ``"spawn, zygote"``
     where both were.
     """
-    return (
-        ", ".join(sorted({str(name) for name in run.ends["launcher"].dropna()})) or "not recorded"
-    )
+    return ", ".join(sorted({end.launcher for end in run.run_ends})) or "not recorded"
 
 
-def sources_of(phases: pd.DataFrame) -> Mapping[tuple[str, str], tuple[str, ...]]:
+def sources_of(run: Run) -> Mapping[tuple[str, str], tuple[str, ...]]:
     """Which counters were read, by point and meter; more than one cannot be compared."""
-    named = phases[
-        phases["finished"] & phases["meter"].notna() & phases["source"].fillna("").ne("")
-    ]
-    return {
-        (str(point), str(meter)): tuple(sorted(set(own["source"])))
-        for (point, meter), own in named.groupby(["point", "meter"])
-    }
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in run.rows:
+        if row.finished and row.reading is not None and row.reading.source:
+            found.setdefault((row.run[0], row.reading.meter), set()).add(row.reading.source)
+    return {place: tuple(sorted(found[place])) for place in sorted(found)}
 
 
 def counter_of(source: str) -> str:
@@ -354,11 +229,6 @@ def counter_of(source: str) -> str:
     counted is the same on a machine with more of them, and its amounts may be compared.
     """
     return source.partition(_LAG)[0]
-
-
-def _for(point: Point, by: Acceptance, run: Run) -> Acceptance:
-    """With as many repeats as this point has."""
-    return by.model_copy(update={"repeats": len(run.repeats_of(point.name))})
 
 
 def _acceptance(run: Run, reason: str, date: str) -> Acceptance:

@@ -204,7 +204,8 @@ def _expectation(point: Point) -> str:
 
 
 def _recorded(run: Run, unmeasured: Mapping[str, str]) -> dict[str, BaselinePoint]:
-    meters = tuple(dict.fromkeys([*GATED_METERS, *run.phases["meter"].dropna()]))
+    read = [row.reading.meter for row in run.rows if row.reading is not None]
+    meters = tuple(dict.fromkeys([*GATED_METERS, *read]))
     date = run.manifest.started.partition("T")[0]
     # Measured again, one lucky run must not decide for the earlier code, any more than an unlucky
     # one for the later.

@@ -38,7 +38,7 @@ class RunCounts:
 
 def count_runs(run: Run) -> RunCounts:
     """Count what is there, once."""
-    rows = run.rows
+    rows = run.source
     entered: dict[RunKey, dict[str, int]] = {key: dict(begun) for key, begun in rows.begun.items()}
     finished: dict[RunKey, set[str]] = {}
     contended: dict[RunKey, set[str]] = {}
@@ -96,7 +96,7 @@ def missing_from_run(run: Run, commands: Commands | None = None) -> Iterator[str
             "started, failed before its body was, or never calls memory_run; fix the "
             "test, or deselect it"
         )
-    yield from _different_queries(run.rows)
+    yield from _different_queries(run.source)
 
 
 def _different_queries(rows: Rows) -> Iterator[str]:

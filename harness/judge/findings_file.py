@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.judge.advice import Asked
 from harness.judge.gate import SCHEMA_VERSION, Judgement
-from harness.judge.growth import fit_run, fits_table
+from harness.judge.growth import fit_run
 from harness.judge.table import Run
 from harness.judge.verdict import (
     Check,
@@ -36,8 +36,8 @@ class Kept:
 
 
 def kept_judgement(run: Run) -> Kept:
-    """The judgement that lies in a run directory, if it is whole and of this run, as this program
-    would have made it.
+    """The judgement in a run directory, if it is complete, of this run, and what this program
+    would have found.
     """
     document = _document(run.path / FINDINGS_FILE)
     if document is None:
@@ -100,7 +100,7 @@ def _judgement(document: Mapping[str, Any], run: Run, asked: Asked) -> Judgement
         raise ValueError(f"version {identity['version']}")
     return Judgement(
         verdict=Verdict(tuple(map(_check, document["checks"]))),
-        fits=fits_table(fit_run(run)),
+        run_fits=fit_run(run),
         policy=str(document["policy"]),
         against=str(document.get("against", "")),
         asked=asked,

@@ -5,19 +5,17 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from harness.errors import BaselineError
-from harness.judge.acceptance import holding, with_possible_advice
+from harness.judge.acceptance import with_possible_advice
 from harness.judge.advice import Asked, Commands
-from harness.judge.baseline import Baseline, read
+from harness.judge.baseline import Baseline
+from harness.judge.baseline_file import holding, readable_baselines
 from harness.judge.comparison import Against, with_tolerances
 from harness.judge.completeness import count_runs
-from harness.judge.growth import fit_run, fits_table
+from harness.judge.growth import Fit, fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
 from harness.judge.rules import apply_rules, rule_of
 from harness.judge.rules.evidence import Evidence, fit_key
@@ -39,20 +37,21 @@ from harness.judge.verdict import (
 from harness.meters import DEVICE_IN_USE
 from harness.records import PoolKind
 from harness.rundir.manifest import Manifest
-from harness.rundir.seal import digest, edited_in_words, edited_tables, recorded_tables
+from harness.rundir.seal import digest, edited_in_words, edited_tables, table_digests
 from harness.system.files import write_text
 
-# Points whose tests pytest was told to skip, or to expect a failure of: pytest and the gate
-# treat them alike.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Points of tests that are skipped or expected to fail: pytest and the gate treat them alike.
 
 
 def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
-    """The checks, without the findings that are about parked points alone; their sentences say why
-    they fail nobody.
+    """The checks. A finding about parked points alone is no finding; its sentence says why.
 
     A run in which nothing was measured is no pass, whatever was skipped.
     """
-    parked = run.parked if len(run.ends) else {}
+    parked = run.parked if run.run_ends else {}
     for check in checks:
         points = set(check.points) | ({check.point} if check.point else set())
         if check.finding is None or not points or not points <= set(parked):
@@ -82,7 +81,7 @@ def comparing(run: Run, policy: Policy, folder: Path, *, named: bool) -> Policy:
     nothing is compared any more.
     """
     if is_of_tests(policy, run.manifest) and (
-        named or any(_is_of_run(baseline, run) for baseline in _readable(folder))
+        named or any(_is_of_run(baseline, run) for _, baseline in readable_baselines(folder))
     ):
         return with_tolerances(policy)
     return policy
@@ -109,26 +108,18 @@ def _is_of_run(baseline: Baseline, run: Run) -> bool:
     return not DEFAULT_POLICY.exists() or any(point.name in baseline.point for point in run.points)
 
 
-def _readable(folder: Path) -> Iterator[Baseline]:
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            yield read(path)
-        except BaselineError:
-            continue  # it cannot be compared with; whoever needs it is told when it is read
-
-
 FITS_FILE = "fits.csv"
 
 SCHEMA_VERSION = 3
 """Version of findings.json."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Judgement:
-    """The verdict and the fits it rests on (a table as fits.csv has it)."""
+    """The verdict and the fits that it rests on."""
 
     verdict: Verdict
-    fits: pd.DataFrame
+    run_fits: tuple[Fit, ...]
     policy: str = "the policy"
     """Where the policy came from."""
     against: str = ""
@@ -137,6 +128,11 @@ class Judgement:
     """The arguments that it was made with."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Checksums of ``policy``, ``baseline`` and ``against``, as far as there are any."""
+
+    @cached_property
+    def fits(self) -> "pd.DataFrame":
+        """The fits as a table, as fits.csv has it."""
+        return fits_table(self.run_fits)
 
     def identity(self, run: Run) -> Identity:
         """What tells it from all other judgements of the run, and of other runs."""
@@ -173,8 +169,8 @@ def judge(
         run=run,
         policy=policy,
         fits={fit_key(fit.series, fit.phase, fit.meter, fit.field): fit for fit in fits},
-        readings=readings_by_place(run.phases),
-        declared=declared_by_point(run.phases),
+        readings=readings_by_place(run),
+        declared=declared_by_point(run),
         census=count_runs(run),
         baseline=holding(baselines_folder, run.manifest.comparability)
         if against is None
@@ -185,17 +181,16 @@ def judge(
         partial=partial,
         commands=Commands.of(run.path, run.manifest, asked),
     )
-    table = fits_table(fits)
     checks = (
         *park(run, list(apply_rules(evidence))),
-        *_edited(run, table),
+        *_edited(run, fits),
     )
     if grows:
         checks = tuple(map(_with_quantum, checks))
     checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
     return Judgement(
         verdict=Verdict(with_possible_advice(checks, run, policy, evidence.commands)),
-        fits=table,
+        run_fits=fits,
         policy=policy.source,
         against="" if against is None else against.sentence,
         asked=asked,
@@ -273,8 +268,8 @@ def _without_limits(
         )
 
 
-def _edited(run: Run, fits: pd.DataFrame) -> Iterator[Check]:
-    for name in edited_tables(run.path, derived_tables(run, fits), recorded_tables(run.path)):
+def _edited(run: Run, fits: tuple[Fit, ...]) -> Iterator[Check]:
+    for name in edited_tables(run.path, table_texts(run, fits), table_digests(run.path)):
         yield Check(
             rule=RuleName.COVERAGE,
             subject=name,
@@ -290,8 +285,8 @@ def write_tables(run: Run, judgement: Judgement) -> None:
     A table that somebody has edited is left as it is; the verdict says so. Raises RunDirectoryError
     when one cannot be written.
     """
-    tables = derived_tables(run, judgement.fits)
-    edited = edited_tables(run.path, tables, recorded_tables(run.path))
+    tables = table_texts(run, judgement.run_fits)
+    edited = edited_tables(run.path, tables, table_digests(run.path))
     for name, text in tables.items():
         if name not in edited:
             write_text(run.path / name, text())
@@ -302,11 +297,11 @@ def junit_of(run: Run, judgement: Judgement) -> str:
     return junit_text(run.manifest.run_id, judgement.verdict, judgement=judgement.identity(run).id)
 
 
-def derived_tables(run: Run, fits: pd.DataFrame) -> dict[str, Callable[[], str]]:
+def table_texts(run: Run, fits: tuple[Fit, ...]) -> dict[str, Callable[[], str]]:
     """What makes the tables of the run directory from its rows, by the names of their files."""
     return {
         PHASES_FILE: cache(lambda: phases_text(run)),
-        FITS_FILE: cache(lambda: fits.to_csv(index=False, lineterminator="\n")),
+        FITS_FILE: cache(lambda: fits_table(fits).to_csv(index=False, lineterminator="\n")),
     }
 
 
@@ -327,7 +322,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         **({"against": judgement.against} if judgement.against else {}),
         "tables": {
             name: digest(text().encode())
-            for name, text in derived_tables(run, judgement.fits).items()
+            for name, text in table_texts(run, judgement.run_fits).items()
         },
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],

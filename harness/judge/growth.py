@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from statistics import median, median_high
-
-import pandas as pd
-from scipy.special import stdtr, stdtrit
+from typing import TYPE_CHECKING
 
 from harness.judge.table import Place, Run, amounts_by_place
 from harness.records import (
@@ -23,6 +21,9 @@ from harness.records import (
     unit_of,
 )
 from harness.words import columns_of, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A straight line through whole numbers, in exact arithmetic: data without noise has an interval
 # of width 0.
@@ -100,6 +101,8 @@ def fit_line(sizes: Sequence[int], amounts: Sequence[int], *, confidence: float 
 def _half_width(squares: Fraction, spread: Fraction, freedom: int, confidence: float) -> float:
     if freedom < 1:
         return math.inf
+    from scipy.special import stdtrit  # where a line is fitted, nowhere else
+
     return float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(squares / freedom / spread)
 
 
@@ -132,6 +135,8 @@ def _bend(
         return bulge_bytes, 1.0
     if left == 0:
         return bulge_bytes, 0.0 if curvature > 0 else 1.0
+    from scipy.special import stdtr
+
     t_value = float(curvature) * math.sqrt(bow_spread) / math.sqrt(left / freedom)
     return bulge_bytes, float(stdtr(freedom, -t_value))
 
@@ -184,20 +189,22 @@ def find_ceiling(sizes: Sequence[int], amounts: Sequence[int]) -> Ceiling | None
     is no chance: straight growth would have gone on between them, by far more than they differ.
     ``sizes`` and ``amounts`` are one of each for every run.
     """
-    runs = {
-        size: [amount for other, amount in zip(sizes, amounts, strict=True) if other == size]
-        for size in sorted(set(sizes))
-    }
+    runs: dict[int, list[int]] = {size: [] for size in sorted(set(sizes))}
+    for size, amount in zip(sizes, amounts, strict=True):
+        runs[size].append(amount)
     ordered = list(runs)
+    most_below = max(runs[ordered[0]])
+
     for place in range(1, len(ordered) - 1):
-        level, rising = ordered[place:], ordered[:place]
+        level = ordered[place:]
         top = [amount for size in level for amount in runs[size]]
         rise = median(top) - median(runs[ordered[0]])
         straight = rise * (level[-1] - level[0]) / (level[0] - ordered[0])
         spread = max(top) - min(top)
-        below = all(max(runs[size]) <= max(top) for size in rising)
         alone = len(level) < 3 and all(len(runs[size]) < 2 for size in level)
-        if rise > 0 and below and not alone and spread <= LEVEL_SHARE * min(rise, straight):
+        is_below = most_below <= max(top)
+        most_below = max(most_below, *runs[ordered[place]])
+        if rise > 0 and is_below and not alone and spread <= LEVEL_SHARE * min(rise, straight):
             own = [(size, amount) for size in level for amount in runs[size]]
             line = fit_line([size for size, _ in own], [amount for _, amount in own])
             return Ceiling(
@@ -209,6 +216,25 @@ def find_ceiling(sizes: Sequence[int], amounts: Sequence[int]) -> Ceiling | None
             )
     return None
 
+
+_FIT_PLACE = {
+    "over": "string",
+    "phase": "string",
+    "meter": "string",
+    "quality": "string",
+    "field": "string",
+}
+_FIT_RESULT = {
+    "slope_low": "float64",
+    "slope_high": "float64",
+    "intercept_bytes": "float64",
+    "residual_bytes": "float64",
+    "growth_class": "string",
+    "sizes": "int64",
+    "smallest": "int64",
+    "largest": "int64",
+    "runs": "int64",
+}
 
 FIELDS = ("peak", "growth", "growth_bound", "retained", "net_start", "net_end")
 """What is fitted; ``growth_bound`` is the upper bound of the growth where a meter brackets its
@@ -317,9 +343,9 @@ def planned_series(points: Sequence[Point], *swept: str) -> Iterator[Series]:
 def fit_run(run: Run, limits: GrowthLimits | None = None) -> tuple[Fit, ...]:
     """Every fit that the finished phases of a run allow, from two sizes on."""
     chosen = limits or GrowthLimits()
-    amounts = amounts_by_place(run.phases)
-    qualities = _qualities(run.phases)
-    meters = [str(meter) for meter in run.phases["meter"].dropna().unique()]
+    amounts = amounts_by_place(run)
+    qualities = _qualities(run)
+    meters = dict.fromkeys(row.reading.meter for row in run.rows if row.reading is not None)
     fits = (
         fit_series(series, phase, meter, field, amounts, qualities, chosen)
         for series in planned_series(run.points)
@@ -407,10 +433,12 @@ def material_bend_bytes(line: Line, sizes: Sequence[int], limits: GrowthLimits) 
     return max(limits.bend_share * line.slope * width, limits.flat_bytes_per_unit * width / 4)
 
 
-def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:
+def fits_table(fits: Sequence[Fit]) -> "pd.DataFrame":
     """The fits as fits.csv has them: one row each, with a column for each parameter (empty where it
     is swept).
     """
+    import pandas as pd  # for people; judging needs none
+
     slopes = {
         f"slope_bytes_per_{unit}": "float64"
         for unit in dict.fromkeys([*NAMED_STEPS.values(), *(fit.unit for fit in fits)])
@@ -427,26 +455,6 @@ def fits_table(fits: Sequence[Fit]) -> pd.DataFrame:
         if _all_sizes([fit.series.constants.get(name) for fit in fits])
     ]
     return table.astype(types | dict.fromkeys(integers, "Int64"))
-
-
-_FIT_PLACE = {
-    "over": "string",
-    "phase": "string",
-    "meter": "string",
-    "quality": "string",
-    "field": "string",
-}
-_FIT_RESULT = {
-    "slope_low": "float64",
-    "slope_high": "float64",
-    "intercept_bytes": "float64",
-    "residual_bytes": "float64",
-    "growth_class": "string",
-    "sizes": "int64",
-    "smallest": "int64",
-    "largest": "int64",
-    "runs": "int64",
-}
 
 
 def _fit_row(fit: Fit, parameters: Mapping[str, str]) -> dict[str, object]:
@@ -479,9 +487,10 @@ def _all_sizes(values: Sequence[Scalar]) -> bool:
     return bool(known) and all(is_size(value) for value in known)
 
 
-def _qualities(phases: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    finished = phases[phases["finished"] & phases["meter"].notna()]
+def _qualities(run: Run) -> dict[tuple[str, str, str], str]:
+    """By point, phase and meter; of several repeats the last one's."""
     return {
-        (row["point"], row["phase"], row["meter"]): row["quality"]
-        for row in finished.to_dict("records")
+        (row.run[0], row.phase, row.reading.meter): str(row.reading.quality)
+        for row in run.rows
+        if row.finished and row.phase is not None and row.reading is not None
     }

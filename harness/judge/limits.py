@@ -37,8 +37,8 @@ _MULTIPLE = re.compile(r"\s*(?P<count>\d+(?:\.\d+)?)\s+(?P<what>[A-Za-z_]\w*)\s*
 # What reads like a unit of bytes is one, or a mistake that ``parse_bytes`` has a sentence for.
 _LIKE_A_UNIT = re.compile(r"(?:[kmgtp]i?)?bs?|[kmgtp]|bytes?|bits?", re.IGNORECASE)
 WELL_KNOWN = ("batch", "arrays", "image", "frame")
-"""What the bodies of this project declare, among others; a misspelt one is told before anything is
-measured."""
+"""What the bodies of this project declare, among others; a misspelt one is reported before anything
+is measured."""
 # chosen: "bathces" is 0.86 like "batches"; a name of its own, "frames_kept", 0.71 like "frames"
 _MISSPELT = 0.8
 
@@ -122,7 +122,7 @@ class Amount:
         hint = (
             f"did you mean {near}?"
             if near
-            else f"it declared {', '.join(known) or 'nothing'}; mend the policy or the body"
+            else f"it declared {', '.join(known) or 'nothing'}; fix the policy or the body"
         )
         return (
             f"the body did not declare {self.of!r}, which the limit {self.text!r} is a multiple "

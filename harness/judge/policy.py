@@ -53,7 +53,7 @@ def is_swept(section: str) -> bool:
 
 
 class Policy(BaseModel):
-    """The whole file."""
+    """One policy file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,8 +68,8 @@ class Policy(BaseModel):
     """None: nothing is measured again, and every finding stands as it is."""
 
     _source: str = PrivateAttr("the policy")
-    _judged: tuple[bool, tuple[Point, ...]] | None = PrivateAttr(None)
-    """Whether the pool of the run that is judged grew, and its points; None before that is
+    _about_the_run: tuple[tuple[str, AnyRule], ...] | None = PrivateAttr(None)
+    """Every rule, by its name, that may be about the run that is judged; None before a run is
     known."""
 
     @property
@@ -92,7 +92,13 @@ class Policy(BaseModel):
             for section in _SECTIONS
         }
         policy = self.model_copy(update=own)
-        policy._judged = grows, tuple(points)
+        judged = tuple(points)
+        policy._about_the_run = tuple(
+            (name, rule)
+            for name, rule in policy._all_rules()
+            if rule.pool in (None, "grown" if grows else "reserved")
+            or any(rule.matches(point) for point in judged)
+        )
         return policy
 
     @property
@@ -106,17 +112,13 @@ class Policy(BaseModel):
         """Every rule with its name for people, such as ``slope rule 2``: the second [[slope]] of
         the file.
         """
-        for section in _SECTIONS:
-            for number, rule in enumerate(getattr(self, section), start=1):
-                if self._applies(rule):
-                    yield f"{section} rule {number}", rule
+        return iter(self._all_rules() if self._about_the_run is None else self._about_the_run)
 
-    def _applies(self, rule: AnyRule) -> bool:
-        if self._judged is None or rule.pool is None:
-            return True
-        grows, points = self._judged
-        return rule.pool == ("grown" if grows else "reserved") or any(
-            rule.matches(point) for point in points
+    def _all_rules(self) -> tuple[tuple[str, AnyRule], ...]:
+        return tuple(
+            (f"{section} rule {number}", rule)
+            for section in _SECTIONS
+            for number, rule in enumerate(getattr(self, section), start=1)
         )
 
     def gated_meters(self, point: Point, phase: str) -> tuple[str, ...]:

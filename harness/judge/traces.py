@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from harness.errors import RunDirectoryError
 from harness.judge.table import Run
 from harness.meters import DEVICE_IN_USE
@@ -71,14 +69,14 @@ shape argument of an operation is still kept when a phase begins differs from pr
 one or two of them."""
 
 
-def agreement(trace: Trace, phases: pd.DataFrame) -> str:
-    """Whether the trace and the allocator's own peaks of the untraced repeats tell the same, in one
+def agreement(trace: Trace, run: Run) -> str:
+    """Whether the trace agrees with the allocator's own peaks of the untraced repeats, in one
     sentence.
 
-    ``phases`` is the table of a run. A peak agrees within the repeats' own spread and
+    A peak agrees within the repeats' own spread and
     ``ROUNDING_BYTES``.
     """
-    peaks = _untraced_peaks(phases, trace.point)
+    peaks = _untraced_peaks(run, trace.point)
     compared = [phase for phase in trace.phases if phase.finished and phase.phase in peaks]
     if not compared:
         return (
@@ -97,7 +95,7 @@ def agreement(trace: Trace, phases: pd.DataFrame) -> str:
             f"{len(compared)} "
             f"phases{f' within {largest_bytes:,} B' if largest_bytes else ' to the byte'}."
         )
-    told = [
+    apart_in_words = [
         f"{phase.phase.replace('_', ' ')} peaked at "
         f"{format_bytes(phase.allocator.peak_bytes)} when traced, at "
         f"{_range(peaks[phase.phase])} when not"
@@ -105,7 +103,7 @@ def agreement(trace: Trace, phases: pd.DataFrame) -> str:
     ]
     return (
         f"The traced run was another one in {len(apart)} of {len(compared)} phases: "
-        f"{'; '.join(told)}."
+        f"{'; '.join(apart_in_words)}."
     )
 
 
@@ -124,11 +122,11 @@ def recording_in_words(trace: Trace) -> str:
             for name, number in counts.other_allocators.items()
         },
     }
-    told = [f"{number:,} {words}" for words, number in odd.items() if number]
+    misfits = [f"{number:,} {words}" for words, number in odd.items() if number]
     return (
         f"{counts.allocations:,} allocations and {counts.deallocations:,} deallocations of "
         f"{trace.allocator} on {trace.device}, on top of {format_bytes(trace.base_bytes)} "
-        f"from before; {', '.join(told) or 'every one of them fits'}."
+        f"from before; {', '.join(misfits) or 'every one of them fits'}."
     )
 
 
@@ -187,15 +185,16 @@ def with_what_is_known(reason: str, trace: Trace | None) -> str:
     return reason if refused is None else with_known_use(reason, refused.allocator_bytes)
 
 
-def _untraced_peaks(phases: pd.DataFrame, point: str) -> dict[str, Sequence[int]]:
-    rows = phases[
-        (phases["point"] == point) & (phases["meter"] == DEVICE_IN_USE) & phases["finished"]
-    ]
-    rows = rows[rows["peak_bytes"].notna()]
-    return {
-        str(phase): [int(amount) for amount in mine["peak_bytes"]]
-        for phase, mine in rows.groupby("phase", sort=False)
-    }
+def _untraced_peaks(run: Run, point: str) -> dict[str, list[int]]:
+    """By phase, in bytes, of all repeats that finished it."""
+    found: dict[str, list[int]] = {}
+    for row in run.rows:
+        reading = row.reading
+        if reading is None or reading.meter != DEVICE_IN_USE or reading.peak_bytes is None:
+            continue
+        if row.finished and row.phase is not None and row.run[0] == point:
+            found.setdefault(row.phase, []).append(reading.peak_bytes)
+    return found
 
 
 def _distance(peak_bytes: int, others: Sequence[int]) -> int:

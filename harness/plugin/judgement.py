@@ -64,7 +64,8 @@ def judge_point(session: RunSession, point: Point) -> tuple[list[Check], Offende
     """What does not hold of one point, while others are still to come; and how to measure it again,
     where that could settle it.
     """
-    run = _run_of_point(session.directory, point)
+    # the test itself has to fail, so that pytest can say that this was expected
+    run = dataclasses.replace(session.reader.point(point.name), parked={})
     policy = policy_of(run)
     asked = Asked(partial=True, by_pytest=True)
     verdict = judge(run, policy, NO_BASELINES, partial=True, asked=asked).verdict
@@ -76,19 +77,6 @@ def judge_point(session: RunSession, point: Point) -> tuple[list[Check], Offende
     ]
     found = find_offenders(run, policy, Verdict(tuple(findings)))
     return findings, next(iter(found.points), None)
-
-
-def _run_of_point(directory: Path, point: Point) -> Run:
-    """What the run directory has of one point, as if it were alone in it."""
-    run = load_run(directory)
-    return dataclasses.replace(
-        run,
-        points=tuple(each for each in run.points if each.name == point.name),
-        phases=run.phases[run.phases["point"] == point.name],
-        ends=run.ends[run.ends["point"] == point.name],
-        problems=(),
-        parked={},  # the test itself has to fail, so that pytest can say that this was expected
-    )
 
 
 def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,6 +72,9 @@ from harness.rundir.resume import (
     settings_of,
 )
 from harness.rundir.seal import forget_judgement
+
+if TYPE_CHECKING:
+    from harness.judge.table import RunReader
 
 # The ledger: what has happened in this process so far.
 
@@ -289,6 +292,8 @@ class RunSession:
     ledger: Ledger = field(default_factory=Ledger)
     known_device: Device | None = None
     """The device, once it is known."""
+    known_reader: "RunReader | None" = None
+    """What reads the run directory, once a point was judged."""
 
     @property
     def directory(self) -> Path:
@@ -315,6 +320,16 @@ class RunSession:
         if self.known_device is None:
             self.known_device = find_device(self.config, self.settings, self.directory)
         return self.known_device
+
+    @property
+    def reader(self) -> "RunReader":
+        """What reads the rows of single points: each row is parsed once in a session."""
+        if self.known_reader is None:
+            # the judge is loaded where something was measured, nowhere else
+            from harness.judge.table import RunReader
+
+            self.known_reader = RunReader(self.directory)
+        return self.known_reader
 
     @property
     def repeats(self) -> list[int]:

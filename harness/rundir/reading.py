@@ -2,6 +2,7 @@
 dropped in silence.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,8 +97,13 @@ class Rows:
         """
         planned = [point for name, point in self.known.items() if name not in self.announced]
         announced = [self.known[name] for name in sorted(self.announced, key=natural)]
+        entered: dict[tuple[str, str], tuple[str, ...]] = {}
+        for point in (*planned, *announced):
+            kind = (point.scenario, point.body)
+            if not point.phases and kind not in entered:
+                entered[kind] = self._entered(point)
         return tuple(
-            dataclasses.replace(point, phases=point.phases or self._entered(point))
+            dataclasses.replace(point, phases=point.phases or entered[point.scenario, point.body])
             for point in (*planned, *announced)
         )
 
@@ -105,6 +111,11 @@ class Rows:
     def repeats(self) -> Repeats:
         """How often each point is to be measured."""
         return Repeats(planned=self.planned, announced=self.announced_repeats, further=self.further)
+
+    def point(self, name: str) -> Point:
+        """One of the points, as ``points`` has it."""
+        point = self.known[name]
+        return dataclasses.replace(point, phases=point.phases or self._entered(point))
 
     def repeats_of(self, point: str) -> range:
         """The numbers of the repeats that a point requires."""
@@ -323,3 +334,51 @@ _STORE: Mapping[str, Callable[[Rows, Any], None]] = {
 """What is done with a row, by its kind: those that rows.jsonl may hold."""
 _FIRST: Mapping[str, int] = {Announced.kind: 0, Remeasure.kind: 1}
 """Kinds that others rest on, in this order; all others are stored as they stand in the file."""
+
+
+class RowsReader:
+    """rows.jsonl of a run that is still measured: what was parsed once is not parsed again.
+
+    Lines that cannot be used are left out here: ``read_rows`` lists them when the run is judged as
+    a whole.
+    """
+
+    def __init__(self, path: Path, points: Sequence[Point], repeats: int) -> None:
+        """Of a run that planned ``points``, ``repeats`` times each; nothing is read yet."""
+        self._path = path
+        self._rows = Rows(planned=repeats, known={point.name: point for point in points})
+        self._offset = 0
+        self._early: list[dict[str, Any]] = []
+        """Rows whose announcement has not been written yet: workers write side by side."""
+
+    def read_on(self) -> Rows:
+        """All usable rows so far, of which only the new ones are parsed; the same object each time.
+
+        Raises RunDirectoryError when the file cannot be read.
+        """
+        lines = [*self._early, *self._new_lines()]
+        self._early = []
+
+        for found in sorted(lines, key=lambda row: _FIRST.get(row["kind"], len(_FIRST))):
+            try:
+                _check_announced(self._rows, found)
+            except RowError:
+                self._early.append(found)
+                continue
+            with contextlib.suppress(RowError):
+                row = KINDS[found["kind"]].from_json(found)
+                _STORE[found["kind"]](self._rows, row)
+        return self._rows
+
+    def _new_lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            text = read_whole(self._path, self._offset)
+        except OSError as error:
+            raise RunDirectoryError(f"{self._path} cannot be read: {error}") from error
+        # A line without an end is read again once the next writer has ended it.
+        complete = text[: text.rfind(b"\n") + 1]
+        self._offset += len(complete)
+
+        for line in complete.split(b"\n")[:-1]:
+            with contextlib.suppress(RowError):
+                yield _parse(line)

@@ -149,7 +149,7 @@ def edited_tables(
     )
 
 
-def recorded_tables(folder: Path) -> dict[str, str]:
+def table_digests(folder: Path) -> dict[str, str]:
     """The checksums of the tables that the gate wrote into ``folder`` last, by name; none where
     findings.json is absent or damaged.
     """
@@ -174,7 +174,7 @@ def forget_judgement(folder: Path) -> bool:
     """
     had_page = (folder / REPORT_FILE).exists()
     try:
-        for name, checksum in recorded_tables(folder).items():
+        for name, checksum in table_digests(folder).items():
             if "/" not in name and _digest_of(folder / name) == checksum:
                 (folder / name).unlink()
         remove_judgement(folder)

@@ -44,7 +44,7 @@ class Side:
     @classmethod
     def of(cls, run: Run) -> "Side":
         """A run as one side."""
-        amounts, declared = amounts_by_place(run.phases), declared_by_point(run.phases)
+        amounts, declared = amounts_by_place(run), declared_by_point(run)
         return cls(kind_of(run.manifest), run, amounts, declared, read_traces(run).found)
 
     def least(self, point: str, phase: str, field: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.judge.gate import Judgement
-from harness.judge.growth import fit_run, fits_table
+from harness.judge.growth import fit_run
 from harness.judge.table import Run, load_run
 from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
@@ -266,7 +266,7 @@ def only() -> Callable[..., Sweep]:
 
 def judgement_of(run: Run, *checks: Check) -> Judgement:
     """A judgement of given checks, with the fits that the run allows."""
-    return Judgement(Verdict(checks), fits_table(fit_run(run)))
+    return Judgement(Verdict(checks), fit_run(run))
 
 
 FINDING = Check(

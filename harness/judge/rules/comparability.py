@@ -6,16 +6,10 @@ import filecmp
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.judge.acceptance import accept_words, key_with_evidence, nearest_baselines
+from harness.judge.acceptance import accept_words
 from harness.judge.advice import Commands
-from harness.judge.baseline import (
-    Baseline,
-    counter_of,
-    file_name,
-    key_in_words,
-    launchers_of,
-    sources_of,
-)
+from harness.judge.baseline import Baseline, counter_of, key_in_words, launchers_of, sources_of
+from harness.judge.baseline_file import file_name, key_with_evidence, nearest_baselines
 from harness.judge.comparison import THEN_FOLDER, Against
 from harness.judge.completeness import (
     OF_THE_CARD,
@@ -41,7 +35,7 @@ from harness.judge.rules.findings import (
 from harness.judge.table import Run
 from harness.judge.verdict import FindingKind, RuleName
 from harness.meters import HOST_RSS, meter_words
-from harness.records import ROWS_FILE
+from harness.records import ROWS_FILE, Outcome
 from harness.rundir.manifest import CodeSide
 
 ISOLATED_METERS = frozenset({HOST_RSS})
@@ -102,7 +96,7 @@ def _gated_meters(evidence: Evidence) -> set[str]:
 def _gated_counters(evidence: Evidence) -> Iterator[tuple[str, str, list[str]]]:
     """Point, meter and the counters that it was read from."""
     gated = _gated_meters(evidence)
-    for (point, meter), sources in sources_of(evidence.run.phases).items():
+    for (point, meter), sources in sources_of(evidence.run).items():
         if meter in gated:
             yield point, meter, sorted({counter_of(source) for source in sources})
 
@@ -297,8 +291,7 @@ def _wrong_code(words: str, run: Run, side: CodeSide | None) -> Iterator[WrongCo
 
 
 def _ended_well(run: Run) -> frozenset[tuple[str, int]]:
-    ends = run.ends[run.ends["outcome"] == "ok"]
-    return frozenset(zip(ends["point"], ends["repeat"].astype(int), strict=True))
+    return frozenset((end.point, end.repeat) for end in run.run_ends if end.outcome is Outcome.OK)
 
 
 def _codes(against: Against, then: CodeSide, now: CodeSide) -> Finding:

@@ -3,10 +3,9 @@ saw nothing fails.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 from harness.judge.acceptance import accept_words
 from harness.judge.completeness import UNMEASURED, missing_from_point, missing_from_run
@@ -34,6 +33,7 @@ from harness.judge.rules.findings import (
     point_place,
     text_in_words,
 )
+from harness.judge.table import PhaseRow
 from harness.judge.traces import alive_when_refused, with_what_is_known
 from harness.judge.verdict import FindingKind, RuleName
 from harness.meters import DEVICE_IN_USE, meter_words
@@ -110,12 +110,12 @@ def _check_meters(evidence: Evidence) -> Iterator[Finding]:
     """One check for each scenario and gated meter: a meter that is absent is absent everywhere, and
     is named once.
     """
-    finished = evidence.run.phases[evidence.run.phases["finished"]]
-    known = tuple(sorted(finished["meter"].dropna().unique()))
     rows = {
-        (row["point"], row["repeat"], row["phase"], row["meter"]): row
-        for row in finished.to_dict("records")
+        (*row.run, row.phase, row.reading.meter): row
+        for row in evidence.run.rows
+        if row.finished and row.reading is not None
     }
+    known = tuple(sorted({reading_meter for *_, reading_meter in rows}))
     for (scenario, meter), places in _gated(evidence).items():
         seen = list(_finished_runs(evidence, places))
         if not seen:
@@ -160,20 +160,19 @@ def _finished_runs(
                 yield point, repeat, phase
 
 
-def _unreadable(point: Point, phase: str, row: Mapping[Any, Any] | None) -> Unreadable | None:
+def _unreadable(point: Point, phase: str, row: PhaseRow | None) -> Unreadable | None:
     """Why a gated reading cannot be judged; None when it can."""
     place = point_place(point, phase)
-    if row is None:
+    if row is None or row.reading is None or row.record is None:
         return Unreadable(place=place, quality=None)
-    quality = row["quality"]
-    if quality in (Quality.UNAVAILABLE, Quality.UNRESOLVED):
-        return Unreadable(place=place, quality=Quality(quality), reason=row["reason"] or "")
+    reading, duration_s = row.reading, row.record.duration_s
+    if reading.quality in (Quality.UNAVAILABLE, Quality.UNRESOLVED):
+        return Unreadable(place=place, quality=reading.quality, reason=row.reason)
     # the meter has looked at this itself; a row made by hand has no meter
-    if quality == Quality.SAMPLED:
-        samples, gap_s, duration_s = row["samples"], row["largest_gap_s"], row["duration_s"]
-        few = not isinstance(samples, int) or samples < LEAST_SAMPLES
-        # "not <=" so that a gap that was never recorded, NaN, is no pass.
-        if few or not gap_s <= LARGEST_GAP_SHARE * duration_s:
+    if reading.quality is Quality.SAMPLED:
+        samples, gap_s = reading.samples, reading.largest_gap_s
+        few = samples is None or samples < LEAST_SAMPLES
+        if few or gap_s is None or gap_s > LARGEST_GAP_SHARE * duration_s:
             return Unreadable(
                 place=place,
                 quality=Quality.SAMPLED,
@@ -376,16 +375,16 @@ def _survived(evidence: Evidence, point: Point, repeat: int) -> Survived:
     than the budget, or nothing, the budget did not bind: then the point proves nothing, and neither
     does its sibling that is to survive.
     """
-    table = evidence.run.phases
-    of_run = table[
-        (table["point"] == point.name)
-        & (table["repeat"] == repeat)
-        & (table["meter"] == DEVICE_IN_USE)
+    run = (point.name, repeat)
+    readings = [row.reading for row in evidence.run.rows if row.run == run and row.reading]
+    peaks = [
+        reading.peak_bytes
+        for reading in readings
+        if reading.meter == DEVICE_IN_USE and reading.peak_bytes is not None
     ]
-    peaks = of_run["peak_bytes"].dropna()
     return Survived(
         expected=point.expected,
         meter=DEVICE_IN_USE,
-        peak_bytes=None if peaks.empty else int(peaks.max()),
+        peak_bytes=max(peaks, default=None),
         budget_bytes=point.device_budget_bytes or evidence.run.manifest.device.memory_bytes,
     )

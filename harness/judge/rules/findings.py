@@ -395,7 +395,8 @@ class Unreadable:
     """None: there is no reading at all."""
     reason: str = ""
     samples: int | None = None
-    largest_gap_s: float = 0.0
+    largest_gap_s: float | None = None
+    """None where it was not recorded."""
     duration_s: float = 0.0
 
 

@@ -667,9 +667,10 @@ def _why_unreadable(reading: Unreadable) -> str:
         case None:
             return "no reading of it at all"
         case Quality.SAMPLED:
+            gap = "unknown" if reading.largest_gap_s is None else f"{reading.largest_gap_s} s"
             return (
-                f"sampled too coarsely to judge ({reading.samples} samples, largest gap "
-                f"{reading.largest_gap_s} s of {reading.duration_s:.3f} s)"
+                f"sampled too coarsely to judge ({reading.samples} samples, largest gap {gap} of "
+                f"{reading.duration_s:.3f} s)"
             )
         case quality:
             return f"{quality}: {reading.reason or 'no reason given'}"

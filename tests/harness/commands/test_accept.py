@@ -4,7 +4,7 @@ import pytest
 
 from harness.commands.accept import accept
 from harness.errors import BaselineError
-from harness.judge.baseline import find
+from harness.judge.baseline_file import find
 from harness.judge.table import load_run
 from harness.units import MIB
 

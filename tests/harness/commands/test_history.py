@@ -12,7 +12,7 @@ from harness.__main__ import main
 from harness.commands.accept import accept
 from harness.commands.history import histories, read_history
 from harness.errors import BaselineError, UsageError
-from harness.judge.baseline import file_name, find, parse
+from harness.judge.baseline_file import file_name, find, parse
 from harness.judge.table import load_run
 from harness.units import KIB, MIB
 
@@ -235,7 +235,7 @@ def test_files_of_the_first_version_are_read_as_if_each_point_had_their_evidence
         "first",
         "not recorded",
     )
-    assert baseline.point[NAME].says_the_same(find(path.parent, baseline.key).point[NAME])
+    assert baseline.point[NAME].is_judged_like(find(path.parent, baseline.key).point[NAME])
     with pytest.raises(BaselineError, match=r"is damaged: point\..*\.accepted\.run"):
         parse(text.replace('run_id = "b1"\n', ""), "old")
 

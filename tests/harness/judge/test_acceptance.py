@@ -7,8 +7,7 @@ import pytest
 from harness.__main__ import main
 from harness.commands.accept import accept, accept_as_same
 from harness.errors import BaselineError
-from harness.judge.acceptance import holding
-from harness.judge.baseline import find, read
+from harness.judge.baseline_file import find, holding, read
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.judge.verdict import ExitCode

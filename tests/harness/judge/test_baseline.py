@@ -8,8 +8,8 @@ import pytest
 
 from harness.commands.accept import diff
 from harness.errors import BaselineError
-from harness.judge.baseline import _spread, file_name, find, from_run, read, write
-from harness.judge.baseline_file import to_text
+from harness.judge.baseline import _spread, from_run
+from harness.judge.baseline_file import file_name, find, read, to_text, write
 from harness.judge.table import load_run
 from harness.records import Outcome
 

@@ -1,4 +1,4 @@
-"""Fits of synthetic runs with known growth, their classes, and forecasts."""
+"""Fits of synthetic runs with known growth, their classes, and what their lines say."""
 
 import math
 

@@ -186,15 +186,16 @@ def test_a_slope_that_levels_off_is_a_finding_in_words_of_its_own(
 def test_a_ceiling_is_a_class_of_its_own_between_flat_and_linear(
     synthetic_run, edges, tmp_path, at_most, is_found
 ):
-    """It is not flat over these sizes, and takes no more for more images; fits.csv says
-    so.
+    """It is not flat over these sizes, and takes no more for more images; its fit says from which
+    amount on.
     """
     run = run_of(synthetic_run, edges, lambda size: 2 * IMAGE * min(size, 500))
     check = finding(run, tmp_path, "growth_class", at_most=at_most)
     (fit,) = [fit for fit in fit_run(run, GrowthLimits()) if fit.field == "growth"]
 
     assert fit.growth_class is GrowthClass.CEILING
-    assert fit.ceiling.level_bytes == 2 * IMAGE * 500
+    assert fit.ceiling is not None
+    assert fit.ceiling.level_bytes == 62.5 * MIB
     assert (check is not None) is is_found
     if check is not None:
         assert (

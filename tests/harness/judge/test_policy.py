@@ -79,9 +79,7 @@ def test_a_name_that_was_not_declared_is_told_with_the_nearest():
         .endswith("is a multiple of: did you mean Y_phi?")
     )
     assert (
-        Amount.parse("2 quanta")
-        .gap({"X": 1})
-        .endswith("it declared X; mend the policy or the body")
+        Amount.parse("2 quanta").gap({"X": 1}).endswith("it declared X; fix the policy or the body")
     )
 
 

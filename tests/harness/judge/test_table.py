@@ -141,10 +141,10 @@ def test_every_declared_name_has_a_column(synthetic_run):
     )
     run = load_run(synthetic_run.write())
 
-    assert declared_names(run.phases) == ("X", "Y_I", "batch")
+    assert declared_names(run) == ("X", "Y_I", "batch")
     assert list(run.phases.columns[-3:]) == ["X_bytes", "Y_I_bytes", "batch_bytes"]
-    assert declared_by_point(run.phases)["arrays-lazy-image_count=500"] == {"X": 5, "batch": 9}
-    assert readings_by_place(run.phases)[
+    assert declared_by_point(run)["arrays-lazy-image_count=500"] == {"X": 5, "batch": 9}
+    assert readings_by_place(run)[
         "arrays-eager-image_count=500", "construct", "device_in_use", "Y_I"
     ] == {0: 8, 1: 8}
 
@@ -156,10 +156,7 @@ def test_the_least_of_what_repeats_declare_holds(synthetic_run):
         {"kind": "declared", "point": rows[0]["point"], "repeat": 1, "values": {"batch": 7}}
     )
 
-    assert (
-        declared_by_point(load_run(synthetic_run.write(rows)).phases)[rows[0]["point"]]["batch"]
-        == 7
-    )
+    assert declared_by_point(load_run(synthetic_run.write(rows)))[rows[0]["point"]]["batch"] == 7
 
 
 @pytest.mark.parametrize(

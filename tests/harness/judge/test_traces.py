@@ -280,14 +280,14 @@ def test_the_trace_agrees_with_the_untraced_repeats_or_says_where_not(
     """Within their own spread and four of the allocator's chunks: at the limit and one past it."""
     run = untraced(synthetic_run, peaks)
 
-    assert sentence in agreement(trace(point=run.points[0].name), run.phases)
+    assert sentence in agreement(trace(point=run.points[0].name), run)
 
 
 def test_without_an_untraced_reading_nothing_is_compared(synthetic_run):
     """The meter was not there, or no repeat finished the phase."""
     run = load_run(synthetic_run.without_meter("device_in_use", "none here").write())
 
-    assert "cannot be compared" in agreement(trace(point=run.points[0].name), run.phases)
+    assert "cannot be compared" in agreement(trace(point=run.points[0].name), run)
 
 
 def test_everything_that_did_not_fit_is_told():

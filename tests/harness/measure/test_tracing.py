@@ -149,7 +149,7 @@ def test_the_allocators_peaks_of_an_untraced_repeat_are_those_of_the_trace(trace
     """In all four phases."""
     _, traces, run = traced("known_sequence", ("first", "second", "third", "fourth"), repeats=1)
 
-    assert agreement(only(traces), run.phases) == (
+    assert agreement(only(traces), run) == (
         "The trace and the allocator's own peak in the untraced repeats agree in all 4 "
         "phases to the byte."
     )
@@ -339,4 +339,4 @@ def test_the_batch_of_the_real_loading_scenario_is_named(traced):
     assert end.outcome is Outcome.OK, end.reason
     assert batch.sentence == "4.0 MiB: 1 x float32 [64,64,64,4] by Empty, 1.00 x batch"
     assert by_phase["construct"].requested.peak_bytes == 0
-    assert "agree in all 6 phases" in agreement(trace, run.phases)
+    assert "agree in all 6 phases" in agreement(trace, run)

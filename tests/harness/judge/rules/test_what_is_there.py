@@ -8,7 +8,7 @@ import pytest
 
 from harness.commands.accept import accept
 from harness.errors import BaselineError, PolicyError
-from harness.judge.baseline import file_name, read
+from harness.judge.baseline_file import file_name, read
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
