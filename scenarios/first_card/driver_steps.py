@@ -193,7 +193,7 @@ def _listed(bench: Bench, name: str, pid: int) -> Row:
 
 
 def cost(bench: Bench) -> Iterator[Row]:
-    """What a question costs; the sampler asks the quick one every 2 ms."""
+    """What a question costs; the sampler asks the quick one every 2.5 ms."""
     with bench.holder() as holder:
         holder.ask(OPEN)
         quick = _times_us(bench.card.quick())
