@@ -397,11 +397,9 @@ def _no_parameter(finding: Finding, gap: NoParameter) -> str:
 
 def _undeclared(finding: Finding, gap: Undeclared) -> str:
     name = gap.declared
-    return _gap(
-        finding,
-        Gap(
-            reason=f"the body did not declare {name} at two sizes; call memory.declare({name}=...)"
-        ),
+    return (
+        f"{finding.place.words}: the body did not declare {name} at two sizes; call "
+        f"memory.declare({name}=...)"
     )
 
 
