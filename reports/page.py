@@ -307,9 +307,15 @@ def _provenance(view: RunView, judgement: Judgement) -> dict[str, Mapping[str, o
                 if name not in ("partial", "by_pytest", "baselines_typed")
             },
         },
-        **({"Code": manifest.code.model_dump()} if manifest.code is not None else {}),
         **(
-            {"Compared with": manifest.against.model_dump()} if manifest.against is not None else {}
+            {"Code": manifest.code.model_dump(exclude={"folder"})}
+            if manifest.code is not None
+            else {}
+        ),
+        **(
+            {"Compared with": manifest.against.model_dump(exclude={"folder"})}
+            if manifest.against is not None
+            else {}
         ),
         "Device": {
             **manifest.device.model_dump(),

@@ -69,6 +69,8 @@ class CodeSide(BaseModel):
     date: StrictStr
     title: StrictStr
     """First line of the commit's message."""
+    folder: StrictStr = ""
+    """Root of the tree that it was taken from."""
     subjects: tuple[StrictStr, ...] = Field(min_length=1)
     """The packages under test, by their paths in the repository."""
     packages: Mapping[StrictStr, StrictStr] = Field(min_length=1)
