@@ -2,11 +2,12 @@
 docs/architecture.md.
 
 ``python .ci/house.py`` prints the table, ``python .ci/house.py --write`` puts it into the document,
-between the two comments that mark its place.
+between the two comments that mark its place, and writes docs/vocabulary.md.
 """
 
 import argparse
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("harness", "reports", "scenarios", "ptycho")
 DOCUMENT = ROOT / "docs" / "architecture.md"
+VOCABULARY = ROOT / "docs" / "vocabulary.md"
 BEGIN, END = "<!-- modules: begin -->", "<!-- modules: end -->"
 
 
@@ -157,8 +159,56 @@ def document_with(text: str, modules_table: str) -> str:
     return f"{head}{BEGIN}\n{modules_table}\n{END}{tail}"
 
 
+def vocabulary() -> str:
+    """Meters, rules, findings and outcomes, as the program defines them, as Markdown."""
+    sys.path.insert(0, str(ROOT))
+    from harness.judge.rules import findings_table, outcomes_table, rules_table
+    from harness.meters import METERS
+
+    rows = (
+        f"| `{one.name}` | {one.words} | {one.meaning} ({one.counter}) | {one.memory} | {one.peak} "
+        f"| {'yes' if one.gated else ''} |"
+        for one in METERS
+    )
+    meters = "\n".join(
+        [
+            "| meter | in words | what it reads | memory | peak | gated |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+    return f"""\
+# Vocabulary
+
+Written by `python .ci/house.py --write` out of the tables that the program itself uses; a test
+compares. `python -m harness doctor --help` prints the meters, `gate --help` the rules and the findings.
+
+## Meters
+
+{meters}
+
+A peak is exact where the counter keeps its own, bracketed between two exact bounds, sampled where
+it is polled, and read at the edges where only the start and the end of a phase are.
+[how-it-works.md](how-it-works.md) says what each does not see.
+
+## Rules
+
+{rules_table()}
+
+## Findings
+
+The gravest decides the exit code.
+
+{findings_table()}
+
+## Outcomes of runs
+
+{outcomes_table()}
+"""
+
+
 def main() -> None:
-    """Print the table, or write it."""
+    """Print the table, or write it and the vocabulary."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -166,6 +216,7 @@ def main() -> None:
         "--write", action="store_true", help="put the table into docs/architecture.md"
     )
     if parser.parse_args().write:
+        VOCABULARY.write_text(vocabulary(), encoding="utf-8")
         DOCUMENT.write_text(
             document_with(DOCUMENT.read_text(encoding="utf-8"), table()), encoding="utf-8"
         )

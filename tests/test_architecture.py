@@ -103,6 +103,11 @@ def test_the_document_names_every_module_there_is_and_no_other():
     assert text == house.document_with(text, house.table())
 
 
+def test_the_vocabulary_is_that_of_the_program():
+    """Meters, rules, findings and outcomes; written by ``python .ci/house.py --write``."""
+    assert house.VOCABULARY.read_text(encoding="utf-8") == house.vocabulary()
+
+
 @pytest.mark.parametrize(
     ("arrows", "found"),
     [

@@ -30,6 +30,7 @@ from harness.meters import (
     NVML_ACCOUNTING_PEAK,
     NVML_DEVICE_USED,
     NVML_PROCESS,
+    meters_table,
 )
 from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality
 from harness.run.cards import usable_device
@@ -68,7 +69,9 @@ have had that much in hand."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Declare the arguments; the help ends with the table of meters."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["meters:", *(f"  {line}" for line in meters_table())])
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu", "pretended"),

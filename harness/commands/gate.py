@@ -22,8 +22,9 @@ from harness.judge.advice import Commands
 from harness.judge.comparison import THEN_FOLDER
 from harness.judge.gate import Judgement
 from harness.judge.policy import Policy
+from harness.judge.rules import RULES
 from harness.judge.table import Run
-from harness.judge.verdict import ExitCode
+from harness.judge.verdict import FINDINGS, ExitCode
 from harness.judged_run import Gate
 from harness.pages import write_outputs
 from harness.remeasure import (
@@ -43,7 +44,9 @@ DEFAULT_WORKERS = 2
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Declare the arguments; the help ends with the rules and the kinds of findings."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(_epilog())
     add_run(parser)
     add_partial(parser)
     add_against(parser)
@@ -64,6 +67,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=worker_count,
         help=f"with --remeasure: how many children measure at a time (default: {DEFAULT_WORKERS})",
+    )
+
+
+def _epilog() -> Iterator[str]:
+    yield "rules:"
+    yield from (f"  {rule.name:<14}{rule.meaning}" for rule in RULES)
+    yield ""
+    yield "findings, the gravest first, with their exit codes:"
+    yield from (
+        f"  {kind:<14}{int(row.exit_code)}  {row.meaning}" for kind, row in FINDINGS.items()
     )
 
 
