@@ -181,7 +181,8 @@ def vocabulary() -> str:
 # Vocabulary
 
 Written by `python .ci/house.py --write` out of the tables that the program itself uses; a test
-compares. `python -m harness doctor --help` prints the meters, `gate --help` the rules and the findings.
+compares. `python -m harness doctor --help` prints the meters, `gate --help` the rules and the
+findings.
 
 ## Meters
 

@@ -24,7 +24,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 import pytest
-from harness.records import TRACED_REPEAT, Outcome, RunEnd, TraceEnd, to_json
+from harness.records import (TRACED_REPEAT, Outcome, to_json)
+from harness.rundir.rows import RunEnd, TraceEnd
 from harness.run.revisions import Code
 from harness.records import TRACED_REPEAT, Outcome, to_json
 from harness.rundir.rows import RunEnd, TraceEnd
