@@ -575,7 +575,8 @@ def _shape_in_words(shape: Shape) -> str:
     fit, found = shape.fit, shape.fit.growth_class
     what = FIELDS[shape.field].shape
     if found is GrowthClass.CEILING and fit.ceiling is not None:
-        return f"{what} {level_in_words(shape.over, fit.ceiling)}, allowed is {shape.allowed}"
+        level = level_in_words(shape.over, fit.ceiling)
+        return f"{what} over {shape.over} {level}, allowed is {shape.allowed}"
     name = "not flat" if found is GrowthClass.UNRESOLVED else found
     slope = f"{format_whole(fit.line.slope)} B per {fit.unit}"
     bend = (

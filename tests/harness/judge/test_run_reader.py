@@ -8,7 +8,7 @@ from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import RunReader, load_run
 from harness.rundir import reading
-from harness.rundir.rows import append_row, open_rows
+from harness.rundir.rows import append_line, open_rows
 
 BUDGET = {
     "schema_version": 1,
@@ -27,7 +27,7 @@ BUDGET = {
 def append(run, rows):
     descriptor = open_rows(run.path / "rows.jsonl")
     for row in rows:
-        append_row(descriptor, row)
+        append_line(descriptor, json.dumps(row))
 
 
 def announcement(point, size):

@@ -111,7 +111,7 @@ def test_an_old_driver_is_asked_the_older_way_and_never_mixed(old_nvml_stub, tmp
         (
             "nvmlDeviceGetMemoryInfo_v2",
             stub.NO_PERMISSION,
-            "this user may not ask that of the driver",
+            "this user may not ask the driver that",
         ),
         (
             "nvmlDeviceGetMemoryInfo_v2",
@@ -323,7 +323,7 @@ def test_nobody_else_is_nobody(card, driver, in_child):
     )
 
     assert said == ""
-    assert unknown.startswith("its processes: this user may not ask that of the driver")
+    assert unknown.startswith("its processes: this user may not ask the driver that")
 
 
 @pytest.mark.parametrize(
