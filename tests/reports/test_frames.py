@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome
 from harness.units import GIB, KIB, MIB
 from reports import frames, view
@@ -16,7 +17,7 @@ from reports.view import RunView
 def picture_of(run, points, device_bytes):
     """The main picture of a run, as if these points were its plan."""
     plan = Plan(points)
-    peaks = frames.run_peaks(run.phases, plan, frames.DEVICE_METER)
+    peaks = frames.run_peaks(run.phases, plan, DEVICE_IN_USE)
     return frames.peak_picture(plan, peaks, run.ends, device_bytes)
 
 
@@ -179,10 +180,7 @@ def test_the_first_scenario_of_the_plan_is_the_first_of_the_stacks(whole_run):
     names = {name: cell.name for name, cell in others.items()}
     phases = pd.concat([whole_run.phases, whole_run.phases.replace({"point": names})])
     plan = Plan([*whole_run.points, *others.values()])
-    peaks = {
-        meter: frames.run_peaks(phases, plan, meter)
-        for meter in (frames.DEVICE_METER, frames.HOST_METER)
-    }
+    peaks = {meter: frames.run_peaks(phases, plan, meter) for meter in (DEVICE_IN_USE, HOST_ANON)}
     more = frames.stack_table(plan, peaks)
 
     assert set(table["scenario"]) == {"loading"}
