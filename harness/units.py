@@ -75,7 +75,7 @@ def format_bytes(amount: float) -> str:
 
 
 def format_way(amounts: Sequence[int], *, gap_after: int | None = None) -> str:
-    """Amounts one after the other in one unit, fine enough to be told apart.
+    """Amounts one after the other in one unit, fine enough to differ.
 
     >>> format_way([4 * MIB, 4_299_162, 4_508_877])
     '4.00 -> 4.10 -> 4.30 MiB'

@@ -135,7 +135,7 @@ def refusal_in_words(refused: OutOfMemory, limit_bytes: int | None, *, reason: s
     is the device's size.
 
     ``reason`` is how the traced run ended; of a refused copy, which the error does not size, its
-    log may have told it.
+    log may have it.
     """
     where = f" in {refused.phase.replace('_', ' ')}" if refused.phase else ""
     alive = f"; {largest_alive(refused)}" if refused.alive else ""

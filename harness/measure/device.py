@@ -226,7 +226,7 @@ class AllocatorMeter:
         if peak_bytes - left_bytes >= _KNOWN_BYTES:
             raise MeterUnavailable(
                 f"TensorFlow's allocator on {self._device} does not forget its peak when it "
-                "is told to"
+                "is asked to"
             )
         self._keep_what_the_body_resets()
 

@@ -263,8 +263,8 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 def _lies_in(place: str, folders: Sequence[str]) -> bool:
-    # Nearly all of some hundred modules are told by their text; only the rest is worth asking the
-    # file system for.
+    # Nearly all of some hundred modules are recognized by their text; only the rest is worth asking
+    # the file system for.
     return _begins(place, folders) or _begins(str(Path(place).resolve()), folders)
 
 

@@ -2,7 +2,7 @@
 compact file.
 
 Runs in the child, around the body. Nothing that goes wrong here changes how the run ends: the
-reason is told instead of the file.
+reason is written instead of the file.
 """
 
 import mmap
@@ -135,7 +135,7 @@ class Tracer:
             self._heard.declared.update(row.values)
 
     def open(self) -> None:
-        """Nothing to check: what is missing is told with the trace."""
+        """Nothing to check: what is missing is said with the trace."""
 
     def begin(self) -> None:
         """Mark the start of a phase."""

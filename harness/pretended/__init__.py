@@ -33,7 +33,7 @@ _LARGEST_BYTES = 1024 * GIB
 for."""
 _NAME_BYTES = Device.name.size
 NAME = f"{PRETENDED} A100"
-"""Names of pretended cards begin with its first word, by which runs on them are told apart."""
+"""Names of pretended cards begin with its first word, by which runs on them are recognized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

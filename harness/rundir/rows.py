@@ -154,7 +154,7 @@ class Remeasure(Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked(Row):
-    """A test that pytest was told to skip, or to expect a failure of: what is found about its
+    """A test that is marked to be skipped, or to fail: what is found about its
     points fails nobody.
     """
 

@@ -109,8 +109,8 @@ class CheapRead(NamedTuple):
     not_private_bytes: int
     """RssFile + RssShmem, which statm does not separate."""
     faulted_bytes: int | None
-    """What the process's faults have brought since its start, at most; None where that cannot be
-    told."""
+    """What the process's faults have brought since its start, at most; None where that is
+    unknown."""
 
 
 class HostCounters(Protocol):

@@ -16,7 +16,7 @@ from scenarios.bodies.isolation import ANSWER
 _DEVICE_BYTES = 512 * MIB
 _HOST_LIMIT_BYTES = 4 * GIB
 _TIMEOUT_S = 120.0
-_TOLD_IN = "first_operation.txt"
+_ANSWER_FILE = "first_operation.txt"
 
 
 def isolation(workspace: Path, repeats: int) -> dict[str, float]:
@@ -52,11 +52,11 @@ def _empty(launcher: Launcher, workspace: Path) -> float:
 
 
 def _first_operation(launcher: Launcher, workspace: Path) -> float:
-    told = workspace / _TOLD_IN
-    told.unlink(missing_ok=True)
+    answer_file = workspace / _ANSWER_FILE
+    answer_file.unlink(missing_ok=True)
     started_s = time.monotonic()
     _run(launcher, workspace, prepare=None, body="scenarios.bodies.isolation:one_operation")
-    finished_s, answer = told.read_text(encoding="utf-8").split()
+    finished_s, answer = answer_file.read_text(encoding="utf-8").split()
     if int(answer) != ANSWER:
         raise RuntimeError(f"a child of {launcher.name} found {answer} instead of {ANSWER}")
     return float(finished_s) - started_s
@@ -69,7 +69,7 @@ def _run(launcher: Launcher, workspace: Path, *, prepare: str | None, body: str 
         repeat=0,
         body=body,
         prepare=prepare,
-        parameters={"told_in": _TOLD_IN},
+        parameters={"told_in": _ANSWER_FILE},
         workspace=str(workspace.resolve()),
         rows_path=str((workspace / "isolation.jsonl").resolve()),
         device=device.for_child(),

@@ -54,7 +54,7 @@ class Seen:
             for found in self.findings
             if found.kind != FindingKind.INCOMPLETE or found.rule != "slope"
         ]
-        said = any(wanted.is_told_by(found.rule, found.phase, found.meter) for found in answers)
+        said = any(wanted.matches(found.rule, found.phase, found.meter) for found in answers)
         return said and self.exit_code != ExitCode.PASS
 
     def sentence_about(self, plant: Plant | None) -> str:
@@ -63,7 +63,7 @@ class Seen:
         telling = [
             found
             for found in self.findings
-            if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)
+            if wanted and wanted.matches(found.rule, found.phase, found.meter)
         ]
         return next((found.sentence for found in (*telling, *self.findings)), "")
 

@@ -192,7 +192,7 @@ class Result:
         matching = [
             found
             for found in seen.findings
-            if wanted and wanted.is_told_by(found.rule, found.phase, found.meter)
+            if wanted and wanted.matches(found.rule, found.phase, found.meter)
         ]
         best = (matching or list(seen.findings))[0]
         where = ", ".join(filter(None, [best.phase, _METERS.get(best.meter, best.meter)]))

@@ -87,7 +87,7 @@ def _status(field: str) -> str:
             for line in lines
             if line.startswith(field)
         ),
-        "not told",
+        "not listed",
     )
 
 

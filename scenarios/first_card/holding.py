@@ -45,7 +45,7 @@ class Holding:
             stderr=subprocess.DEVNULL,
             env={**os.environ, **environment},
             cwd=HOME,
-            start_new_session=True,  # as measured children do: neighbours are told apart by it
+            start_new_session=True,  # as measured children do: neighbours are recognized by it
         )
         self._pending = b""
 

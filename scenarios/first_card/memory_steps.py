@@ -53,7 +53,7 @@ def context(bench: Bench) -> Iterator[Row]:
         )
         own = readings_of(holder.ask(phase()))[_PROCESS]
         what = "a context, of the process"
-        yield _told(own, what) or fact_bytes(
+        yield _unread(own, what) or fact_bytes(
             what, own.start_bytes or 0, "the rest is counted for the card alone"
         )
         yield from _free(bench, holder.ask(AMOUNTS), before)
@@ -101,7 +101,7 @@ def _seen(what: str, kept_bytes: int, readings: dict[str, Reading]) -> Iterator[
     for meter in (_DEVICE, _PROCESS):
         reading = readings[meter]
         name = f"{what}, {meter}"
-        yield _told(reading, name) or amount(
+        yield _unread(reading, name) or amount(
             name,
             kept_bytes,
             retained(reading),
@@ -112,7 +112,7 @@ def _seen(what: str, kept_bytes: int, readings: dict[str, Reading]) -> Iterator[
         )
 
 
-def _told(reading: Reading, what: str) -> Row | None:
+def _unread(reading: Reading, what: str) -> Row | None:
     """A row for a reading that is unavailable; None where there is one."""
     return unavailable(what, reading.reason) if reading.quality is Quality.UNAVAILABLE else None
 
@@ -174,8 +174,8 @@ def accounting(bench: Bench) -> Iterator[Row]:
         holder.ask(OPEN)
         readings = readings_of(holder.ask(phase(taking(32 * MIB), rest_s=_REST_S)))
         name = "the driver's own peak of the process"
-        told = _told(readings[_ACCOUNTED], name) or _told(readings[_PROCESS], name)
-        yield told or amount(
+        unread = _unread(readings[_ACCOUNTED], name) or _unread(readings[_PROCESS], name)
+        yield unread or amount(
             name,
             readings[_PROCESS].peak_bytes or 0,
             readings[_ACCOUNTED].peak_bytes or 0,
@@ -222,7 +222,7 @@ def _spikes_of(bench: Bench, holder: Holding, length_ms: int) -> Row:
         )
     return expect(
         what,
-        "all, but for gaps that are told",
+        "all, but for gaps that are listed",
         read,
         holds=seen > 0 and seen + len(gaps_s) == bench.spike_count,
         finding=finding,

@@ -55,7 +55,7 @@ def fact_bytes(what: str, read_bytes: int, finding: str = "") -> Row:
 
 
 def unavailable(what: str, reason: object) -> Row:
-    """Something that cannot be told here."""
+    """Something that is unknown here."""
     return Row(what=what, kind=Kind.UNAVAILABLE, finding=f"unavailable, because {reason}")
 
 

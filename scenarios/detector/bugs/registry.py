@@ -75,7 +75,7 @@ class Expected:
     phase: str = ""
     meter: str = ""
 
-    def is_told_by(self, rule: str, phase: str, meter: str) -> bool:
+    def matches(self, rule: str, phase: str, meter: str) -> bool:
         """Whether a finding of this rule, phase and meter is one."""
         asked, found = (self.rule, self.phase, self.meter), (rule, phase, meter)
         return all(not wanted or wanted == seen for wanted, seen in zip(asked, found, strict=True))
