@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd  # noqa: F401 - no session inside this process may import it, or numpy, anew
 import pytest
+import scipy.stats  # noqa: F401 - likewise
 
-import harness.plugin.judgement  # noqa: F401 - pandas must not be imported anew by every session inside this process
+import harness.plugin.judgement  # noqa: F401 - likewise; and it is quicker
 from harness.plugin import turns
 
 FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
