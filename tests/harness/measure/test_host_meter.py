@@ -14,6 +14,7 @@ from harness.measure.host_meter import HostMeter, family_of_this
 from harness.measure.meter import MeterContext, judged_by_its_pace
 from harness.records import Quality, Reading
 from harness.system.proc import ProcCounters
+from harness.words import count
 
 MIB = 1024 * 1024
 EMULATED = MeterContext(
