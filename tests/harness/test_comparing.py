@@ -24,12 +24,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 import pytest
-from harness.records import (TRACED_REPEAT, Outcome, to_json)
-from harness.rundir.rows import RunEnd, TraceEnd
-from harness.run.revisions import Code
 from harness.records import TRACED_REPEAT, Outcome, to_json
+from harness.run.revisions import Code
 from harness.rundir.rows import RunEnd, TraceEnd
-from harness.run.packages import Code
 
 @dataclass
 class FakeRunner:
@@ -50,9 +47,9 @@ exit_code=0,
             traced = TraceEnd(point=point.name, outcome=Outcome.OK, cause="", reason="", \
 file=None, launcher="fake", duration_s=0.0)
             row = {"kind": "traced", **to_json(traced)}
-        told = {"point": point.name, "repeat": repeat}
+        run = {"point": point.name, "repeat": repeat}
         phase = {"phase": "load", "index": 0, "finished": True, "duration_s": 0.1, "readings": []}
-        rows = [{"kind": "phase", **told, **phase}, {"kind": "done", **told, "outcome": "ok", \
+        rows = [{"kind": "phase", **run, **phase}, {"kind": "done", **run, "outcome": "ok", \
 "cause": "", "reason": ""}]
         with open(self.run_directory / "rows.jsonl", "a") as file:
             file.write("".join(json.dumps(each) + "\\n" \
