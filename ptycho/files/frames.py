@@ -229,7 +229,7 @@ def open_frames(
     if interpretation.is_scattered:
         raise ScanError(
             f"{part.name} has the axes {interpretation.axes}, so every frame is scattered over the "
-            "complete file; give repack=True to write the frames one after the other"
+            "whole file; give repack=True to write the frames one after the other"
         )
 
     if where is not None:

@@ -10,16 +10,16 @@ import sys
 
 import pytest
 
-ANCHOR = "        self._inputs = check_inputs(self._given)\n"
-KEPT_TENSOR = "        self._X = tf.convert_to_tensor(np.asarray(X))\n"
+ANCHOR = "        self._given, self._inputs = arguments, inputs\n"
+KEPT_TENSOR = "        self._X = tf.convert_to_tensor(np.asarray(arguments.X))\n"
 FREED_TENSOR = "        tf.reduce_mean(tensor_of(None, self._inputs.images))\n"
-FREED_ARRAY = "        np.ascontiguousarray(X).mean()\n"
+FREED_ARRAY = "        np.ascontiguousarray(arguments.X).mean()\n"
 
 
 @pytest.fixture
 def verdict_with(tmp_path, project_root):
-    """Plant a line into the lazy container's constructor, or change another file, sweep, judge:
-    exit code and sentences.
+    """Plant a line at the end of the lazy container's constructor, or change another file, sweep,
+    judge: exit code and sentences.
     """
 
     def run(line, *, file="ptycho/containers/lazy.py", anchor=ANCHOR, chosen="loading and lazy"):
@@ -147,7 +147,7 @@ def test_a_tensor_kept_by_the_container_is_found_in_training_too(verdict_with):
     """
     code, said = verdict_with(
         KEPT_TENSOR.replace(
-            "tf.convert_to_tensor(np.asarray(X))", "tensor_of(None, self._inputs.images)"
+            "tf.convert_to_tensor(np.asarray(arguments.X))", "tensor_of(None, self._inputs.images)"
         ),
         chosen="training and lazy",
     )

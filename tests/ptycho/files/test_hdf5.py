@@ -123,8 +123,8 @@ def test_a_broken_scan_is_refused_in_one_sentence(write_hdf5, arrays, changed, w
         (
             {"frames": None},
             (
-                "is plain HDF5, so name the data set of the frames, frames='/...'; three "
-                "dimensions have /entry/frames"
+                "is plain HDF5, so name the data set of the frames, frames='/...'; data sets of "
+                "three dimensions: /entry/frames"
             ),
         ),
         (
