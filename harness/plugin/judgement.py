@@ -66,7 +66,9 @@ def judge_point(session: RunSession, point: Point) -> tuple[list[Check], Offende
     """
     # the test itself has to fail, so that pytest can say that this was expected
     run = dataclasses.replace(session.reader.point(point.name), parked={})
-    policy = policy_of(run)
+    if session.known_policy is None:
+        session.known_policy = policy_of(run)
+    policy = session.known_policy
     asked = Asked(partial=True, by_pytest=True)
     verdict = judge(run, policy, NO_BASELINES, partial=True, asked=asked).verdict
     findings = [

@@ -74,6 +74,7 @@ from harness.rundir.resume import (
 from harness.rundir.seal import forget_judgement
 
 if TYPE_CHECKING:
+    from harness.judge.policy import Policy
     from harness.judge.table import RunReader
 
 # The ledger: what has happened in this process so far.
@@ -294,6 +295,8 @@ class RunSession:
     """The device, once it is known."""
     known_reader: "RunReader | None" = None
     """What reads the run directory, once a point was judged."""
+    known_policy: "Policy | None" = None
+    """What the markers promise, once a point was judged by it."""
 
     @property
     def directory(self) -> Path:

@@ -12,7 +12,7 @@ from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Baseline
 from harness.judge.comparison import Against
 from harness.judge.completeness import RunCounts
-from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series
+from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series, planned_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
 from harness.judge.rules.findings import Decision, Edges
@@ -78,6 +78,11 @@ class Evidence:
     """Only what the run planned is asked for."""
     commands: Commands
     """What advice may name as commands, with the arguments that the run is judged with."""
+
+    @cached_property
+    def planned_series(self) -> tuple[Series, ...]:
+        """All series that the run plans, over every whole-number parameter."""
+        return tuple(planned_series(self.run.points))
 
     @cached_property
     def without_device_pages(self) -> "Evidence":

@@ -5,11 +5,11 @@ needs besides, one class for each kind of sentence. A finding whose ``kind`` is 
 holds.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from harness.judge.growth import Ceiling, Fit, Series, planned_series
+from harness.judge.growth import Ceiling, Fit, Series
 from harness.judge.policy import MARKER
 from harness.judge.verdict import Bound, FindingKind, RuleName, Seen
 from harness.meters import meter_words
@@ -62,12 +62,12 @@ class Place:
 
     @classmethod
     def of_series(
-        cls, series: Series, points: tuple[Point, ...], *, phase: str, meter: str
+        cls, series: Series, planned: Sequence[Series], *, phase: str, meter: str
     ) -> Self:
-        """A phase and meter over a series; ``points`` are all of the run."""
+        """A phase and meter over a series; ``planned`` are all of the run."""
         swept = () if series.over == "image_count" else (series.over,)
         return cls(
-            words=series_place(series, points, *swept, phase, meter_words(meter)),
+            words=series_place(series, planned, *swept, phase, meter_words(meter)),
             scenario=series.scenario,
             phase=phase,
             meter=meter,
@@ -79,14 +79,14 @@ def point_place(point: Point, *more: str) -> str:
     return " / ".join([text_in_words(point.scenario), *_settings_in_words(point.parameters), *more])
 
 
-def series_place(series: Series, points: tuple[Point, ...], *more: str) -> str:
+def series_place(series: Series, planned: Sequence[Series], *more: str) -> str:
     """``"loading / lazy"`` and what follows; numbers are named only where two series of the
     sweep differ in nothing else.
     """
     texts = _texts(series)
     twins = [
         other
-        for other in planned_series(points)
+        for other in planned
         if other.over == series.over and other.scenario == series.scenario
     ]
     ambiguous = sum(_texts(twin) == texts for twin in twins) > 1

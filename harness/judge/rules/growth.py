@@ -181,7 +181,7 @@ def _gated_fit(
         limit_place=limit_place(evidence.policy, name, rule.because),
         because=rule.because,
         series=series,
-        place=Place.of_series(series, evidence.run.points, phase=phase, meter=meter),
+        place=Place.of_series(series, evidence.planned_series, phase=phase, meter=meter),
         field=rule.field,
         fit=None if fit is None or len(fit.sizes) < needed else fit,
         gap=NoFit(
