@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 from harness.records import ROWS_FILE, RUN_FILE
 from harness.rundir.seal import SEAL, digest
+from harness.words import plural
 
 UNPROMISED = "limits"
 """Subject of the check, of the rule coverage, that says that no limit was promised."""
@@ -249,7 +250,7 @@ class Verdict:
         if not findings:
             return self._passed()
         first, others = findings[0], len(findings) - 1
-        more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
+        more = f" ({others} more {plural(others, 'finding')})" if others else ""
         return f"{str(first.finding).replace('_', ' ').capitalize()}: {first.sentence}{more}"
 
     def _passed(self) -> str:
@@ -264,7 +265,7 @@ class Verdict:
             parts.append(f"; {better} take less than before, beyond tolerance")
         if parked:
             parts.append(
-                f"; {parked} {'finding is' if parked == 1 else 'findings are'} parked, of tests "
+                f"; {parked} {plural(parked, 'finding is', 'findings are')} parked, of tests "
                 "that were skipped or expected to fail"
             )
         if self.without_limits:

@@ -40,8 +40,6 @@ REMEASURE: Mapping[str, Any] = MappingProxyType(
 DEFAULT_OVER = "image_count"
 """What a slope is over where no test says so and none has a whole-number parameter yet."""
 
-OVER_POINTS = frozenset({"slope", "growth_class", "arithmetic"})
-"""Rules over several points, which cannot be judged before all of them are there."""
 _DEFAULT_FIELDS: Mapping[str, str] = MappingProxyType({"leak": "end"})
 """The amount that a rule is about which names none; of all others it is growth, the policy's own
 default."""
@@ -114,6 +112,8 @@ def _keys(promise: _Promise, entry: object) -> dict[str, Any]:
 
 def _complete(promise: _Promise, rule: dict[str, Any]) -> None:
     """Give a rule what it does not say itself."""
+    from harness.judge.policy import is_swept  # pydantic, which only sessions with limits need
+
     section = promise.section
     if "scenarios" in rule:
         raise UsageError(
@@ -126,7 +126,7 @@ def _complete(promise: _Promise, rule: dict[str, Any]) -> None:
     rule.setdefault("meters", [DEVICE_IN_USE])
     if section in _DEFAULT_FIELDS:
         rule.setdefault("field", _DEFAULT_FIELDS[section])
-    if section in OVER_POINTS:
+    if is_swept(section):
         rule.setdefault("over", promise.over)
     if section == "slope" and "at_most" in rule:
         # The interval of the slope has to be below the limit: what may be more than the limit is no

@@ -161,8 +161,7 @@ def read_rows(path: Path, points: Sequence[Point], repeats: int) -> Rows:
     for number, found in sorted(lines, key=lambda line: _FIRST.get(line[1]["kind"], len(_FIRST))):
         try:
             _check_announced(rows, found)
-            row = KINDS[found["kind"]].from_json(found)
-            _STORE[found["kind"]](rows, row)
+            _store(rows, found)
         except RowError as error:
             damaged[number] = str(error)
 
@@ -226,6 +225,12 @@ def _check_announced(rows: Rows, row: Mapping[str, Any]) -> None:
         raise RowError(
             f"repeat {repeat!r} of {point}, but {planned} were planned{announced}, numbered from 0"
         )
+
+
+def _store(rows: Rows, found: Mapping[str, Any]) -> None:
+    """Check one row, and put it where it belongs. Raises RowError."""
+    kind = found["kind"]
+    _STORE[kind](rows, KINDS[kind].from_json(found))
 
 
 def _store_point(rows: Rows, row: Announced) -> None:
@@ -366,8 +371,7 @@ class RowsReader:
                 self._early.append(found)
                 continue
             with contextlib.suppress(RowError):
-                row = KINDS[found["kind"]].from_json(found)
-                _STORE[found["kind"]](self._rows, row)
+                _store(self._rows, found)
         return self._rows
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,8 @@
 saw nothing fails.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 
 from harness.judge.acceptance import accept_words
 from harness.judge.completeness import UNMEASURED, missing_from_point, missing_from_run
@@ -47,6 +45,7 @@ from harness.records import (
     Quality,
 )
 from harness.rundir.rows import RunEnd
+from harness.words import closest
 
 
 def check_coverage(evidence: Evidence) -> Iterator[Finding]:
@@ -216,10 +215,8 @@ def _idle(evidence: Evidence, rule: AnyRule) -> Iterator[NoSuchPoint | NoSuchPha
 def _renamed_scenario(scenarios: Iterable[str], planned: Iterable[str]) -> str:
     """What a scenario that is not planned may be called now; empty where nothing is near."""
     known = sorted(planned)
-    near = chain.from_iterable(
-        difflib.get_close_matches(name, known, n=1) for name in scenarios if name not in known
-    )
-    return next(near, "")
+    near = (closest(name, known) for name in scenarios if name not in known)
+    return next(filter(None, near), "")
 
 
 def _idle_tolerances(evidence: Evidence) -> Iterator[Finding]:
@@ -272,10 +269,9 @@ def _lost_from_baseline(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _lost(evidence: Evidence, phase: str, name: str, new_names: Iterable[str]) -> Lost:
-    near = difflib.get_close_matches(name, list(new_names), n=1)
     return Lost(
         phase=phase,
-        renamed=near[0] if near else "",
+        renamed=closest(name, new_names),
         forget=accept_words(evidence.commands.accept("--forget-others")),
     )
 

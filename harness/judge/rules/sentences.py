@@ -69,7 +69,7 @@ from harness.records import (
     unit_of,
 )
 from harness.units import KIB, format_bytes, format_rate, format_whole
-from harness.words import nearest
+from harness.words import nearest, plural
 
 
 def check_of(finding: Finding) -> Check:
@@ -638,7 +638,7 @@ def _arithmetic(finding: Finding, arithmetic: Arithmetic) -> str:
 
 
 def _planned(_: Finding, planned: Planned) -> str:
-    were = "point was" if planned.points == 1 else "points were"
+    were = plural(planned.points, "point was", "points were")
     return f"{planned.points} {were} planned, the run has an end, and every row is usable."
 
 
@@ -870,7 +870,7 @@ def _launchers(_: Finding, launchers: Launchers) -> str:
 
 def _other_run(finding: Finding, other: OtherRun) -> str:
     how = f", with: {other.command}" if other.command else ""
-    were = "was" if other.count == 1 else "were"
+    were = plural(other.count, "was", "were")
     sentence = {
         "unreadable": f"the run of the earlier code cannot be read: {other.detail}",
         "same rows": (
@@ -891,7 +891,7 @@ def _other_run(finding: Finding, other: OtherRun) -> str:
 
 
 def _points(count: int) -> str:
-    return f"{count} {'point' if count == 1 else 'points'}"
+    return f"{count} {plural(count, 'point')}"
 
 
 def _unmeasured(finding: Finding, other: Unmeasured) -> str:
