@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.errors import DeviceUnavailable, HarnessError
-from harness.judge.verdict import EXIT_MEANINGS, ExitCode, program_version
+from harness.judge import EXIT_MEANINGS, ExitCode, program_version
 from harness.words import nearest
 
 CONSOLE_SCRIPT = "memory-harness"  # the same, without the working directory on the import path

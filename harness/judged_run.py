@@ -11,15 +11,14 @@ from typing import Self
 
 import pandas as pd
 
+from harness.judge import Verdict
 from harness.judge.advice import DEFAULT_BASELINES, Asked
-from harness.judge.comparison import THEN_FOLDER, load_against
-from harness.judge.findings_file import kept_judgement
-from harness.judge.gate import Judgement, judge
+from harness.judge.baseline import THEN_FOLDER, load_against
+from harness.judge.gate import Judgement, judge, kept_judgement
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.table import Run, load_run
-from harness.judge.verdict import Verdict
 from harness.records import RUN_FILE
-from harness.system.files import FINDINGS_FILE
+from harness.system import FINDINGS_FILE
 from harness.words import count, existing_folder
 
 _FINDING_COLUMNS = {

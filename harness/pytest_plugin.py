@@ -25,9 +25,9 @@ from harness.plugin.options import (
 )
 
 if TYPE_CHECKING:
+    from harness.plugin.judgement import Turns
     from harness.plugin.measuring import MemoryRunFixture
     from harness.plugin.session import RunSession
-    from harness.plugin.turns import Turns
     from harness.records import Point
     from harness.run.runner import Runner
     from harness.rundir.rows import RunEnd
@@ -235,7 +235,7 @@ def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
     if is_dry(pytestconfig):
         yield None
         return
-    from harness.plugin import turns
+    from harness.plugin import judgement as turns
 
     with turns.open_runner(session) as runner:
         yield runner
@@ -248,7 +248,7 @@ def memory_turns(memory_runner: "Runner | None", pytestconfig: pytest.Config) ->
     """
     if memory_runner is None:
         return None
-    from harness.plugin.turns import turns_of
+    from harness.plugin.judgement import turns_of
 
     return turns_of(_activate(pytestconfig), memory_runner)
 

@@ -16,19 +16,19 @@ from statistics import mean
 from typing import Any, Self
 
 from harness.errors import UsageError
+from harness.judge import Check, Verdict
 from harness.judge.advice import Commands
 from harness.judge.policy import Policy
 from harness.judge.table import Run
-from harness.judge.verdict import Check, Verdict
 from harness.records import Point
 from harness.run.cards import choose_device
 from harness.run.devices import Device
 from harness.run.revisions import Code, read_subjects, revision_side, working_tree
 from harness.run.runner import ChildSettings, opened_runner
 from harness.rundir.manifest import Manifest, end_run, note_remeasuring, read_manifest
+from harness.rundir.reading import forget_judgement
 from harness.rundir.resume import Resumption, check_same_here, read_resumption
 from harness.rundir.rows import Remeasure, RunEnd, discard_run, write_row
-from harness.rundir.seal import forget_judgement
 from harness.words import count
 
 # Which points are measured again: those of findings that may be noise, within a bound of time.

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunDirectoryError, UsageError
+from harness.judge import FindingKind
 from harness.judge.advice import DEFAULT_BASELINES, Asked, Commands
-from harness.judge.findings_file import foreign
+from harness.judge.gate import foreign
 from harness.judge.policy import DEFAULT_POLICY
-from harness.judge.verdict import FindingKind
 from harness.records import ROWS_FILE, RUN_FILE
-from harness.system.files import FINDINGS_FILE
+from harness.system import FINDINGS_FILE
 from harness.words import nearest_path
 
 from .annotations import Findings, Reported, Spot, annotations, command, parse_findings, spot

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from harness.errors import RunDirectoryError
+from harness.judge import FindingKind
 from harness.judge.gate import SCHEMA_VERSION
-from harness.judge.verdict import FindingKind
 from harness.system.git import MERGE_BASE
 from harness.words import count
 

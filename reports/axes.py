@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from harness.units import MIB
+from harness.words import MIB
 
 _TICK_FACTOR = 4
 """Chosen: a tick at every second doubling is dense enough to read off and loose enough for a panel

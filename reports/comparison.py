@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.judge.verdict import Check
-from harness.units import format_bytes
-from harness.words import count
+from harness.judge import Check
+from harness.words import count, format_bytes
 
 from .tables import Table
 

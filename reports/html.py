@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from harness.judge.gate import Judgement
 from harness.meters import METERS
-from harness.system.files import PLOTS_FOLDER, REPORT_FILE
+from harness.system import PLOTS_FOLDER, REPORT_FILE
 
 from .page import Page, make_page
 from .pictures import INLINED_TRACES, draw, draw_traces

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.judge import Check
 from harness.judge.advice import Commands
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from harness.judge.verdict import Check
 from harness.records import PRETENDED_NOTE, count_in_words, is_pretended, passed_over_in_words
-from harness.units import format_bytes
-from harness.words import count, plural
+from harness.words import count, format_bytes, plural
 
 from . import tables
 from .comparison import Comparison, comparison_of

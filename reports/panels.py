@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import count_in_words, sizes_in_words
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis
 from .drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from harness.meters import DEVICE_IN_USE
 from harness.records import NAMED_STEPS, Outcome, count_in_words, sizes_in_words, unit_of
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 from .drawing import Drawing, finish
 from .frames import PeakPicture, peak_line

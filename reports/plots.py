@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.records import count_in_words, unit_of
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart
 from .drawing import (

@@ -9,8 +9,7 @@ import pandas as pd
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, Quality, count_in_words, sizes_in_words, unit_of
-from harness.units import format_bytes
-from harness.words import count
+from harness.words import count, format_bytes
 
 from .frames import at_largest
 from .plan import STACK, SWEPT

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.rundir.traces import Trace, TracedPhase
-from harness.units import MIB, format_bytes
+from harness.words import MIB, format_bytes
 
 from .drawing import BUDGET_COLOUR, GRID, INK, NARROW_IN, QUIET, WIDE_IN, looks, style, write_title
 from .words import plain

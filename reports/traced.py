@@ -5,12 +5,11 @@ reading first.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.judge.completeness import agreement, recording_in_words, refusal_in_words
 from harness.judge.gate import Judgement
 from harness.judge.table import Run
-from harness.judge.traces import agreement, recording_in_words, refusal_in_words
 from harness.rundir.traces import Alive, Trace, TracedPhase
-from harness.units import format_bytes
-from harness.words import SMALL_SHARE, count
+from harness.words import SMALL_SHARE, count, format_bytes
 
 from .plan import SWEPT, Plan
 from .tables import Table

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import pandas as pd
 
+from harness.judge.completeness import Traces, read_traces
 from harness.judge.table import Run
-from harness.judge.traces import Traces, read_traces
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 
 from .frames import PeakPicture, ends_table, peak_picture, phase_table, run_peaks, stack_table

@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from harness.judge.verdict import Bound, ExitCode, FindingKind, Verdict
+from harness.judge import Bound, ExitCode, FindingKind, Verdict
 from harness.meters import meter_words
 from harness.records import Quality
-from harness.units import format_bytes, format_rate
+from harness.words import format_bytes, format_rate
 
 EXIT_WORDS: Mapping[ExitCode, str] = MappingProxyType(
     {

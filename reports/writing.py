@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import PageError
 from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
 from harness.judge.table import Run
-from harness.system.files import (
+from harness.system import (
     FINDINGS_FILE,
     JUNIT_FILE,
     REPORT_FILE,

@@ -19,7 +19,7 @@ from harness.run.launchers import open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 from scenarios.catalog import points
 
 ROOT = Path(__file__).resolve().parent.parent

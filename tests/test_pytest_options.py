@@ -15,7 +15,7 @@ def warn_from(module, category=DeprecationWarning):
     "module",
     [
         "harness",
-        "harness.units",
+        "harness.words",
         "ptycho.scan",
         "reports.html",
         "scenarios.catalog",

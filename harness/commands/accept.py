@@ -20,7 +20,7 @@ from harness.commands.history import (
     read_history,
 )
 from harness.errors import BaselineError
-from harness.judge.acceptance import broken_limits, gated_meters, unsteady
+from harness.judge import ExitCode
 from harness.judge.advice import DEFAULT_BASELINES, ends_with_command
 from harness.judge.baseline import (
     Baseline,
@@ -30,13 +30,19 @@ from harness.judge.baseline import (
     from_run,
     key_in_words,
 )
-from harness.judge.baseline_file import VERSION, file_name, find, write
+from harness.judge.baseline_file import (
+    VERSION,
+    broken_limits,
+    file_name,
+    find,
+    gated_meters,
+    unsteady,
+    write,
+)
 from harness.judge.gate import acceptable, judge
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.table import Run, load_run
-from harness.judge.verdict import ExitCode
-from harness.units import format_bytes
-from harness.words import closest
+from harness.words import closest, format_bytes
 
 Others = Literal["refuse", "keep", "forget"]
 """What becomes of accepted points that the run did not measure."""

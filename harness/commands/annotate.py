@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from harness.commands import add_run, to_stdout
-from harness.judge.verdict import ExitCode
-from harness.pages import annotate
+from harness.commands import add_run, to_stdout, write_annotations
+from harness.judge import ExitCode
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one line for each finding, or the report."""
-    lines = annotate(
+    lines = write_annotations(
         options.run,
         since=options.changed_since,
         subjects=options.subject,

@@ -14,15 +14,15 @@ from typing import Protocol
 
 from harness.commands import to_stdout
 from harness.errors import RunDirectoryError, UsageError
-from harness.judge.comparison import THEN_FOLDER, load_against
+from harness.judge import Check, ExitCode, FindingKind, Verdict
+from harness.judge.baseline import THEN_FOLDER, load_against
 from harness.judge.gate import judge
 from harness.judge.policy import DEFAULT_POLICY, choose_policy
 from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
-from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict
 from harness.records import RUN_FILE
 from harness.run.revisions import PackageUnderTest, commits_between, read_subjects
-from harness.system.files import write_text
+from harness.system import write_text
 from harness.system.git import describe, resolve
 from harness.words import count
 

@@ -16,9 +16,9 @@ from rich.table import Column, Table
 
 from harness.commands import device_budget, to_stdout
 from harness.errors import UsageError
+from harness.judge import ExitCode
+from harness.judge.completeness import read_traces
 from harness.judge.table import Run, load_run
-from harness.judge.traces import read_traces
-from harness.judge.verdict import ExitCode
 from harness.meters import (
     DEVICE_IN_USE,
     GATED_METERS,
@@ -40,7 +40,7 @@ from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import PhaseRecord, RunEnd, rows_since
 from harness.rundir.traces import trace_rows_path
-from harness.units import GIB, MIB, format_bytes
+from harness.words import GIB, MIB, format_bytes
 
 DRIVER_ALONE, WITH_TENSORFLOW = "driver", "tensorflow"
 _LEAST_BUDGET_BYTES = 64 * MIB

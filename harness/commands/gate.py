@@ -16,17 +16,17 @@ from harness.commands import (
     to_stderr,
     to_stdout,
     worker_count,
+    write_outputs,
 )
 from harness.errors import PageError, UsageError
+from harness.judge import FINDINGS, ExitCode
 from harness.judge.advice import Commands
-from harness.judge.comparison import THEN_FOLDER
+from harness.judge.baseline import THEN_FOLDER
 from harness.judge.gate import Judgement
 from harness.judge.policy import Policy
 from harness.judge.rules import RULES
 from harness.judge.table import Run
-from harness.judge.verdict import FINDINGS, ExitCode
 from harness.judged_run import Gate
-from harness.pages import write_outputs
 from harness.remeasure import (
     Offenders,
     OnRun,
@@ -36,7 +36,7 @@ from harness.remeasure import (
     was_broken_off,
 )
 from harness.rundir.manifest import hold_run_directory
-from harness.system.files import REPORT_FILE
+from harness.system import REPORT_FILE
 from harness.words import count
 
 DEFAULT_WORKERS = 2

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from harness.commands import add_baselines, to_stdout
 from harness.errors import BaselineError, GitError, UsageError
+from harness.judge import ExitCode
 from harness.judge.advice import DEFAULT_BASELINES
 from harness.judge.baseline import RECORDED_FIELDS, Baseline, BaselinePoint, key_in_words
 from harness.judge.baseline_file import parse, read
-from harness.judge.verdict import ExitCode
 from harness.meters import WITNESS_METERS
 from harness.system import git
-from harness.units import format_bytes, format_way
-from harness.words import count, existing_folder, natural, nearest
+from harness.words import count, existing_folder, format_bytes, format_way, natural, nearest
 
 AmountPlace = tuple[str, str, str]
 """Phase, meter, and ``"growth"`` or ``"retained"``."""

@@ -2,14 +2,12 @@
 
 import argparse
 
-from harness.commands import add_against, add_partial, add_run, to_stderr, to_stdout
+from harness.commands import add_against, add_partial, add_run, to_stderr, to_stdout, write_outputs
 from harness.commands.gate import gate_of
-from harness.judge.findings_file import kept_judgement
-from harness.judge.gate import Judgement
+from harness.judge import ExitCode
+from harness.judge.gate import Judgement, kept_judgement
 from harness.judge.table import Run, load_run
-from harness.judge.verdict import ExitCode
 from harness.judged_run import Gate
-from harness.pages import write_outputs
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -119,7 +119,7 @@ class Commands:
         return _harness("report", str(self.run))
 
     def accept(self, *options: str) -> str:
-        """Make it the baseline. Whether it may become one, ``judge.acceptance`` finds out."""
+        """Make it the baseline. Whether it may become one, ``judge.baseline_file`` finds out."""
         return f"{_harness('accept', str(self.run), *self.asked.options, *options)} {REASON}"
 
     def doctor(self) -> str:

@@ -25,8 +25,7 @@ from pydantic import (
 from harness.errors import BytesError
 from harness.records import Point
 from harness.rundir.rows import MOST_FURTHER_REPEATS
-from harness.units import format_bytes, parse_bytes
-from harness.words import closest
+from harness.words import closest, format_bytes, parse_bytes
 
 # An amount as the policy writes it: bytes, or a multiple of whatever the bodies declare by name,
 # and bytes on top of it.

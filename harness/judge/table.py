@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import ROWS_FILE, Point, Quality, Reading, Scalar
 from harness.rundir.manifest import Manifest, read_manifest
-from harness.rundir.reading import Rows, RowsReader, read_rows
+from harness.rundir.reading import Rows, RowsReader, broken_seal, odd_times, read_rows
 from harness.rundir.rows import PhaseRecord, RunEnd, RunKey, TraceEnd
-from harness.rundir.seal import broken_seal, odd_times
 from harness.words import columns_of, one_line
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class Run:
     early may be absent."""
     traces: Mapping[str, TraceEnd]
     """How the traced run of each point ended, by name; the traces themselves are for
-    ``judge.traces`` to read."""
+    ``judge.completeness`` to read."""
     parked: Mapping[str, str]
     """Why nothing that is found about a point fails anybody, by its name: its test was skipped, or
     expected to fail."""

@@ -10,8 +10,7 @@ read at the edges of the phase alone.
 import time
 
 from harness.errors import MeterUnavailable
-from harness.measure.host_watch import Pace
-from harness.measure.meter import (
+from harness.measure import (
     Answer,
     BeginCard,
     CardBegun,
@@ -27,6 +26,7 @@ from harness.measure.meter import (
     polled,
     read_at_edges,
 )
+from harness.measure.host_watch import Pace
 from harness.meters import NVML_ACCOUNTING_PEAK, NVML_DEVICE_USED, NVML_PROCESS
 from harness.records import Quality, Reading
 from harness.system.nvml import Card, CardProcess, neighbours_among, process_bytes

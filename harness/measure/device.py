@@ -12,10 +12,10 @@ from typing import Any
 import tensorflow as tf
 
 from harness.errors import DeviceUnavailable, MeterUnavailable
-from harness.measure.meter import Memory, MeterContext
+from harness.measure import Memory, MeterContext
 from harness.meters import DEVICE_IN_USE
 from harness.records import Quality, Reading
-from harness.units import MIB
+from harness.words import MIB
 
 _FIRST_REGION_BYTES = 2 * MIB
 """What BFC takes for TensorFlow's first small tensors, before it is asked for the pool; seen with

@@ -11,8 +11,7 @@ from typing import Any
 from harness.errors import CodeUnavailable, DeviceUnavailable
 from harness.records import Ending, Outcome
 from harness.system.proc import PROC, amounts_of, read_text, sum_bytes
-from harness.units import format_bytes
-from harness.words import ALIVE, handed_out, range_in_use
+from harness.words import ALIVE, format_bytes, handed_out, range_in_use
 
 # What TensorFlow's errors say of memory that it was refused: whose, and for what. Pure text;
 # TensorFlow is not imported. The sentences are those of TensorFlow 2.19.1, 2.20.0 and 2.21.0,

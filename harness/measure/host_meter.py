@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import MeterUnavailable
-from harness.measure.host_watch import HostWatch, begin_host, end_host
-from harness.measure.meter import (
+from harness.measure import (
     BeginHost,
     EndHost,
     HostSpan,
@@ -34,6 +33,7 @@ from harness.measure.meter import (
     polled,
     read_at_edges,
 )
+from harness.measure.host_watch import HostWatch, begin_host, end_host
 from harness.meters import HOST_ANON, HOST_MAPPED, HOST_PSS, HOST_RSS, HOST_USS
 from harness.records import Quality, Reading
 from harness.system.proc import (
@@ -45,8 +45,7 @@ from harness.system.proc import (
     dirty_and_shmem_bytes,
     sum_bytes,
 )
-from harness.units import format_bytes
-from harness.words import count
+from harness.words import count, format_bytes
 
 # Memory of the processes that a body has started: they are part of what it takes, and no counter
 # of its own has them. Looked at from outside of the phases, at their edges: what comes and goes

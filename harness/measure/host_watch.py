@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from harness.measure.meter import HostSpan
+from harness.measure import HostSpan
 from harness.system.proc import CheapRead, HostCounters, HostState, lag_here_bytes
 
 _TRUSTED_MOVES = 3

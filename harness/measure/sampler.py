@@ -4,7 +4,7 @@ workload.
 Started by the parent as ``python -m harness.measure.sampler SOCKET``; a thread of the workload's
 own process would wait for its interpreter, and miss most of what it is for. Children connect to the
 socket, one after the other, and say when a phase begins and ends; the answer to the end is what was
-seen in between (``harness.measure.meter`` has the messages, one a packet). NVML is loaded here and
+seen in between (``harness.measure`` has the messages, one a packet). NVML is loaded here and
 nowhere else. The sampler ends when its parent does.
 """
 
@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MeterUnavailable
-from harness.measure.host_watch import HostWatch, Movement, begin_host, end_host, see_host
-from harness.measure.meter import (
+from harness.measure import (
     MESSAGE_BYTES,
     REQUESTS,
     SOCKET_KIND,
@@ -42,6 +41,7 @@ from harness.measure.meter import (
     OpenHost,
     Request,
 )
+from harness.measure.host_watch import HostWatch, Movement, begin_host, end_host, see_host
 from harness.system.proc import HostCounters, HostState, ProcCounters, PsutilCounters, started_ticks
 
 if TYPE_CHECKING:

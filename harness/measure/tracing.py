@@ -20,14 +20,13 @@ from typing import Any, Self
 import tensorflow as tf
 
 from harness.errors import MeterUnavailable
-from harness.measure.meter import Emit
+from harness.measure import Emit
 from harness.measure.replay import Event, PhaseReplay, Span, largest_alive, out_of_memory, replay
 from harness.meters import DEVICE_IN_USE
 from harness.records import TRACE_SCHEMA_VERSION, Reading
 from harness.rundir.rows import Begin, Declared, PhaseRecord, Row, TraceWritten
 from harness.rundir.traces import Timeline, Trace, TracedPhase, write_trace
-from harness.units import format_bytes
-from harness.words import COPY_TO_CARD
+from harness.words import COPY_TO_CARD, format_bytes
 
 _XPLANE = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
 _OPTIONS = {"host_tracer_level": 2, "python_tracer_level": 0, "device_tracer_level": 0}

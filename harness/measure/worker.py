@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MeterUnavailable, UsageError
+from harness.measure import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
 from harness.measure.exceptions import look_for_room, name_exception
 from harness.measure.importing import (
     arrange_imports,
@@ -26,7 +27,6 @@ from harness.measure.importing import (
     refuse_deferred,
     refuse_returned,
 )
-from harness.measure.meter import AbsentMeter, Memory, Meter, MeterContext, SamplerLine
 from harness.records import Ending, Job, Outcome
 from harness.rundir.rows import CodeFiles, Done, Row, append_row, open_rows
 

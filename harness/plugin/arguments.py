@@ -18,8 +18,7 @@ from harness.errors import UsageError
 from harness.plugin.limits import SECTIONS
 from harness.records import Outcome, Scalar
 from harness.run.devices import check_budget
-from harness.units import parse_bytes
-from harness.words import closest, nearest, phase_name
+from harness.words import closest, nearest, parse_bytes, phase_name
 
 # Arguments of ``@pytest.mark.memory`` and of ``memory_run`` that say what is measured, and how;
 # each one checked.

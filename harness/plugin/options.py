@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import pytest
 
 from harness.errors import UsageError
-from harness.units import GIB, format_bytes
+from harness.words import GIB, format_bytes
 
 DEFAULT_REPEATS = 2
 """Chosen: the smallest number that shows a spread, and that tells a slope from noise with four

@@ -15,8 +15,7 @@ from harness.rundir.rows import (
     RunRow,
     rows_since,
 )
-from harness.units import format_bytes
-from harness.words import count, nearest, text_table
+from harness.words import count, format_bytes, nearest, text_table
 
 # From the best to the worst: a number of several repeats is as good as its worst reading.
 _QUALITIES = tuple(Quality)

@@ -63,6 +63,7 @@ from harness.rundir.manifest import (
     read_manifest,
     start_run,
 )
+from harness.rundir.reading import forget_judgement
 from harness.rundir.resume import (
     Resumption,
     check_plan,
@@ -71,7 +72,6 @@ from harness.rundir.resume import (
     set_damage_aside,
     settings_of,
 )
-from harness.rundir.seal import forget_judgement
 
 if TYPE_CHECKING:
     from harness.judge.policy import Policy

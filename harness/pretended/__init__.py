@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.pretended.card import Card, cached_card, locked
 from harness.pretended.control import MOST_DEVICES, ON, VARIABLE, Device, StubControl
 from harness.records import PRETENDED, is_pretended
-from harness.units import GIB, format_bytes
+from harness.words import GIB, format_bytes
 
 DEFAULT_BYTES = 8 * GIB
 """Size of a pretended card; chosen: a small card of today, twice what the largest point of the

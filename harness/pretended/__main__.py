@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.errors import DeviceUnavailable, HarnessError
 from harness.pretended import DEFAULT_BYTES, NAME, make_machine
 from harness.pretended.card import build_card, cached_card
-from harness.units import GIB
+from harness.words import GIB
 
 _DESCRIPTION = """\
 Make a machine with pretended NVIDIA cards, on which TensorFlow's own GPU device starts without a \

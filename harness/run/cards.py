@@ -30,7 +30,7 @@ from harness.run.ends import last_words
 from harness.run.launchers import QUIET, own_command
 from harness.system import nvml as driver
 from harness.system.memory import host_memory_bytes
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 DeviceChoice = Literal["auto", "cpu", "gpu", "pretended"]
 

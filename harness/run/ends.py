@@ -15,7 +15,7 @@ from harness.records import OVER_TIME, Ending, Outcome, Point
 from harness.rundir.rows import Begin, Done, PhaseRecord, Row, RunEnd
 from harness.system.memory import Overrun
 from harness.system.proc import HasEnded
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 _BUSY = 0.25
 """Chosen: share of a processor above which a child is at work, not waiting for an allocator; a

@@ -15,7 +15,7 @@ from typing import Self
 from harness.errors import DeviceUnavailable, RunDirectoryError
 from harness.records import ROWS_FILE, TRACED_REPEAT, Ending, Job, Outcome, Point
 from harness.run.cards import with_room
-from harness.run.devices import Device
+from harness.run.devices import Device, Lease, lease, lease_folder
 from harness.run.ends import (
     classify,
     end_without_child,
@@ -32,11 +32,10 @@ from harness.run.launchers import (
     SpawnLauncher,
     open_launcher,
 )
-from harness.run.leases import Lease, lease, lease_folder
 from harness.run.revisions import Code, own_packages, shadowing_packages
 from harness.rundir.rows import PhaseRecord, Row, RunEnd, RunRow, discard_run, rows_since, write_row
 from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, trace_end, trace_path
-from harness.system.files import lock
+from harness.system import lock
 
 PAUSES_S = (1.0, 5.0)
 """Before each further attempt. Chosen: two, with pauses that outlast what is short (a notebook that

@@ -26,11 +26,12 @@ from pydantic import (
     ValidationError,
 )
 
+from harness import system as files
 from harness.errors import GitError, RunDirectoryError, UsageError
 from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import MOST_REPEATS
-from harness.rundir.seal import SEAL, seal_of
-from harness.system import files, git
+from harness.system import git
 from harness.system.memory import host_memory_bytes
 from harness.words import nearest_path
 

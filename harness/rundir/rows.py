@@ -22,7 +22,7 @@ from harness.records import (
     from_json,
     to_json,
 )
-from harness.system.files import ONE_THREAD, locked, read_whole
+from harness.system import ONE_THREAD, locked, read_whole
 from harness.words import one_line
 
 RunKey = tuple[str, int]

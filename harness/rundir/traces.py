@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from harness import system as files
 from harness.errors import RunDirectoryError
 from harness.records import (
     ROWS_FILE,
@@ -24,9 +25,7 @@ from harness.records import (
     to_json,
 )
 from harness.rundir.rows import Row, RunEnd, TraceEnd, TraceWritten, rows_since
-from harness.system import files
-from harness.units import format_bytes
-from harness.words import COPY_TO_CARD, file_stem, tensors_in_words, without_operation
+from harness.words import COPY_TO_CARD, file_stem, format_bytes, tensors_in_words, without_operation
 
 _LARGEST_BYTES = 512 * 1024 * 1024
 """Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a

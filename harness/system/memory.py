@@ -33,8 +33,7 @@ from harness.system.proc import (
     rss_and_swap_bytes,
     sum_bytes,
 )
-from harness.units import GIB, MIB, format_bytes
-from harness.words import count
+from harness.words import GIB, MIB, count, format_bytes
 
 THIS_MACHINE = "this machine"
 

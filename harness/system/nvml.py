@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import pynvml
 
 from harness.errors import DriverRefused
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 ALL_ONES = (1 << 64) - 1
 """NVML's "not available" for an unsigned 64-bit amount (nvml.h, NVML_VALUE_NOT_AVAILABLE); pynvml

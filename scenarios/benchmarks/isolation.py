@@ -10,7 +10,7 @@ from harness.records import Job
 from harness.run.devices import emulated_device
 from harness.run.launchers import QUIET, ChildOrder, Launcher, SpawnLauncher, open_launcher
 from harness.run.runner import PREPARE_DEVICE
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 from scenarios.bodies.isolation import ANSWER
 
 _DEVICE_BYTES = 512 * MIB

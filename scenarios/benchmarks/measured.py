@@ -17,7 +17,7 @@ from harness.run.launchers import Sampling, open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 from scenarios.benchmarks.large import BATCH_SIZE, FRAME_COUNT, FRAME_SIZE, IMAGE_COUNT, path_in
 from scenarios.catalog import SCENARIOS
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.measure.host_meter import HostMeter
-from harness.measure.meter import (
+from harness.measure import (
     BeginCard,
     BeginHost,
     EndCard,
@@ -30,12 +29,13 @@ from harness.measure.meter import (
     OpenHost,
     SamplerLine,
 )
+from harness.measure.host_meter import HostMeter
 from harness.records import Outcome, Point, Reading
 from harness.run.launchers import Sampling
 from harness.run.runner import Runner
 from harness.rundir.rows import PhaseRecord
 from harness.system.proc import ProcCounters
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 from scenarios.benchmarks.bars import Figure
 from scenarios.benchmarks.measured import loading_point, open_runner
 from scenarios.benchmarks.spread import Spread

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.measure.meter import Memory
+from harness.measure import Memory
 
 ANSWER = 6
 """Of the one operation."""

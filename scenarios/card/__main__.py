@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import DeviceUnavailable, HarnessError, UsageError
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from harness.pretended.card import cached_card
 from scenarios.card.bench import Bench
 from scenarios.card.steps import LANES, STEPS

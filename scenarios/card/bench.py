@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from harness.pretended import Machine, make_machine
 from harness.pretended.card import Card
 from harness.records import ROWS_FILE
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 CARD_BYTES = 4 * GIB
 """Size of each card. The eager loader peaks at 1.2 GiB, and of the rest 1.8 GiB at most are left to

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from harness.pretended import Machine
 from harness.records import ROWS_FILE
-from harness.units import MIB, format_bytes
+from harness.words import MIB, format_bytes
 from scenarios.card.bench import CARD_BYTES, Bench, StepError
 from scenarios.card.planted import KINDS, WORKERS
 from scenarios.ways import WAYS

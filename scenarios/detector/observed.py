@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from harness.judge.verdict import ExitCode, FindingKind
+from harness.judge import ExitCode, FindingKind
 from scenarios.detector.bugs.registry import Plant
 
 

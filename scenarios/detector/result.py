@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
-from harness.units import format_bytes
+from harness.words import format_bytes
 from scenarios.detector.bugs.registry import PLANTS, Per, Plant, Reach
 from scenarios.detector.ledger import CLEAN, Sweep
 from scenarios.detector.rates import Rate

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from harness.plugin.options import DEFAULT_HOST_LIMIT_BYTES, DEFAULT_REPEATS, DEFAULT_TIMEOUT_S
 from harness.records import ROWS_FILE, RUN_FILE, Point
 from harness.run.cards import usable_device

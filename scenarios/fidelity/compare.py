@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import UsageError
+from harness.judge.completeness import read_traces
 from harness.judge.table import Run, amounts_by_place, declared_by_point
-from harness.judge.traces import read_traces
 from harness.meters import DEVICE_IN_USE
 from harness.records import Point
 from harness.rundir.manifest import Manifest

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.rundir.traces import Alive, Trace, TracedPhase
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 CHUNK_BYTES = 256
 """What BFC rounds every allocation up to (kMinAllocationSize, bfc_allocator.h)."""

@@ -17,9 +17,9 @@ import pynvml
 
 from harness.errors import DriverRefused
 from harness.measure.sampler import INTERVAL_S
-from harness.run.leases import lease_folder
+from harness.run.devices import lease_folder
 from harness.system import nvml as driver
-from harness.units import MIB
+from harness.words import MIB
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.holding import OPEN
 from scenarios.first_card.rows import Row, amount, expect, fact, fact_bytes, unavailable

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.measure import MeterContext, SamplerLine
 from harness.measure.card_meter import NvmlMeter
-from harness.measure.meter import MeterContext, SamplerLine
-from harness.run.devices import Device
-from harness.run.leases import lease
+from harness.run.devices import Device, lease
 from scenarios.first_card.cuda import DriverMemory
 from scenarios.first_card.frameworks import Memory, memory_of
 

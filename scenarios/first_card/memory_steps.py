@@ -11,7 +11,7 @@ import pynvml
 from harness.meters import NVML_ACCOUNTING_PEAK, NVML_DEVICE_USED, NVML_PROCESS
 from harness.records import Quality, Reading
 from harness.system import nvml as driver
-from harness.units import GIB, MIB, format_bytes
+from harness.words import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES, OUT_OF_MEMORY
 from scenarios.first_card.holding import (

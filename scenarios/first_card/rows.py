@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 
 class Kind(StrEnum):

@@ -12,7 +12,7 @@ from harness.records import Outcome, Point, Quality
 from harness.run.launchers import SpawnLauncher
 from harness.run.runner import METERS, ChildSettings, Runner
 from harness.rundir.rows import PhaseRecord
-from harness.units import GIB, MIB, format_bytes
+from harness.words import GIB, MIB, format_bytes
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES
 from scenarios.first_card.holding import HOME

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from harness.errors import MeterUnavailable
 from harness.meters import NVML_DEVICE_USED
-from harness.run.leases import lease_folder
-from harness.units import GIB, MIB
+from harness.run.devices import lease_folder
+from harness.words import GIB, MIB
 from scenarios.first_card.bench import Bench
 from scenarios.first_card.cuda import GRANULARITY_BYTES
 from scenarios.first_card.frameworks import FRAMEWORKS, installed
@@ -24,7 +24,7 @@ from scenarios.first_card.holding import (
 from scenarios.first_card.rows import Row, amount, expect, fact, fact_bytes, failed, unavailable
 
 _HELD_S = 0.5
-"""Chosen: five looks of a process that waits for a lease (harness/run/leases.py, every 0.1 s)."""
+"""Chosen: five looks of a process that waits for a lease (harness/run/devices.py, every 0.1 s)."""
 _FREED_S = 5.0  # chosen: fifty of them
 _NEIGHBOUR_BYTES = 256 * MIB
 _POOL_BYTES = GIB

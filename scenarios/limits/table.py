@@ -14,7 +14,7 @@ from harness.judge.limits import (
 )
 from harness.judge.policy import Policy
 from harness.records import Point, unit_of
-from harness.units import format_bytes
+from harness.words import format_bytes
 from scenarios.catalog import points
 
 _FIELDS = {

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from harness.commands.accept import accept
+from harness.judge import Verdict
 from harness.judge.gate import judge
 from harness.judge.policy import Policy, read_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import Verdict
 from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import PhaseRecord, RunEnd
-from harness.rundir.seal import SEAL, seal_of
 
 KIB, MIB = 1024, 1024 * 1024
 FRAME_BYTES = 64 * 64 * 4

@@ -14,8 +14,7 @@ from harness.__main__ import main
 from harness.commands.history import read_history
 from harness.errors import UsageError
 from harness.judge.advice import Asked, Commands, launcher, measuring, stopped
-from harness.judge.baseline import Baseline
-from harness.judge.comparison import Against
+from harness.judge.baseline import Against, Baseline
 from harness.rundir.manifest import CodeSide
 from harness.system.git import resolve
 

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("harness.commands", "harness.records", "harness.units", "harness.words", "reports.words")
+MODULES = ("harness.commands", "harness.records", "harness.words", "harness.words", "reports.words")
 """Those whose functions make texts."""
 
 

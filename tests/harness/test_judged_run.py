@@ -7,9 +7,9 @@ import pytest
 
 import harness
 from harness.__main__ import main
+from harness.judge import ExitCode
 from harness.judge.gate import FITS_FILE
 from harness.judge.table import PHASES_FILE
-from harness.judge.verdict import ExitCode
 
 POLICY = """
 schema_version = 1

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-import harness.pages
-from harness.pages import load_pages
+import harness.commands
+from harness.commands import load_pages
 from tests.harness.conftest import loading_point
 
 ASK = """
 import sys
 sys.path[:0] = sys.argv[1:]
-from harness.pages import load_pages
+from harness.commands import load_pages
 print(load_pages("writing").__file__)
 """
 
@@ -201,6 +201,6 @@ def test_without_pages_commands_that_are_about_them_say_so(home, command, name, 
 def test_what_pages_do_not_have_is_no_attribute():
     """As of any other module."""
     with pytest.raises(
-        AttributeError, match=r"'harness\.pages' has no attribute 'write_summaries'"
+        AttributeError, match=r"'harness\.commands' has no attribute 'write_summaries'"
     ):
-        harness.pages.write_summaries  # noqa: B018
+        harness.commands.write_summaries  # noqa: B018

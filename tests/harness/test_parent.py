@@ -9,7 +9,7 @@ import pytest
 
 PARENT = (
     "harness.__main__, harness.pytest_plugin, harness.commands.doctor, harness.run.runner, "
-    "harness.rundir.manifest, harness.judge.gate, harness.judge.baseline, harness.pages, "
+    "harness.rundir.manifest, harness.judge.gate, harness.judge.baseline, harness.commands, "
     "harness.judged_run, harness.commands.gate, harness.commands.bisect, "
     "reports.html, reports.markdown, scenarios.catalog"
 )

@@ -20,7 +20,7 @@ from harness.remeasure import Offender, Offenders
 from harness.run.devices import emulated_device
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import RunEnd, append_line, open_rows
-from harness.units import MIB
+from harness.words import MIB
 
 NAME = "arrays-lazy-image_count=500"
 OTHER = "arrays-lazy-image_count=1000"

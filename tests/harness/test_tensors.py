@@ -4,8 +4,7 @@ known of.
 
 import pytest
 
-from harness.units import KIB, MIB
-from harness.words import largest_in_words, range_in_use, tensors_in_words, with_known_use
+from harness.words import KIB, MIB, largest_in_words, range_in_use, tensors_in_words, with_known_use
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import BytesError
-from harness.units import MIB, format_bytes, format_rate, format_way, parse_bytes
+from harness.words import MIB, format_bytes, format_rate, format_way, parse_bytes
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from harness.judge import Check, FindingKind, Verdict
 from harness.judge.gate import Judgement
 from harness.judge.growth import fit_run
 from harness.judge.table import Run, load_run
-from harness.judge.verdict import Check, FindingKind, Verdict
 from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import PhaseRecord, RunEnd
-from harness.rundir.seal import SEAL, seal_of
-from harness.units import GIB, KIB, MIB
+from harness.words import GIB, KIB, MIB
 from reports.writing import write_outputs
 
 PHASES = ("open", "construct", "first_batch", "epoch_0", "epoch_1", "release")

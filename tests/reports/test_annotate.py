@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from harness.judge import run_digest
 from harness.judge.gate import SCHEMA_VERSION
-from harness.judge.verdict import run_digest
 from reports.annotate import annotate
 
 

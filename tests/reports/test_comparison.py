@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.verdict import Check, FindingKind
+from harness.judge import Check, FindingKind
 from reports.comparison import MOST_MOVES, comparison_of
 
 MIB = 1024 * 1024

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome
-from harness.units import GIB, KIB, MIB
+from harness.words import GIB, KIB, MIB
 from reports import frames, view
 from reports.html import page_files
 from reports.markdown import summary_text

@@ -13,7 +13,7 @@ from harness.judge.table import load_run
 from harness.records import Outcome, from_json, to_json
 from harness.rundir.rows import TraceEnd
 from harness.rundir.traces import Trace
-from harness.units import MIB
+from harness.words import MIB
 from reports.drawing import finish
 from reports.markdown import summary_text
 from reports.pictures import INLINED_TRACES

@@ -3,9 +3,8 @@
 import pandas as pd
 import pytest
 
-from harness.judge.verdict import Check, FindingKind, Verdict
-from harness.units import KIB, MIB
-from harness.words import count
+from harness.judge import Check, FindingKind, Verdict
+from harness.words import KIB, MIB, count
 from reports.words import (
     amount,
     kind_of_number,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from scenarios.card.__main__ import main
 from scenarios.card.bench import StepError, Swept
 from scenarios.card.planted import KINDS

@@ -12,11 +12,10 @@ import pytest
 
 from harness.judge.table import load_run
 from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import PhaseRecord, RunEnd
-from harness.rundir.seal import SEAL, seal_of
 from harness.rundir.traces import Alive, Counts, Edges, Timeline, Trace, TracedPhase
-from harness.units import GIB, MIB
-from harness.words import COPY_TO_CARD
+from harness.words import COPY_TO_CARD, GIB, MIB
 from scenarios.fidelity.__main__ import EMULATED, SELECTION, main
 from scenarios.fidelity.compare import Difference, Kind, rows_of, sides_of
 from scenarios.fidelity.explain import (

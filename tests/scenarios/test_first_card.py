@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 from scenarios.first_card.rows import Kind, amount, exit_code, expect, fact, failed, unavailable
 
 CONTEXT_BYTES = 300 * MIB

@@ -7,6 +7,7 @@ each.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.judge import FINDINGS, Check, RuleName
 from harness.judge.rules.amounts import check_baseline, check_budgets, check_floors, check_leaks
 from harness.judge.rules.comparability import check_against, check_comparability
 from harness.judge.rules.coverage import check_coverage, check_outcomes
@@ -14,7 +15,6 @@ from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.findings import Finding
 from harness.judge.rules.growth import check_arithmetic, check_growth_classes, check_slopes
 from harness.judge.rules.sentences import check_of
-from harness.judge.verdict import FINDINGS, Check, RuleName
 from harness.records import OUTCOME_MEANINGS
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_high, median_low
 
+from harness.judge import Bound, FindingKind, RuleName
 from harness.judge.baseline import BaselinePoint, Recorded, launchers_of
 from harness.judge.limits import Amount as Limit
 from harness.judge.limits import BudgetRule, LeakRule, Tolerance
@@ -38,7 +39,6 @@ from harness.judge.rules.findings import (
     Rise,
     WhyNotCompared,
 )
-from harness.judge.verdict import Bound, FindingKind, RuleName
 from harness.meters import DEVICE_IN_USE, HOST_ANON, HOST_MAPPED, HOST_RSS
 from harness.records import Point
 from harness.words import as_multiple

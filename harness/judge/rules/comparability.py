@@ -6,11 +6,23 @@ import filecmp
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.judge.acceptance import accept_words
+from harness.judge import FindingKind, RuleName
 from harness.judge.advice import Commands
-from harness.judge.baseline import Baseline, counter_of, key_in_words, launchers_of, sources_of
-from harness.judge.baseline_file import file_name, key_with_evidence, nearest_baselines
-from harness.judge.comparison import THEN_FOLDER, Against
+from harness.judge.baseline import (
+    THEN_FOLDER,
+    Against,
+    Baseline,
+    counter_of,
+    key_in_words,
+    launchers_of,
+    sources_of,
+)
+from harness.judge.baseline_file import (
+    accept_words,
+    file_name,
+    key_with_evidence,
+    nearest_baselines,
+)
 from harness.judge.completeness import (
     OF_THE_CARD,
     count_runs,
@@ -33,7 +45,6 @@ from harness.judge.rules.findings import (
     WrongCode,
 )
 from harness.judge.table import Run
-from harness.judge.verdict import FindingKind, RuleName
 from harness.meters import HOST_RSS, meter_words
 from harness.records import ROWS_FILE, Outcome
 from harness.rundir.manifest import CodeSide

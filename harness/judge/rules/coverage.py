@@ -5,8 +5,15 @@ saw nothing fails.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from harness.judge.acceptance import accept_words
-from harness.judge.completeness import UNMEASURED, missing_from_point, missing_from_run
+from harness.judge import FindingKind, RuleName
+from harness.judge.baseline_file import accept_words
+from harness.judge.completeness import (
+    UNMEASURED,
+    alive_when_refused,
+    missing_from_point,
+    missing_from_run,
+    with_what_is_known,
+)
 from harness.judge.limits import AnyRule
 from harness.judge.rules.evidence import Evidence, decide, limit_place
 from harness.judge.rules.findings import (
@@ -32,8 +39,6 @@ from harness.judge.rules.findings import (
     text_in_words,
 )
 from harness.judge.table import PhaseRow
-from harness.judge.traces import alive_when_refused, with_what_is_known
-from harness.judge.verdict import FindingKind, RuleName
 from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import (
     ENDED_BY_HARNESS,

@@ -8,16 +8,15 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from harness.judge import Seen
 from harness.judge.advice import LESS_ON_PURPOSE, Commands
-from harness.judge.baseline import Baseline
-from harness.judge.comparison import Against
+from harness.judge.baseline import Against, Baseline
 from harness.judge.completeness import RunCounts
 from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series, planned_series
 from harness.judge.limits import LeakRule
 from harness.judge.policy import MARKER, Policy
 from harness.judge.rules.findings import Decision, Edges
 from harness.judge.table import Place, Run
-from harness.judge.verdict import Seen
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, size_of
 from harness.rundir.traces import Alive, Trace, TracedPhase

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge.rules.findings import Edges
-from harness.units import format_bytes
+from harness.words import format_bytes
 
 _LEAST_SHARE = 0.05
 """Chosen: less than a twentieth is not worth a number."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+from harness.judge import Bound, FindingKind, RuleName, Seen
 from harness.judge.growth import Ceiling, Fit, Series
 from harness.judge.policy import MARKER
-from harness.judge.verdict import Bound, FindingKind, RuleName, Seen
 from harness.meters import meter_words
 from harness.records import Outcome, Point, Quality, Scalar
 from harness.words import one_line, shortened

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
+from harness.judge import FindingKind, RuleName, Seen
 from harness.judge.growth import (
     Ceiling,
     Fit,
@@ -54,7 +55,6 @@ from harness.judge.rules.findings import (
     once_per_marker,
     text_in_words,
 )
-from harness.judge.verdict import FindingKind, RuleName, Seen
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point, minimum_sizes, size_of, size_parameters, unit_of
 from harness.words import as_multiple

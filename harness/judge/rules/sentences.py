@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from harness.judge import Check, RuleName
 from harness.judge.advice import LESS_ON_PURPOSE, quoted, stopped
 from harness.judge.growth import Ceiling, Fit, GrowthClass
 from harness.judge.rules.fields import (
@@ -57,7 +58,6 @@ from harness.judge.rules.findings import (
     Unreadable,
     WrongCode,
 )
-from harness.judge.verdict import Check, RuleName
 from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import (
     NAMED_STEPS,
@@ -68,8 +68,7 @@ from harness.records import (
     step_in_words,
     unit_of,
 )
-from harness.units import KIB, format_bytes, format_rate, format_whole
-from harness.words import nearest, plural
+from harness.words import KIB, format_bytes, format_rate, format_whole, nearest, plural
 
 
 def check_of(finding: Finding) -> Check:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from harness.run.devices import reservable_bytes
-from harness.units import MIB
+from harness.words import MIB
 
 CONTEXT_BYTES = 400 * MIB
 

@@ -6,7 +6,7 @@ from harness.commands.accept import accept
 from harness.errors import BaselineError
 from harness.judge.baseline_file import find
 from harness.judge.table import load_run
-from harness.units import MIB
+from harness.words import MIB
 
 LARGEST_LAZY = "loading-lazy-image_count=2000-stack_size=2048"
 

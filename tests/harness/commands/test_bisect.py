@@ -12,7 +12,7 @@ import pytest
 from harness.__main__ import main
 from harness.commands.bisect import IMPROVEMENT, REGRESSION, Bisection, BrokenOffError, Search
 from harness.errors import UsageError
-from harness.judge.comparison import load_against
+from harness.judge.baseline import load_against
 from harness.judge.gate import judge
 from harness.judge.table import load_run
 from harness.records import Outcome

@@ -14,7 +14,7 @@ from harness.commands.history import histories, read_history
 from harness.errors import BaselineError, UsageError
 from harness.judge.baseline_file import file_name, find, parse
 from harness.judge.table import load_run
-from harness.units import KIB, MIB
+from harness.words import KIB, MIB
 
 NAME = "arrays-lazy-image_count=500"
 PLACE = f"{NAME} / epoch_0 / device_in_use growth"

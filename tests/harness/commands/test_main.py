@@ -12,7 +12,7 @@ import pytest
 
 from harness import __main__ as command_line
 from harness.__main__ import COMMANDS, main
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 
 
 def is_about(rule, scenarios):

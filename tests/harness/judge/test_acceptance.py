@@ -7,11 +7,11 @@ import pytest
 from harness.__main__ import main
 from harness.commands.accept import accept, accept_as_same
 from harness.errors import BaselineError
+from harness.judge import ExitCode
 from harness.judge.baseline_file import find, holding, read
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode
-from harness.units import KIB
+from harness.words import KIB
 
 POINT = "loading-lazy-image_count=2000-stack_size=2048"
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from harness.errors import RunDirectoryError
+from harness.judge import Check, ExitCode, FindingKind, Verdict, junit_text
 from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
-from harness.judge.verdict import Check, ExitCode, FindingKind, Verdict, junit_text
 from harness.records import Outcome
-from harness.system.files import write_text
+from harness.system import write_text
 from reports.writing import write_outputs
 
 

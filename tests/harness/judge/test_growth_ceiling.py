@@ -16,7 +16,7 @@ from harness.judge.growth import (
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
 from harness.records import Point
-from harness.units import KIB, MIB
+from harness.words import KIB, MIB
 
 SIZES = (100, 500, 1000, 2000)
 IMAGE = 65_536

@@ -11,10 +11,10 @@ from xml.dom import minidom
 import pytest
 
 from harness.__main__ import main
-from harness.judge.findings_file import kept_judgement
+from harness.judge import EXIT_MEANINGS
+from harness.judge.gate import kept_judgement
 from harness.judge.table import load_run
-from harness.judge.verdict import EXIT_MEANINGS
-from harness.system.files import replace_judgement
+from harness.system import replace_judgement
 
 LIMITS = """
 schema_version = 1
@@ -255,13 +255,13 @@ def test_findings_of_another_run_are_not_annotated(place, synthetic_run, tmp_pat
 KILLED = """
 import os, sys
 from pathlib import Path
-from harness.system import files
+from harness import system
 
 folder = Path(sys.argv[1])
 names = ["findings.json", "junit.xml", "summary.md", "report.html", "plots/peak.svg", \
 "plots/peak.png"]
 for deaths in range(40):
-    files.replace_judgement(folder, {name: b"one" for name in names})
+    system.replace_judgement(folder, {name: b"one" for name in names})
     if (child := os.fork()) == 0:
         steps = 0
 
@@ -276,7 +276,7 @@ for deaths in range(40):
 
         for name in ("unlink", "replace", "chmod", "mkdir"):
             setattr(Path, name, dying(getattr(Path, name)))
-        files.replace_judgement(folder, {name: b"two" for name in names[:-1]})
+        system.replace_judgement(folder, {name: b"two" for name in names[:-1]})
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     there = {name: (folder / name).read_text() for name in names if (folder / name).exists()}
@@ -286,7 +286,7 @@ for deaths in range(40):
         break
 else:
     raise AssertionError("it never came to its end")
-files.replace_judgement(folder, {"findings.json": b"three"})
+system.replace_judgement(folder, {"findings.json": b"three"})
 print(deaths, sorted(path.name for path in folder.rglob("*")))
 """
 

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from harness.errors import PolicyError
+from harness.judge import FindingKind
 from harness.judge.policy import parse_policy
-from harness.judge.verdict import FindingKind
 from tests.harness.conftest import ARRAYS_BYTES_PER_IMAGE, MIB, SyntheticRun, images
 
 QUANTUM = "The pool grew on demand, where a tensor may count as up to twice its bytes"

@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.judge.table import load_run
-from harness.judge.traces import (
+from harness.judge.completeness import (
     agreement,
     alive_when_refused,
     read_traces,
@@ -18,6 +17,7 @@ from harness.judge.traces import (
     refusal_in_words,
     with_what_is_known,
 )
+from harness.judge.table import load_run
 from harness.records import Outcome, from_json, to_json
 from harness.rundir.rows import TraceEnd
 from harness.rundir.traces import Alive, OutOfMemory, Trace, read_trace

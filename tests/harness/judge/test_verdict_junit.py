@@ -6,9 +6,9 @@ from xml.dom import minidom
 
 import pytest
 
+from harness.judge import Check, FindingKind, Verdict, junit_text
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.verdict import Check, FindingKind, Verdict, junit_text
 from harness.records import Outcome
 
 # What jenkins-junit.xsd (of Jenkins' xUnit plug-in) allows of what we write: attributes and

@@ -46,7 +46,7 @@ reset_memory_stats=refuse if %(stuck)r else reset)
 sys.modules["tensorflow"] = tensorflow
 
 from harness.errors import MeterUnavailable
-from harness.measure.meter import MeterContext
+from harness.measure import MeterContext
 from harness.measure.device import AllocatorMeter
 
 try:

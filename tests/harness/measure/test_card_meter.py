@@ -10,8 +10,7 @@ import time
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.card_meter import NvmlMeter, card_readings
-from harness.measure.meter import (
+from harness.measure import (
     CardPhase,
     CardSpan,
     Edge,
@@ -20,6 +19,7 @@ from harness.measure.meter import (
     OpenHost,
     SamplerLine,
 )
+from harness.measure.card_meter import NvmlMeter, card_readings
 from harness.pretended.control import ALL_ONES, GPU_IS_LOST, NO_PERMISSION, ON, UNKNOWN
 from harness.records import Quality
 from harness.run.launchers import Sampling

@@ -96,7 +96,7 @@ CONFIGURE = """
 import tensorflow as tf
 from harness.errors import DeviceUnavailable
 from harness.measure import device
-from harness.units import MIB
+from harness.words import MIB
 cpu, = tf.config.list_physical_devices("CPU")
 def said(function, *arguments):
     try:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.measure.exceptions import Room, name_exception, refused_memory
 from harness.records import Outcome
-from harness.units import MIB
+from harness.words import MIB
 
 # Each of them as TensorFlow 2.19.1, 2.20.0 and 2.21.0 wrote it on the pretended card of 64 MiB,
 # asked for 80; all alike but for numbers. The sentence of the constant is 2.21.0's; those made of

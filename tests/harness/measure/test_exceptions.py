@@ -5,8 +5,7 @@ import pytest
 from harness.errors import DeviceUnavailable
 from harness.measure.exceptions import Room, name_exception
 from harness.records import Ending, Outcome
-from harness.units import GIB, MIB
-from harness.words import ALIVE
+from harness.words import ALIVE, GIB, MIB
 
 
 class ResourceExhaustedError(Exception):

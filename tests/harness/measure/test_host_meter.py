@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
+from harness.measure import MeterContext, judged_by_its_pace
 from harness.measure.host_meter import HostMeter, family_of_this
-from harness.measure.meter import MeterContext, judged_by_its_pace
 from harness.records import Quality, Reading
 from harness.system.proc import ProcCounters
 from harness.words import count

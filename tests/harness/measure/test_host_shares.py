@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
+from harness.measure import MeterContext
 from harness.measure.host_meter import Shares, SharesMeter
-from harness.measure.meter import MeterContext
 from harness.records import Quality
 
 MIB = 1024 * 1024

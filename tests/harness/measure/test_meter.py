@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.measure.meter import Memory
+from harness.measure import Memory
 from harness.records import Quality, Reading
 
 

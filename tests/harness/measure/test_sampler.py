@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure.host_meter import HostMeter
-from harness.measure.meter import (
+from harness.measure import (
     BeginCard,
     EndCard,
     EndHost,
@@ -25,6 +24,7 @@ from harness.measure.meter import (
     OpenHost,
     SamplerLine,
 )
+from harness.measure.host_meter import HostMeter
 from harness.records import Quality
 from harness.run.launchers import Sampling
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.judge.completeness import agreement, read_traces
 from harness.judge.table import load_run
-from harness.judge.traces import agreement, read_traces
 from harness.measure.replay import Event
 from harness.measure.tracing import Profile, why_empty
 from harness.records import TRACED_REPEAT, Outcome, Point
@@ -21,7 +21,7 @@ from harness.run.launchers import open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.traces import traces_in_words, traces_of
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 BODIES = "tests.harness.measure.traced_bodies"
 

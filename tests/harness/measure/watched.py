@@ -13,8 +13,8 @@ import signal
 import sys
 import tempfile
 
+from harness.measure import MeterContext, SamplerLine
 from harness.measure.host_meter import HostMeter
-from harness.measure.meter import MeterContext, SamplerLine
 from harness.system.proc import ProcCounters
 
 EMULATED = {"kind": "emulated", "uuid": None}

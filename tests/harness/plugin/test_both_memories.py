@@ -5,7 +5,7 @@ can resolve.
 import pytest
 
 from harness.plugin.limits import GROWTH_MORE, LEAK_MORE, OVER_ALL_MORE
-from harness.units import KIB, MIB, parse_bytes
+from harness.words import KIB, MIB, parse_bytes
 
 SWEEP = """
 @pytest.mark.memory("bodies:{body}", phases={phases!r}, fixed={{"epochs": {epochs}}}, {promise})

@@ -13,7 +13,7 @@ from harness.run.revisions import Code
 from harness.run.runner import ChildSettings, opened_runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 ROOT = Path(__file__).resolve().parents[3]
 POINT = Point(

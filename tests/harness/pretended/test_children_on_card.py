@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.units import MIB
+from harness.words import MIB
 
 CHILDREN = 50
 """Chosen for the time that it takes; children_on_card.py FOLDER zygote 200 found all of 200 alike

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import UsageError
 from harness.pretended import make_machine
 from harness.pretended.control import GPU_IS_LOST, MOST_PROCESSES
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 # cuda.h, cudaError_enum
 OUT_OF_MEMORY, NOT_INITIALIZED, DEVICE_UNAVAILABLE, NO_DEVICE = 2, 3, 46, 100

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.judge.verdict import ExitCode
+from harness.judge import ExitCode
 from harness.pretended import cached_machine
 from harness.pretended.control import MOST_DEVICES
 

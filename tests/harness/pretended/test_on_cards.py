@@ -4,7 +4,7 @@ NVML's view of it all.
 
 import pytest
 
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 
 def test_tensorflow_lists_the_cards_with_their_names(machine, on_cards):

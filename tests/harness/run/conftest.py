@@ -14,7 +14,7 @@ from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
-from harness.units import GIB
+from harness.words import GIB
 
 ROOT = Path(__file__).resolve().parents[3]
 

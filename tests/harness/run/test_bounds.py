@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 LIMIT_BYTES = 256 * MIB
 ASKED_BYTES = 3 * GIB

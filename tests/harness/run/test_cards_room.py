@@ -4,7 +4,7 @@ import pytest
 
 from harness.pretended.control import FUNCTION_NOT_FOUND, GPU_IS_LOST
 from harness.run.devices import CONTEXT_BYTES
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 LEFT_BYTES = CONTEXT_BYTES + 1536 * MIB
 """Of a card of compute capability 8.0, as the stub's are."""

@@ -13,7 +13,7 @@ from harness.pretended.control import FUNCTION_NOT_FOUND
 from harness.run import cards as usable
 from harness.run.cards import check_tensorflow, cuda_major_of_tensorflow
 from harness.run.devices import Device
-from harness.units import GIB
+from harness.words import GIB
 
 FIND = """
 import json, sys

@@ -14,7 +14,7 @@ import pytest
 from harness.records import Outcome, Point
 from harness.run.devices import emulated_device
 from harness.rundir.manifest import start_run
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 DEVICE_BYTES = 64 * MIB
 HOST_BYTES = 2 * GIB

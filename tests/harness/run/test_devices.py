@@ -15,7 +15,7 @@ from harness.pretended.control import LIB_RM_VERSION_MISMATCH, NOT_FOUND, ON, St
 from harness.records import Point, PoolKind
 from harness.run.cards import CardFound, Place, choose_device, visible_places
 from harness.run.devices import Device, check_budget, emulated_device
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 
 def card(uuid="GPU-aaaa"):

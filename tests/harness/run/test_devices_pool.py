@@ -5,7 +5,7 @@ table.
 import pytest
 
 from harness.run.devices import CONTEXT_BYTES, left_free_bytes, reservable_bytes, table_bytes
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.run.ends import Refusal, crash_site, last_words, unreported_refusal, with_asked
-from harness.units import MIB
+from harness.words import MIB
 
 REFUSAL = (
     "W0000 00:00:1795543447.166745   25440 bfc_allocator.cc:502] Allocator "

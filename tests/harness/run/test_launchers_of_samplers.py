@@ -18,7 +18,7 @@ from harness.run.launchers import Sampling, SpawnLauncher
 from harness.run.runner import ChildSettings, Runner
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 HOLD = Point(
     scenario="hold",

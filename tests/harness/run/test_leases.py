@@ -17,12 +17,11 @@ import pytest
 from harness.errors import DeviceUnavailable
 from harness.judge.table import load_run
 from harness.records import Job
-from harness.run import leases
-from harness.run.devices import Device, emulated_device
+from harness.run import devices as leases
+from harness.run.devices import Device, emulated_device, lease, lease_folder
 from harness.run.launchers import ChildOrder, SpawnLauncher
-from harness.run.leases import lease, lease_folder
 from harness.rundir.rows import ends_of
-from harness.units import GIB
+from harness.words import GIB
 
 
 def device(uuid, **fields):

@@ -11,7 +11,7 @@ from harness.run.devices import Device, emulated_device
 from harness.run.ends import ChildEnd
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord, ends_of, rows_since
-from harness.units import GIB, MIB, format_bytes
+from harness.words import GIB, MIB, format_bytes
 
 SMALLEST_CHUNK_BYTES = 256  # kMinAllocationSize of TensorFlow's BFC allocator (bfc_allocator.h)
 

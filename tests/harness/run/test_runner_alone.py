@@ -12,7 +12,7 @@ from harness.run.devices import Device, emulated_device
 from harness.run.launchers import Sampling, SpawnLauncher
 from harness.run.runner import PAUSES_S, ChildSettings, Runner
 from harness.rundir.manifest import end_run, start_run
-from harness.units import GIB, MIB
+from harness.words import GIB, MIB
 
 CHILDREN = "tests.harness.run.lease_children"
 WHO = "4711 (python3, 120.0 MiB)"

@@ -13,7 +13,7 @@ from harness.run.devices import emulated_device
 from harness.run.launchers import SpawnLauncher, open_launcher
 from harness.rundir.manifest import start_run
 from harness.rundir.rows import PhaseRecord
-from harness.units import MIB
+from harness.words import MIB
 
 CHILDREN = 200
 POINT = Point(

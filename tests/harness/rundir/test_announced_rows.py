@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from harness.judge import ExitCode
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode
 from harness.records import Outcome, to_json
 from harness.rundir.resume import read_resumption
 from harness.rundir.rows import announce_point

@@ -16,8 +16,8 @@ from harness.rundir.manifest import (
     read_manifest,
     start_run,
 )
-from harness.rundir.seal import seal_of
-from harness.units import GIB
+from harness.rundir.reading import seal_of
+from harness.words import GIB
 
 POINT = Point(
     scenario="loading",

@@ -37,7 +37,7 @@ from harness.rundir.rows import (
     rows_since,
     write_row,
 )
-from harness.system.files import read_whole
+from harness.system import read_whole
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_writer_that_dies_in_mid_row_keeps_nobody_out_not_even_with_forks_of_i
     path = tmp_path / ROWS_FILE
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from harness.system.files import locked\n"
+        "from harness.system import locked\n"
         "from harness.rundir.rows import open_rows\n"
         "rows = open_rows(Path(sys.argv[1])); fork = os.fork()\n"
         "if fork == 0: signal.pause()\n"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from harness.judge import ExitCode
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode
-from harness.rundir.seal import digest
+from harness.rundir.reading import digest
 from reports.writing import write_outputs
 
 

@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 
 from harness.__main__ import main
+from harness.judge.completeness import read_traces
 from harness.judge.table import load_run
-from harness.judge.traces import read_traces
 from harness.plugin.result import read_run
 from harness.records import Outcome
 from harness.rundir.manifest import read_manifest
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.resume import Resumption, read_resumption, settings_of
 from harness.rundir.rows import KINDS, ends_of
-from harness.rundir.seal import SEAL, seal_of
 from harness.rundir.traces import (
     read_trace,
     trace_path,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from harness.errors import RunDirectoryError
-from harness.system.files import create, lock, replace, write_text
+from harness.system import create, lock, replace, write_text
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):

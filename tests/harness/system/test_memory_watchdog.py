@@ -6,7 +6,7 @@ import pytest
 
 from harness.system.memory import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, Limit, Overrun, Watchdog
 from harness.system.proc import lag_here_bytes
-from harness.units import GIB, KIB, MIB
+from harness.words import GIB, KIB, MIB
 
 LIMIT = 256 * MIB
 

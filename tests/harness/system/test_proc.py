@@ -19,7 +19,7 @@ from harness.system.proc import (
     started_ticks,
     stop,
 )
-from harness.units import KIB
+from harness.words import KIB
 
 STATUS = (
     b"Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     800 kB\nRssAnon:\t     500 kB\nRssFile:\t     "

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from harness.commands.gate import judge_and_remeasure
+from harness.judge import ExitCode, FindingKind
 from harness.judge.advice import Asked
-from harness.judge.comparison import load_against
+from harness.judge.baseline import load_against
 from harness.judge.gate import findings_text, judge
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
 from harness.judged_run import Gate
 from harness.records import Outcome
-from harness.rundir.seal import SEAL, seal_of
+from harness.rundir.reading import SEAL, seal_of
 from tests.harness.conftest import KIB, MIB, SyntheticRun, loading_point
 
 PROJECT = Path(__file__).parents[4]

@@ -4,11 +4,11 @@ where it is none.
 
 import pytest
 
+from harness.judge import ExitCode
 from harness.judge.gate import judge
 from harness.judge.growth import fit_run, fits_table
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode
 from harness.records import Point, sizes_in_words
 
 PER_STEP = 2048

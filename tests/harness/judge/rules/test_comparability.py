@@ -5,12 +5,12 @@ matters.
 import pytest
 
 from harness.commands.accept import accept
+from harness.judge import ExitCode
 from harness.judge.gate import judge
 from harness.judge.limits import Tolerance
 from harness.judge.rules.comparability import ISOLATED_METERS
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode
-from harness.units import MIB
+from harness.words import MIB
 
 KEY = {
     "device": "emulated",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.judge.verdict import ExitCode, FindingKind
+from harness.judge import ExitCode, FindingKind
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.judge.rules.fields import FIELDS, at_edges, beside, leak_of_every_step
 from harness.judge.rules.findings import Edges
-from harness.units import MIB, format_bytes
+from harness.words import MIB, format_bytes
 
 CLAIMS = ("there already", "given back", "still held", "made in the phase", "were there")
 """Which memory it is, amounts do not tell."""

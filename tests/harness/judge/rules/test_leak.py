@@ -4,8 +4,8 @@ project's own policy.
 
 import pytest
 
-from harness.judge.verdict import FindingKind
-from harness.units import KIB, MIB
+from harness.judge import FindingKind
+from harness.words import KIB, MIB
 
 NAME = "loading-lazy-image_count=500-stack_size=2048"
 

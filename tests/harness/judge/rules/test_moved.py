@@ -5,12 +5,12 @@ before.
 import pytest
 
 from harness.commands.accept import accept
+from harness.judge import ExitCode, FindingKind
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Point
-from harness.units import MIB
+from harness.words import MIB
 
 POLICY = {
     "schema_version": 1,

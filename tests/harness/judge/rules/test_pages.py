@@ -9,7 +9,7 @@ from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
 from harness.plugin.limits import host_rule
 from harness.records import Point
-from harness.units import KIB, MIB
+from harness.words import KIB, MIB
 
 COUNTS = (256, 512, 1024)
 PHASES = ("load", "use", "release")

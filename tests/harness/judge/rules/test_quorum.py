@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from harness.judge import ExitCode, FindingKind
 from harness.judge.gate import findings_text, judge
 from harness.judge.rules.evidence import decide
 from harness.judge.rules.sentences import decision_in_words
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome, to_json
 from harness.remeasure import find_offenders
 from harness.rundir.rows import TraceEnd
-from harness.units import MIB
+from harness.words import MIB
 
 NAME = "arrays-lazy-image_count=500"
 LAZY_ARRAYS = ["arrays-lazy-image_count=100", NAME, "arrays-lazy-image_count=1000"]

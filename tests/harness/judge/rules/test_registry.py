@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from harness.judge import rules
+from harness.judge import FINDINGS, FindingKind, RuleName, rules
 from harness.judge.rules import RULES, findings_table, outcomes_table, rule_of, rules_table
 from harness.judge.rules.evidence import Evidence
 from harness.judge.rules.findings import (
@@ -25,7 +25,6 @@ from harness.judge.rules.findings import (
     once_per_marker,
 )
 from harness.judge.rules.sentences import SENTENCES
-from harness.judge.verdict import FINDINGS, FindingKind, RuleName
 from harness.records import OUTCOME_MEANINGS, Outcome
 
 FOLDER = Path(rules.__file__).parent

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import BaselineError
+from harness.judge import ExitCode, FindingKind
 from harness.judge.baseline import from_run
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
 from harness.records import Outcome
 
 KIB, MIB = 1024, 1024 * 1024

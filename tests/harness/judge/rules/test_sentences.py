@@ -21,7 +21,7 @@ from harness.judge.rules.findings import Edges
 from harness.judge.rules.sentences import closed
 from harness.judge.table import load_run
 from harness.records import Point
-from harness.units import MIB
+from harness.words import MIB
 
 COUNTS = (64, 128, 256)
 PHASES = ("open", "use", "release")

@@ -5,9 +5,9 @@ own policy.
 import numpy as np
 import pytest
 
+from harness.judge import ExitCode, FindingKind
 from harness.judge.gate import judge
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
 
 MIB = 1024 * 1024
 

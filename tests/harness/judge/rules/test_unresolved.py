@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from harness.judge import FindingKind
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import FindingKind
 from harness.records import Point
 
 COUNTS = (128, 256, 512)

@@ -8,12 +8,12 @@ import pytest
 
 from harness.commands.accept import accept
 from harness.errors import BaselineError, PolicyError
+from harness.judge import ExitCode, FindingKind
 from harness.judge.baseline_file import file_name, read
 from harness.judge.gate import judge
 from harness.judge.policy import parse_policy
 from harness.judge.table import load_run
-from harness.judge.verdict import ExitCode, FindingKind
-from harness.units import KIB, MIB
+from harness.words import KIB, MIB
 from tests.harness.conftest import Edges, good_amounts
 
 NAME = "loading-lazy-image_count=500-stack_size=2048"
