@@ -24,7 +24,7 @@ from harness.judge.rules.findings import Edges
 from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import NAMED_STEPS, Outcome, Point, is_size, sizes_in_words, step_in_words
 from harness.rundir.traces import Alive, log_path, log_tail
-from harness.words import count, format_bytes, format_whole
+from harness.words import count, format_bytes, format_whole, plural
 
 
 class CauseKind(StrEnum):
@@ -102,6 +102,24 @@ class Cause:
     log_tail: tuple[str, ...] = ()
     """Of a death: the last lines of the child's log."""
 
+    @property
+    def following(self) -> str:
+        """``"21 more findings follow from it"``; empty where there is one alone."""
+        others = len(self.checks) - 1
+        verb = ("follow", "follows") if self.kind is CauseKind.MEMORY else ("belong", "belongs")
+        link = "from" if self.kind is CauseKind.MEMORY else "to"
+        return (
+            f"{count(others, 'more finding')} {plural(others, verb[1], verb[0])} {link} it"
+            if others
+            else ""
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What, where, how much and since when, as one paragraph."""
+        parts = (self.what, self.where, self.how_much, self.since)
+        return " ".join(closed(f"{part[0].upper()}{part[1:]}") for part in parts if part)
+
 
 SAME_SHARE = 0.25
 """Chosen: two amounts are the same bytes where one is within a quarter of the other. Host memory of
@@ -141,12 +159,16 @@ def causes_of(checks: Sequence[Check], evidence: Evidence) -> tuple[Cause, ...]:
 
 
 def causes_to_json(causes: Sequence[Cause], checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """As findings.json has them: each check by its place among ``checks``."""
+    """As findings.json has them: each check by its place among ``checks``; in words as well, for
+    readers without this program.
+    """
     places = {id(check): place for place, check in enumerate(checks)}
     return [
         {
             **dataclasses.asdict(dataclasses.replace(cause, checks=())),
             "checks": [places[id(check)] for check in cause.checks],
+            "told": cause.sentence,
+            "following": cause.following,
         }
         for cause in causes
     ]
@@ -399,6 +421,11 @@ class _Group:
             and begin in point.phases
             and point.phases.index(phase) >= point.phases.index(begin)
         )
+
+
+def closed(text: str) -> str:
+    """With one full stop at its end."""
+    return f"{text.rstrip('. ')}."
 
 
 def _is_same_rate(one: Check, other: Check) -> bool:
