@@ -116,9 +116,10 @@ class Cause:
 
     @property
     def sentence(self) -> str:
-        """What, where, how much and since when, as one paragraph."""
-        parts = (self.what, self.where, self.how_much, self.since)
-        return " ".join(closed(f"{part[0].upper()}{part[1:]}") for part in parts if part)
+        """What, where, how much and since when, as one sentence."""
+        what = f"{self.what[:1].upper()}{self.what[1:]} ({self.where})"
+        amounts = "; ".join(part for part in (self.how_much, self.since) if part)
+        return f"{what}: {amounts.rstrip('.')}." if amounts else f"{what}."
 
 
 SAME_SHARE = 0.25
@@ -247,8 +248,6 @@ class _Symptom:
     """Those that it rests on, in ascending size."""
     loader: str
     """What is under test there: the same in all scenarios of a loader."""
-    excess: Mapping[str, tuple[float, float]]
-    """By point: at least and at most so many bytes too much."""
 
     @property
     def place(self) -> int:
@@ -267,39 +266,57 @@ class _Symptom:
         phase itself, the first of the rules, the largest amount.
         """
         check = self.check
-        most = max((high for _, high in self.excess.values()), default=0.0)
+        known = [excess for point in self.points if (excess := self.excess(point))]
+        most = max((high for _, high in known), default=0.0)
         rule = _RULES.index(RuleName(check.rule))
         return self.place, check.meter != DEVICE_IN_USE, self.is_level, rule, -most
 
     def is_same(self, other: "_Symptom") -> bool | None:
         """Whether both are as many bytes; None where nothing tells."""
-        shared = [name for name in self.excess if name in other.excess]
-        if not shared:
+        both = self._beside(other)
+        if both is None:
             return None
-        largest = max(shared, key=lambda name: self.excess[name][1])
-        (low, high), (other_low, other_high) = self.excess[largest], other.excess[largest]
+        (low, high), (other_low, other_high) = both
         slack = 1 + SAME_SHARE
         return low <= slack * other_high and other_low <= slack * high
 
     def is_within(self, other: "_Symptom") -> bool | None:
         """Whether it is no more than the other one; None where nothing tells."""
-        shared = [name for name in self.excess if name in other.excess]
-        if not shared:
-            return None
-        largest = max(shared, key=lambda name: self.excess[name][1])
-        return self.excess[largest][0] <= (1 + SAME_SHARE) * other.excess[largest][1]
+        both = self._beside(other)
+        return None if both is None else both[0][0] <= (1 + SAME_SHARE) * both[1][1]
+
+    def excess(self, point: Point) -> tuple[float, float] | None:
+        """At least and at most so many bytes too much at a point: at its own; what it is for each
+        image or frame, at any that has as many.
+        """
+        check, own = self.check, point in self.points
+        if check.measured is None or check.limit is None:
+            amounts = [one.amount_bytes for one in check.readings if one.point == point.name]
+            return (0.0, float(max(amounts))) if amounts else None
+        least, most = check.measured - check.limit, check.measured - (check.earlier or 0)
+        if not (over := _over(check)):
+            return (least, most) if own else None
+        size = point.parameters.get(over)
+        return (least * size, most * size) if is_size(size) else None
+
+    def _beside(self, other: "_Symptom") -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """Both amounts at the largest point that both know."""
+        pairs = [
+            (mine, their)
+            for point in (*self.points, *other.points)
+            if (mine := self.excess(point)) and (their := other.excess(point))
+        ]
+        return max(pairs, key=lambda pair: pair[0][1], default=None)
 
 
-def _symptom(check: Check, evidence: Evidence) -> _Symptom:
+def _symptom(check: Check, evidence: Evidence, known: Mapping[str, Point]) -> _Symptom:
     names = check.points or ((check.point,) if check.point else ())
-    known = {point.name: point for point in evidence.run.points}
     points = tuple(known[name] for name in names if name in known)
     return _Symptom(
         check=check,
         sort=_sort_of(check, evidence),
         points=points,
         loader=_loader_of(points, check),
-        excess=dict(_excess(check, points)),
     )
 
 
@@ -339,18 +356,6 @@ def _loader_of(points: Sequence[Point], check: Check) -> str:
         return str(parameters[_LOADER])
     texts = [value for value in parameters.values() if isinstance(value, str)]
     return ", ".join([check.scenario or points[-1].scenario, *texts])
-
-
-def _excess(check: Check, points: Sequence[Point]) -> Iterator[tuple[str, tuple[float, float]]]:
-    if check.measured is None or check.limit is None:
-        yield from ((one.point, (0.0, float(one.amount_bytes))) for one in check.readings)
-        return
-    least, most = check.measured - check.limit, check.measured - (check.earlier or 0)
-    over = _over(check)
-    for point in points:
-        size = point.parameters.get(over, 0) if over else 1
-        if is_size(size):
-            yield point.name, (least * size, most * size)
 
 
 def _over(check: Check) -> str:
@@ -407,11 +412,11 @@ class _Group:
     def is_of(self, other: "_Group") -> bool:
         """Whether it is the same thing in another scenario."""
         mine, their = self.first.check, other.first.check
-        return (
-            mine.phase == their.phase
-            or (bool(mine.like) and mine.like == their.like)
-            or _is_same_rate(mine, their)
+        again = any(
+            one.check.phase == their.phase and one.is_same(other.first) for one in self.symptoms
         )
+        like = bool(mine.like) and mine.like == their.like
+        return mine.phase == their.phase or again or like or _is_same_rate(mine, their)
 
     def covers(self, phase: str, point: Point) -> bool:
         """Whether a phase of a point is the one where it began, or a later one."""
@@ -423,11 +428,6 @@ class _Group:
         )
 
 
-def closed(text: str) -> str:
-    """With one full stop at its end."""
-    return f"{text.rstrip('. ')}."
-
-
 def _is_same_rate(one: Check, other: Check) -> bool:
     if one.unit != other.unit or not _over(one) or one.measured is None or other.measured is None:
         return False
@@ -436,7 +436,8 @@ def _is_same_rate(one: Check, other: Check) -> bool:
 
 
 def _grouped(findings: Sequence[Check], evidence: Evidence) -> list[_Group]:
-    symptoms = [_symptom(check, evidence) for check in findings]
+    known = {point.name: point for point in evidence.run.points}
+    symptoms = [_symptom(check, evidence, known) for check in findings]
     by_sort = {sort: [one for one in symptoms if one.sort is sort] for sort in _Sort}
     groups = _of_memory(by_sort[_Sort.MEMORY])
     deaths: dict[str, _Group] = {}
@@ -711,19 +712,19 @@ class _Teller:
     def _comparing(self, point: Point | None) -> Iterator[Command]:
         """See what changed, and find the commit, where an earlier state is known."""
         good = self._good_commit("" if point is None else point.name)
-        environment = self._evidence.run.manifest.environment
-        now = str(environment.get("git_commit", ""))
-        against = self._evidence.against
+        environment, against = self._evidence.run.manifest.environment, self._evidence.against
+        # Of a changed tree nobody knows whether the change is in a commit at all.
+        clean = environment.get("git_dirty") is False
+        now = str(environment.get("git_commit", "")) if clean else ""
         if against is not None and against.then is not None and against.now is not None:
-            now = against.now.commit
-            commits = [commit[:12] for commit in (good, now) if commit]
+            commits = [commit[:12] for commit in (good, against.now.commit) if commit]
+            now = against.now.commit or now
             if commits:
                 line = shlex.join(["git", "diff", *commits, "--", *against.then.subjects])
                 yield Command(purpose="see what changed", line=line)
-        if good and now and not now.startswith(good):
-            line = self._evidence.commands.bisect(good)
-            if line:
-                yield Command(purpose="find the commit that brought it", line=line)
+        told = good and now and not (now.startswith(good) or good.startswith(now))
+        if told and (line := self._evidence.commands.bisect(good)):
+            yield Command(purpose="find the commit that brought it", line=line)
 
     def _may_be_noise(self, group: _Group) -> bool:
         asked = self._evidence.commands.asked
@@ -793,9 +794,10 @@ class _Teller:
             )
             return f"{'keeps' if kept else 'takes'} {amount}"
         edges = None if point is None else self._edges(check, point)
-        excess = 0.0 if point is None else group.first.excess.get(point.name, (0.0, 0.0))[1]
-        if edges is None or excess <= 0:
+        found = None if point is None else group.first.excess(point)
+        if edges is None or found is None or found[1] <= 0:
             return f"takes {amount}"
+        excess = found[1]
         kept_bytes = edges.end - edges.start
         if kept_bytes >= (1 - _FEW) * excess:
             return f"keeps {amount}"
@@ -814,11 +816,10 @@ class _Teller:
         """What it is as large as; else its bytes."""
         check, over = group.first.check, _over(group.first.check)
         each = f" for each {step_in_words(over)}" if over else ""
+        if check.like and check.earlier is not None:
+            return check.like
         if check.like:
-            alone = re.fullmatch(r"1\.00 x (\w+)", check.like)
-            if over and self._is_fixed(group, check.like):
-                return f"as much as {check.like}{each}"
-            return f"as much as {check.like if alone is None else alone[1]}"
+            return f"as much as {check.like}{each if self._is_fixed(group, check.like) else ''}"
         if check.measured is None:
             return f"more{each}"
         if over:
@@ -840,13 +841,13 @@ class _Teller:
         own = [one.amount_bytes for one in check.readings if largest and one.point == largest.name]
         over = _over(check)
         at = "" if largest is None else f" at {_size_of(largest, over)}"
-        if not over or check.measured is None:
-            amount = check.measured if not over else None
-            amount = max(own, default=None) if amount is None else amount
-            parts = [] if amount is None else [f"{format_bytes(amount)}{at}"]
-        else:
+        if over and check.measured is not None:
             each = f"{format_whole(check.measured)} B for each {step_in_words(over)}"
             parts = [f"{format_bytes(max(own))}{at}", each] if own and max(own) > 0 else [each]
+        elif check.measured is not None:
+            parts = [f"{_amount(check, check.measured)}{at}"]
+        else:
+            parts = [f"{format_bytes(max(own))}{at}"] if own else []
         if check.earlier is not None:
             parts.append(f"{format_bytes(check.earlier)} before")
         told = ", ".join(parts)
@@ -952,6 +953,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
 _NOUNS: Mapping[str, tuple[str, ...]] = {
     "undecided": ("limit",),
     "runs": ("run",),
+    "no baseline": ("point",),
     "lost points": ("point of the baseline", "points of the baseline"),
     "idle rules": ("rule",),
 }
@@ -965,6 +967,9 @@ def _missing(group: _Group, number: int) -> str:
     if group.key.startswith("survived"):
         return f"{_who(group)} did not run out of memory, as it was to"
     one, many = _TOPICS[group.key]
+    if group.key == "no baseline":
+        points = {symptom.check.point for symptom in group.symptoms if symptom.check.point}
+        number = len(points) if len(points) > 1 else 1
     named = count(number, *_NOUNS.get(group.key, ("subject",)))
     return one if number == 1 else many.format(named)
 
@@ -985,11 +990,18 @@ def _size_of(point: Point, over: str) -> str:
     return sizes_in_words(over or "image_count", size) if is_size(size) else point.name
 
 
+def _amount(check: Check, amount: float) -> str:
+    """With all its bytes where its limit would read the same, and for each step."""
+    alike = check.limit is not None and format_bytes(check.measured or 0) == format_bytes(
+        check.limit
+    )
+    return f"{format_whole(amount)} B" if alike or _over(check) else format_bytes(amount)
+
+
 def _allowed(check: Check) -> str:
     if check.limit is None or check.measured is None:
         return ""
-    over = _over(check)
-    limit = f"{format_whole(check.limit)} B" if over else format_bytes(check.limit)
+    limit = _amount(check, check.limit)
     return f"at least {limit} expected" if check.bound == "lower" else f"allowed {limit}"
 
 

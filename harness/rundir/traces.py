@@ -38,7 +38,7 @@ _TAIL_BYTES = 64 * 1024
 """Chosen: of the end of a log; hundreds of lines of a traceback."""
 _LONGEST_LINE = 400
 """Chosen: characters of a line; TensorFlow's lists of chunks have thousands."""
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 """What terminals colour by (ECMA-48, SGR)."""
 
 # What a file of traces/ holds. The child that records writes it, the judge and the reports read it.
@@ -359,7 +359,8 @@ def log_tail(run_directory: Path, point: str, repeat: int, most: int) -> tuple[s
 
 
 def _shown(line: str) -> str:
-    text = "".join(char if char.isprintable() else "\ufffd" for char in line.expandtabs(4).rstrip())
+    plain = _COLOURS.sub("", line).expandtabs(4).rstrip()
+    text = "".join(char if char.isprintable() else "\ufffd" for char in plain)
     return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} [...]"
 
 
