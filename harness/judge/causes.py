@@ -20,7 +20,7 @@ from harness.judge.baseline_file import is_possible
 from harness.judge.growth import Fit
 from harness.judge.policy import quote_rule
 from harness.judge.rules.evidence import Evidence
-from harness.judge.rules.findings import Edges
+from harness.judge.rules.findings import Edges, text_in_words
 from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import NAMED_STEPS, Outcome, Point, is_size, sizes_in_words, step_in_words
 from harness.rundir.traces import Alive, log_path, log_tail
@@ -129,6 +129,8 @@ _ALIVE_SHOWN = 3
 """Chosen: things alive that a cause names; the trace has all of them."""
 _LOG_LINES = 15
 """Chosen: a traceback's end, and what was said before it."""
+_LONGEST_REASON = 240
+"""Chosen: characters, three lines of a terminal; the check has all of it."""
 _FEW = 0.05
 """Chosen, as in the sentences of checks: less than a twentieth is not worth a word."""
 _LEVELS = frozenset({"start", "peak", "end", "net_start", "net_peak", "net_end"})
@@ -759,7 +761,7 @@ class _Teller:
         first = f"there when {check.phase} begins" if begins else f"first in {check.phase}"
         return _Told(
             what=f"{_who(group)} {self._takes(group, point)}",
-            where=f"{', '.join(group.scenarios)}; {first}, by {meter_words(check.meter)}",
+            where=f"{_where(group)}; {first}, by {meter_words(check.meter)}",
             how_much=self._how_much(group),
         )
 
@@ -885,7 +887,9 @@ class _Teller:
             return _Told(what=group.first.check.sentence, where=name, how_much="")
         end = ends[0]
         where = f"{name}; in {end.phase}" if end.phase else f"{name}; before its first phase"
-        reason = end.reason or "no reason was recorded"
+        reason = " ".join(end.reason.split()) or "no reason was recorded"
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]} [...]"
         return _Told(
             what=f"{_who(group)} {_DEATHS[end.outcome]}",
             where=where,
@@ -898,7 +902,7 @@ class _Teller:
         """One line with a count."""
         number, first = len(group.symptoms), group.first.check
         what = _missing(group, number)
-        where = ", ".join(group.scenarios) or "the whole run"
+        where = _where(group) or "the whole run"
         if first.phase and group.key.startswith("unseen"):
             where = f"{where}; first in {first.phase}, by {meter_words(first.meter)}"
             return _Told(what=what, where=where, how_much=self._how_much(group))
@@ -916,9 +920,7 @@ class _Teller:
         first = f"; first in {check.phase}, by {meter_words(check.meter)}" if check.phase else ""
         amounts = self._how_much(group)
         more = f"; {count(number - 1, 'more amount')} like it" if number > 1 else ""
-        return _Told(
-            what=what, where=f"{', '.join(group.scenarios)}{first}", how_much=f"{amounts}{more}"
-        )
+        return _Told(what=what, where=f"{_where(group)}{first}", how_much=f"{amounts}{more}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -975,10 +977,14 @@ def _missing(group: _Group, number: int) -> str:
 
 
 def _who(group: _Group) -> str:
-    first = group.first
+    first, loader = group.first, text_in_words(group.first.loader)
     if not first.points or _LOADER in first.points[-1].parameters:
-        return f"the {first.loader} loader" if first.loader else "the run"
-    return first.loader
+        return f"the {loader} loader" if loader else "the run"
+    return loader
+
+
+def _where(group: _Group) -> str:
+    return ", ".join(map(text_in_words, group.scenarios))
 
 
 def _on(meter: str) -> str:
