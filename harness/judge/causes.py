@@ -203,8 +203,12 @@ def causes_from_json(
     )
 
 
-def _rank(cause: Cause) -> tuple[int, int, int]:
-    return _KINDS.index(cause.kind), list(FINDINGS).index(cause.finding), -len(cause.checks)
+def _rank(cause: Cause) -> tuple[int, int, bool, int, int]:
+    """The gravest first; then what is certain before what may be noise, and what explains most."""
+    noisy = all(check.remeasure for check in cause.checks)
+    rule = _RULES.index(RuleName(cause.checks[0].rule))
+    finding = list(FINDINGS).index(cause.finding)
+    return _KINDS.index(cause.kind), finding, noisy, -len(cause.checks), rule
 
 
 def _with_own_ids(causes: Iterable[Cause]) -> Iterator[Cause]:
@@ -724,10 +728,8 @@ class _Teller:
     def _comparing(self, point: Point | None) -> Iterator[Command]:
         """See what changed, and find the commit, where an earlier state is known."""
         good = self._good_commit("" if point is None else point.name)
-        environment, against = self._evidence.run.manifest.environment, self._evidence.against
-        # Of a changed tree nobody knows whether the change is in a commit at all.
-        clean = environment.get("git_dirty") is False
-        now = str(environment.get("git_commit", "")) if clean else ""
+        against, environment = self._evidence.against, self._evidence.run.manifest.environment
+        now = str(environment.get("git_commit", ""))
         if against is not None and against.then is not None and against.now is not None:
             commits = [commit[:12] for commit in (good, against.now.commit) if commit]
             now = against.now.commit or now
@@ -736,7 +738,7 @@ class _Teller:
                 yield Command(purpose="see what changed", line=line)
         told = good and now and not (now.startswith(good) or good.startswith(now))
         if told and (line := self._evidence.commands.bisect(good)):
-            yield Command(purpose="find the commit that brought it", line=line)
+            yield Command(purpose="find the commit that brought it, where one did", line=line)
 
     def _may_be_noise(self, group: _Group) -> bool:
         asked = self._evidence.commands.asked
