@@ -737,7 +737,7 @@ class _Teller:
                 line = shlex.join(["git", "diff", *commits, "--", *against.then.subjects])
                 yield Command(purpose="see what changed", line=line)
         told = good and now and not (now.startswith(good) or good.startswith(now))
-        if told and (line := self._evidence.commands.bisect(good)):
+        if told and (line := self._evidence.commands.bisect(good[:12])):
             yield Command(purpose="find the commit that brought it, where one did", line=line)
 
     def _may_be_noise(self, group: _Group) -> bool:

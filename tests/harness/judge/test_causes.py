@@ -14,10 +14,20 @@ from harness.__main__ import main
 from harness.judge import FindingKind, RuleName
 from harness.judge.baseline import load_against
 from harness.judge.causes import CauseKind
+from harness.judge.completeness import Traces
 from harness.judge.gate import findings_text, judge, kept_judgement
 from harness.judge.policy import quote_rule
 from harness.judge.table import load_run
 from harness.records import Outcome
+from harness.rundir.traces import (
+    Alive,
+    Counts,
+    Edges,
+    OutOfMemory,
+    Timeline,
+    Trace,
+    TracedPhase,
+)
 from reports.writing import write_outputs
 
 KIB, MIB = 1024, 1024 * 1024
@@ -522,3 +532,87 @@ def test_what_was_alive_is_read_from_the_trace(tmp_path):
     ]
     assert cause.following == "2 more findings follow from it"
     assert cause.rule_place == f"{STORED / 'policy.toml'}:36"
+
+
+def traced(name, *, phase_alive=(), refused_alive=None):
+    """The trace of a point: what was alive at the peak of construct, and when memory ran out."""
+    edges = Edges(start_bytes=0, peak_bytes=MIB, end_bytes=0)
+    phase = TracedPhase(
+        phase="construct",
+        index=1,
+        finished=True,
+        **dict.fromkeys(("start_ns", "peak_ns", "end_ns"), 0),
+        requested=edges,
+        allocator=edges,
+        alive=tuple(phase_alive),
+    )
+    refused = refused_alive and OutOfMemory(
+        phase="construct",
+        shape="[1]",
+        dtype="float32",
+        like="",
+        **dict.fromkeys(("asked_bytes", "requested_bytes", "allocator_bytes"), MIB),
+        alive=tuple(refused_alive),
+    )
+    return Trace(
+        schema_version=1,
+        point=name,
+        device="",
+        allocator="",
+        tensorflow="",
+        limit_bytes=None,
+        base_bytes=0,
+        declared={},
+        phases=(phase,),
+        timeline=Timeline.of([], [], []),
+        counts=Counts.none(),
+        out_of_memory=refused,
+    )
+
+
+def tensor(op, total):
+    return Alive(
+        op=op,
+        shape="[4]",
+        dtype="float32",
+        region="output",
+        like="",
+        each_bytes=total // 2,
+        count=2,
+    )
+
+
+def test_of_a_death_it_is_what_was_alive_when_memory_ran_out(synthetic_run, told, monkeypatch):
+    """Not at the peak of the phase; the largest first, and no more than three."""
+    name = LAZY.format(2000)
+    sizes = {"a": 2, "b": 8, "c": 6, "d": 4}
+    trace = traced(
+        name,
+        phase_alive=[tensor("peak", 64)],
+        refused_alive=[tensor(op, size) for op, size in sizes.items()],
+    )
+    found = Traces({name: trace}, {})
+    monkeypatch.setattr("harness.judge.gate.read_traces", lambda run: found)
+    for repeat in (0, 1):
+        synthetic_run.ends[name, repeat] = Outcome.DEVICE_OOM, "refused", "construct"
+    (death,) = (cause for cause in told(synthetic_run) if cause.kind is CauseKind.DEATH)
+
+    assert [(one.operation, one.count, one.nbytes, one.shape) for one in death.alive] == [
+        ("b", 2, 8, (4,)),
+        ("c", 2, 6, (4,)),
+        ("d", 2, 4, (4,)),
+    ]
+
+
+def test_the_largest_point_that_was_traced_shows_it_best(synthetic_run, told, monkeypatch):
+    """Its tensors can be named; of the host's memory there is no trace."""
+    name = LAZY.format(500)
+    found = Traces({name: traced(name, phase_alive=[tensor("kept", 64)])}, {})
+    monkeypatch.setattr("harness.judge.gate.read_traces", lambda run: found)
+    on_host = dataclasses.replace(synthetic_run, path=synthetic_run.path / "host")
+    synthetic_run.plant(phase="construct", meter="device_in_use", extra=each_image(IMAGE))
+    on_host.plant(phase="construct", meter="host_anon", extra=each_image(IMAGE))
+    (device,), (host,) = told(synthetic_run), told(on_host)
+
+    assert (device.point, [one.operation for one in device.alive]) == (name, ["kept"])
+    assert (host.point, host.alive) == (LAZY.format(2000), ())
