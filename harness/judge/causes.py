@@ -125,7 +125,7 @@ class Cause:
 
 SAME_SHARE = 0.25
 """Chosen: two amounts are the same bytes where one is within a quarter of the other. Host memory of
-equal runs differs by less, and arrays of a scenario by more."""
+equal runs differs by less, and arrays of a scenario by more. Less than a quarter is little."""
 _ALIVE_SHOWN = 3
 """Chosen: things alive that a cause names; the trace has all of them."""
 _LOG_LINES = 15
@@ -292,6 +292,14 @@ class _Symptom:
         both = self._beside(other)
         return None if both is None else both[0][0] <= (1 + SAME_SHARE) * both[1][1]
 
+    def is_little_beside(self, other: "_Symptom") -> bool:
+        """Whether it is host memory, and less than a quarter of the other one: how much of the heap
+        a phase takes anew depends on what those before it have left there. The device is exact.
+        """
+        both = self._beside(other)
+        on_device = self.check.meter == DEVICE_IN_USE
+        return both is not None and not on_device and both[0][1] <= SAME_SHARE * both[1][1]
+
     def excess(self, point: Point) -> tuple[float, float] | None:
         """At least and at most so many bytes too much at a point: at its own; what it is for each
         image or frame, at any that has as many.
@@ -414,16 +422,24 @@ class _Group:
             return True
         if symptom.is_level:
             return any(symptom.is_within(one) is not False for one in self.symptoms)
-        return any(symptom.is_same(one) for one in self.symptoms)
+        return any(symptom.is_same(one) or symptom.is_little_beside(one) for one in self.symptoms)
 
     def is_of(self, other: "_Group") -> bool:
-        """Whether it is the same thing in another scenario."""
+        """Whether it is the same thing in another scenario.
+
+        What shows in the same phase of two scenarios shows in those as well whose phases are whole
+        ways through the loader: there nothing tells its phase.
+        """
         mine, their = self.first.check, other.first.check
         again = any(
             one.check.phase == their.phase and one.is_same(other.first) for one in self.symptoms
         )
         like = bool(mine.like) and mine.like == their.like
-        return mine.phase == their.phase or again or like or _is_same_rate(mine, their)
+        if mine.phase == their.phase or again or like or _is_same_rate(mine, their):
+            return True
+        apart = all(mine.phase not in point.phases for point in other.first.points)
+        meters = {one.check.meter for one in self.symptoms}
+        return apart and len(self.scenarios) > 1 and their.meter in meters
 
     def covers(self, phase: str, point: Point) -> bool:
         """Whether a phase of a point is the one where it began, or a later one."""

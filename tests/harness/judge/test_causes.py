@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.judge import FindingKind, RuleName
+from harness.judge import Check, FindingKind, RuleName
+from harness.judge.advice import Commands
 from harness.judge.baseline import load_against
-from harness.judge.causes import CauseKind
-from harness.judge.completeness import Traces
+from harness.judge.causes import CauseKind, causes_of
+from harness.judge.completeness import Traces, count_runs
 from harness.judge.gate import findings_text, judge, kept_judgement
-from harness.judge.policy import quote_rule
-from harness.judge.table import load_run
+from harness.judge.policy import Policy, quote_rule
+from harness.judge.rules.evidence import Evidence
+from harness.judge.table import declared_by_point, load_run, readings_by_place
 from harness.records import Outcome
 from harness.rundir.traces import (
     Alive,
@@ -134,6 +136,82 @@ def test_what_is_of_another_size_is_another_cause(synthetic_run, told, later, nu
     phases = {cause.phase for cause in told(synthetic_run)}
 
     assert phases == ({"construct"} if number == 1 else {"construct", "epoch_0"})
+
+
+@pytest.mark.parametrize(
+    ("meter", "later", "number"),
+    [
+        ("host_anon", IMAGE // 4, 1),
+        ("host_anon", IMAGE // 4 + 1, 2),
+        ("device_in_use", IMAGE // 4, 2),
+    ],
+)
+def test_a_little_of_the_host_after_much_of_it_follows(synthetic_run, told, meter, later, number):
+    """Up to a quarter: the heap is another one then. The device is exact."""
+    synthetic_run.plant(phase="construct", meter=meter, extra=each_image(IMAGE), keep=True).plant(
+        phase="epoch_0", meter=meter, extra=each_image(later), keep=True
+    )
+
+    assert len(told(synthetic_run)) == number
+
+
+def of_checks(run, *checks):
+    """The causes of checks that are made up, of a run as it is."""
+    evidence = Evidence(
+        run=run,
+        policy=Policy(schema_version=1),
+        fits={},
+        readings=readings_by_place(run),
+        declared=declared_by_point(run),
+        census=count_runs(run),
+        baseline=None,
+        against=None,
+        baselines_folder=Path("none"),
+        traces=dict,
+        partial=False,
+        commands=Commands.of(run.path, run.manifest),
+    )
+    return causes_of(checks, evidence)
+
+
+def over_limit(point, phase, amount):
+    return Check(
+        rule=RuleName.BUDGET,
+        subject=f"{point.name} / {phase}",
+        sentence="too much",
+        finding=FindingKind.REGRESSION,
+        scenario=point.scenario,
+        point=point.name,
+        points=(point.name,),
+        phase=phase,
+        meter="device_in_use",
+        field="growth",
+        measured=float(amount),
+        limit=1.0,
+        bound="upper",
+        unit="B",
+    )
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "number"), [(("loading", "arrays"), 1), (("loading",), 2)], ids=["both", "one"]
+)
+def test_what_two_scenarios_show_in_one_phase_shows_in_ways_without_phases(
+    synthetic_run, scenarios, number
+):
+    """Each phase is a whole way through the loader there; of one scenario alone nobody knows."""
+    lazy = [point for point in synthetic_run.points if point.parameters["loader"] == "lazy"]
+    way = dataclasses.replace(
+        lazy[0], scenario="ways", phases=("counts", "release"), parameters={"loader": "lazy"}
+    )
+    synthetic_run.points = [*lazy, way]
+    synthetic_run.amounts = lambda point, repeat, name: {}
+    synthetic_run.declared = lambda point: {}
+    run = load_run(synthetic_run.write())
+    chosen = {point.scenario: point for point in lazy if point.scenario in scenarios}
+    checks = [over_limit(point, "construct", 64 * MIB) for point in chosen.values()]
+
+    assert len(of_checks(run, *checks, over_limit(way, "counts", MIB))) == number
 
 
 def test_two_loaders_are_two_causes(synthetic_run, told):
