@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -238,7 +239,11 @@ class SamplerLine:
             line.close()
             raise MeterUnavailable(f"the sampler does not answer: {error}") from error
         connected = cls(line)
-        connected.ask(Hello(process=os.getpid(), started_ticks=started_ticks()))
+        try:
+            connected.ask(Hello(process=os.getpid(), started_ticks=started_ticks()))
+        except MeterUnavailable:
+            line.close()
+            raise
         return connected
 
     def ask(self, request: Request[Answer]) -> Answer:
@@ -263,7 +268,10 @@ class SamplerLine:
             self._lose(f"the sampler was lost: {error}")
         if not answer:
             self._lose("the sampler was lost: it has ended")
-        found: Mapping[str, Any] = json.loads(answer)
+        try:
+            found: Mapping[str, Any] = json.loads(answer)
+        except ValueError:
+            self._lose("the sampler was lost: its answer cannot be read")
         return found
 
     def _lose(self, reason: str) -> NoReturn:
@@ -355,7 +363,7 @@ def polled(
         reason=reason,
         contended=contended,
     )
-    return judged_by_its_pace(reading, pace.duration_s)
+    return unresolved_if_thin(reading, pace.duration_s)
 
 
 def read_at_edges(
@@ -383,7 +391,7 @@ def read_at_edges(
     )
 
 
-def judged_by_its_pace(reading: Reading, duration_s: float) -> Reading:
+def unresolved_if_thin(reading: Reading, duration_s: float) -> Reading:
     """A sampled reading as it is, or unresolved where it was sampled too thinly to say what the
     peak was.
     """
@@ -471,7 +479,7 @@ class Memory:
             duration_s = time.perf_counter() - started_s
             # The last to begin is the first to end: the host's meter encloses the body alone.
             read = [meter.end() for meter in reversed(self._meters)]
-            readings = tuple(reading for readings in reversed(read) for reading in readings)
+            readings = tuple(chain.from_iterable(reversed(read)))  # in the meters' order again
             self._emit(
                 PhaseRecord(
                     point=begin.point,
