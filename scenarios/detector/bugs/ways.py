@@ -204,7 +204,7 @@ def assigned_by_copying() -> None:
     def replace(self: Any, **given: Any) -> None:
         original(self, **{name: np.array(values) for name, values in given.items()})
 
-    _put(Lazy, "_replace", replace)
+    _put(Lazy, "_reassign", replace)
 
 
 def truth_in_double() -> None:
