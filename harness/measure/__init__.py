@@ -250,8 +250,8 @@ class AbsentMeter:
         return self._readings
 
 
-# The line to the sampler. What is sent between a child and the sampler: each request is a record, and names the record that
-# answers it. As JSON a request is {"request": "OpenCard", "uuid": ...}, and its answer
+# The line to the sampler. Each request is a record, and names the record that answers it. As JSON a
+# request is {"request": "OpenCard", "uuid": ...}, and its answer
 # {"answer": {...}} or {"refused": REASON}.
 
 
