@@ -233,9 +233,9 @@ def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
     if is_dry(pytestconfig):
         yield None
         return
-    from harness.plugin.turns import open_runner
+    from harness.plugin import turns
 
-    with open_runner(session) as runner:
+    with turns.open_runner(session) as runner:
         yield runner
 
 

@@ -21,11 +21,11 @@ from harness.judge.policy import DEFAULT_POLICY, SCHEMA_VERSION, Policy, choose_
 from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
 from harness.meters import DEVICE_IN_USE
+from harness.plugin import turns
 from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
-from harness.plugin.turns import open_runner, turns_of
 from harness.records import Point, passed_over_in_words
 from harness.remeasure import Measure, Offender, find_offenders, remeasure
 from harness.run.revisions import THEN_FOLDER
@@ -171,8 +171,8 @@ def _remeasure(
 
 @contextlib.contextmanager
 def _measure_with(session: RunSession) -> Iterator[Measure]:
-    with open_runner(session) as runner:
-        in_turns = turns_of(session, runner)
+    with turns.open_runner(session) as runner:
+        in_turns = turns.turns_of(session, runner)
 
         def measure(point: Point, repeat: int) -> RunEnd:
             end = in_turns.measure(point, repeat)
