@@ -128,6 +128,9 @@ class Judgement:
     """Which two codes were compared, in a sentence; empty where it was a baseline."""
     asked: Asked = field(default_factory=Asked)
     """The arguments that it was made with."""
+    baseline_commits: tuple[str, ...] = ()
+    """The commits at which its points were accepted, as the baseline has them; empty where it was
+    compared with no baseline."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Checksums of ``policy``, ``baseline`` and ``against``, as far as there are any."""
     causes: tuple[Cause, ...] = ()
@@ -200,9 +203,18 @@ def judge(
         policy=policy.source,
         against="" if against is None else against.sentence,
         asked=asked,
+        baseline_commits=_baseline_commits(evidence),
         sources=_sources(evidence),
         causes=causes_of(checks, evidence),
     )
+
+
+def _baseline_commits(evidence: Evidence) -> tuple[str, ...]:
+    if evidence.baseline is None or evidence.against is not None:
+        return ()
+    accepted = evidence.baseline.point
+    names = (point.name for point in evidence.run.points)
+    return tuple(sorted({accepted[name].accepted.commit for name in names if name in accepted}))
 
 
 def _sources(evidence: Evidence) -> dict[str, str]:
@@ -328,6 +340,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "sentence": verdict.sentence,
         "policy": judgement.policy,
         **({"against": judgement.against} if judgement.against else {}),
+        "baseline_commits": list(judgement.baseline_commits),
         "tables": {
             name: digest(text().encode())
             for name, text in table_texts(run, judgement.run_fits).items()
@@ -452,6 +465,7 @@ def _judgement(document: Mapping[str, Any], run: Run, asked: Asked) -> Judgement
         policy=str(document["policy"]),
         against=str(document.get("against", "")),
         asked=asked,
+        baseline_commits=tuple(map(str, document.get("baseline_commits", ()))),
         sources={name: str(identity[name]) for name in ("policy", "baseline", "against")},
         causes=causes_from_json(document["causes"], checks),
     )

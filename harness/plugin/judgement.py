@@ -96,26 +96,35 @@ def judge_session(directory: Path, *, partial: bool) -> tuple[Run, Judgement]:
 # was found.
 
 
-def end_session(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+def end_session(
+    session: RunSession, *, stopped: bool, show: Callable[[str], None], doing: Callable[[str], None]
+) -> SessionEnd:
     """Judge the run directory, measure offenders against rules over several points again, and write
     what was found.
 
     ``stopped``: the session was ended before its last test (-x), so that nothing more is to be
-    measured. ``show`` prints a line at once.
+    measured. ``show`` prints a line at once; ``doing`` says what takes its time, until something
+    else does or it is empty.
     """
     try:
-        return _end(session, stopped=stopped, show=show)
+        return _end(session, stopped=stopped, show=show, doing=doing)
     except HarnessError as error:
         sentence = f"the run could not be judged: {error}"
         return SessionEnd(findings=(SessionFinding("run", sentence),))
 
 
-def _end(session: RunSession, *, stopped: bool, show: Callable[[str], None]) -> SessionEnd:
+def _end(
+    session: RunSession, *, stopped: bool, show: Callable[[str], None], doing: Callable[[str], None]
+) -> SessionEnd:
     deselected = int(read_manifest(session.directory).settings.get("left_out", 0))
     partial = deselected > 0
+    doing("judging what was measured")
     run, judgement = judge_session(session.directory, partial=partial)
+    doing("")
     if not stopped and _remeasure(session, run, judgement, show):
+        doing("judging all that was measured")
         run, judgement = judge_session(session.directory, partial=partial)
+    doing("drawing the page" if session.run.had_page else "writing what was found")
     undrawn = _write(run, judgement, page=session.run.had_page)
 
     verdict = judgement.verdict
