@@ -214,6 +214,31 @@ def test_what_two_scenarios_show_in_one_phase_shows_in_ways_without_phases(
     assert len(of_checks(run, *checks, over_limit(way, "counts", MIB))) == number
 
 
+@pytest.mark.parametrize(("kept", "number"), [(IMAGE, 1), (IMAGE // 2, 2)])
+def test_what_is_kept_of_the_first_batch_and_then_of_every_one_is_one_cause(
+    synthetic_run, told, edges, kept, number
+):
+    """A list of batches: one of them after the first, all of them after an epoch."""
+    base = synthetic_run.amounts
+
+    def amounts(point, repeat, name):
+        found, was = dict(base(point, repeat, name)), base(point, repeat, name)["device_in_use"]
+        images = point.parameters["image_count"]
+        more = {"first_batch": BATCH, "epoch_0": kept * images}.get(name, 0)
+        before = {"epoch_0": BATCH, "epoch_1": kept * images}.get(name, 0)
+        if point.parameters["loader"] == "lazy":
+            found["device_in_use"] = edges(
+                was.start + before, was.peak + before + more, was.end + before + more
+            )
+        return found
+
+    synthetic_run.amounts = amounts
+    causes = told(synthetic_run)
+
+    assert causes[0].phase == "first_batch"
+    assert len(causes) == number
+
+
 def test_two_loaders_are_two_causes(synthetic_run, told):
     """Each has code of its own."""
     for loader in ("lazy", "eager"):
