@@ -126,7 +126,7 @@ class Cause:
 
 SAME_SHARE = 0.25
 """Chosen: two amounts are the same bytes where one is within a quarter of the other. Host memory of
-equal runs differs by less, and arrays of a scenario by more. Less than a quarter is little."""
+equal runs differs by less, and arrays of a scenario by more."""
 _ALIVE_SHOWN = 3
 """Chosen: things alive that a cause names; the trace has all of them."""
 _LOG_LINES = 15
@@ -296,18 +296,23 @@ class _Symptom:
         slack = 1 + SAME_SHARE
         return low <= slack * other_high and other_low <= slack * high
 
-    def is_within(self, other: "_Symptom") -> bool:
-        """Whether it is no more than the other one, or nothing tells."""
-        both = self._beside([other])
-        return both is None or both[0][0] <= (1 + SAME_SHARE) * both[1][1]
-
-    def is_little_beside(self, others: Iterable["_Symptom"]) -> bool:
-        """Whether it is host memory, and less than a quarter of the others: how much of the heap a
-        phase takes anew depends on what those before it have left there. The device is exact.
+    def is_within(self, others: Iterable["_Symptom"]) -> bool:
+        """Whether it is no more than the others are at the largest point that it shares with them,
+        or shares none.
         """
         both = self._beside(others)
-        on_device = self.check.meter == DEVICE_IN_USE
-        return both is not None and not on_device and both[0][1] <= SAME_SHARE * both[1][1]
+        return both is None or both[0][0] <= (1 + SAME_SHARE) * both[1][1]
+
+    def is_within_sum(self, places: Iterable[Sequence["_Symptom"]]) -> bool:
+        """Whether it is no more than what several phases took, one after the other."""
+        pairs = [both for others in places if (both := self._beside(others))]
+        total = sum(other[1] for _, other in pairs)
+        return not pairs or min(mine[0] for mine, _ in pairs) <= (1 + SAME_SHARE) * total
+
+    def is_alike(self, others: Iterable["_Symptom"]) -> bool:
+        """Whether it is the same multiple of a declared array, be it at another point."""
+        like = self.check.like
+        return bool(like) and any(one.check.like == like for one in others)
 
     def is_for_each_batch(self, other: "_Symptom") -> bool:
         """Whether it is for each batch what the other one was once: a first batch has just one."""
@@ -459,14 +464,28 @@ class _Group:
         """Whether a finding of the same scenario, in the same phase or a later one, follows."""
         if self.has_in(symptom) or symptom.is_for_each_batch(self.first):
             return True
-        if symptom.is_level:
-            return any(map(symptom.is_within, self.symptoms))
         places: dict[tuple[str, str], list[_Symptom]] = {}
         for one in self.symptoms:
             places.setdefault((one.check.phase, one.check.meter), []).append(one)
-        return any(
-            symptom.is_same(there) or symptom.is_little_beside(there) for there in places.values()
-        )
+        if symptom.is_level:
+            one_meter = [there for (_, meter), there in places.items() if meter == self.first_meter]
+            return any(map(symptom.is_within, places.values())) or symptom.is_within_sum(one_meter)
+        if any(symptom.is_same(there) or symptom.is_alike(there) for there in places.values()):
+            return True
+        # How much of the heap a phase takes anew depends on what those before it have left there:
+        # less of the host's memory is the same again. The device is exact.
+        on_host = symptom.check.meter != DEVICE_IN_USE
+        return on_host and self.is_certain and any(map(symptom.is_within, places.values()))
+
+    @property
+    def first_meter(self) -> str:
+        """That of the first."""
+        return self.first.check.meter
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether any of them is more than what may be noise."""
+        return any(not one.check.remeasure for one in self.symptoms)
 
     def is_of(self, other: "_Group") -> bool:
         """Whether it is the same thing in another scenario.
@@ -901,7 +920,7 @@ class _Teller:
         """What it is as large as; else its bytes."""
         check, over = group.best.check, _over(group.best.check)
         each = f" for each {step_in_words(over)}" if over else ""
-        if check.like and check.earlier is not None:
+        if check.like and (check.earlier is not None or check.rule == RuleName.LEAK):
             return check.like
         if check.like:
             return f"as much as {check.like}{each if self._is_fixed(group, check.like) else ''}"

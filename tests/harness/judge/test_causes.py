@@ -141,13 +141,15 @@ def test_what_is_of_another_size_is_another_cause(synthetic_run, told, later, nu
 @pytest.mark.parametrize(
     ("meter", "later", "number"),
     [
-        ("host_anon", IMAGE // 4, 1),
-        ("host_anon", IMAGE // 4 + 1, 2),
-        ("device_in_use", IMAGE // 4, 2),
+        ("host_anon", IMAGE // 3, 1),
+        # beyond its limit of 512 B it is a quarter more, and 1 B above that
+        ("host_anon", IMAGE * 5 // 4 + 512, 1),
+        ("host_anon", IMAGE * 5 // 4 + 513, 2),
+        ("device_in_use", IMAGE // 3, 2),
     ],
 )
-def test_a_little_of_the_host_after_much_of_it_follows(synthetic_run, told, meter, later, number):
-    """Up to a quarter: the heap is another one then. The device is exact."""
+def test_less_of_the_host_than_before_follows(synthetic_run, told, meter, later, number):
+    """The heap is another one then; the device is exact, and less is another thing."""
     synthetic_run.plant(phase="construct", meter=meter, extra=each_image(IMAGE), keep=True).plant(
         phase="epoch_0", meter=meter, extra=each_image(later), keep=True
     )
@@ -191,6 +193,32 @@ def over_limit(point, phase, amount):
         bound="upper",
         unit="B",
     )
+
+
+@pytest.mark.parametrize(("there", "number"), [(20 * MIB + 1, 1), (20 * MIB + 2, 2)])
+def test_what_is_left_is_what_several_phases_have_kept(synthetic_run, there, number):
+    """8 MiB of each of two, and a quarter more; beyond that something else is left."""
+    run = load_run(synthetic_run.write())
+    point = next(each for each in run.points if each.name == LAZY.format(500))
+    kept = [over_limit(point, phase, 8 * MIB) for phase in ("construct", "epoch_0")]
+    left = dataclasses.replace(over_limit(point, "release", there), field="net_start")
+
+    assert len(of_checks(run, *kept, left)) == number
+
+
+@pytest.mark.parametrize(("like", "number"), [("1.00 x batch", 1), ("", 2)])
+def test_the_same_multiple_at_another_point_is_the_same(synthetic_run, like, number):
+    """Amounts of two points say nothing of each other by themselves."""
+    run = load_run(synthetic_run.write())
+    first, second = (
+        next(each for each in run.points if each.name == LAZY.format(count)) for count in (100, 500)
+    )
+    found = [
+        dataclasses.replace(over_limit(point, phase, BATCH), like=like)
+        for point, phase in ((first, "construct"), (second, "epoch_0"))
+    ]
+
+    assert len(of_checks(run, *found)) == number
 
 
 @pytest.mark.parametrize(
