@@ -127,7 +127,7 @@ def _ending_of(job: Job, rows: _Rows) -> Ending:
         _measure(job, rows)
     except RowsError:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever ends the body is the result
+    except BaseException as error:  # noqa: BLE001 - what ends the body is the result
         ending = name_exception(error, look_for_room(job.device))
         if ending.outcome is Outcome.ERROR:
             _log_traceback()
@@ -173,7 +173,7 @@ def _prepare(job: Job) -> int:
         refuse_deferred(job.prepare, prepare, what="preparation")
         returned = prepare(Path(job.workspace), job.parameters)
         refuse_returned(job.prepare, returned, what="preparation")
-    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
+    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence
         ending = name_exception(error)
         _log_traceback()  # before the sentence, which the parent takes from the last line
         sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
@@ -331,7 +331,7 @@ def serve(preload: Sequence[str]) -> int:
 
 
 def _adopt_orphans() -> str:
-    """Become the parent of whatever a job leaves behind; why that cannot be, or nothing. Forks do
+    """Become the parent of what a job leaves behind; why that cannot be, or nothing. Forks do
     not inherit it.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
