@@ -134,10 +134,10 @@ def unpack_revision(
     them.
 
     ``asked`` is a revision that git understands, or ``"merge-base:origin/main"``. ``project`` is a
-    folder of the repository, from which the packages' paths start. A kept copy is used again if not a byte
-    of it has changed. Neither the working tree nor the index is touched, and no hook runs. Raises
-    UsageError, one sentence with what to do, where there is no repository, no such revision or
-    package.
+    folder of the repository, from which the packages' paths start. A kept copy is used again if not
+    a byte of it has changed. Neither the working tree nor the index is touched, and no hook runs.
+    Raises UsageError, one sentence with what to do, where there is no repository, no such revision
+    or package.
     """
     top = Path(
         git.ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")
