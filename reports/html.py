@@ -14,6 +14,7 @@ from harness.system import PLOTS_FOLDER, REPORT_FILE
 
 from .page import Page, make_page
 from .pictures import INLINED_TRACES, draw, draw_traces
+from .scripts import Scripts, scripts_of
 from .view import RunView
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -43,12 +44,12 @@ def page_files(view: RunView, judgement: Judgement) -> dict[str, bytes]:
             ("png", _stamped(drawing.png, {"judgement": page.judgement})),
         )
     }
-    return {REPORT_FILE: render(page).encode(), **plots}
+    return {REPORT_FILE: render(page, scripts_of(view, judgement)).encode(), **plots}
 
 
-def render(page: Page) -> str:
+def render(page: Page, scripts: Scripts | None = None) -> str:
     """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as
-    they are.
+    they are. Without ``scripts`` it is a page that cannot be asked.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -60,7 +61,7 @@ def render(page: Page) -> str:
     meters = {meter.words: meter.meaning for meter in METERS if not meter.traced_only}
     limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}
     return environment.get_template("report.html.j2").render(
-        page=page, meters=meters, svg=_svg, **limits
+        page=page, scripts=scripts or Scripts(), meters=meters, svg=_svg, **limits
     )
 
 
