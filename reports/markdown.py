@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from harness.judge.gate import Judgement
 from harness.words import count
 
-from .page import BETTER, OVERRULED, Page, Statement, make_page
+from .page import BETTER, OVERRULED, Page, make_page
+from .statements import Statement
 from .tables import Table
 from .view import RunView
 
@@ -42,7 +43,7 @@ def summary_text(view: RunView, judgement: Judgement, *, has_page: bool) -> str:
     """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
     refers to.
     """
-    return render(make_page(view, judgement, (), has_page=has_page))
+    return render(make_page(view, judgement, has_page=has_page))
 
 
 def render(page: Page) -> str:
