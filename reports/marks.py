@@ -51,7 +51,7 @@ def bar(share: float, *, of: Literal["limit", "device"] = "limit") -> Markup:
     another colour.
     """
     taken = max(0.0, min(1.0, share))
-    kind = f"bar of-{of}{' over' if share > 1 else ''}"
+    kind = f"share of-{of}{' over' if share > 1 else ''}"
     return Markup(  # noqa: S704 - numbers alone
         f'<svg class="{kind}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="room" width="100" height="6"/>'
