@@ -46,24 +46,19 @@ class CauseCard:
     point: str
 
 
-def causes_of(judgement: Judgement) -> tuple[Cause, ...]:
-    """The causes of the judgement, the gravest first."""
-    return tuple(getattr(judgement, "causes", ()))
-
-
 def cause_cards(view: RunView, judgement: Judgement) -> tuple[CauseCard, ...]:
     """A card for each cause, in their order."""
     ids = _ids(judgement)
     return tuple(
         _card(view, judgement, cause, number, ids)
-        for number, cause in enumerate(causes_of(judgement), start=1)
+        for number, cause in enumerate(judgement.causes, start=1)
     )
 
 
 def other_findings(judgement: Judgement) -> tuple[Statement, ...]:
     """The findings that are in no cause, the gravest first: nothing that was found is left out."""
-    told = {id(check) for cause in causes_of(judgement) for check in cause.checks}
-    told_like = {_key(check) for cause in causes_of(judgement) for check in cause.checks}
+    told = {id(check) for cause in judgement.causes for check in cause.checks}
+    told_like = {_key(check) for cause in judgement.causes for check in cause.checks}
     ids = _ids(judgement)
     return tuple(
         statement(check, ids(check))

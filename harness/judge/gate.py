@@ -27,6 +27,7 @@ from harness.judge import (
 from harness.judge.advice import Asked, Commands
 from harness.judge.baseline import Against, Baseline, with_tolerances
 from harness.judge.baseline_file import holding, readable_baselines, with_possible_advice
+from harness.judge.causes import Cause, causes_from_json, causes_of, causes_to_json
 from harness.judge.completeness import count_runs, read_traces
 from harness.judge.growth import Fit, fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
@@ -128,6 +129,8 @@ class Judgement:
     """The arguments that it was made with."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Checksums of ``policy``, ``baseline`` and ``against``, as far as there are any."""
+    causes: tuple[Cause, ...] = ()
+    """What the findings come from, the gravest first; each finding is in one of them."""
 
     @cached_property
     def fits(self) -> "pd.DataFrame":
@@ -137,7 +140,8 @@ class Judgement:
     def identity(self, run: Run) -> Identity:
         """What tells it from all other judgements of the run, and of other runs."""
         checks = [_plain(check) for check in self.verdict.checks]
-        return identity(run.path, self.sources, partial=self.asked.partial, checks=checks)
+        concluded = [*checks, *causes_to_json(self.causes, self.verdict.checks)]
+        return identity(run.path, self.sources, partial=self.asked.partial, checks=concluded)
 
 
 def judge(
@@ -188,13 +192,15 @@ def judge(
     if grows:
         checks = tuple(map(_with_quantum, checks))
     checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
+    checks = with_possible_advice(checks, run, policy, evidence.commands)
     return Judgement(
-        verdict=Verdict(with_possible_advice(checks, run, policy, evidence.commands)),
+        verdict=Verdict(checks),
         run_fits=fits,
         policy=policy.source,
         against="" if against is None else against.sentence,
         asked=asked,
         sources=_sources(evidence),
+        causes=causes_of(checks, evidence),
     )
 
 
@@ -324,6 +330,7 @@ def findings_text(run: Run, judgement: Judgement) -> str:
             name: digest(text().encode())
             for name, text in table_texts(run, judgement.run_fits).items()
         },
+        "causes": causes_to_json(judgement.causes, verdict.checks),
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],
     }
@@ -435,13 +442,15 @@ def _judgement(document: Mapping[str, Any], run: Run, asked: Asked) -> Judgement
     identity = document["judgement"]
     if identity["version"] != program_version():
         raise ValueError(f"version {identity['version']}")
+    checks = tuple(map(_check, document["checks"]))
     return Judgement(
-        verdict=Verdict(tuple(map(_check, document["checks"]))),
+        verdict=Verdict(checks),
         run_fits=fit_run(run),
         policy=str(document["policy"]),
         against=str(document.get("against", "")),
         asked=asked,
         sources={name: str(identity[name]) for name in ("policy", "baseline", "against")},
+        causes=causes_from_json(document["causes"], checks),
     )
 
 
