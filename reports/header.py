@@ -59,7 +59,7 @@ def header_of(view: RunView, judgement: Judgement, earlier: Earlier) -> Header:
     return Header(
         badge=_badge(manifest),
         facts=(
-            Fact(name="project", words=_recorded(manifest.content.get("project"))),
+            Fact(name="project", words=_recorded(manifest.project)),
             Fact(name="branch", words=_recorded(environment.get("git_branch"))),
             Fact(name="commit", words=_commit(commit, str(subject or ""), environment)),
             Fact(name="compared with", words=_compared(judgement, earlier)),

@@ -117,7 +117,8 @@ class Cause:
     @property
     def sentence(self) -> str:
         """What, where, how much and since when, as one sentence."""
-        what = f"{self.what[:1].upper()}{self.what[1:]} ({self.where})"
+        # A name of the user's keeps its letters.
+        what = re.sub("^the ", "The ", f"{self.what} ({self.where})")
         amounts = "; ".join(part for part in (self.how_much, self.since) if part)
         return f"{what}: {amounts.rstrip('.')}." if amounts else f"{what}."
 
@@ -452,16 +453,15 @@ def _grouped(findings: Sequence[Check], evidence: Evidence) -> list[_Group]:
         _take(one, open_, CauseKind.MISSING, _topic(one.check))
     for one in by_sort[_Sort.UNDECIDED]:
         _take(one, open_, CauseKind.MISSING, "undecided", _is_left_open_by)
-    rest: list[_Group] = []
     for one in by_sort[_Sort.LESS]:
-        _take(one, rest, CauseKind.IMPROVEMENT, f"less {one.loader}")
+        _take(one, open_, CauseKind.IMPROVEMENT, f"less {one.loader}", _is_after)
     for one in by_sort[_Sort.SURVIVED]:
         improved = one.check.finding is FindingKind.IMPROVEMENT
         kind = CauseKind.IMPROVEMENT if improved else CauseKind.MISSING
-        _take(one, rest, kind, f"survived {one.check.finding} {one.loader}")
+        _take(one, open_, kind, f"survived {one.check.finding} {one.loader}")
     for one in by_sort[_Sort.NO_BASELINE]:
-        _take(one, rest, CauseKind.MISSING, "no baseline")
-    return [*open_, *rest]
+        _take(one, open_, CauseKind.MISSING, "no baseline")
+    return open_
 
 
 def _of_memory(symptoms: Sequence[_Symptom]) -> list[_Group]:
@@ -539,23 +539,33 @@ def _is_left_open_by(symptom: _Symptom, group: _Group) -> bool:
         return check.measured is None and any(point.name in odd for point in symptom.points)
     if group.key == f"meter {check.meter}":
         return check.measured is None and check.scenario in group.scenarios
+    return _is_after(symptom, group)
+
+
+def _is_after(symptom: _Symptom, group: _Group) -> bool:
+    """Whether memory moves in a phase of the loader, or in one before it: what was taken and given
+    back there, a later phase takes anew without more of it being seen.
+    """
+    phase = symptom.check.phase
     return (
         group.kind is CauseKind.MEMORY
         and group.first.loader == symptom.loader
-        and any(group.covers(check.phase, point) for point in symptom.points)
+        and symptom.check.scenario in group.scenarios
+        and any(group.covers(phase, point) for point in symptom.points)
     )
 
 
 def _take_death(
     symptom: _Symptom, groups: list[_Group], deaths: dict[str, _Group], evidence: Evidence
 ) -> None:
-    """Once for each point; out of memory follows from what takes too much in the same phase, or in
-    one before it.
+    """Once for each point; out of memory follows from what grows in the same phase, or in one
+    before it.
     """
     ends = _odd_ends(symptom.check.point, evidence)
     if ends and all(end.outcome in _OUT_OF_MEMORY for end in ends):
         for group in groups:
-            if group.first.loader == symptom.loader and any(
+            grows = group.first.loader == symptom.loader and bool(_over(group.first.check))
+            if grows and any(
                 group.covers(end.phase or "", point) for end in ends for point in symptom.points
             ):
                 group.symptoms.append(symptom)
@@ -759,10 +769,12 @@ class _Teller:
         check = group.first.check
         begins = check.field in _BEFORE
         first = f"there when {check.phase} begins" if begins else f"first in {check.phase}"
+        dead = [one.points[-1] for one in group.symptoms if one.sort is _Sort.DEATH and one.points]
+        ends = list(dict.fromkeys(f"out of memory at {_size_of(each, '')}" for each in dead))
         return _Told(
             what=f"{_who(group)} {self._takes(group, point)}",
             where=f"{_where(group)}; {first}, by {meter_words(check.meter)}",
-            how_much=self._how_much(group),
+            how_much="; ".join([self._how_much(group), *ends]),
         )
 
     def _takes(self, group: _Group, point: Point | None) -> str:
