@@ -19,7 +19,7 @@ from .traced import traced_run
 from .view import RunView
 from .words import kind_of_number, known, meter_name, plain
 
-ROOM_BYTES = 560 * KIB
+ROOM_BYTES = 400 * KIB
 """Base64 characters that all traces of a page take together. Chosen: with the code, the pictures
 and the tables of the default run the page stays below 1.2 MB, which goes by mail."""
 LEAST_EVENTS = 256

@@ -18,8 +18,8 @@ const timeline = {
   },
 
   async start() {
-    const { traces, note } = await unpacked("data-traces");
-    this.traces = traces;
+    const { traces, phases, note } = await unpacked("data-traces");
+    Object.assign(this, { traces, phases });
     this.names = new Set(traces.map((trace) => trace.point));
     this.select = byId("timeline-point");
     this.select.append(...[...this.names].map((name) => element("option", { value: name }, name)));
@@ -60,7 +60,7 @@ const timeline = {
     this.point = this.select.value = point;
     this.shows = Object.fromEntries(SERIES.map((name) => [name, name !== "limit" || this.isNear()]));
     this.draw();
-    alive.show(this.sides[0]);
+    alive.show(this.sides[0], this.phases[point]);
   },
 
   // The columns as they were; amounts are over what was in use before the recording began.
