@@ -65,9 +65,7 @@ def packed_tables(view: RunView, judgement: Judgement) -> tuple[Packed, ...]:
     them once, in ``words``, and in ``cells`` their places.
     """
     verdict = judgement.verdict
-    checks = sorted(
-        zip(verdict.checks, anchors(verdict.checks), strict=True), key=_gravest_first
-    )
+    checks = sorted(zip(verdict.checks, anchors(verdict.checks), strict=True), key=_gravest_first)
     readings = view.plan.table[["point", "series", SWEPT, STACK]].merge(
         view.run.phases.drop(columns=["series", SWEPT, STACK], errors="ignore"), on="point"
     )
