@@ -213,7 +213,9 @@ def test_the_page_tells_what_was_alive_in_words_table_and_picture(
     page = read_text(path.read_text(encoding="utf-8"))
 
     assert "What was alive at the peak" in page.text("h2")
-    assert page.text("p").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
+    assert (
+        page.text("summary").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
+    )
     assert [
         "epoch 0, 12.0 MiB",
         "Empty",
