@@ -49,7 +49,7 @@ def test_there_is_a_vendored_library():
 def test_the_policy_names_every_script_and_allows_nothing_else(traced, judged, held):
     """The digests of what the page holds, worked out from its text; of uPlot the recorded one."""
     view, judgement = RunView(traced), judged(traced, held)
-    text = render(make_page(view, judgement, ()), scripts_of(view, judgement))
+    text = render(make_page(view, judgement), scripts_of(view, judgement))
     [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     code = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in code]

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.judge.table import Run, load_run
 from harness.records import Outcome, to_json
+from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import TraceEnd
 from harness.words import KIB, MIB
 from tests.reports.conftest import PHASES, Sweep, point, whole_sweep
@@ -175,4 +176,6 @@ def _write(folder: Path, sweep: Sweep, found: dict[str, dict[str, Any]]) -> Run:
                 duration_s=1.0,
             )
             rows.write(json.dumps({"kind": "traced", **to_json(end)}) + "\n")
+    manifest, text = sweep.manifest(), (folder / "rows.jsonl").read_bytes()
+    (folder / "run.json").write_text(json.dumps({**manifest, SEAL: seal_of(manifest, text)}))
     return load_run(run.path)
