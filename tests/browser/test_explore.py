@@ -162,11 +162,13 @@ def test_a_link_to_a_check_leads_to_it_also_where_the_page_has_it_in_its_table_a
     assert page.evaluate("document.activeElement.className") == "found"
 
 
-def test_a_link_to_a_check_that_is_not_there_changes_nothing(open_page, page_path):
-    """A page of another run has other checks."""
+def test_a_link_to_a_check_that_is_not_there_says_so(open_page, page_path):
+    """A page of another run has other checks; all of these are shown."""
     page = ready(open_page(page_path, "#f-0000000000"))
 
     assert page.locator("tr.found").count() == 0
+    assert status(page) == "The link leads to no check of this run. 2 of 2 checks"
+    assert len(rows(page)) == 2
 
 
 def test_the_tables_are_worked_with_the_keyboard_alone(open_page, page_path):

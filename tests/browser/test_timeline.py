@@ -3,10 +3,17 @@ recorded.
 """
 
 import re
+from functools import partial
 
 import pytest
 
 from harness.words import format_bytes
+from reports.html import render
+from reports.packed_traces import packed_traces
+from reports.page import make_page
+from reports.scripts import scripts_of
+from reports.view import RunView
+from tests.reports.conftest import HELD, judgement_of
 from tests.reports.traced_runs import BASE_BYTES, LONG, LONG_EVENTS, PEAK_BYTES, SHORT
 
 PEAK = format_bytes(PEAK_BYTES)
@@ -153,6 +160,22 @@ def test_how_many_events_are_drawn_is_said(open_page, page_path):
     page = ready(open_page(page_path, f"#timeline?point={LONG.replace('=', '%3D')}"))
 
     assert f"All {LONG_EVENTS:,} events are drawn." in page.locator("#timeline-notes").inner_text()
+
+
+def test_what_is_left_out_for_want_of_room_is_said(open_page, traced, tmp_path, monkeypatch):
+    """How many events are drawn, and which traces are not in the page at all."""
+    thin = partial(packed_traces, room_bytes=3000)
+    monkeypatch.setattr("reports.scripts.packed_traces", thin)
+    view, judgement = RunView(traced), judgement_of(traced, HELD)
+    path = tmp_path / "thin.html"
+    path.write_text(render(make_page(view, judgement), scripts_of(view, judgement)))
+    page = ready(open_page(path, f"#timeline?point={LONG.replace('=', '%3D')}"))
+    notes = page.locator("#timeline-notes").inner_text()
+
+    assert re.search(rf"\d+ of {LONG_EVENTS:,} events are drawn; the highest and the lowest", notes)
+    to_peak(page, "epoch 1")
+    page.locator("#timeline-said", has_text=f"requested {PEAK}").wait_for()
+    assert "The page has no room for 3 traces" in page.locator("#timeline-left-out").inner_text()
 
 
 def bars(page):
