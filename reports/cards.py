@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from harness.judge import FINDINGS, Check
+from harness.judge import FINDINGS, Check, RuleName
 from harness.judge.gate import Judgement
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, sizes_in_words
@@ -144,8 +144,8 @@ def _largest(view: RunView, points: pd.DataFrame, meter: str) -> "pd.Series[str]
     mine = table[table["point"].isin(points["point"])]
     if mine.empty:
         return None
-    ordered = mine.assign(_size=mine[SWEPT].fillna(0), _stack=mine[STACK].fillna(0))
-    return ordered.sort_values(["_size", "rise_bytes", "_stack"], kind="stable").iloc[-1]
+    sizes = mine[SWEPT].fillna(mine[STACK]).fillna(0)
+    return mine.assign(_size=sizes).sort_values(["_size", "rise_bytes"], kind="stable").iloc[-1]
 
 
 def _why_not(view: RunView, points: pd.DataFrame) -> str:
@@ -159,9 +159,11 @@ def _why_not(view: RunView, points: pd.DataFrame) -> str:
 
 
 def _at(shown: "pd.Series[str] | None") -> str:
-    if shown is None or not known(shown[SWEPT]):
+    if shown is None:
         return ""
-    return f"at {sizes_in_words(str(shown['over']), int(shown[SWEPT]))}"
+    if known(shown[SWEPT]):
+        return f"at {sizes_in_words(str(shown['over']), int(shown[SWEPT]))}"
+    return f"at {sizes_in_words(STACK, int(shown[STACK]))}" if known(shown[STACK]) else ""
 
 
 def _each(curve: Curve | None, checks: Sequence[Check]) -> str:
@@ -181,19 +183,21 @@ def _each(curve: Curve | None, checks: Sequence[Check]) -> str:
 
 
 def _budget(checks: Sequence[Check], point: str, rise: int) -> float | None:
-    """The lowest limit in bytes on what the run of the point peaks at."""
+    """The limit in bytes on what the run of the point peaks at: of those on nearly the same amount
+    the one on the nearest, and of equals the lowest.
+    """
     limits = [
-        check.limit
+        (abs(check.measured - rise), check.limit)
         for check in checks
         if check.point == point
-        and check.rule == "budget"
+        and check.rule == RuleName.BUDGET
         and check.meter == DEVICE_IN_USE
         and check.bound == "upper"
         and check.limit is not None
         and check.measured is not None
         and is_same(rise, check.measured)
     ]
-    return min(limits, default=None)
+    return min(limits, default=(0.0, None))[1]
 
 
 def _limit_in_words(view: RunView, limit: float | None, shown: "pd.Series[str] | None") -> str:

@@ -2,7 +2,7 @@
 the limit, what was alive, what to type, and what follows from it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.judge import Check
@@ -13,6 +13,7 @@ from harness.words import count, format_bytes
 from .cause_panel import cause_panel
 from .curves import Panel
 from .data import anchors
+from .header import capitalized
 from .statements import Statement, statement
 from .tables import Table
 from .view import RunView
@@ -46,29 +47,23 @@ class CauseCard:
     point: str
 
 
-def causes_of(judgement: Judgement) -> tuple[Cause, ...]:
-    """The causes of the judgement, the gravest first."""
-    return tuple(getattr(judgement, "causes", ()))
-
-
 def cause_cards(view: RunView, judgement: Judgement) -> tuple[CauseCard, ...]:
     """A card for each cause, in their order."""
     ids = _ids(judgement)
     return tuple(
         _card(view, judgement, cause, number, ids)
-        for number, cause in enumerate(causes_of(judgement), start=1)
+        for number, cause in enumerate(judgement.causes, start=1)
     )
 
 
 def other_findings(judgement: Judgement) -> tuple[Statement, ...]:
     """The findings that are in no cause, the gravest first: nothing that was found is left out."""
-    told = {id(check) for cause in causes_of(judgement) for check in cause.checks}
-    told_like = {_key(check) for cause in causes_of(judgement) for check in cause.checks}
+    told = {_key(check) for cause in judgement.causes for check in cause.checks}
     ids = _ids(judgement)
     return tuple(
         statement(check, ids(check))
         for check in judgement.verdict.findings
-        if id(check) not in told and _key(check) not in told_like
+        if _key(check) not in told
     )
 
 
@@ -77,12 +72,17 @@ def _key(check: Check) -> tuple[object, ...]:
 
 
 def _ids(judgement: Judgement) -> Callable[[Check], str]:
-    """The anchor of a check of the judgement."""
+    """The anchor of a check of the judgement; of several that say the same each has its own."""
     checks = judgement.verdict.checks
-    found: Mapping[tuple[object, ...], str] = dict(
-        zip(map(_key, checks), anchors(checks), strict=True)
-    )
-    return lambda check: found.get(_key(check), "")
+    left: dict[tuple[object, ...], list[str]] = {}
+    for check, anchor in zip(checks, anchors(checks), strict=True):
+        left.setdefault(_key(check), []).append(anchor)
+
+    def take(check: Check) -> str:
+        found = left.get(_key(check))
+        return found.pop(0) if found else ""
+
+    return take
 
 
 def _card(
@@ -97,7 +97,7 @@ def _card(
         id=f"cause-{cause.id}",
         kind=str(cause.finding),
         kind_words=plain(str(cause.finding)),
-        what=f"{cause.what[:1].upper()}{cause.what[1:]}",
+        what=capitalized(cause),
         where=cause.where,
         how_much=cause.how_much,
         since=cause.since,

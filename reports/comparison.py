@@ -38,9 +38,9 @@ class Comparison:
     moves: Table | None
     """Those that moved most, in parts of their tolerance; None when none did."""
     worse: tuple[Move, ...] = ()
-    """Of these, what takes more than before."""
+    """Of these, what takes more than before, beyond its tolerance."""
     others: tuple[Move, ...] = ()
-    """What takes less, or was found to have moved and is no worse."""
+    """What takes less, or no more than tolerance allows."""
     differences: tuple[tuple[str, str, str], ...] = ()
     """Where the two runs were measured differently: what, now, then."""
 
@@ -171,7 +171,7 @@ def _row(check: Check, points: int) -> tuple[str, ...]:
     where, _, what = check.subject.rpartition(" / ")
     return (
         where,
-        what,
+        plain(what),
         format_bytes(round(check.measured or 0.0)),
         format_bytes(round(earlier)),
         f"{round(change):+,} B",
@@ -200,7 +200,7 @@ def _move(check: Check, points: int) -> Move:
     return Move(
         cells=(*cells, _share_in_words(share), number, finding),
         share=share,
-        is_worse=_change(check) > 0 and not check.better,
+        is_worse=_change(check) > 0 and (share > 1 or check.finding is not None),
     )
 
 

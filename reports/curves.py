@@ -102,7 +102,9 @@ def run_panels(view: RunView, judgement: Judgement, earlier: Earlier) -> tuple[P
     """One for each scenario, meter and swept parameter: how far a whole run rises."""
     panels: list[Panel] = []
     for scenario in view.plan.scenarios:
+        swept = view.plan.swept_parameters.get(scenario, "")
         for over, column in _swept(view, scenario):
+            of_stack = ", larger stack" if swept and column == STACK else ""
             for meter, word in METERS.items():
                 rows = _rows(view, scenario, meter, column)
                 curves = tuple(_run_curves(judgement, earlier, rows, meter, column))
@@ -114,7 +116,7 @@ def run_panels(view: RunView, judgement: Judgement, earlier: Earlier) -> tuple[P
                             name=f"scaling-{len(panels) + 1}",
                             scenario=scenario,
                             meter=meter,
-                            title=f"{scenario}: {word}{', larger stack' * (column == STACK)}",
+                            title=f"{scenario}: {word}{of_stack}",
                             over=over,
                             quantity="peak of a run over its start",
                             curves=curves,
@@ -129,17 +131,24 @@ def _swept(view: RunView, scenario: str) -> Iterator[tuple[str, str]]:
     over = view.plan.swept_parameters.get(scenario, "")
     if over:
         yield over, SWEPT
-    if len(view.stacks) and (view.stacks["scenario"] == scenario).any():
+    if len(_of_stacks(view, scenario, DEVICE_IN_USE)) or len(_of_stacks(view, scenario, HOST_ANON)):
         yield STACK, STACK
 
 
-def _rows(view: RunView, scenario: str, meter: str, column: str) -> pd.DataFrame:
-    """Rows of ``frames.run_peaks``: of one stack size where the sizes are swept, and of the largest
-    size where the stack is.
-    """
-    if column == STACK:
-        table = view.stacks
+def _of_stacks(view: RunView, scenario: str, meter: str) -> pd.DataFrame:
+    """Rows of several stack sizes: at the largest size of the scenario, or of one without sizes."""
+    table = view.stacks
+    if len(table) and (table["scenario"] == scenario).any():
         return table[(table["scenario"] == scenario) & (table["meter"] == meter)]
+    table = view.peaks[meter]
+    mine = table[(table["scenario"] == scenario) & table[SWEPT].isna()].dropna(subset=[STACK])
+    return mine[mine.groupby("series")[STACK].transform("nunique") > 1]
+
+
+def _rows(view: RunView, scenario: str, meter: str, column: str) -> pd.DataFrame:
+    """Rows of ``frames.run_peaks``; where the sizes are swept, of one stack size."""
+    if column == STACK:
+        return _of_stacks(view, scenario, meter)
     table = view.peaks[meter]
     table = table[table["scenario"] == scenario].dropna(subset=[SWEPT])
     stack = richest(table.dropna(subset=[STACK]), STACK)

@@ -52,13 +52,14 @@ def header_of(view: RunView, judgement: Judgement, earlier: Earlier) -> Header:
     """What run.json says of the run; what it does not say is "not recorded"."""
     manifest = view.run.manifest
     environment, code = manifest.environment, manifest.code
-    commit = str(environment.get("git_commit") or "") if code is None else code.commit
-    subject = environment.get("git_subject") if code is None else code.title
+    of_revision = code is not None and bool(code.commit)
+    commit = code.commit if code and of_revision else str(environment.get("git_commit") or "")
+    subject = code.title if code and of_revision else environment.get("git_subject")
     address = _recorded(environment.get("ci_url"))
     return Header(
         badge=_badge(manifest),
         facts=(
-            Fact(name="project", words=_recorded(manifest.content.get("project"))),
+            Fact(name="project", words=_recorded(manifest.project)),
             Fact(name="branch", words=_recorded(environment.get("git_branch"))),
             Fact(name="commit", words=_commit(commit, str(subject or ""), environment)),
             Fact(name="compared with", words=_compared(judgement, earlier)),
@@ -158,10 +159,17 @@ def answers_of(
 
 def _of_cause(cause: Cause, others: int) -> Iterator[tuple[str, str]]:
     more = f" ({count(others, 'more cause')} below)" if others else ""
-    yield "What", f"{cause.what[:1].upper()}{cause.what[1:]}{more}"
+    yield "What", f"{capitalized(cause)}{more}"
     yield "Where", cause.where
     yield "How much", cause.how_much
     yield "Since when", cause.since or "not known: nothing earlier was measured that shows it"
+
+
+def capitalized(cause: Cause) -> str:
+    """What went wrong, as the beginning of a line; names keep their letters."""
+    first = cause.what.partition(" ")[0]
+    named = {cause.loader, *cause.scenarios}
+    return cause.what if first in named else f"{cause.what[:1].upper()}{cause.what[1:]}"
 
 
 def _of_finding(finding: Check) -> Iterator[tuple[str, str]]:

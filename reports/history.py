@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from markupsafe import Markup
 
 from harness.errors import BaselineError, HarnessError
@@ -22,13 +23,14 @@ from harness.judge.baseline_file import (
 from harness.judge.gate import Judgement
 from harness.judge.table import Run, load_run, readings_by_place
 from harness.meters import WITNESS_METERS
-from harness.records import RUN_FILE
+from harness.records import RUN_FILE, sizes_in_words
 from harness.words import count, format_way
 
 from .frames import at_largest
 from .marks import sparkline
+from .plan import STACK, SWEPT
 from .view import RunView
-from .words import meter_name, plain
+from .words import known, meter_name, plain
 
 MOST_RUNS = 20
 """Earlier runs that are read, the newest. Chosen: a line of more says no more, and each takes about
@@ -86,13 +88,13 @@ def past_of(view: RunView, judgement: Judgement, earlier_runs: Sequence[Path] = 
             else:
                 found.append((name, place, way))
     found.sort(key=lambda each: -_moved(each[2]))
-    described = view.plan.table.set_index("point")
+    described = {str(row["point"]): row for _, row in view.plan.table.iterrows()}
     ways = tuple(
         Way(
-            where=_where(str(described.at[name, "scenario"]), str(described.at[name, "series"])),
+            where=_where(described[name]),
             what=f"{plain(place[0])}, {meter_name(place[1])}, {plain(place[2])}",
             line=sparkline(way, limits.get((name, *place))),
-            amounts=format_way(_shown(way), gap_after=1 if len(way) > _MOST_NAMED else None),
+            amounts=_in_words(way),
             change=_change(way),
         )
         for name, place, way in found[:_MOST_ROWS]
@@ -185,8 +187,13 @@ def _limits(checks: Iterable[Check]) -> dict[tuple[str, str, str, str], float]:
     }
 
 
-def _where(scenario: str, series: str) -> str:
-    return scenario if series == scenario else f"{scenario}, {series}"
+def _where(row: "pd.Series[str]") -> str:
+    """``"loading, lazy, 2,000 images of a stack of 8,192"``."""
+    scenario, series = str(row["scenario"]), str(row["series"])
+    parts = [scenario, *([] if series == scenario else [series])]
+    parts += [sizes_in_words(str(row["over"]), int(row[SWEPT]))] if known(row[SWEPT]) else []
+    stack = f" of a stack of {int(row[STACK]):,}" if known(row[STACK]) else ""
+    return f"{', '.join(parts)}{stack if row['over'] != STACK else ''}"
 
 
 def _moved(way: Sequence[int]) -> float:
@@ -194,8 +201,12 @@ def _moved(way: Sequence[int]) -> float:
     return abs(way[-1] - way[0]) / (abs(way[0]) + 1024)
 
 
-def _shown(way: Sequence[int]) -> list[int]:
-    return list(way) if len(way) <= _MOST_NAMED else [way[0], *way[1 - _MOST_NAMED :]]
+def _in_words(way: Sequence[int]) -> str:
+    """The amounts, without those that are as the one before."""
+    moved = [each for number, each in enumerate(way) if not number or each != way[number - 1]]
+    if len(moved) <= _MOST_NAMED:
+        return format_way(moved)
+    return format_way([moved[0], *moved[1 - _MOST_NAMED :]], gap_after=1)
 
 
 def _change(way: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from harness.words import count, plural
 
 from . import tables
 from .cards import Card, cards_of, peaks_in_words
-from .cause_cards import CauseCard, cause_cards, causes_of, other_findings
+from .cause_cards import CauseCard, cause_cards, other_findings
 from .comparison import Comparison, comparison_of
 from .curves import Panel, run_panels
 from .earlier import Earlier, earlier_of
@@ -156,7 +156,7 @@ def make_page(
         header=header_of(view, judgement, earlier),
         answers=answers_of(
             judgement,
-            causes_of(judgement),
+            judgement.causes,
             earlier,
             peaks=peaks_in_words(cards),
             outcomes=outcomes,

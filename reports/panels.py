@@ -187,6 +187,8 @@ def _labels(axes: Axes, panel: Panel, look: dict[str, Look]) -> Iterator[_Label]
         first = alike[0]
         amount = (first.amounts or first.died)[-1][1]
         names = ", ".join(curve.series for curve in alike)
+        if len(alike) > 1 and len(wrap(names, _LABEL_LETTERS)) > _LABEL_LINES:
+            names = f"{len(alike)} series alike"
         colour = look[first.series].ink if len(alike) == 1 else INK
         text = "\n".join([*_in_lines(names), words])
         yield _Label(height_of(axes, float(in_mib([amount])[0])), text, colour)

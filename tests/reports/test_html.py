@@ -24,15 +24,18 @@ def page(whole_path, read_page):
     return read_page(whole_path)
 
 
-def test_the_verdict_comes_first_in_words(page, finding):
-    """The heading is its word, then what and where; before it stands the run alone."""
+def test_the_verdict_comes_first_in_words(page, whole_run, judged, finding, held):
+    """Its word, then what, where, how much and since when, as the cause says it."""
     said = [(tag, text) for tag, text in page.texts if text and tag in {"h1", "h2", "p", "dd"}]
     verdict = said[said.index(("h1", "Regression")) :]
 
-    assert ("dd", finding.sentence) == verdict[1]
-    assert ("dd", finding.subject) == verdict[2]
-    assert "Exit code 1. 2 checks: 1 hold, 1 does not." in verdict[3][1]
-    assert "36 runs planned: 2 device_oom, 34 ok; 36 ended as the plan expects." in verdict[3][1]
+    (cause,) = judged(whole_run, finding, held).causes
+    assert verdict[1] == ("dd", "The run takes 65,536 B for each image on the device")
+    assert verdict[2] == ("dd", cause.where)
+    assert verdict[3] == ("dd", cause.how_much)
+    assert verdict[4] == ("dd", "not known: nothing earlier was measured that shows it")
+    assert "Exit code 1. 2 checks: 1 hold, 1 does not." in verdict[5][1]
+    assert "36 runs planned: 2 device_oom, 34 ok; 36 ended as the plan expects." in verdict[5][1]
 
 
 def test_sections_stand_in_their_order(page):
@@ -58,12 +61,15 @@ def test_a_finding_shows_kind_rule_sentence_numbers_and_reason(page, finding):
     ("number", "folded"), [(SHOWN_FINDINGS, False), (SHOWN_FINDINGS + 1, True)]
 )
 def test_findings_beyond_two_screens_unfold(whole_run, judged, finding, read_text, number, folded):
-    """Every finding is in the page, all in the open at the limit, one folded one past it."""
-    text = read_text(
-        render(make_page(RunView(whole_run), judged(whole_run, *[finding] * number)))
-    ).text
+    """Findings of no cause are all in the page: in the open at the limit, one folded one past it.
+    No two have one id.
+    """
+    judgement = replace(judged(whole_run, *[finding] * number), causes=())
+    page = read_text(render(make_page(RunView(whole_run), judgement)))
+    text = page.text
 
     assert number == text("p").count(f"{finding.sentence} measured")
+    assert number == len({value for value in page.values("id") if value.startswith("f-")})
     assert folded == ("1 more finding" in text("summary"))
 
 

@@ -212,7 +212,7 @@ def test_the_page_tells_what_was_alive_in_words_table_and_picture(
     path = write_outputs(run, judged(run, held), page=True)
     page = read_text(path.read_text(encoding="utf-8"))
 
-    assert "What was alive at the peak" in page.text("h2")
+    assert "Traces in words" in page.text("h2")
     assert (
         page.text("summary").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
     )
@@ -266,7 +266,7 @@ def test_a_run_without_traces_has_no_such_section(write_traced, judged, held, re
     run = write_traced(lambda point: None, planned=False)
     page = read_text(write_outputs(run, judged(run, held), page=True).read_text(encoding="utf-8"))
 
-    assert "What was alive at the peak" not in page.text()
+    assert "Traces in words" not in page.text()
     assert "No trace" not in page.text()
 
 
