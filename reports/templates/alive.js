@@ -33,8 +33,8 @@ const alive = {
     const moment = this.moment = this.moments[nth];
     if (!moment) return;
     [...byId("alive-phases").children].forEach((one, place) => one.setAttribute("aria-pressed", String(place === nth)));
-    byId("alive-none").hidden = moment.groups.length > 0;
-    byId("alive-parts").hidden = moment.groups.length === 0;
+    byId("alive-none").hidden = moment.peak > 0;
+    byId("alive-parts").hidden = moment.peak === 0;
     this.legend(moment);
     this.root = this.tree(moment);
     this.zoom(this.root);

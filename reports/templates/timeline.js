@@ -27,8 +27,17 @@ const timeline = {
     byId("timeline-by").addEventListener("change", ({ target }) => this.order(target.value === "event"));
     byId("timeline-left-out").textContent = note;
     byId("timeline-body").hidden = false;
+    for (const place of document.querySelectorAll("[data-timeline]")) this.lead(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.resize()).observe(byId("timeline-plots"));
+  },
+
+  // A place in the page from which a link leads to the timeline of a point, if it has one.
+  lead(place) {
+    const point = place.dataset.timeline;
+    place.hidden = !this.has(point);
+    const values = { point, ...(this.phases[point] ? { phase: this.phases[point] } : {}) };
+    place.querySelector("a").href = `#timeline?${new URLSearchParams(values)}`;
   },
 
   async restore(values) {
@@ -36,6 +45,9 @@ const timeline = {
     this.byEvent = values.get("by") === "event";
     byId("timeline-by").value = this.byEvent ? "event" : "time";
     await this.load(this.has(named) ? named : this.traces[0].point);
+    const [now] = this.sides;
+    const phase = now.phases.find((one) => one.phase === values.get("phase"));
+    if (phase) this.toPeak(0, now, phase);
   },
 
   async choose(point) {
@@ -49,8 +61,9 @@ const timeline = {
     this.remember();
   },
 
-  remember() {
-    setAddress("timeline", [["point", this.point], ...(this.byEvent ? [["by", "event"]] : [])]);
+  remember(phase = "") {
+    const values = [["point", this.point], ["by", this.byEvent ? "event" : ""], ["phase", phase]];
+    setAddress("timeline", values.filter(([, value]) => value));
   },
 
   async load(point) {
@@ -250,8 +263,10 @@ const timeline = {
       return element("label", {}, box, element("span", { class: `swatch ${name}` }), LABELS[name]);
     }));
     byId("timeline-peaks").replaceChildren(...this.sides.flatMap((side, nth) => side.phases.map((phase) => button(
-      `${nth ? "then, " : ""}${phase.phase}: ${bytesInWords(phase.peak)}`, () => this.toPeak(nth, side, phase),
-      { "data-phase": phase.phase, "data-side": side.side },
+      `${nth ? "then, " : ""}${phase.phase}: ${bytesInWords(phase.peak)}`, () => {
+        this.toPeak(nth, side, phase);
+        this.remember(nth ? "" : phase.phase);
+      }, { "data-phase": phase.phase, "data-side": side.side },
     ))));
   },
 

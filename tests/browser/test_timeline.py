@@ -3,17 +3,20 @@ recorded.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from harness.judge import FindingKind
+from harness.judge.causes import Cause, CauseKind
 from harness.words import format_bytes
 from reports.html import render
 from reports.packed_traces import packed_traces
 from reports.page import make_page
 from reports.scripts import scripts_of
 from reports.view import RunView
-from tests.reports.conftest import HELD, judgement_of
+from tests.reports.conftest import FINDING, HELD, judgement_of
 from tests.reports.traced_runs import BASE_BYTES, LONG, LONG_EVENTS, PEAK_BYTES, SHORT
 
 PEAK = format_bytes(PEAK_BYTES)
@@ -55,6 +58,26 @@ def test_the_point_that_the_page_tells_of_first_is_chosen(open_page, page_path):
     assert len(names) == 3
     assert page.locator("#timeline-point").input_value() == names[0]
     assert page.locator("#alive-point").inner_text() == names[0]
+
+
+def test_a_cause_chooses_its_point_and_its_phase_and_links_to_both(open_page, traced, tmp_path):
+    """The point is not that of the first trace, the phase not the one with the highest peak."""
+    cause = Cause(
+        id="a1", kind=CauseKind.MEMORY, finding=FindingKind.REGRESSION, what="a thing is kept",
+        where="loading", how_much="1.0 KiB", point=LONG, phase="open", checks=(FINDING,),
+    )  # fmt: skip
+    view, judgement = RunView(traced), replace(judgement_of(traced, FINDING), causes=(cause,))
+    path = tmp_path / "cause.html"
+    path.write_text(render(make_page(view, judgement), scripts_of(view, judgement)))
+    page = ready(open_page(path))
+
+    assert page.locator("#timeline-point").input_value() == LONG
+    pressed = page.locator('#alive-phases [aria-pressed="true"]')
+    assert pressed.inner_text() == "open: 1.0 KiB"
+    page.get_by_role("link", name=f"Timeline of {LONG}").click()
+    page.locator("#timeline-said", has_text="requested 1.0 KiB").wait_for()
+    assert page.get_by_role("button", name="Whole run").is_enabled()
+    assert page.evaluate("location.hash").endswith("&phase=open")
 
 
 def test_a_point_is_linked_to_and_both_codes_are_drawn(open_page, page_path):
