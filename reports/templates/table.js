@@ -3,6 +3,7 @@
 const ROWS_AT_A_TIME = 200;
 const MOST_CHOICES = 40; // distinct texts of a column that are offered as a list
 const LONG = { th: 60, td: 40 }; // letters after which a cell may break into lines
+const LONGER = 160; // letters of a text that would take too many lines
 const HINTS = { text: "contains", bytes: "> 4 MiB", whole: "> 10", seconds: "> 1 s", amount: "> 512" };
 
 class DataTable {
@@ -157,7 +158,8 @@ class DataTable {
       const text = this.text(row, column);
       const unread = text === "" && column.kind === "bytes" ? "unavailable" : text;
       const tag = nth ? "td" : "th";
-      const kind = column.kind !== "text" ? "amount" : text.length > LONG[tag] ? "long" : null;
+      const long = text.length > LONGER ? "long longer" : text.length > LONG[tag] ? "long" : null;
+      const kind = column.kind === "text" ? long : "amount";
       return element(tag, { scope: nth ? null : "row", class: kind }, own || unread);
     });
     return element("tr", { "data-row": row }, ...made);
