@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
+import jsonschema
 import pytest
 
 from harness.__main__ import main
@@ -66,6 +68,20 @@ def there(tmp_path, monkeypatch):
     return tmp_path
 
 
+def assert_described_by_the_schemas(directory):
+    """Of a run that was just measured."""
+    folder = Path(__file__).resolve().parents[3] / "docs" / "schemas"
+    rows = (directory / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    for name, texts in (
+        ("run", [(directory / "run.json").read_text(encoding="utf-8")]),
+        ("rows", rows),
+        ("findings", [(directory / "findings.json").read_text(encoding="utf-8")]),
+    ):
+        schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
+        for text in texts:
+            jsonschema.validate(json.loads(text), schema)
+
+
 def found_as_json(capfd):
     return json.loads(capfd.readouterr().out)
 
@@ -93,6 +109,7 @@ def test_a_script_that_runs_out_of_memory_is_told_what_filled_the_device(there, 
     assert "harness" not in errors.partition("Traceback")[2]
     assert lines[-1] == "kept in kept"
     assert main(["report", "kept"]) == 0
+    assert_described_by_the_schemas(there / "kept")
 
 
 def test_a_script_that_ends_is_told_its_peak(there, capfd):
