@@ -29,13 +29,8 @@ from harness.commands import (
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import ExitCode
 from harness.judged_run import Gate
-from harness.measure.worker import (
-    SCRIPT_BODY,
-    SCRIPT_FILE,
-    SCRIPT_PHASE,
-    STREAMS_VARIABLE,
-    ScriptNote,
-)
+from harness.measure.script import SCRIPT_FILE, SCRIPT_PHASE, STREAMS_VARIABLE, ScriptNote
+from harness.measure.worker import SCRIPT_BODY
 from harness.meters import HOST_ANON
 from harness.records import (
     PRETENDED_NOTE,

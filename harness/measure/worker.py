@@ -1,26 +1,25 @@
-"""The child: confine itself, run one scenario body, emit one JSON line per finished phase.
+"""The child: confine itself, run one scenario body, emit one JSON line per finished phase; and the
+zygote, which forks children.
 
 Started as ``python -m harness.measure.worker`` with one job, as JSON, on standard input, or forked
-from the zygote. Nothing heavy is imported here: bodies, preparations and meters are loaded by name,
-after the environment that their libraries read is set.
+from the zygote (``--zygote``). Nothing heavy is imported here: bodies, preparations and meters are
+loaded by name, after the environment that their libraries read is set.
 """
 
 import contextlib
 import ctypes
-import dataclasses
 import faulthandler
-import functools
+import gc
 import importlib
 import json
 import os
 import resource
-import runpy
+import select
 import signal
+import socket
 import sys
-import threading
-import types
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from harness.measure import AbsentMeter, Memory, Meter, MeterContext, SamplerLin
 from harness.measure.exceptions import look_for_room, name_exception
 from harness.measure.importing import (
     arrange_imports,
-    is_users,
     load,
     origins,
     refuse_deferred,
@@ -37,6 +35,12 @@ from harness.measure.importing import (
 )
 from harness.records import Ending, Job, Outcome
 from harness.rundir.rows import CodeFiles, Done, Row, append_row, open_rows
+from harness.system.proc import end_of, stop
+
+ZYGOTE = "--zygote"
+"""What makes the process the zygote; modules that it is to import as well may follow."""
+SCRIPT_BODY = "harness.measure.script:run_script"
+"""The body that runs somebody's script."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
@@ -44,7 +48,9 @@ _FIRST_VICTIM = "1000"
 
 
 def main() -> int:
-    """Run the job on standard input."""
+    """Run the job on standard input; as the zygote, serve until the parent closes the socket."""
+    if sys.argv[1:2] == [ZYGOTE]:
+        return serve(sys.argv[2:])
     return run(Job.from_json(sys.stdin.read()))
 
 
@@ -124,7 +130,7 @@ def _ending_of(job: Job, rows: _Rows) -> Ending:
         _measure(job, rows)
     except RowsError:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever ends the body is the result
+    except BaseException as error:  # noqa: BLE001 - what ends the body is the result
         ending = name_exception(error, look_for_room(job.device))
         if ending.outcome is Outcome.ERROR and job.body != SCRIPT_BODY:
             _log_traceback()  # a script's own has been printed, as Python prints it
@@ -170,7 +176,7 @@ def _prepare(job: Job) -> int:
         refuse_deferred(job.prepare, prepare, what="preparation")
         returned = prepare(Path(job.workspace), job.parameters)
         refuse_returned(job.prepare, returned, what="preparation")
-    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
+    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence
         ending = name_exception(error)
         _log_traceback()  # before the sentence, which the parent takes from the last line
         sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
@@ -269,260 +275,193 @@ def _open_meter(name: str, context: MeterContext) -> Meter:
     return meter
 
 
-# A body of our own: somebody's script, whole, in one phase. ``python -m harness why`` has it run.
+# The zygote: a process that has imported TensorFlow and done nothing with it, and forks one
+# child for each job. A fresh interpreter pays seconds for that import at every measurement; a
+# fork pays milliseconds. It is only right while nothing but the import has happened: a fork
+# after the first operation inherits locks and queues of threads that do not exist in the child,
+# and hangs. So the zygote checks itself before it offers its service, tries one child out, and
+# otherwise refuses with the reason; the parent then starts fresh interpreters instead. Talks
+# JSON lines over the socket on its standard input. To the parent: ``ready`` or ``refused``, then
+# for each job ``forked`` with the child's id and ``ended`` with its exit code. From the parent:
+# ``job`` (with descriptors the child keeps), or ``signal``.
 
 
-SCRIPT_BODY = "harness.measure.worker:run_script"
-SCRIPT_PHASE = "script"
-SCRIPT_FILE = "script.json"
-"""What the script did, beside what was measured of it: a ``ScriptNote``, in the workspace."""
-STREAMS_VARIABLE = "MEMORY_SCRIPT_STREAMS"
-"""Descriptors that the script gets as its standard input and output, with a comma between them; a
-place that is empty leaves the worker's own. No part of the job, which run.json records."""
+_MESSAGE_BYTES = 1 << 20  # chosen: a job with its environment takes some kilobytes
+_CANARY_S = 60.0  # chosen: a hundred times what a first operation takes on a busy machine
+# linux/prctl.h: orphans below this process become its children, not those of init
+_PR_SET_CHILD_SUBREAPER = 36
+# Libraries of the driver: once one is mapped, the process may have a context that a fork cannot
+# share (CUDA programming guide: a CUDA context does not survive fork).
+_DRIVER_LIBRARIES = ("libcuda.so", "libnvidia-ml.so")
 
-_LATE_SETTINGS = (
-    "set_logical_device_configuration",
-    "set_visible_devices",
-    "experimental.set_memory_growth",
-    "experimental.set_virtual_device_configuration",
-    "experimental.set_visible_devices",
-    "threading.set_inter_op_parallelism_threads",
-    "threading.set_intra_op_parallelism_threads",
+# What every measured child imports: TensorFlow for seconds, the rest for ten milliseconds. None of
+# it does anything.
+_PRELOADED = (
+    "tensorflow",
+    "harness.measure.device",
+    "harness.measure.host_meter",
+    "harness.measure.card_meter",
 )
-"""Functions of tf.config that raise RuntimeError once TensorFlow has started
-(tensorflow/python/eager/context.py)."""
-_LATE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR")
-"""Variables that TensorFlow reads when it starts, and never again."""
-_MOST_OPERATIONS = 20_000
-"""Chosen: different outputs that are told apart by their lines; a script with more has sizes that
-change all the time, and the largest come first of all as often as not."""
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class ScriptNote:
-    """What a script did besides allocating."""
-
-    exit_code: int = 0
-    """That of the script itself, as Python would have ended with."""
-    place: str = ""
-    """Line of the user's code that raised what ended it: ``"train.py:12 in load"``."""
-    ignored: list[str] = dataclasses.field(default_factory=list)
-    """Settings of TensorFlow's that came too late."""
-    forks: int = 0
-    """Processes that it has forked."""
-    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """For each operation, shape and dtype the lines that called it, with how often."""
-    without_lines: str = ""
-    """Why lines are unknown; empty where they were recorded."""
-    log_bytes: int = 0
-    """Size of the log when the script began: what is before it is not the script's."""
-
-    def write(self, folder: Path) -> None:
-        """Write it; a script that is killed leaves what was known when it began."""
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        (folder / SCRIPT_FILE).write_text(f"{text}\n", encoding="utf-8")
-
-
-def run_script(memory: Memory, parameters: Mapping[str, Any]) -> None:
-    """Run the script ``parameters["script"]`` as ``python SCRIPT ARGUMENTS`` does, in one phase.
-
-    ``arguments`` is a JSON list of texts, ``path`` the script's whole path. Raises what the script
-    raises, SystemExit for another code than 0 among it.
+def serve(preload: Sequence[str]) -> int:
+    """Import what the jobs share and ``preload``, check, and fork a child for each job until the
+    parent closes the socket.
     """
-    _connect_streams()
-    script, note = str(parameters["script"]), ScriptNote()
-    sys.argv = [script, *json.loads(parameters["arguments"])]
-    sys.path[0] = str(Path(parameters["path"]).parent)  # in place of the working directory
-    lines = _Lines(script)
-    note.without_lines = lines.record()
-    os.register_at_fork(after_in_parent=functools.partial(_count_fork, note))
-    _pass_over_late_settings(note.ignored)
-    before = {name: os.environ.get(name) for name in _LATE_VARIABLES}
-    note.log_bytes = os.fstat(2).st_size
-    note.write(memory.workspace)
+    line = socket.socket(fileno=os.dup(0))
+    die_with_parent()
+    cannot_adopt = _adopt_orphans()
     try:
-        with memory.phase(SCRIPT_PHASE):
-            _run_as_main(script, note)
+        for name in (*_PRELOADED, *preload):
+            import_module(name)
+    except ImportError as error:
+        _send(line, {"refused": f"{name} cannot be imported: {error}"})
+        return 1
+    gc.collect()
+    # the children's collector leaves the imported objects alone, so their pages stay shared
+    gc.freeze()
+    refusal = cannot_adopt or unfit_to_fork() or _canary()
+    if refusal:
+        _send(line, {"refused": refusal})
+        return 1
+    _send(line, {"ready": True})
+    while True:
+        message, *descriptors = _receive(line)
+        if not message:
+            return 0
+        if "job" in message:  # a signal that comes too late finds nobody left
+            _serve(line, message["job"], descriptors)
+
+
+def _adopt_orphans() -> str:
+    """Become the parent of what a job leaves behind; why that cannot be, or nothing. Forks do
+    not inherit it.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        return f"the kernel does not let it adopt orphans ({os.strerror(ctypes.get_errno())})"
+    if not _children_file().exists():
+        return f"the kernel does not list children in {_children_file()}"
+    return ""
+
+
+def unfit_to_fork() -> str:
+    """Why this process must not be forked from, in one clause; empty when it may."""
+    threads = sorted(
+        (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    )
+    if len(threads) != 1:
+        return f"the import left {len(threads)} threads running: {', '.join(threads)}"
+    context = import_module("tensorflow.python.eager.context").context_safe()
+    if context is not None and context._initialized:  # TensorFlow offers no public way to ask
+        return "TensorFlow's runtime has been started already"
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    mapped = [library for library in _DRIVER_LIBRARIES if library in maps]
+    if mapped:
+        return f"the import has loaded {' and '.join(mapped)}"
+    return ""
+
+
+def _canary() -> str:
+    """Fork once and run one operation; why it did not work, or nothing."""
+    child = os.fork()
+    if child == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        total = int(import_module("tensorflow").reduce_sum([1, 2, 3]))
+        os._exit(0 if total == 6 else 1)
+    with end_of(child) as has_ended:
+        ended = stop(
+            has_ended,
+            ask=lambda: None,  # it ends by itself, or it hangs
+            kill=lambda: os.kill(child, signal.SIGKILL),
+            grace_s=_CANARY_S,
+        )
+    _, status = os.waitpid(child, 0)
+    if not ended:
+        return f"a forked child did not finish one operation in {_CANARY_S:.0f} s"
+    code = os.waitstatus_to_exitcode(status)
+    return "" if code == 0 else f"a forked child ended with {code} on its first operation"
+
+
+def _serve(line: socket.socket, request: Mapping[str, Any], descriptors: list[int]) -> None:
+    child = os.fork()
+    if child == 0:
+        line.close()
+        os._exit(_become(request))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _send(line, {"forked": child})
+    parent_is_there = True
+    ended = os.pidfd_open(child)
+    while parent_is_there and ended not in select.select([line.fileno(), ended], [], [])[0]:
+        message, *_ = _receive(line)
+        parent_is_there = message is not None
+        if message is not None:
+            _signal_group(child, message["signal"])
+    os.close(ended)
+    # Whatever the body started must not outlive it. The child is not reaped yet, so its id still
+    # names its group.
+    _signal_group(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    _end_orphans()
+    if parent_is_there:
+        _send(line, {"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _become(request: Mapping[str, Any]) -> int:
+    """Turn the fork into the child of one job: session, environment, folder and output of its
+    own.
+    """
+    try:
+        os.setsid()
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        return run(Job(**request["job"]))
+    except BaseException:  # noqa: BLE001 - nothing may unwind into the zygote's own frames
+        import traceback
+
+        traceback.print_exc()
+        return 1
     finally:
-        late = [name for name in _LATE_VARIABLES if os.environ.get(name) != before[name]]
-        note.ignored += late
-        note.lines = lines.found()
-        note.write(memory.workspace)
-
-
-def _run_as_main(script: str, note: ScriptNote) -> None:
-    """Run it to its end, threads included. Raises what it raises, once that is printed."""
-    process = os.getpid()
-    failure: BaseException | None = None
-    try:
-        runpy.run_path(script, run_name="__main__")
-        _wait_for_threads()
-    except SystemExit as leaving:
-        note.exit_code = _exit_code(leaving)
-        failure = leaving if note.exit_code else None
-    except BaseException as error:  # noqa: BLE001 - raised again below
-        note.exit_code, note.place = 1, _place_of(error, script)
-        _print_error(error)
-        failure = error
-    if os.getpid() != process:
-        # Forked by the script, and at its end: what follows is the parent's to do.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(note.exit_code)
-    if failure is not None:
-        raise failure
 
 
-def _connect_streams() -> None:
-    """Give the script the streams that it was started with; standard error stays the log."""
-    given = os.environ.pop(STREAMS_VARIABLE, ",").split(",")
-    for descriptor, target in zip(given, (0, 1), strict=True):
-        if descriptor:
-            os.dup2(int(descriptor), target)
-            os.close(int(descriptor))
-
-
-def _count_fork(note: ScriptNote) -> None:
-    note.forks += 1
-
-
-def _wait_for_threads() -> None:
-    """As Python does at its end."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-
-
-def _exit_code(leaving: SystemExit) -> int:
-    """The code that Python ends with; a text is printed and means 1 (sys.exit)."""
-    if leaving.code is None or isinstance(leaving.code, int):
-        return (leaving.code or 0) & 0xFF
-    sys.stderr.write(f"{leaving.code}\n")
-    return 1
-
-
-def _print_error(error: BaseException) -> None:
-    """As Python prints what nobody has caught, without our own frames."""
-    import traceback
-
-    own = error.__traceback__
-    while own is not None and own.tb_frame.f_code.co_filename in (__file__, *_RUNPY):
-        own = own.tb_next
-    traceback.print_exception(type(error), error, own)
-
-
-_RUNPY = (runpy.__file__, "<frozen runpy>")
-
-
-def _place_of(error: BaseException, script: str) -> str:
-    """The innermost line of the user's own that an error passed; empty where it passed none."""
-    if isinstance(error, SyntaxError) and error.filename and error.filename.endswith(script):
-        return f"{_shown(error.filename)}:{error.lineno}"
-    found, step = "", error.__traceback__
-    while step is not None:
-        found = _line_of(step.tb_frame, step.tb_lineno, script) or found
-        step = step.tb_next
-    return found
-
-
-def _line_of(frame: types.FrameType, line: int, script: str) -> str:
-    """``"train.py:12 in load"``; empty where the frame is of no code of the user's."""
-    filename, function = frame.f_code.co_filename, frame.f_code.co_name
-    if filename != script and not is_users(filename):
-        return ""
-    inside = "" if function == "<module>" else f" in {function}"
-    return f"{_shown(filename)}:{line}{inside}"
-
-
-@functools.cache
-def _shown(filename: str) -> str:
-    """A file as it is named from the working directory, where it lies below that."""
-    path, folder = Path(filename), Path.cwd()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else filename
-
-
-def _pass_over_late_settings(ignored: list[str]) -> None:
-    """Let the script go on where it wants to set what TensorFlow had to know before it started."""
-    for name in _LATE_SETTINGS:
-        holder: Any = sys.modules["tensorflow"].config
-        *path, last = name.split(".")
-        for part in path:
-            holder = getattr(holder, part)
-        setattr(holder, last, _passed_over(getattr(holder, last), f"tf.config.{name}", ignored))
-
-
-def _passed_over(setting: Callable[..., Any], name: str, ignored: list[str]) -> Callable[..., Any]:
-    @functools.wraps(setting)
-    def set_if_possible(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - TensorFlow's own signature
-        try:
-            return setting(*arguments, **named)
-        except RuntimeError as error:
-            if "initializ" not in str(error):
-                raise
-            if name not in ignored:
-                ignored.append(name)
-            return None
-
-    return set_if_possible
-
-
-class _Lines:
-    """Which lines of the user's called which operations, by TensorFlow's own callbacks (the ones
-    that its debugger uses: tensorflow/python/framework/op_callbacks.py).
+def _end_orphans() -> None:
+    """End what the job started in groups of its own (setsid). The death of one may bring its
+    children here in turn.
     """
+    while orphans := [int(number) for number in _children_file().read_text().split()]:
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGKILL)  # nobody else reaps it, so its id still names it
+            os.waitpid(orphan, 0)
 
-    def __init__(self, script: str) -> None:
-        self._script = script
-        self._lines: dict[tuple[str, str, str], Counter[str]] = {}
 
-    def record(self) -> str:
-        """Start recording; why that cannot be, or nothing."""
-        try:
-            callbacks = importlib.import_module("tensorflow.python.framework.op_callbacks")
-            callbacks.add_op_callback(self._hear)
-        except (ImportError, AttributeError) as error:
-            return f"this TensorFlow does not tell which line calls an operation ({error})"
-        return ""
+def _children_file() -> Path:
+    # The zygote has one thread, its first, whose id is that of the process (proc(5)).
+    return Path(f"/proc/self/task/{os.getpid()}/children")
 
-    def found(self) -> list[dict[str, Any]]:
-        """For each operation, shape and dtype, the lines, those that called it most first."""
-        return [
-            {"operation": operation, "shape": shape, "dtype": dtype, "lines": dict(most)}
-            for (operation, shape, dtype), lines in self._lines.items()
-            if (most := lines.most_common())
-        ]
 
-    def _hear(
-        self,
-        op_type: str | bytes,
-        inputs: Sequence[Any],
-        attributes: Sequence[Any],
-        outputs: Sequence[Any],
-        op_name: str | None = None,
-        graph: Any = None,  # noqa: ANN401 - a graph of TensorFlow's, or None
-    ) -> None:
-        """One operation was executed, or put into a graph. Changes no output (None)."""
-        del inputs, attributes
-        line = self._line()
-        if not line:
-            return
-        named = op_type if graph is None else str(op_name)
-        operation = named.decode() if isinstance(named, bytes) else named
-        for tensor in outputs:
-            known = tensor.shape.rank is not None
-            sizes = str(tensor.shape.as_list()).replace(" ", "") if known else ""
-            key = (operation, sizes, str(tensor.dtype.name))
-            if key in self._lines or len(self._lines) < _MOST_OPERATIONS:
-                self._lines.setdefault(key, Counter())[line] += 1
+def _signal_group(child: int, number: int) -> None:
+    try:
+        os.killpg(child, number)
+    except ProcessLookupError:
+        # Either all of the group has ended, or the fork has not become its leader yet.
+        os.kill(child, number)
 
-    def _line(self) -> str:
-        """The innermost line of the user's that led here."""
-        frame: types.FrameType | None = sys._getframe(2)
-        while frame is not None:
-            if line := _line_of(frame, frame.f_lineno, self._script):
-                return line
-            frame = frame.f_back
-        return ""
+
+def _send(line: socket.socket, message: Mapping[str, Any]) -> None:
+    line.sendall(json.dumps(message).encode())
+
+
+def _receive(line: socket.socket) -> tuple[Any, ...]:
+    text, descriptors, _, _ = socket.recv_fds(line, _MESSAGE_BYTES, 8)
+    return (json.loads(text) if text else None, *descriptors)
 
 
 if __name__ == "__main__":
