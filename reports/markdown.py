@@ -41,7 +41,7 @@ def summary_text(view: RunView, judgement: Judgement, *, has_page: bool) -> str:
     """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
     refers to.
     """
-    return _render(make_page(view, judgement, (), has_page=has_page), judgement)
+    return _render(make_page(view, judgement, has_page=has_page), judgement)
 
 
 def _render(page: Page, judgement: Judgement) -> str:

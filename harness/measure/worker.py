@@ -39,6 +39,9 @@ from harness.system.proc import end_of, stop
 
 ZYGOTE = "--zygote"
 """What makes the process the zygote; modules that it is to import as well may follow."""
+SCRIPT_BODY = "harness.measure.script:run_script"
+"""The body that runs somebody's script."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
 _FIRST_VICTIM = "1000"
@@ -127,10 +130,10 @@ def _ending_of(job: Job, rows: _Rows) -> Ending:
         _measure(job, rows)
     except RowsError:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever ends the body is the result
+    except BaseException as error:  # noqa: BLE001 - what ends the body is the result
         ending = name_exception(error, look_for_room(job.device))
-        if ending.outcome is Outcome.ERROR:
-            _log_traceback()
+        if ending.outcome is Outcome.ERROR and job.body != SCRIPT_BODY:
+            _log_traceback()  # a script's own has been printed, as Python prints it
         return ending
     return Ending(Outcome.OK)
 
@@ -173,7 +176,7 @@ def _prepare(job: Job) -> int:
         refuse_deferred(job.prepare, prepare, what="preparation")
         returned = prepare(Path(job.workspace), job.parameters)
         refuse_returned(job.prepare, returned, what="preparation")
-    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
+    except BaseException as error:  # noqa: BLE001 - the parent wants one sentence
         ending = name_exception(error)
         _log_traceback()  # before the sentence, which the parent takes from the last line
         sys.stderr.write(f"{ending.outcome}: {ending.reason}\n")
@@ -331,7 +334,7 @@ def serve(preload: Sequence[str]) -> int:
 
 
 def _adopt_orphans() -> str:
-    """Become the parent of whatever a job leaves behind; why that cannot be, or nothing. Forks do
+    """Become the parent of what a job leaves behind; why that cannot be, or nothing. Forks do
     not inherit it.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:

@@ -118,7 +118,7 @@ class Launcher(Protocol):
         """Run the child; what it prints goes to the order's log."""
 
     def close(self) -> None:
-        """End whatever the launcher itself keeps running."""
+        """End what the launcher itself keeps running."""
 
 
 class SpawnLauncher:
