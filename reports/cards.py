@@ -44,7 +44,9 @@ class Card:
     at: str
     """At which size: ``"at 2,000 images"``."""
     each: str
-    """How it grows, with its limit; empty with one size."""
+    """How it grows: ``"512 B/image"``; empty with one size."""
+    each_limit: str
+    """``", at most 512 B/image in a phase"``; empty where there is no such limit."""
     limit: str
     change: str
     """Against what was before; empty where nothing is known."""
@@ -99,7 +101,8 @@ def _card(
         peak=amount(rise, otherwise=_why_not(view, points)),
         is_known=rise is not None,
         at=_at(shown),
-        each=_each(curve, checks),
+        each=_each(curve),
+        each_limit=_each_limit(curve, checks),
         limit=_limit_in_words(view, limit, shown),
         change=_change(earlier, shown),
         host=amount(None if host is None else host["rise_bytes"]),
@@ -166,9 +169,14 @@ def _at(shown: "pd.Series[str] | None") -> str:
     return f"at {sizes_in_words(STACK, int(shown[STACK]))}" if known(shown[STACK]) else ""
 
 
-def _each(curve: Curve | None, checks: Sequence[Check]) -> str:
+def _each(curve: Curve | None) -> str:
     slope = None if curve is None else curve.slope
-    if curve is None or slope is None:
+    return "" if curve is None or slope is None else rate(slope, curve.unit)
+
+
+def _each_limit(curve: Curve | None, checks: Sequence[Check]) -> str:
+    """The widest of the limits on a slope of its phases."""
+    if curve is None or curve.slope is None:
         return ""
     limits = [
         check.limit
@@ -178,8 +186,7 @@ def _each(curve: Curve | None, checks: Sequence[Check]) -> str:
         and check.bound == "upper"
         and check.limit is not None
     ]
-    allowed = f", at most {rate(max(limits), curve.unit)} in a phase" if limits else ""
-    return f"{rate(slope, curve.unit)}{allowed}"
+    return f", at most {rate(max(limits), curve.unit)} in a phase" if limits else ""
 
 
 def _budget(checks: Sequence[Check], point: str, rise: int) -> float | None:
@@ -242,5 +249,5 @@ def _in_words(cards: Sequence[Card]) -> Iterator[str]:
             return
         first = {card.scenario: card.peak}
         name = card.scenario if card.series == card.scenario else f"{card.scenario}, {card.series}"
-        grows = f", {card.each.partition(',')[0]}" if card.each else ""
+        grows = f", {card.each}" if card.each else ""
         yield f"{name}: {card.peak} {card.at}{grows}".strip()

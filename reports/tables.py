@@ -52,7 +52,6 @@ def comparison(view: RunView, scenario: str) -> Table | None:
     phases = next(
         point.phases for point in view.plan.points if point.name == cells["point"].iloc[0]
     )
-    read = {(row["point"], row["phase"], row["meter"]): row for _, row in view.phases.iterrows()}
     rows = [
         (
             plain(phase),
@@ -60,7 +59,7 @@ def comparison(view: RunView, scenario: str) -> Table | None:
             *(
                 text
                 for point in cells["point"]
-                for text in _compared(read, str(point), phase, meter)
+                for text in _compared(view.readings, str(point), phase, meter)
             ),
         )
         for phase in phases

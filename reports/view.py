@@ -31,6 +31,14 @@ class RunView:
         return phase_table(self.run.phases, self.plan)
 
     @cached_property
+    def readings(self) -> Mapping[tuple[str, str, str], "pd.Series[str]"]:
+        """The rows of ``phases`` by point, phase and meter."""
+        return {
+            (str(row["point"]), str(row["phase"]), str(row["meter"])): row
+            for _, row in self.phases.iterrows()
+        }
+
+    @cached_property
     def ends(self) -> pd.DataFrame:
         """``frames.ends_table``: one row for each run that is required."""
         return ends_table(self.run.ends, self.plan, self.run.repeats_of)
