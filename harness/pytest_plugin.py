@@ -4,15 +4,16 @@ The plug-in is active in every session of whoever has it installed. So it loads 
 (``harness.plugin``) only when an option, a marker or a fixture asks for it.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError
-from harness.plugin import MARK, RUNNER
+from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
+from harness.plugin import MARK, POINT_PROPERTY, RUNNER
 from harness.plugin.options import (
     are_given,
     as_typed,
@@ -23,11 +24,12 @@ from harness.plugin.options import (
     only_distributes,
     with_joined_folders,
 )
+from harness.words import count
 
 if TYPE_CHECKING:
-    from harness.plugin.judgement import Turns
     from harness.plugin.measuring import MemoryRunFixture
     from harness.plugin.session import RunSession
+    from harness.plugin.turns import Turns
     from harness.records import Point
     from harness.run.runner import Runner
     from harness.rundir.rows import RunEnd
@@ -37,6 +39,8 @@ _BROKEN_OFF = frozenset({pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_E
 # What the session ends with where the device that was asked for is not there: that of a gate that
 # saw nothing.
 _NO_DEVICE = 3
+_DISPLAY = "memory-display"
+"""The name of what shows how far measuring has come, among the plug-ins."""
 _SWEEP = frozenset({"point", "repeat", "measure"})
 """The fixtures of a test of a sweep."""
 
@@ -71,6 +75,7 @@ def _activate(config: pytest.Config) -> "RunSession":
         raise pytest.UsageError(str(error)) from error
     config.stash[SESSION] = session
     config.pluginmanager.register(_Listener(session))
+    config.pluginmanager.register(_Display(session), _DISPLAY)
     return session
 
 
@@ -86,13 +91,122 @@ class _Listener:
         """Remember which findings tests have failed with, so that they are not reported twice; a
         test that caught one has not.
         """
-        from harness.plugin.measuring import POINT_PROPERTY
-
         if report.failed or hasattr(report, "wasxfail"):
             points = (
                 str(value) for name, value in report.user_properties if name == POINT_PROPERTY
             )
             self._session.ledger.reported.update(points)
+
+
+class SessionDisplay(Protocol):
+    """``reports.progress.SessionDisplay``, as far as it is used here."""
+
+    doing: str
+
+    def close(self) -> None: ...  # noqa: D102 - as there
+    def pause(self) -> None: ...  # noqa: D102
+    def go_on(self) -> None: ...  # noqa: D102
+    def aside(self) -> contextlib.AbstractContextManager[None]: ...  # noqa: D102
+
+
+class _Display:
+    """Shows how far measuring has come, in the process that the user started: a line below pytest's
+    own on a terminal, a line now and then elsewhere, nothing with -q.
+    """
+
+    def __init__(self, session: "RunSession") -> None:
+        self._session = session
+        self._shown: SessionDisplay | None = None
+
+    # innermost, so that the line is gone before pytest's own last word on the loop
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """While tests run."""
+        with self.shown(session.config):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logstart(self) -> Generator[None]:
+        """The name of a file, or of a test."""
+        with self.aside():
+            yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self) -> Generator[None]:
+        """A dot, or a word."""
+        with self.aside():
+            yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logfinish(self) -> Generator[None]:
+        """How many per cent of the tests are over."""
+        with self.aside():
+            yield
+
+    def pytest_enter_pdb(self) -> None:
+        """A debugger has the terminal for itself."""
+        if self._shown is not None:
+            self._shown.pause()
+
+    def pytest_leave_pdb(self) -> None:
+        """And gives it back."""
+        if self._shown is not None:
+            self._shown.go_on()
+
+    @contextlib.contextmanager
+    def shown(self, config: pytest.Config) -> Iterator[None]:
+        """In the block it is shown."""
+        self._shown = _open_display(config, self._session)
+        try:
+            yield
+        finally:
+            if self._shown is not None:
+                self._shown.close()
+            self._shown = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody reads it."""
+        return self._shown is not None
+
+    def aside(self) -> contextlib.AbstractContextManager[None]:
+        """In the block somebody else writes to the terminal."""
+        return contextlib.nullcontext() if self._shown is None else self._shown.aside()
+
+    def say(self, doing: str) -> None:
+        """What is done besides measuring, for example ``"judging"``; empty when it is over."""
+        if self._shown is not None:
+            self._shown.doing = doing
+
+
+def _open_display(config: pytest.Config, session: "RunSession") -> SessionDisplay | None:
+    """None where nobody reads it: with -q, without a terminal's plug-in, in a worker."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    quiet = config.get_verbosity() < 0 or is_worker(config) or is_dry(config)
+    if quiet or reporter is None or not (session.run.is_planned or only_distributes(config)):
+        return None
+    from harness.commands import load_pages
+
+    try:
+        progress = load_pages("progress")
+    except (UsageError, ImportError):
+        return None
+    writer = config.get_terminal_writer()
+
+    def column() -> int:
+        reporter.flush()
+        return writer.width_of_current_line
+
+    def write_line(text: str) -> None:
+        if writer.width_of_current_line:
+            writer.line()
+        writer.line(text)
+
+    drawn = reporter.isatty() and config.getoption("capture", "no") != "no"
+    shown: SessionDisplay = progress.SessionDisplay(
+        session.run.paths, drawn=drawn, column=column, write_line=write_line
+    )
+    return shown
 
 
 # Before any test: options, workers, and what is collected.
@@ -200,8 +314,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     except HarnessError as error:
         if not is_worker(config):
             raise pytest.UsageError(str(error)) from error
-        # An exception here would be xdist's crash; the controller tells the user, and nothing is
-        # measured.
+        # xdist would report an exception here as a crashed worker, so the controller is told why.
         config.workeroutput["memory_refused"] = str(error)  # type: ignore[attr-defined]
         session.items.clear()
         return
@@ -235,7 +348,7 @@ def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
     if is_dry(pytestconfig):
         yield None
         return
-    from harness.plugin import judgement as turns
+    from harness.plugin import turns
 
     with turns.open_runner(session) as runner:
         yield runner
@@ -248,7 +361,7 @@ def memory_turns(memory_runner: "Runner | None", pytestconfig: pytest.Config) ->
     """
     if memory_runner is None:
         return None
-    from harness.plugin.judgement import turns_of
+    from harness.plugin.turns import turns_of
 
     return turns_of(_activate(pytestconfig), memory_runner)
 
@@ -344,13 +457,16 @@ def _finish(session: "RunSession", *, stopped: bool) -> None:
     """Note the end of the run, and judge it where some test has a marker or takes ``memory_run``: a
     sweep is judged by ``python -m harness gate``.
     """
+    display: Any = session.config.pluginmanager.get_plugin(_DISPLAY)
     try:
         session.run.finish()
         if not session.is_judged:
             return
-        from harness.plugin.judgement import add_to_junit, end_session
+        with display.shown(session.config):
+            from harness.plugin.judgement import add_to_junit, end_session
 
-        end = end_session(session, stopped=stopped, show=_show(session.config))
+            show = _show(session.config, display)
+            end = end_session(session, stopped=stopped, show=show, doing=display.say)
     except RunDirectoryError as error:
         session.ledger.broken = str(error)
         return
@@ -358,11 +474,18 @@ def _finish(session: "RunSession", *, stopped: bool) -> None:
     add_to_junit(session.config, end.findings)
 
 
-def _show(config: pytest.Config) -> Callable[[str], None]:
+def _show(config: pytest.Config, display: _Display) -> Callable[[str], None]:
     reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
-    # The line of progress has no end yet, and nothing public tells whether the terminal is in the
-    # midst of one.
-    return (lambda line: reporter.write_line(f"\n{line}")) if reporter is not None else _silent
+    if reporter is None:
+        return _silent
+
+    def show(line: str) -> None:
+        # The line of dots has no end yet, and nothing public tells whether the terminal is in the
+        # midst of one.
+        with display.aside():
+            reporter.write_line(f"\n{line}")
+
+    return show
 
 
 def _silent(line: str) -> None:
@@ -381,7 +504,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"ERROR: {ledger.refused}", red=True)
         return
     if number := ledger.deselected:
-        tests = "1 test that measures was" if number == 1 else f"{number} tests that measure were"
+        tests = count(number, "test that measures was", "tests that measure were")
         terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
     if is_dry(config):
         _list_mistakes(terminalreporter, ledger.refusals(ledger.collected))

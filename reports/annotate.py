@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from harness.words import nearest_path
 from .annotations import Findings, Reported, Spot, annotations, command, parse_findings, spot
 from .changed import changed_files, folder_in_repository
 
-# Findings as GitLab's code quality report, which its merge requests show beside the files that
+# Causes as GitLab's code quality report, which its merge requests show beside the files that
 # changed.
 
 
@@ -34,31 +33,26 @@ _SEVERITIES: Mapping[str, str] = {
 
 
 def code_quality_text(found: Findings, place: Spot, *, otherwise: str) -> str:
-    """The report: JSON, one entry for each finding. GitLab leaves out what has no path;
+    """The report: JSON, one entry for each cause. GitLab leaves out what has no path;
     ``otherwise`` is one.
     """
-    reported = found.findings
+    reported = found.causes
     if not reported and found.exit_code != 0:
         reported = (
-            Reported(kind=found.verdict, rule="verdict", subject="run", sentence=found.sentence),
+            Reported(id="run", kind=found.verdict, rule="verdict", sentence=found.sentence),
         )
-    seen: Counter[tuple[str, str]] = Counter()
-    entries = []
-    for finding in reported:
-        seen[finding.rule, finding.subject] += 1
-        entries.append(_entry(finding, seen[finding.rule, finding.subject], place, otherwise))
-    return json.dumps(entries, indent=1)
+    return json.dumps([_entry(cause, place, otherwise) for cause in reported], indent=1)
 
 
-def _entry(finding: Reported, occurrence: int, place: Spot, otherwise: str) -> dict[str, object]:
-    # Without amounts, which differ from run to run: GitLab matches the two sides of a merge request
+def _entry(cause: Reported, place: Spot, otherwise: str) -> dict[str, object]:
+    # Of the id alone, which has no amounts in it: GitLab matches the two sides of a merge request
     # by it.
-    named = "\n".join((finding.rule, finding.subject, str(occurrence)))
+    fingerprint = hashlib.sha256(cause.id.encode(errors="backslashreplace")).hexdigest()
     return {
-        "description": f"{finding.sentence} {place.why}",
-        "check_name": f"memory gate: {finding.rule}",
-        "fingerprint": hashlib.sha256(named.encode(errors="backslashreplace")).hexdigest(),
-        "severity": _SEVERITIES.get(finding.kind, "critical"),
+        "description": f"{cause.sentence} {place.why}",
+        "check_name": f"memory gate: {cause.rule}",
+        "fingerprint": fingerprint,
+        "severity": _SEVERITIES.get(cause.kind, "critical"),
         "location": {"path": place.file or otherwise, "lines": {"begin": place.line}},
     }
 
@@ -77,8 +71,8 @@ def annotate(
     baselines: Path | None = None,
     form: str = FORMATS[0],
 ) -> Iterator[str]:
-    """The findings of ``run`` as lines, put where the working tree around ``folder`` differs from
-    ``since``.
+    """The causes of the findings of ``run`` as lines, put where the working tree around ``folder``
+    differs from ``since``.
 
     Findings of another run, or of this one before more was measured, are refused. ``subjects`` are
     the packages under test, as paths from ``folder``; none: those that the run compared, or

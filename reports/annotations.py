@@ -1,4 +1,4 @@
-"""Findings as annotations of a pull request: GitHub's workflow commands, put on the file that
+"""Causes as annotations of a pull request: GitHub's workflow commands, put on the file that
 changed most.
 
 Pure functions over the text of findings.json and a list of changed files. Sentences quote what
@@ -44,22 +44,26 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """One finding, as findings.json has it."""
+    """One cause, as findings.json has it."""
 
+    id: str
+    """The same in every run in which the same thing goes wrong."""
     kind: str
+    """Of the gravest of its findings."""
     rule: str
-    subject: str
+    """Of the check that says it best."""
     sentence: str
+    """What, where, how much and since when; what that check says, and how much follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What findings.json says: the verdict, and every finding, the gravest kind first."""
+    """What findings.json says: the verdict, and every cause, the gravest first."""
 
     verdict: str
     exit_code: int
     sentence: str
-    findings: tuple[Reported, ...]
+    causes: tuple[Reported, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +104,23 @@ def parse_findings(text: str, name: str, *, judging: str) -> Findings:
             verdict=str(document["verdict"]),
             exit_code=int(document["exit_code"]),
             sentence=str(document["sentence"]),
-            findings=tuple(_reported(finding) for finding in document["findings"]),
+            causes=tuple(_reported(cause, document["checks"]) for cause in document["causes"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunDirectoryError(
             f"{name} is damaged ({error!r}); judge the run again: {judging}"
         ) from error
 
 
-def _reported(finding: Mapping[str, Any]) -> Reported:
-    kind, rule, subject, sentence = (
-        str(finding[name]) for name in ("finding", "rule", "subject", "sentence")
+def _reported(cause: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> Reported:
+    first = checks[cause["checks"][0]]
+    told = [cause["told"], first["sentence"], cause["following"]]
+    return Reported(
+        id=str(cause["id"]),
+        kind=str(cause["finding"]),
+        rule=str(first["rule"]),
+        sentence="\n".join(str(part) for part in told if part),
     )
-    return Reported(kind=kind, rule=rule, subject=subject, sentence=sentence)
 
 
 def spot(
@@ -168,10 +176,10 @@ def spot(
 
 
 def annotations(found: Findings, place: Spot) -> Iterator[Annotation]:
-    """An annotation for each finding, as many of each level as GitHub shows; the last one counts
+    """One annotation for each cause, as many of each level as GitHub shows; the last one counts
     those that are left out.
     """
-    if not found.findings and found.exit_code != 0:
+    if not found.causes and found.exit_code != 0:
         yield _annotation(
             "error",
             f"Memory gate: {_plain(found.verdict)} (exit code {found.exit_code})",
@@ -179,21 +187,21 @@ def annotations(found: Findings, place: Spot) -> Iterator[Annotation]:
             place,
         )
     for level in dict.fromkeys(_LEVELS.values()):
-        own = [finding for finding in found.findings if _LEVELS.get(finding.kind, "error") == level]
+        own = [cause for cause in found.causes if _LEVELS.get(cause.kind, "error") == level]
         shown = own if len(own) <= MOST_OF_A_LEVEL else own[: MOST_OF_A_LEVEL - 1]
-        for finding in shown:
+        for cause in shown:
             title = (
-                f"Memory gate: {_plain(finding.kind)} ({_plain(finding.rule)}); exit code "
+                f"Memory gate: {_plain(cause.kind)} ({_plain(cause.rule)}); exit code "
                 f"{found.exit_code}"
             )
-            yield _annotation(level, title, finding.sentence, place)
+            yield _annotation(level, title, cause.sentence, place)
         left_out = len(own) - len(shown)
         if left_out:
-            title = f"Memory gate: {count(left_out, 'more finding')}; exit code {found.exit_code}"
+            title = f"Memory gate: {count(left_out, 'more cause')}; exit code {found.exit_code}"
             yield _annotation(
                 level,
                 title,
-                f"{count(left_out, 'more finding')} in the summary and in the page of the run.",
+                f"{count(left_out, 'more cause')} in the summary and in the page of the run.",
                 place,
             )
 

@@ -1,26 +1,25 @@
-"""summary.md: the verdict, the findings and what moved, for the reviewer of a pull request; the
-same words as the page.
+"""summary.md: the verdict, its causes and what moved, for the reviewer of a pull request; the same
+words as the page.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from textwrap import indent
 
+from harness.judge.causes import AliveTensors, Cause, Command
 from harness.judge.gate import Judgement
-from harness.words import count
+from harness.words import count, format_bytes
 
-from .page import BETTER, OVERRULED, Page, Statement, make_page
+from .page import BETTER, OVERRULED, Page, make_page
 from .tables import Table
 from .view import RunView
 
 MOST_CHARACTERS = 60_000
 """A comment of GitHub holds 65,536 characters, a step summary 1 MiB, and a reader less than either;
 the page has it all."""
-MAX_FINDINGS = 20
-"""Findings that are shown in full, each with those that say nearly the same. Chosen: a reader reads
+MAX_CAUSES = 20
+"""Causes that are shown in full, each with a count of what follows from it. Chosen: a reader reads
 no more."""
-_MOST_ALIKE = 6
-"""Findings named beside one that says nearly the same: as many as the default sweep has sizes and
-stacks."""
 _LONGEST = 2_000
 """Characters of one sentence. Chosen: five lines; the last words of a child may be longer."""
 
@@ -42,10 +41,10 @@ def summary_text(view: RunView, judgement: Judgement, *, has_page: bool) -> str:
     """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
     refers to.
     """
-    return render(make_page(view, judgement, (), has_page=has_page))
+    return _render(make_page(view, judgement, (), has_page=has_page), judgement.causes)
 
 
-def render(page: Page) -> str:
+def _render(page: Page, causes: Sequence[Cause]) -> str:
     """The summary as GitHub-flavoured Markdown, of MOST_CHARACTERS at most; every text is
     escaped.
     """
@@ -57,7 +56,7 @@ def render(page: Page) -> str:
     # In the order of what a reviewer can least do without; what there is no room for is left to the
     # page.
     rest = (
-        *_findings(page),
+        *_causes(page, causes),
         *_decided(page),
         *_moves(page),
         *_notes(page),
@@ -103,50 +102,61 @@ def _sentence(text: str) -> str:
     return escape(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} [...]")
 
 
-def _findings(page: Page) -> Iterator[str]:
-    """A numbered list; findings that say nearly the same of several points are one item."""
-    yield "### Findings"
-    if not page.findings:
+def _causes(page: Page, causes: Sequence[Cause]) -> Iterator[str]:
+    """A numbered list, the gravest first."""
+    yield "### Causes"
+    if not causes:
         yield (
             "No finding: every check holds."
             if page.held
             else "No check applied, so nothing was found and nothing is promised."
         )
         return
-    groups: dict[tuple[str, ...], list[Statement]] = {}
-    for statement in page.findings:
-        groups.setdefault(statement.group, []).append(statement)
-    shown = list(groups.values())[:MAX_FINDINGS]
-    yield from (_finding(number, alike) for number, alike in enumerate(shown, start=1))
-    more = len(page.findings) - sum(map(len, shown))
+    shown = causes[:MAX_CAUSES]
+    yield from (_cause(number, cause) for number, cause in enumerate(shown, start=1))
+    more = len(causes) - len(shown)
     if more > 0:
-        yield (
-            f"{count(more, 'more finding is', 'more findings are')} in the page{_how_to_get(page)}."
-        )
+        yield f"{count(more, 'more cause is', 'more causes are')} in the page{_how_to_get(page)}."
 
 
-def _finding(number: int, alike: Sequence[Statement]) -> str:
-    first, *others = alike
-    lines = [f"{number}. **{escape(f'{first.kind}, {first.rule}')}**: {_sentence(first.sentence)}"]
-    if first.because:
-        lines.append(f"   - Why this limit: {_sentence(first.because)}")
-    if others:
-        named = "; ".join(_in_short(other) for other in others[:_MOST_ALIKE])
-        more = len(others) - _MOST_ALIKE
-        lines.append(
-            f"   - And {count(len(others), 'more finding')} like it: "
-            f"{named}{f'; and {more:,} others' if more > 0 else ''}."
-        )
-    return "\n".join(lines)
-
-
-def _in_short(statement: Statement) -> str:
-    amounts = (
-        f": {statement.measured}, {statement.limit}"
-        if statement.measured and statement.limit
-        else ""
+def _cause(number: int, cause: Cause) -> str:
+    """One item: what, where, how much, since when; the check that says it best, and what to
+    type.
+    """
+    first = cause.checks[0]
+    kind = str(cause.finding).replace("_", " ")
+    lines = {
+        "Where": cause.where,
+        "How much": cause.how_much,
+        "Since when": cause.since,
+        "What shows it": first.sentence,
+        "Why this limit": _with_place(first.because, cause.rule_place),
+        "Alive at that peak": "; ".join(map(_alive, cause.alive)),
+        "Besides": cause.following,
+    }
+    text = [f"{number}. **{escape(kind)}**: {_sentence(cause.what)}"]
+    text += [f"   - {name}: {_sentence(said)}" for name, said in lines.items() if said]
+    blocks = [*map(_typed, cause.commands), "\n".join(cause.log_tail)]
+    return "\n\n".join(
+        ["\n".join(text), *(indent(_code(block), "   ") for block in blocks if block)]
     )
-    return _sentence(f"{statement.subject}{amounts}")
+
+
+def _with_place(because: str, place: str) -> str:
+    return f"{because} ({place})" if because and place else because
+
+
+def _alive(tensors: AliveTensors) -> str:
+    times = f"{tensors.count:,} x " if tensors.count > 1 else ""
+    shape = f"({', '.join(map(str, tensors.shape))})" if tensors.shape else ""
+    what = " ".join(part for part in (tensors.dtype, shape) if part) or "memory"
+    by = f" by {tensors.operation}" if tensors.operation else ""
+    like = f", {tensors.declared}" if tensors.declared else ""
+    return f"{times}{what}{by}, {format_bytes(tensors.nbytes)}{like}"
+
+
+def _typed(command: Command) -> str:
+    return f"# {command.purpose}\n{command.line}"
 
 
 def _decided(page: Page) -> Iterator[str]:
@@ -157,9 +167,9 @@ def _decided(page: Page) -> Iterator[str]:
         shown = [note.removeprefix(prefix) for note in page.notes if note.startswith(prefix)]
         if shown:
             yield f"### {heading}"
-            yield "\n".join(f"- {_sentence(sentence)}" for sentence in shown[:MAX_FINDINGS])
-        if len(shown) > MAX_FINDINGS:
-            yield f"{len(shown) - MAX_FINDINGS:,} more in the page{_how_to_get(page)}."
+            yield "\n".join(f"- {_sentence(sentence)}" for sentence in shown[:MAX_CAUSES])
+        if len(shown) > MAX_CAUSES:
+            yield f"{len(shown) - MAX_CAUSES:,} more in the page{_how_to_get(page)}."
 
 
 def _moves(page: Page) -> Iterator[str]:

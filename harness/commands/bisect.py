@@ -15,6 +15,7 @@ from typing import Protocol
 from harness.commands import to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import Check, ExitCode, FindingKind, Verdict
+from harness.judge.advice import literally
 from harness.judge.baseline import THEN_FOLDER, load_against
 from harness.judge.gate import judge
 from harness.judge.policy import DEFAULT_POLICY, choose_policy
@@ -455,7 +456,7 @@ def _with_pytest(
     folder: Path,
     points: Sequence[str],
 ) -> int:
-    named = [argument for name in points for argument in ("--memory-points", _literally(name))]
+    named = [argument for name in points for argument in ("--memory-points", literally(name))]
     comparison = [
         "--memory-against",
         good,
@@ -469,11 +470,6 @@ def _with_pytest(
     # there.
     command = [sys.executable, "-P", "-m", "pytest", "-q", *options, *comparison, *named]
     return subprocess.run(command, cwd=project, check=False).returncode
-
-
-def _literally(name: str) -> str:
-    """A pattern that only this name matches."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:

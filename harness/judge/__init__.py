@@ -173,6 +173,12 @@ class Check:
     """Unit of measured, limit and earlier: ``"B"`` or ``"B/image"``, ``"B/frame"``."""
     because: str = ""
     """Where the limit comes from, as the policy gives it."""
+    field: str = ""
+    """Which number of the phase was checked: ``"growth"``, ``"peak"``."""
+    limit_place: str = ""
+    """Where the limit stands: ``"slope rule 2 of scenarios/gate.toml"``."""
+    like: str = ""
+    """What the amount of a finding is as large as: ``"1.00 x X"``; empty where nothing shows it."""
     points: tuple[str, ...] = ()
     """Every point whose readings it rests on."""
     readings: tuple[Seen, ...] = ()

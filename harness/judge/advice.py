@@ -23,6 +23,11 @@ _PLACES = ("--memory-out", "--memory-resume", "--resume")
 """Options of pytest that name a run directory; each takes one value."""
 _AGAINST = ("--memory-against", "--against")
 """Options that name the other revision."""
+_REVISIONS = (*_AGAINST, "--memory-revision", "--revision")
+_POINTS = "--memory-points"
+"""Option that chooses points by their names."""
+_PYTEST = ("pytest", "py.test")
+"""Words after which the arguments of pytest begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +136,24 @@ class Commands:
         """Measure the same once more, into a run directory of its own."""
         return measuring(self.typed)
 
+    def measure_point(self, name: str) -> str:
+        """Measure one point of it once more; empty where it is unknown how it was measured."""
+        words = _words(self.typed)
+        if words is None or not _after_pytest(words):
+            return ""
+        return shlex.join([*_without(words, (*_PLACES, _POINTS)), f"{_POINTS}={literally(name)}"])
+
+    def bisect(self, good: str) -> str:
+        """Find the commit after ``good`` that made it worse; empty where it is unknown how it was
+        measured.
+        """
+        words = _words(self.typed)
+        if words is None or not _after_pytest(words):
+            return ""
+        policy = () if self.asked.policy is None else ("--policy", str(self.asked.policy))
+        arguments = _without(_after_pytest(words), (*_PLACES, *_REVISIONS))
+        return _harness("bisect", *policy, good, "--", *arguments)
+
     def resume(self) -> str:
         """Measure what is missing of it."""
         return measuring(self.typed, resuming=self.run)
@@ -187,6 +210,30 @@ def launcher(here: Path | None = None) -> tuple[str, ...]:
 
 def _harness(*arguments: str) -> str:
     return shlex.join([*launcher(), *arguments])
+
+
+def literally(name: str) -> str:
+    """A pattern of names that only this one matches.
+
+    >>> literally("load[1]-*")
+    'load[[]1]-[*]'
+    """
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _words(typed: str) -> list[str] | None:
+    """The words of a command; None where a quote is never closed: recorded by something else."""
+    try:
+        return shlex.split(typed)
+    except ValueError:
+        return None
+
+
+def _after_pytest(words: Sequence[str]) -> list[str]:
+    """The arguments that pytest was given; none where something else was started."""
+    called = [Path(word).name for word in words]
+    begin = next((place for place, word in enumerate(called) if word in _PYTEST), None)
+    return [] if begin is None else list(words[begin + 1 :])
 
 
 def _without(words: Sequence[str], options: Collection[str]) -> Iterator[str]:

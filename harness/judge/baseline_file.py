@@ -421,6 +421,11 @@ def with_possible_advice(
     )
 
 
+def is_possible(checks: Sequence[Check], run: Run, policy: Policy) -> bool:
+    """Whether ``accept`` would take the run, as far as it was judged by these checks."""
+    return next(_obstacles(checks, run, policy), None) is None
+
+
 def accept_words(command: str) -> str:
     """How every sentence advises it."""
     return f"accept it with: {command}"

@@ -27,6 +27,7 @@ from harness.judge import (
 from harness.judge.advice import Asked, Commands
 from harness.judge.baseline import Against, Baseline, with_tolerances
 from harness.judge.baseline_file import holding, readable_baselines, with_possible_advice
+from harness.judge.causes import Cause, causes_from_json, causes_of, causes_to_json
 from harness.judge.completeness import count_runs, read_traces
 from harness.judge.growth import Fit, fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 
 def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
-    """The checks. A finding about parked points alone is no finding; its sentence says why.
+    """The checks, without findings about parked points alone: those hold, and their sentence says
+    why.
 
     A run in which nothing was measured is no pass, whatever was skipped.
     """
@@ -126,8 +128,13 @@ class Judgement:
     """Which two codes were compared, in a sentence; empty where it was a baseline."""
     asked: Asked = field(default_factory=Asked)
     """The arguments that it was made with."""
+    baseline_commits: tuple[str, ...] = ()
+    """The commits at which its points were accepted, as the baseline has them; empty where it was
+    compared with no baseline."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Checksums of ``policy``, ``baseline`` and ``against``, as far as there are any."""
+    causes: tuple[Cause, ...] = ()
+    """What the findings come from, the gravest first; each finding is in one of them."""
 
     @cached_property
     def fits(self) -> "pd.DataFrame":
@@ -137,7 +144,8 @@ class Judgement:
     def identity(self, run: Run) -> Identity:
         """What tells it from all other judgements of the run, and of other runs."""
         checks = [_plain(check) for check in self.verdict.checks]
-        return identity(run.path, self.sources, partial=self.asked.partial, checks=checks)
+        concluded = [*checks, *causes_to_json(self.causes, self.verdict.checks)]
+        return identity(run.path, self.sources, partial=self.asked.partial, checks=concluded)
 
 
 def judge(
@@ -149,8 +157,8 @@ def judge(
     against: Against | None = None,
     asked: Asked | None = None,
 ) -> Judgement:
-    """Apply every rule. The order of the run's rows changes nothing; what points were measured
-    again, a quorum decides.
+    """Apply every rule. The order of rows changes nothing; points that were measured again are
+    decided by a quorum.
 
     With ``partial`` only what the run planned is asked for: points of the baseline and rules
     without a point in it do not count as missing. With ``against`` the run is compared with what
@@ -182,20 +190,31 @@ def judge(
         commands=Commands.of(run.path, run.manifest, asked),
     )
     checks = (
-        *park(run, list(apply_rules(evidence))),
+        *park(run, tuple(apply_rules(evidence))),
         *_edited(run, fits),
     )
     if grows:
         checks = tuple(map(_with_quantum, checks))
     checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
+    checks = with_possible_advice(checks, run, policy, evidence.commands)
     return Judgement(
-        verdict=Verdict(with_possible_advice(checks, run, policy, evidence.commands)),
+        verdict=Verdict(checks),
         run_fits=fits,
         policy=policy.source,
         against="" if against is None else against.sentence,
         asked=asked,
+        baseline_commits=_baseline_commits(evidence),
         sources=_sources(evidence),
+        causes=causes_of(checks, evidence),
     )
+
+
+def _baseline_commits(evidence: Evidence) -> tuple[str, ...]:
+    if evidence.baseline is None or evidence.against is not None:
+        return ()
+    accepted = evidence.baseline.point
+    names = (point.name for point in evidence.run.points)
+    return tuple(sorted({accepted[name].accepted.commit for name in names if name in accepted}))
 
 
 def _sources(evidence: Evidence) -> dict[str, str]:
@@ -249,16 +268,17 @@ def _without_limits(
         )
         yield Check(rule=RuleName.COVERAGE, subject=UNPROMISED, sentence=sentence)
     elif not limited and not wrong:
-        sentence = (
-            f"no rule of {policy.source} applies to what was measured, so nothing was held "
-            "against a limit: measure what its rules are about (sizes that a rule with "
-            "only_if_swept needs among it), or give it a rule about this"
-        )
         if nothing_promised:
             sentence = (
                 "nothing promises what this run may cost, so nothing was held against a "
                 "limit; name a file of limits with --policy, or compare with another run "
                 "(--against)"
+            )
+        else:
+            sentence = (
+                f"no rule of {policy.source} applies to what was measured, so nothing was held "
+                "against a limit: measure what its rules are about (sizes that a rule with "
+                "only_if_swept needs among it), or give it a rule about this"
             )
         yield Check(
             rule=RuleName.COVERAGE,
@@ -320,10 +340,12 @@ def findings_text(run: Run, judgement: Judgement) -> str:
         "sentence": verdict.sentence,
         "policy": judgement.policy,
         **({"against": judgement.against} if judgement.against else {}),
+        "baseline_commits": list(judgement.baseline_commits),
         "tables": {
             name: digest(text().encode())
             for name, text in table_texts(run, judgement.run_fits).items()
         },
+        "causes": causes_to_json(judgement.causes, verdict.checks),
         "findings": [_plain(check) for check in findings],
         "checks": [_plain(check) for check in verdict.checks],
     }
@@ -382,6 +404,9 @@ def kept_judgement(run: Run) -> Kept:
     asked = _asked(document)
     if (why := foreign(document, run.path)) or asked is None:
         return Kept(judgement=None, asked=asked or Asked(), why_not=why or "it is damaged")
+    if document["judgement"].get("version") != program_version():
+        why = f"{FINDINGS_FILE} is of another version of this program"
+        return Kept(judgement=None, asked=asked, why_not=why)
     try:
         judgement = _judgement(document, run, asked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -390,7 +415,7 @@ def kept_judgement(run: Run) -> Kept:
         return Kept(
             judgement=None,
             asked=asked,
-            why_not=f"{FINDINGS_FILE} was edited, or is of another version of this program",
+            why_not=f"{FINDINGS_FILE} was edited",
         )
     return Kept(judgement=judgement, asked=asked)
 
@@ -433,15 +458,16 @@ def _asked(document: Mapping[str, Any]) -> Asked | None:
 
 def _judgement(document: Mapping[str, Any], run: Run, asked: Asked) -> Judgement:
     identity = document["judgement"]
-    if identity["version"] != program_version():
-        raise ValueError(f"version {identity['version']}")
+    checks = tuple(map(_check, document["checks"]))
     return Judgement(
-        verdict=Verdict(tuple(map(_check, document["checks"]))),
+        verdict=Verdict(checks),
         run_fits=fit_run(run),
         policy=str(document["policy"]),
         against=str(document.get("against", "")),
         asked=asked,
+        baseline_commits=tuple(map(str, document.get("baseline_commits", ()))),
         sources={name: str(identity[name]) for name in ("policy", "baseline", "against")},
+        causes=causes_from_json(document["causes"], checks),
     )
 
 

@@ -4,7 +4,8 @@ refused, never ignored.
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -260,6 +261,51 @@ def parse_policy(found: Mapping[str, Any], source: str) -> Policy:
                 f"{tolerance.meter}{_common_ground(tolerance, twin)}; keep one"
             )
     return policy.called(source)
+
+
+_PLACE = re.compile(r"(?P<section>\w+)(?: rule)? (?P<number>\d+) of (?P<source>.+)")
+"""How sentences name a rule: ``"slope rule 2 of scenarios/gate.toml"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """A rule as its file has it."""
+
+    place: str
+    """``"scenarios/gate.toml:41"``."""
+    text: str
+
+
+def quote_rule(limit_place: str) -> Quoted | None:
+    """The rule that a sentence names as ``"slope rule 2 of scenarios/gate.toml"``; None where it is
+    of no file, or the file is another one by now.
+    """
+    named = _PLACE.fullmatch(limit_place)
+    if named is None:
+        return None
+    section, number, source = named["section"], int(named["number"]), named["source"]
+    try:
+        text = Path(source).read_text(encoding="utf-8")
+        rules = tomllib.loads(text).get(section)
+    except (OSError, ValueError):
+        return None
+    lines = text.splitlines()
+    header = re.compile(rf"\s*\[\[\s*{section}\s*\]\]\s*(#.*)?")
+    begins = [place for place, line in enumerate(lines) if header.fullmatch(line)]
+    # Written in another way (an inline array), or its header stands in a text as well.
+    if not isinstance(rules, list) or len(begins) != len(rules) or not 0 < number <= len(begins):
+        return None
+    begin = begins[number - 1]
+    return Quoted(f"{source}:{begin + 1}", "\n".join(_section(lines[begin:])))
+
+
+def _section(lines: Sequence[str]) -> list[str]:
+    """From its header up to the next one, without what stands between the two."""
+    end = next((n for n, line in enumerate(lines) if n and line.lstrip().startswith("[")), None)
+    own = list(lines[:end])
+    while own and (not own[-1].strip() or own[-1].lstrip().startswith("#")):
+        own.pop()
+    return own
 
 
 def _clash(one: Tolerance, other: Tolerance) -> bool:

@@ -73,12 +73,12 @@ class _Rows:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._packages: Mapping[str, str] = {}
-        with self._failures():
+        with self._as_rows_error():
             self._descriptor = open_rows(Path(job.rows_path))
 
     def emit(self, row: Row) -> None:
         """Append a row."""
-        with self._failures():
+        with self._as_rows_error():
             append_row(self._descriptor, row)
 
     def write_ending(self, ending: Ending) -> None:
@@ -103,7 +103,7 @@ class _Rows:
             self.emit(CodeFiles(point=job.point, repeat=job.repeat, packages=packages))
 
     @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _as_rows_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -136,10 +136,9 @@ def _log_traceback() -> None:
 def confine(host_limit_bytes: int) -> None:
     """Bound this process: its rank for the kernel's out-of-memory killer, and its parent's life.
 
-    Its memory is bounded by who has started it (``harness.system.memory``), and its address space
-    not at all: the kernel's limits count every thread's stack and every array that nobody touches,
-    so that a limit which lets those through lets a process fill the machine as well. Only where
-    there is no Linux, and so nobody who could see what it holds, its data segment is limited.
+    Whoever starts it bounds its memory (``harness.system.memory``). A kernel limit on address space
+    would count stacks and untouched arrays: loose enough for those, it would not stop a process
+    that fills the machine. Without Linux nobody can watch, so the data segment is limited instead.
     Raises OSError where the kernel refuses that.
     """
     if sys.platform != "linux":
@@ -161,9 +160,8 @@ def _prepare(job: Job) -> int:
         _arrange(job)
         prepare = load(job.prepare)
         refuse_deferred(job.prepare, prepare, what="preparation")
-        refuse_returned(
-            job.prepare, prepare(Path(job.workspace), job.parameters), what="preparation"
-        )
+        returned = prepare(Path(job.workspace), job.parameters)
+        refuse_returned(job.prepare, returned, what="preparation")
     except BaseException as error:  # noqa: BLE001 - the parent wants one sentence, whatever went wrong
         ending = name_exception(error)
         _log_traceback()  # before the sentence, which the parent takes from the last line
@@ -179,8 +177,8 @@ def _arrange(job: Job) -> None:
 
 
 def _import_ours(job: Job) -> None:
-    """Before the user's folders come first: one of them may hold a file called like a module that
-    our instruments import.
+    """Import our instruments while our folders still come first: a user's file may have the name
+    of a module that they need.
     """
     for name in filter(None, (job.prepare_device, *job.meters, job.tracer)):
         module = name.partition(":")[0]
@@ -227,12 +225,13 @@ def _run_body(job: Job, body: Callable[..., Any], rows: _Rows) -> None:
             meters=meters,
             emit=emit,
         )
-        refuse_returned(str(job.body), body(memory, job.parameters))
+        returned = body(memory, job.parameters)
+        refuse_returned(str(job.body), returned)
 
 
 def _open_meters(job: Job, device_name: str) -> list[Meter]:
     # The line is opened here and not before: nothing may be open when the zygote forks.
-    sampler, without = _call_sampler(job)
+    sampler, without = _connect_sampler(job)
     context = MeterContext(
         device_name=device_name,
         device=job.device,
@@ -243,7 +242,7 @@ def _open_meters(job: Job, device_name: str) -> list[Meter]:
     return [_open_meter(name, context) for name in job.meters]
 
 
-def _call_sampler(job: Job) -> tuple[SamplerLine | None, str]:
+def _connect_sampler(job: Job) -> tuple[SamplerLine | None, str]:
     """The line to the sampler, or the reason why there is none."""
     if not job.sampler:
         return None, job.sampler_note or "none was started"

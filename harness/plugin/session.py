@@ -450,7 +450,7 @@ class RunSession:
         return bool(settings.get("judged_by_pytest", False))
 
     def for_worker(self) -> dict[str, str]:
-        """What ``of_worker`` needs."""
+        """What ``_of_worker`` needs to make the same session."""
         run = self.run
         return {
             "memory_settings": json.dumps(self.settings.to_json()),

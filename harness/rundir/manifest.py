@@ -11,10 +11,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -89,6 +91,9 @@ class Manifest(BaseModel):
 
     schema_version: StrictInt
     run_id: StrictStr
+    project: StrictStr = ""
+    """What is measured: the name of the repository, of the project or of its folder; empty in runs
+    that are older than this field."""
     started: StrictStr
     ended: StrictStr | None
     """None while the run is still going, or when it was broken off."""
@@ -228,6 +233,7 @@ def start_run(
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         run_id=path.resolve().name,
+        project=git.project_name(root),
         started=_now(),
         ended=None,
         command=command,
@@ -442,7 +448,9 @@ _PACKAGES = (
 
 
 def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
-    """Versions, machine and git commit of ``folder``; what is unknown is "unavailable: why"."""
+    """Versions, machine, git commit of ``folder`` and the CI job; what is unknown is "unavailable:
+    why". Of the environment only the variables of ``CI_SERVICES`` are read.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain")
     return {
@@ -454,10 +462,96 @@ def describe_environment(folder: Path, *, isolation: str) -> dict[str, Any]:
         "cpu_count": os.cpu_count() or "unavailable: the system does not say",
         "host_memory_bytes": host_memory_bytes(),
         "git_commit": commit,
+        "git_branch": _branch(folder, commit),
+        "git_subject": _printable(_git(folder, "log", "-1", "--format=%s")),
         "git_dirty": changes if changes.startswith("unavailable") else bool(changes),
         "git_changes": _fingerprint(folder),
+        **_job(os.environ),
         "isolation": isolation,
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CiService:
+    """What a CI service tells every job in the environment; no other variable is read."""
+
+    told_by: str
+    """The variable that is set in each of its jobs."""
+    url: str
+    """The page of the job, of variables."""
+    commit: str
+    branches: tuple[str, ...]
+    """Variables that name the branch of ``commit``; the first that is not empty is right."""
+
+
+CI_SERVICES = (
+    CiService(  # https://docs.github.com/en/actions/reference/variables-reference
+        told_by="GITHUB_ACTIONS",
+        url="{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
+        commit="GITHUB_SHA",
+        branches=("GITHUB_HEAD_REF", "GITHUB_REF_NAME"),
+    ),
+    CiService(  # https://docs.gitlab.com/ci/variables/predefined_variables
+        told_by="GITLAB_CI",
+        url="{CI_JOB_URL}",
+        commit="CI_COMMIT_SHA",
+        branches=("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_BRANCH"),
+    ),
+    CiService(  # https://buildkite.com/docs/pipelines/environment_variables
+        told_by="BUILDKITE",
+        url="{BUILDKITE_BUILD_URL}",
+        commit="BUILDKITE_COMMIT",
+        branches=("BUILDKITE_BRANCH",),
+    ),
+    # https://www.jenkins.io/doc/book/pipeline/jenkinsfile, and its plug-ins git
+    # (https://plugins.jenkins.io/git) and workflow-multibranch.
+    CiService(
+        told_by="JENKINS_URL",
+        url="{BUILD_URL}",
+        commit="GIT_COMMIT",
+        branches=("CHANGE_BRANCH", "BRANCH_NAME", "GIT_LOCAL_BRANCH", "GIT_BRANCH"),
+    ),
+)
+"""The services whose jobs are recognized."""
+
+
+def _job(variables: Mapping[str, str]) -> dict[str, str]:
+    """``ci_url``, the page of the CI job; nothing where there is none.
+
+    Of the address no user, password or query is kept: a service may put a token there.
+    """
+    for service in CI_SERVICES:
+        if not variables.get(service.told_by):
+            continue
+        try:
+            parts = urlsplit(service.url.format_map(variables))
+            host = parts.netloc.rpartition("@")[2]
+        except (KeyError, ValueError):
+            continue
+        if parts.scheme in ("http", "https") and host:
+            return {"ci_url": _printable(f"{parts.scheme}://{host}{parts.path}")}
+    return {}
+
+
+def _branch(folder: Path, commit: str) -> str:
+    """The branch that is checked out; in a CI job, which checks a commit out, the branch that its
+    service names for this very commit.
+    """
+    checked_out = _git(folder, "symbolic-ref", "--short", "HEAD")
+    if not checked_out.startswith("unavailable"):
+        return _printable(checked_out)
+    for service in CI_SERVICES:
+        if os.environ.get(service.told_by) and os.environ.get(service.commit) == commit:
+            named = filter(None, map(os.environ.get, service.branches))
+            return _printable(next(named, "unavailable: the CI job is of no branch"))
+    return "unavailable: a commit is checked out, and no branch"
+
+
+def _printable(text: str) -> str:
+    """The text, with a sign in place of everything that could move a terminal's cursor or is no
+    character at all.
+    """
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def tensorflow_minor() -> str:

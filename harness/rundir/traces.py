@@ -5,6 +5,7 @@ and what a child that died leaves of it.
 import glob
 import gzip
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,15 @@ from harness.words import COPY_TO_CARD, file_stem, format_bytes, tensors_in_word
 _LARGEST_BYTES = 512 * 1024 * 1024
 """Chosen: what a file may hold unpacked, a hundred times the largest trace of the catalogue; a
 small one can unpack to anything."""
+
+LOGS_FOLDER = "logs"
+"""Folder in the run directory with what each child has printed."""
+_TAIL_BYTES = 64 * 1024
+"""Chosen: of the end of a log; hundreds of lines of a traceback."""
+_LONGEST_LINE = 400
+"""Chosen: characters of a line; TensorFlow's lists of chunks have thousands."""
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+"""What terminals colour by (ECMA-48, SGR)."""
 
 # What a file of traces/ holds. The child that records writes it, the judge and the reports read it.
 
@@ -326,6 +336,32 @@ def repeat_id(repeat: int) -> str:
 def log_name(point: str, repeat: int) -> str:
     """The name of a run's log in the folder of logs."""
     return f"{file_stem(point)}-{repeat_id(repeat)}.log"
+
+
+def log_path(run_directory: Path, point: str, repeat: int) -> Path:
+    """The log of a run of a point."""
+    return run_directory / LOGS_FOLDER / log_name(point, repeat)
+
+
+def log_tail(run_directory: Path, point: str, repeat: int, most: int) -> tuple[str, ...]:
+    """The last lines of a run's log that are not empty, ``most`` of them; none where it has no log.
+
+    Of each, what can be shown, and no more than ``_LONGEST_LINE`` characters.
+    """
+    try:
+        with log_path(run_directory, point, repeat).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            found = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    lines = [_shown(line) for line in found.splitlines()]
+    return tuple([line for line in lines if line][-most:])
+
+
+def _shown(line: str) -> str:
+    plain = _COLOURS.sub("", line).expandtabs(4).rstrip()
+    text = "".join(char if char.isprintable() else "\ufffd" for char in plain)
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]} [...]"
 
 
 def trace_path(run_directory: Path, point: str) -> Path:

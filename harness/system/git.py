@@ -1,7 +1,9 @@
 """Git, run in one place: one time-out, one error, and never a question to a person."""
 
 import os
+import re
 import subprocess
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -133,6 +135,30 @@ def describe(project: Path, commit: str) -> tuple[str, str]:
         project, "log", "-1", "--format=%aI %s", commit, what="describe the revision"
     ).partition(" ")
     return date, first_line
+
+
+def project_name(folder: Path) -> str:
+    """What people call the project in ``folder``: its repository as the remote ``origin`` has it,
+    else ``name`` of its pyproject.toml, else the folder.
+
+    Of the remote's address nothing but the last name is used: it may hold a password.
+    """
+    try:
+        origin = text(folder, "config", "--get", "remote.origin.url").strip()
+    except GitError:
+        origin = ""
+    is_url, _, place = origin.removesuffix("/").removesuffix(".git").rstrip("/").rpartition("://")
+    # without a path the last name would be the host, or whoever logs in there
+    path = place.partition("/")[2] if is_url else place
+    name = re.split(r"[/:]", path)[-1]
+    if re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
+        return name
+    try:
+        declared = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        named = declared["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = None
+    return named if isinstance(named, str) and named.isprintable() else folder.resolve().name
 
 
 def resolve(project: Path, asked: str) -> str:

@@ -288,6 +288,12 @@ def _show(console: Console, result: Result) -> None:
         console.print(
             f"false alarm: {sweep.name} ({sweep.mode}): {said}", markup=False, highlight=False
         )
+    for plant, mode, first in result.unnamed:
+        console.print(
+            f"not named by its first cause: {plant.name} ({mode}): {first}",
+            markup=False,
+            highlight=False,
+        )
     for kind, what in result.differing:
         console.print(f"differs: {kind}: {what}", markup=False, highlight=False)
 

@@ -25,11 +25,25 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToldCause:
+    """One cause, as far as it names what was planted."""
+
+    kind: str
+    loader: str
+    phase: str
+    what: str
+    checks: int
+    """How many findings it explains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """The gate's word about one run directory."""
 
     exit_code: int
     findings: tuple[Found, ...]
+    causes: tuple[ToldCause, ...] = ()
+    """What the findings come from, the gravest first."""
     overruled: tuple[str, ...] = ()
     """Sentences of checks that hold because a quorum of repeats did not confirm single ones."""
     remeasured: int = 0
@@ -57,6 +71,11 @@ class Seen:
         said = any(wanted.matches(found.rule, found.phase, found.meter) for found in answers)
         return said and self.exit_code != ExitCode.PASS
 
+    def names(self, plant: Plant) -> bool:
+        """Whether the first cause names the loader and the phase that the plant is in."""
+        first = next(iter(self.causes), None)
+        return first is not None and (first.loader, first.phase) == (plant.loader, plant.begins)
+
     def sentence_about(self, plant: Plant | None) -> str:
         """The finding that is what the plant is, else the first one; empty where there is none."""
         wanted = None if plant is None else plant.expected
@@ -72,6 +91,7 @@ class Seen:
         return {
             **asdict(self),
             "findings": [asdict(found) for found in self.findings],
+            "causes": [asdict(cause) for cause in self.causes],
             "overruled": list(self.overruled),
         }
 
@@ -81,6 +101,7 @@ class Seen:
         return cls(
             exit_code=values["exit_code"],
             findings=tuple(Found(**found) for found in values["findings"]),
+            causes=tuple(ToldCause(**cause) for cause in values.get("causes", ())),
             overruled=tuple(values["overruled"]),
             remeasured=values["remeasured"],
         )
@@ -104,6 +125,13 @@ def seen_in(run_directory: Path, exit_code: int) -> Seen:
                 sentence=found["sentence"],
             )
             for found in document["findings"]
+        ),
+        causes=tuple(
+            ToldCause(
+                **{name: cause[name] for name in ("kind", "loader", "phase", "what")},
+                checks=len(cause["checks"]),
+            )
+            for cause in document["causes"]
         ),
         overruled=tuple(
             check["sentence"]

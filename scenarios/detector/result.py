@@ -4,6 +4,7 @@ the tables of the page.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
@@ -12,6 +13,8 @@ from scenarios.detector.bugs.registry import PLANTS, Per, Plant, Reach
 from scenarios.detector.ledger import CLEAN, Sweep
 from scenarios.detector.rates import Rate
 
+MOST_CAUSES = 3
+"""Chosen: what somebody who gets a red page by mail reads."""
 _METERS = {DEVICE_IN_USE: "device", HOST_ANON: "host"}
 
 
@@ -82,12 +85,47 @@ class Result:
         return tuple((sweep, _said(sweep, None)) for sweep in self.clean if _alarms(sweep))
 
     @property
+    def cause_counts(self) -> tuple[int, ...]:
+        """Of every sweep with a planted regression above the bar, how many causes were told."""
+        return tuple(
+            len(sweep.seen.causes)
+            for plant in self.tried(Reach.ABOVE)
+            for sweep in self.of(plant)
+            if sweep.seen is not None
+        )
+
+    @property
+    def unnamed(self) -> tuple[tuple[Plant, str, str], ...]:
+        """Plants above the bar that the first cause does not name: the plant, the mode, and the
+        first cause.
+        """
+        return tuple(
+            (plant, sweep.mode, _first_cause(sweep))
+            for plant in self.tried(Reach.ABOVE)
+            for sweep in self.of(plant)
+            if sweep.seen is None or not sweep.seen.names(plant)
+        )
+
+    @property
+    def named(self) -> Rate:
+        """How many kinds the first cause names, in all ways of running a sweep."""
+        tried = self.tried(Reach.ABOVE)
+        odd = {plant.name for plant, *_ in self.unnamed}
+        return Rate(sum(plant.name not in odd for plant in tried), len(tried))
+
+    @property
     def bars(self) -> tuple[tuple[str, bool], ...]:
         """What is promised, and whether it was kept by what was measured."""
         return (
             ("every planted regression above the bar is found", not self.misses),
             ("no clean run is refused", not self.alarms),
             ("the same verdict in every mode", not self.differing),
+            (
+                f"a planted regression is one cause (median), never more than {MOST_CAUSES}",
+                not self.cause_counts
+                or (median(self.cause_counts) <= 1 and max(self.cause_counts) <= MOST_CAUSES),
+            ),
+            ("the first cause names its loader and its phase", not self.unnamed),
         )
 
     @property
@@ -118,6 +156,14 @@ class Result:
                 {"points": sweep.chosen, "number": sweep.number, "said": said}
                 for sweep, said in self.alarms
             ],
+            "causes": {
+                "of_each_sweep": list(self.cause_counts),
+                "named": _rate_json(self.named),
+                "unnamed": [
+                    {"plant": plant.name, "mode": mode, "first": first}
+                    for plant, mode, first in self.unnamed
+                ],
+            },
             "differing": [{"kind": kind, "what": what} for kind, what in self.differing],
             "plants": [self._plant_json(plant) for plant in self.plants if self.of(plant)],
         }
@@ -146,6 +192,8 @@ class Result:
                 above.in_words,
             ),
             ("kinds below the bar that are found all the same", below.in_words),
+            ("kinds above the bar whose first cause names loader and phase", self.named.in_words),
+            ("causes that one is told as: median, most", _causes_in_words(self.cause_counts)),
             *(
                 (
                     f"clean sweeps of *{chosen}* that are refused",
@@ -171,17 +219,25 @@ class Result:
 
     def table(self) -> str:
         """Every plant as a row of Markdown, by reach."""
-        lines = ["| planted | cost | found by |", "|---|---|---|"]
+        lines = ["| planted | cost | found by | causes |", "|---|---|---|---|"]
         for reach in Reach:
             tried = self.tried(reach)
             if tried:
-                lines.append(f"| **{reach}** | | |")
+                lines.append(f"| **{reach}** | | | |")
             lines += [
                 f"| `{plant.name}`: {plant.bug} | {cost_in_words(plant)} | "
-                f"{self._found_by(plant)} |"
+                f"{self._found_by(plant)} | {self._causes_of(plant)} |"
                 for plant in tried
             ]
         return "\n".join(lines) + "\n"
+
+    def _causes_of(self, plant: Plant) -> str:
+        """How many, in the modes, and whether the first is the plant."""
+        own = [sweep for sweep in self.of(plant) if sweep.seen is not None]
+        counts = sorted({len(sweep.seen.causes) for sweep in own if sweep.seen is not None})
+        number = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]]))) or "none"
+        odd = next((first for each, _, first in self.unnamed if each is plant), "")
+        return f"{number}; first {odd}" if odd else number
 
     def _found_by(self, plant: Plant) -> str:
         own = self.of(plant)
@@ -202,6 +258,17 @@ class Result:
             f"{best.rule} ({where}){more}, exit "
             f"{seen.exit_code}{'' if self.is_found(plant) else '; not in every mode'}"
         )
+
+
+def _causes_in_words(counts: Sequence[int]) -> str:
+    return f"{median(counts):g}, {max(counts)}" if counts else "nothing was measured"
+
+
+def _first_cause(sweep: Sweep) -> str:
+    if sweep.seen is None:
+        return sweep.failure
+    first = next(iter(sweep.seen.causes), None)
+    return "no cause" if first is None else f"{first.phase}: {first.what}"
 
 
 def cost_in_words(plant: Plant) -> str:

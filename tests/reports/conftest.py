@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 
 from harness.judge import Check, FindingKind, Verdict
+from harness.judge.advice import Commands
+from harness.judge.causes import causes_of
+from harness.judge.completeness import count_runs, read_traces
 from harness.judge.gate import Judgement
 from harness.judge.growth import fit_run
-from harness.judge.table import Run, load_run
+from harness.judge.policy import Policy
+from harness.judge.rules.evidence import Evidence
+from harness.judge.table import Run, declared_by_point, load_run, readings_by_place
 from harness.records import SCHEMA_VERSION, Outcome, Point, Quality, Reading, to_json
 from harness.rundir.reading import SEAL, seal_of
 from harness.rundir.rows import PhaseRecord, RunEnd
@@ -265,8 +270,22 @@ def only() -> Callable[..., Sweep]:
 
 
 def judgement_of(run: Run, *checks: Check) -> Judgement:
-    """A judgement of given checks, with the fits that the run allows."""
-    return Judgement(Verdict(checks), fit_run(run))
+    """A judgement of given checks, with the fits that the run allows, and the causes."""
+    evidence = Evidence(
+        run=run,
+        policy=Policy(schema_version=1),
+        fits={},
+        readings=readings_by_place(run),
+        declared=declared_by_point(run),
+        census=count_runs(run),
+        baseline=None,
+        against=None,
+        baselines_folder=Path("none"),
+        traces=lambda: read_traces(run).found,
+        partial=False,
+        commands=Commands.of(run.path, run.manifest),
+    )
+    return Judgement(Verdict(checks), fit_run(run), causes=causes_of(checks, evidence))
 
 
 FINDING = Check(

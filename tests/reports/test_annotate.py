@@ -38,19 +38,20 @@ def project(tmp_path):
 
 @pytest.fixture
 def told(project):
-    """``told(manifest, *rows, **arguments)``: file and line of the one finding of a run directory
+    """``told(manifest, *rows, **arguments)``: file and line of the one cause of a run directory
     with these.
     """
     folder, first = project
     run = folder / "run"
     run.mkdir()
-    finding = {"finding": "regression", "rule": "slope", "subject": "a", "sentence": "b"}
+    cause = {"id": "a", "finding": "regression", "told": "b", "checks": [0], "following": ""}
     document = {
         "schema_version": SCHEMA_VERSION,
         "verdict": "regression",
         "exit_code": 1,
         "sentence": "b",
-        "findings": [finding],
+        "causes": [cause],
+        "checks": [{"rule": "slope", "sentence": "b"}],
     }
 
     def told(manifest, *rows, since=first, subjects=()):

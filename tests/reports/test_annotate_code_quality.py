@@ -1,5 +1,5 @@
-"""GitLab's report: one entry for each finding, and the same fingerprint for the same finding in
-every run.
+"""GitLab's report: one entry for each cause, and the same fingerprint for the same cause in every
+run.
 """
 
 import json
@@ -13,12 +13,12 @@ from reports.annotations import Findings, Reported, Spot
 PLACE = Spot(file="ptycho/feed.py", line=12, why="Put here because.")
 
 
-def entries(*findings, place=PLACE, exit_code=1):
+def entries(*causes, place=PLACE, exit_code=1):
     found = Findings(
         verdict="incomplete",
         exit_code=exit_code,
         sentence="Nothing was checked.",
-        findings=findings,
+        causes=causes,
     )
     return json.loads(code_quality_text(found, place, otherwise="scenarios/gate.toml"))
 
@@ -26,9 +26,9 @@ def entries(*findings, place=PLACE, exit_code=1):
 @pytest.fixture
 def told():
     return Reported(
+        id="0123456789",
         kind="regression",
         rule="slope",
-        subject="loading / lazy",
         sentence="It grows by 4 B per image.",
     )
 
@@ -48,10 +48,10 @@ def test_an_entry_has_what_gitlab_asks_for(told):
     assert len(entry["fingerprint"]) == 64
 
 
-def test_the_fingerprint_is_that_of_the_finding_and_not_of_its_amount(told):
-    """Two amounts of one finding are one; two findings of one subject are two."""
+def test_the_fingerprint_is_that_of_the_cause_and_not_of_its_amount(told):
+    """Two amounts of one cause are one; two causes are two."""
     once, again = entries(told)[0], entries(replace(told, sentence="It grows by 8 B per image."))[0]
-    twice = entries(told, told)
+    twice = entries(told, replace(told, id="9876543210"))
 
     assert once["fingerprint"] == again["fingerprint"]
     assert len({entry["fingerprint"] for entry in twice}) == 2

@@ -24,18 +24,20 @@ def put(*changed, subjects=("ptycho",)):
     return spot(changed, since="main", subjects=subjects, beside=["scenarios/gate.toml"])
 
 
-def judged(*findings, exit_code=1, verdict="regression"):
-    """What findings.json holds, of findings as (kind, sentence)."""
+def judged(*causes, exit_code=1, verdict="regression", following=""):
+    """What findings.json holds, of causes as (kind, sentence)."""
+    checks = [{"rule": "slope", "sentence": "It says so."} for _ in causes]
     told = [
-        {"finding": kind, "rule": "slope", "subject": "loading", "sentence": sentence}
-        for kind, sentence in findings
+        {"id": f"id{n}", "finding": kind, "told": said, "checks": [n], "following": following}
+        for n, (kind, said) in enumerate(causes)
     ]
     document = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict,
         "exit_code": exit_code,
         "sentence": "All.",
-        "findings": told,
+        "causes": told,
+        "checks": checks,
     }
     return parse_findings(
         json.dumps(document), "findings.json", judging="python -m harness gate run"
@@ -46,7 +48,7 @@ def commands(found, place):
     return [command(annotation) for annotation in annotations(found, place)]
 
 
-def test_a_finding_is_put_on_the_file_of_the_package_that_changed_most():
+def test_a_cause_is_put_on_the_file_of_the_package_that_changed_most():
     """With its first changed line, and the others by name; a test of the package is none of its
     files.
     """
@@ -54,8 +56,8 @@ def test_a_finding_is_put_on_the_file_of_the_package_that_changed_most():
 
     assert line == (
         "::error file=ptycho/feed.py,line=12,title=Memory gate%3A regression (slope); exit "
-        "code 1::loading: grows.%0APut here because, of the 3 files of ptycho that differ "
-        "from main, ptycho/feed.py is the one with most changed lines that can be shown; "
+        "code 1::loading: grows.%0AIt says so.%0APut here because, of the 3 files of ptycho that "
+        "differ from main, ptycho/feed.py is the one with most changed lines that can be shown; "
         "the others: ptycho/old.py, ptycho/order.py."
     )
 
@@ -115,13 +117,13 @@ def test_a_subject_is_a_path_from_the_root(path, subject, belongs):
 
 @pytest.mark.parametrize("number", [MOST_OF_A_LEVEL, MOST_OF_A_LEVEL + 1])
 def test_github_shows_ten_errors_and_the_last_counts_the_rest(number):
-    """Ten findings at the limit; nine and "2 more" one past it, the gravest first."""
+    """Ten causes at the limit; nine and "2 more" one past it, the gravest first."""
     found = judged(*[("regression", f"finding {index}.") for index in range(number)])
     lines = commands(found, put(FEED))
 
     assert len(lines) == MOST_OF_A_LEVEL
     assert "::finding 0." in lines[0]
-    assert ("2 more findings in the summary" in lines[-1]) == (number > MOST_OF_A_LEVEL)
+    assert ("2 more causes in the summary" in lines[-1]) == (number > MOST_OF_A_LEVEL)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,14 @@ def test_every_kind_has_a_level_and_names_its_exit_code(kind, exit_code, level):
 
     assert line.startswith(f"::{level} file=")
     assert f"exit code {exit_code}::x%0A" in line
+
+
+def test_what_follows_from_a_cause_is_a_count_in_its_annotation():
+    """And no annotation of its own."""
+    told = judged(("regression", "Kept."), following="21 more findings follow from it")
+    (line,) = commands(told, put(FEED))
+
+    assert "::Kept.%0AIt says so.%0A21 more findings follow from it%0APut here" in line
 
 
 def test_a_pass_has_no_annotation_and_a_gate_that_checked_nothing_has_one():
@@ -179,7 +189,8 @@ def test_a_hostile_sentence_stays_one_line_and_is_read_back_as_it_was(hostile):
     )
     assert not re.search("[\x00-\x09\x0b-\x1f\u2028\ud800]", said)
     assert said.startswith(
-        re.sub("[\x00\x1b\u2028\ud800]", "\ufffd", re.sub("\r\n?", "\n", hostile)) + "\nPut here"
+        re.sub("[\x00\x1b\u2028\ud800]", "\ufffd", re.sub("\r\n?", "\n", hostile))
+        + "\nIt says so.\nPut here"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.records import PRETENDED_NOTE, Outcome
-from reports.markdown import MAX_FINDINGS, MOST_CHARACTERS, escape, summary_text
+from reports.markdown import MAX_CAUSES, MOST_CHARACTERS, escape, summary_text
 from reports.view import RunView
 
 
@@ -31,14 +31,17 @@ def test_markup_is_escaped_and_numbers_stay_legible(text, expected):
 
 
 def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged, finding, held):
-    """Heading, sentence, findings, numbers, how to reproduce."""
+    """Heading, sentence, causes, numbers, how to reproduce."""
     judgement = judged(whole_run, finding, held)
+    (cause,) = judgement.causes
     text = summary_text(RunView(whole_run), judgement, has_page=True)
     lines = text.splitlines()
 
     assert lines[0] == "## Regression"
     assert f"**{escape(judgement.verdict.sentence)}**" == lines[2]
-    assert f"1. **regression, slope**: {escape(finding.sentence)}" in lines
+    assert f"1. **regression**: {escape(cause.what)}" in lines
+    assert f"   - How much: {escape(cause.how_much)}" in lines
+    assert f"   - What shows it: {escape(finding.sentence)}" in lines
     assert "   - Why this limit: 1/64 of X of one image." in lines
     assert (
         "| construct | device in use | 1.4 GiB | 625.0 MiB | exact | 0 B | 0 B | exact |" in lines
@@ -127,35 +130,32 @@ def test_a_hostile_name_cannot_break_out_of_a_table_or_a_fence(sweep, judged, fi
 
     assert fenced in text
     assert "<script" not in text.replace(fenced, "")
-    assert "1. **regression, slope**: a\\|b\\`c\\`&lt;script>\n" in text
+    assert "   - What shows it: a\\|b\\`c\\`&lt;script>\n" in text
     assert "| a\\|b\\`c\\`&lt;script> growth |" in text
 
 
-@pytest.mark.parametrize(("number", "more"), [(MAX_FINDINGS, False), (MAX_FINDINGS + 1, True)])
-def test_findings_beyond_a_page_are_counted(whole_run, judged, finding, number, more):
+@pytest.mark.parametrize(("number", "more"), [(MAX_CAUSES, False), (MAX_CAUSES + 1, True)])
+def test_causes_beyond_a_page_are_counted(whole_run, judged, finding, number, more):
     """All at the limit, one left to the page one past it."""
-    findings = [replace(finding, phase=f"phase_{index}") for index in range(number)]
+    # each of another size, so that none follows from another
+    findings = [
+        replace(finding, phase=f"phase_{index}", measured=1e4 * 2**index) for index in range(number)
+    ]
     text = summary_text(RunView(whole_run), judged(whole_run, *findings), has_page=True)
 
-    assert text.count("**regression, slope**") == MAX_FINDINGS
-    assert more == ("1 more finding is in the page." in text)
+    assert text.count("**regression**: ") == MAX_CAUSES
+    assert more == ("1 more cause is in the page." in text)
 
 
-def test_findings_that_say_nearly_the_same_are_one_item(whole_run, judged, finding):
-    """Thirty points of one phase and meter: the first in full, six by name and amount, the others
-    counted.
-    """
+def test_what_follows_from_one_cause_is_a_count(whole_run, judged, finding):
+    """Thirty findings of one phase: the first in full, the others counted."""
     findings = [
         replace(finding, subject=f"point {index}", measured=65_536.0 + index) for index in range(30)
     ]
     text = summary_text(RunView(whole_run), judged(whole_run, *findings), has_page=True)
 
-    assert text.count("**regression, slope**") == 1
-    assert (
-        "   - And 29 more findings like it: point 1: 65,537 B/image, at most 1,024 B/image "
-        "allowed; point 2: " in text
-    )
-    assert "point 6: 65,542 B/image, at most 1,024 B/image allowed; and 23 others.\n" in text
+    assert text.count("**regression**: ") == 1
+    assert "   - Besides: 29 more findings follow from it\n" in text
 
 
 def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
@@ -163,7 +163,7 @@ def test_a_verdict_without_a_finding_is_short(whole_run, judged, held):
     lines = summary_text(RunView(whole_run), judged(whole_run, held), has_page=True).splitlines()
     headings = [line for line in lines if line.startswith("#")]
 
-    assert headings == ["## Pass", "### Findings", "### What moved", "### How to reproduce"]
+    assert headings == ["## Pass", "### Causes", "### What moved", "### How to reproduce"]
     assert "No finding: every check holds." in lines
     assert sum(line.startswith("<details>") for line in lines) == 3
 
@@ -173,7 +173,13 @@ def test_what_does_not_fit_is_left_to_the_page(whole_run, judged, finding):
     more.
     """
     long = [
-        replace(finding, phase=f"phase_{index}", sentence="|" * 9_000, because="_" * 9_000)
+        replace(
+            finding,
+            phase=f"phase_{index}",
+            measured=1e4 * 2**index,
+            sentence="|" * 9_000,
+            because="_" * 9_000,
+        )
         for index in range(30)
     ]
     text = summary_text(RunView(whole_run), judged(whole_run, *long), has_page=True)

@@ -22,6 +22,7 @@ from harness.judge.rules.evidence import (
     limit_place,
     risen,
     seen,
+    tolerance_place,
 )
 from harness.judge.rules.findings import (
     UNDECIDED,
@@ -372,6 +373,7 @@ def _check_point(evidence: Evidence, point: Point, accepted: BaselinePoint) -> I
                     point=point,
                     readings=readings,
                     because=tolerance.because,
+                    limit_place=tolerance_place(evidence.policy, tolerance),
                 )
                 compared = _Compared(
                     evidence=evidence, limited=limited, accepted=accepted, tolerance=tolerance

@@ -13,7 +13,7 @@ from harness.judge.advice import LESS_ON_PURPOSE, Commands
 from harness.judge.baseline import Against, Baseline
 from harness.judge.completeness import RunCounts
 from harness.judge.growth import Fit, GrowthLimits, Line, Series, fit_series, planned_series
-from harness.judge.limits import LeakRule
+from harness.judge.limits import LeakRule, Tolerance
 from harness.judge.policy import MARKER, Policy
 from harness.judge.rules.findings import Decision, Edges
 from harness.judge.table import Place, Run
@@ -150,6 +150,17 @@ def limit_place(policy: Policy, name: str, because: str) -> str:
     tests/test_x.py::test_y"``.
     """
     return f"the {because}" if because.startswith(MARKER) else f"{name} of {policy.source}"
+
+
+def tolerance_place(policy: Policy, tolerance: Tolerance) -> str:
+    """Where a tolerance stands: ``"tolerance 2 of scenarios/gate.toml"``."""
+    number = next(
+        number
+        for number, each in enumerate(policy.tolerance, start=1)
+        if set(tolerance.fields) <= set(each.fields)
+        and each.model_copy(update={"fields": tolerance.fields}) == tolerance
+    )
+    return f"tolerance {number} of {policy.source}"
 
 
 def seen(point: Point, readings: Mapping[int, int]) -> tuple[Seen, ...]:

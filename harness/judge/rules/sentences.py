@@ -90,12 +90,39 @@ def check_of(finding: Finding) -> Check:
         earlier_from=held.earlier_from,
         unit=held.unit,
         because=finding.because,
+        field=_field_of(finding),
+        limit_place=finding.limit_place,
+        like=_like(finding),
         points=finding.points,
         readings=finding.readings,
         decision=decision_of(finding),
         better=finding.better,
         remeasure=finding.remeasure,
     )
+
+
+def _field_of(finding: Finding) -> str:
+    match finding.details:
+        case Amount() | Slope() | Shape() | Arithmetic():
+            return finding.details.field
+        case _:
+            return finding.place.field
+
+
+def _like(finding: Finding) -> str:
+    """What it is as large as, where it is a finding."""
+    match finding.details:
+        case Distance(multiple=multiple) | Rise(multiple=multiple):
+            found = multiple
+        case Amount(origin=Origin(multiple=multiple)):
+            found = multiple
+        case Slope(origin=Origin(multiple=multiple)) | Shape(origin=Origin(multiple=multiple)):
+            found = multiple
+        case Arithmetic(origin=Origin(multiple=multiple)):
+            found = multiple
+        case _:
+            return ""
+    return found if finding.kind is not None else ""
 
 
 # What many sentences have in common.

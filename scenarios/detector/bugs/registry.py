@@ -98,9 +98,21 @@ class Plant:
     """What must be among the findings; None for one that the gate cannot see."""
     points: str = LAZY
     """Words that choose points of the sweep, as -k takes them."""
+    first_in: str = ""
+    """The phase that it begins in, where that is an earlier one than the finding's."""
     is_regression: bool = True
     """False for what costs less than before, or nothing: a finding all the same."""
     is_outside: bool = False
+
+    @property
+    def loader(self) -> str:
+        """The loader of its points."""
+        return "eager" if "eager" in self.points.split() else "lazy"
+
+    @property
+    def begins(self) -> str:
+        """The phase that it begins in."""
+        return self.first_in or ("" if self.expected is None else self.expected.phase)
 
     @property
     def reach(self) -> Reach:
@@ -134,6 +146,7 @@ def _plant(
     expected: tuple[str, ...] | None,
     points: str = LAZY,
     *,
+    first_in: str = "",
     is_regression: bool = True,
     is_outside: bool = False,
 ) -> Plant:
@@ -147,6 +160,7 @@ def _plant(
         per=per,
         expected=Expected(rule=rule, phase=phase, meter=meter) if expected else None,
         points=points,
+        first_in=first_in,
         is_regression=is_regression,
         is_outside=is_outside,
     )

@@ -183,6 +183,15 @@ def test_the_id_is_that_of_what_was_judged(place):
     assert len(set(found[1:])) == len(found) - 1
 
 
+@pytest.mark.parametrize(("step", "commits"), [("pass", ("0123abcd",)), ("no baseline", ())])
+def test_a_judgement_keeps_the_commit_of_its_baseline(place, step, commits):
+    """Also when it is read back from findings.json; without a baseline there is none."""
+    main(STEPS[step])
+
+    assert json.loads((place / "findings.json").read_text())["baseline_commits"] == [*commits]
+    assert kept_judgement(load_run(place)).judgement.baseline_commits == commits
+
+
 def test_the_other_side_of_a_comparison_is_part_of_it(place, synthetic_run, tmp_path):
     """Two runs to compare with, two judgements; and neither is that of the baseline."""
     ids = []

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness.plugin import judgement as turns
+from harness.plugin import turns
 from harness.records import TRACED_REPEAT, Outcome, Quality, Reading
 from harness.rundir.rows import (
     Begin,
@@ -137,7 +137,12 @@ def _interrupt():
     raise KeyboardInterrupt
 
 
-TROUBLES = {"interrupt": _interrupt, "die": lambda: os._exit(1)}
+def _wait():
+    """Until somebody writes into the pipe ``go``."""
+    Path("go").read_text()
+
+
+TROUBLES = {"interrupt": _interrupt, "die": lambda: os._exit(1), "wait": _wait}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """run.json: written once, whole, and never over another run."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from harness.errors import RunDirectoryError, UsageError
 from harness.records import Outcome, Point
 from harness.run.devices import Device, emulated_device
 from harness.rundir.manifest import (
+    CI_SERVICES,
     claim_run_directory,
+    describe_environment,
     end_run,
     make_run_directory,
     plans_anything,
@@ -17,6 +20,7 @@ from harness.rundir.manifest import (
     start_run,
 )
 from harness.rundir.reading import seal_of
+from harness.system import git
 from harness.words import GIB
 
 POINT = Point(
@@ -33,7 +37,7 @@ CARD = Device(
 )
 
 
-def start(path, points=(POINT,), swept=None):
+def start(path, points=(POINT,), swept=None, root=Path()):
     device = emulated_device("no driver")
     start_run(
         path,
@@ -42,7 +46,7 @@ def start(path, points=(POINT,), swept=None):
         repeats=2,
         device=device,
         command="c",
-        root=Path(),
+        root=root,
         settings={},
     )
 
@@ -167,3 +171,124 @@ def test_runs_with_another_pool_are_not_comparable(tmp_path, device, words, pool
 
     assert (written["comparability"]["device"], written["device"]["pool"]) == (words, pool)
     assert written["comparability"]["allocator"] == device.allocator
+
+
+# What the header of a page says: the project, the branch, the commit's subject, the CI job.
+
+
+@pytest.fixture
+def no_service(monkeypatch):
+    """No CI service, wherever the tests themselves run."""
+    for service in CI_SERVICES:
+        monkeypatch.delenv(service.told_by, raising=False)
+
+
+@pytest.fixture
+def committed(tmp_path, no_service):
+    """A repository with one commit on the branch ``topic``; its folder and the commit."""
+    folder = tmp_path / "loaders"
+    subprocess.run(["git", "init", "-q", "-b", "topic", folder], check=True)
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    subject = "Batches: \x1b[31mfreed"
+    git.run(folder, *author, "commit", "-q", "--allow-empty", "-m", f"{subject}\n\nbody")
+    return folder, git.text(folder, "rev-parse", "HEAD").strip()
+
+
+def test_a_run_records_the_project_its_branch_and_the_subject_of_its_commit(committed, tmp_path):
+    """Without the characters that would move a terminal's cursor; without a CI job no address."""
+    folder, _ = committed
+    start(tmp_path / "run", root=folder)
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+
+    assert content["project"] == "loaders"
+    assert content["environment"]["git_branch"] == "topic"
+    assert content["environment"]["git_subject"] == "Batches: \ufffd[31mfreed"
+    assert "ci_url" not in content["environment"]
+
+
+GITHUB = {
+    "GITHUB_ACTIONS": "true",
+    "GITHUB_SERVER_URL": "https://github.com",
+    "GITHUB_REPOSITORY": "owner/loaders",
+    "GITHUB_RUN_ID": "17",
+    "GITHUB_TOKEN": "s3cret",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        (GITHUB, "https://github.com/owner/loaders/actions/runs/17"),
+        (
+            {"GITLAB_CI": "true", "CI_JOB_URL": "https://u:s3cret@gitlab.org/a/-/jobs/2?t=s3cret"},
+            "https://gitlab.org/a/-/jobs/2",
+        ),
+        (
+            {"BUILDKITE": "true", "BUILDKITE_BUILD_URL": "https://buildkite.com/a/b/builds/3"},
+            "https://buildkite.com/a/b/builds/3",
+        ),
+        (
+            {"JENKINS_URL": "http://ci:8080/", "BUILD_URL": "http://ci:8080/job/a/4/"},
+            "http://ci:8080/job/a/4/",
+        ),
+        ({"BUILDKITE": "true"}, None),
+        ({"JENKINS_URL": "x", "BUILD_URL": "javascript:alert(1)"}, None),
+        ({"JENKINS_URL": "x", "BUILD_URL": "http://[half"}, None),
+        ({"BUILD_URL": "http://ci:8080/job/a/4/"}, None),
+    ],
+)
+def test_a_run_records_the_page_of_its_ci_job_and_nothing_secret(
+    no_service, tmp_path, monkeypatch, variables, address
+):
+    """Where the service does not tell it, or it is no address of a page, there is none."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    start(tmp_path / "run")
+    text = (tmp_path / "run" / "run.json").read_text()
+
+    assert json.loads(text)["environment"].get("ci_url") == address
+    assert "s3cret" not in text
+
+
+@pytest.mark.parametrize(
+    ("head", "branch", "told"),
+    [
+        ("", "main", "main"),
+        ("fix", "12/merge", "fix"),
+        ("", "", "unavailable: the CI job is of no branch"),
+    ],
+)
+def test_a_ci_job_that_checks_a_commit_out_names_its_branch(
+    committed, monkeypatch, head, branch, told
+):
+    """That of a pull request goes before the one of its merge."""
+    folder, commit = committed
+    git.run(folder, "checkout", "-q", "--detach")
+    job = {**GITHUB, "GITHUB_SHA": commit, "GITHUB_HEAD_REF": head, "GITHUB_REF_NAME": branch}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+
+    assert describe_environment(folder, isolation="")["git_branch"] == told
+
+
+def test_a_branch_of_another_commit_is_not_taken_for_this_one(committed, monkeypatch):
+    """A job measures a second checkout, whose branch its service does not know."""
+    folder, _ = committed
+    git.run(folder, "checkout", "-q", "--detach")
+    for name, value in {**GITHUB, "GITHUB_SHA": "0" * 40, "GITHUB_REF_NAME": "main"}.items():
+        monkeypatch.setenv(name, value)
+
+    told = describe_environment(folder, isolation="")["git_branch"]
+
+    assert told == "unavailable: a commit is checked out, and no branch"
+
+
+def test_an_older_run_has_no_project_and_is_read_all_the_same(tmp_path):
+    """Its run.json has no such key."""
+    start(tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    content = json.loads(path.read_text())
+    del content["project"]
+    path.write_text(json.dumps(content))
+
+    assert read_manifest(tmp_path / "run").project == ""

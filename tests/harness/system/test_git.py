@@ -67,3 +67,39 @@ def test_git_asks_nobody_and_takes_no_lock_that_it_can_do_without(repository, mo
     git.run(repository, "status")
 
     assert {"GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0"} <= set(seen.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ("https://github.com/owner/loaders.git", "loaders"),
+        ("git@host:owner/loaders.git", "loaders"),
+        ("/srv/mirror/loaders/.git", "loaders"),
+        ("https://user:s3cret@host/owner/loaders.git", "loaders"),
+        ("https://user:s3cret@host", "declared"),
+        ("https://user:s3cret", "declared"),
+        ("https://host/owner/loaders?token=s3cret", "declared"),
+        ("../..", "declared"),
+        ("", "declared"),
+    ],
+)
+def test_a_project_is_called_as_its_repository_and_no_password_of_it_is_told(
+    repository, origin, name
+):
+    """Where the address has no path with a plain name, as pyproject.toml says."""
+    (repository / "pyproject.toml").write_text('[project]\nname = "declared"\n')
+    if origin:
+        git.run(repository, "remote", "add", "origin", origin)
+
+    assert git.project_name(repository) == name
+
+
+@pytest.mark.parametrize("declared", ["[project\n", "[project]\n", "[project]\nname = 3\n", None])
+def test_a_project_without_a_name_is_called_as_its_folder(tmp_path, declared):
+    """Also where pyproject.toml is damaged, and without a repository."""
+    folder = tmp_path / "my-loaders"
+    folder.mkdir()
+    if declared is not None:
+        (folder / "pyproject.toml").write_text(declared)
+
+    assert git.project_name(folder) == "my-loaders"
