@@ -126,7 +126,10 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
                 pictures[name] = base64.b64decode("".join(offered["image/png"]))
                 pieces.append(f"![What the cell above draws]({name})")
             elif "text/html" in offered:
-                pieces.append(f"<div>\n{''.join(offered['text/html'])}\n</div>")
+                found = "".join(offered["text/html"])
+                # Tables of pandas look, and scroll, as the theme's do where they have no class.
+                plain = found.replace(' border="1"', "").replace(' class="dataframe"', "")
+                pieces.append(f"<div>\n{plain}\n</div>")
             else:
                 pieces.append(f"```text\n{''.join(offered['text/plain']).rstrip()}\n```")
     return "\n\n".join(pieces) + "\n", pictures
