@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 OTHERS = ROOT / "docs" / "others.md"
 """It is run where the tools of others are installed."""
+METHOD = ROOT / "docs" / "how-it-works.md"
+"""Of its commands only the doctor is shown with its output; tests of the doctor run that."""
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 MARKDOWN = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
@@ -69,7 +71,7 @@ def test_a_tutorial_does_what_it_says(page, tmp_path):
     assert [command.code for command, _ in examples.run(page, tmp_path)]
 
 
-@pytest.mark.parametrize("page", [*TUTORIALS, OTHERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*TUTORIALS, OTHERS, METHOD], ids=lambda path: path.stem)
 def test_every_output_of_a_tutorial_was_written_by_its_command(page):
     """From files and commands as they stand in the page: ``.ci/examples.py --write`` does it."""
     assert list(examples.stale(page.read_text(encoding="utf-8"))) == []
@@ -113,6 +115,17 @@ def test_an_output_is_written_into_its_place_and_is_then_up_to_date(tmp_path):
     assert text.endswith("\nThe end.\n")
     assert list(examples.stale(PAGE)) == ["cat greeting.txt; exit 3"]
     assert list(examples.stale(text)) == []
+
+
+@pytest.mark.parametrize(("most", "shown"), [(1, "...\nb\n"), (2, "a\nb\n"), (3, "a\nb\n")])
+def test_of_a_long_output_the_last_lines_are_shown(tmp_path, most, shown):
+    """And that there were more; all of it is searched for the words of the page."""
+    text = PAGE.replace("cat greeting.txt; exit 3", "printf 'a\\nb\\n'")
+    text = text.replace('ends with 3 "hello"', f'ends with 0, last {most} lines "a b"')
+    page, place = _write(tmp_path, text)
+    ((_, output),) = examples.run(page, place)
+
+    assert output == shown
 
 
 @pytest.mark.parametrize(
