@@ -92,10 +92,28 @@ class Panel:
     """Size of the device, where something came near it."""
 
     @property
+    def is_odd(self) -> bool:
+        """Whether something was found in it, or died."""
+        return any(curve.broken or curve.died for curve in self.curves)
+
+    @property
     def description(self) -> str:
         """The plot as a sentence."""
         said = "; ".join(curve.words for curve in self.curves)
         return f"{self.title}: {self.quantity}. {said}."
+
+
+MOST_PANELS = 40
+"""Plots of the page. Chosen: each takes some 10 kB, and nobody looks through more."""
+
+
+def worth_drawing(panels: Sequence[Panel]) -> tuple[Panel, ...]:
+    """As many plots as a page has room for, in their order: those in which something was found or
+    died before all others.
+    """
+    ranked = sorted(panels, key=lambda panel: not panel.is_odd)
+    chosen = {panel.name for panel in ranked[:MOST_PANELS]}
+    return tuple(panel for panel in panels if panel.name in chosen)
 
 
 def run_panels(view: RunView, judgement: Judgement, earlier: Earlier) -> tuple[Panel, ...]:

@@ -14,7 +14,7 @@ from . import tables
 from .cards import Card, cards_of, peaks_in_words
 from .cause_cards import CauseCard, cause_cards, other_findings
 from .comparison import Comparison, comparison_of
-from .curves import Panel, run_panels
+from .curves import Panel, run_panels, worth_drawing
 from .earlier import Earlier, earlier_of
 from .header import Answer, Header, answers_of, header_of
 from .history import Past, past_of
@@ -87,6 +87,8 @@ class Page:
     """By rule, how many checks hold, and how many there are."""
     panels: tuple["Picture", ...]
     """The scaling of every scenario."""
+    panels_left_out: int
+    """Plots that there is no room for."""
     cause_pictures: Mapping[str, "Picture"]
     """By the id of the cause."""
     comparison: Comparison
@@ -136,7 +138,8 @@ def make_page(
     traced = traced_run(view, judgement)
     earlier = earlier_of(run, judgement)
     panels = run_panels(view, judgement, earlier)
-    cards = cards_of(view, judgement, earlier, panels)
+    shown = worth_drawing(panels)
+    cards = cards_of(view, judgement, earlier, shown)
     causes = cause_cards(view, judgement)
     outcomes = tables.outcomes(view.ends)
 
@@ -166,7 +169,8 @@ def make_page(
         findings=tuple(statement(check) for check in verdict.findings),
         others=other_findings(judgement),
         held=_held(judgement),
-        panels=() if drawings is None else drawings.panels(panels),
+        panels=() if drawings is None else drawings.panels(shown),
+        panels_left_out=len(panels) - len(shown),
         cause_pictures={} if drawings is None else _cause_pictures(causes, drawings),
         comparison=_comparison(view, judgement, earlier),
         past=None if drawings is None else past_of(view, judgement, earlier_runs),

@@ -14,7 +14,7 @@ from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point
 from harness.words import GIB, KIB, MIB
 from reports.cause_panel import cause_panel
-from reports.curves import Curve, Panel, run_panels
+from reports.curves import MOST_PANELS, Curve, Panel, run_panels, worth_drawing
 from reports.drawing import finish
 from reports.earlier import NOTHING_EARLIER, Earlier
 from reports.panels import panel_figure
@@ -329,3 +329,25 @@ def test_the_device_is_drawn_where_half_of_it_was_taken(whole_run, most, shown):
     panel = run_panels(view, Judgement(Verdict(()), ()), NOTHING_EARLIER)[0]
 
     assert panel.device_bytes == (4 * GIB if shown else None)
+
+
+@pytest.mark.parametrize(("number", "left_out"), [(MOST_PANELS, 0), (MOST_PANELS + 1, 1)])
+def test_plots_that_show_something_come_before_all_others_where_there_is_no_room(number, left_out):
+    """All at the limit; one past it, the last of those that show nothing goes."""
+    panels = [
+        Panel(
+            name=str(place),
+            scenario="s",
+            meter="device_in_use",
+            title="s",
+            over="image_count",
+            quantity="growth",
+            curves=(curve("a", 1, 2, broken=frozenset({20} if place == number else ())),),
+        )
+        for place in range(1, number + 1)
+    ]
+    shown = [panel.name for panel in worth_drawing(panels)]
+
+    assert len(shown) == number - left_out
+    assert shown[-1] == str(number)
+    assert (str(number - 1) in shown) is (left_out == 0)

@@ -13,6 +13,7 @@ from harness.judge.causes import AliveTensors, Cause, CauseKind, Command
 from harness.judge.gate import Judgement
 from harness.words import MIB
 from reports.cards import cards_of
+from reports.cause_cards import MOST_FOLLOWING
 from reports.curves import run_panels
 from reports.earlier import NOTHING_EARLIER, Earlier
 from reports.header import NOT_RECORDED, duration, header_of
@@ -345,3 +346,18 @@ def test_history_that_is_no_folder_is_one_sentence(whole_path, capsys):
     """Exit code 2, with what was typed."""
     assert main(["report", str(whole_path.parent), "--history", "/nowhere"]) == 2
     assert "--history /nowhere is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("others", "left_out"), [(MOST_FOLLOWING, 0), (MOST_FOLLOWING + 1, 1)])
+def test_what_follows_from_a_cause_is_counted_where_it_is_too_much(
+    whole_run, judged, finding, read_text, others, left_out
+):
+    """All unfold at the limit; one past it is told by its number."""
+    follow = [replace(finding, subject=f"s {number}") for number in range(others)]
+    page = page_of(
+        whole_run, judged(whole_run, finding, *follow), told(finding, *follow), read_text=read_text
+    )
+
+    assert f"{others} more checks follow from it" in page.text("summary")
+    assert page.text("p").count(finding.sentence) == 1 + others - left_out
+    assert ("1 more is in the table of checks" in page.text("p")) is bool(left_out)
