@@ -17,7 +17,7 @@ from harness.words import format_bytes
 
 from .earlier import Earlier
 from .frames import peak_line
-from .plan import STACK, SWEPT, richest
+from .plan import STACK, SWEPT, own_name, richest
 from .view import RunView
 from .words import rate
 
@@ -191,7 +191,7 @@ def _run_curves(
         ]
         over = str(mine["over"].iloc[0]) if column == SWEPT else column
         yield Curve(
-            series=str(name),
+            series=own_name(str(mine["scenario"].iloc[0]), str(name)),
             amounts=tuple((sizes[point], float(rise)) for point, rise in rises.items()),
             earlier=tuple(before),
             limits=_limits(checks, sizes, rises),
@@ -281,6 +281,6 @@ def _deaths(view: RunView, scenario: str) -> dict[str, tuple[tuple[int, float], 
         budget = row["device_budget_bytes"]
         size = view.picture.device_bytes if budget is pd.NA else int(budget)
         if size:
-            name = str(row["series"])
+            name = own_name(scenario, str(row["series"]))
             found[name] = (*found.get(name, ()), (int(row[SWEPT]), float(size)))
     return found

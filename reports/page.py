@@ -11,7 +11,7 @@ from harness.records import count_in_words
 from harness.words import count, plural
 
 from . import tables
-from .cards import Card, cards_of, peaks_in_words
+from .cards import Card, cards_of, peaks_in_words, shortened
 from .cause_cards import CauseCard, cause_cards, other_findings
 from .comparison import Comparison, comparison_of
 from .curves import Panel, run_panels, worth_drawing
@@ -33,6 +33,10 @@ OVERRULED = "Overruled: "
 BETTER = "Better than before: "
 """What a note of the summary begins with that tells of an amount below that of the code it was
 compared with, beyond tolerance."""
+
+
+_MOST_SCENARIOS = 12
+"""Names that the verdict says. Chosen: a line or two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +166,7 @@ def make_page(
             judgement.causes,
             earlier,
             peaks=peaks_in_words(cards),
-            outcomes=outcomes,
+            scenarios=_scenarios_in_words(view.plan.scenarios),
         ),
         cards=cards,
         causes=causes,
@@ -186,6 +190,15 @@ def make_page(
         trace_pictures=() if drawings is None else drawings.traces(traced.points),
         provenance=provenance_of(view, judgement),
     )
+
+
+def _scenarios_in_words(names: Sequence[str]) -> str:
+    """``"2 scenarios: loading, arrays"``."""
+    if not names:
+        return "no scenario was planned"
+    shown = ", ".join(shortened(name) for name in names[:_MOST_SCENARIOS])
+    more = len(names) - _MOST_SCENARIOS
+    return f"{count(len(names), 'scenario')}: {shown}{f', and {more:,} more' if more > 0 else ''}"
 
 
 def _held(judgement: Judgement) -> dict[str, tuple[int, int]]:

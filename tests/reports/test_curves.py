@@ -302,6 +302,26 @@ def test_a_long_name_is_wrapped_and_cut_never_clipped():
     assert "<script>" not in svg.split(">", 1)[1]
 
 
+@pytest.mark.parametrize("letters", [38, 39, 200])
+def test_a_title_keeps_what_is_drawn_and_the_end_of_a_long_name(letters):
+    """46 letters fit; a longer name loses its beginning."""
+    name = "a" * (letters - 3) + "end"
+    panel = Panel(
+        name="plot",
+        scenario=name,
+        meter="device_in_use",
+        title=f"{name}: device",
+        over="image_count",
+        quantity="growth",
+        curves=(curve("a", 1, 2),),
+    )
+    title = texts_of(finish(panel_figure(panel), "plot", "x", png=False).svg)[-2]
+
+    assert title.endswith("end: device")
+    assert len(title) <= 46
+    assert title.startswith("...") is (letters > 38)
+
+
 def test_colours_are_variables_of_the_page_with_the_colour_itself_beside():
     """So that a drawing follows light and dark in a page, and stands alone as a file."""
     svg = drawn(curve("lazy", MIB, 2 * MIB, limits=((10, 2 * MIB), (20, 2 * MIB))))
