@@ -1,6 +1,6 @@
 """The hooks of pytest, and the fixtures.
 
-The plug-in is active in every session of whoever has it installed. So it loads what measures
+The plug-in is active in every session of everyone who has it installed. So it loads what measures
 (``harness.plugin``) only when an option, a marker or a fixture asks for it.
 """
 
@@ -373,7 +373,7 @@ def measure(
     """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
     when it returns.
 
-    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
+    ``repeat`` is what the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
     extra, traced run. Where two codes are compared, both are measured, and the end is that of the
     later.
     """

@@ -6,13 +6,15 @@ import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.commands import (
     add_against,
+    add_history,
     add_partial,
     add_run,
+    earlier_runs,
     to_stderr,
     to_stdout,
     worker_count,
@@ -50,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_partial(parser)
     add_against(parser)
+    add_history(parser)
     parser.add_argument(
         "--page",
         action="store_true",
@@ -86,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"--workers {options.workers} is for measuring again; give it together with --remeasure"
         )
+    before = earlier_runs(options)
     gate = gate_of(options)
     if not options.remeasure:
         measured, _, judgement = gate.judge()
-        write_judgement(measured, judgement, page=options.page)
+        write_judgement(measured, judgement, page=options.page, before=before)
         return int(judgement.verdict.exit_code)
 
     had_page = (gate.directory / REPORT_FILE).exists()
@@ -109,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
             f"is lost, go on with: {again}"
         )
         return ExitCode.INCOMPLETE
-    write_judgement(measured, judgement, page=options.page or had_page)
+    write_judgement(measured, judgement, page=options.page or had_page, before=before)
     return int(judgement.verdict.exit_code)
 
 
@@ -188,10 +192,12 @@ def _not_remeasured(policy: Policy, judgement: Judgement, offenders: Offenders) 
         )
 
 
-def write_judgement(run: Run, judgement: Judgement, *, page: bool) -> None:
-    """Write every file of a judgement, and print it."""
+def write_judgement(
+    run: Run, judgement: Judgement, *, page: bool, before: Sequence[Path] = ()
+) -> None:
+    """Write every file of a judgement, and print it; ``before`` are folders of earlier runs."""
     try:
-        written = write_outputs(run, judgement, page=page)
+        written = write_outputs(run, judgement, page=page, earlier_runs=before)
         about_page = "" if written is None else f"report: {written}"
     except PageError as error:
         about_page = f"{error}; the verdict and all other files of it stand"

@@ -2,7 +2,16 @@
 
 import argparse
 
-from harness.commands import add_against, add_partial, add_run, to_stderr, to_stdout, write_outputs
+from harness.commands import (
+    add_against,
+    add_history,
+    add_partial,
+    add_run,
+    earlier_runs,
+    to_stderr,
+    to_stdout,
+    write_outputs,
+)
 from harness.commands.gate import gate_of
 from harness.judge import ExitCode
 from harness.judge.gate import Judgement, kept_judgement
@@ -15,12 +24,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_against(parser)
     add_partial(parser)
+    add_history(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, and print the verdict that it shows."""
+    before = earlier_runs(options)
     judged, judgement = _judgement(options)
-    page = write_outputs(judged, judgement, page=True)
+    page = write_outputs(judged, judgement, page=True, earlier_runs=before)
     to_stdout(judgement.verdict.sentence)
     to_stdout(f"report: {page}")
     return ExitCode.PASS

@@ -156,7 +156,7 @@ class SessionDirectory:
     command: str
     """What the user typed."""
     sides: Sides | None = None
-    """The two codes that are measured; None where it is whatever Python finds."""
+    """The two codes that are measured; None where it is what Python finds."""
     resumed: Resumption | None = None
     """What the resumed run already holds; None for a new run."""
     resumed_earlier: Resumption | None = None

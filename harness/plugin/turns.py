@@ -78,7 +78,7 @@ class Turns:
 
 
 def order(repeat: int) -> tuple[str, ...]:
-    """The sides in the order of their turns: they alternate, so that whatever drifts on the machine
+    """The sides in the order of their turns: they alternate, so that what drifts on the machine
     favours neither. Only the current code is traced.
     """
     if repeat == TRACED_REPEAT:
