@@ -261,7 +261,7 @@ PLANTS = (
     _plant(_F, "cache_of_chunks", "the last 64 unpacked chunks of an HDF5 file are kept", 4 * MIB, Per.ONCE, ("baseline", "release", _HOST), HDF5, first_in="epoch_defaults"),
     _plant(_F, "table_of_frames", "a record of each frame of an HDF5 file, made by the first batch", 366, Per.FRAME, ("slope", "release", _HOST), HDF5, first_in="epoch_defaults"),
     _plant(_F, "notes_with_targets", "notes of each image that is fed with its truth", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), RAW_DATA, first_in="epoch_targets"),
-    _plant(_F, "notes_of_a_training", "the same in every epoch of a training", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), TRAINING),
+    _plant(_F, "notes_of_a_training", "the same in every epoch of a training", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), TRAINING, first_in="train_0"),
     _plant(
         _F, "records_of_single_frames", "a record for each group of a single frame",
         SINGLE_RECORD_BYTES, Per.IMAGE, ("slope", "construct", _HOST), TRAINING,
@@ -283,7 +283,7 @@ PLANTS = (
     _plant(_W, "object_in_memory", "an object that cannot be mapped is held", 1458504, Per.ONCE, ("baseline", "compressed", _HOST), FORMATS),
     _plant(_W, "repacked_through_a_list", "scattered frames are read into a list", 2 * FRAME_BYTES, Per.FRAME, ("slope", "repacked", _HOST), FORMATS),
     _plant(_W, "array_in_this_byte_order", "big-endian frames are read into an array", 2 * FRAME_BYTES, Per.FRAME, ("slope", "tables", _HOST), FORMATS),
-    _plant(_W, "energies_in_double", "energies of arrays are found in float64", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "grouped", _HOST), SCRIPTS),
+    _plant(_W, "energies_in_double", "energies of arrays are found in float64", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "grouped", _HOST), SCRIPTS, first_in="raw_data"),
     _plant(_W, "parts_at_once", "amplitude and phase of all complex images", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "grouped", _HOST), SCRIPTS),
     _plant(_W, "normalized_in_double", "images are normalized in float64", 2 * IMAGE_BYTES, Per.IMAGE, ("slope", "normalized", _HOST), SCRIPTS),
     _plant(_W, "written_at_once", "each stack is read whole before it is written", IMAGE_BYTES, Per.IMAGE, ("slope", "saved", _HOST), SCRIPTS),
