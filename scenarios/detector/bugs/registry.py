@@ -251,7 +251,7 @@ PLANTS = (
     _plant(_E, "arrays_copied", "images are copied where they were referred to", IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _HOST), ARRAYS),
     _plant(_E, "arrays_converted", "images are made float64, and back", 3 * IMAGE_BYTES, Per.IMAGE, ("slope", "construct", _HOST), ARRAYS),
     _plant(_E, "targets_at_once", "datasets with targets hold all ground truth", _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "", _DEVICE), TRAINING),
-    _plant(_E, "predictions_kept", "every prediction stays on the device", 8 * _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "predict_0", _DEVICE), INFERENCE),
+    _plant(_E, "predictions_kept", "every prediction stays on the device", 8 * _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "predict_0", _DEVICE), INFERENCE, first_in="stitch"),
     _plant(_E, "canvas_for_each_group", "every prediction is kept in numpy", 8 * _SMALL_IMAGE_BYTES, Per.IMAGE, ("slope", "predict_1", _HOST), INFERENCE, first_in="stitch"),
     _plant(_E, "probe_for_each_group", "the probe, repeated for every group", 2 * FRAME_BYTES, Per.IMAGE, ("slope", "construct", _DEVICE)),
     # --- below the limits of a single phase's growth ---
