@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.judge import Check
+from harness.judge import FINDINGS, Check
 from harness.judge.gate import Judgement
 from harness.meters import meter_words
 from harness.records import unit_of
@@ -64,7 +64,8 @@ def packed_tables(view: RunView, judgement: Judgement) -> tuple[Packed, ...]:
     A table is ``{"columns": [{"name", "label", "kind", "cells"}], "count"}``; a column of texts has
     them once, in ``words``, and in ``cells`` their places.
     """
-    checks = list(zip(judgement.verdict.checks, anchors(judgement.verdict.checks), strict=True))
+    verdict = judgement.verdict
+    checks = sorted(zip(verdict.checks, anchors(verdict.checks), strict=True), key=_gravest_first)
     readings = view.plan.table[["point", "series", SWEPT, STACK]].merge(
         view.run.phases.drop(columns=["series", SWEPT, STACK], errors="ignore"), on="point"
     )
@@ -88,6 +89,12 @@ def anchors(checks: Sequence[Check]) -> list[str]:
         seen[anchor] += 1
         found.append(anchor if seen[anchor] == 1 else f"{anchor}-{seen[anchor]}")
     return found
+
+
+def _gravest_first(row: tuple[Check, str]) -> int:
+    """Findings before what holds, in the order of ``FINDINGS``."""
+    kinds = list(FINDINGS)
+    return kinds.index(row[0].finding) if row[0].finding is not None else len(kinds)
 
 
 def _records(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
@@ -124,7 +131,7 @@ def _number(value: object) -> int | float | None:
     number = float(str(value))
     if not np.isfinite(number):
         return None
-    return int(str(value)) if isinstance(value, (int, np.integer)) else round(number, 6)
+    return int(str(value)) if isinstance(value, (int, np.integer)) else round(number, 3)
 
 
 def _of(name: str) -> Callable[[Mapping[Hashable, Any]], object]:

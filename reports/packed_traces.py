@@ -19,7 +19,7 @@ from .traced import traced_run
 from .view import RunView
 from .words import kind_of_number, known, meter_name, plain
 
-ROOM_BYTES = 560 * KIB
+ROOM_BYTES = 400 * KIB
 """Base64 characters that all traces of a page take together. Chosen: with the code, the pictures
 and the tables of the default run the page stays below 1.2 MB, which goes by mail."""
 LEAST_EVENTS = 256
@@ -73,7 +73,7 @@ def packed_traces(
     if not fittings:
         return ()
     return (
-        pack("data-traces", _listed(fittings, left_out)),
+        pack("data-traces", {**_listed(fittings, left_out), "phases": _first_phases(judgement)}),
         *(fitting.packed for fitting in fittings),
     )
 
@@ -138,7 +138,16 @@ def _fit(fittings: list[_Fitting], room_bytes: int) -> list[_Fitting]:
 
 def _of_causes(judgement: Judgement) -> Iterable[str]:
     """The points of the causes, the gravest first."""
-    return (cause.point for cause in getattr(judgement, "causes", ()) if cause.point)
+    return (cause.point for cause in judgement.causes if cause.point)
+
+
+def _first_phases(judgement: Judgement) -> dict[str, str]:
+    """By point, the phase in which the gravest of its causes begins."""
+    phases: dict[str, str] = {}
+    for cause in judgement.causes:
+        if cause.point and cause.phase:
+            phases.setdefault(cause.point, plain(cause.phase))
+    return phases
 
 
 def _worth_reading(view: RunView, judgement: Judgement) -> Iterable[str]:

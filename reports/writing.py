@@ -8,7 +8,7 @@ only where a page is asked for.
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import PageError
+from harness.errors import PageError, RunDirectoryError
 from harness.judge.gate import Judgement, findings_text, junit_of, write_tables
 from harness.judge.table import Run
 from harness.system import (
@@ -41,17 +41,40 @@ def write_outputs(
     view = RunView(run)
     pages, why_not = _drawn(view, judgement, earlier_runs) if page else ({}, "")
     page = bool(pages)
-    contents = {
-        FINDINGS_FILE: findings_text(run, judgement).encode(),
-        JUNIT_FILE: junit_of(run, judgement).encode(),
-        SUMMARY_FILE: summary_text(view, judgement, has_page=page).encode(),
-        **pages,
-    }
     write_tables(run, judgement)
-    replace_judgement(run.path, contents)
+    replace_judgement(run.path, {**_texts(view, judgement, has_page=page), **pages})
     if why_not:
         raise PageError(f"the page could not be drawn: {why_not}")
     return run.path / REPORT_FILE if page else None
+
+
+def write_into(folder: Path, run: Run, judgement: Judgement) -> Path:
+    """The page, findings, JUnit and summary of a judgement that is not the run's own, in a folder
+    beside it; the path of the page.
+
+    Raises RunDirectoryError where the folder cannot be written, PageError where the page cannot be
+    drawn; then nothing is written.
+    """
+    view = RunView(run)
+    pages, why_not = _drawn(view, judgement, ())
+    if why_not:
+        raise PageError(f"the page could not be drawn: {why_not}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} cannot be made: {error.strerror}") from error
+    replace_judgement(folder, {**_texts(view, judgement, has_page=True), **pages})
+    return folder / REPORT_FILE
+
+
+def _texts(view: RunView, judgement: Judgement, *, has_page: bool) -> dict[str, bytes]:
+    """Everything but the page."""
+    run = view.run
+    return {
+        FINDINGS_FILE: findings_text(run, judgement).encode(),
+        JUNIT_FILE: junit_of(run, judgement).encode(),
+        SUMMARY_FILE: summary_text(view, judgement, has_page=has_page).encode(),
+    }
 
 
 def _drawn(

@@ -5,7 +5,8 @@ const MOSTLY = 0.9; // of a bar's bytes, for it to have the colour of an array
 const LEAST_SHARE = 0.003; // of the width; what is narrower cannot be seen
 
 const alive = {
-  show(trace) {
+  // `phase` is the one to begin with, where it is known; else the one with the highest peak.
+  show(trace, phase) {
     this.trace = trace;
     const moments = trace.phases.map(({ phase, alive: groups, beside, peak }) => ({ name: phase, groups, beside, peak }));
     if (trace.refusal) {
@@ -18,11 +19,11 @@ const alive = {
     byId("alive-point").textContent = trace.point;
     byId("alive-phases").replaceChildren(...moments.map(({ name, peak }, nth) => button(
       `${name}: ${bytesInWords(peak)}`, () => this.choose(nth), { "aria-pressed": "false", "data-phase": name })));
-    byId("alive-legend").replaceChildren(...this.arrays.map((name, nth) => element("li", {},
-      element("span", { class: `swatch like-${nth + 1}` }), `as large as ${name}, or a multiple`)));
     byId("alive-body").hidden = false;
     const peaks = moments.map(({ peak }) => peak);
-    this.choose(trace.refusal ? moments.length - 1 : peaks.indexOf(Math.max(...peaks)));
+    const named = moments.findIndex(({ name, peak }) => name === phase && peak);
+    const most = trace.refusal ? moments.length - 1 : peaks.indexOf(Math.max(...peaks));
+    this.choose(named < 0 ? most : named);
   },
 
   // "1.00 x batch" is of the array batch.
@@ -32,12 +33,20 @@ const alive = {
     const moment = this.moment = this.moments[nth];
     if (!moment) return;
     [...byId("alive-phases").children].forEach((one, place) => one.setAttribute("aria-pressed", String(place === nth)));
-    byId("alive-none").hidden = moment.groups.length > 0;
-    byId("alive-parts").hidden = moment.groups.length === 0;
+    byId("alive-none").hidden = moment.peak > 0;
+    byId("alive-parts").hidden = moment.peak === 0;
+    this.legend(moment);
     this.root = this.tree(moment);
     this.zoom(this.root);
     this.table(moment);
     this.beside(moment);
+  },
+
+  // An array has one colour in all phases of a trace; those of this one are named.
+  legend({ groups }) {
+    const here = new Set(groups.map((group) => this.array(group[5])));
+    byId("alive-legend").replaceChildren(...this.arrays.flatMap((name, nth) => (here.has(name) ? [element("li", {},
+      element("span", { class: `swatch like-${nth + 1}` }), `as large as ${name}, or a multiple`)] : [])));
   },
 
   // Type, operation path and shape below the phase; a path of one way only is one node.
@@ -156,7 +165,7 @@ const alive = {
       element("th", { scope: "row" }, meter), amount(start), amount(peak), amount(end), element("td", {}, kind)));
     const heads = ["meter", "start", "peak", "end", "kind of number"].map((head, nth) => element("th",
       { scope: "col", class: nth > 0 && nth < 4 ? "amount" : null }, head));
-    const label = `Device and host in ${name}, by the runs that were not traced`;
+    const label = `Device and host in ${name}, by the runs that were not traced, with what was there before the first phase`;
     const table = element("table", {}, element("caption", {}, label),
       element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
     byId("alive-beside").replaceChildren(...(rows.length

@@ -79,19 +79,22 @@ const explore = {
     }
   },
 
-  // Show the check that a permalink names, with those of its rule around it; false where there is none.
+  // Show the check that a permalink names, with those before and after it; where there is none, say so.
   async find(anchor) {
     const table = await this.open("checks");
     const column = table.columns.get("anchor");
     const row = column.cells.findIndex((place) => column.words[place] === anchor);
-    if (row < 0) return false;
+    if (row < 0) {
+      await this.still(() => table.show());
+      table.status.prepend("The link leads to no check of this run. ");
+      return;
+    }
     await this.still(() => table.show({ q: "", sort: "", filters: {}, page: Math.floor(row / ROWS_AT_A_TIME) + 1 }));
     const found = table.body.querySelector(`[data-row="${row}"]`);
     found.classList.add("found");
     found.tabIndex = -1;
     found.scrollIntoView({ block: "center" });
     found.focus({ preventScroll: true });
-    return true;
   },
 
   save() {

@@ -18,8 +18,8 @@ const timeline = {
   },
 
   async start() {
-    const { traces, note } = await unpacked("data-traces");
-    this.traces = traces;
+    const { traces, phases, note } = await unpacked("data-traces");
+    Object.assign(this, { traces, phases });
     this.names = new Set(traces.map((trace) => trace.point));
     this.select = byId("timeline-point");
     this.select.append(...[...this.names].map((name) => element("option", { value: name }, name)));
@@ -27,8 +27,17 @@ const timeline = {
     byId("timeline-by").addEventListener("change", ({ target }) => this.order(target.value === "event"));
     byId("timeline-left-out").textContent = note;
     byId("timeline-body").hidden = false;
+    for (const place of document.querySelectorAll("[data-timeline]")) this.lead(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.resize()).observe(byId("timeline-plots"));
+  },
+
+  // A place in the page from which a link leads to the timeline of a point, if it has one.
+  lead(place) {
+    const point = place.dataset.timeline;
+    place.hidden = !this.has(point);
+    const values = { point, ...(this.phases[point] ? { phase: this.phases[point] } : {}) };
+    place.querySelector("a").href = `#timeline?${new URLSearchParams(values)}`;
   },
 
   async restore(values) {
@@ -36,6 +45,9 @@ const timeline = {
     this.byEvent = values.get("by") === "event";
     byId("timeline-by").value = this.byEvent ? "event" : "time";
     await this.load(this.has(named) ? named : this.traces[0].point);
+    const [now] = this.sides;
+    const phase = now.phases.find((one) => one.phase === values.get("phase"));
+    if (phase) this.toPeak(0, now, phase);
   },
 
   async choose(point) {
@@ -49,8 +61,9 @@ const timeline = {
     this.remember();
   },
 
-  remember() {
-    setAddress("timeline", [["point", this.point], ...(this.byEvent ? [["by", "event"]] : [])]);
+  remember(phase = "") {
+    const values = [["point", this.point], ["by", this.byEvent ? "event" : ""], ["phase", phase]];
+    setAddress("timeline", values.filter(([, value]) => value));
   },
 
   async load(point) {
@@ -60,7 +73,7 @@ const timeline = {
     this.point = this.select.value = point;
     this.shows = Object.fromEntries(SERIES.map((name) => [name, name !== "limit" || this.isNear()]));
     this.draw();
-    alive.show(this.sides[0]);
+    alive.show(this.sides[0], this.phases[point]);
   },
 
   // The columns as they were; amounts are over what was in use before the recording began.
@@ -250,8 +263,10 @@ const timeline = {
       return element("label", {}, box, element("span", { class: `swatch ${name}` }), LABELS[name]);
     }));
     byId("timeline-peaks").replaceChildren(...this.sides.flatMap((side, nth) => side.phases.map((phase) => button(
-      `${nth ? "then, " : ""}${phase.phase}: ${bytesInWords(phase.peak)}`, () => this.toPeak(nth, side, phase),
-      { "data-phase": phase.phase, "data-side": side.side },
+      `${nth ? "then, " : ""}${phase.phase}: ${bytesInWords(phase.peak)}`, () => {
+        this.toPeak(nth, side, phase);
+        this.remember(nth ? "" : phase.phase);
+      }, { "data-phase": phase.phase, "data-side": side.side },
     ))));
   },
 

@@ -28,7 +28,7 @@ const sums = (steps) => {
 
 const grouped = (number, digits = 0) =>
   number.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const UNITS = [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]];
+const UNITS = [["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]];
 
 // As harness.words.format_bytes.
 function bytesInWords(amount) {
@@ -39,7 +39,7 @@ function bytesInWords(amount) {
 
 // "4 MiB", "512 B" or "1,000" as a number; NaN for anything else.
 function numberOf(text) {
-  const found = /^(-?[\d.,]+)\s*(|B|s|KiB|MiB|GiB)$/i.exec(text.trim());
+  const found = /^(-?[\d.,]+)\s*(|B|s|KiB|MiB|GiB|TiB)$/i.exec(text.trim());
   const factor = found && UNITS.find(([name]) => name.toLowerCase() === found[2].toLowerCase());
   return found ? Number(found[1].replaceAll(",", "")) * (factor ? factor[1] : 1) : NaN;
 }
