@@ -169,8 +169,14 @@ class Progress:
     """How far a session has come, in all run directories that it measures into."""
 
     def __init__(
-        self, paths: Sequence[Path], *, clock: Callable[[], float] = time.monotonic
+        self,
+        paths: Sequence[Path],
+        *,
+        only_new: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``only_new``: what had ended before is not counted."""
+        self._only_new = only_new
         self._watched = [Watched(path) for path in paths]
         self._clock = clock
         self._began_s: float | None = None
@@ -198,12 +204,13 @@ class Progress:
     @property
     def done(self) -> int:
         """How many runs have ended."""
-        return sum(len(watched.ended) for watched in self._watched)
+        return sum(len(watched.ended) for watched in self._watched) - self._uncounted
 
     @property
     def total(self) -> int:
         """How many runs are known to be wanted."""
-        return sum(sum(watched.required.values()) for watched in self._watched)
+        known = sum(sum(watched.required.values()) for watched in self._watched)
+        return known - self._uncounted
 
     @property
     def left_s(self) -> float | None:
@@ -232,6 +239,10 @@ class Progress:
         counted = f"{self.done}/{self.total}{'+' if self._is_open else ''}"
         now = "" if self._latest is None else self._latest.now
         return " ".join(filter(None, (counted, now))) + left
+
+    @property
+    def _uncounted(self) -> int:
+        return len(self._before) if self._only_new else 0
 
     @property
     def _is_open(self) -> bool:

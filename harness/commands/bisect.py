@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from harness.commands import to_stdout
+from harness.commands import explain, to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import Check, ExitCode, FindingKind, Verdict
 from harness.judge.advice import literally
@@ -48,13 +48,22 @@ _DECLINED_OPTIONS = 4
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.usage = (
-        "%(prog)s [-h] [--better] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]"
+    explain(
+        parser,
+        "Find the commit that made memory worse, or with --better better: every step measures a "
+        "commit and GOOD in turns, and halves what is left. What follows -- is for pytest: what "
+        "is measured, and how (default: scenarios, or what its settings select).",
+        examples=("v1.0 -- scenarios -n 2 -k lazy", "--better merge-base:origin/main HEAD"),
+        exit_codes={
+            0: "nothing got worse (--better: nothing got better) since GOOD",
+            1: "the commit is named",
+            2: "usage: an argument or a revision cannot be used",
+            3: "one of the two ends could not be measured",
+        },
     )
-    parser.epilog = (
-        "After --: what pytest measures, and how (default: scenarios, or what its settings "
-        "select). Exit codes: 0 there is nothing to find, 1 found, 2 an argument cannot be used, 3 "
-        "something could not be measured."
+    parser.usage = (
+        "%(prog)s [-h] [--better] [--out DIR] [--policy FILE]\n"
+        "                               GOOD [BAD] [-- PYTEST OPTIONS]"
     )
     parser.add_argument(
         "good", metavar="GOOD", help="the earlier revision, which is good, or merge-base:REV"

@@ -2,7 +2,16 @@
 
 import argparse
 
-from harness.commands import add_against, add_partial, add_run, to_stderr, to_stdout, write_outputs
+from harness.commands import (
+    RUN_CODES,
+    add_against,
+    add_partial,
+    add_run,
+    explain,
+    to_stderr,
+    to_stdout,
+    write_outputs,
+)
 from harness.commands.gate import gate_of
 from harness.judge import ExitCode
 from harness.judge.gate import Judgement, kept_judgement
@@ -12,6 +21,13 @@ from harness.judged_run import Gate
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    explain(
+        parser,
+        "Write the page of the judgement that is in a run directory: RUN/report.html and "
+        "RUN/plots. With options, or where nothing was judged yet, judge anew.",
+        examples=("RUN",),
+        exit_codes=RUN_CODES,
+    )
     add_run(parser)
     add_against(parser)
     add_partial(parser)

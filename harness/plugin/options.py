@@ -236,6 +236,12 @@ def declare_options(parser: pytest.Parser) -> None:
     )
     for name, arguments in _OPTIONS.items():
         group.addoption(f"{_PREFIX}{name}", default=None, **arguments)
+    group.addoption(
+        f"{_PREFIX}no-table",
+        action="store_true",
+        help="print no table of what a sweep has measured at its end, for example because the "
+        "gate follows, which prints it",
+    )
 
     parser.addini(
         "memory_subject",
