@@ -75,7 +75,7 @@ METERS: tuple[Meter, ...] = (
         name=HOST_ANON,
         words="host anonymous memory",
         meaning=(
-            "RssAnon and RssShmem of the child: numpy arrays and whatever else it allocated "
+            "RssAnon and RssShmem of the child: numpy arrays and everything else it allocated "
             "itself, private or shared"
         ),
         counter="/proc/PID/status, RssAnon + RssShmem",

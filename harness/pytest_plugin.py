@@ -1,6 +1,6 @@
 """The hooks of pytest, and the fixtures.
 
-The plug-in is active in every session of whoever has it installed. So it loads what measures
+The plug-in is active in every session of everyone who has it installed. So it loads what measures
 (``harness.plugin``) only when an option, a marker or a fixture asks for it.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from harness.errors import DeviceUnavailable, HarnessError, RunDirectoryError, UsageError
-from harness.plugin import MARK, RUNNER
+from harness.plugin import MARK, POINT_PROPERTY, RUNNER
 from harness.plugin.options import (
     are_given,
     as_typed,
@@ -24,11 +24,12 @@ from harness.plugin.options import (
     only_distributes,
     with_joined_folders,
 )
+from harness.words import count
 
 if TYPE_CHECKING:
-    from harness.plugin.judgement import Turns
     from harness.plugin.measuring import MemoryRunFixture
     from harness.plugin.session import RunSession
+    from harness.plugin.turns import Turns
     from harness.records import Point
     from harness.run.runner import Runner
     from harness.rundir.rows import RunEnd
@@ -90,8 +91,6 @@ class _Listener:
         """Remember which findings tests have failed with, so that they are not reported twice; a
         test that caught one has not.
         """
-        from harness.plugin.measuring import POINT_PROPERTY
-
         if report.failed or hasattr(report, "wasxfail"):
             points = (
                 str(value) for name, value in report.user_properties if name == POINT_PROPERTY
@@ -315,8 +314,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     except HarnessError as error:
         if not is_worker(config):
             raise pytest.UsageError(str(error)) from error
-        # An exception here would be xdist's crash; the controller tells the user, and nothing is
-        # measured.
+        # xdist would report an exception here as a crashed worker, so the controller is told why.
         config.workeroutput["memory_refused"] = str(error)  # type: ignore[attr-defined]
         session.items.clear()
         return
@@ -350,7 +348,7 @@ def memory_runner(pytestconfig: pytest.Config) -> "Iterator[Runner | None]":
     if is_dry(pytestconfig):
         yield None
         return
-    from harness.plugin import judgement as turns
+    from harness.plugin import turns
 
     with turns.open_runner(session) as runner:
         yield runner
@@ -363,7 +361,7 @@ def memory_turns(memory_runner: "Runner | None", pytestconfig: pytest.Config) ->
     """
     if memory_runner is None:
         return None
-    from harness.plugin.judgement import turns_of
+    from harness.plugin.turns import turns_of
 
     return turns_of(_activate(pytestconfig), memory_runner)
 
@@ -375,7 +373,7 @@ def measure(
     """``measure(point, repeat)``: one run of a sweep in a child of its own; its rows are on disk
     when it returns.
 
-    ``repeat`` is whatever the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
+    ``repeat`` is what the sweep hands over: the number of the repeat, or TRACED_REPEAT for the
     extra, traced run. Where two codes are compared, both are measured, and the end is that of the
     later.
     """
@@ -506,7 +504,7 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"ERROR: {ledger.refused}", red=True)
         return
     if number := ledger.deselected:
-        tests = "1 test that measures was" if number == 1 else f"{number} tests that measure were"
+        tests = count(number, "test that measures was", "tests that measure were")
         terminalreporter.write_line(f"memory: {tests} deselected, so that nothing was measured")
     if is_dry(config):
         _list_mistakes(terminalreporter, ledger.refusals(ledger.collected))

@@ -382,7 +382,7 @@ class _Worker(threading.Thread):
             with self._open_measure() as measure, contextlib.suppress(queue.Empty):
                 while True:
                     self._ended.put(measure(*self._waiting.get_nowait()))
-        except BaseException as error:  # noqa: BLE001 - whatever ends a thread is for the one that waits to raise
+        except BaseException as error:  # noqa: BLE001 - raised by the one that waits
             self._ended.put(error)
         else:
             self._ended.put(None)

@@ -84,7 +84,7 @@ class ImageStack(np.lib.mixins.NDArrayOperatorsMixin, Wrapped):
         """B."""
         return len(self._groups)
 
-    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - whatever numpy takes; an array or a stack
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - what numpy takes; an array or a stack
         first, *rest = key if isinstance(key, tuple) else (key,)
         if first is None or isinstance(first, EllipsisType):
             return np.asarray(self)[key]

@@ -45,7 +45,7 @@ EXIT_MEANINGS: Mapping[ExitCode, str] = MappingProxyType(
             "never passes"
         ),
         ExitCode.NO_BASELINE: (
-            "no comparable baseline: limits hold, but there is no earlier truth for this device, "
+            "no comparable baseline: limits hold, but nothing was accepted before for this device, "
             "scan or point"
         ),
         ExitCode.IMPROVEMENT: (

@@ -20,7 +20,7 @@ from harness.judge.baseline_file import is_possible
 from harness.judge.growth import Fit
 from harness.judge.policy import quote_rule
 from harness.judge.rules.evidence import Evidence
-from harness.judge.rules.findings import Edges
+from harness.judge.rules.findings import Edges, text_in_words
 from harness.meters import DEVICE_IN_USE, meter_words
 from harness.records import NAMED_STEPS, Outcome, Point, is_size, sizes_in_words, step_in_words
 from harness.rundir.traces import Alive, log_path, log_tail
@@ -117,7 +117,8 @@ class Cause:
     @property
     def sentence(self) -> str:
         """What, where, how much and since when, as one sentence."""
-        what = f"{self.what[:1].upper()}{self.what[1:]} ({self.where})"
+        # A name of the user's keeps its letters.
+        what = re.sub("^the ", "The ", f"{self.what} ({self.where})")
         amounts = "; ".join(part for part in (self.how_much, self.since) if part)
         return f"{what}: {amounts.rstrip('.')}." if amounts else f"{what}."
 
@@ -129,6 +130,8 @@ _ALIVE_SHOWN = 3
 """Chosen: things alive that a cause names; the trace has all of them."""
 _LOG_LINES = 15
 """Chosen: a traceback's end, and what was said before it."""
+_LONGEST_REASON = 240
+"""Chosen: characters, three lines of a terminal; the check has all of it."""
 _FEW = 0.05
 """Chosen, as in the sentences of checks: less than a twentieth is not worth a word."""
 _LEVELS = frozenset({"start", "peak", "end", "net_start", "net_peak", "net_end"})
@@ -450,16 +453,15 @@ def _grouped(findings: Sequence[Check], evidence: Evidence) -> list[_Group]:
         _take(one, open_, CauseKind.MISSING, _topic(one.check))
     for one in by_sort[_Sort.UNDECIDED]:
         _take(one, open_, CauseKind.MISSING, "undecided", _is_left_open_by)
-    rest: list[_Group] = []
     for one in by_sort[_Sort.LESS]:
-        _take(one, rest, CauseKind.IMPROVEMENT, f"less {one.loader}")
+        _take(one, open_, CauseKind.IMPROVEMENT, f"less {one.loader}", _is_after)
     for one in by_sort[_Sort.SURVIVED]:
         improved = one.check.finding is FindingKind.IMPROVEMENT
         kind = CauseKind.IMPROVEMENT if improved else CauseKind.MISSING
-        _take(one, rest, kind, f"survived {one.check.finding} {one.loader}")
+        _take(one, open_, kind, f"survived {one.check.finding} {one.loader}")
     for one in by_sort[_Sort.NO_BASELINE]:
-        _take(one, rest, CauseKind.MISSING, "no baseline")
-    return [*open_, *rest]
+        _take(one, open_, CauseKind.MISSING, "no baseline")
+    return open_
 
 
 def _of_memory(symptoms: Sequence[_Symptom]) -> list[_Group]:
@@ -537,23 +539,33 @@ def _is_left_open_by(symptom: _Symptom, group: _Group) -> bool:
         return check.measured is None and any(point.name in odd for point in symptom.points)
     if group.key == f"meter {check.meter}":
         return check.measured is None and check.scenario in group.scenarios
+    return _is_after(symptom, group)
+
+
+def _is_after(symptom: _Symptom, group: _Group) -> bool:
+    """Whether memory moves in a phase of the loader, or in one before it: what was taken and given
+    back there, a later phase takes anew without more of it being seen.
+    """
+    phase = symptom.check.phase
     return (
         group.kind is CauseKind.MEMORY
         and group.first.loader == symptom.loader
-        and any(group.covers(check.phase, point) for point in symptom.points)
+        and symptom.check.scenario in group.scenarios
+        and any(group.covers(phase, point) for point in symptom.points)
     )
 
 
 def _take_death(
     symptom: _Symptom, groups: list[_Group], deaths: dict[str, _Group], evidence: Evidence
 ) -> None:
-    """Once for each point; out of memory follows from what takes too much in the same phase, or in
-    one before it.
+    """Once for each point; out of memory follows from what grows in the same phase, or in one
+    before it.
     """
     ends = _odd_ends(symptom.check.point, evidence)
     if ends and all(end.outcome in _OUT_OF_MEMORY for end in ends):
         for group in groups:
-            if group.first.loader == symptom.loader and any(
+            grows = group.first.loader == symptom.loader and bool(_over(group.first.check))
+            if grows and any(
                 group.covers(end.phase or "", point) for end in ends for point in symptom.points
             ):
                 group.symptoms.append(symptom)
@@ -757,10 +769,12 @@ class _Teller:
         check = group.first.check
         begins = check.field in _BEFORE
         first = f"there when {check.phase} begins" if begins else f"first in {check.phase}"
+        dead = [one.points[-1] for one in group.symptoms if one.sort is _Sort.DEATH and one.points]
+        ends = list(dict.fromkeys(f"out of memory at {_size_of(each, '')}" for each in dead))
         return _Told(
             what=f"{_who(group)} {self._takes(group, point)}",
-            where=f"{', '.join(group.scenarios)}; {first}, by {meter_words(check.meter)}",
-            how_much=self._how_much(group),
+            where=f"{_where(group)}; {first}, by {meter_words(check.meter)}",
+            how_much="; ".join([self._how_much(group), *ends]),
         )
 
     def _takes(self, group: _Group, point: Point | None) -> str:
@@ -885,7 +899,9 @@ class _Teller:
             return _Told(what=group.first.check.sentence, where=name, how_much="")
         end = ends[0]
         where = f"{name}; in {end.phase}" if end.phase else f"{name}; before its first phase"
-        reason = end.reason or "no reason was recorded"
+        reason = " ".join(end.reason.split()) or "no reason was recorded"
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]} [...]"
         return _Told(
             what=f"{_who(group)} {_DEATHS[end.outcome]}",
             where=where,
@@ -898,7 +914,7 @@ class _Teller:
         """One line with a count."""
         number, first = len(group.symptoms), group.first.check
         what = _missing(group, number)
-        where = ", ".join(group.scenarios) or "the whole run"
+        where = _where(group) or "the whole run"
         if first.phase and group.key.startswith("unseen"):
             where = f"{where}; first in {first.phase}, by {meter_words(first.meter)}"
             return _Told(what=what, where=where, how_much=self._how_much(group))
@@ -916,9 +932,7 @@ class _Teller:
         first = f"; first in {check.phase}, by {meter_words(check.meter)}" if check.phase else ""
         amounts = self._how_much(group)
         more = f"; {count(number - 1, 'more amount')} like it" if number > 1 else ""
-        return _Told(
-            what=what, where=f"{', '.join(group.scenarios)}{first}", how_much=f"{amounts}{more}"
-        )
+        return _Told(what=what, where=f"{_where(group)}{first}", how_much=f"{amounts}{more}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -975,10 +989,14 @@ def _missing(group: _Group, number: int) -> str:
 
 
 def _who(group: _Group) -> str:
-    first = group.first
+    first, loader = group.first, text_in_words(group.first.loader)
     if not first.points or _LOADER in first.points[-1].parameters:
-        return f"the {first.loader} loader" if first.loader else "the run"
-    return first.loader
+        return f"the {loader} loader" if loader else "the run"
+    return loader
+
+
+def _where(group: _Group) -> str:
+    return ", ".join(map(text_in_words, group.scenarios))
 
 
 def _on(meter: str) -> str:

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 
 def park(run: Run, checks: Sequence[Check]) -> Iterator[Check]:
-    """The checks. A finding about parked points alone is no finding; its sentence says why.
+    """The checks, without findings about parked points alone: those hold, and their sentence says
+    why.
 
     A run in which nothing was measured is no pass, whatever was skipped.
     """
@@ -156,8 +157,8 @@ def judge(
     against: Against | None = None,
     asked: Asked | None = None,
 ) -> Judgement:
-    """Apply every rule. The order of the run's rows changes nothing; what points were measured
-    again, a quorum decides.
+    """Apply every rule. The order of rows changes nothing; points that were measured again are
+    decided by a quorum.
 
     With ``partial`` only what the run planned is asked for: points of the baseline and rules
     without a point in it do not count as missing. With ``against`` the run is compared with what
@@ -189,7 +190,7 @@ def judge(
         commands=Commands.of(run.path, run.manifest, asked),
     )
     checks = (
-        *park(run, list(apply_rules(evidence))),
+        *park(run, tuple(apply_rules(evidence))),
         *_edited(run, fits),
     )
     if grows:
@@ -267,16 +268,17 @@ def _without_limits(
         )
         yield Check(rule=RuleName.COVERAGE, subject=UNPROMISED, sentence=sentence)
     elif not limited and not wrong:
-        sentence = (
-            f"no rule of {policy.source} applies to what was measured, so nothing was held "
-            "against a limit: measure what its rules are about (sizes that a rule with "
-            "only_if_swept needs among it), or give it a rule about this"
-        )
         if nothing_promised:
             sentence = (
                 "nothing promises what this run may cost, so nothing was held against a "
                 "limit; name a file of limits with --policy, or compare with another run "
                 "(--against)"
+            )
+        else:
+            sentence = (
+                f"no rule of {policy.source} applies to what was measured, so nothing was held "
+                "against a limit: measure what its rules are about (sizes that a rule with "
+                "only_if_swept needs among it), or give it a rule about this"
             )
         yield Check(
             rule=RuleName.COVERAGE,
@@ -402,6 +404,9 @@ def kept_judgement(run: Run) -> Kept:
     asked = _asked(document)
     if (why := foreign(document, run.path)) or asked is None:
         return Kept(judgement=None, asked=asked or Asked(), why_not=why or "it is damaged")
+    if document["judgement"].get("version") != program_version():
+        why = f"{FINDINGS_FILE} is of another version of this program"
+        return Kept(judgement=None, asked=asked, why_not=why)
     try:
         judgement = _judgement(document, run, asked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -410,7 +415,7 @@ def kept_judgement(run: Run) -> Kept:
         return Kept(
             judgement=None,
             asked=asked,
-            why_not=f"{FINDINGS_FILE} was edited, or is of another version of this program",
+            why_not=f"{FINDINGS_FILE} was edited",
         )
     return Kept(judgement=judgement, asked=asked)
 
@@ -453,8 +458,6 @@ def _asked(document: Mapping[str, Any]) -> Asked | None:
 
 def _judgement(document: Mapping[str, Any], run: Run, asked: Asked) -> Judgement:
     identity = document["judgement"]
-    if identity["version"] != program_version():
-        raise ValueError(f"version {identity['version']}")
     checks = tuple(map(_check, document["checks"]))
     return Judgement(
         verdict=Verdict(checks),

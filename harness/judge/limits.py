@@ -27,7 +27,7 @@ from harness.records import Point
 from harness.rundir.rows import MOST_FURTHER_REPEATS
 from harness.words import closest, format_bytes, parse_bytes
 
-# An amount as the policy writes it: bytes, or a multiple of whatever the bodies declare by name,
+# An amount as the policy writes it: bytes, or a multiple of what the bodies declare by name,
 # and bytes on top of it.
 
 

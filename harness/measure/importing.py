@@ -52,7 +52,7 @@ def arrange_imports(
     if found:
         raise CodeUnavailable(
             f"{found[0]} was imported before the body ({_origin(sys.modules[found[0]])}), "
-            "so that no other code of this name can be measured; leave whatever imports it "
+            "so that no other code of this name can be measured; leave what imports it "
             "out of memory_preload"
         )
     if kept_out or subjects:

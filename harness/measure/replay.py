@@ -213,7 +213,7 @@ class PhaseReplay:
     requested: Edges
     """Of what was asked for since the recording began; memory from before it is not in here."""
     allocator: Edges
-    """The allocator's own count, with whatever was in use before."""
+    """The allocator's own count, with what was in use before."""
     peak_ns: int
     """When the requested bytes were highest, for the first time."""
     alive: tuple[Alive, ...]

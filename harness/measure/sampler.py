@@ -211,7 +211,7 @@ class Sampler:
             self._listen(ready)
 
     def _look_until_asked(self, everything: list[int]) -> list[int]:
-        """Look at whatever has a phase open, on time, until one of ``everything`` can be read, or
+        """Look at all that have a phase open, on time, until one of ``everything`` can be read, or
         nothing is to be done.
         """
         watching = [client for client in self._clients.values() if client.is_open]

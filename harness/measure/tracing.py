@@ -153,7 +153,7 @@ class Tracer:
             tf.profiler.experimental.start(
                 str(self._folder), options=tf.profiler.experimental.ProfilerOptions(**_OPTIONS)
             )
-        except Exception as error:  # noqa: BLE001 - the run goes on without a trace, whatever TensorFlow says
+        except Exception as error:  # noqa: BLE001 - the run goes on without a trace
             self._xplane = None
             self._reason = _sentence(error)
         return self

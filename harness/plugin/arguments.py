@@ -395,7 +395,7 @@ def as_text(value: object, root: Path, path: object = None) -> object:
     )
 
 
-def _called(value: Any) -> str:  # noqa: ANN401 - whatever was passed
+def _called(value: Any) -> str:  # noqa: ANN401 - anything may be passed
     return str(
         getattr(value, "__qualname__", None) or f"an object of the type {type(value).__qualname__}"
     )

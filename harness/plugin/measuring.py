@@ -10,24 +10,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import pytest
 
 from harness.errors import HarnessError, RunDirectoryError, UsageError
-from harness.plugin import RUNNER
+from harness.plugin import POINT_PROPERTY, RUNNER
 from harness.plugin.arguments import read_call
-from harness.plugin.judgement import Turns
 from harness.plugin.marks import WANTED, Wanted, make_point
 from harness.plugin.options import is_dry
 from harness.plugin.plan import is_named
 from harness.plugin.result import MemoryRun, read_run
 from harness.plugin.session import SESSION, MeasuredBefore, RunSession
+from harness.plugin.turns import Turns
 from harness.records import ROWS_FILE, TRACED_REPEAT, Point
 from harness.rundir.rows import announce_point, park_points, write_row
 from harness.rundir.traces import log_name
 
 if TYPE_CHECKING:
     from harness.judge import Check
-
-# Runners: one on the session's device, with the launcher that its options choose; two that take
-# turns where two codes are compared.
-
 
 # One point, measured and judged.
 
@@ -146,9 +142,7 @@ def _sentences(session: RunSession, point: Point, findings: "Sequence[Check]") -
 
 
 FINDING_PROPERTY = "memory_finding"
-POINT_PROPERTY = "memory_point"
-"""Names of what a test's report carries of its findings: junit.xml has them as properties of the
-test."""
+"""Property of a test's report, and of the test in junit.xml: the sentence of a finding."""
 
 MEASURED = pytest.StashKey[list[str]]()
 """Names of the points that a test has measured, or wanted to."""

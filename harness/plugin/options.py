@@ -1,8 +1,8 @@
 """Options of a session that measures, as pytest declares them, and the settings that they make.
 
-The plug-in is active in every session of whoever has it installed. So all its options begin with
-``--memory-`` (other plug-ins have a ``--device`` or ``--repeats`` of their own), and this module
-loads nothing that only a session with measurements needs.
+The plug-in is active in every session of everyone who has it installed. So all its options begin
+with ``--memory-`` (other plug-ins have a ``--device`` or ``--repeats`` of their own), and this
+module loads nothing that only a session with measurements needs.
 """
 
 import dataclasses

@@ -230,7 +230,7 @@ def _narrowed(rule: Mapping[str, Any], tests: Sequence[Wanted]) -> Iterator[dict
 def _nearest(pattern: str, names: Sequence[str]) -> str:
     if not names:
         return "no collected test measures one"
-    # Cutoff 0: whatever is nearest is the best example of what names look like.
+    # Cutoff 0: the nearest one is the best example of what names look like.
     near = closest(pattern, names, cutoff=0.0)
     return f"the nearest of {len(names)} is {near!r} (* stands for any letters)"
 

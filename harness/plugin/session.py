@@ -157,7 +157,7 @@ class SessionDirectory:
     command: str
     """What the user typed."""
     sides: Sides | None = None
-    """The two codes that are measured; None where it is whatever Python finds."""
+    """The two codes that are measured; None where it is what Python finds."""
     resumed: Resumption | None = None
     """What the resumed run already holds; None for a new run."""
     resumed_earlier: Resumption | None = None
@@ -451,7 +451,7 @@ class RunSession:
         return bool(settings.get("judged_by_pytest", False))
 
     def for_worker(self) -> dict[str, str]:
-        """What ``of_worker`` needs."""
+        """What ``_of_worker`` needs to make the same session."""
         run = self.run
         return {
             "memory_settings": json.dumps(self.settings.to_json()),

@@ -38,7 +38,6 @@ _IMPORT_OURS = (
     "from importlib import import_module; sys.exit(import_module(sys.argv.pop(1)).main())"
 )
 _WORKER = "harness.measure.worker"
-_ZYGOTE = "harness.measure.zygote"
 _SAMPLER = "harness.measure.sampler"
 
 # Chosen: long enough for an interpreter to unwind, short beside the time-out that was already
@@ -119,7 +118,7 @@ class Launcher(Protocol):
         """Run the child; what it prints goes to the order's log."""
 
     def close(self) -> None:
-        """End whatever the launcher itself keeps running."""
+        """End what the launcher itself keeps running."""
 
 
 class SpawnLauncher:
@@ -244,7 +243,7 @@ class ZygoteLauncher:
 
 
 class _Zygote:
-    """The process of ``harness.measure.zygote``, and the line to it, which it ends with."""
+    """The zygote (``harness.measure.worker``), and the line to it, which it ends with."""
 
     def __init__(
         self, environment: Mapping[str, str], folder: Path, preload: Sequence[str]
@@ -252,7 +251,7 @@ class _Zygote:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                own_command(_ZYGOTE, *preload),
+                own_command(_WORKER, "--zygote", *preload),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -133,11 +133,11 @@ def unpack_revision(
     """Put the packages under test as they were at ``asked`` into ``keep_in/COMMIT``, and compile
     them.
 
-    ``asked`` is whatever git understands, or ``"merge-base:origin/main"``. ``project`` is a folder
-    of the repository, from which the packages' paths start. A kept copy is used again if not a byte
-    of it has changed. Neither the working tree nor the index is touched, and no hook runs. Raises
-    UsageError, one sentence with what to do, where there is no repository, no such revision or
-    package.
+    ``asked`` is a revision that git understands, or ``"merge-base:origin/main"``. ``project`` is a
+    folder of the repository, from which the packages' paths start. A kept copy is used again if not
+    a byte of it has changed. Neither the working tree nor the index is touched, and no hook runs.
+    Raises UsageError, one sentence with what to do, where there is no repository, no such revision
+    or package.
     """
     top = Path(
         git.ask(project, "rev-parse", "--show-toplevel", what=f"compare with {asked}")

@@ -4,6 +4,7 @@ with a reason.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
@@ -38,9 +39,8 @@ from harness.rundir.traces import clear_unfinished, log_name, new_trace_rows, tr
 from harness.system import lock
 
 PAUSES_S = (1.0, 5.0)
-"""Before each further attempt. Chosen: two, with pauses that outlast what is short (a notebook that
-is closing, another run's child), and cost a sweep beside a neighbour that stays no more than some
-seconds at each point."""
+"""Before each further attempt. Chosen: long enough for something brief, such as a notebook that is
+closing; a neighbour that stays costs each point only seconds."""
 METERS = (
     # The host's meter begins last and ends first, so that it does not count the others' work.
     "harness.measure.card_meter:NvmlMeter",
@@ -107,7 +107,7 @@ class ChildSettings:
         )
 
     def measurement(self, point: Point, repeat: int, device: Device, rows: Path) -> Job:
-        """The job of a child that measures a point; of the traced run the tracer is missing."""
+        """The job of a child that measures a point; who starts it adds sampler and tracer."""
         traced = repeat == TRACED_REPEAT
         return dataclasses.replace(
             self.preparation(point, repeat, device, rows),
@@ -162,12 +162,17 @@ class _ChildFiles:
         return cls(rows=rows, log=log, rows_from_byte=_size(rows), log_from_byte=_size(log))
 
     def new_rows(self, point: Point, repeat: int) -> list[RunRow]:
-        """The rows of this child; other workers write into the same file."""
-        return [
-            row
-            for row in rows_since(self.rows, self.rows_from_byte)
-            if isinstance(row, RunRow) and row.run == (point.name, repeat)
-        ]
+        """The rows of this child; other workers write into the same file. Raises
+        RunDirectoryError.
+        """
+        try:
+            return [
+                row
+                for row in rows_since(self.rows, self.rows_from_byte)
+                if isinstance(row, RunRow) and row.run == (point.name, repeat)
+            ]
+        except OSError as error:
+            raise RunDirectoryError(f"{self.rows} cannot be read: {error.strerror}") from error
 
     def new_log(self) -> str:
         """What the child has logged."""
@@ -206,19 +211,25 @@ class Preparer:
         there."""
 
     def prepare(
-        self, point: Point, repeat: int, *, device: Device, settings: ChildSettings, out: Path
+        self,
+        point: Point,
+        repeat: int,
+        *,
+        device: Device,
+        settings: ChildSettings,
+        run_directory: Path,
     ) -> RunEnd | None:
         """Make the point's input files, unless another worker does; the end of the run where that
-        fails. ``out`` is the run directory. Raises RunDirectoryError.
+        fails. Raises RunDirectoryError.
         """
         if point.prepare is None:
             return None
-        job = settings.preparation(point, repeat, device, out / ROWS_FILE)
+        job = settings.preparation(point, repeat, device, run_directory / ROWS_FILE)
         what = json.dumps([job.prepare, job.parameters], sort_keys=True)
         if what in self._made:
             return None
 
-        log = _open_log(out, point, repeat)
+        log = _open_log(run_directory, point, repeat)
         from_byte = _size(log)
         with _one_preparation_at_a_time(settings.workspace):
             child = self.launcher.run(settings.order(job, device, log, {}))
@@ -275,10 +286,7 @@ class Runner:
         cannot be written, UsageError for a budget the device cannot have, DeviceUnavailable when
         its lock cannot be taken.
         """
-
-        def discard(reason: str) -> None:
-            discard_run(self.run_directory, point.name, repeat, reason)
-
+        discard = functools.partial(discard_run, self.run_directory, point.name, repeat)
         # A neighbour changes what the card has left, not what a trace says of this process.
         pauses_s = () if repeat == TRACED_REPEAT else self.pauses_s
         return retry_when_shared(lambda: self._measure_once(point, repeat), discard, pauses_s)
@@ -300,27 +308,32 @@ class Runner:
 
     def _measure_once(self, point: Point, repeat: int) -> Attempt:
         failed = self.preparer.prepare(
-            point, repeat, device=self.device, settings=self.children, out=self.run_directory
+            point,
+            repeat,
+            device=self.device,
+            settings=self.children,
+            run_directory=self.run_directory,
         )
         if failed is not None:
-            return self._close(failed, []), []
+            return self._record_end(failed, []), []
 
-        left: Device | None = self.device.for_point(point)
+        remaining: Device | None = self.device.for_point(point)
         left_out: list[str] = []
-        while left is not None:
-            with lease(left, self.lease_folder) as held:
+        while remaining is not None:
+            with lease(remaining, self.lease_folder) as held:
                 try:
                     return self._measure_on(held, point, repeat, left_out)
                 except DeviceUnavailable as reason:
                     left_out.append(str(reason))
-                    last, left = held.device, left.without(held.device)
+                    last, remaining = held.device, remaining.without(held.device)
 
-        # The loader would be blamed for what another process holds, or for a card that is gone.
+        # Skipped, not failed: else the loader would be blamed for what another process holds, or
+        # for a card that is gone.
         absent = Ending(Outcome.SKIPPED, "device", left_out[-1])
         end = end_without_child(
             point, repeat, absent, launcher=self.launcher.name, device=last.uuid
         )
-        return self._close(end, []), []
+        return self._record_end(end, []), []
 
     def _measure_on(
         self, held: Lease, point: Point, repeat: int, left_out: Sequence[str]
@@ -358,7 +371,7 @@ class Runner:
             device_limit_bytes=device.limit_bytes,
             left_out=tuple(left_out),
         )
-        return self._close(end, rows), rows
+        return self._record_end(end, rows), rows
 
     def _check_not_lost(self, held: Device, point: Point, repeat: int) -> None:
         """Discard a run whose card cannot be used any more. Raises DeviceUnavailable, with the
@@ -395,7 +408,7 @@ class Runner:
             inherited=inherited,
         )
 
-    def _close(self, end: RunEnd, rows: Sequence[Row]) -> RunEnd:
+    def _record_end(self, end: RunEnd, rows: Sequence[Row]) -> RunEnd:
         """Write down how a run ended."""
         row: Row = end
         if end.repeat == TRACED_REPEAT:

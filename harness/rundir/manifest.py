@@ -124,7 +124,7 @@ class Manifest(BaseModel):
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The file itself, with its seal and whatever keys another version has written."""
+        """The file itself, with its seal and the keys that another version has written."""
         return self._content
 
 
@@ -225,7 +225,7 @@ def start_run(
     Workers that share a run all call this with the same plan; the first one's run.json stays.
     ``swept`` is the sweep that ``points`` were selected from (None: all of it), so that a selection
     is comparable with all of it. ``policy`` is what the run is to be judged by, with the keys of a
-    policy file (None: whatever the gate is given). ``asked`` names tests that will announce what
+    policy file (None: what the gate is given). ``asked`` names tests that will announce what
     they measure (``announce_point``): one that never does makes the run incomplete. ``sides`` are
     the codes of a comparison, ``code`` and in the later one's run also ``against``, with the keys
     of a ``CodeSide``.

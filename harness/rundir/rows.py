@@ -29,8 +29,8 @@ RunKey = tuple[str, int]
 """Name of the point and number of the repeat: one run."""
 
 MOST_REPEATS = 1000
-"""Of one point. What the options of a run take at most; a damaged number must not fill the
-memory."""
+"""Of one point. Chosen: twenty times what any spread needs. It catches a zero too many before that
+costs a week, and a damaged number before it fills the memory."""
 MOST_FURTHER_REPEATS = 100
 """Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number
 does not fill the memory."""
@@ -384,16 +384,17 @@ def append_row(descriptor: int, row: Row) -> None:
 def append_line(descriptor: int, text: str) -> None:
     """Append one line, also beside other processes.
 
-    One write, while nobody else writes: a line without an end is that of a writer that was killed,
-    or of a disk that was full, and is ended first, so that it spoils no other. Where the file
-    system has no locks nobody looks for one, for it might be another's that is being written.
+    Written in one call under the file's lock. An unfinished last line, of a killed writer or a full
+    disk, is ended first so that it spoils no other. Without locks it is left alone: another writer
+    may still be at it.
     Raises OSError when the line cannot be written or is cut short.
     """
     line = f"{text}\n".encode()
     with locked(descriptor) as alone:
         end = os.fstat(descriptor).st_size if alone else 0
         torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-        line = b"\n" * torn + line
+        if torn:
+            line = b"\n" + line
         if os.write(descriptor, line) != len(line):
             raise OSError(errno.ENOSPC, "a row was cut short; is the disk full?")
 

@@ -129,7 +129,7 @@ class LazyPtychoDataContainer(Container):
 
     @X.setter
     def X(self, given: ArrayLike) -> None:  # noqa: N802 - PtychoPINN's name
-        self._replace(X=given)
+        self._reassign(X=given)
 
     @property
     def Y_I(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
@@ -139,7 +139,7 @@ class LazyPtychoDataContainer(Container):
 
     @Y_I.setter
     def Y_I(self, given: ArrayLike) -> None:  # noqa: N802 - PtychoPINN's name
-        self._replace(Y_I=given)
+        self._reassign(Y_I=given)
 
     @property
     def Y_phi(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
@@ -149,7 +149,7 @@ class LazyPtychoDataContainer(Container):
 
     @Y_phi.setter
     def Y_phi(self, given: ArrayLike) -> None:  # noqa: N802 - PtychoPINN's name
-        self._replace(Y_phi=given)
+        self._reassign(Y_phi=given)
 
     @property
     def Y(self) -> tf.Tensor:  # noqa: N802 - PtychoPINN's name
@@ -164,7 +164,7 @@ class LazyPtychoDataContainer(Container):
 
     @coords.setter
     def coords(self, given: ArrayLike) -> None:
-        self._replace(coords_nominal=given)
+        self._reassign(coords_nominal=given)
 
     @property
     def coords_nominal(self) -> tf.Tensor:
@@ -173,7 +173,7 @@ class LazyPtychoDataContainer(Container):
 
     @coords_nominal.setter
     def coords_nominal(self, given: ArrayLike) -> None:
-        self._replace(coords_nominal=given)
+        self._reassign(coords_nominal=given)
 
     @property
     def coords_true(self) -> tf.Tensor:
@@ -182,7 +182,7 @@ class LazyPtychoDataContainer(Container):
 
     @coords_true.setter
     def coords_true(self, given: ArrayLike) -> None:
-        self._replace(coords_true=given)
+        self._reassign(coords_true=given)
 
     @property
     def probe(self) -> tf.Tensor:
@@ -191,7 +191,7 @@ class LazyPtychoDataContainer(Container):
 
     @probe.setter
     def probe(self, given: ArrayLike) -> None:
-        self._replace(probeGuess=given)
+        self._reassign(probeGuess=given)
 
     def __len__(self) -> int:
         """B."""
@@ -213,7 +213,7 @@ class LazyPtychoDataContainer(Container):
             "probe": inputs.probe,
         }
 
-    def _replace(self, **given: ArrayLike) -> None:
+    def _reassign(self, **given: ArrayLike) -> None:
         """Take another argument, as the constructor does: checked against the rest, nothing changed
         where it does not fit.
         """

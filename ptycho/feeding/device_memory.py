@@ -206,7 +206,7 @@ def weak_method(method: Callable[..., Any]) -> Callable[..., Any]:
     """``method`` without keeping its object alive."""
     reference = weakref.WeakMethod(method)
 
-    def call(*arguments: Any) -> Any:  # noqa: ANN401 - whatever the method takes and gives
+    def call(*arguments: Any) -> Any:  # noqa: ANN401 - as the method takes and gives
         live = reference()
         if live is None:
             raise ReferenceError(

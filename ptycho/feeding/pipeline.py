@@ -52,7 +52,7 @@ def stream(
     time.
 
     With ``scale`` and ``amplitude`` (Y_I, (B, N, N, C)) they are inputs and targets: see
-    ``ptycho.feeding.pipeline``. Every batch lies in memory of TensorFlow's allocator: see
+    ``inputs_and_targets``. Every batch lies in memory of TensorFlow's allocator: see
     ``ptycho.feeding.feed``.
 
     On the device lie the batches that the consumer holds, the one being made and at most
@@ -64,7 +64,7 @@ def stream(
     first = None if scale is None or amplitude is None else amplitude.first_channel()
     feed = Feed(source if scale is None else Scaled(source, scale), coords, order, amplitude=first)
     shapes = [source.shape, coords.shape, *([] if first is None else [first.shape])]
-    return _fed(
+    return _dataset_in_python(
         feed, weak_method(feed.begin), shapes, order=order, prefetch=prefetch, repeat=repeat
     )
 
@@ -110,7 +110,7 @@ def slice_batches(
     tensors = (images, coords, amplitude) if targets else (images, coords)
     if any(map(is_on_card, tensors)):
         slicer = Slicer(order, *tensors)
-        return _fed(
+        return _dataset_in_python(
             slicer,
             weak_method(order.next_epoch),
             slicer.shapes,
@@ -120,12 +120,12 @@ def slice_batches(
             scale=scale,
         )
 
-    gather = _slicing(order, tensors, scale)
-    steps = _steps(keep_alive(order), weak_method(order.next_epoch), order, repeat)
-    return _finish(steps.map(_as_written(gather)), prefetch)
+    gather = _slice_function(order, tensors, scale)
+    steps = _batch_numbers(keep_alive(order), weak_method(order.next_epoch), order, repeat)
+    return _with_options(steps.map(_as_written(gather)), prefetch)
 
 
-def _slicing(
+def _slice_function(
     order: BatchOrder, tensors: tuple[tf.Tensor, ...], scale: float | None
 ) -> Callable[[tf.Tensor], Batch]:
     """A function of tf.data that gathers batch ``number`` out of images, coordinates and, for
@@ -161,7 +161,7 @@ def _slicing(
     return gather
 
 
-def _fed(
+def _dataset_in_python(
     feed: Feed | Slicer,
     begin: Callable[[], np.int64],
     shapes: Sequence[tuple[int, ...]],
@@ -195,12 +195,12 @@ def _fed(
     structure = (
         ((images, places), (amplitudes[0], images, images)) if amplitudes else (images, places)
     )
-    return _finish(
-        _mapped(_steps(keep_alive(feed), begin, order, repeat), gather, structure), prefetch
+    return _with_options(
+        _mapped(_batch_numbers(keep_alive(feed), begin, order, repeat), gather, structure), prefetch
     )
 
 
-def _steps(
+def _batch_numbers(
     keeping: tf.Tensor, begin: Callable[[], np.int64], order: BatchOrder, repeat: Repeat
 ) -> tf.data.Dataset:
     """The number of every batch, int64: epoch * batch_count + step; an epoch asks ``begin`` for its
@@ -254,7 +254,7 @@ def _mapped(
     return tf.data.experimental.from_variant(variant, structure)
 
 
-def _finish(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
+def _with_options(dataset: tf.data.Dataset, prefetch: int) -> tf.data.Dataset:
     options = tf.data.Options()
     # The default optimisations may fuse, cache or run ahead, each of which holds batches that
     # nobody asked for.

@@ -91,7 +91,7 @@ class FrameStack(ABC):
         """M."""
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - whatever indexes the first axis
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:  # noqa: ANN401 - anything that indexes the first axis
         """Frames by number, slice or index array (...,) -> (..., N, N); a tuple goes on into the
         pixels.
         """

@@ -412,6 +412,32 @@ def test_another_revision_comes_in_place_of_the_one_that_was_named(before):
     assert commands.compare("abc") == "pytest scenarios --memory-against=abc"
 
 
+@pytest.mark.parametrize("typed", ["python run.py", "pytest 'never closed", ""])
+def test_what_was_not_measured_by_pytest_has_no_command_of_a_point(typed):
+    """Nor one that searches its commits."""
+    commands = Commands(run=Asked().baselines, typed=typed)
+
+    assert (commands.measure_point("load-lazy"), commands.bisect("abc1234")) == ("", "")
+
+
+def test_a_point_is_named_to_the_letter():
+    """A name is no pattern, whatever is in it."""
+    again = Commands(run=Asked().baselines, typed="pytest tests").measure_point("load-a[1]*")
+
+    assert shlex.split(again) == ["pytest", "tests", "--memory-points=load-a[[]1][*]"]
+
+
+def test_a_bisection_that_is_advised_can_be_read(typed):
+    """It comes as far as asking git for the revision."""
+    command = Commands(run=Asked().baselines, typed="pytest tests -n 2 --memory-against main")
+    words = shlex.split(command.bisect("0" * 40))
+    code, said = typed(*words[3:])
+
+    assert words[-4:] == ["--", "tests", "-n", "2"]
+    assert code == 2
+    assert "0000000" in said
+
+
 def test_what_was_asked_survives_being_written_down():
     """findings.json keeps it for the next report."""
     asked = Asked(policy=None, partial=True, by_pytest=True)

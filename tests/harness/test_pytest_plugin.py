@@ -5,6 +5,7 @@ faked.
 import ast
 import json
 import os
+import shlex
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import harness.plugin
 import harness.pytest_plugin
+from harness.judge.advice import Commands
 
 SWEEP = """
 from harness.records import Outcome, Point
@@ -205,6 +207,17 @@ def test_points_are_chosen_by_patterns_of_their_names(sweep, pytester, workers):
         "s-lazy-image_count=500",
     ]
     assert len(planned(pytester)) == 2
+
+
+def test_one_point_is_measured_again_by_the_command_of_its_cause(sweep, pytester):
+    """With what was typed but for the folder and the points; from another pattern too."""
+    typed = "pytest -q --memory-out out --memory-points '*-lazy-*' --memory-repeats 1"
+    command = Commands(run=Path("out"), typed=typed).measure_point("s-lazy-image_count=500")
+    words = shlex.split(command)
+    sweep(*words[1:], "--memory-out", "again")
+
+    assert words[:2] == ["pytest", "-q"]
+    assert {point for point, _ in ends(pytester, "again")} == {"s-lazy-image_count=500"}
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])

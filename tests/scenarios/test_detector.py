@@ -2,6 +2,8 @@
 the gate said.
 """
 
+import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from scenarios.detector.bugs.registry import (
     planted,
 )
 from scenarios.detector.ledger import CLEAN, LEDGER_FILE, Ledger, Sweep
-from scenarios.detector.observed import Found, Seen
+from scenarios.detector.observed import Found, Seen, ToldCause
 from scenarios.detector.rates import Rate
 from scenarios.detector.result import Result, cost_in_words
 from scenarios.detector.sweeps import MODES
@@ -47,6 +49,15 @@ def refused(
         sentence=f"{subject}: too much",
     )
     return Seen(exit_code=code, findings=(found,))
+
+
+def told(*phases, loader="lazy"):
+    """What was refused, and the causes that it was told by, of these phases."""
+    causes = tuple(
+        ToldCause(kind="memory", loader=loader, phase=phase, what=f"kept in {phase}", checks=9)
+        for phase in phases
+    )
+    return replace(refused(), causes=causes)
 
 
 def planted_sweeps(plant, *seen):
@@ -204,6 +215,52 @@ def test_a_plant_counts_as_found_when_every_mode_tells_it():
         ((KEPT, "resumed", "exit code 0, no finding"),),
     )
     assert not result.holds
+
+
+@pytest.mark.parametrize(
+    ("seen", "named"),
+    [
+        (told("construct"), True),
+        (told("construct", "open"), True),
+        (told("open", "construct"), False),
+        (told("construct", loader="eager"), False),
+        (told(), False),
+    ],
+)
+def test_a_plant_is_named_by_the_loader_and_phase_of_the_first_cause(seen, named):
+    """The second may say anything."""
+    assert seen.names(KEPT) is named
+    assert Seen.from_json(json.loads(json.dumps(seen.to_json()))) == seen
+
+
+@pytest.mark.parametrize(
+    ("counts", "kept"),
+    [((1, 1, 3), True), ((1, 3, 3), False), ((1, 1, 4), False)],
+    ids=["one, but for one", "more than one as a rule", "more than three"],
+)
+def test_a_plant_is_one_cause_as_a_rule_and_never_more_than_three(counts, kept):
+    """Of all sweeps: the median, and the most."""
+    seen = [told("construct", *["open"] * (number - 1)) for number in counts]
+    result = Result(tuple(planted_sweeps(KEPT, *seen)), (KEPT,))
+    bars = dict(result.bars)
+
+    assert result.cause_counts == counts
+    assert bars["a planted regression is one cause (median), never more than 3"] is kept
+    assert bars["the first cause names its loader and its phase"]
+    assert result.holds is kept
+
+
+def test_a_plant_that_its_first_cause_does_not_name_keeps_no_bar():
+    """With what it says instead, in the tables and for programs."""
+    seen = (told("construct"), told("construct"), told("open"))
+    result = Result(tuple(planted_sweeps(KEPT, *seen)), (KEPT,))
+
+    assert not result.holds
+    assert result.named == Rate(0, 1)
+    assert result.unnamed == ((KEPT, "resumed", "open: kept in open"),)
+    assert result.to_json()["causes"]["of_each_sweep"] == [1, 1, 1]
+    assert "| 1; first open: kept in open |" in result.table()
+    assert "median, most | 1, 1 |" in result.figures("nox -s detector")
 
 
 def test_verdicts_are_compared_by_exit_code_rule_and_subject():

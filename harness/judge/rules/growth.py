@@ -134,9 +134,9 @@ def _over_series(
     """Every rule of one kind: what it cannot be about, and what it says of each of its fits."""
     for name, rule in evidence.policy.rules():
         if isinstance(rule, kind):
-            yield from unswept(evidence, name, rule)
-            pages = not (isinstance(rule, SlopeRule) and rule.without_device_pages)
-            read = evidence if pages else evidence.without_device_pages
+            yield from check_sweep(evidence, name, rule)
+            drops_pages = isinstance(rule, SlopeRule) and rule.without_device_pages
+            read = evidence.without_device_pages if drops_pages else evidence
             for gated in gated_fits(read, name, rule):
                 if gated.fit is None:
                     yield gated.finding(gated.gap, kind=FindingKind.INCOMPLETE)
@@ -195,9 +195,9 @@ def _gated_fit(
     )
 
 
-def unswept(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Finding]:
-    """A rule about growth whose points cannot show any; where it matches no point, coverage says
-    so.
+def check_sweep(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Finding]:
+    """A finding for a rule whose points cannot show growth; a rule without points is coverage's to
+    report.
 
     A parameter that none of its points has is a mistake, also where less was measured on purpose.
     """
@@ -205,8 +205,8 @@ def unswept(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Finding]
     scenarios = tuple(dict.fromkeys(point.scenario for point in matched))
     complete = set(scenarios) == set(rule.scenarios)
     if matched and (complete or not evidence.partial) and rule.over not in size_parameters(matched):
-        absent = _no_parameter(rule, matched)
-        yield _unswept(evidence, name, rule, " or ".join(scenarios), absent)
+        absent = _missing_parameter(rule, matched)
+        yield _sweep_finding(evidence, name, rule, " or ".join(scenarios), absent)
         return
 
     optional = not isinstance(rule, ArithmeticRule) and rule.only_if_swept
@@ -214,12 +214,12 @@ def unswept(evidence: Evidence, name: str, rule: SweepRule) -> Iterator[Finding]
         return
     for scenario in rule.scenarios:
         points = [point for point in matched if point.scenario == scenario]
-        if points and not any(True for _ in planned_series(points, rule.over)):
-            details = _not_swept(evidence, rule, points)
-            yield _unswept(evidence, name, rule, scenario, details)
+        if points and next(iter(planned_series(points, rule.over)), None) is None:
+            details = _missing_sizes(evidence, rule, points)
+            yield _sweep_finding(evidence, name, rule, scenario, details)
 
 
-def _not_swept(evidence: Evidence, rule: SweepRule, points: Sequence[Point]) -> NotSwept:
+def _missing_sizes(evidence: Evidence, rule: SweepRule, points: Sequence[Point]) -> NotSwept:
     sizes = {size_of(point, rule.over) for point in points if rule.over in size_parameters([point])}
     return NotSwept(
         over=rule.over,
@@ -229,7 +229,7 @@ def _not_swept(evidence: Evidence, rule: SweepRule, points: Sequence[Point]) -> 
     )
 
 
-def _no_parameter(rule: SweepRule, matched: Sequence[Point]) -> NoParameter:
+def _missing_parameter(rule: SweepRule, matched: Sequence[Point]) -> NoParameter:
     """What the points have instead of such a parameter."""
     values = [point.parameters[rule.over] for point in matched if rule.over in point.parameters]
     fixed = [point.scenario for point in matched if rule.over in point.fixed]
@@ -241,7 +241,7 @@ def _no_parameter(rule: SweepRule, matched: Sequence[Point]) -> NoParameter:
     )
 
 
-def _unswept(
+def _sweep_finding(
     evidence: Evidence, name: str, rule: SweepRule, scenario: str, details: NotSwept | NoParameter
 ) -> Finding:
     values = [text_in_words(str(value)) for value in rule.where.values()]
@@ -259,7 +259,7 @@ def _unswept(
 
 
 def vote(evidence: Evidence, gated: GatedFit, excess: Callable[[Line], float]) -> Decision:
-    """What each repeat shows of a finding of all of them: a line through its points alone.
+    """Each repeat's vote on the finding: the line through its own points.
 
     ``excess`` is how far a line is beyond the limit.
     """
@@ -280,8 +280,8 @@ def vote(evidence: Evidence, gated: GatedFit, excess: Callable[[Line], float]) -
 
 
 def origin_of(evidence: Evidence, gated: GatedFit, fit: Fit, level: Ceiling | None) -> Origin:
-    """What the growth is as large as, what was alive, and what there is at the edges of the phase;
-    of what levels off, what all of it is as large as.
+    """Where a growth may come from: declared arrays of its size, what a trace lists as alive, the
+    phase's edges. For growth that levels off, its level is matched instead of its slope.
 
     Sizes coincide: where a trace shows what grew, a multiple is named only if one kind of
     allocation alone makes it up.
@@ -463,8 +463,8 @@ def _check_class(evidence: Evidence, rule: GrowthClassRule, gated: GatedFit, fit
 
 
 def _shape_excess(line: Line, fit: Fit, rule: GrowthClassRule) -> float:
-    """How far the line of one repeat rises, or bends, beyond what the allowed shape has; that it
-    does so surely is for all.
+    """How far one repeat's line rises or bends beyond the allowed shape; significance is asked of
+    all repeats together.
     """
     limits = GrowthLimits()
     if rule.at_most == "flat":
@@ -498,8 +498,12 @@ def _check_arithmetic(
     elif state == "less":
         decision = vote(evidence, gated, lambda each: expected - allowed - each.slope)
 
-    kinds = {"more": FindingKind.REGRESSION, "less": FindingKind.INCOMPLETE}
-    kind = kinds.get(state) if decision.stands else None
+    kind = None
+    if state == "unresolved" or (state == "less" and decision.stands):
+        kind = FindingKind.INCOMPLETE
+    elif state == "more" and decision.stands:
+        kind = FindingKind.REGRESSION
+
     # The nearer of the two limits, which is the one that is broken where one is.
     upper = line.slope >= expected or expected < allowed
     details = Arithmetic(
@@ -515,7 +519,7 @@ def _check_arithmetic(
     )
     return gated.finding(
         details,
-        kind=FindingKind.INCOMPLETE if state == "unresolved" else kind,
+        kind=kind,
         held=Held(
             measured=line.slope,
             limit=expected + allowed if upper else expected - allowed,

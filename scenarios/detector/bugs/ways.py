@@ -199,12 +199,12 @@ def tensors_held() -> None:
 
 def assigned_by_copying() -> None:
     """An array that is assigned is copied."""
-    original = Lazy._replace
+    original = Lazy._reassign
 
     def replace(self: Any, **given: Any) -> None:
         original(self, **{name: np.array(values) for name, values in given.items()})
 
-    _put(Lazy, "_replace", replace)
+    _put(Lazy, "_reassign", replace)
 
 
 def truth_in_double() -> None:

@@ -1,4 +1,4 @@
-"""Which runs may become the earlier truth, and what accepting them changes."""
+"""Which runs may become a baseline, and what accepting them changes."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def judged(synthetic_run, tmp_path, project_root):
 
 
 def test_a_run_without_a_baseline_exits_with_4_and_says_how_to_accept_it(judged, capsys):
-    """Limits hold, but there is no earlier truth."""
+    """Limits hold, but nothing was accepted before."""
     assert main(judged("gate")) == 4
     assert "python -m harness accept" in capsys.readouterr().out
 

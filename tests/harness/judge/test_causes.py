@@ -249,7 +249,34 @@ def test_out_of_memory_follows_from_what_takes_too_much(synthetic_run, told, edg
     for repeat in (0, 1):
         synthetic_run.ends[LAZY.format(2000), repeat] = outcome, "refused", "epoch_0"
 
-    assert [cause.kind for cause in told(synthetic_run)] == kinds
+    causes = told(synthetic_run)
+
+    assert [cause.kind for cause in causes] == kinds
+    assert causes[0].how_much.endswith("; out of memory at 2,000 images") is (len(kinds) == 1)
+
+
+def test_out_of_memory_beside_an_amount_that_does_not_grow_is_told_as_a_death(synthetic_run, told):
+    """A budget of a batch is no reason why a larger scan died."""
+    synthetic_run.plant(phase="construct", meter="device_in_use", extra=once(2 * MIB))
+    for repeat in (0, 1):
+        synthetic_run.ends[LAZY.format(2000), repeat] = Outcome.DEVICE_OOM, "refused", "epoch_0"
+    deaths = [cause for cause in told(synthetic_run) if cause.kind is CauseKind.DEATH]
+
+    assert [cause.point for cause in deaths] == [LAZY.format(2000)]
+
+
+@pytest.mark.parametrize(
+    ("more_in", "number"), [("construct", 1), ("epoch_1", 2)], ids=["before it", "after it"]
+)
+def test_less_after_more_is_no_cause_of_its_own(synthetic_run, told, more_in, number):
+    """What was taken and given back is taken anew without being seen; less before it is
+    something else.
+    """
+    synthetic_run.plant(phase=more_in, meter="host_anon", extra=once(64 * MIB), keep=True).plant(
+        phase="first_batch", meter="device_in_use", extra=once(-BATCH)
+    )
+
+    assert len(told(synthetic_run)) == number
 
 
 def test_without_a_baseline_there_is_one_cause(synthetic_run, told):

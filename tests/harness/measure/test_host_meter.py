@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from harness.errors import MeterUnavailable
-from harness.measure import MeterContext, judged_by_its_pace
+from harness.measure import MeterContext, unresolved_if_thin
 from harness.measure.host_meter import HostMeter, family_of_this
 from harness.records import Quality, Reading
 from harness.system.proc import ProcCounters
@@ -159,7 +159,7 @@ def test_what_is_polled_too_thinly_is_unresolved(samples, gap_s, quality):
         samples=samples,
         largest_gap_s=gap_s,
     )
-    judged = judged_by_its_pace(polled, 1.0)
+    judged = unresolved_if_thin(polled, 1.0)
 
     assert (judged.quality, judged.peak_bytes) == (quality, 3)
     assert ("sampled too coarsely" in judged.reason) == (quality is Quality.UNRESOLVED)

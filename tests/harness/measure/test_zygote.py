@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ASK = "from harness.measure.zygote import unfit_to_fork; print(unfit_to_fork())"
+ASK = "from harness.measure.worker import unfit_to_fork; print(unfit_to_fork())"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats  # noqa: F401 - likewise
 
 import harness.plugin.judgement  # noqa: F401 - likewise; and it is quicker
-from harness.plugin import judgement as turns
+from harness.plugin import turns
 
 FAKED = (Path(__file__).parent / "faked.py").read_text(encoding="utf-8")
 MIB = 1024 * 1024

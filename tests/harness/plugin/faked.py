@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from harness.plugin import judgement as turns
+from harness.plugin import turns
 from harness.records import TRACED_REPEAT, Outcome, Quality, Reading
 from harness.rundir.rows import (
     Begin,

@@ -214,7 +214,7 @@ def test_another_batch_size_is_not_comparable(synthetic_run, verdict_of):
 
 
 def test_a_point_that_the_baseline_does_not_have(synthetic_run, verdict_of):
-    """New points have no earlier truth."""
+    """Nothing was accepted of new points."""
     point = synthetic_run.points[9]
     added = replace(point, parameters={**point.parameters, "stack_size": 4096})
     synthetic_run.points = [*synthetic_run.points, added]
