@@ -6,13 +6,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from harness.commands import explain, to_stdout
+from harness.commands import explain, showing_progress, to_stderr, to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import Check, ExitCode, FindingKind, Verdict
 from harness.judge.advice import literally
@@ -478,7 +479,17 @@ def _with_pytest(
     # As the command pytest: -m alone would put the working directory first, and whatever lies
     # there.
     command = [sys.executable, "-P", "-m", "pytest", "-q", *options, *comparison, *named]
-    return subprocess.run(command, cwd=project, check=False).returncode
+    # what pytest says is only of interest where it could not measure; xdist says more than -q asks
+    showing = showing_progress([folder, folder / THEN_FOLDER], f"measuring {commit[:7]}:")
+    with tempfile.TemporaryFile() as said, showing:
+        code = subprocess.run(
+            command, cwd=project, check=False, stdout=said, stderr=subprocess.STDOUT
+        ).returncode
+        said.seek(0)
+        printed = said.read().decode(errors="replace").strip()
+    if code in _NOT_MEASURED or not (folder / RUN_FILE).exists():
+        to_stderr(printed)
+    return code
 
 
 def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:
