@@ -151,7 +151,7 @@ def test_findings_become_annotations_and_a_run_that_was_not_judged_is_refused(
     assert main(judged("annotate")) == 0
     (without,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"::warning title=Memory gate%3A no baseline [^:]*::there is no baseline.*%0ANot "
+        r"::warning title=Memory gate%3A no baseline [^:]*::there is nothing accepted .*%0ANot "
         r"put on a file, .*",
         without,
     )
