@@ -111,6 +111,12 @@ def lint(session: nox.Session) -> None:
         "vendor.github-workflows",
         *map(str, Path(".github/workflows").iterdir()),
     )
+    session.run(
+        "check-jsonschema",
+        "--builtin-schema",
+        "vendor.citation-file-format",
+        "CITATION.cff",
+    )
 
 
 @nox.session
@@ -121,6 +127,18 @@ def types(session: nox.Session) -> None:
         *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
     )
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents as a site, strictly: no broken link, no undocumented public name, no request to
+    anybody; executes the notebook.
+    """
+    session.install("-e", ".", *CONTAINER)
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
+    session.run("python", ".ci/examples.py", "docs/notebooks/read-a-run.ipynb")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", ".ci/website.py", "artifacts/site")
 
 
 @nox.session

@@ -2,7 +2,7 @@
 docs/architecture.md.
 
 ``python .ci/house.py`` prints the table, ``python .ci/house.py --write`` puts it into the document,
-between the two comments that mark its place, and writes docs/vocabulary.md.
+between the two comments that mark its place, and writes docs/vocabulary.md and docs/schemas/.
 """
 
 import argparse
@@ -209,7 +209,7 @@ The gravest decides the exit code.
 
 
 def main() -> None:
-    """Print the table, or write it and the vocabulary."""
+    """Print the table, or write it, the vocabulary and the schemas."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -217,6 +217,9 @@ def main() -> None:
         "--write", action="store_true", help="put the table into docs/architecture.md"
     )
     if parser.parse_args().write:
+        import schemas  # beside this file, which is on the path when it is run
+
+        schemas.write()
         VOCABULARY.write_text(vocabulary(), encoding="utf-8")
         DOCUMENT.write_text(
             document_with(DOCUMENT.read_text(encoding="utf-8"), table()), encoding="utf-8"

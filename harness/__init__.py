@@ -8,7 +8,8 @@ and read here::
 
     run = harness.load("RUN")        # in a notebook, run shows its verdict and its tables
     run.verdict.sentence             # the verdict in words
-    run.phases, run.fits             # pandas tables; help(harness.RunTables) names their columns
+    run.causes, run.scaling          # what went wrong, told once; how the device's peak grows
+    run.phases, run.fits, run.alive  # pandas tables; help(harness.RunTables) names their columns
     harness.judge_run("RUN", policy="gate.toml", baselines="baselines")
 
 ``harness.judge`` is the package of the rules, hence the name ``judge_run``. Everything is imported

@@ -26,6 +26,15 @@ COMMANDS = (
         "bisect",
         "find the commit that made memory worse, or better, measuring each beside a good one",
     ),
+    ("compare", "compare two run directories: what they were measured with, and what moved"),
+    (
+        "why",
+        "run a TensorFlow script, and tell what was alive when memory ran out, or at its peak",
+    ),
+    (
+        "export",
+        "write a run in the formats of other viewers and trackers: Perfetto, pprof, Bencher, ...",
+    ),
     ("history", "show how the accepted amounts of a point moved, as far as git remembers"),
     (
         "report",

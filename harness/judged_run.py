@@ -14,12 +14,14 @@ import pandas as pd
 from harness.judge import Verdict
 from harness.judge.advice import DEFAULT_BASELINES, Asked
 from harness.judge.baseline import THEN_FOLDER, load_against
+from harness.judge.completeness import read_traces
 from harness.judge.gate import Judgement, judge, kept_judgement
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.table import Run, load_run
+from harness.meters import DEVICE_IN_USE
 from harness.records import RUN_FILE
 from harness.system import FINDINGS_FILE
-from harness.words import count, existing_folder
+from harness.words import count, existing_folder, format_bytes, format_rate
 
 _FINDING_COLUMNS = {
     "finding": "string",
@@ -37,6 +39,31 @@ _FINDING_COLUMNS = {
     "because": "string",
     "sentence": "string",
 }
+_CAUSE_COLUMNS = {
+    "id": "string",
+    "kind": "string",
+    "finding": "string",
+    "what": "string",
+    "where": "string",
+    "how_much": "string",
+    "since": "string",
+    "loader": "string",
+    "point": "string",
+    "phase": "string",
+    "meter": "string",
+    "following": "string",
+}
+_ALIVE_COLUMNS = {
+    "point": "string",
+    "phase": "string",
+    "op": "string",
+    "dtype": "string",
+    "shape": "string",
+    "count": "Int64",
+    "each_bytes": "Int64",
+    "total_bytes": "Int64",
+    "like": "string",
+}
 _TRACE_COLUMNS = {
     "point": "string",
     "outcome": "string",
@@ -48,17 +75,7 @@ _TRACE_COLUMNS = {
 }
 _SHOWN_ROWS = 12
 """Of each table in a notebook. Chosen: verdict and tables together fit a screen."""
-_SHOWN_FINDINGS = ("finding", "subject", "sentence")
-_SHOWN_PHASES = (
-    "point",
-    "repeat",
-    "phase",
-    "meter",
-    "quality",
-    "peak_bytes",
-    "growth_bytes",
-    "retained_bytes",
-)
+_SHOWN_CAUSES = ("kind", "what", "where", "how_much", "since", "following")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,16 +145,18 @@ class Gate:
 class RunTables:
     """One run directory as pandas tables, with its verdict.
 
-    In a notebook it shows itself: the verdict, the findings and the first rows of ``phases``.
+    In a notebook it shows itself: the verdict, its causes, and how the device's peak grows.
     All amounts are bytes. An amount that could not be read is missing (``pd.NA``), never 0.
     """
 
-    __slots__ = ("_findings", "_judged", "_judgement", "_run", "_traces")
+    __slots__ = ("_alive", "_causes", "_findings", "_judged", "_judgement", "_run", "_traces")
 
     def __init__(self, run: Run, judgement: Judgement, judged: str) -> None:
         self._run, self._judgement, self._judged = run, judgement, judged
         self._findings = _table(judgement.verdict.findings, _FINDING_COLUMNS)
+        self._causes = _table(judgement.causes, _CAUSE_COLUMNS)
         self._traces = _table(tuple(run.traces.values()), _TRACE_COLUMNS)
+        self._alive: pd.DataFrame | None = None
 
     @property
     def path(self) -> Path:
@@ -186,6 +205,46 @@ class RunTables:
         return self._judgement.fits
 
     @property
+    def scaling(self) -> pd.DataFrame:
+        """How the device's peak grows, in short: of each series the phase that takes most at its
+        largest size.
+
+        - ``scenario``, and a column for each parameter that the line holds constant;
+        - ``over`` (the swept parameter), ``phase``;
+        - ``smallest``, ``largest`` (sizes), ``peak_bytes`` (of the line, at the largest);
+        - the slope in the column of its unit, and ``growth_class``.
+
+        One row for each series of ``fits`` that the allocator's count was read of.
+        """
+        return _scaling(self.fits)
+
+    @property
+    def causes(self) -> pd.DataFrame:
+        """What went wrong, told once: one row for each cause, the gravest first. Every finding
+        belongs to one of them.
+
+        - ``id``, the same in every run in which the same thing goes wrong; ``kind``: memory, death,
+          missing or improvement; ``finding``, the gravest kind among its findings;
+        - ``what``, ``where``, ``how_much``, ``since``, a short line each; ``following``, how many
+          more findings follow from it;
+        - ``loader``, ``point``, ``phase``, ``meter``: where it shows best.
+        """
+        return self._causes
+
+    @property
+    def alive(self) -> pd.DataFrame:
+        """What was alive on the device at the peak of each phase that was traced, the largest
+        first.
+
+        - ``point``, ``phase``; ``op`` (the operation, as TensorFlow's profiler names it);
+        - ``dtype``, ``shape``, ``count`` (equal tensors), ``each_bytes``, ``total_bytes``;
+        - ``like``: the declared array that one is as large as.
+        """
+        if self._alive is None:
+            self._alive = _alive(self._run)
+        return self._alive
+
+    @property
     def findings(self) -> pd.DataFrame:
         """What does not hold: one row for each finding, the gravest kind first.
 
@@ -226,13 +285,13 @@ class RunTables:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the verdict and its two tables, with every text escaped."""
+        """For notebooks: the verdict, its causes and the scaling, with every text escaped."""
         return "\n".join(
             [
                 f"<p><b>{html.escape(self.verdict.sentence)}</b></p>",
                 f"<p>{html.escape(str(self.path))}, {html.escape(self.judged)}</p>",
-                _html_table(self.findings, _SHOWN_FINDINGS, "finding"),
-                _html_table(self.phases, _SHOWN_PHASES, "row"),
+                _html_table(self.causes.loc[:, list(_SHOWN_CAUSES)], "cause"),
+                _html_table(_in_words(self.scaling), "series", "series"),
             ]
         )
 
@@ -302,11 +361,55 @@ def _table(records: Sequence[object], columns: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(plain, columns=list(columns)).astype(columns)
 
 
-def _html_table(table: pd.DataFrame, columns: Sequence[str], noun: str) -> str:
+def _scaling(fits: pd.DataFrame) -> pd.DataFrame:
+    """Of each series the line of the device's peak that is highest at the largest size."""
+    peaks = fits[(fits["meter"] == DEVICE_IN_USE) & (fits["field"] == "peak")]
+    named = list(fits.columns)
+    series = named[: named.index("over") + 1]
+    slopes = [name for name in named if name.startswith("slope_bytes_per_")]
+    columns = [*series, "phase", "smallest", "largest", "peak_bytes", *slopes, "growth_class"]
+    if peaks.empty:
+        return pd.DataFrame(columns=columns)
+    at_largest = peaks["intercept_bytes"] + peaks["largest"] * peaks[slopes].bfill(axis=1).iloc[
+        :, 0
+    ].astype("float64")
+    found = peaks.assign(peak_bytes=at_largest.round().astype("Int64"))
+    highest = found.sort_values("peak_bytes", ascending=False, kind="stable")
+    return highest.drop_duplicates(series).sort_index()[columns].reset_index(drop=True)
+
+
+def _alive(run: Run) -> pd.DataFrame:
+    rows = [
+        [point, phase.phase, *(getattr(one, name) for name in list(_ALIVE_COLUMNS)[2:])]
+        for point, trace in read_traces(run).found.items()
+        for phase in trace.phases
+        for one in phase.alive
+    ]
+    plain = [[None if value == "" else value for value in row] for row in rows]
+    return pd.DataFrame(plain, columns=list(_ALIVE_COLUMNS)).astype(_ALIVE_COLUMNS)
+
+
+def _in_words(scaling: pd.DataFrame) -> pd.DataFrame:
+    """The same for people: amounts with units, and no column that is empty throughout."""
+    words = scaling.copy()
+    for name in words.columns:
+        unit = name.removeprefix("slope_bytes_per_")
+        if name == "peak_bytes":
+            words[name] = [format_bytes(int(amount)) for amount in scaling[name]]
+        elif unit != name:
+            words[name] = [
+                "" if pd.isna(slope) else format_rate(float(slope), unit) for slope in scaling[name]
+            ]
+    empty = [name for name in words.columns if (words[name].isna() | (words[name] == "")).all()]
+    return words.drop(columns=empty).rename(columns={"peak_bytes": "device peak at the largest"})
+
+
+def _html_table(table: pd.DataFrame, noun: str, nouns: str = "") -> str:
     """The first rows, escaped, and how many there are in all; nothing where there are none."""
     if table.empty:
         return f"<p>No {noun}.</p>"
-    shown = table.loc[:, list(columns)].head(_SHOWN_ROWS)
-    text = shown.to_html(index=False, escape=True, na_rep="unavailable", border=0)
+    shown = table.head(_SHOWN_ROWS)
+    text = shown.to_html(index=False, escape=True, na_rep="", border=0)
     more = len(table) - len(shown)
-    return f"{text}\n<p>{count(more, f'more {noun}')}.</p>" if more else str(text)
+    rest = count(more, f"more {noun}", f"more {nouns}" if nouns else "")
+    return f"{text}\n<p>{rest}.</p>" if more else str(text)

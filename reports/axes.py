@@ -10,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from harness.words import MIB
+from harness.words import MIB, format_bytes
 
 _TICK_FACTOR = 4
 """Chosen: a tick at every second doubling is dense enough to read off and loose enough for a panel
 an inch high."""
+_BELOW_0 = 0.4
+"""MiB below 0 that a linear part begins with, so that what lies at 0 is not on the edge."""
 _TICK_ROOM = 0.17
 """Least distance of two tick labels as a share of a whole picture's axis; a four-figure number is
 that wide."""
@@ -73,11 +75,16 @@ def memory_axis(
         ticks = [float(_TICK_FACTOR**power) for power in range(bottom, top + 1, tick_step)]
     else:
         axes.set_yscale("symlog", linthresh=1, linscale=1, base=2)
-        axes.set_ylim(min(-2, lowest * 2), highest * headroom)
+        axes.set_ylim(min(-_BELOW_0, lowest * 2), highest * headroom)
         ticks = [0.0, *(float(_TICK_FACTOR**power) for power in range(0, top + 1, tick_step))]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
+    axes.yaxis.set_major_formatter(FixedFormatter([_tick(tick) for tick in ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _tick(mib: float) -> str:
+    """``"0"``, ``"64 MiB"``, ``"4 GiB"``: powers of two are whole in their unit."""
+    return format_bytes(mib * MIB).replace(".0 ", " ") if mib else "0"
 
 
 def height_of(axes: Axes, amount_mib: float) -> float:

@@ -29,11 +29,37 @@ DEVICE_COLOUR = INK
 BUDGET_COLOUR = "#8a3d6b"
 """A darkened Okabe-Ito purple: the budget's line carries small text, which the original is too pale
 for."""
+FORBIDDEN = "#c02a2a"
+"""Where nothing may be, and a ring around what is there all the same."""
+EARLIER = "#7b8494"
+"""What was there before: the baseline, or the other code."""
+AXIS = "#9aa1ad"
+PAPER = "#ffffff"
+
+# In a page each colour is a variable of its style sheet, which has another one for dark screens; a
+# file that stands alone falls back to the colour itself.
+_VARIABLES: Mapping[str, str] = MappingProxyType(
+    {
+        INK: "ink",
+        QUIET: "plot-quiet",
+        GRID: "plot-grid",
+        AXIS: "plot-axis",
+        PAPER: "card",
+        BUDGET_COLOUR: "plot-budget",
+        FORBIDDEN: "plot-forbidden",
+        EARLIER: "plot-earlier",
+        **{colour.lower(): f"ink-{place}" for place, colour in enumerate(_SERIES_INKS)},
+        **{colour.lower(): f"series-{place}" for place, colour in enumerate(_SERIES_COLOURS)},
+    }
+)
 
 # Chosen: in the page 9.6 in shows 10 pt as 15 px on a desktop, and 4.4 in as 12 px on a telephone
 # 400 px wide.
 WIDE_IN = 9.6
 NARROW_IN = 4.4
+PANEL_IN = 4.6
+"""Of one of several pictures beside each other. Chosen: two fit beside each other on a desktop, and
+one on a telephone, with letters that can be read on both."""
 
 _SETTINGS: Mapping[Any, Any] = MappingProxyType(
     {
@@ -43,7 +69,7 @@ _SETTINGS: Mapping[Any, Any] = MappingProxyType(
         "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
         "font.size": 10,
         "text.color": INK,
-        "axes.edgecolor": "#9aa1ad",
+        "axes.edgecolor": AXIS,
         "axes.labelcolor": INK,
         "axes.titlesize": 10,
         "axes.titleweight": "bold",
@@ -54,12 +80,12 @@ _SETTINGS: Mapping[Any, Any] = MappingProxyType(
         "axes.axisbelow": True,
         "grid.color": GRID,
         "grid.linewidth": 0.8,
-        "xtick.color": "#9aa1ad",
-        "ytick.color": "#9aa1ad",
+        "xtick.color": AXIS,
+        "ytick.color": AXIS,
         "xtick.labelcolor": INK,
         "ytick.labelcolor": INK,
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
         # A dollar sign in a name is a dollar sign.
         "text.parse_math": False,
         # Text stays text: it can be found, selected and read aloud.
@@ -84,7 +110,8 @@ class Drawing:
     name: str
     svg: str
     """For inlining: an ``<svg>`` element whose ids carry the figure's name."""
-    png: bytes
+    png: bytes = b""
+    """Empty where only the page shows it."""
 
 
 def looks(series: list[str]) -> dict[str, Look]:
@@ -121,9 +148,9 @@ def write_title(figure: Figure, title: str, key: str) -> None:
     figure.text(0.012, 1 - 0.36 / height_in, key, va="top", fontsize=8.5, color=QUIET)
 
 
-def finish(figure: Figure, name: str, description: str) -> Drawing:
-    """The figure as SVG text and PNG bytes; ``description`` is what a screen reader says instead of
-    it.
+def finish(figure: Figure, name: str, description: str, *, png: bool = True) -> Drawing:
+    """The figure as SVG text and, with ``png``, PNG bytes; ``description`` is what a screen reader
+    says instead of it.
     """
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         text = io.StringIO()
@@ -133,8 +160,9 @@ def finish(figure: Figure, name: str, description: str) -> Drawing:
             text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
         pixels = io.BytesIO()
-        # 144 dpi: sharp at the width of a README on a screen with two pixels to the point.
-        figure.savefig(pixels, format="png", dpi=144, metadata={"Software": None})
+        if png:
+            # 144 dpi: sharp at the width of a README on a screen with two pixels to the point.
+            figure.savefig(pixels, format="png", dpi=144, metadata={"Software": None})
     return Drawing(
         name=name, svg=_inline(text.getvalue(), name, description), png=pixels.getvalue()
     )
@@ -149,7 +177,26 @@ def _inline(svg: str, name: str, description: str) -> str:
     body = re.sub(r'(href="|url\()#', rf"\1#{name}-", body)
     # matplotlib writes a rule for every element of the page it lands in.
     body = body.replace("*{", f"#{name} *{{")
+    # Texts are escaped, so that what stands between < and > is ours alone.
+    body = re.sub(r"<[^>]*>", lambda tag: _in_variables(_shortened(tag.group())), body)
     opening = f'<svg id="{name}" role="img" aria-label="{escape(description)}"'
     head, rest = body.split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     return f"{head.replace('<svg', opening, 1)}>{rest}".strip()
+
+
+def _shortened(tag: str) -> str:
+    """Coordinates to a hundredth of a point, which nobody sees, on one line."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag).replace(" \n", " ")
+
+
+def _in_variables(tag: str) -> str:
+    return re.sub(
+        r"(?<=: )#[0-9a-f]{6}\b",
+        lambda colour: (
+            f"var(--{_VARIABLES[colour.group()]}, {colour.group()})"
+            if colour.group() in _VARIABLES
+            else colour.group()
+        ),
+        tag,
+    )

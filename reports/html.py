@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,27 +12,34 @@ from harness.judge.gate import Judgement
 from harness.meters import METERS
 from harness.system import PLOTS_FOLDER, REPORT_FILE
 
-from .page import Page, make_page
-from .pictures import INLINED_TRACES, draw, draw_traces
+from .comparison import COLUMNS
+from .marks import bar
+from .page import Drawings, Page, make_page
+from .pictures import INLINED_TRACES, draw_panels, draw_peaks, draw_traces
+from .scripts import Scripts, scripts_of
 from .view import RunView
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 SHOWN_FINDINGS = 12
-"""Findings in the open, the gravest first; the rest unfold. Chosen: two screens, after which nobody
-reads on."""
+"""Findings of no cause in the open, the gravest first; the rest unfold. Chosen: two screens, after
+which nobody reads on."""
 
 
-def page_files(view: RunView, judgement: Judgement) -> dict[str, bytes]:
-    """report.html, and SVG and PNG of every picture below plots/, by their paths in the run
-    directory.
+def page_files(
+    view: RunView, judgement: Judgement, *, earlier_runs: Sequence[Path] = ()
+) -> dict[str, bytes]:
+    """report.html, and every picture below plots/ as SVG (PNG too of those that stand alone), by
+    their paths in the run directory.
 
-    Nothing but the run directory and its judgement is read, so the page can be made again anywhere.
+    Nothing but the run directory, its judgement and what it was compared with is read, so the page
+    can be made again anywhere. ``earlier_runs`` are folders of runs for its history.
     """
-    page = make_page(view, judgement, draw(view), draw_traces=draw_traces)
+    drawings = Drawings(panels=draw_panels, traces=draw_traces)
+    page = make_page(view, judgement, drawings=drawings, earlier_runs=earlier_runs)
     drawn = {
         picture.name: picture.wide
-        for picture in (*page.pictures, *page.trace_pictures)
+        for picture in (draw_peaks(view), *page.panels, *page.trace_pictures)
         if picture.wide is not None
     }
     plots = {
@@ -40,15 +47,16 @@ def page_files(view: RunView, judgement: Judgement) -> dict[str, bytes]:
         for name, drawing in drawn.items()
         for kind, content in (
             ("svg", f"{drawing.svg}\n<!-- judgement {page.judgement} -->\n".encode()),
-            ("png", _stamped(drawing.png, {"judgement": page.judgement})),
+            ("png", drawing.png and _stamped(drawing.png, {"judgement": page.judgement})),
         )
+        if content
     }
-    return {REPORT_FILE: render(page).encode(), **plots}
+    return {REPORT_FILE: render(page, scripts_of(view, judgement)).encode(), **plots}
 
 
-def render(page: Page) -> str:
+def render(page: Page, scripts: Scripts | None = None) -> str:
     """The page as HTML. Every text is escaped; the drawings, which matplotlib escaped, stand as
-    they are.
+    they are. Without ``scripts`` it is a page that cannot be asked.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -58,9 +66,15 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     meters = {meter.words: meter.meaning for meter in METERS if not meter.traced_only}
-    limits = {"shown_findings": SHOWN_FINDINGS, "shown_traces": INLINED_TRACES}
     return environment.get_template("report.html.j2").render(
-        page=page, meters=meters, svg=_svg, **limits
+        page=page,
+        meters=meters,
+        svg=_svg,
+        bar=bar,
+        move_columns=COLUMNS,
+        shown_findings=SHOWN_FINDINGS,
+        shown_traces=INLINED_TRACES,
+        scripts=scripts or Scripts(),
     )
 
 

@@ -41,22 +41,22 @@ def summary_text(view: RunView, judgement: Judgement, *, has_page: bool) -> str:
     """The text of summary.md; ``has_page`` tells whether the run directory holds the page that it
     refers to.
     """
-    return _render(make_page(view, judgement, (), has_page=has_page), judgement.causes)
+    return _render(make_page(view, judgement, has_page=has_page), judgement)
 
 
-def _render(page: Page, causes: Sequence[Cause]) -> str:
+def _render(page: Page, judgement: Judgement) -> str:
     """The summary as GitHub-flavoured Markdown, of MOST_CHARACTERS at most; every text is
     escaped.
     """
     first = (
         f"## {escape(page.verdict_word)}",
-        f"**{_sentence(page.sentence)}**",
+        f"**{_sentence(_headline(page, judgement))}**",
         escape(f"Exit code {page.exit_code}. {page.tally} {page.outcomes}"),
     )
     # In the order of what a reviewer can least do without; what there is no room for is left to the
     # page.
     rest = (
-        *_causes(page, causes),
+        *_causes(page, judgement.causes),
         *_decided(page),
         *_moves(page),
         *_notes(page),
@@ -67,6 +67,16 @@ def _render(page: Page, causes: Sequence[Cause]) -> str:
     last = f"Judgement {page.judgement} of run {escape(page.run_id)}."
     room = MOST_CHARACTERS - sum(len(block) + 2 for block in (*first, last))
     return "\n\n".join((*first, *_that_fit(rest, room, page), last)) + "\n"
+
+
+def _headline(page: Page, judgement: Judgement) -> str:
+    """The first cause, and how many others there are; without one the verdict's own sentence."""
+    if not judgement.causes:
+        return page.sentence
+    first, *others = judgement.causes
+    more = f"{count(len(others), 'more cause')} below." if others else ""
+    against = judgement.against and f"{judgement.against[0].upper()}{judgement.against[1:]}."
+    return " ".join(part for part in (first.sentence, more, against) if part)
 
 
 def _that_fit(blocks: Sequence[str], room: int, page: Page) -> Iterator[str]:

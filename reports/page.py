@@ -1,50 +1,38 @@
 """What the page and the summary say, put together once so that both use the same words."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.judge import Check
 from harness.judge.advice import Commands
 from harness.judge.gate import Judgement
-from harness.judge.table import Run
-from harness.records import PRETENDED_NOTE, count_in_words, is_pretended, passed_over_in_words
-from harness.words import count, format_bytes, plural
+from harness.records import count_in_words
+from harness.words import count, plural
 
 from . import tables
+from .cards import Card, cards_of, peaks_in_words
+from .cause_cards import CauseCard, cause_cards, other_findings
 from .comparison import Comparison, comparison_of
-from .plan import SWEPT
+from .curves import Panel, run_panels
+from .earlier import Earlier, earlier_of
+from .header import Answer, Header, answers_of, header_of
+from .history import Past, past_of
+from .notes import notes_of, provenance_of
+from .statements import Statement, statement
 from .tables import Table
 from .traced import TracedPoint, TracedRun, traced_run
 from .view import RunView
-from .words import limit_in_words, rate, unavailable, verdict_word
+from .words import plain, unavailable, verdict_word
 
 if TYPE_CHECKING:
     from .pictures import Picture  # matplotlib, which a summary does not need
 
 OVERRULED = "Overruled: "
-"""What a note begins with that tells how a quorum decided against single runs."""
+"""What a note of the summary begins with that tells how a quorum decided against single runs."""
 BETTER = "Better than before: "
-"""What a note begins with that tells of an amount below that of the code it was compared with,
-beyond tolerance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """One check in words; the empty string where there is nothing to say."""
-
-    kind: str
-    """Kind of the finding, ``"holds"`` for a check that does."""
-    rule: str
-    sentence: str
-    measured: str
-    limit: str
-    """With its side: ``"at most 5.2 MiB allowed"``."""
-    because: str
-    subject: str
-    group: tuple[str, ...]
-    """What checks that say nearly the same share: kind, rule, scenario, phase and meter."""
+"""What a note of the summary begins with that tells of an amount below that of the code it was
+compared with, beyond tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +41,16 @@ class ScenarioTables:
 
     scenario: str
     comparison: Table | None
-    largest: Table
-    points: Table
+    points: int
+    """Rows that were read of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawings:
+    """How the page draws; a summary has none of it."""
+
+    panels: Callable[[Sequence[Panel]], tuple["Picture", ...]]
+    traces: Callable[[tuple[TracedPoint, ...]], tuple["Picture", ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,44 +75,70 @@ class Page:
     exit_code: int
     sentence: str
     tally: str
-    notes: tuple[str, ...]
-    """What this run cannot show, and why."""
-    pictures: tuple["Picture", ...]
+    header: Header
+    answers: tuple[Answer, ...]
+    cards: tuple[Card, ...]
+    causes: tuple[CauseCard, ...]
     findings: tuple[Statement, ...]
-    held: Mapping[str, tuple[Statement, ...]]
-    """The checks that hold, by rule."""
+    """All of them, the gravest first."""
+    others: tuple[Statement, ...]
+    """The findings that are in no cause."""
+    held: Mapping[str, tuple[int, int]]
+    """By rule, how many checks hold, and how many there are."""
+    panels: tuple["Picture", ...]
+    """The scaling of every scenario."""
+    cause_pictures: Mapping[str, "Picture"]
+    """By the id of the cause."""
     comparison: Comparison
+    past: Past | None
+    """None where nobody asked for it, as in a summary."""
+    cannot_show: tuple[str, ...]
+    """What this run cannot show, and why."""
+    overruled: tuple[str, ...]
+    better: tuple[str, ...]
     scenarios: tuple[ScenarioTables, ...]
     silent_meters: tuple[str, ...]
     outcomes: str
     odd_runs: Table
-    runs: Table
     main_fits: Table
-    fits: Table
     traced: TracedRun
     trace_pictures: tuple["Picture", ...]
     """Of the first of the traced points, in their order."""
     provenance: Mapping[str, tuple[tuple[str, str], ...]]
     """Headings, and below each what was recorded under which name."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As the summary has them: what single runs and better amounts have to say among them."""
+        return (
+            *self.cannot_show,
+            *(f"{OVERRULED}{sentence}" for sentence in self.overruled),
+            *(f"{BETTER}{sentence}" for sentence in self.better),
+        )
+
 
 def make_page(
     view: RunView,
     judgement: Judgement,
-    pictures: tuple["Picture", ...],
     *,
     has_page: bool = True,
-    draw_traces: Callable[[tuple[TracedPoint, ...]], tuple["Picture", ...]] | None = None,
+    drawings: Drawings | None = None,
+    earlier_runs: Sequence[Path] = (),
 ) -> Page:
-    """The page of a run, from the run directory and its judgement alone.
+    """The page of a run: from the run directory and its judgement, and from what it was compared
+    with, as far as that still lies there.
 
-    ``pictures`` and ``draw_traces``, which draws the timelines of the traces, are for a page that
-    shows them.
+    ``drawings`` are for a page that shows pictures and the past; ``earlier_runs`` are folders of
+    runs for its history.
     """
     run, verdict = view.run, judgement.verdict
     commands = Commands.of(run.path, run.manifest, judgement.asked)
     traced = traced_run(view, judgement)
-    odd_runs, all_runs = tables.runs(view.ends)
+    earlier = earlier_of(run, judgement)
+    panels = run_panels(view, judgement, earlier)
+    cards = cards_of(view, judgement, earlier, panels)
+    causes = cause_cards(view, judgement)
+    outcomes = tables.outcomes(view.ends)
 
     return Page(
         run_id=run.manifest.run_id,
@@ -131,42 +153,62 @@ def make_page(
         exit_code=int(verdict.exit_code),
         sentence=_sentence(judgement),
         tally=_tally(len(verdict.checks), len(verdict.findings)),
-        notes=(*_notes(view, judgement), *traced.notes),
-        pictures=pictures,
-        findings=tuple(_statement(check) for check in verdict.findings),
-        held=_held(verdict.checks),
-        comparison=comparison_of(verdict.checks),
+        header=header_of(view, judgement, earlier),
+        answers=answers_of(
+            judgement,
+            judgement.causes,
+            earlier,
+            peaks=peaks_in_words(cards),
+            outcomes=outcomes,
+        ),
+        cards=cards,
+        causes=causes,
+        findings=tuple(statement(check) for check in verdict.findings),
+        others=other_findings(judgement),
+        held=_held(judgement),
+        panels=() if drawings is None else drawings.panels(panels),
+        cause_pictures={} if drawings is None else _cause_pictures(causes, drawings),
+        comparison=_comparison(view, judgement, earlier),
+        past=None if drawings is None else past_of(view, judgement, earlier_runs),
+        cannot_show=(*notes_of(view, judgement), *traced.notes),
+        overruled=tuple(check.sentence for check in verdict.overruled),
+        better=tuple(check.sentence for check in verdict.better),
         scenarios=tuple(_scenario_tables(view, scenario) for scenario in view.plan.scenarios),
         silent_meters=tuple(tables.silent_meters(view.phases)),
-        outcomes=tables.outcomes(view.ends),
-        odd_runs=odd_runs,
-        runs=all_runs,
+        outcomes=outcomes,
+        odd_runs=tables.odd_runs(view.ends),
         main_fits=_main_fits(view, judgement),
-        fits=tables.fits(judgement.fits, "Every fit"),
         traced=traced,
-        trace_pictures=() if draw_traces is None else draw_traces(traced.points),
-        provenance={
-            heading: tuple(_pairs(values))
-            for heading, values in _provenance(view, judgement).items()
-        },
+        trace_pictures=() if drawings is None else drawings.traces(traced.points),
+        provenance=provenance_of(view, judgement),
     )
 
 
-def _held(checks: Sequence[Check]) -> dict[str, tuple[Statement, ...]]:
-    """The checks that hold, by rule."""
-    held: dict[str, list[Statement]] = {}
-    for check in checks:
-        if check.finding is None:
-            held.setdefault(check.rule.replace("_", " "), []).append(_statement(check))
-    return {rule: tuple(statements) for rule, statements in held.items()}
+def _held(judgement: Judgement) -> dict[str, tuple[int, int]]:
+    """By rule, how many checks hold, and how many there are."""
+    held: dict[str, tuple[int, int]] = {}
+    for check in judgement.verdict.checks:
+        rule = plain(check.rule)
+        holds, all_of_it = held.get(rule, (0, 0))
+        held[rule] = (holds + (check.finding is None), all_of_it + 1)
+    return held
+
+
+def _cause_pictures(causes: Sequence[CauseCard], drawings: Drawings) -> dict[str, "Picture"]:
+    drawn = {cause.id: cause.panel for cause in causes if cause.panel is not None}
+    return dict(zip(drawn, drawings.panels(list(drawn.values())), strict=True))
+
+
+def _comparison(view: RunView, judgement: Judgement, earlier: Earlier) -> Comparison:
+    then = None if earlier.run is None else earlier.run.manifest
+    return comparison_of(judgement.verdict.checks, now=view.run.manifest, then=then)
 
 
 def _scenario_tables(view: RunView, scenario: str) -> ScenarioTables:
     return ScenarioTables(
         scenario=scenario,
         comparison=tables.comparison(view, scenario),
-        largest=tables.phases_at_largest(view.phases, scenario),
-        points=tables.phases_of_points(view.phases, scenario),
+        points=int((view.phases["scenario"] == scenario).sum()),
     )
 
 
@@ -199,28 +241,6 @@ def _commit(environment: Mapping[str, object]) -> str:
     )
 
 
-def _statement(check: Check) -> Statement:
-    return Statement(
-        kind="holds" if check.finding is None else str(check.finding).replace("_", " "),
-        rule=check.rule.replace("_", " "),
-        sentence=check.sentence,
-        measured=_with_unit(check.measured, check.unit),
-        limit=limit_in_words(_with_unit(check.limit, check.unit), check.bound),
-        because=check.because,
-        subject=check.subject,
-        group=(str(check.finding), check.rule, check.scenario, check.phase, check.meter),
-    )
-
-
-def _with_unit(value: float | None, unit: str) -> str:
-    if value is None:
-        return ""
-    if unit == "B":
-        return format_bytes(value)
-    per = unit.removeprefix("B/")
-    return rate(value, per) if per != unit else f"{value:,g} {unit}".strip()
-
-
 def _tally(checks: int, findings: int) -> str:
     if not checks:
         return "No check applied."
@@ -228,117 +248,3 @@ def _tally(checks: int, findings: int) -> str:
         f"{count(checks, 'check')}: {checks - findings:,} hold, {findings:,} "
         f"{plural(findings, 'does', 'do')} not."
     )
-
-
-def _notes(view: RunView, judgement: Judgement) -> Iterator[str]:
-    """What a reader would otherwise miss without noticing."""
-    run, points = view.run, view.plan.table
-    if points.empty:
-        yield "The run planned no points: there is nothing to show."
-        return
-    if run.phases["meter"].notna().sum() == 0:
-        yield "The run holds no reading: no phase of any run was finished."
-    if not (run.ends["outcome"] == "ok").any():
-        yield "No run ended ok, so there is no peak of a whole run."
-    for scenario, mine in points.groupby(points["scenario"].astype(str), sort=False):
-        series = sorted(set(mine["series"]))
-        if len(series) == 1 and str(scenario) in view.plan.with_loaders:
-            yield (
-                f"Scenario {scenario} has {series[0]} alone: there is nothing beside it to compare."
-            )
-    swept = points[points["device_budget_bytes"].isna()].dropna(subset=[SWEPT])
-    sizes = swept.groupby(["scenario", "series"], sort=False)[SWEPT].nunique()
-    over = view.plan.swept_parameters
-    for scenario, name in sizes[sizes == 1].index:
-        counted = count_in_words(over[scenario])
-        # A series without a loader begins with the name of its scenario.
-        others = str(name).removeprefix(str(scenario)).removeprefix(", ")
-        subject = f"{scenario}, {others}" if others else scenario
-        yield (
-            f"Scenario {subject}: one {counted} was planned, so there is no slope and no class "
-            "of growth."
-        )
-    if judgement.fits.empty:
-        yield "No fit: no phase was finished at two sizes."
-    yield from _notes_of_the_judgement(run, judgement)
-
-
-def _notes_of_the_judgement(run: Run, judgement: Judgement) -> Iterator[str]:
-    if judgement.verdict.without_limits:
-        yield f"{judgement.verdict.without_limits[0].upper()}{judgement.verdict.without_limits[1:]}"
-    yield from _notes_on_device(run)
-    if run.manifest.ended is None:
-        yield "The run has no recorded end: it is still going, or was broken off."
-    yield from (f"{OVERRULED}{check.sentence}" for check in judgement.verdict.overruled)
-    yield from (f"{BETTER}{check.sentence}" for check in judgement.verdict.better)
-    yield from (f"Unusable in the run directory: {problem}" for problem in run.problems)
-
-
-def _notes_on_device(run: Run) -> Iterator[str]:
-    if why := run.manifest.device.passed_over:
-        said = passed_over_in_words(why)
-        yield f"{said[0].upper()}{said[1:]}."
-    if is_pretended(run.manifest.device.name):
-        yield PRETENDED_NOTE
-
-
-def _provenance(view: RunView, judgement: Judgement) -> dict[str, Mapping[str, object]]:
-    run, shared = view.run, view.plan.shared_budget_bytes
-    manifest = run.manifest
-    return {
-        "Run": {
-            "run": manifest.run_id,
-            "started": manifest.started,
-            "ended": manifest.ended or "unavailable, because the run has no recorded end",
-            "command": manifest.command,
-            "points": len(run.points),
-            "repeats": manifest.repeats,
-        },
-        "Judgement": {
-            **{
-                name: value
-                for name, value in judgement.identity(run).to_json().items()
-                if name != "checks"
-            },
-            **{
-                f"asked for {name}": value
-                for name, value in judgement.asked.to_json().items()
-                if name not in ("partial", "by_pytest", "baselines_typed")
-            },
-        },
-        **(
-            {"Code": manifest.code.model_dump(exclude={"folder"})}
-            if manifest.code is not None
-            else {}
-        ),
-        **(
-            {"Compared with": manifest.against.model_dump(exclude={"folder"})}
-            if manifest.against is not None
-            else {}
-        ),
-        "Device": {
-            **manifest.device.model_dump(),
-            **({"asked_for_by_every_point_bytes": shared} if shared else {}),
-        },
-        "Environment": manifest.environment,
-        "A baseline has to share": manifest.comparability,
-        "Settings": manifest.settings,
-    }
-
-
-def _pairs(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        label = name.removesuffix("_bytes").replace("_", " ")
-        if value is None or value == "":
-            yield label, "none recorded"
-        elif isinstance(value, bool):
-            yield label, "yes" if value else "no"
-        elif isinstance(value, int) and name.endswith("_bytes"):
-            yield label, f"{format_bytes(value)} ({value:,} B)"
-        else:
-            yield (
-                label,
-                value
-                if isinstance(value, str)
-                else json.dumps(value, ensure_ascii=False, default=str),
-            )

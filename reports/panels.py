@@ -1,243 +1,247 @@
-"""The small pictures: growth phase by phase over the number of images, and what the size of the
-stack does.
+"""The plots of the page, one look for all: series over their sizes, what they were before, limits
+as zones that are forbidden, and rings around what is in them.
 """
 
-from collections.abc import Mapping, Sequence
-from textwrap import fill
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
 
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from harness.meters import DEVICE_IN_USE, HOST_ANON
-from harness.records import count_in_words, sizes_in_words
+from harness.records import count_in_words
 from harness.words import format_bytes
 
-from .axes import height_of, in_mib, memory_axis, size_axis
-from .drawing import INK, NARROW_IN, QUIET, WIDE_IN, Look, looks, style, write_title
-from .plan import STACK, SWEPT
-from .words import plain, unavailable
+from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart
+from .curves import Curve, Panel
+from .drawing import (
+    DEVICE_COLOUR,
+    EARLIER,
+    FORBIDDEN,
+    INK,
+    PANEL_IN,
+    PAPER,
+    QUIET,
+    Look,
+    looks,
+    style,
+)
 
-_METERS: Mapping[str, str] = {DEVICE_IN_USE: "device", HOST_ANON: "host"}
-"""What the small pictures show, in one word each: the meters that the gate judges."""
-_LABEL_ROOM = 0.24
-"""Least distance of two points, as a share of a panel's height, at which both labels fit above
-their points."""
+_HEIGHT_IN = 3.0
+_LEFT_IN, _RIGHT_IN, _BOTTOM_IN, _TOP_IN = 0.72, 1.22, 0.5, 0.5
+"""Around the axes: names of amounts on the left, labels of series on the right."""
+_LABEL_LETTERS = 15
+"""Letters of a label's line: as many as the right margin holds at its size."""
+_LABEL_LINES = 3
+"""Chosen: what is longer stands in the key below the plot."""
+_LINE_IN = 0.155
+"""Height of one line of a label at 8.5 pt, with its leading."""
+_BAND = 0.07
+"""Height of a forbidden zone's visible edge, as a share of the plot, where several series have
+limits of their own. Chosen: it can be seen, and does not cover the others."""
 
 
-Panels = npt.NDArray[Any]
-"""Axes in rows and columns, as matplotlib gives them: an array of objects."""
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """Text beside the right edge, at the height of what it names."""
+
+    height: float
+    """0 at the bottom of the axes, 1 at the top."""
+    text: str
+    colour: str
 
 
-def phase_figure(
-    table: pd.DataFrame, phases: Sequence[str], *, narrow: bool = False
-) -> Figure | None:
-    """Growth against image count, one panel for each phase and meter; None without a single swept
-    point.
-
-    ``table`` holds rows of ``frames.phase_table`` of one scenario at one stack size.
-    """
-    swept = table.dropna(subset=[SWEPT])
-    axis = (
-        ""
-        if swept.empty
-        else f"{count_in_words(str(swept['over'].iloc[0]))}".removeprefix("number of ")
-    )
-    if swept.empty or not phases:
-        return None
-    read = swept[swept["finished"] & swept["growth_bytes"].notna()]
-    look = looks([str(name) for name in swept["series"]])
+def panel_figure(panel: Panel) -> Figure:
+    """The plot of a panel; it has at least one amount, or one death."""
+    look = looks([curve.series for curve in panel.curves])
     with style():
-        shape = (len(phases), len(_METERS)) if narrow else (len(_METERS), len(phases))
-        figure, panels = _panels(
-            shape,
-            height_in=1.5 * shape[0] + 1.2 if narrow else 4.8,
-            between=(0.1, 0.42 if narrow else 0.3),
-        )
-        size_axis(panels[0, 0], swept[SWEPT], tick_room=0.3, margin=0.12)
-        memory_axis(
-            panels[0, 0],
-            [0.0, *in_mib(read["growth_bytes"] + read["spread_bytes"].fillna(0))],
-            tick_step=2,
-            headroom=10,
-        )
-        for index, phase in enumerate(phases):
-            for other, (meter, word) in enumerate(_METERS.items()):
-                axes = panels[(index, other) if narrow else (other, index)]
-                _draw_phase(
-                    axes, swept[(swept["phase"] == phase) & (swept["meter"] == meter)], look
-                )
-                axes.set_title(f"{plain(phase)}: {word}" if narrow else plain(phase))
-        _name_edges(
-            panels,
-            axis,
-            ["growth (MiB)"] * len(phases)
-            if narrow
-            else [f"{word} growth (MiB)" for word in _METERS.values()],
-        )
-        write_title(figure, "Growth in each phase", "")
-        _write_key(figure, look)
-    return figure
-
-
-def stack_figure(table: pd.DataFrame, *, narrow: bool = False) -> Figure | None:
-    """How far a run rises at each stack size, at one image count; None when no series has several
-    stack sizes.
-
-    ``table`` is ``frames.stack_table``; of several scenarios the first is drawn.
-    """
-    if table.empty:
-        return None
-    shown = table[table["scenario"] == table["scenario"].iloc[0]]
-    look = looks([str(name) for name in shown["series"]])
-    with style():
-        shape = (len(_METERS), 1) if narrow else (1, len(_METERS))
-        figure, panels = _panels(shape, height_in=4.8 if narrow else 3.1, between=(0.08, 0.3))
-        size_axis(panels[0, 0], shown[STACK])
-        memory_axis(panels[0, 0], in_mib(shown["rise_bytes"]))
-        for axes, (meter, word) in zip(panels.flat, _METERS.items(), strict=True):
-            rows = shown[shown["meter"] == meter].rename(
-                columns={STACK: "_size", "rise_bytes": "_bytes"}
-            )
-            _draw_lines(axes, rows, look)
-            axes.set_title(word)
-        _name_edges(panels, "frames in the stack", ["rise (MiB)"] * len(_METERS))
-        images = int(shown[SWEPT].iloc[0])
-        counted = sizes_in_words(str(shown["over"].iloc[0]), images)
-        write_title(
-            figure, "A larger stack" if narrow else f"The same {counted} out of a larger stack", ""
-        )
-        _write_key(figure, look)
-    return figure
-
-
-def _panels(
-    shape: tuple[int, int], *, height_in: float, between: tuple[float, float]
-) -> tuple[Figure, Panels]:
-    """A figure with panels of one scale, as wide as a telephone where it has fewer columns than
-    rows.
-    """
-    narrow = shape[0] > shape[1]
-    figure = Figure(figsize=(NARROW_IN if narrow else WIDE_IN, height_in))
-    panels = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
-    figure.subplots_adjust(
-        left=0.15 if narrow else 0.075,
-        right=0.98,
-        bottom=0.55 / height_in,
-        top=1 - (0.85 if narrow else 0.75) / height_in,
-        wspace=between[0],
-        hspace=between[1],
-    )
-    return figure, panels
-
-
-def _draw_phase(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> None:
-    read = rows[rows["finished"] & rows["growth_bytes"].notna()]
-    if read.empty:
-        reasons = [str(reason) for reason in rows["reason"] if reason]
-        text = (
-            unavailable(reasons[0])
-            if reasons
-            else "no run finished this phase with a reading of this meter"
-        )
-        axes.text(
-            0.5,
-            0.5,
-            fill(text, 20),
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            color=QUIET,
-            fontsize=7.5,
-        )
-        return
-    _draw_lines(axes, read.rename(columns={SWEPT: "_size", "growth_bytes": "_bytes"}), look)
-
-
-def _draw_lines(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> None:
-    """A line through each series, a whisker as long as the repeats lie apart, and the last amount
-    in words.
-    """
-    ends: list[tuple[float, float, str, str]] = []
-    # The first is drawn broadest, so that it shows around a second one that lies upon it.
-    breadths = iter((2.0, *[1.0] * len(look)))
-    for name, mine in rows.sort_values("_size").groupby("series", sort=False):
-        drawn, sizes, amounts = (
-            look[str(name)],
-            mine["_size"].to_numpy(float),
-            in_mib(mine["_bytes"]),
-        )
-        breadth = next(breadths)
-        axes.plot(
-            sizes,
-            amounts,
-            f"-{drawn.marker}",
-            color=drawn.colour,
-            markersize=3 + 2 * breadth,
-            linewidth=1.4 * breadth,
-        )
-        axes.vlines(
-            sizes,
-            amounts,
-            amounts + in_mib(mine["spread_bytes"].fillna(0)),
-            color=drawn.colour,
-            linewidth=1,
-        )
-        ends.append(
+        figure = Figure(figsize=(PANEL_IN, _HEIGHT_IN))
+        axes = figure.add_axes(
             (
-                float(amounts[-1]),
-                float(sizes[-1]),
-                format_bytes(float(mine["_bytes"].iloc[-1])),
-                drawn.ink,
+                _LEFT_IN / PANEL_IN,
+                _BOTTOM_IN / _HEIGHT_IN,
+                1 - (_LEFT_IN + _RIGHT_IN) / PANEL_IN,
+                1 - (_BOTTOM_IN + _TOP_IN) / _HEIGHT_IN,
             )
         )
-    ends.sort(reverse=True)
-    for index, (mib, size, text, colour) in enumerate(ends):
-        if index and text == ends[index - 1][2]:
-            continue
-        shared = index + 1 < len(ends) and text == ends[index + 1][2]
-        crowded = (
-            index > 0 and height_of(axes, ends[index - 1][0]) - height_of(axes, mib) < _LABEL_ROOM
-        )
-        offset = (3, -6) if crowded else (3, 6)
-        axes.annotate(
-            text,
-            (size, mib),
-            offset,
-            textcoords="offset points",
-            ha="right",
-            va="top" if crowded else "bottom",
-            color=INK if shared else colour,
-            fontsize=8,
-            # A steep line runs through a label below its end; a little white keeps the figures
-            # legible.
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4},
-        )
+        size_axis(axes, pd.Series(sorted(_sizes(panel))), tick_room=0.24, margin=0.08)
+        memory_axis(axes, in_mib(_heights(panel)), tick_step=_tick_step(panel), headroom=2.2)
+        _draw_limits(axes, panel)
+        # The first is drawn broadest, so that it shows around a second one that lies upon it.
+        for place, curve in enumerate(panel.curves):
+            _draw_curve(axes, curve, look[curve.series], breadth=1.9 if place == 0 else 1.1)
+        if panel.device_bytes:
+            _draw_device(axes, panel.device_bytes)
+        _write_labels(axes, list(_labels(axes, panel, look)))
+        axes.set_xlabel(count_in_words(panel.over), fontsize=8.5)
+        axes.tick_params(labelsize=8.5)
+        figure.text(0.012, 0.975, _shortened(panel.title, 46), va="top", fontweight="bold")
+        figure.text(0.012, 0.912, panel.quantity, va="top", fontsize=8.5, color=QUIET)
+    return figure
 
 
-def _name_edges(panels: Panels, below: str, beside: Sequence[str]) -> None:
-    for axes in panels[-1]:
-        axes.set_xlabel(below)
-    for axes, name in zip(panels[:, 0], beside, strict=False):
-        axes.set_ylabel(name)
-    for axes in panels.flat:
-        axes.tick_params(labelsize=8)
+def _sizes(panel: Panel) -> set[int]:
+    return {
+        size for curve in panel.curves for size, _ in (*curve.amounts, *curve.earlier, *curve.died)
+    }
 
 
-def _write_key(figure: Figure, look: Mapping[str, Look]) -> None:
-    marks = [
-        Line2D([], [], color=one.colour, marker=one.marker, markersize=6, linewidth=1.8, label=name)
-        for name, one in look.items()
+def _heights(panel: Panel) -> list[float]:
+    """Every amount that has to be on the y axis."""
+    found = [
+        amount
+        for curve in panel.curves
+        for _, amount in (*curve.amounts, *curve.earlier, *curve.died, *curve.limits)
     ]
-    figure.legend(
-        handles=marks,
-        loc="upper right",
-        ncols=len(marks),
-        frameon=False,
-        bbox_to_anchor=(0.99, 1.0),
-        borderaxespad=0.3,
-        handlelength=2.2,
+    return [*found, *([float(panel.device_bytes)] if panel.device_bytes else [])]
+
+
+def _tick_step(panel: Panel) -> int:
+    """Every tick where there is room, every second one over a wide range."""
+    most = max(_heights(panel))
+    return 2 if most > 64 * 2**20 else 1
+
+
+def _draw_limits(axes: Axes, panel: Panel) -> None:
+    """From each limit upwards nothing may be: all of it with one limit, its edge with several."""
+    limited = [curve for curve in panel.curves if curve.limits]
+    top = axes.get_ylim()[1]
+    for curve in limited:
+        sizes: list[float] = [size for size, _ in curve.limits]
+        lower = in_mib(amount for _, amount in curve.limits)
+        if len(sizes) == 1:  # a zone needs a width
+            low, high = axes.get_xlim()
+            sizes, lower = [low, high], lower.repeat(2)
+        upper = (
+            [top] * len(sizes)
+            if len(panel.curves) == 1
+            else [_above(axes, float(mib)) for mib in lower]
+        )
+        axes.fill_between(sizes, lower, upper, color=FORBIDDEN, alpha=0.13, linewidth=0, zorder=1)
+        axes.plot(sizes, lower, color=FORBIDDEN, linewidth=1, linestyle=(0, (3, 2)), zorder=2)
+
+
+def _above(axes: Axes, mib: float) -> float:
+    """The amount that stands ``_BAND`` higher on the axis."""
+    place = axes.transAxes.transform((0, height_of(axes, mib) + _BAND))
+    return float(axes.transData.inverted().transform(place)[1])
+
+
+def _draw_curve(axes: Axes, curve: Curve, look: Look, *, breadth: float) -> None:
+    sizes, amounts = [size for size, _ in curve.amounts], in_mib(mib for _, mib in curve.amounts)
+    if curve.earlier:
+        axes.plot(
+            [size for size, _ in curve.earlier],
+            in_mib(amount for _, amount in curve.earlier),
+            color=EARLIER,
+            linewidth=1,
+            marker="_",
+            markersize=5,
+            zorder=3,
+        )
+    axes.plot(
+        sizes,
+        amounts,
+        f"-{look.marker}",
+        color=look.colour,
+        markersize=3 + 1.5 * breadth,
+        linewidth=1.3 * breadth,
+        zorder=4,
     )
+    broken = [(size, amount) for size, amount in curve.amounts if size in curve.broken]
+    axes.plot(
+        [size for size, _ in broken],
+        in_mib(amount for _, amount in broken),
+        "o",
+        ms=14,
+        mfc="none",
+        mec=FORBIDDEN,
+        mew=1.8,
+        zorder=5,
+    )
+    axes.plot(
+        [size for size, _ in curve.died],
+        in_mib(size for _, size in curve.died),
+        "X",
+        color=look.colour,
+        ms=9,
+        mec=PAPER,
+        mew=0.8,
+        zorder=6,
+    )
+
+
+def _draw_device(axes: Axes, device_bytes: int) -> None:
+    axes.axhline(
+        device_bytes / 2**20, color=DEVICE_COLOUR, linewidth=1.2, linestyle=(0, (6, 3)), zorder=2
+    )
+
+
+def _labels(axes: Axes, panel: Panel, look: dict[str, Look]) -> Iterator[_Label]:
+    """One for each height; series that end alike share it."""
+    ends: dict[str, list[Curve]] = {}
+    for curve in panel.curves:
+        ends.setdefault(_end_in_words(curve), []).append(curve)
+    for words, alike in ends.items():
+        first = alike[0]
+        amount = (first.amounts or first.died)[-1][1]
+        names = ", ".join(curve.series for curve in alike)
+        if len(alike) > 1 and len(wrap(names, _LABEL_LETTERS)) > _LABEL_LINES:
+            names = f"{len(alike)} series alike"
+        colour = look[first.series].ink if len(alike) == 1 else INK
+        text = "\n".join([*_in_lines(names), words])
+        yield _Label(height_of(axes, float(in_mib([amount])[0])), text, colour)
+    limits = {
+        format_bytes(curve.limits[-1][1]): curve.limits[-1][1]
+        for curve in panel.curves
+        if curve.limits
+    }
+    for words, limit in limits.items():
+        height = height_of(axes, float(in_mib([limit])[0]))
+        yield _Label(min(1.0, height + _BAND / 2), f"limit {words}", FORBIDDEN)
+    if panel.device_bytes:
+        height = height_of(axes, panel.device_bytes / 2**20)
+        yield _Label(height, f"device {format_bytes(panel.device_bytes)}", DEVICE_COLOUR)
+
+
+def _end_in_words(curve: Curve) -> str:
+    if curve.amounts:
+        return format_bytes(curve.amounts[-1][1])
+    return f"out of memory,\n{format_bytes(curve.died[-1][1])}"
+
+
+def _in_lines(text: str) -> list[str]:
+    """As many lines as a label may have; what is longer ends in dots, and is whole below."""
+    lines = wrap(text, _LABEL_LETTERS, break_long_words=True)
+    if len(lines) <= _LABEL_LINES:
+        return lines
+    return [*lines[: _LABEL_LINES - 1], f"{lines[_LABEL_LINES - 1][: _LABEL_LETTERS - 3]}..."]
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:
+    """Beside the axes, none upon another; where there are too many for that, the key below has
+    them.
+    """
+    line = _LINE_IN / (_HEIGHT_IN - _BOTTOM_IN - _TOP_IN)
+    shown, room = [], 1.0
+    for label in labels:
+        height = line * (label.text.count("\n") + 1.25)
+        if height <= room:
+            shown.append((label, height))
+            room -= height
+    centres = spread_apart([label.height for label, _ in shown], [height for _, height in shown])
+    for (label, _), centre in zip(shown, centres, strict=True):
+        axes.text(
+            1.035,
+            centre,
+            label.text,
+            transform=axes.transAxes,
+            color=label.colour,
+            va="center",
+            fontsize=8.5,
+        )

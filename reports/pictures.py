@@ -1,5 +1,5 @@
-"""The pictures of a run with their captions in plain words; each drawn twice, for a desktop and for
-a telephone.
+"""The pictures of a run with their captions in plain words: those of the page, and the main one,
+which stands beside it.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,20 @@ from harness.meters import DEVICE_IN_USE
 from harness.records import NAMED_STEPS, Outcome, count_in_words, sizes_in_words, unit_of
 from harness.words import format_bytes
 
+from .curves import Panel
 from .drawing import Drawing, finish
 from .frames import PeakPicture, peak_line
-from .panels import phase_figure, stack_figure
-from .plan import STACK, SWEPT
+from .panels import panel_figure
+from .plan import SWEPT
 from .plots import peak_figure
 from .timeline import timeline_figure
 from .traced import TracedPoint
 from .view import RunView
 from .words import meter_name, rate
 
-INLINED_TRACES = 3
-"""Timelines of traces in the page itself; the others are files. Chosen: each takes some 60 kB."""
+INLINED_TRACES = 1
+"""Timelines of traces that are drawn in the page, for those who run no script; the others are
+files. Chosen: each takes some 60 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +39,28 @@ class Picture:
     caption: str
     wide: Drawing | None
     narrow: Drawing | None
+    key: tuple[str, ...] = ()
+    """What each of its series shows, in a line each."""
 
 
-def draw(view: RunView) -> tuple[Picture, ...]:
-    """The main picture, the small multiples, and the stack's where the run has several stack sizes
-    at one image count.
-    """
-    pictures = (_peaks(view.picture), _phases(view))
-    return (*pictures, _stacks(view.stacks)) if len(view.stacks) else pictures
+def draw_peaks(view: RunView) -> Picture:
+    """The main picture, which stands as a file beside the page."""
+    return _peaks(view.picture)
+
+
+def draw_panels(panels: Sequence[Panel]) -> tuple[Picture, ...]:
+    """Each plot of the page with its key, in their order; one size of it suits every screen."""
+    return tuple(
+        Picture(
+            name=panel.name,
+            heading=panel.title,
+            caption=panel.quantity,
+            wide=finish(panel_figure(panel), panel.name, panel.description, png=False),
+            narrow=None,
+            key=tuple(curve.words for curve in panel.curves),
+        )
+        for panel in panels
+    )
 
 
 def draw_traces(points: Sequence[TracedPoint]) -> tuple[Picture, ...]:
@@ -66,50 +82,7 @@ def _trace(number: int, point: TracedPoint) -> Picture:
 
 def _peaks(picture: PeakPicture) -> Picture:
     caption = _peak_caption(picture)
-    return _picture(
-        "peak", "Peak memory", caption, peak_figure(picture), peak_figure(picture, narrow=True)
-    )
-
-
-def _phases(view: RunView) -> Picture:
-    table, picture = view.phases, view.picture
-    table = table[table["scenario"].isin(picture.scenarios) & table["device_budget_bytes"].isna()]
-    if picture.stack_size is not None:
-        table = table[table[STACK] == picture.stack_size]
-    phases = tuple(
-        dict.fromkeys(
-            phase
-            for point in view.plan.points
-            if point.scenario in picture.scenarios
-            for phase in point.phases
-        )
-    )
-    caption = (
-        f"How far memory rises above where each phase of {_listed(picture)} started. Above: "
-        "live tensors on the device; below: private memory of the process on the host. All "
-        "panels have the same axes, linear below 1 MiB and logarithmic above; a whisker is "
-        "as long as the repeats lie apart."
-    )
-    wide, narrow = phase_figure(table, phases), phase_figure(table, phases, narrow=True)
-    if wide is None:
-        caption = (
-            "No picture of the phases: no phase of a point with a number of images, or another "
-            "size, was recorded."
-        )
-    return _picture("phases", "Phase by phase", caption, wide, narrow)
-
-
-def _stacks(table: pd.DataFrame) -> Picture:
-    scenario, sizes = str(table["scenario"].iloc[0]), sorted({int(size) for size in table[STACK]})
-    images = sizes_in_words(str(table["over"].iloc[0]), int(table[SWEPT].iloc[0]))
-    caption = (
-        f"The highest reading of a run of {scenario} over where it started, at {images}, "
-        f"out of stacks of {' and '.join(f'{size:,}' for size in sizes)} frames. A loader "
-        "that keeps the whole stack would rise with it."
-    )
-    return _picture(
-        "stack", "A larger stack", caption, stack_figure(table), stack_figure(table, narrow=True)
-    )
+    return _picture("peak", "Peak memory", caption, peak_figure(picture), None)
 
 
 def _picture(

@@ -4,6 +4,7 @@ memory ran out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from .axes import height_of, in_mib, memory_axis, size_axis, spread_apart
 from .drawing import (
     BUDGET_COLOUR,
     DEVICE_COLOUR,
-    NARROW_IN,
+    PAPER,
     WIDE_IN,
     Look,
     looks,
@@ -28,6 +29,8 @@ from .frames import PeakPicture, peak_line
 from .plan import SWEPT
 from .words import rate
 
+_LINE_LETTERS = 22
+"""Letters of a label that fit beside the picture at 9.5 pt."""
 _LINE_IN = 0.18
 """Height of one line of a label at 9.5 pt, with its leading."""
 
@@ -41,7 +44,7 @@ class _Label:
     colour: str
 
 
-def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
+def peak_figure(picture: PeakPicture) -> Figure | None:
     """Peak device memory against image count; None when no point of the run has anything to
     show.
     """
@@ -50,12 +53,10 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
     drawn = pd.concat([picture.peaks, picture.capped, picture.out_of_memory])
     look = looks([str(name) for name in drawn["series"]])
     with style():
-        figure = Figure(figsize=(NARROW_IN, 5.0) if narrow else (WIDE_IN, 4.8))
+        figure = Figure(figsize=(WIDE_IN, 4.8))
         axes = figure.subplots()
-        figure.subplots_adjust(
-            left=0.19 if narrow else 0.09, right=0.66 if narrow else 0.8, bottom=0.115, top=0.84
-        )
-        size_axis(axes, drawn[SWEPT], tick_room=0.3 if narrow else 0.15)
+        figure.subplots_adjust(left=0.09, right=0.77, bottom=0.115, top=0.84)
+        size_axis(axes, drawn[SWEPT], tick_room=0.15)
         limits = _limits(picture)
         memory_axis(axes, [*in_mib(drawn["peak_bytes"].dropna()), *in_mib(limits)])
         labels = [
@@ -77,18 +78,19 @@ def peak_figure(picture: PeakPicture, *, narrow: bool = False) -> Figure | None:
             )
         _write_labels(figure, axes, labels)
         axes.set_xlabel(count_in_words(picture.over))
-        axes.set_ylabel("peak device memory (MiB)")
-        title = (
-            "Peak device memory"
-            if narrow
-            else f"Peak device memory against {count_in_words(picture.over)}"
+        axes.set_ylabel("peak device memory")
+        scenarios = ", ".join(picture.scenarios)
+        title = f"Peak device memory against {count_in_words(picture.over)}"
+        write_title(
+            figure,
+            f"{scenarios}: {title[0].lower()}{title[1:]}" if scenarios else title,
+            _key(picture),
         )
-        write_title(figure, title, _key(picture, ",\n" if narrow else ", "))
     return figure
 
 
-def _key(picture: PeakPicture, separator: str) -> str:
-    """How to read the marks: two lines where the first separator breaks the line."""
+def _key(picture: PeakPicture) -> str:
+    """How to read the marks."""
     repeated, fitted = (
         (picture.peaks["runs"] > 1).any(),
         (picture.peaks.groupby("series")[SWEPT].nunique() > 1).any(),
@@ -99,7 +101,7 @@ def _key(picture: PeakPicture, separator: str) -> str:
     parts = parts if len(picture.peaks) else []
     parts += ["cross: out of memory"] if len(picture.out_of_memory) else []
     parts += ["ring: under the budget"] if len(picture.capped) else []
-    return separator.join([parts[0], ", ".join(parts[1:])]) if len(parts) > 1 else "".join(parts)
+    return ", ".join(parts)
 
 
 def _limits(picture: PeakPicture) -> list[int]:
@@ -121,7 +123,7 @@ def _draw_series(
 ) -> _Label:
     sizes, peaks, drawn = rows[SWEPT].to_numpy(float), in_mib(rows["peak_bytes"]), look[name]
     axes.plot(sizes, peaks, drawn.marker, color=drawn.colour, markersize=7, zorder=4)
-    text = f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}"
+    text = _wrapped(f"{name}: {format_bytes(float(rows['peak_bytes'].iloc[-1]))}")
     line = peak_line(rows)
     if line is not None:
         # Evenly spread over the axis, which is logarithmic where all sizes are above 0, and linear
@@ -167,12 +169,18 @@ def _draw_limit(axes: Axes, limit: int, picture: PeakPicture, look: Mapping[str,
             "X",
             color=drawn.colour,
             ms=max(7, 14 - 5 * place),
-            mec="white",
+            mec=PAPER,
             mew=0.8,
             zorder=6 + place,
         )
-        text += f"\n{name} ran out of\nmemory {'from' if len(rows) > 1 else 'at'} {size:,}"
+        from_or_at = "from" if len(rows) > 1 else "at"
+        text += f"\n{_wrapped(f'{name} ran out of')}\nmemory {from_or_at} {size:,}"
     return _Label(height, text, colour)
+
+
+def _wrapped(text: str) -> str:
+    """As many lines as it takes; none is wider than the margin."""
+    return "\n".join(wrap(text, _LINE_LETTERS))
 
 
 def _write_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:

@@ -2,19 +2,19 @@
 number it is.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from harness.meters import DEVICE_IN_USE, HOST_ANON
-from harness.records import Outcome, Quality, count_in_words, sizes_in_words, unit_of
-from harness.words import count, format_bytes
+from harness.records import Outcome, Quality, sizes_in_words, unit_of
+from harness.words import count
 
 from .frames import at_largest
 from .plan import STACK, SWEPT
 from .view import RunView
-from .words import amount, kind_of_number, known, meter_name, peak, plain, rate, unavailable
+from .words import amount, kind_of_number, known, meter_name, plain, rate, unavailable
 
 _COMPARED = (DEVICE_IN_USE, HOST_ANON)
 """The meters of the comparison: those that the gate judges."""
@@ -52,7 +52,6 @@ def comparison(view: RunView, scenario: str) -> Table | None:
     phases = next(
         point.phases for point in view.plan.points if point.name == cells["point"].iloc[0]
     )
-    read = {(row["point"], row["phase"], row["meter"]): row for _, row in view.phases.iterrows()}
     rows = [
         (
             plain(phase),
@@ -60,7 +59,7 @@ def comparison(view: RunView, scenario: str) -> Table | None:
             *(
                 text
                 for point in cells["point"]
-                for text in _compared(read, str(point), phase, meter)
+                for text in _compared(view.readings, str(point), phase, meter)
             ),
         )
         for phase in phases
@@ -83,26 +82,6 @@ def comparison(view: RunView, scenario: str) -> Table | None:
     )
 
 
-def phases_at_largest(table: pd.DataFrame, scenario: str) -> Table:
-    """Every phase of each series of a scenario at its largest image count, without meters that
-    could not read at all.
-    """
-    mine = at_largest(_readable(table[table["scenario"] == scenario]))
-    over = str(mine["over"].iloc[0]) if len(mine) else ""
-    return _phases(
-        "Phases of "
-        f"{scenario}{f', each series at its largest {count_in_words(over)}' if over else ''}",
-        mine,
-    )
-
-
-def phases_of_points(table: pd.DataFrame, scenario: str) -> Table:
-    """Every phase of every point of a scenario, without meters that could not read at all."""
-    return _phases(
-        f"Phases of {scenario}, every point", _readable(table[table["scenario"] == scenario])
-    )
-
-
 def silent_meters(table: pd.DataFrame) -> list[str]:
     """A sentence for every meter that could not read a single phase, with its reasons."""
     sentences = []
@@ -113,10 +92,10 @@ def silent_meters(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def runs(ends: pd.DataFrame) -> tuple[Table, Table]:
-    """The runs that did not end ok, and all of them; ``ends`` is ``frames.ends_table``."""
+def odd_runs(ends: pd.DataFrame) -> Table:
+    """The runs that did not end ok; ``ends`` is ``frames.ends_table``."""
     odd = ends[ends["outcome"].fillna("") != Outcome.OK]
-    return _runs("Runs that did not end ok", odd), _runs("All runs", ends)
+    return _runs("Runs that did not end ok", odd)
 
 
 def outcomes(ends: pd.DataFrame) -> str:
@@ -196,42 +175,6 @@ def _compared(
 
 def _outcome(row: "pd.Series[str]") -> str:
     return str(row["outcome"]) if known(row["outcome"]) else "the run ended without a recorded end"
-
-
-def _phases(caption: str, table: pd.DataFrame) -> Table:
-    overs = {str(over) for over in table["over"] if over}
-    size = count_in_words(overs.pop()).removeprefix("number of ") if len(overs) == 1 else "size"
-    amounts = (size, "stack", "start", "peak", "growth", "retained", "spread", "runs")
-    return Table(
-        caption=caption,
-        columns=("series", size, "stack", "phase", "meter", *amounts[2:], "kind of number"),
-        rows=tuple(_phase_row(row) for _, row in table.iterrows()),
-        amounts=frozenset(amounts),
-    )
-
-
-def _phase_row(row: "pd.Series[str]") -> tuple[str, ...]:
-    budget = (
-        f", {format_bytes(int(row['device_budget_bytes']))} device"
-        if known(row["device_budget_bytes"])
-        else ""
-    )
-    return (
-        f"{row['series']}{budget}",
-        _whole(row[SWEPT]),
-        _whole(row[STACK]),
-        plain(str(row["phase"])),
-        meter_name(str(row["meter"])) if row["meter"] else "none",
-        amount(row["start_bytes"]),
-        peak(row["peak_bytes"], row["peak_bound_bytes"], str(row["quality"])),
-        amount(row["growth_bytes"]),
-        amount(row["retained_bytes"]),
-        amount(
-            row["spread_bytes"], otherwise="one run" if int(row["runs"]) == 1 else "unavailable"
-        ),
-        f"{int(row['runs']):,}",
-        _kind(row),
-    )
 
 
 def _kind(row: "pd.Series[str]") -> str:
@@ -318,16 +261,3 @@ def _fit_row(row: Mapping[Hashable, object], parameters: Sequence[str]) -> tuple
         str(row["runs"]),
         str(row["quality"]),
     )
-
-
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    silent: Iterable[str] = [
-        str(meter)
-        for meter, rows in table.groupby("meter")
-        if meter and (rows["quality"] == Quality.UNAVAILABLE).all() and meter not in _COMPARED
-    ]
-    return table[~table["meter"].isin(silent)]
-
-
-def _whole(value: object) -> str:
-    return f"{int(str(value)):,}" if known(value) else "none"

@@ -7,9 +7,12 @@ from functools import cached_property
 
 import pandas as pd
 
+from harness.errors import RunDirectoryError
+from harness.judge.baseline import THEN_FOLDER
 from harness.judge.completeness import Traces, read_traces
-from harness.judge.table import Run
+from harness.judge.table import Run, load_run
 from harness.meters import DEVICE_IN_USE, HOST_ANON
+from harness.rundir.traces import Trace
 
 from .frames import PeakPicture, ends_table, peak_picture, phase_table, run_peaks, stack_table
 from .plan import Plan
@@ -26,6 +29,14 @@ class RunView:
     def phases(self) -> pd.DataFrame:
         """``frames.phase_table``: one row per point, phase and meter."""
         return phase_table(self.run.phases, self.plan)
+
+    @cached_property
+    def readings(self) -> Mapping[tuple[str, str, str], "pd.Series[str]"]:
+        """The rows of ``phases`` by point, phase and meter."""
+        return {
+            (str(row["point"]), str(row["phase"]), str(row["meter"])): row
+            for _, row in self.phases.iterrows()
+        }
 
     @cached_property
     def ends(self) -> pd.DataFrame:
@@ -54,6 +65,19 @@ class RunView:
     def traces(self) -> Traces:
         """The traces of the run, read from their files."""
         return read_traces(self.run)
+
+    @cached_property
+    def traces_then(self) -> Mapping[str, Trace]:
+        """By point, those of the code that was measured beside this one; empty where there is none,
+        or none that can be read.
+        """
+        if self.run.manifest.against is None:
+            return {}
+        try:
+            earlier = load_run(self.run.path / THEN_FOLDER)
+        except RunDirectoryError:
+            return {}
+        return read_traces(earlier).found
 
     @property
     def _device_bytes(self) -> int:

@@ -21,7 +21,7 @@ from harness.judge import EXIT_MEANINGS
 from harness.judge.advice import DEFAULT_BASELINES
 from harness.run.devices import check_budget
 from harness.system import FINDINGS_FILE, JUNIT_FILE, REPORT_FILE, replace_judgement
-from harness.words import parse_bytes
+from harness.words import existing_folder, parse_bytes
 
 if TYPE_CHECKING:
     from harness.judge.gate import Judgement
@@ -271,6 +271,24 @@ def add_against(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_history(parser: argparse.ArgumentParser) -> None:
+    """Earlier runs, whose amounts the page shows beside those that were accepted."""
+    parser.add_argument(
+        "--history",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of earlier run directories, or one of them, for the history in the page; "
+        "may be given several times",
+    )
+
+
+def earlier_runs(options: argparse.Namespace) -> tuple[Path, ...]:
+    """The folders of ``--history``. Raises UsageError where one is none."""
+    return tuple(existing_folder(folder, "--history") for folder in options.history)
+
+
 def worker_count(text: str) -> int:
     """A number of workers, 1 to ``MOST_WORKERS``."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
@@ -359,12 +377,19 @@ _FOLDER = "reports"
 _NAME = f"harness.{_FOLDER}"
 
 
-def write_outputs(run: "Run", judgement: "Judgement", *, page: bool = False) -> Path | None:
+def write_outputs(
+    run: "Run",
+    judgement: "Judgement",
+    *,
+    page: bool = False,
+    earlier_runs: Sequence[Path] = (),
+) -> Path | None:
     """Replace everything that an earlier judgement left in the run directory; the path of the page,
     where there is one.
 
     findings.json, junit.xml and summary.md are written; report.html and plots/ where ``page`` asks
-    for them, and where the directory has them already. Where the pages cannot be loaded, findings
+    for them, and where the directory has them already; ``earlier_runs`` are folders of runs for
+    its history. Where the pages cannot be loaded, findings
     and junit.xml are written all the same, and an earlier page and summary go: they are of another
     judgement. Raises RunDirectoryError where something cannot be written, and PageError where a
     page is wanted and cannot be made; then all else is written.
@@ -377,7 +402,9 @@ def write_outputs(run: "Run", judgement: "Judgement", *, page: bool = False) -> 
         if wanted:
             raise PageError(f"the page could not be drawn: {error}") from error
         return None
-    written: Path | None = writing.write_outputs(run, judgement, page=page)
+    written: Path | None = writing.write_outputs(
+        run, judgement, page=page, earlier_runs=earlier_runs
+    )
     return written
 
 

@@ -11,14 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from harness.commands import add_run, explain, to_stderr, to_stdout
-from harness.commands.history import (
-    NO_HISTORY,
-    AmountPlace,
-    History,
-    amounts_of,
-    drift,
-    read_history,
-)
+from harness.commands.history import drift
 from harness.errors import BaselineError
 from harness.judge import ExitCode
 from harness.judge.advice import DEFAULT_BASELINES, ends_with_command
@@ -31,11 +24,16 @@ from harness.judge.baseline import (
     key_in_words,
 )
 from harness.judge.baseline_file import (
+    NO_HISTORY,
     VERSION,
+    AmountPlace,
+    History,
+    amounts_of,
     broken_limits,
     file_name,
     find,
     gated_meters,
+    read_history,
     unsteady,
     write,
 )

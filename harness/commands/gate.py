@@ -7,16 +7,18 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.commands import (
     GATE_CODES,
     add_against,
+    add_history,
     add_output,
     add_partial,
     add_run,
     doing,
+    earlier_runs,
     explain,
     hanging,
     print_verdict,
@@ -68,6 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_partial(parser)
     add_against(parser)
     add_output(parser)
+    add_history(parser)
     parser.add_argument(
         "--page",
         action="store_true",
@@ -105,11 +108,12 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"--workers {options.workers} is for measuring again; give it together with --remeasure"
         )
+    before = earlier_runs(options)
     gate = gate_of(options)
     if not options.remeasure:
         with doing(f"judging {gate.directory}"):
             measured, _, judgement = gate.judge()
-        _write(measured, judgement, options, page=options.page)
+        _write(measured, judgement, options, page=options.page, before=before)
         return int(judgement.verdict.exit_code)
 
     had_page = (gate.directory / REPORT_FILE).exists()
@@ -129,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
             f"is lost, go on with: {again}"
         )
         return ExitCode.INCOMPLETE
-    _write(measured, judgement, options, page=options.page or had_page)
+    _write(measured, judgement, options, page=options.page or had_page, before=before)
     return int(judgement.verdict.exit_code)
 
 
@@ -210,11 +214,18 @@ def _not_remeasured(policy: Policy, judgement: Judgement, offenders: Offenders) 
         )
 
 
-def _write(run: Run, judgement: Judgement, options: argparse.Namespace, *, page: bool) -> None:
-    """Write every file of a judgement, and print it."""
+def _write(
+    run: Run,
+    judgement: Judgement,
+    options: argparse.Namespace,
+    *,
+    page: bool,
+    before: Sequence[Path],
+) -> None:
+    """Write every file of a judgement, and print it; ``before`` are folders of earlier runs."""
     try:
         with doing(f"{'drawing' if page else 'writing'} what was found in {run.path}"):
-            written = write_outputs(run, judgement, page=page)
+            written = write_outputs(run, judgement, page=page, earlier_runs=before)
         about_page = "" if written is None else f"report: {written}"
     except PageError as error:
         about_page = f"{error}; the verdict and all other files of it stand"

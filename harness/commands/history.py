@@ -7,21 +7,15 @@ Limits that are raised a little at a time are never raised enough to be noticed;
 import argparse
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.commands import add_baselines, explain, to_stdout
-from harness.errors import BaselineError, GitError, UsageError
+from harness.errors import UsageError
 from harness.judge import ExitCode
 from harness.judge.advice import DEFAULT_BASELINES
-from harness.judge.baseline import RECORDED_FIELDS, Baseline, BaselinePoint, key_in_words
-from harness.judge.baseline_file import parse, read
-from harness.meters import WITNESS_METERS
-from harness.system import git
+from harness.judge.baseline import BaselinePoint, key_in_words
+from harness.judge.baseline_file import AmountPlace, History, amounts_of, read_history
 from harness.words import count, existing_folder, format_bytes, format_way, natural, nearest
-
-AmountPlace = tuple[str, str, str]
-"""Phase, meter, and ``"growth"`` or ``"retained"``."""
 
 _LEAST_PERCENT, _MOST_PERCENT = 0.05, 1000.0
 """Chosen: a change that rounds to nothing, or is a multiple of next to nothing, is shown in
@@ -33,32 +27,6 @@ _MOST_SHOWN = 6
 _MOST_POINTS = 12
 """Names of points that begin with what was typed. Chosen: a scenario of ours has no more with one
 loader."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """All versions of one baseline file, the oldest first."""
-
-    versions: tuple[Baseline, ...] = ()
-    note: str = ""
-    """What it may lack, and why; empty when nothing."""
-    _points: dict[str, tuple[BaselinePoint, ...]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    def of(self, name: str) -> tuple[BaselinePoint, ...]:
-        """Every acceptance of a point that changed it, the oldest first."""
-        if name not in self._points:
-            found: list[BaselinePoint] = []
-            for version in self.versions:
-                point = version.point.get(name)
-                if point is not None and not (found and found[-1].is_judged_like(point)):
-                    found.append(point)
-            self._points[name] = tuple(found)
-        return self._points[name]
-
-
-NO_HISTORY = History()
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -99,40 +67,6 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def read_history(path: Path) -> History:
-    """The versions of the baseline ``path``; without git, or outside of a repository, the present
-    one alone, saying so.
-    """
-    try:
-        commits = _git(path, "log", "--format=%H", "--", path.name).split()
-        shallow = _git(path, "rev-parse", "--is-shallow-repository").strip() == "true"
-    except GitError as error:
-        return History(
-            versions=tuple(_present(path)),
-            note=f"only the present acceptance is known, because {_why(error)}",
-        )
-    versions, unreadable = [], 0
-    for commit in reversed(commits):
-        try:
-            versions.append(
-                parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}")
-            )
-        except (BaselineError, GitError):
-            # a version that deleted the file, or that only an older program can read
-            unreadable += 1
-    notes = [
-        "git has only a part of the past (a shallow clone); fetch all of it with git fetch "
-        "--unshallow"
-        if shallow
-        else "",
-        f"{unreadable} earlier versions of the file cannot be read" if unreadable else "",
-        "" if commits else "the file is not committed yet",
-    ]
-    return History(
-        versions=(*versions, *_present(path)), note="; ".join(note for note in notes if note)
-    )
-
-
 def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
     """``"4.00 -> 4.10 -> 4.30 MiB over 3 acceptances since 2026-01-01: +7.5 %"``."""
     known = [(point, amounts_of(point)[place]) for point in accepted if place in amounts_of(point)]
@@ -150,18 +84,6 @@ def drift(accepted: Sequence[BaselinePoint], place: AmountPlace) -> str:
         f"{format_way(shown, gap_after=gap)} over {count(len(known), 'acceptance')} since "
         f"{known[0][0].accepted.date}: {_change(amounts[0], amounts[-1])}"
     )
-
-
-def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
-    """Every accepted amount of a point that is judged, in bytes."""
-    return {
-        (phase, meter, name): amount
-        for phase, meters in point.phase.items()
-        for meter, recorded in meters.items()
-        if meter not in WITNESS_METERS
-        for name in RECORDED_FIELDS
-        if (amount := getattr(recorded, f"{name}_bytes")) is not None
-    }
 
 
 def histories(
@@ -240,22 +162,3 @@ def _change(first: int, last: int) -> str:
     if not _LEAST_PERCENT <= abs(percent) <= _MOST_PERCENT:
         return f"{'+' if last > first else ''}{format_bytes(last - first)}"
     return f"{percent:+.1f} %"
-
-
-def _present(path: Path) -> Iterator[Baseline]:
-    if path.exists():
-        yield read(path)
-
-
-def _git(path: Path, *arguments: str) -> str:
-    return git.text(path.parent, *arguments)
-
-
-def _why(error: GitError) -> str:
-    if error.failure == "FileNotFoundError":
-        return "git is not installed, or the folder is not there"
-    return (
-        f"git says: {error.said[-1].removeprefix('fatal: ')}"
-        if error.said
-        else f"git failed ({error.failure})"
-    )

@@ -5,8 +5,10 @@ import argparse
 from harness.commands import (
     RUN_CODES,
     add_against,
+    add_history,
     add_partial,
     add_run,
+    earlier_runs,
     explain,
     to_stderr,
     to_stdout,
@@ -31,12 +33,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_against(parser)
     add_partial(parser)
+    add_history(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, and print the verdict that it shows."""
+    before = earlier_runs(options)
     judged, judgement = _judgement(options)
-    page = write_outputs(judged, judgement, page=True)
+    page = write_outputs(judged, judgement, page=True, earlier_runs=before)
     to_stdout(judgement.verdict.sentence)
     to_stdout(f"report: {page}")
     return ExitCode.PASS

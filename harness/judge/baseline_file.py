@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import BaselineError, RunDirectoryError
+from harness.errors import BaselineError, GitError, RunDirectoryError
 from harness.judge import Check, FindingKind, RuleName
 from harness.judge.advice import LESS_ON_PURPOSE, REASON, Commands, stopped
 from harness.judge.baseline import (
+    RECORDED_FIELDS,
     SCHEMA_VERSION,
     Baseline,
     BaselinePoint,
@@ -32,7 +33,7 @@ from harness.judge.table import Run
 from harness.meters import GATED_METERS, WITNESS_METERS
 from harness.records import Scalar
 from harness.rundir.manifest import first_error
-from harness.system import write_text
+from harness.system import git, write_text
 from harness.words import format_bytes, natural
 
 _ONE_PROVENANCE = 1
@@ -450,3 +451,101 @@ def _obstacles(checks: Sequence[Check], run: Run, policy: Policy) -> Iterator[Ob
         yield Obstacle(place=str(error), sentence=str(error))
     else:
         yield from unsteady(points, run, policy)
+
+
+# How accepted amounts moved: every version of a baseline file that git knows, and the present one.
+
+
+AmountPlace = tuple[str, str, str]
+"""Phase, meter, and the field: ``"growth"``, ``"retained"`` or ``"net_start"``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All versions of one baseline file, the oldest first."""
+
+    versions: tuple[Baseline, ...] = ()
+    note: str = ""
+    """What it may lack, and why; empty when nothing."""
+    _points: dict[str, tuple[BaselinePoint, ...]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def of(self, name: str) -> tuple[BaselinePoint, ...]:
+        """Every acceptance of a point that changed it, the oldest first."""
+        if name not in self._points:
+            found: list[BaselinePoint] = []
+            for version in self.versions:
+                point = version.point.get(name)
+                if point is not None and not (found and found[-1].is_judged_like(point)):
+                    found.append(point)
+            self._points[name] = tuple(found)
+        return self._points[name]
+
+
+NO_HISTORY = History()
+
+
+def read_history(path: Path) -> History:
+    """The versions of the baseline ``path``; without git, or outside of a repository, the present
+    one alone, saying so.
+    """
+    try:
+        commits = _git(path, "log", "--format=%H", "--", path.name).split()
+        shallow = _git(path, "rev-parse", "--is-shallow-repository").strip() == "true"
+    except GitError as error:
+        return History(
+            versions=tuple(_present(path)),
+            note=f"only the present acceptance is known, because {_why(error)}",
+        )
+    versions, unreadable = [], 0
+    for commit in reversed(commits):
+        try:
+            versions.append(
+                parse(_git(path, "show", f"{commit}:./{path.name}"), f"{path.name} of {commit[:8]}")
+            )
+        except (BaselineError, GitError):
+            # a version that deleted the file, or that only an older program can read
+            unreadable += 1
+    notes = [
+        "git has only a part of the past (a shallow clone); fetch all of it with git fetch "
+        "--unshallow"
+        if shallow
+        else "",
+        f"{unreadable} earlier versions of the file cannot be read" if unreadable else "",
+        "" if commits else "the file is not committed yet",
+    ]
+    return History(
+        versions=(*versions, *_present(path)), note="; ".join(note for note in notes if note)
+    )
+
+
+def amounts_of(point: BaselinePoint) -> dict[AmountPlace, int]:
+    """Every accepted amount of a point that is judged, in bytes."""
+    return {
+        (phase, meter, name): amount
+        for phase, meters in point.phase.items()
+        for meter, recorded in meters.items()
+        if meter not in WITNESS_METERS
+        for name in RECORDED_FIELDS
+        if (amount := getattr(recorded, f"{name}_bytes")) is not None
+    }
+
+
+def _present(path: Path) -> Iterator[Baseline]:
+    if path.exists():
+        yield read(path)
+
+
+def _git(path: Path, *arguments: str) -> str:
+    return git.text(path.parent, *arguments)
+
+
+def _why(error: GitError) -> str:
+    if error.failure == "FileNotFoundError":
+        return "git is not installed, or the folder is not there"
+    return (
+        f"git says: {error.said[-1].removeprefix('fatal: ')}"
+        if error.said
+        else f"git failed ({error.failure})"
+    )

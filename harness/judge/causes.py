@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.judge import FINDINGS, Check, FindingKind, RuleName, value_digest
 from harness.judge.baseline_file import is_possible
+from harness.judge.completeness import with_what_is_known
 from harness.judge.growth import Fit
 from harness.judge.policy import quote_rule
 from harness.judge.rules.evidence import Evidence
@@ -140,6 +141,7 @@ _BEFORE = frozenset({"start", "net_start"})
 """Fields of what was there before the phase did anything."""
 _LOADER = "loader"
 """The parameter that names the loader, in scenarios that have several."""
+_IMAGES = "image_count"
 _ID_CHARACTERS = 10
 """Chosen: 40 bits, enough to tell the causes of a project apart."""
 _COMMIT = re.compile("[0-9a-f]{7,64}")
@@ -203,8 +205,12 @@ def causes_from_json(
     )
 
 
-def _rank(cause: Cause) -> tuple[int, int, int]:
-    return _KINDS.index(cause.kind), list(FINDINGS).index(cause.finding), -len(cause.checks)
+def _rank(cause: Cause) -> tuple[int, int, bool, int, int]:
+    """The gravest first; then what is certain before what may be noise, and what explains most."""
+    noisy = all(check.remeasure for check in cause.checks)
+    rule = _RULES.index(RuleName(cause.checks[0].rule))
+    finding = list(FINDINGS).index(cause.finding)
+    return _KINDS.index(cause.kind), finding, noisy, -len(cause.checks), rule
 
 
 def _with_own_ids(causes: Iterable[Cause]) -> Iterator[Cause]:
@@ -251,6 +257,10 @@ class _Symptom:
     """Those that it rests on, in ascending size."""
     loader: str
     """What is under test there: the same in all scenarios of a loader."""
+    batch_images: float
+    """How many images a batch has, by what the body declared; 0 where it did not."""
+    number: int
+    """Of its last point, in the order of the plan."""
 
     @property
     def place(self) -> int:
@@ -264,29 +274,55 @@ class _Symptom:
         return self.check.rule != RuleName.LEAK and self.check.field in _LEVELS
 
     @property
-    def weight(self) -> tuple[int, bool, bool, int, float]:
+    def weight(self) -> tuple[int, bool, bool, int, float, int]:
         """What says best what went wrong, first: the earliest phase, the device, a change of the
-        phase itself, the first of the rules, the largest amount.
+        phase itself, the first of the rules, the largest amount, the last of the points.
         """
         check = self.check
         known = [excess for point in self.points if (excess := self.excess(point))]
         most = max((high for _, high in known), default=0.0)
         rule = _RULES.index(RuleName(check.rule))
-        return self.place, check.meter != DEVICE_IN_USE, self.is_level, rule, -most
+        on_host = check.meter != DEVICE_IN_USE
+        return self.place, on_host, self.is_level, rule, -most, -self.number
 
-    def is_same(self, other: "_Symptom") -> bool | None:
-        """Whether both are as many bytes; None where nothing tells."""
-        both = self._beside(other)
+    def is_same(self, others: Iterable["_Symptom"]) -> bool:
+        """Whether it is as many bytes as the others are, at the largest point that it shares with
+        them.
+        """
+        both = self._beside(others)
         if both is None:
-            return None
+            return False
         (low, high), (other_low, other_high) = both
         slack = 1 + SAME_SHARE
         return low <= slack * other_high and other_low <= slack * high
 
-    def is_within(self, other: "_Symptom") -> bool | None:
-        """Whether it is no more than the other one; None where nothing tells."""
-        both = self._beside(other)
-        return None if both is None else both[0][0] <= (1 + SAME_SHARE) * both[1][1]
+    def is_within(self, others: Iterable["_Symptom"]) -> bool:
+        """Whether it is no more than the others are at the largest point that it shares with them,
+        or shares none.
+        """
+        both = self._beside(others)
+        return both is None or both[0][0] <= (1 + SAME_SHARE) * both[1][1]
+
+    def is_within_sum(self, places: Iterable[Sequence["_Symptom"]]) -> bool:
+        """Whether it is no more than what several phases took, one after the other."""
+        pairs = [both for others in places if (both := self._beside(others))]
+        total = sum(other[1] for _, other in pairs)
+        return not pairs or min(mine[0] for mine, _ in pairs) <= (1 + SAME_SHARE) * total
+
+    def is_alike(self, others: Iterable["_Symptom"]) -> bool:
+        """Whether it is the same multiple of a declared array, be it at another point."""
+        like = self.check.like
+        return bool(like) and any(one.check.like == like for one in others)
+
+    def is_for_each_batch(self, other: "_Symptom") -> bool:
+        """Whether it is for each batch what the other one was once: a first batch has just one."""
+        each = self.check.measured or 0.0
+        amounts = [excess for point in other.points if (excess := other.excess(point))]
+        if _over(self.check) != _IMAGES or _over(other.check) or not amounts:
+            return False
+        low, high = max(amounts, key=lambda amount: amount[1])
+        slack, batch = 1 + SAME_SHARE, each * self.batch_images
+        return 0 < low <= slack * batch and batch <= slack * high
 
     def excess(self, point: Point) -> tuple[float, float] | None:
         """At least and at most so many bytes too much at a point: at its own; what it is for each
@@ -302,25 +338,36 @@ class _Symptom:
         size = point.parameters.get(over)
         return (least * size, most * size) if is_size(size) else None
 
-    def _beside(self, other: "_Symptom") -> tuple[tuple[float, float], tuple[float, float]] | None:
+    def _beside(
+        self, others: Iterable["_Symptom"]
+    ) -> tuple[tuple[float, float], tuple[float, float]] | None:
         """Both amounts at the largest point that both know."""
         pairs = [
             (mine, their)
+            for other in others
             for point in (*self.points, *other.points)
             if (mine := self.excess(point)) and (their := other.excess(point))
         ]
         return max(pairs, key=lambda pair: pair[0][1], default=None)
 
 
-def _symptom(check: Check, evidence: Evidence, known: Mapping[str, Point]) -> _Symptom:
+def _symptom(check: Check, evidence: Evidence, known: Mapping[str, tuple[int, Point]]) -> _Symptom:
     names = check.points or ((check.point,) if check.point else ())
-    points = tuple(known[name] for name in names if name in known)
+    numbers = [known[name][0] for name in names if name in known]
+    points = tuple(known[name][1] for name in names if name in known)
     return _Symptom(
         check=check,
         sort=_sort_of(check, evidence),
         points=points,
         loader=_loader_of(points, check),
+        batch_images=_batch_images(evidence.declared_by(points[-1])) if points else 0.0,
+        number=max(numbers, default=-1),
     )
+
+
+def _batch_images(declared: Mapping[str, int]) -> float:
+    image, batch = declared.get("image", 0), declared.get("batch", 0)
+    return batch / image if image else 0.0
 
 
 def _sort_of(check: Check, evidence: Evidence) -> _Sort:
@@ -382,10 +429,18 @@ class _Group:
         return self.symptoms[0]
 
     @property
+    def best(self) -> _Symptom:
+        """What shows best how much it is: where it began with one batch, the phase that takes all
+        of them.
+        """
+        return next((one for one in self.symptoms if one.is_for_each_batch(self.first)), self.first)
+
+    @property
     def checks(self) -> tuple[Check, ...]:
-        """Of all of them, the first first, then in the order of the phases."""
-        first, *others = self.symptoms
-        return first.check, *(one.check for one in sorted(others, key=lambda one: one.weight))
+        """Of all of them, the best first, then in the order of the phases."""
+        best = self.best
+        others = sorted(self.symptoms, key=lambda one: one.weight)
+        return best.check, *(one.check for one in others if one is not best)
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -395,31 +450,57 @@ class _Group:
         )
 
     def has_in(self, symptom: _Symptom) -> bool:
-        """Whether its phase is that of the first, or one in which another meter shows the same."""
+        """Whether a change of its phase is among them: by another field, rule or meter, or at other
+        points, it is the same change.
+        """
         check = symptom.check
         return any(
-            one.check.scenario == check.scenario
-            and one.check.phase == check.phase
-            and (one is self.first or one.check.meter != check.meter or bool(symptom.is_same(one)))
+            (one.check.scenario, one.check.phase) == (check.scenario, check.phase)
+            and (one is self.first or not one.is_level)
             for one in self.symptoms
         )
 
     def explains(self, symptom: _Symptom) -> bool:
         """Whether a finding of the same scenario, in the same phase or a later one, follows."""
-        if self.has_in(symptom):
+        if self.has_in(symptom) or symptom.is_for_each_batch(self.first):
             return True
+        places: dict[tuple[str, str], list[_Symptom]] = {}
+        for one in self.symptoms:
+            places.setdefault((one.check.phase, one.check.meter), []).append(one)
         if symptom.is_level:
-            return any(symptom.is_within(one) is not False for one in self.symptoms)
-        return any(symptom.is_same(one) for one in self.symptoms)
+            one_meter = [there for (_, meter), there in places.items() if meter == self.first_meter]
+            return any(map(symptom.is_within, places.values())) or symptom.is_within_sum(one_meter)
+        if any(symptom.is_same(there) or symptom.is_alike(there) for there in places.values()):
+            return True
+        # How much of the heap a phase takes anew depends on what those before it have left there:
+        # less of the host's memory is the same again. The device is exact.
+        on_host = symptom.check.meter != DEVICE_IN_USE
+        return on_host and self.is_certain and any(map(symptom.is_within, places.values()))
+
+    @property
+    def first_meter(self) -> str:
+        """That of the first."""
+        return self.first.check.meter
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether any of them is more than what may be noise."""
+        return any(not one.check.remeasure for one in self.symptoms)
 
     def is_of(self, other: "_Group") -> bool:
-        """Whether it is the same thing in another scenario."""
+        """Whether it is the same thing in another scenario.
+
+        What shows in the same phase of two scenarios shows in those as well whose phases are whole
+        ways through the loader: there nothing tells its phase.
+        """
         mine, their = self.first.check, other.first.check
-        again = any(
-            one.check.phase == their.phase and one.is_same(other.first) for one in self.symptoms
-        )
+        again = other.first.is_same(one for one in self.symptoms if one.check.phase == their.phase)
         like = bool(mine.like) and mine.like == their.like
-        return mine.phase == their.phase or again or like or _is_same_rate(mine, their)
+        if mine.phase == their.phase or again or like or _is_same_rate(mine, their):
+            return True
+        apart = all(mine.phase not in point.phases for point in other.first.points)
+        meters = {one.check.meter for one in self.symptoms}
+        return apart and len(self.scenarios) > 1 and their.meter in meters
 
     def covers(self, phase: str, point: Point) -> bool:
         """Whether a phase of a point is the one where it began, or a later one."""
@@ -439,7 +520,7 @@ def _is_same_rate(one: Check, other: Check) -> bool:
 
 
 def _grouped(findings: Sequence[Check], evidence: Evidence) -> list[_Group]:
-    known = {point.name: point for point in evidence.run.points}
+    known = {point.name: (n, point) for n, point in enumerate(evidence.run.points)}
     symptoms = [_symptom(check, evidence, known) for check in findings]
     by_sort = {sort: [one for one in symptoms if one.sort is sort] for sort in _Sort}
     groups = _of_memory(by_sort[_Sort.MEMORY])
@@ -602,7 +683,7 @@ class _Teller:
         checks, first = group.checks, group.first
         point = self._best_point(group)
         kinds = [check.finding for check in checks if check.finding is not None]
-        quoted = quote_rule(first.check.limit_place)
+        quoted = quote_rule(group.best.check.limit_place)
         told = self._told(group, point)
         return Cause(
             id=_id_of(group),
@@ -620,7 +701,7 @@ class _Teller:
             checks=checks,
             alive=self._alive(group, point),
             commands=tuple(self._commands(group, point)),
-            rule_place=first.check.limit_place if quoted is None else quoted.place,
+            rule_place=group.best.check.limit_place if quoted is None else quoted.place,
             rule_text="" if quoted is None else quoted.text,
             log_tail=self._log_tail(group),
         )
@@ -640,14 +721,22 @@ class _Teller:
         """The largest point of the first check; where tensors are the matter, the largest that was
         traced.
         """
-        points = group.first.points
-        if not points:
-            return None
-        if group.kind is CauseKind.MEMORY and group.first.check.meter == DEVICE_IN_USE:
+        best = group.best
+        if group.kind is CauseKind.MEMORY and best.check.meter == DEVICE_IN_USE:
+            place = (best.check.scenario, best.check.phase)
+            alike = [
+                one
+                for one in group.symptoms
+                if (one.check.scenario, one.check.phase) == place and not one.is_level
+            ]
+            points = sorted(
+                (point for one in (best, *alike) for point in one.points),
+                key=self._evidence.run.points.index,
+            )
             traces = self._evidence.traces()
             traced = [point for point in points if point.name in traces]
-            return (traced or points)[-1]
-        return points[-1]
+            return next(iter([*traced[-1:], *best.points[-1:]]), None)
+        return next(iter(best.points[-1:]), None)
 
     def _since(self, group: _Group) -> str:
         """What it was before, where a check knows; by the first that has been compared."""
@@ -724,10 +813,8 @@ class _Teller:
     def _comparing(self, point: Point | None) -> Iterator[Command]:
         """See what changed, and find the commit, where an earlier state is known."""
         good = self._good_commit("" if point is None else point.name)
-        environment, against = self._evidence.run.manifest.environment, self._evidence.against
-        # Of a changed tree nobody knows whether the change is in a commit at all.
-        clean = environment.get("git_dirty") is False
-        now = str(environment.get("git_commit", "")) if clean else ""
+        against, environment = self._evidence.against, self._evidence.run.manifest.environment
+        now = str(environment.get("git_commit", ""))
         if against is not None and against.then is not None and against.now is not None:
             commits = [commit[:12] for commit in (good, against.now.commit) if commit]
             now = against.now.commit or now
@@ -735,8 +822,8 @@ class _Teller:
                 line = shlex.join(["git", "diff", *commits, "--", *against.then.subjects])
                 yield Command(purpose="see what changed", line=line)
         told = good and now and not (now.startswith(good) or good.startswith(now))
-        if told and (line := self._evidence.commands.bisect(good)):
-            yield Command(purpose="find the commit that brought it", line=line)
+        if told and (line := self._evidence.commands.bisect(good[:12])):
+            yield Command(purpose="find the commit that brought it, where one did", line=line)
 
     def _may_be_noise(self, group: _Group) -> bool:
         asked = self._evidence.commands.asked
@@ -766,9 +853,10 @@ class _Teller:
 
     def memory(self, group: _Group, point: Point | None) -> "_Told":
         """More than is allowed."""
-        check = group.first.check
+        check, most = group.first.check, group.best.check.phase
         begins = check.field in _BEFORE
         first = f"there when {check.phase} begins" if begins else f"first in {check.phase}"
+        first = first if most == check.phase else f"{first}, most in {most}"
         dead = [one.points[-1] for one in group.symptoms if one.sort is _Sort.DEATH and one.points]
         ends = list(dict.fromkeys(f"out of memory at {_size_of(each, '')}" for each in dead))
         return _Told(
@@ -779,7 +867,7 @@ class _Teller:
 
     def _takes(self, group: _Group, point: Point | None) -> str:
         """The verb and what it takes."""
-        check = group.first.check
+        check = group.best.check
         amount, on = self._size(group), _on(check.meter)
         if check.rule == RuleName.LEAK:
             steps = next((part for part in check.subject.split(" / ") if " to " in part), "")
@@ -799,7 +887,7 @@ class _Teller:
 
     def _grows(self, group: _Group, point: Point | None, amount: str) -> str:
         """What becomes of growth: amounts at the end of the phase tell, where they are known."""
-        check = group.first.check
+        check = group.best.check
         if check.earlier is not None:
             kept = any(
                 one.check.field == "retained"
@@ -807,8 +895,10 @@ class _Teller:
                 for one in group.symptoms
             )
             return f"{'keeps' if kept else 'takes'} {amount}"
-        edges = None if point is None else self._edges(check, point)
-        found = None if point is None else group.first.excess(point)
+        own = group.best.points
+        shown = point if point in own else next(iter(own[-1:]), None)
+        edges = None if shown is None else self._edges(check, shown)
+        found = None if shown is None else group.best.excess(shown)
         if edges is None or found is None or found[1] <= 0:
             return f"takes {amount}"
         excess = found[1]
@@ -828,9 +918,9 @@ class _Teller:
 
     def _size(self, group: _Group) -> str:
         """What it is as large as; else its bytes."""
-        check, over = group.first.check, _over(group.first.check)
+        check, over = group.best.check, _over(group.best.check)
         each = f" for each {step_in_words(over)}" if over else ""
-        if check.like and check.earlier is not None:
+        if check.like and (check.earlier is not None or check.rule == RuleName.LEAK):
             return check.like
         if check.like:
             return f"as much as {check.like}{each if self._is_fixed(group, check.like) else ''}"
@@ -843,14 +933,14 @@ class _Teller:
     def _is_fixed(self, group: _Group, like: str) -> bool:
         """Whether what it is a multiple of is as large at every size."""
         named = re.search(r" x (\w+)", like)
-        points = group.first.points
+        points = group.best.points
         if named is None or len(points) < 2:
             return False
         amounts = {self._evidence.declared_by(point).get(named[1]) for point in points}
         return len(amounts) == 1
 
     def _how_much(self, group: _Group) -> str:
-        check, points = group.first.check, group.first.points
+        check, points = group.best.check, group.best.points
         largest = points[-1] if points else None
         own = [one.amount_bytes for one in check.readings if largest and one.point == largest.name]
         over = _over(check)
@@ -899,7 +989,8 @@ class _Teller:
             return _Told(what=group.first.check.sentence, where=name, how_much="")
         end = ends[0]
         where = f"{name}; in {end.phase}" if end.phase else f"{name}; before its first phase"
-        reason = " ".join(end.reason.split()) or "no reason was recorded"
+        known = with_what_is_known(end.reason, self._evidence.traces().get(name))
+        reason = " ".join(known.split()) or "no reason was recorded"
         if len(reason) > _LONGEST_REASON:
             reason = f"{reason[:_LONGEST_REASON]} [...]"
         return _Told(
@@ -1004,8 +1095,8 @@ def _on(meter: str) -> str:
 
 
 def _size_of(point: Point, over: str) -> str:
-    size = point.parameters.get(over or "image_count")
-    return sizes_in_words(over or "image_count", size) if is_size(size) else point.name
+    size = point.parameters.get(over or _IMAGES)
+    return sizes_in_words(over or _IMAGES, size) if is_size(size) else point.name
 
 
 def _amount(check: Check, amount: float) -> str:

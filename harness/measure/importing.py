@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,11 @@ _OURS = Path("harness", "measure", "worker.py")
 """What every folder has in which a copy of this harness lies: a checkout, or site-packages."""
 _MOST_FOLDERS = 200
 """Chosen: of a root with more folders than that, the first ones are looked into."""
+
+_HARNESS = str(Path(__file__).resolve().parents[1])
+_MADE_BY_AUTOGRAPH = "__autograph_generated_file"
+"""How the files begin that TensorFlow writes for functions it has translated
+(tensorflow/python/autograph/pyct/loader.py)."""
 
 # What to do about a body whose call alone runs none of its lines.
 _ADVICE = "everything has to happen in the call itself: write a plain def "
@@ -175,6 +181,15 @@ def origins(watched: Collection[str] = ()) -> dict[str, str]:
         for name, place in sorted(places.items())
         if place and (name in asked or not _lies_in(place, installed))
     }
+
+
+@cache
+def is_users(filename: str) -> bool:
+    """Whether a file of code is somebody's own: not Python's, not installed, not of this harness,
+    and not made by TensorFlow out of a function.
+    """
+    made = filename.startswith("<") or Path(filename).name.startswith(_MADE_BY_AUTOGRAPH)
+    return not made and not _lies_in(filename, (_HARNESS, *_installed_folders()))
 
 
 def _why(module_name: str, error: BaseException) -> str:

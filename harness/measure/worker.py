@@ -39,6 +39,9 @@ from harness.system.proc import end_of, stop
 
 ZYGOTE = "--zygote"
 """What makes the process the zygote; modules that it is to import as well may follow."""
+SCRIPT_BODY = "harness.measure.script:run_script"
+"""The body that runs somebody's script."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h: the signal this process gets when its parent dies
 # proc(5): the highest oom_score_adj; the kernel takes the child before its parent
 _FIRST_VICTIM = "1000"
@@ -129,8 +132,8 @@ def _ending_of(job: Job, rows: _Rows) -> Ending:
         raise
     except BaseException as error:  # noqa: BLE001 - what ends the body is the result
         ending = name_exception(error, look_for_room(job.device))
-        if ending.outcome is Outcome.ERROR:
-            _log_traceback()
+        if ending.outcome is Outcome.ERROR and job.body != SCRIPT_BODY:
+            _log_traceback()  # a script's own has been printed, as Python prints it
         return ending
     return Ending(Outcome.OK)
 

@@ -110,15 +110,18 @@ def somebody(tmp_path):
 
 
 def test_the_wheel_of_the_gate_has_one_name_and_everything_that_it_needs(wheels, project_root):
-    """The pages and the sources of the pretended card are in it; neither tests nor scenarios,
-    container, or products of a build.
+    """The pages with their vendored library and the sources of the pretended card are in it;
+    neither tests nor scenarios, container, or products of a build.
     """
     found = contents(wheels["gate"])
 
     assert {name.split("/")[0] for name in found} == {"harness"}
     assert {Path(name).suffix for name in found} == {
-        ".py", ".typed", ".c", ".h", ".cc", ".md", ".css", ".j2",
+        ".py", ".typed", ".c", ".h", ".cc", ".md", ".css", ".j2", ".js", ".toml", "",
     }  # fmt: skip
+    assert [name for name in found if not Path(name).suffix] == [
+        "harness/reports/vendored/uPlot/LICENSE"
+    ]
     assert "harness/reports/templates/report.html.j2" in found
     assert "harness/pretended/kernels.cc" in found
     assert {"harness/py.typed", "harness/reports/py.typed"} <= set(found)

@@ -102,17 +102,42 @@ def test_every_table_has_the_columns_that_its_documentation_names(run):
 
 
 def test_in_a_notebook_a_run_shows_its_verdict_and_every_text_is_escaped(run):
-    """Findings and the first phases, small enough to be read."""
+    """Verdict, causes and scaling, small enough to be read."""
     judged = harness.judge_run(run, policy="gate.toml")
-    judged.findings.loc[0, "subject"] = "<script>alert(1)</script>"
+    judged.causes.loc[0, "what"] = "<script>alert(1)</script>"
     shown = judged._repr_html_()
 
     assert shown.startswith("<p><b>Regression: ")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
     assert "<script>" not in shown
     assert shown.count("<table") == 2
-    assert f"{len(judged.phases) - 12:,} more rows." in shown
+    assert "device peak at the largest" in shown
     assert len(shown) < 20_000
+
+
+def test_causes_hold_every_finding_and_scaling_every_series(run):
+    """One row for each cause; of each series the phase that takes most at its largest size."""
+    judged = harness.judge_run(run, policy="gate.toml")
+    peaks = judged.fits[
+        (judged.fits["meter"] == "device_in_use") & (judged.fits["field"] == "peak")
+    ]
+    (row,) = judged.scaling.to_dict("records")
+    lines = peaks["intercept_bytes"] + peaks["largest"] * peaks["slope_bytes_per_image"]
+
+    assert set(judged.causes["kind"]) <= {"memory", "death", "missing", "improvement"}
+    assert 0 < len(judged.causes) <= len(judged.findings)
+    assert row["peak_bytes"] == round(max(lines))
+    assert row["phase"] == peaks.loc[lines.idxmax(), "phase"]
+    assert row["loader"] == "lazy"
+
+
+def test_a_run_of_one_size_has_no_scaling(run, synthetic_run):
+    """And says so in a notebook."""
+    synthetic_run.keep_points(lambda point: point.parameters["image_count"] == 100)
+    judged = harness.judge_run(synthetic_run.write(), policy="gate.toml")
+
+    assert judged.scaling.empty
+    assert "<p>No series.</p>" in judged._repr_html_()
 
 
 def test_at_a_prompt_a_run_is_its_counts_and_its_verdict(run):

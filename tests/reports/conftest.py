@@ -365,11 +365,11 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data
 
     def text(self, *tags: str) -> str:
-        """All text, or that directly inside the given tags; style sheets left out."""
+        """All text, or that directly inside the given tags; style sheets and scripts left out."""
         return " ".join(
             text
             for tag, text in self.texts
-            if text and tag != "style" and (not tags or tag in tags)
+            if text and tag not in {"style", "script"} and (not tags or tag in tags)
         )
 
     def values(self, name: str) -> list[str]:

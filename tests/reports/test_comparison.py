@@ -133,3 +133,52 @@ def test_several_origins_are_counted():
         "those accepted 2026-01-01 from run s1, and 1 other origin: "
         in comparison_of(checks).sentence
     )
+
+
+def test_only_what_is_worse_beyond_tolerance_stands_in_the_open():
+    """At its tolerance an amount is within it, one byte past it is beyond; less is never worse."""
+    found = comparison_of(
+        [
+            amount("at / x", 0, MIB),
+            amount("past / x", 0, MIB + 1),
+            amount("less / x", 8 * MIB, MIB, finding=FindingKind.IMPROVEMENT),
+            replace(amount("better / x", 8 * MIB, 4 * MIB), better=True),
+            amount("same / x", MIB, MIB),
+        ]
+    )
+
+    assert [move.cells[0] for move in found.worse] == ["past / x"]
+    assert [move.cells[0] for move in found.others] == ["less / x", "better / x", "at / x"]
+    assert found.worse[0].cells[7] == "1.0 times"
+    assert found.others[-1].cells[7] == "100 %"
+
+
+def test_a_multiple_of_little_is_no_percentage():
+    """A thousand percent is one; beyond it a multiple."""
+    moves = [
+        comparison_of([amount("a / x", 100, measured)]).worse
+        or comparison_of([amount("a / x", 100, measured)]).others
+        for measured in (1100, 1101)
+    ]
+
+    assert [move[0].cells[5] for move in moves] == ["+1,000.0 %", "11 times"]
+
+
+def test_where_the_runs_were_measured_differently_is_said(sweep, tmp_path):
+    """Versions and device; the commits stand in the header, and what is alike nowhere."""
+    now = sweep.write(tmp_path / "now").manifest
+    environment = {
+        **sweep.manifest()["environment"],
+        "tensorflow": "2.20.0",
+        "git_commit": "another",
+    }
+    device = {**sweep.manifest()["device"], "memory_bytes": 2 * 1024**3}
+    sweep.changes = {"environment": environment, "device": device}
+    then = sweep.write(tmp_path / "then").manifest
+
+    assert comparison_of([], now=now, then=then).differences == (
+        ("tensorflow", "2.21.0", "2.20.0"),
+        ("device memory bytes", "4294967296", "2147483648"),
+    )
+    assert comparison_of([], now=now, then=now).differences == ()
+    assert comparison_of([], now=now).differences == ()

@@ -38,7 +38,7 @@ def test_the_summary_says_the_verdict_in_the_words_of_the_page(whole_run, judged
     lines = text.splitlines()
 
     assert lines[0] == "## Regression"
-    assert f"**{escape(judgement.verdict.sentence)}**" == lines[2]
+    assert f"**{escape(cause.sentence)}**" == lines[2]
     assert f"1. **regression**: {escape(cause.what)}" in lines
     assert f"   - How much: {escape(cause.how_much)}" in lines
     assert f"   - What shows it: {escape(finding.sentence)}" in lines
@@ -145,6 +145,17 @@ def test_causes_beyond_a_page_are_counted(whole_run, judged, finding, number, mo
 
     assert text.count("**regression**: ") == MAX_CAUSES
     assert more == ("1 more cause is in the page." in text)
+
+
+def test_a_summary_begins_with_the_first_cause_and_counts_the_others(whole_run, judged, finding):
+    """And says what was compared with what."""
+    findings = [replace(finding, phase=phase, measured=9e4) for phase in ("construct", "epoch_0")]
+    findings[1] = replace(findings[1], measured=9e5)
+    judgement = replace(judged(whole_run, *findings), against="now was compared with then")
+    lines = summary_text(RunView(whole_run), judgement, has_page=True).splitlines()
+    first = escape(judgement.causes[0].sentence)
+
+    assert lines[2] == f"**{first} 1 more cause below. Now was compared with then.**"
 
 
 def test_what_follows_from_one_cause_is_a_count(whole_run, judged, finding):

@@ -7,16 +7,27 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from harness.judge import Verdict
+from harness.judge.gate import Judgement
 from harness.records import Outcome, Point
 from reports.axes import size_axis, spread_apart
+from reports.curves import run_panels
 from reports.drawing import looks
-from reports.pictures import draw
+from reports.earlier import NOTHING_EARLIER
+from reports.pictures import draw_panels, draw_peaks
 from reports.view import RunView
+
+
+def draw(run):
+    """The main picture, and the plots of the page, of a run that nobody has judged."""
+    view = RunView(run)
+    panels = run_panels(view, Judgement(Verdict(()), ()), NOTHING_EARLIER)
+    return (draw_peaks(view), *draw_panels(panels))
 
 
 @pytest.fixture(scope="module")
 def pictures(whole_run):
-    return {picture.name: picture for picture in draw(RunView(whole_run))}
+    return {picture.name: picture for picture in draw(whole_run)}
 
 
 def labels(drawing):
@@ -41,12 +52,12 @@ def test_the_main_picture_names_series_slope_device_budget_and_death(pictures):
     ):
         assert expected in texts
     assert "eager ran out of" in texts
-    assert "peak device memory (MiB)" in texts
+    assert "peak device memory" in texts
 
 
 def test_a_run_draws_the_same_bytes_twice(whole_run, pictures):
     """No date, no random id."""
-    again = {picture.name: picture for picture in draw(RunView(whole_run))}
+    again = {picture.name: picture for picture in draw(whole_run)}
 
     assert {name: picture.wide for name, picture in pictures.items()} == {
         name: picture.wide for name, picture in again.items()
@@ -55,9 +66,7 @@ def test_a_run_draws_the_same_bytes_twice(whole_run, pictures):
 
 def test_no_two_drawings_of_a_page_share_an_id(pictures):
     """All are inlined into one document."""
-    drawings = [
-        drawing for picture in pictures.values() for drawing in (picture.wide, picture.narrow)
-    ]
+    drawings = [picture.wide for picture in pictures.values()]
     ids = [
         element.get("id")
         for drawing in drawings
@@ -70,7 +79,7 @@ def test_no_two_drawings_of_a_page_share_an_id(pictures):
 
 def test_references_inside_a_drawing_lead_to_ids_in_it(pictures):
     """Clip paths and markers survive the renaming."""
-    for drawing in (pictures["peak"].wide, pictures["phases"].wide):
+    for drawing in (pictures["peak"].wide, pictures["scaling-1"].wide):
         root = ET.fromstring(drawing.svg)  # noqa: S314
         ids = {element.get("id") for element in root.iter()}
         used = {
@@ -89,7 +98,7 @@ def test_references_inside_a_drawing_lead_to_ids_in_it(pictures):
 def test_matplotlibs_own_settings_are_left_as_found(whole_run):
     """No setting and no back end is switched for anybody else."""
     before = dict(mpl.rcParams)
-    draw(RunView(whole_run))
+    draw(whole_run)
 
     assert before == dict(mpl.rcParams)
 
@@ -101,21 +110,21 @@ def test_only_failures_still_draw_the_crosses(only, tmp_path):
     run = only(lambda cell: cell.scenario == "oom" and cell.parameters["loader"] == "eager").write(
         tmp_path
     )
-    peak, phases, *_ = draw(RunView(run))
+    peak, device = draw(run)
 
     assert "eager ran out of" in labels(peak.wide)
     assert "ran out of memory at 2,000 images, as the plan expects" in peak.caption
-    assert "each phase of oom started" in phases.caption
+    assert device.key == ("eager: out of memory at 2,000 with 256.0 MiB",)
+    assert {"oom: device", "eager", "out of memory,"} <= set(labels(device.wide))
 
 
 def test_a_run_without_readings_says_why_there_is_no_picture(sweep, tmp_path):
     """A caption instead of an empty drawing."""
     sweep.missing = frozenset(cell.name for cell in sweep.points)
-    peak, phases = draw(RunView(sweep.write(tmp_path)))
+    (peak,) = draw(sweep.write(tmp_path))
 
-    assert (peak.wide, phases.narrow) == (None, None)
+    assert peak.wide is None
     assert "No picture of peak memory" in peak.caption
-    assert "No picture of the phases" in phases.caption
 
 
 def test_one_size_has_no_slope(only, tmp_path):
@@ -126,7 +135,7 @@ def test_one_size_has_no_slope(only, tmp_path):
             and dict(cell.parameters).items() >= {"image_count": 500, "stack_size": 2048}.items()
         )
     ).write(tmp_path)
-    peak = draw(RunView(run))[0]
+    peak = draw(run)[0]
 
     assert "with one number of images there is no slope" in peak.caption
     assert "eager: 350.5 MiB" in labels(peak.wide)
@@ -138,7 +147,7 @@ def test_an_unexpected_death_is_called_so(sweep, tmp_path):
     sweep.deaths = {
         "loading-eager-image_count=2000-stack_size=2048": (Outcome.DEVICE_OOM, "construct", "full")
     }
-    peak = draw(RunView(sweep.write(tmp_path)))[0]
+    peak = draw(sweep.write(tmp_path))[0]
 
     assert "ran out of memory at 2,000 images, which the plan does not expect" in peak.caption
 
@@ -158,7 +167,7 @@ def test_deaths_of_one_series_are_one_sentence_and_those_of_other_scenarios_belo
         if cell.scenario == "arrays" or cell.parameters["image_count"] > 100
     ]
     sweep.deaths = dict.fromkeys(died, (Outcome.DEVICE_OOM, "construct", "full"))
-    peak = draw(RunView(sweep.write(tmp_path)))[0]
+    peak = draw(sweep.write(tmp_path))[0]
 
     assert peak.caption.count("ran out of memory at") == 1
     assert "eager ran out of memory at 500, 1,000, 2,000 images" in peak.caption
@@ -212,9 +221,10 @@ def test_sizes_that_have_no_logarithm_are_drawn_with_their_ticks(sweep, tmp_path
     """0, negative and mixed ones, one or several: both pictures are there, and the outer sizes are
     on the axis.
     """
-    peak, phases = draw(RunView(with_sizes(sweep, tmp_path, sizes)))
+    pictures = draw(with_sizes(sweep, tmp_path, sizes))
 
-    for picture in (peak, phases):
+    assert len(pictures) == 3
+    for picture in pictures:
         assert picture.wide is not None
         assert {f"{min(sizes):,}", f"{max(sizes):,}"} <= {
             text.replace("\N{MINUS SIGN}", "-") for text in labels(picture.wide)

@@ -212,8 +212,10 @@ def test_the_page_tells_what_was_alive_in_words_table_and_picture(
     path = write_outputs(run, judged(run, held), page=True)
     page = read_text(path.read_text(encoding="utf-8"))
 
-    assert "What was alive at the peak" in page.text("h2")
-    assert page.text("p").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
+    assert "Traces in words" in page.text("h2")
+    assert (
+        page.text("summary").count("The device held most in epoch 0, 12.0 MiB as requested.") == 6
+    )
     assert [
         "epoch 0, 12.0 MiB",
         "Empty",
@@ -264,7 +266,7 @@ def test_a_run_without_traces_has_no_such_section(write_traced, judged, held, re
     run = write_traced(lambda point: None, planned=False)
     page = read_text(write_outputs(run, judged(run, held), page=True).read_text(encoding="utf-8"))
 
-    assert "What was alive at the peak" not in page.text()
+    assert "Traces in words" not in page.text()
     assert "No trace" not in page.text()
 
 
@@ -316,7 +318,7 @@ def test_hostile_operations_are_shown_and_not_obeyed(write_traced, judged, held,
     path = write_outputs(run, judgement, page=True)
     page = read_text(path.read_text(encoding="utf-8"))
 
-    assert "<script" not in path.read_text(encoding="utf-8")
+    assert "<script>alert" not in path.read_text(encoding="utf-8")
     assert "<script" not in summary_text(RunView(run), judgement, has_page=True)
     assert [row for row in page.rows if HOSTILE in row]
 

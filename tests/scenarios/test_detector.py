@@ -101,6 +101,7 @@ def test_what_has_to_be_found_says_by_which_finding(project_root):
         if plant.expected is not None:
             assert plant.expected.rule in rules, plant.name
             assert plant.expected.phase in phases | {""}, plant.name
+            assert plant.begins in phases | {""}, plant.name
             assert plant.expected.meter in ("device_in_use", "host_anon", "host_rss", ""), (
                 plant.name
             )

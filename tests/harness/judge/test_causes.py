@@ -11,13 +11,25 @@ from pathlib import Path
 import pytest
 
 from harness.__main__ import main
-from harness.judge import FindingKind, RuleName
+from harness.judge import Check, FindingKind, RuleName
+from harness.judge.advice import Commands
 from harness.judge.baseline import load_against
-from harness.judge.causes import CauseKind
+from harness.judge.causes import CauseKind, causes_of
+from harness.judge.completeness import Traces, count_runs
 from harness.judge.gate import findings_text, judge, kept_judgement
-from harness.judge.policy import quote_rule
-from harness.judge.table import load_run
+from harness.judge.policy import Policy, quote_rule
+from harness.judge.rules.evidence import Evidence
+from harness.judge.table import declared_by_point, load_run, readings_by_place
 from harness.records import Outcome
+from harness.rundir.traces import (
+    Alive,
+    Counts,
+    Edges,
+    OutOfMemory,
+    Timeline,
+    Trace,
+    TracedPhase,
+)
 from reports.writing import write_outputs
 
 KIB, MIB = 1024, 1024 * 1024
@@ -124,6 +136,135 @@ def test_what_is_of_another_size_is_another_cause(synthetic_run, told, later, nu
     phases = {cause.phase for cause in told(synthetic_run)}
 
     assert phases == ({"construct"} if number == 1 else {"construct", "epoch_0"})
+
+
+@pytest.mark.parametrize(
+    ("meter", "later", "number"),
+    [
+        ("host_anon", IMAGE // 3, 1),
+        # beyond its limit of 512 B it is a quarter more, and 1 B above that
+        ("host_anon", IMAGE * 5 // 4 + 512, 1),
+        ("host_anon", IMAGE * 5 // 4 + 513, 2),
+        ("device_in_use", IMAGE // 3, 2),
+    ],
+)
+def test_less_of_the_host_than_before_follows(synthetic_run, told, meter, later, number):
+    """The heap is another one then; the device is exact, and less is another thing."""
+    synthetic_run.plant(phase="construct", meter=meter, extra=each_image(IMAGE), keep=True).plant(
+        phase="epoch_0", meter=meter, extra=each_image(later), keep=True
+    )
+
+    assert len(told(synthetic_run)) == number
+
+
+def of_checks(run, *checks):
+    """The causes of checks that are made up, of a run as it is."""
+    evidence = Evidence(
+        run=run,
+        policy=Policy(schema_version=1),
+        fits={},
+        readings=readings_by_place(run),
+        declared=declared_by_point(run),
+        census=count_runs(run),
+        baseline=None,
+        against=None,
+        baselines_folder=Path("none"),
+        traces=dict,
+        partial=False,
+        commands=Commands.of(run.path, run.manifest),
+    )
+    return causes_of(checks, evidence)
+
+
+def over_limit(point, phase, amount):
+    return Check(
+        rule=RuleName.BUDGET,
+        subject=f"{point.name} / {phase}",
+        sentence="too much",
+        finding=FindingKind.REGRESSION,
+        scenario=point.scenario,
+        point=point.name,
+        points=(point.name,),
+        phase=phase,
+        meter="device_in_use",
+        field="growth",
+        measured=float(amount),
+        limit=1.0,
+        bound="upper",
+        unit="B",
+    )
+
+
+@pytest.mark.parametrize(("there", "number"), [(20 * MIB + 1, 1), (20 * MIB + 2, 2)])
+def test_what_is_left_is_what_several_phases_have_kept(synthetic_run, there, number):
+    """8 MiB of each of two, and a quarter more; beyond that something else is left."""
+    run = load_run(synthetic_run.write())
+    point = next(each for each in run.points if each.name == LAZY.format(500))
+    kept = [over_limit(point, phase, 8 * MIB) for phase in ("construct", "epoch_0")]
+    left = dataclasses.replace(over_limit(point, "release", there), field="net_start")
+
+    assert len(of_checks(run, *kept, left)) == number
+
+
+@pytest.mark.parametrize(("like", "number"), [("1.00 x batch", 1), ("", 2)])
+def test_the_same_multiple_at_another_point_is_the_same(synthetic_run, like, number):
+    """Amounts of two points say nothing of each other by themselves."""
+    run = load_run(synthetic_run.write())
+    first, second = (
+        next(each for each in run.points if each.name == LAZY.format(count)) for count in (100, 500)
+    )
+    found = [
+        dataclasses.replace(over_limit(point, phase, BATCH), like=like)
+        for point, phase in ((first, "construct"), (second, "epoch_0"))
+    ]
+
+    assert len(of_checks(run, *found)) == number
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "number"), [(("loading", "arrays"), 1), (("loading",), 2)], ids=["both", "one"]
+)
+def test_what_two_scenarios_show_in_one_phase_shows_in_ways_without_phases(
+    synthetic_run, scenarios, number
+):
+    """Each phase is a whole way through the loader there; of one scenario alone nobody knows."""
+    lazy = [point for point in synthetic_run.points if point.parameters["loader"] == "lazy"]
+    way = dataclasses.replace(
+        lazy[0], scenario="ways", phases=("counts", "release"), parameters={"loader": "lazy"}
+    )
+    synthetic_run.points = [*lazy, way]
+    synthetic_run.amounts = lambda point, repeat, name: {}
+    synthetic_run.declared = lambda point: {}
+    run = load_run(synthetic_run.write())
+    chosen = {point.scenario: point for point in lazy if point.scenario in scenarios}
+    checks = [over_limit(point, "construct", 64 * MIB) for point in chosen.values()]
+
+    assert len(of_checks(run, *checks, over_limit(way, "counts", MIB))) == number
+
+
+@pytest.mark.parametrize(("kept", "number"), [(IMAGE, 1), (IMAGE // 2, 2)])
+def test_what_is_kept_of_the_first_batch_and_then_of_every_one_is_one_cause(
+    synthetic_run, told, edges, kept, number
+):
+    """A list of batches: one of them after the first, all of them after an epoch."""
+    base = synthetic_run.amounts
+
+    def amounts(point, repeat, name):
+        found, was = dict(base(point, repeat, name)), base(point, repeat, name)["device_in_use"]
+        images = point.parameters["image_count"]
+        more = {"first_batch": BATCH, "epoch_0": kept * images}.get(name, 0)
+        before = {"epoch_0": BATCH, "epoch_1": kept * images}.get(name, 0)
+        if point.parameters["loader"] == "lazy":
+            found["device_in_use"] = edges(
+                was.start + before, was.peak + before + more, was.end + before + more
+            )
+        return found
+
+    synthetic_run.amounts = amounts
+    causes = told(synthetic_run)
+
+    assert causes[0].phase == "first_batch"
+    assert len(causes) == number
 
 
 def test_two_loaders_are_two_causes(synthetic_run, told):
@@ -522,3 +663,87 @@ def test_what_was_alive_is_read_from_the_trace(tmp_path):
     ]
     assert cause.following == "2 more findings follow from it"
     assert cause.rule_place == f"{STORED / 'policy.toml'}:36"
+
+
+def traced(name, *, phase_alive=(), refused_alive=None):
+    """The trace of a point: what was alive at the peak of construct, and when memory ran out."""
+    edges = Edges(start_bytes=0, peak_bytes=MIB, end_bytes=0)
+    phase = TracedPhase(
+        phase="construct",
+        index=1,
+        finished=True,
+        **dict.fromkeys(("start_ns", "peak_ns", "end_ns"), 0),
+        requested=edges,
+        allocator=edges,
+        alive=tuple(phase_alive),
+    )
+    refused = refused_alive and OutOfMemory(
+        phase="construct",
+        shape="[1]",
+        dtype="float32",
+        like="",
+        **dict.fromkeys(("asked_bytes", "requested_bytes", "allocator_bytes"), MIB),
+        alive=tuple(refused_alive),
+    )
+    return Trace(
+        schema_version=1,
+        point=name,
+        device="",
+        allocator="",
+        tensorflow="",
+        limit_bytes=None,
+        base_bytes=0,
+        declared={},
+        phases=(phase,),
+        timeline=Timeline.of([], [], []),
+        counts=Counts.none(),
+        out_of_memory=refused,
+    )
+
+
+def tensor(op, total):
+    return Alive(
+        op=op,
+        shape="[4]",
+        dtype="float32",
+        region="output",
+        like="",
+        each_bytes=total // 2,
+        count=2,
+    )
+
+
+def test_of_a_death_it_is_what_was_alive_when_memory_ran_out(synthetic_run, told, monkeypatch):
+    """Not at the peak of the phase; the largest first, and no more than three."""
+    name = LAZY.format(2000)
+    sizes = {"a": 2, "b": 8, "c": 6, "d": 4}
+    trace = traced(
+        name,
+        phase_alive=[tensor("peak", 64)],
+        refused_alive=[tensor(op, size) for op, size in sizes.items()],
+    )
+    found = Traces({name: trace}, {})
+    monkeypatch.setattr("harness.judge.gate.read_traces", lambda run: found)
+    for repeat in (0, 1):
+        synthetic_run.ends[name, repeat] = Outcome.DEVICE_OOM, "refused", "construct"
+    (death,) = (cause for cause in told(synthetic_run) if cause.kind is CauseKind.DEATH)
+
+    assert [(one.operation, one.count, one.nbytes, one.shape) for one in death.alive] == [
+        ("b", 2, 8, (4,)),
+        ("c", 2, 6, (4,)),
+        ("d", 2, 4, (4,)),
+    ]
+
+
+def test_the_largest_point_that_was_traced_shows_it_best(synthetic_run, told, monkeypatch):
+    """Its tensors can be named; of the host's memory there is no trace."""
+    name = LAZY.format(500)
+    found = Traces({name: traced(name, phase_alive=[tensor("kept", 64)])}, {})
+    monkeypatch.setattr("harness.judge.gate.read_traces", lambda run: found)
+    on_host = dataclasses.replace(synthetic_run, path=synthetic_run.path / "host")
+    synthetic_run.plant(phase="construct", meter="device_in_use", extra=each_image(IMAGE))
+    on_host.plant(phase="construct", meter="host_anon", extra=each_image(IMAGE))
+    (device,), (host,) = told(synthetic_run), told(on_host)
+
+    assert (device.point, [one.operation for one in device.alive]) == (name, ["kept"])
+    assert (host.point, host.alive) == (LAZY.format(2000), ())

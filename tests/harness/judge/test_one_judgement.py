@@ -351,7 +351,7 @@ def test_a_page_that_cannot_be_drawn_leaves_the_verdict(place, monkeypatch, caps
     assert main([*STEPS["no baseline" if name != "no baseline" else "pass"], "--page"]) in (0, 4)
     assert (place / "report.html").exists()
     capsys.readouterr()
-    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw", broken)
+    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw_panels", broken)
 
     assert main([*STEPS[name], *([] if "page" in name else ["--page"])]) == code
     said = capsys.readouterr().out
@@ -368,7 +368,7 @@ def test_report_that_cannot_draw_is_one_sentence(place, monkeypatch, capsys):
     main(["report", "run"])
     before = (place / "findings.json").read_bytes()
     capsys.readouterr()
-    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw", broken)
+    monkeypatch.setattr(sys.modules["harness.reports.html"], "draw_panels", broken)
 
     assert main(["report", "run"]) == 2
     assert (
