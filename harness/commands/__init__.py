@@ -65,7 +65,7 @@ def explain(
     about: str,
     *,
     examples: Sequence[str],
-    exit_codes: Mapping[int, str],
+    exit_codes: Mapping[int, str] | Mapping[int | str, str],
     more: Iterable[str] = (),
 ) -> None:
     """What the help of a command says besides its arguments: what it is for, ``examples`` of them
