@@ -13,10 +13,11 @@ import pytest
 
 from harness import remeasure as remeasuring
 from harness.__main__ import main
+from harness.commands.gate import _Lines
 from harness.errors import UsageError
 from harness.judge.table import load_run
 from harness.records import Outcome, Point
-from harness.remeasure import Offender, Offenders
+from harness.remeasure import Offender, Offenders, RemeasuredRun
 from harness.run.devices import emulated_device
 from harness.rundir.manifest import end_run, start_run
 from harness.rundir.rows import RunEnd, append_line, open_rows
@@ -370,3 +371,18 @@ def test_another_device_is_refused(real):
         remeasuring.remeasure(directory, found, command="test", on_run=print, workers=1)
 
     assert (directory / "rows.jsonl").read_bytes() == b""
+
+
+def test_a_log_gets_the_first_line_the_last_and_one_every_half_minute_between():
+    """Of 39 runs that take ten seconds each."""
+    lines, clock = [], iter(range(0, 400, 10))
+    tell = _Lines(lines.append, "", lambda: next(clock))
+    for done in range(1, 40):
+        tell(RemeasuredRun(done=done, total=39, point="load-lazy", repeat=done, outcome="ok"))
+
+    told = [int(line.split()[2]) for line in lines]
+    assert told == [*range(1, 40, 3), 39]
+    assert lines[0] == "measured again 1 of 39: load-lazy, repeat 1: ok"
+    tell = _Lines(lines.append, " with the earlier code", lambda: 0)
+    tell(RemeasuredRun(done=40, total=40, point="load-lazy", repeat=2, outcome="ok"))
+    assert lines[-1] == "measured again with the earlier code 40 of 40: load-lazy, repeat 2: ok"
