@@ -256,8 +256,8 @@ def least_of(check: Check) -> dict[str, int]:
 
 
 def broken_sizes(checks: Iterable[Check], sizes: Mapping[str, int]) -> Iterator[int]:
-    """Where something was found: at its point; a slope at its largest size. A point of which nothing
-    was read has no place in a plot.
+    """Where something was found: at its point; a slope at its largest size. What was never read has
+    no place in a plot.
     """
     for check in checks:
         if check.finding is not None:
