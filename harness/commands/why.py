@@ -21,6 +21,7 @@ from typing import Any
 from harness.commands import (
     byte_amount,
     device_budget,
+    explain,
     folder,
     to_stderr,
     to_stdout,
@@ -96,23 +97,25 @@ _KILLED = 128
 """What shells add to the number of the signal that ended a process (POSIX, Shell Command Language,
 2.8.2)."""
 
-EXIT_CODES = """\
-exit codes:
-  0  the script ended, and its peak on the device was told
-  1  it ran out of the device's memory, or ended with an error of its own
-  2  the script, an option or the folder cannot be used; nothing was run
-  3  it ended, and no memory of the device was recorded; or the device cannot be used
-  N  what the script itself exits with, sys.exit(N); 128 + the signal where one ended it
-"""
+EXIT_CODES: Mapping[int | str, str] = {
+    0: "the script ended, and its peak on the device was told",
+    1: "it ran out of the device's memory, or ended with an error of its own",
+    2: "the script, an option or the folder cannot be used; nothing was run",
+    3: "it ended, and no memory of the device was recorded; or the device cannot be used",
+    "N": "what the script itself exits with, sys.exit(N); 128 + the signal where one ended it",
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the help ends with an example and the exit codes."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.usage = "%(prog)s [options] -- SCRIPT [ARGUMENT ...]"
-    parser.epilog = (
-        f"example:\n  {parser.prog} --device-budget 2GiB -- train.py --epochs 1\n\n{EXIT_CODES}"
+    explain(
+        parser,
+        "Run a TensorFlow script, recording every allocation, and tell what was alive when memory "
+        "ran out, or at its peak. No test file is needed.",
+        examples=("--device-budget 2GiB -- train.py --epochs 1",),
+        exit_codes=EXIT_CODES,
     )
+    parser.usage = "%(prog)s [options] -- SCRIPT [ARGUMENT ...]"
     parser.add_argument(
         "script",
         metavar="-- SCRIPT [ARGUMENT ...]",
