@@ -2,7 +2,7 @@
 how much of its limit that is, and whether all is well.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,7 +17,7 @@ from harness.words import count, format_bytes
 from .curves import Curve, Panel, is_same
 from .earlier import Earlier
 from .marks import bar, sparkline
-from .plan import STACK, SWEPT
+from .plan import STACK, SWEPT, own_name
 from .view import RunView
 from .words import amount, known, plain, rate, unavailable
 
@@ -26,6 +26,12 @@ _OUTCOMES: Mapping[str, str] = {
     Outcome.HOST_OOM: "out of host memory",
 }
 """Outcomes whose names are no words; the others are."""
+
+
+_MOST_SAID = 2
+"""Cards that the verdict says in words. Chosen: a lazy and an eager loader."""
+_LONGEST_NAME = 40
+"""Letters. Chosen: half a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,8 @@ def cards_of(
     cards = []
     for (scenario, series), mine in table.groupby(["scenario", "series"], sort=False):
         checks = _checks_of(judgement, set(mine["point"].astype(str)))
-        cards.append(_card(view, str(scenario), str(series), mine, checks, earlier, panels))
+        name = own_name(str(scenario), str(series))
+        cards.append(_card(view, str(scenario), name, mine, checks, earlier, panels))
     return tuple(cards)
 
 
@@ -238,16 +245,18 @@ def _change(earlier: Earlier, shown: "pd.Series[str] | None") -> str:
 
 
 def peaks_in_words(cards: Sequence[Card]) -> str:
-    """The cards of the first scenario in one line: ``"loading: lazy 4.0 MiB at 2,000 images"``."""
-    return "; ".join(_in_words(cards))
+    """The first cards in one line: ``"loading, lazy: 4.0 MiB at 2,000 images; ..."``."""
+    mine = [card for card in cards if card.scenario == cards[0].scenario]
+    more = len(cards) - len(mine[:_MOST_SAID])
+    said = [
+        f"{shortened(card.series)}: {card.peak} {card.at}{f', {card.each}' if card.each else ''}"
+        for card in mine[:_MOST_SAID]
+    ]
+    others = f"; and {count(more, 'other')} below" if more else ""
+    where = f"{shortened(cards[0].scenario)}, " if cards and said else ""
+    return f"{where}{'; '.join(said)}{others}"
 
 
-def _in_words(cards: Sequence[Card]) -> Iterator[str]:
-    first: Mapping[str, str] = {}
-    for card in cards:
-        if first and card.scenario not in first:
-            return
-        first = {card.scenario: card.peak}
-        name = card.scenario if card.series == card.scenario else f"{card.scenario}, {card.series}"
-        grows = f", {card.each}" if card.each else ""
-        yield f"{name}: {card.peak} {card.at}{grows}".strip()
+def shortened(name: str) -> str:
+    """A name with its end alone where it is too long for a line of the verdict."""
+    return name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}"

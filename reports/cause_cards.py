@@ -19,6 +19,9 @@ from .tables import Table
 from .view import RunView
 from .words import plain
 
+MOST_FOLLOWING = 100
+"""Checks that unfold below a cause. Chosen: nobody reads more; the table of checks has them all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CauseCard:
@@ -44,6 +47,8 @@ class CauseCard:
     consequences: tuple[Statement, ...]
     follow: str
     """``"22 more checks follow from it"``; empty where none does."""
+    left_out: int
+    """Of these, those that there is no room for."""
     point: str
 
 
@@ -108,7 +113,8 @@ def _card(
         rule_text=cause.rule_text,
         log_tail=cause.log_tail,
         first=statement(first, ids(first)),
-        consequences=tuple(statement(check, ids(check)) for check in others),
+        consequences=tuple(statement(check, ids(check)) for check in others[:MOST_FOLLOWING]),
+        left_out=max(0, len(others) - MOST_FOLLOWING),
         follow=(
             f"{count(len(others), 'more check follows', 'more checks follow')} from it"
             if others

@@ -17,7 +17,7 @@ from harness.words import format_bytes
 
 from .earlier import Earlier
 from .frames import peak_line
-from .plan import STACK, SWEPT, richest
+from .plan import STACK, SWEPT, own_name, richest
 from .view import RunView
 from .words import rate
 
@@ -92,10 +92,28 @@ class Panel:
     """Size of the device, where something came near it."""
 
     @property
+    def is_odd(self) -> bool:
+        """Whether something was found in it, or died."""
+        return any(curve.broken or curve.died for curve in self.curves)
+
+    @property
     def description(self) -> str:
         """The plot as a sentence."""
         said = "; ".join(curve.words for curve in self.curves)
         return f"{self.title}: {self.quantity}. {said}."
+
+
+MOST_PANELS = 40
+"""Plots of the page. Chosen: each takes some 10 kB, and nobody looks through more."""
+
+
+def worth_drawing(panels: Sequence[Panel]) -> tuple[Panel, ...]:
+    """As many plots as a page has room for, in their order: those in which something was found or
+    died before all others.
+    """
+    ranked = sorted(panels, key=lambda panel: not panel.is_odd)
+    chosen = {panel.name for panel in ranked[:MOST_PANELS]}
+    return tuple(panel for panel in panels if panel.name in chosen)
 
 
 def run_panels(view: RunView, judgement: Judgement, earlier: Earlier) -> tuple[Panel, ...]:
@@ -173,7 +191,7 @@ def _run_curves(
         ]
         over = str(mine["over"].iloc[0]) if column == SWEPT else column
         yield Curve(
-            series=str(name),
+            series=own_name(str(mine["scenario"].iloc[0]), str(name)),
             amounts=tuple((sizes[point], float(rise)) for point, rise in rises.items()),
             earlier=tuple(before),
             limits=_limits(checks, sizes, rises),
@@ -263,6 +281,6 @@ def _deaths(view: RunView, scenario: str) -> dict[str, tuple[tuple[int, float], 
         budget = row["device_budget_bytes"]
         size = view.picture.device_bytes if budget is pd.NA else int(budget)
         if size:
-            name = str(row["series"])
+            name = own_name(scenario, str(row["series"]))
             found[name] = (*found.get(name, ()), (int(row[SWEPT]), float(size)))
     return found

@@ -143,17 +143,17 @@ def duration(lasted: timedelta) -> str:
 
 
 def answers_of(
-    judgement: Judgement, causes: Sequence[Cause], earlier: Earlier, *, peaks: str, outcomes: str
+    judgement: Judgement, causes: Sequence[Cause], earlier: Earlier, *, peaks: str, scenarios: str
 ) -> tuple[Answer, ...]:
     """The verdict in four lines: of the first cause, or of what was measured where nothing is
-    wrong. ``peaks`` and ``outcomes`` are these in words.
+    wrong. ``peaks`` and ``scenarios`` are these in words.
     """
     if causes:
         lines = list(_of_cause(causes[0], len(causes) - 1))
     elif judgement.verdict.findings:
         lines = list(_of_finding(judgement.verdict.findings[0]))
     else:
-        lines = list(_of_pass(judgement, earlier, peaks=peaks, outcomes=outcomes))
+        lines = list(_of_pass(judgement, earlier, peaks=peaks, scenarios=scenarios))
     return tuple(Answer(question=question, words=words) for question, words in lines if words)
 
 
@@ -178,14 +178,11 @@ def _of_finding(finding: Check) -> Iterator[tuple[str, str]]:
 
 
 def _of_pass(
-    judgement: Judgement, earlier: Earlier, *, peaks: str, outcomes: str
+    judgement: Judgement, earlier: Earlier, *, peaks: str, scenarios: str
 ) -> Iterator[tuple[str, str]]:
-    checks = judgement.verdict.checks
-    if not checks:
-        yield "What", judgement.verdict.sentence
-        yield "Where", outcomes
-        return
-    yield "What", judgement.verdict.sentence
-    yield "Where", outcomes
-    yield "How much", peaks
-    yield "Since when", _compared(judgement, earlier)
+    sentence = judgement.verdict.sentence.removeprefix("Pass: ")
+    yield "What", f"{sentence[:1].upper()}{sentence[1:]}"
+    yield "Where", scenarios
+    if judgement.verdict.checks:
+        yield "How much", peaks
+        yield "Since when", _compared(judgement, earlier)

@@ -28,7 +28,7 @@ from harness.words import count, format_way
 
 from .frames import at_largest
 from .marks import sparkline
-from .plan import STACK, SWEPT
+from .plan import STACK, SWEPT, own_name
 from .view import RunView
 from .words import known, meter_name, plain
 
@@ -189,7 +189,8 @@ def _limits(checks: Iterable[Check]) -> dict[tuple[str, str, str, str], float]:
 
 def _where(row: "pd.Series[str]") -> str:
     """``"loading, lazy, 2,000 images of a stack of 8,192"``."""
-    scenario, series = str(row["scenario"]), str(row["series"])
+    scenario = str(row["scenario"])
+    series = own_name(scenario, str(row["series"]))
     parts = [scenario, *([] if series == scenario else [series])]
     parts += [sizes_in_words(str(row["over"]), int(row[SWEPT]))] if known(row[SWEPT]) else []
     stack = f" of a stack of {int(row[STACK]):,}" if known(row[STACK]) else ""

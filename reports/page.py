@@ -11,10 +11,10 @@ from harness.records import count_in_words
 from harness.words import count, plural
 
 from . import tables
-from .cards import Card, cards_of, peaks_in_words
+from .cards import Card, cards_of, peaks_in_words, shortened
 from .cause_cards import CauseCard, cause_cards, other_findings
 from .comparison import Comparison, comparison_of
-from .curves import Panel, run_panels
+from .curves import Panel, run_panels, worth_drawing
 from .earlier import Earlier, earlier_of
 from .header import Answer, Header, answers_of, header_of
 from .history import Past, past_of
@@ -33,6 +33,10 @@ OVERRULED = "Overruled: "
 BETTER = "Better than before: "
 """What a note of the summary begins with that tells of an amount below that of the code it was
 compared with, beyond tolerance."""
+
+
+_MOST_SCENARIOS = 12
+"""Names that the verdict says. Chosen: a line or two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class Page:
     """By rule, how many checks hold, and how many there are."""
     panels: tuple["Picture", ...]
     """The scaling of every scenario."""
+    panels_left_out: int
+    """Plots that there is no room for."""
     cause_pictures: Mapping[str, "Picture"]
     """By the id of the cause."""
     comparison: Comparison
@@ -136,7 +142,8 @@ def make_page(
     traced = traced_run(view, judgement)
     earlier = earlier_of(run, judgement)
     panels = run_panels(view, judgement, earlier)
-    cards = cards_of(view, judgement, earlier, panels)
+    shown = worth_drawing(panels)
+    cards = cards_of(view, judgement, earlier, shown)
     causes = cause_cards(view, judgement)
     outcomes = tables.outcomes(view.ends)
 
@@ -159,14 +166,15 @@ def make_page(
             judgement.causes,
             earlier,
             peaks=peaks_in_words(cards),
-            outcomes=outcomes,
+            scenarios=_scenarios_in_words(view.plan.scenarios),
         ),
         cards=cards,
         causes=causes,
         findings=tuple(statement(check) for check in verdict.findings),
         others=other_findings(judgement),
         held=_held(judgement),
-        panels=() if drawings is None else drawings.panels(panels),
+        panels=() if drawings is None else drawings.panels(shown),
+        panels_left_out=len(panels) - len(shown),
         cause_pictures={} if drawings is None else _cause_pictures(causes, drawings),
         comparison=_comparison(view, judgement, earlier),
         past=None if drawings is None else past_of(view, judgement, earlier_runs),
@@ -182,6 +190,15 @@ def make_page(
         trace_pictures=() if drawings is None else drawings.traces(traced.points),
         provenance=provenance_of(view, judgement),
     )
+
+
+def _scenarios_in_words(names: Sequence[str]) -> str:
+    """``"2 scenarios: loading, arrays"``."""
+    if not names:
+        return "no scenario was planned"
+    shown = ", ".join(shortened(name) for name in names[:_MOST_SCENARIOS])
+    more = len(names) - _MOST_SCENARIOS
+    return f"{count(len(names), 'scenario')}: {shown}{f', and {more:,} more' if more > 0 else ''}"
 
 
 def _held(judgement: Judgement) -> dict[str, tuple[int, int]]:

@@ -35,6 +35,8 @@ _LABEL_LETTERS = 15
 """Letters of a label's line: as many as the right margin holds at its size."""
 _LABEL_LINES = 3
 """Chosen: what is longer stands in the key below the plot."""
+_TITLE_LETTERS = 46
+"""Letters of a title that fit the plot's width."""
 _LINE_IN = 0.155
 """Height of one line of a label at 8.5 pt, with its leading."""
 _BAND = 0.07
@@ -76,7 +78,7 @@ def panel_figure(panel: Panel) -> Figure:
         _write_labels(axes, list(_labels(axes, panel, look)))
         axes.set_xlabel(count_in_words(panel.over), fontsize=8.5)
         axes.tick_params(labelsize=8.5)
-        figure.text(0.012, 0.975, _shortened(panel.title, 46), va="top", fontweight="bold")
+        figure.text(0.012, 0.975, _fitted(panel), va="top", fontweight="bold")
         figure.text(0.012, 0.912, panel.quantity, va="top", fontsize=8.5, color=QUIET)
     return figure
 
@@ -219,8 +221,14 @@ def _in_lines(text: str) -> list[str]:
     return [*lines[: _LABEL_LINES - 1], f"{lines[_LABEL_LINES - 1][: _LABEL_LETTERS - 3]}..."]
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def _fitted(panel: Panel) -> str:
+    """The title; of a scenario with a long name its end, in which such names differ."""
+    room = _TITLE_LETTERS - len(panel.title)
+    if room >= 0 or not panel.title.startswith(panel.scenario):
+        return panel.title[:_TITLE_LETTERS]
+    kept = max(0, len(panel.scenario) + room - 3)
+    end = panel.scenario[len(panel.scenario) - kept :]
+    return f"...{end}{panel.title.removeprefix(panel.scenario)}"
 
 
 def _write_labels(axes: Axes, labels: Sequence[_Label]) -> None:

@@ -125,6 +125,15 @@ class Plan:
         return tuple(dict.fromkeys([scenario, *others])) if scenario in others else (scenario,)
 
 
+def own_name(scenario: str, series: str) -> str:
+    """A series without the name of its scenario, which one without a loader begins with.
+
+    >>> own_name("feed", "feed, way=right"), own_name("feed", "feed"), own_name("feed", "lazy")
+    ('way=right', 'feed', 'lazy')
+    """
+    return series.removeprefix(f"{scenario}, ")
+
+
 def richest(table: pd.DataFrame, column: str) -> object | None:
     """The value of the column with the most distinct sizes; the first in the table among equals."""
     if table.empty:

@@ -122,9 +122,8 @@ def _traces(measured: Run, point: str) -> Mapping[str, Trace]:
         why = traces.absent.get(point, "it was not to be traced")
         raise UsageError(f"there is no trace of {point}, because {why.rstrip('.')}")
     if not traces.found:
-        raise UsageError(
-            f"{measured.path} has no trace to export; measure again, without --memory-no-trace"
-        )
+        why = next(traces.notes, "measure again, without --memory-no-trace").rstrip(".")
+        raise UsageError(f"{measured.path} has no trace to export: {why}")
     for note in traces.notes if not point else ():
         to_stderr(note)
     return {point: traces.found[point]} if point else traces.found

@@ -13,7 +13,7 @@ import shlex
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ _MOST_SHOWN = 12
 """Kinds of tensors that the table lists. Chosen: what is read at a glance; --json has all."""
 _MOST_LINES = 2
 """Lines of the script that a row of the table names. Chosen: the table keeps its width."""
+_LEAST_SHARE = 0.001
+"""Of all that was alive: smaller kinds are counted, and not listed. Chosen."""
+_LONGEST_PATH = 44
+"""Characters of an operation in the table; of a longer path the end is shown. Chosen."""
 _LOOK_S = 0.05
 """How often the script's standard error is looked at. Chosen: nobody sees the delay."""
 _ENDED = {
@@ -81,6 +85,11 @@ _ENDED = {
     Outcome.CRASHED: "crashed",
     Outcome.EXITED: "left by itself, before its end",
 }
+_REFUSED = re.compile(
+    r"ran out of memory trying to allocate (?P<asked>\S+) \(rounded to \d+\)\s*"
+    r"requested by op (?P<operation>\S+)"
+)
+"""The warning of TensorFlow's allocator (bfc_allocator.cc)."""
 _CRASH_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.M)
 """A line of the stack that Python's faulthandler writes, the innermost first."""
 _KILLED = 128
@@ -375,6 +384,8 @@ class Found:
     without_trace: str
     """Why there is none."""
     note: ScriptNote
+    refused: str = ""
+    """What its log says that the device refused first; empty where it says nothing of that."""
     host: Reading | None
     """Private memory of the script's process; None where it died before it could be read."""
 
@@ -436,6 +447,8 @@ class Found:
         if end.outcome is Outcome.SKIPPED or end.cause == "import":
             return f"{self.script} was not run: {end.reason}."
         how = _ENDED.get(end.outcome, str(end.outcome))
+        if end.outcome is Outcome.CRASHED and self.refused:
+            how = f"crashed when the device refused {self.refused}"
         return f"{self.script} {how}{at}: {self._reason}. {peak}"
 
     @property
@@ -468,8 +481,7 @@ class Found:
                 if name != "alive"
             },
             "alive": [
-                {**to_json(one), "lines": lines.get((one.op, one.shape, one.dtype), {})}
-                for one in self.alive
+                {**to_json(one), "lines": dict(_called_at(one, lines))} for one in self.alive
             ],
             "ignored": self.note.ignored,
             "forks": self.note.forks,
@@ -509,8 +521,11 @@ class Found:
     def _alive_lines(self) -> Iterator[str]:
         """The table of what was alive."""
         if not self.alive:
-            if self.trace is None and self.end.outcome is Outcome.DEVICE_OOM:
-                yield f"What was alive is unknown: {self._without_trace}."
+            if self.trace is None and (self.end.outcome is Outcome.DEVICE_OOM or self.refused):
+                yield (
+                    f"What was alive is unknown, because {self._without_trace}; with a larger "
+                    "--device-budget its peak is told."
+                )
             return
         when = "when memory ran out" if self.end.outcome is Outcome.DEVICE_OOM else "at the peak"
         number, total = (
@@ -521,17 +536,19 @@ class Found:
         yield f"Alive {when}: {count(number, 'tensor')}, {format_bytes(total)}{self._beside(total)}"
         lines = _lines_by_tensor(self.note)
         columns = ("operation", "type", "shape", "called at", "count", "each", "bytes")
-        rows = [_row(one, lines) for one in self.alive[:_MOST_SHOWN]]
+        shown = [one for one in self.alive if one.total_bytes >= _LEAST_SHARE * total][:_MOST_SHOWN]
+        rows = [_row(one, lines) for one in shown]
         yield from (f"  {line}" for line in text_table(columns, rows, words=4))
-        if others := self.alive[_MOST_SHOWN:]:
+        if others := self.alive[len(shown) :]:
             more = format_bytes(sum(one.total_bytes for one in others))
             yield f"  and {len(others):,} other {plural(len(others), 'kind')}, {more} together"
 
     def _beside(self, total_bytes: int) -> str:
-        """What else was in use when memory ran out."""
+        """What else was in use when memory ran out; at a peak, what the allocator made of it."""
         refused = None if self.trace is None else self.trace.out_of_memory
         if self.trace is None or refused is None:
-            return ""
+            peak = format_bytes(self.peak_bytes or 0)
+            return f" requested; the allocator's own count peaked at {peak}"
         before_bytes = self.trace.base_bytes
         rounding_bytes = max(refused.allocator_bytes - before_bytes - total_bytes, 0)
         return (
@@ -585,18 +602,40 @@ def _code_of(exit_code: int | None) -> int:
     return 0 if exit_code is None else exit_code if exit_code >= 0 else _KILLED - exit_code
 
 
-def _lines_by_tensor(note: ScriptNote) -> dict[tuple[str, str, str], dict[str, int]]:
-    """By operation, shape and type: the lines that called such an operation, with how often."""
+Lines = Mapping[tuple[str, str, str], Mapping[str, int]]
+"""By operation, shape and type: the lines that called it, with how often."""
+
+
+def _lines_by_tensor(note: ScriptNote) -> Lines:
     return {(one["operation"], one["shape"], one["dtype"]): one["lines"] for one in note.lines}
 
 
-def _row(
-    alive: Alive, lines: dict[tuple[str, str, str], dict[str, int]]
-) -> tuple[str, str, str, str, str, str, str]:
-    called = list(lines.get((alive.op, alive.shape, alive.dtype), {}))
+def _called_at(alive: Alive, lines: Lines) -> Mapping[str, int]:
+    """The lines that called what allocated a tensor; of an operation inside a function those under
+    its name, or the end of its path: TensorFlow puts the names of callers before it.
+    """
+    if (alive.op, alive.shape, alive.dtype) in lines:
+        return lines[alive.op, alive.shape, alive.dtype]
+    parts = alive.op.split("/")
+    paths = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((lines[path, "", ""] for path in paths if (path, "", "") in lines), {})
+
+
+def _end_of_path(operation: str) -> str:
+    """The operation, or as many last parts of its path as fit the table."""
+    kept, *before = reversed(operation.split("/"))
+    for part in before:
+        if len(part) + 1 + len(kept) > _LONGEST_PATH:
+            return f".../{kept}"
+        kept = f"{part}/{kept}"
+    return kept
+
+
+def _row(alive: Alive, lines: Lines) -> tuple[str, str, str, str, str, str, str]:
+    called = list(_called_at(alive, lines))
     more = f" and {len(called) - _MOST_LINES} more" if len(called) > _MOST_LINES else ""
     return (
-        alive.op or "none named",
+        _end_of_path(alive.op) or "none named",
         alive.dtype,
         alive.shape,
         f"{', '.join(called[:_MOST_LINES])}{more}",
@@ -612,7 +651,9 @@ def _row(
 def _read(directory: Path, point: Point, end: RunEnd, device: Device) -> Found:
     trace, without = _trace_of(directory, point.name)
     note = _read_note(directory) or ScriptNote()
-    note.place = note.place or _crash_place(directory, point)
+    log = read_log(directory / "logs" / log_name(point.name, 0), 0)
+    note.place = note.place or _crash_place(log, str(point.parameters["script"]))
+    refused = _REFUSED.search(log)
     return Found(
         script=str(point.parameters["script"]),
         end=end,
@@ -620,6 +661,7 @@ def _read(directory: Path, point: Point, end: RunEnd, device: Device) -> Found:
         trace=trace,
         without_trace=without,
         note=note,
+        refused="" if refused is None else f"{refused['asked']} to {refused['operation']}",
         host=_host_of(directory, point.name),
     )
 
@@ -644,12 +686,10 @@ def _read_note(directory: Path) -> ScriptNote | None:
         return None
 
 
-def _crash_place(directory: Path, point: Point) -> str:
+def _crash_place(log: str, script: str) -> str:
     """The script's own line that a crash of native code was under, as Python has logged it; empty
     where nothing was logged.
     """
-    script = str(point.parameters["script"])
-    log = read_log(directory / "logs" / log_name(point.name, 0), 0)
     for frame in _CRASH_FRAME.finditer(log):
         if frame["file"] == script:
             inside = "" if frame["function"] == "<module>" else f" in {frame['function']}"

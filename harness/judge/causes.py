@@ -739,16 +739,19 @@ class _Teller:
         return next(iter(best.points[-1:]), None)
 
     def _since(self, group: _Group) -> str:
-        """What it was before, where a check knows; by the first that has been compared."""
-        compared = next(
-            (one for one in group.symptoms if one.check.earlier is not None and one.points), None
-        )
-        if compared is None or group.kind is CauseKind.MISSING:
+        """What it was before, where a check knows: by one of the same phase and meter, else by the
+        first that has been compared, which then says of what it speaks.
+        """
+        compared = [one for one in group.symptoms if one.check.earlier is not None and one.points]
+        if not compared or group.kind is CauseKind.MISSING:
             return ""
-        check, point = compared.check, compared.points[-1]
+        places = {(one.check.phase, one.check.meter) for one in (group.first, group.best)}
+        same = [one for one in compared if (one.check.phase, one.check.meter) in places]
+        check, point = (same or compared)[0].check, (same or compared)[0].points[-1]
         earlier, measured = check.earlier or 0.0, check.measured or 0.0
-        amount = f"{meter_words(check.meter)}, {check.phase}: {format_bytes(earlier)}"
-        was = "not" if 0 <= earlier <= _FEW * measured else f"{amount}"
+        was = f"{meter_words(check.meter)}, {check.phase}: {format_bytes(earlier)}"
+        if same and 0 <= earlier <= _FEW * measured:
+            was = "not"
         commit = self._good_commit(point.name)
         known = f" (commit {commit[:7]})" if commit and commit[:7] not in check.earlier_from else ""
         when = check.earlier_from if self._evidence.against else f"when {check.earlier_from}"

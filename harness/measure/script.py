@@ -58,7 +58,8 @@ class ScriptNote:
     forks: int = 0
     """Processes that it has forked."""
     lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """For each operation, shape and dtype the lines that called it, with how often."""
+    """For each operation, shape and dtype the lines that called it, with how often; of one inside a
+    function its name alone, with the lines that led to it when the function was made."""
     without_lines: str = ""
     """Why lines are unknown; empty where they were recorded."""
     log_bytes: int = 0
@@ -253,14 +254,18 @@ class _Lines:
         line = self._line()
         if not line:
             return
-        named = op_type if graph is None else str(op_name)
-        operation = named.decode() if isinstance(named, bytes) else named
+        if graph is not None:  # sizes of a batch are not known there, and the name is its own
+            self._note((str(op_name), "", ""), line)
+            return
+        operation = op_type.decode() if isinstance(op_type, bytes) else op_type
         for tensor in outputs:
             known = tensor.shape.rank is not None
             sizes = str(tensor.shape.as_list()).replace(" ", "") if known else ""
-            key = (operation, sizes, str(tensor.dtype.name))
-            if key in self._lines or len(self._lines) < _MOST_OPERATIONS:
-                self._lines.setdefault(key, Counter())[line] += 1
+            self._note((operation, sizes, str(tensor.dtype.name)), line)
+
+    def _note(self, key: tuple[str, str, str], line: str) -> None:
+        if key in self._lines or len(self._lines) < _MOST_OPERATIONS:
+            self._lines.setdefault(key, Counter())[line] += 1
 
     def _line(self) -> str:
         """The innermost line of the user's that led here."""

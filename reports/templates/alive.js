@@ -165,7 +165,7 @@ const alive = {
       element("th", { scope: "row" }, meter), amount(start), amount(peak), amount(end), element("td", {}, kind)));
     const heads = ["meter", "start", "peak", "end", "kind of number"].map((head, nth) => element("th",
       { scope: "col", class: nth > 0 && nth < 4 ? "amount" : null }, head));
-    const label = `Device and host in ${name}, by the runs that were not traced`;
+    const label = `Device and host in ${name}, by the runs that were not traced, with what was there before the first phase`;
     const table = element("table", {}, element("caption", {}, label),
       element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
     byId("alive-beside").replaceChildren(...(rows.length

@@ -92,7 +92,6 @@ class DataTable {
     this.table = element("table", {}, element("caption", {}, this.label),
       element("thead", {}, head, ...(this.filtered ? [filters] : [])), this.body);
     this.scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": this.label }, this.table);
-    this.scroll.addEventListener("scroll", () => this.shade());
     this.place.replaceChildren(this.status, element("div", { class: "cut" }, this.scroll), this.pages);
   }
 
@@ -148,7 +147,6 @@ class DataTable {
     this.status.textContent = `${grouped(rows.length)} of ${grouped(this.data.count)} ${this.name}`
       + (last > 1 ? `; rows ${grouped(first + 1)} to ${grouped(Math.min(first + ROWS_AT_A_TIME, rows.length))}` : "");
     this.turn(page, last);
-    this.shade();
     this.told(this);
   }
 
@@ -173,12 +171,6 @@ class DataTable {
     }, { disabled: off });
     this.pages.replaceChildren(to("First", 1, page === 1), to("Previous", page - 1, page === 1),
       element("span", {}, `page ${page} of ${last}`), to("Next", page + 1, page === last), to("Last", last, page === last));
-  }
-
-  // A shadow where columns are cut off at the right.
-  shade() {
-    const { scrollLeft, clientWidth, scrollWidth } = this.scroll;
-    this.scroll.parentElement.classList.toggle("more", scrollLeft + clientWidth < scrollWidth - 1);
   }
 
   // All rows that pass, not the page alone; amounts in bytes, unknown ones empty.

@@ -64,7 +64,7 @@ def test_amounts_are_sorted_by_their_bytes_and_unknown_ones_come_last(open_page,
     smallest = int(traced.phases["peak_bytes"].min())
 
     head.get_by_role("button").click()
-    assert (head.get_attribute("aria-sort"), rows(page)[0]) == ("descending", rows(page)[0])
+    assert head.get_attribute("aria-sort") == "descending"
     assert column(page, "peak")[0] == format_bytes(largest)
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"

@@ -53,6 +53,16 @@ def test_without_javascript_everything_else_is_there_and_the_files_are_named(ope
     assert page.locator("#causes").is_visible()
 
 
+def test_what_can_only_be_asked_is_not_printed(open_page, page_path):
+    """Paper cannot be asked; the rest of the page is there."""
+    page = ready(open_page(page_path))
+    page.emulate_media(media="print")
+
+    for name in ("timeline", "alive", "explore"):
+        assert page.locator(f"#{name}").is_hidden()
+    assert page.locator("#causes").is_visible()
+
+
 def test_a_browser_that_cannot_unpack_says_what_is_missing(open_page, page_path, chromium):
     """Instead of showing empty parts."""
     context = chromium.new_context()

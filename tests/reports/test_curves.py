@@ -14,7 +14,7 @@ from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Point
 from harness.words import GIB, KIB, MIB
 from reports.cause_panel import cause_panel
-from reports.curves import Curve, Panel, run_panels
+from reports.curves import MOST_PANELS, Curve, Panel, run_panels, worth_drawing
 from reports.drawing import finish
 from reports.earlier import NOTHING_EARLIER, Earlier
 from reports.panels import panel_figure
@@ -302,6 +302,26 @@ def test_a_long_name_is_wrapped_and_cut_never_clipped():
     assert "<script>" not in svg.split(">", 1)[1]
 
 
+@pytest.mark.parametrize("letters", [38, 39, 200])
+def test_a_title_keeps_what_is_drawn_and_the_end_of_a_long_name(letters):
+    """46 letters fit; a longer name loses its beginning."""
+    name = "a" * (letters - 3) + "end"
+    panel = Panel(
+        name="plot",
+        scenario=name,
+        meter="device_in_use",
+        title=f"{name}: device",
+        over="image_count",
+        quantity="growth",
+        curves=(curve("a", 1, 2),),
+    )
+    title = texts_of(finish(panel_figure(panel), "plot", "x", png=False).svg)[-2]
+
+    assert title.endswith("end: device")
+    assert len(title) <= 46
+    assert title.startswith("...") is (letters > 38)
+
+
 def test_colours_are_variables_of_the_page_with_the_colour_itself_beside():
     """So that a drawing follows light and dark in a page, and stands alone as a file."""
     svg = drawn(curve("lazy", MIB, 2 * MIB, limits=((10, 2 * MIB), (20, 2 * MIB))))
@@ -329,3 +349,25 @@ def test_the_device_is_drawn_where_half_of_it_was_taken(whole_run, most, shown):
     panel = run_panels(view, Judgement(Verdict(()), ()), NOTHING_EARLIER)[0]
 
     assert panel.device_bytes == (4 * GIB if shown else None)
+
+
+@pytest.mark.parametrize(("number", "left_out"), [(MOST_PANELS, 0), (MOST_PANELS + 1, 1)])
+def test_plots_that_show_something_come_before_all_others_where_there_is_no_room(number, left_out):
+    """All at the limit; one past it, the last of those that show nothing goes."""
+    panels = [
+        Panel(
+            name=str(place),
+            scenario="s",
+            meter="device_in_use",
+            title="s",
+            over="image_count",
+            quantity="growth",
+            curves=(curve("a", 1, 2, broken=frozenset({20} if place == number else ())),),
+        )
+        for place in range(1, number + 1)
+    ]
+    shown = [panel.name for panel in worth_drawing(panels)]
+
+    assert len(shown) == number - left_out
+    assert shown[-1] == str(number)
+    assert (str(number - 1) in shown) is (left_out == 0)

@@ -119,9 +119,11 @@ def read_pprof():
                 field.type_name = f".perftools.profiles.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    profile = message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("perftools.profiles.Profile")
-    )
+    described = pool.FindMessageTypeByName("perftools.profiles.Profile")
+    if hasattr(message_factory, "GetMessageClass"):
+        profile = message_factory.GetMessageClass(described)
+    else:  # before protobuf 4.22
+        profile = message_factory.MessageFactory(pool).GetPrototype(described)
 
     def read(content):
         found = profile.FromString(gzip.decompress(content))
@@ -408,6 +410,6 @@ def test_a_run_without_traces_says_what_to_do(whole_path, capsys):
 
     assert main(["export", str(path), "--format", "pprof"]) == 2
     assert capsys.readouterr().err == (
-        f"harness: {path} has no trace to export; measure again, without --memory-no-trace\n"
+        f"harness: {path} has no trace to export: measure again, without --memory-no-trace\n"
     )
     assert not (path / "export").exists()

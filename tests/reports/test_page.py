@@ -13,6 +13,7 @@ from harness.judge.causes import AliveTensors, Cause, CauseKind, Command
 from harness.judge.gate import Judgement
 from harness.words import MIB
 from reports.cards import cards_of
+from reports.cause_cards import MOST_FOLLOWING
 from reports.curves import run_panels
 from reports.earlier import NOTHING_EARLIER, Earlier
 from reports.header import NOT_RECORDED, duration, header_of
@@ -333,15 +334,49 @@ def test_a_run_without_a_finding_says_how_much_and_compared_with_what(whole_run,
     answers = make_page(RunView(whole_run), judged(whole_run, held)).answers
 
     assert [answer.question for answer in answers] == ["What", "Where", "How much", "Since when"]
-    assert answers[0].words == "Pass: all 1 checks hold."
-    assert answers[2].words == (
-        "loading, eager: 1.4 GiB at 2,000 images, 735,000 B/image; "
-        "loading, lazy: 12.0 MiB at 2,000 images, 0 B/image"
+    assert [answer.words for answer in answers] == [
+        "All 1 checks hold.",
+        "3 scenarios: loading, arrays, oom",
+        (
+            "loading, eager: 1.4 GiB at 2,000 images, 735,000 B/image; "
+            "lazy: 12.0 MiB at 2,000 images, 0 B/image; and 4 others below"
+        ),
+        "no earlier run",
+    ]
+
+
+def test_long_names_leave_the_verdict_short(sweep, judged, held, tmp_path):
+    """Their ends are said, in which they differ; a series without a loader is not named twice."""
+    name = f"tests/{'very_' * 20}long.py::test_it"
+    first = sweep.points[0]
+    sweep.points = tuple(
+        replace(first, scenario=name, parameters={"image_count": size, "kind": "k" * 90})
+        for size in (100, 200)
     )
-    assert answers[3].words == "no earlier run"
+    run = sweep.write(tmp_path)
+    page = make_page(RunView(run), judged(run, held))
+
+    assert max(len(answer.words) for answer in page.answers) < 140
+    assert page.answers[1].words.endswith("long.py::test_it")
+    assert page.cards[0].series == f"kind={'k' * 90}"
 
 
 def test_history_that_is_no_folder_is_one_sentence(whole_path, capsys):
     """Exit code 2, with what was typed."""
     assert main(["report", str(whole_path.parent), "--history", "/nowhere"]) == 2
     assert "--history /nowhere is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("others", "left_out"), [(MOST_FOLLOWING, 0), (MOST_FOLLOWING + 1, 1)])
+def test_what_follows_from_a_cause_is_counted_where_it_is_too_much(
+    whole_run, judged, finding, read_text, others, left_out
+):
+    """All unfold at the limit; one past it is told by its number."""
+    follow = [replace(finding, subject=f"s {number}") for number in range(others)]
+    page = page_of(
+        whole_run, judged(whole_run, finding, *follow), told(finding, *follow), read_text=read_text
+    )
+
+    assert f"{others} more checks follow from it" in page.text("summary")
+    assert page.text("p").count(finding.sentence) == 1 + others - left_out
+    assert ("1 more is in the table of checks" in page.text("p")) is bool(left_out)

@@ -233,7 +233,7 @@ PLANTS = (
     _plant(_S, "last_batch_padded", "the last, partial batch is padded in a copy of twice a batch", 2 * BATCH_BYTES, Per.ONCE, ("baseline", "epoch_0", _DEVICE)),
     _plant(_S, "notes_for_each_image", "1,024 B of notes whenever an image is fed", BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "epoch_0", _HOST)),
     _plant(_S, "scratch_of_every_step", "64 KiB of scratch kept for each step", BAR_BYTES_PER_IMAGE, Per.IMAGE, ("slope", "epoch_0", _HOST)),
-    _plant(_S, "reordered_every_epoch", "a copy of all images in the order of the epoch", IMAGE_BYTES, Per.IMAGE, ("slope", "epoch_0", _HOST)),
+    _plant(_S, "reordered_every_epoch", "a copy of all images in the order of the epoch", IMAGE_BYTES, Per.IMAGE, ("slope", "epoch_0", _HOST), first_in="first_batch"),
     _plant(_S, "aliased_batches", "batches in memory that the allocator does not count", BATCH_BYTES, Per.ONCE, ("floor", "epoch_0", _DEVICE)),
     _plant(_S, "alias_kept_for_each_batch", "each batch kept as a tensor over numpy memory", IMAGE_BYTES, Per.IMAGE, ("slope", "epoch_0", _HOST)),
     _plant(_S, "lent_memory_never_back", "memory of batches is never lent again", IMAGE_BYTES, Per.IMAGE, ("slope", "epoch_0", _DEVICE), first_in="first_batch"),
@@ -259,7 +259,7 @@ PLANTS = (
     _plant(_F, "a_little_in_each_phase", "a little is kept in every phase, in numpy", 6 * MIB, Per.ONCE, ("baseline", "release", _HOST)),
     _plant(_F, "file_read_through_the_map", "the pass over the frames maps the whole file", FRAME_BYTES, Per.FRAME, ("budget", "construct", HOST_RSS)),
     _plant(_F, "cache_of_chunks", "the last 64 unpacked chunks of an HDF5 file are kept", 4 * MIB, Per.ONCE, ("baseline", "release", _HOST), HDF5),
-    _plant(_F, "table_of_frames", "a record of each frame of an HDF5 file, made by the first batch", 366, Per.FRAME, ("slope", "release", _HOST), HDF5),
+    _plant(_F, "table_of_frames", "a record of each frame of an HDF5 file, made by the first batch", 366, Per.FRAME, ("slope", "release", _HOST), HDF5, first_in="epoch_defaults"),
     _plant(_F, "notes_with_targets", "notes of each image that is fed with its truth", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), RAW_DATA),
     _plant(_F, "notes_of_a_training", "the same in every epoch of a training", RECORD_BYTES, Per.IMAGE, ("slope", "release", _HOST), TRAINING),
     _plant(

@@ -14,6 +14,7 @@ from harness.commands import why
 from harness.commands.why import ScriptNote
 from harness.records import Outcome
 from harness.rundir.rows import RunEnd
+from harness.rundir.traces import Alive
 
 MIB = 1024 * 1024
 BUDGET = ["--device", "cpu", "--device-budget", "64MiB"]
@@ -86,6 +87,7 @@ def found_as_json(capfd):
     return json.loads(capfd.readouterr().out)
 
 
+@pytest.mark.oom
 def test_a_script_that_runs_out_of_memory_is_told_what_filled_the_device(there, capfd):
     """To the byte, with the line that asked, in one command; its own output and its traceback are
     seen as without us.
@@ -180,6 +182,58 @@ def test_every_other_end_has_a_sentence_and_the_code_of_a_shell(there, capfd, te
     assert found_as_json(capfd)["sentence"].startswith(sentence)
 
 
+@pytest.mark.oom
+def test_a_crash_for_want_of_memory_is_told_as_such_and_a_larger_budget_shows_the_peak(
+    there, capfd
+):
+    """A copy that gets no memory ends TensorFlow by SIGSEGV, and the recording with it."""
+    (there / "copies.py").write_text(
+        "import numpy as np, tensorflow as tf\n"
+        "kept = [tf.constant(np.ones((4, 1024, 1024), 'f4')) for _ in range(10)]\n"
+    )
+
+    assert main(["why", *BUDGET, "copies.py"]) == 139
+    said = capfd.readouterr().out.splitlines()
+    assert said[1].startswith("copies.py ran out of the device's memory at copies.py:2")
+    assert said[2].endswith("with a larger --device-budget its peak is told.")
+    assert main(["why", "--device", "cpu", "--device-budget", "256MiB", "--json", "copies.py"]) == 0
+    alive = found_as_json(capfd)["alive"]
+    assert sum(one["each_bytes"] * one["count"] for one in alive) >= 160 * MIB
+
+
+def test_lines_of_operations_inside_functions_are_found_by_the_end_of_their_path():
+    """TensorFlow puts the names of callers before it; an exact match comes first."""
+    lines = {
+        ("Mul", "[4]", "float32"): {"a.py:1": 1},
+        ("model/dense/MatMul", "", ""): {"a.py:2": 3},
+    }
+    made = {"region": "output", "each_bytes": 16, "count": 1, "like": ""}
+
+    def called_at(op, shape="[4]"):
+        return dict(why._called_at(Alive(op=op, shape=shape, dtype="float32", **made), lines))
+
+    assert called_at("Mul") == {"a.py:1": 1}
+    assert called_at("Mul", "[5]") == {}
+    assert called_at("StatefulPartitionedCall/model/dense/MatMul") == {"a.py:2": 3}
+    assert called_at("other/dense/MatMul") == {}
+
+
+@pytest.mark.parametrize(
+    ("operation", "shown"),
+    [
+        ("Mul", "Mul"),
+        ("", ""),
+        ("model/dense/MatMul", "model/dense/MatMul"),
+        (f"{'a' * 40}/dense/MatMul", ".../dense/MatMul"),
+        ("b" * 60, "b" * 60),
+    ],
+)
+def test_of_a_long_path_the_end_is_shown(operation, shown):
+    """Whole parts of it."""
+    assert why._end_of_path(operation) == shown
+
+
+@pytest.mark.oom
 def test_a_script_over_its_host_budget_is_ended(there, capfd):
     """The budget is the script's own: the emulated device comes on top."""
     (there / "host.py").write_text(

@@ -498,6 +498,22 @@ def test_the_other_code_is_named_where_two_are_compared(synthetic_run, policy, t
     assert cause.since == "not in run earlier"
 
 
+def test_what_was_there_before_too_is_not_said_to_be_new(synthetic_run, policy, tmp_path, edges):
+    """The device's limit was broken by the other code as well; what changed is the host."""
+    run = dataclasses.replace(synthetic_run, path=tmp_path / "now")
+    for each in (run, synthetic_run):
+        each.plant(phase="construct", meter="device_in_use", extra=each_image(IMAGE), keep=True)
+    run.plant(phase="construct", meter="host_anon", extra=once(64 * MIB), keep=True)
+    synthetic_run.manifest = {"run_id": "earlier"}
+    now, then = load_run(run.write()), synthetic_run.write()
+    first = judge(now, policy, Path("none"), partial=True, against=load_against(now, then)).causes[
+        0
+    ]
+
+    assert first.meter == "device_in_use"
+    assert first.since.startswith("host anonymous memory, construct: ")
+
+
 def test_the_rule_is_quoted_from_its_file(synthetic_run, told):
     """Where it stands, and as it stands there."""
     synthetic_run.plant(phase="construct", meter="device_in_use", extra=each_image(IMAGE))
