@@ -185,7 +185,16 @@ def _measure_and_judge(
     if directory is None:
         directory = f"artifacts/{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         arguments += ["--memory-out", directory]
-    measured = _code(session, "pytest", "scenarios", *options, *_with_workers(arguments))
+    # the gate prints the table, with limits beside it
+    no_table = f"{os.environ.get('PYTEST_ADDOPTS', '')} --memory-no-table".strip()
+    measured = _code(
+        session,
+        "pytest",
+        "scenarios",
+        *options,
+        *_with_workers(arguments),
+        env={"PYTEST_ADDOPTS": no_table},
+    )
     if measured not in JUDGEABLE:
         # pytest has said why on the lines above: a bad option, or a device that is not there.
         sys.exit(INCOMPLETE if measured == NO_DEVICE else USAGE)
@@ -250,7 +259,9 @@ def _workers() -> int:
     return min((os.cpu_count() or 1) + 1, 4)
 
 
-def _code(session: nox.Session, program: str, *arguments: str) -> int:
+def _code(
+    session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None
+) -> int:
     """Run a program of the session's environment and give its exit code, which session.run keeps to
     itself.
 
@@ -259,7 +270,8 @@ def _code(session: nox.Session, program: str, *arguments: str) -> int:
     if _installs_only(session):
         return 0
     session.log(shlex.join([program, *arguments]))
-    return subprocess.run([Path(session.bin) / program, *arguments], check=False).returncode
+    command = [Path(session.bin) / program, *arguments]
+    return subprocess.run(command, check=False, env={**os.environ, **(env or {})}).returncode
 
 
 def _installs_only(session: nox.Session) -> bool:

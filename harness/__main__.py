@@ -5,6 +5,7 @@ sentences and exit codes.
 import argparse
 import platform
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -115,13 +116,25 @@ def _parser(typed: Sequence[str]) -> argparse.ArgumentParser:
         if Path(sys.argv[0]).name == CONSOLE_SCRIPT
         else f"python -m {__package__}",
         description=(
-            "Judge how memory of TensorFlow data loaders grows. A run is measured with pytest: "
+            "Judge how memory of TensorFlow data loaders grows.\nA run is measured with pytest: "
             "pytest scenarios --help"
         ),
         epilog="\n".join(
             [
+                "example:",
+                "  pytest scenarios -n 2 --memory-out RUN",
+                "  python -m harness gate RUN --page",
+                "",
                 "exit codes of gate:",
-                *(f"  {int(code)}  {meaning}" for code, meaning in EXIT_MEANINGS.items()),
+                *(
+                    line
+                    for code, meaning in EXIT_MEANINGS.items()
+                    for line in textwrap.wrap(
+                        meaning, 78, initial_indent=f"  {int(code)}  ", subsequent_indent="     "
+                    )
+                ),
+                "",
+                "COMMAND --help says more of each.",
             ]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

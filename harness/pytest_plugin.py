@@ -527,10 +527,12 @@ def _summarize(reporter: pytest.TerminalReporter, session: "RunSession") -> None
     from harness.plugin.judgement import summary
 
     reporter.section("memory")
-    end = session.ledger.end
-    alarming = {found.sentence for found in end.findings} if end is not None else set()
     try:
-        for line in summary(session):
-            reporter.line(line, red=line in alarming)
+        for line, colour in summary(session):
+            reporter.line(line, **{_MARKUP.get(colour, colour): True} if colour else {})
     except OSError as error:
         reporter.line(f"what was measured cannot be read: {error}")
+
+
+_MARKUP = {"dim": "light"}
+"""What pytest's writer calls a colour of ours."""

@@ -24,16 +24,12 @@ TIB = 1024 * GIB
 _FACTORS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _LARGEST_FIRST = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 _AMOUNT = re.compile(r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)\s*")
-_DECIMAL_UNITS = {
-    "KB": "KiB",
-    "MB": "MiB",
-    "GB": "GiB",
-    "TB": "TiB",
-    "K": "KiB",
-    "M": "MiB",
-    "G": "GiB",
-    "T": "TiB",
+_MEANT = {
+    spelt: unit
+    for unit in _FACTORS
+    for spelt in (unit.upper(), unit.upper().replace("I", ""), unit[0])
 }
+"""What somebody means who writes KB, K or kib, in capitals."""
 
 
 def parse_bytes(text: str) -> int:
@@ -57,10 +53,12 @@ def parse_bytes(text: str) -> int:
         )
     unit = match["unit"]
     if unit not in _FACTORS:
-        wanted = _DECIMAL_UNITS.get(unit.upper(), "MiB")
+        meant = _MEANT.get(unit.upper(), "")
+        if meant and meant.upper() == unit.upper():
+            raise BytesError(f"{text!r} has the unit {unit}; write {match['number']}{meant}")
         raise BytesError(
             f"{text!r} has {f'the unit {unit}' if unit else 'no unit'}; "
-            f"write B, KiB, MiB, GiB or TiB, for example {match['number']}{wanted}"
+            f"write B, KiB, MiB, GiB or TiB, for example {match['number']}{meant or 'MiB'}"
         )
     amount = float(match["number"]) * _FACTORS[unit]
     if amount != int(amount):

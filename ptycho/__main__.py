@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,6 +66,20 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty; name a file")
     return Path(text)
+
+
+_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+"""IEC 80000-13; a number alone is bytes."""
+
+
+def _bytes(text: str) -> int:
+    """An amount of bytes, with its unit or without."""
+    found = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an amount of bytes; write B, KiB, MiB or GiB, for example 32MiB"
+        )
+    return int(found[1]) * _UNITS[found[2]]
 
 
 _SIMULATING: dict[str, dict[str, Any]] = {
@@ -130,9 +145,11 @@ _READING: dict[str, dict[str, Any]] = {
         "help": "of unpacked frames and kept energies (default: the user's cache folder)",
     },
     "--cache-bytes": {
-        "type": int,
+        "metavar": "SIZE",
+        "type": _bytes,
         "default": DEFAULT_CACHE_BYTES,
-        "help": "memory for chunks of an HDF5 file (default: %(default)s)",
+        "help": f"memory for chunks of an HDF5 file, such as 64MiB (default: "
+        f"{DEFAULT_CACHE_BYTES // 2**20}MiB)",
     },
     "--repack": {
         "action": "store_true",

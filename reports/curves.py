@@ -256,11 +256,14 @@ def least_of(check: Check) -> dict[str, int]:
 
 
 def broken_sizes(checks: Iterable[Check], sizes: Mapping[str, int]) -> Iterator[int]:
-    """Where something was found: at its point; a slope at its largest size."""
+    """Where something was found: at its point; a slope at its largest size. What was never read has
+    no place in a plot.
+    """
     for check in checks:
         if check.finding is not None:
             points = [check.point] if check.point else list(check.points)
-            yield max(sizes[point] for point in points)
+            if known := [sizes[point] for point in points if point in sizes]:
+                yield max(known)
 
 
 def _near(view: RunView, curves: Iterable[Curve]) -> int | None:

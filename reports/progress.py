@@ -65,8 +65,8 @@ class Watched:
         self._repeats: dict[str, int] = {}
         self._further: Counter[str] = Counter()
         self._announcing: set[str] = set()
-        self._first: dict[RunKey, PhaseRecord] = {}
-        """The first phase of each run that goes on."""
+        self._phases: dict[RunKey, list[PhaseRecord]] = {}
+        """The phases that each run has left, of those that go on or were heard of last."""
         self._descriptor: int | None = None
         self._offset = 0
 
@@ -80,17 +80,15 @@ class Watched:
 
     @property
     def now(self) -> str:
-        """The point that was heard of last, its phase, and what was read there over what there was
-        before the run's first phase.
+        """The point that was heard of last, its phase, and the highest that was read in this run
+        so far, over what there was before its first phase.
         """
         latest = self.latest
         if latest is None:
             return ""
         point = self.points.get(latest.point)
         name = latest.point if point is None else point_in_words(point, self.points)
-        read = ""
-        if isinstance(latest, PhaseRecord):
-            read = _rise_in_words(latest, self._first.get(latest.run, latest))
+        read = _rise_in_words(self._phases.get(latest.run, []))
         return " ".join(filter(None, (name, latest.phase, read)))
 
     def close(self) -> None:
@@ -148,14 +146,15 @@ class Watched:
                 self.latest = row
             case PhaseRecord():
                 self.latest = row
-                self._first.setdefault(row.run, row)
+                self._phases.setdefault(row.run, []).append(row)
             case RunEnd():
                 self.ended[row.run] = row.duration_s
-                self._first.pop(row.run, None)
+                self._forget_all_but(row.run)
             case TraceEnd():
                 self.ended[row.point, TRACED_REPEAT] = row.duration_s
             case Again():
                 self.ended.pop(row.run, None)
+                self._phases.pop(row.run, None)
             case Remeasure():
                 self._further[row.point] += row.repeats
             case Announced():
@@ -164,13 +163,24 @@ class Watched:
                 if row.repeats is not None:
                     self._repeats[row.point] = row.repeats
 
+    def _forget_all_but(self, last: RunKey) -> None:
+        """The phases of runs that have ended, besides the one that was heard of last."""
+        for run in self._phases.keys() & self.ended.keys() - {last}:
+            del self._phases[run]
+
 
 class Progress:
     """How far a session has come, in all run directories that it measures into."""
 
     def __init__(
-        self, paths: Sequence[Path], *, clock: Callable[[], float] = time.monotonic
+        self,
+        paths: Sequence[Path],
+        *,
+        only_new: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``only_new``: what had ended before is not counted."""
+        self._only_new = only_new
         self._watched = [Watched(path) for path in paths]
         self._clock = clock
         self._began_s: float | None = None
@@ -198,12 +208,13 @@ class Progress:
     @property
     def done(self) -> int:
         """How many runs have ended."""
-        return sum(len(watched.ended) for watched in self._watched)
+        return sum(len(watched.ended) for watched in self._watched) - self._uncounted
 
     @property
     def total(self) -> int:
         """How many runs are known to be wanted."""
-        return sum(sum(watched.required.values()) for watched in self._watched)
+        known = sum(sum(watched.required.values()) for watched in self._watched)
+        return known - self._uncounted
 
     @property
     def left_s(self) -> float | None:
@@ -232,6 +243,10 @@ class Progress:
         counted = f"{self.done}/{self.total}{'+' if self._is_open else ''}"
         now = "" if self._latest is None else self._latest.now
         return " ".join(filter(None, (counted, now))) + left
+
+    @property
+    def _uncounted(self) -> int:
+        return len(self._before) if self._only_new else 0
 
     @property
     def _is_open(self) -> bool:
@@ -292,17 +307,20 @@ def _most_common(values: Sequence[object]) -> object:
     return value if number > 1 else None
 
 
-def _rise_in_words(record: PhaseRecord, first: PhaseRecord) -> str:
-    """The peak on the device, else on the host, over the start of the run's first phase."""
-    before = {reading.meter: reading.start_bytes or 0 for reading in first.readings}
-    rises = {
-        reading.meter: format_bytes(reading.peak_bytes - before.get(reading.meter, 0))
-        for reading in record.readings
-        if reading.quality is not Quality.UNAVAILABLE and reading.peak_bytes is not None
-    }
+def _rise_in_words(records: Sequence[PhaseRecord]) -> str:
+    """The highest peak on the device, else on the host, over the start of the first phase."""
+    before: dict[str, int] = {}
+    rises: dict[str, int] = {}
+    for record in records:
+        for reading in record.readings:
+            meter, start, peak = reading.meter, reading.start_bytes, reading.peak_bytes
+            if reading.quality is Quality.UNAVAILABLE or start is None or peak is None:
+                continue
+            rise = peak - before.setdefault(meter, start)
+            rises[meter] = max(rise, rises.get(meter, rise))
     if DEVICE_IN_USE in rises:
-        return rises[DEVICE_IN_USE]
-    return f"host {rises[HOST_ANON]}" if HOST_ANON in rises else ""
+        return format_bytes(rises[DEVICE_IN_USE])
+    return f"host {format_bytes(rises[HOST_ANON])}" if HOST_ANON in rises else ""
 
 
 # The terminal. rich's own live display wants to be the only one that writes there; below pytest's

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--plant",
         metavar="KIND",
-        choices=[plant.name for plant in (*PLANTS, *CARD_PLANTS)],
+        type=_plant,
         help="put a known bug into the loader of every point, to see what the gate says about "
         "it; the kinds are in scenarios/detector/bugs/registry.py, each with the points (-k) that "
         "it is meant for",
     )
     declare_short_names(parser, "scenarios", _SHORT_NAMES)
+
+
+def _plant(name: str) -> str:
+    """The name of a planted bug. Of some seventy the nearest are told."""
+    known = [plant.name for plant in (*PLANTS, *CARD_PLANTS)]
+    if name in known:
+        return name
+    near = get_close_matches(name, known, n=_NEAREST, cutoff=_LIKENESS)
+    more = [each for each in known if name and each.startswith(name) and each not in near]
+    told = ", ".join([*near, *more][:_NEAREST])
+    raise argparse.ArgumentTypeError(
+        f"there is no bug called {name!r}; "
+        + (f"near are {told}" if told else "all are in scenarios/detector/bugs/registry.py")
+    )
+
+
+_NEAREST, _LIKENESS = 4, 0.6
+"""Names that are told of one that is not there, and how alike they are (difflib's ratio and its
+default)."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

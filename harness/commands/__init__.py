@@ -7,14 +7,17 @@ which gives the exit code; ``harness.__main__`` lists them.
 import argparse
 import contextlib
 import importlib.util
+import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, PageError, UsageError
+from harness.judge import EXIT_MEANINGS
 from harness.judge.advice import DEFAULT_BASELINES
 from harness.run.devices import check_budget
 from harness.system import FINDINGS_FILE, JUNIT_FILE, REPORT_FILE, replace_judgement
@@ -32,6 +35,10 @@ MOST_REPEATS = 1000
 week."""
 
 
+_LEAST_COLUMNS, _MOST_COLUMNS = 80, 100
+"""Chosen: what every terminal and the log of a CI job shows, and what an eye follows."""
+
+
 def to_stdout(line: str) -> None:
     """Print a line of the result. A reader who has gone (``| head``) changes no exit code."""
     with contextlib.suppress(BrokenPipeError):
@@ -41,6 +48,191 @@ def to_stdout(line: str) -> None:
 def to_stderr(line: str) -> None:
     """Print a line about the way to the result: what is done, and what was passed over."""
     print(line, file=sys.stderr, flush=True)
+
+
+_HELP_COLUMNS = 78
+"""argparse's own lines are two columns shorter than the terminal; these are those of 80."""
+RUN_CODES = {
+    0: "it is done",
+    2: "usage: an argument, the run directory or a file that it needs cannot be used",
+}
+"""What commands that judge nothing exit with."""
+GATE_CODES = {int(code): meaning for code, meaning in EXIT_MEANINGS.items()}
+
+
+def explain(
+    parser: argparse.ArgumentParser,
+    about: str,
+    *,
+    examples: Sequence[str],
+    exit_codes: Mapping[int, str] | Mapping[int | str, str],
+    more: Iterable[str] = (),
+) -> None:
+    """What the help of a command says besides its arguments: what it is for, ``examples`` of them
+    (what follows the command), its exit codes, and ``more`` lines. All within 80 columns.
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(about, _HELP_COLUMNS)
+    codes = [
+        part for code, meaning in exit_codes.items() for part in hanging(f"  {code}  ", meaning)
+    ]
+    parser.epilog = "\n".join(
+        [
+            "examples:" if len(examples) > 1 else "example:",
+            *(f"  {parser.prog} {arguments}".rstrip() for arguments in examples),
+            "",
+            "exit codes:",
+            *codes,
+            *more,
+        ]
+    )
+
+
+def hanging(first: str, text: str) -> list[str]:
+    """The text in lines of the help: ``first`` begins the first, and the others are indented as
+    much.
+    """
+    return textwrap.wrap(
+        text,
+        _HELP_COLUMNS,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_on_hyphens=False,
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """How much is printed, and for whom."""
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print every finding too, with all commands that may help",
+    )
+    output.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing but the verdict's first line"
+    )
+    output.add_argument(
+        "--json",
+        action="store_true",
+        help="print the verdict as one JSON object, and nothing else on standard output",
+    )
+
+
+def print_verdict(
+    run: "Run", judgement: "Judgement", options: argparse.Namespace, about_page: str
+) -> None:
+    """Print a judgement as the options of ``add_output`` ask for; ``about_page`` says where its
+    page is, or why there is none. Raises UsageError for JSON where there are no pages.
+    """
+    if options.json:
+        to_stdout(load_pages("terminal").verdict_json(run, judgement))
+        return
+    for line, colour in verdict_lines(run, judgement, verbose=options.verbose):
+        _to_stdout_in(colour, line)
+        if options.quiet:
+            return
+    if about_page:
+        to_stdout(about_page)
+
+
+def verdict_lines(
+    run: "Run", judgement: "Judgement", *, verbose: bool = False
+) -> Iterator[tuple[str, str]]:
+    """What a terminal shows of a judgement, each line with its colour, which may be none. Without
+    the pages' package there is no table, and sentences are not wrapped.
+    """
+    try:
+        terminal = load_pages("terminal")
+    except (UsageError, ImportError):
+        yield judgement.verdict.sentence, ""
+        for cause in judgement.causes:
+            yield cause.sentence, ""
+        return
+    bars = _has_bars(sys.stdout.encoding)
+    lines = terminal.verdict_lines(run, judgement, width=_columns(), verbose=verbose, bars=bars)
+    yield from ((line.text, str(line.tone)) for line in lines)
+
+
+def measured_lines(run: "Run") -> Iterator[tuple[str, str]]:
+    """The same of a run that nobody has judged yet: a table of what was measured."""
+    try:
+        terminal = load_pages("terminal")
+    except (UsageError, ImportError):
+        return
+    lines = terminal.measured_lines(run, width=_columns(), bars=_has_bars(sys.stdout.encoding))
+    yield from ((line.text, str(line.tone)) for line in lines)
+
+
+def _columns() -> int:
+    """How wide the reader's page is, within what is easily read."""
+    if not sys.stdout.isatty():
+        return _LEAST_COLUMNS
+    return max(_LEAST_COLUMNS, min(shutil.get_terminal_size().columns, _MOST_COLUMNS))
+
+
+def _has_bars(encoding: str | None) -> bool:
+    try:
+        "\u2581".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _to_stdout_in(colour: str, line: str) -> None:
+    """Print a line in a colour where there is one: on a terminal, without NO_COLOR."""
+    if not colour or not sys.stdout.isatty():
+        to_stdout(line)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with contextlib.suppress(BrokenPipeError):
+        Console(highlight=False, soft_wrap=True).print(Text(line, style=colour))
+
+
+@contextlib.contextmanager
+def doing(text: str) -> Iterator[None]:
+    """While the block runs, a terminal on standard error says so, once it takes half a second;
+    nothing is left of it.
+    """
+    with _live_line(lambda: text):
+        yield
+
+
+@contextlib.contextmanager
+def showing_progress(paths: Sequence[Path], text: str) -> Iterator[None]:
+    """While the block measures into run directories, a terminal on standard error says how far it
+    has come, after ``text``: run, point, phase, peak and about how much time is left.
+    """
+    try:
+        progress = load_pages("progress").Progress(paths, only_new=True)
+    except (UsageError, ImportError):
+        yield
+        return
+
+    def line() -> str:
+        progress.look()
+        return f"{text} {progress.line}" if progress.line else ""
+
+    progress.look()
+    try:
+        with _live_line(line):
+            yield
+    finally:
+        progress.close()
+
+
+@contextlib.contextmanager
+def _live_line(text: Callable[[], str]) -> Iterator[None]:
+    try:
+        live_line, descriptor = load_pages("progress").live_line, sys.stderr.fileno()
+    except (UsageError, ImportError, OSError, ValueError):
+        yield
+        return
+    with live_line(descriptor, text):
+        yield
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

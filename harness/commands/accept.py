@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from harness.commands import add_run, to_stderr, to_stdout
+from harness.commands import add_run, explain, to_stderr, to_stdout
 from harness.commands.history import drift
 from harness.errors import BaselineError
 from harness.judge import ExitCode
@@ -48,6 +48,25 @@ Others = Literal["refuse", "keep", "forget"]
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    explain(
+        parser,
+        "Make a complete run the baseline that later runs are compared with, and print old -> new "
+        "for every amount that moved. A run that breaks the policy's limits is refused.",
+        examples=(
+            'RUN --reason "the first truth"',
+            "RUN --only 'arrays-*' --reason \"a smaller index\"",
+        ),
+        exit_codes={
+            0: "accepted: the baseline is written",
+            2: "refused: the run is incomplete, breaks a limit or would lose accepted points; "
+            "or an argument cannot be used",
+        },
+    )
+    parser.usage = (
+        "%(prog)s [-h] [--policy FILE] [--baselines DIR]\n"
+        "           --reason REASON [--keep-others | --forget-others |\n"
+        "           --only PATTERN | --same-as VERSION] RUN"
+    )
     add_run(parser)
     parser.add_argument(
         "--reason",

@@ -3,12 +3,22 @@
 import argparse
 from pathlib import Path
 
-from harness.commands import add_run, to_stdout, write_annotations
+from harness.commands import RUN_CODES, add_run, explain, to_stdout, write_annotations
 from harness.judge import ExitCode
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    explain(
+        parser,
+        "Print the causes that a judged run has found, as annotations of a pull request: GitHub "
+        "reads them from the log, GitLab from a file.",
+        examples=(
+            "RUN --changed-since merge-base:origin/main",
+            "RUN --format gitlab > gl-code-quality-report.json",
+        ),
+        exit_codes=RUN_CODES,
+    )
     add_run(parser)
     parser.add_argument(
         "--changed-since",

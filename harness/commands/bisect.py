@@ -6,13 +6,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from harness.commands import to_stdout
+from harness.commands import explain, showing_progress, to_stderr, to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import Check, ExitCode, FindingKind, Verdict
 from harness.judge.advice import literally
@@ -48,13 +49,22 @@ _DECLINED_OPTIONS = 4
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.usage = (
-        "%(prog)s [-h] [--better] [--out DIR] [--policy FILE] GOOD [BAD] [-- PYTEST OPTIONS]"
+    explain(
+        parser,
+        "Find the commit that made memory worse, or with --better better: every step measures a "
+        "commit and GOOD in turns, and halves what is left. What follows -- is for pytest: what "
+        "is measured, and how (default: scenarios, or what its settings select).",
+        examples=("v1.0 -- scenarios -n 2 -k lazy", "--better merge-base:origin/main HEAD"),
+        exit_codes={
+            0: "nothing got worse (--better: nothing got better) since GOOD",
+            1: "the commit is named",
+            2: "usage: an argument or a revision cannot be used",
+            3: "one of the two ends could not be measured",
+        },
     )
-    parser.epilog = (
-        "After --: what pytest measures, and how (default: scenarios, or what its settings "
-        "select). Exit codes: 0 there is nothing to find, 1 found, 2 an argument cannot be used, 3 "
-        "something could not be measured."
+    parser.usage = (
+        "%(prog)s [-h] [--better] [--out DIR] [--policy FILE]\n"
+        "                               GOOD [BAD] [-- PYTEST OPTIONS]"
     )
     parser.add_argument(
         "good", metavar="GOOD", help="the earlier revision, which is good, or merge-base:REV"
@@ -469,7 +479,17 @@ def _with_pytest(
     # As the command pytest: -m alone would put the working directory first, and whatever lies
     # there.
     command = [sys.executable, "-P", "-m", "pytest", "-q", *options, *comparison, *named]
-    return subprocess.run(command, cwd=project, check=False).returncode
+    # what pytest says is only of interest where it could not measure; xdist says more than -q asks
+    showing = showing_progress([folder, folder / THEN_FOLDER], f"measuring {commit[:7]}:")
+    with tempfile.TemporaryFile() as said, showing:
+        code = subprocess.run(
+            command, cwd=project, check=False, stdout=said, stderr=subprocess.STDOUT
+        ).returncode
+        said.seek(0)
+        printed = said.read().decode(errors="replace").strip()
+    if code in _NOT_MEASURED or not (folder / RUN_FILE).exists():
+        to_stderr(printed)
+    return code
 
 
 def _judged(path: Path, policy: Path | None) -> tuple[Run, Verdict]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.commands import add_partial, folder, load_pages, to_stdout
+from harness.commands import add_partial, explain, folder, load_pages, to_stdout
 from harness.judge import Check, ExitCode
 from harness.judge.advice import DEFAULT_BASELINES, LESS_ON_PURPOSE, Asked
 from harness.judge.baseline import load_against
@@ -27,13 +27,12 @@ _LONGEST = 60
 """Characters of a value that is shown. Chosen: two of them fit a line."""
 _COLUMNS = ("where", "amount", "then", "now", "change", "tolerance")
 
-EXIT_CODES = """\
-exit codes:
-  0  no amount of B is above A's, beyond tolerance
-  1  one is, or a limit of the policy is broken
-  2  a run, or the policy, cannot be used
-  3  they cannot be compared, or something was not measured
-"""
+EXIT_CODES = {
+    0: "no amount of B is above A's, beyond tolerance",
+    1: "one is, or a limit of the policy is broken",
+    2: "a run, or the policy, cannot be used",
+    3: "they cannot be compared, or something was not measured",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,12 @@ class Difference:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the help ends with an example and the exit codes."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        f"example:\n  {parser.prog} runs/before runs/after --out compared\n\n{EXIT_CODES}"
+    explain(
+        parser,
+        "Compare two run directories: what they were measured with, first, and then what moved. "
+        "Neither of them is changed.",
+        examples=("runs/before runs/after --out compared",),
+        exit_codes=EXIT_CODES,
     )
     parser.add_argument("then", metavar="A", type=Path, help="the run directory to compare with")
     parser.add_argument("now", metavar="B", type=Path, help="the run directory that is judged")

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from harness.commands import device_budget, to_stdout
+from harness.commands import device_budget, explain, hanging, showing_progress, to_stdout
 from harness.errors import UsageError
 from harness.judge import ExitCode
 from harness.judge.completeness import read_traces
@@ -27,10 +27,11 @@ from harness.meters import (
     HOST_PSS,
     HOST_RSS,
     HOST_USS,
+    METERS,
     NVML_ACCOUNTING_PEAK,
     NVML_DEVICE_USED,
     NVML_PROCESS,
-    meters_table,
+    Meter,
 )
 from harness.records import PRETENDED_NOTE, TRACED_REPEAT, Outcome, Point, PoolKind, Quality
 from harness.run.cards import usable_device
@@ -70,8 +71,19 @@ have had that much in hand."""
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the help ends with the table of meters."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(["meters:", *(f"  {line}" for line in meters_table())])
+    explain(
+        parser,
+        "Say which devices and meters work here, and why the others do not: known amounts are "
+        "allocated in two children, and compared with what each meter read of them. Takes about "
+        "twenty seconds.",
+        examples=("", "--device gpu --find driver", "--json"),
+        exit_codes={
+            0: "the meters that a gate needs have found all that was allocated",
+            2: "usage: an argument cannot be used",
+            3: "they have not, or there is no such device: no gate can be trusted here",
+        },
+        more=["", "meters:", *(line for row in METERS for line in _meter_lines(row))],
+    )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu", "pretended"),
@@ -101,6 +113,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "TensorFlow, whether it sees the card (default: %(const)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _meter_lines(meter: Meter) -> Iterator[str]:
+    gated = "gated, " if meter.gated else ""
+    yield f"  {meter.name} ({meter.memory}, {gated}{meter.peak})"
+    yield from hanging("    ", f"{meter.meaning} ({meter.counter})")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -265,7 +283,8 @@ def examine(device: Device, root: Path) -> Examination:
             root=root,
             settings={"traces": True},
         )
-        with contextlib.closing(_runner(device, run_directory, root)) as runner:
+        showing = showing_progress([run_directory], "allocating known amounts:")
+        with contextlib.closing(_runner(device, run_directory, root)) as runner, showing:
             ends = runner.measure(point, 0), runner.measure(point, TRACED_REPEAT)
         end_run(run_directory)
 

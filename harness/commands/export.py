@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from harness.commands import load_pages, to_stderr, to_stdout
+from harness.commands import explain, hanging, load_pages, to_stderr, to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import ExitCode
 from harness.judge.completeness import read_traces
@@ -42,8 +42,16 @@ _FOLDER = "export"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the help ends with the formats, an example and the exit codes."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(_epilog(parser.prog))
+    explain(
+        parser,
+        "Write a run in the formats of other people's viewers and trackers.",
+        examples=(
+            "RUN --format bmf > results.json",
+            "RUN loading-lazy-image_count=500 --format pprof",
+        ),
+        exit_codes={0: "it is written", 2: "the run, the point or PATH cannot be used"},
+        more=_formats(),
+    )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument(
         "point",
@@ -68,21 +76,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _epilog(program: str) -> Iterator[str]:
+def _formats() -> Iterator[str]:
     for heading, formats in (
         ("profiles, of points that were traced", PROFILES),
         ("texts, of the whole run or of one point", DOCUMENTS),
     ):
-        yield f"{heading}:"
-        yield from (f"  {name:<24}{meaning}" for name, meaning in formats.items())
         yield ""
-    yield "examples:"
-    yield f"  {program} RUN --format bmf > results.json"
-    yield f"  {program} RUN loading-lazy-image_count=500 --format pprof"
-    yield ""
-    yield "exit codes:"
-    yield "  0  it is written"
-    yield "  2  the run, the point or PATH cannot be used"
+        yield f"{heading}:"
+        for name, meaning in formats.items():
+            yield from hanging(f"  {name:<24}", meaning)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,17 +6,24 @@ import argparse
 import contextlib
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.commands import (
+    GATE_CODES,
     add_against,
     add_history,
+    add_output,
     add_partial,
     add_run,
+    doing,
     earlier_runs,
+    explain,
+    hanging,
+    print_verdict,
+    showing_progress,
     to_stderr,
-    to_stdout,
     worker_count,
     write_outputs,
 )
@@ -43,15 +50,26 @@ from harness.words import count
 
 DEFAULT_WORKERS = 2
 """Chosen: as many as the sweeps of the README take."""
+LINE_EVERY_S = 30.0
+"""Chosen: where lines stay, as in the log of a CI job, a few for some minutes of measuring."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; the help ends with the rules and the kinds of findings."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(_epilog())
+    explain(
+        parser,
+        "Judge a run directory: hold what was measured against the policy's limits and the "
+        "accepted baseline, or beside the other code. Print the verdict, a table of what every "
+        "loader takes and a paragraph for each cause; write findings.json, summary.md, junit.xml "
+        "and the tables.",
+        examples=("RUN", "RUN --page --remeasure", "RUN --partial --json"),
+        exit_codes=GATE_CODES,
+        more=_epilog(),
+    )
     add_run(parser)
     add_partial(parser)
     add_against(parser)
+    add_output(parser)
     add_history(parser)
     parser.add_argument(
         "--page",
@@ -74,13 +92,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _epilog() -> Iterator[str]:
+    yield ""
     yield "rules:"
-    yield from (f"  {rule.name:<14}{rule.meaning}" for rule in RULES)
+    for rule in RULES:
+        yield from hanging(f"  {rule.name:<14}", rule.meaning)
     yield ""
     yield "findings, the gravest first, with their exit codes:"
-    yield from (
-        f"  {kind:<14}{int(row.exit_code)}  {row.meaning}" for kind, row in FINDINGS.items()
-    )
+    for kind, row in FINDINGS.items():
+        yield from hanging(f"  {kind:<14}{int(row.exit_code)}  ", row.meaning)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,8 +111,9 @@ def run(options: argparse.Namespace) -> int:
     before = earlier_runs(options)
     gate = gate_of(options)
     if not options.remeasure:
-        measured, _, judgement = gate.judge()
-        write_judgement(measured, judgement, page=options.page, before=before)
+        with doing(f"judging {gate.directory}"):
+            measured, _, judgement = gate.judge()
+        _write(measured, judgement, options, page=options.page, before=before)
         return int(judgement.verdict.exit_code)
 
     had_page = (gate.directory / REPORT_FILE).exists()
@@ -113,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
             f"is lost, go on with: {again}"
         )
         return ExitCode.INCOMPLETE
-    write_judgement(measured, judgement, page=options.page or had_page, before=before)
+    _write(measured, judgement, options, page=options.page or had_page, before=before)
     return int(judgement.verdict.exit_code)
 
 
@@ -138,7 +158,8 @@ def judge_and_remeasure(
     ``harness.remeasure.remeasure`` do, and KeyboardInterrupt when it is interrupted; nothing that
     was measured is lost then.
     """
-    run, policy, judgement = gate.judge()
+    with doing(f"judging {gate.directory}"):
+        run, policy, judgement = gate.judge()
     with hold_run_directory(gate.directory):
         if any(was_broken_off(directory) for directory in gate.measured):
             # what was announced comes first: the verdict on half of it would announce still more
@@ -154,7 +175,8 @@ def judge_and_remeasure(
         )
 
     if run_count:
-        run, _, judgement = gate.judge()
+        with doing(f"judging {gate.directory} with all that was measured"):
+            run, _, judgement = gate.judge()
     return run, judgement
 
 
@@ -192,84 +214,61 @@ def _not_remeasured(policy: Policy, judgement: Judgement, offenders: Offenders) 
         )
 
 
-def write_judgement(
-    run: Run, judgement: Judgement, *, page: bool, before: Sequence[Path] = ()
+def _write(
+    run: Run,
+    judgement: Judgement,
+    options: argparse.Namespace,
+    *,
+    page: bool,
+    before: Sequence[Path],
 ) -> None:
     """Write every file of a judgement, and print it; ``before`` are folders of earlier runs."""
     try:
-        written = write_outputs(run, judgement, page=page, earlier_runs=before)
+        with doing(f"{'drawing' if page else 'writing'} what was found in {run.path}"):
+            written = write_outputs(run, judgement, page=page, earlier_runs=before)
         about_page = "" if written is None else f"report: {written}"
     except PageError as error:
         about_page = f"{error}; the verdict and all other files of it stand"
-
-    verdict = judgement.verdict
-    to_stdout(verdict.sentence)
-    for finding in verdict.findings:
-        to_stdout(f"  {finding.finding}: {finding.sentence}")
-    for check in verdict.overruled:
-        to_stdout(f"  overruled: {check.sentence}")
-    for check in verdict.better:
-        to_stdout(f"  better: {check.sentence}")
-
-    if verdict.without_limits:
-        to_stdout(verdict.without_limits)
-    elif judgement.asked.policy is None:
-        to_stdout(f"judged by {judgement.policy}")
-    if judgement.against:
-        to_stdout(judgement.against)
-    if about_page:
-        to_stdout(about_page)
+    print_verdict(run, judgement, options, about_page)
 
 
 def _typed_command() -> str:
     return shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
-def _progress(
-    directory: Path, lines: Callable[[str], None]
-) -> contextlib.AbstractContextManager[OnRun]:
-    """Shows each run that has ended: a bar on a terminal, a line elsewhere."""
-    if sys.stderr.isatty():
-        return _progress_bar(directory)
-    side = " with the earlier code" if directory.name == THEN_FOLDER else ""
-
-    def print_run(run: RemeasuredRun) -> None:
-        lines(
-            f"measured again{side} {run.done} of {run.total}: {run.point}, repeat "
-            f"{run.repeat}: {run.outcome}"
-        )
-
-    return contextlib.nullcontext(print_run)
-
-
 @contextlib.contextmanager
-def _progress_bar(directory: Path) -> Iterator[OnRun]:
-    """Nothing shows before a run has ended."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def _progress(directory: Path, lines: Callable[[str], None]) -> Iterator[OnRun]:
+    """Shows how far it has come: on a terminal as it goes on, elsewhere in a line now and then."""
+    side = " with the earlier code" if directory.name == THEN_FOLDER else ""
+    if sys.stderr.isatty():
+        with showing_progress([directory], f"measuring again{side}"):
+            yield _show_nothing
+        return
+    yield _Lines(lines, side)
 
-    columns = (
-        TextColumn("measuring again"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(str(directory), total=None)
 
-        def advance(run: RemeasuredRun) -> None:
-            bar.update(
-                task,
-                total=run.total,
-                completed=run.done,
-                description=f"{run.point}, repeat {run.repeat}: {run.outcome}",
+def _show_nothing(run: RemeasuredRun) -> None:
+    """Where the terminal shows it already."""
+
+
+class _Lines:
+    """A line about the first run that has ended, about the last, and now and then between them."""
+
+    def __init__(
+        self,
+        lines: Callable[[str], None],
+        side: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lines, self._side, self._clock = lines, side, clock
+        self._told_s: float | None = None
+
+    def __call__(self, run: RemeasuredRun) -> None:
+        now_s = self._clock()
+        is_due = self._told_s is None or now_s - self._told_s >= LINE_EVERY_S
+        if is_due or run.done == run.total:
+            self._told_s = now_s
+            self._lines(
+                f"measured again{self._side} {run.done} of {run.total}: {run.point}, repeat "
+                f"{run.repeat}: {run.outcome}"
             )
-
-        yield advance

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.commands import add_baselines, to_stdout
+from harness.commands import add_baselines, explain, to_stdout
 from harness.errors import UsageError
 from harness.judge import ExitCode
 from harness.judge.advice import DEFAULT_BASELINES
@@ -23,12 +23,27 @@ bytes."""
 _LIKENESS = 0.4
 """Chosen: ``device`` is like ``device_in_use``."""
 _MOST_SHOWN = 6
-"""Amounts that a line lists (of more, the first and the last ones), and names of points. Chosen:
-one line."""
+"""Amounts that a line lists; of more, the first and the last ones. Chosen: one line."""
+_MOST_POINTS = 12
+"""Names of points that begin with what was typed. Chosen: a scenario of ours has no more with one
+loader."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    explain(
+        parser,
+        "Show how the accepted amounts of a point moved, over all versions of its baseline that "
+        "git remembers: limits that are raised a little at a time are never noticed; their sum is.",
+        examples=(
+            "arrays-lazy-image_count=100",
+            "arrays-lazy-image_count=100 epoch_0 device_in_use",
+        ),
+        exit_codes={
+            0: "printed",
+            2: "no such baseline, point, phase or meter; near ones are named",
+        },
+    )
     parser.add_argument("point", metavar="POINT", help="name of a point, as the baselines have it")
     parser.add_argument(
         "phase",
@@ -122,8 +137,8 @@ def _likely(name: str, known: Sequence[str]) -> str:
     longer = [each for each in known if each.startswith(name)]
     if not longer:
         return nearest(name, known, cutoff=_LIKENESS)
-    more = f" and {len(longer) - _MOST_SHOWN} more" if len(longer) > _MOST_SHOWN else ""
-    shown = ", ".join(sorted(longer, key=natural)[:_MOST_SHOWN])
+    more = f" and {len(longer) - _MOST_POINTS} more" if len(longer) > _MOST_POINTS else ""
+    shown = ", ".join(sorted(longer, key=natural)[:_MOST_POINTS])
     return f"{len(longer)} begin like this: {shown}{more}"
 
 

@@ -3,11 +3,13 @@
 import argparse
 
 from harness.commands import (
+    RUN_CODES,
     add_against,
     add_history,
     add_partial,
     add_run,
     earlier_runs,
+    explain,
     to_stderr,
     to_stdout,
     write_outputs,
@@ -21,6 +23,13 @@ from harness.judged_run import Gate
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    explain(
+        parser,
+        "Write the page of the judgement that is in a run directory: RUN/report.html and "
+        "RUN/plots. With options, or where nothing was judged yet, judge anew.",
+        examples=("RUN",),
+        exit_codes=RUN_CODES,
+    )
     add_run(parser)
     add_against(parser)
     add_partial(parser)

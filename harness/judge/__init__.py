@@ -264,11 +264,11 @@ class Verdict:
         overruled, better = len(self.overruled), len(self.better)
         parked = sum(bool(check.parked) for check in self.checks)
 
-        parts = [f"Pass: all {len(self.checks) - parked} checks hold"]
+        parts = [f"Pass: all {len(self.checks) - parked:,} checks hold"]
         if overruled:
-            parts.append(f", {overruled} of them after a quorum of repeats overruled single ones")
+            parts.append(f", {overruled:,} of them after a quorum of repeats overruled single ones")
         if better:
-            parts.append(f"; {better} take less than before, beyond tolerance")
+            parts.append(f"; {better:,} take less than before, beyond tolerance")
         if parked:
             parts.append(
                 f"; {parked} {plural(parked, 'finding is', 'findings are')} parked, of tests "

@@ -127,26 +127,34 @@ def _end(
     doing("drawing the page" if session.run.had_page else "writing what was found")
     undrawn = _write(run, judgement, page=session.run.had_page)
 
-    verdict = judgement.verdict
-    reported = [check for check in verdict.findings if _was_reported(check, session)]
-    lines = [
-        *_table(run),
-        *(f"overruled: {check.sentence}" for check in verdict.overruled),
-        *undrawn,
-        *(f"parked: {name}, {why}" for name, why in run.parked.items()),
-        *_left_unsaid(len(reported), deselected),
-        *([] if verdict.findings else [verdict.sentence]),
-    ]
+    reported = [check for check in judgement.verdict.findings if _was_reported(check, session)]
     findings = (
         SessionFinding(check.subject, f"{check.finding}: {check.sentence}")
-        for check in verdict.findings
+        for check in judgement.verdict.findings
         if check not in reported
     )
+    unmatched = tuple(_unmatched(session, run))
     return SessionEnd(
-        findings=(*_unmatched(session, run), *findings),
-        lines=tuple(lines),
+        findings=(*unmatched, *findings),
+        lines=(
+            *_verdict_lines(session, run, judgement),
+            *((finding.sentence, "red") for finding in unmatched),
+            *((line, "") for line in (*undrawn, *_left_unsaid(run, deselected))),
+        ),
         judge_again=_judge_again(session, run, partial=partial),
     )
+
+
+def _verdict_lines(
+    session: RunSession, run: Run, judgement: Judgement
+) -> Iterator[tuple[str, str]]:
+    """The verdict, the table and the causes, as ``gate`` prints them; with -v all points too."""
+    from harness.commands import verdict_lines
+
+    verbosity = session.config.get_verbosity()
+    yield from verdict_lines(run, judgement, verbose=verbosity > 0)
+    if verbosity > 0:
+        yield from ((line, "") for line in _table(run))
 
 
 def _remeasure(
@@ -218,12 +226,8 @@ def _unmatched(session: RunSession, run: Run) -> Iterator[SessionFinding]:
         yield SessionFinding(pattern, sentence)
 
 
-def _left_unsaid(reported: int, deselected: int) -> Iterator[str]:
-    if reported:
-        yield (
-            f"{count(reported, 'more finding is', 'more findings are')} reported by "
-            "the tests that failed with them"
-        )
+def _left_unsaid(run: Run, deselected: int) -> Iterator[str]:
+    yield from (f"parked: {name}, {why}" for name, why in run.parked.items())
     if deselected:
         yield (
             f"{count(deselected, 'point was', 'points were')} deselected: "
@@ -284,8 +288,9 @@ def point_rows(run: Run) -> Iterator[Sequence[str]]:
 # What the end of a session says of its run directory.
 
 
-def summary(session: RunSession) -> Iterator[str]:
-    """What was measured, where it is, how to go on where it was broken off, and how to judge it.
+def summary(session: RunSession) -> Iterator[tuple[str, str]]:
+    """What was measured, where it is, how to go on where it was broken off, and how to judge it:
+    each line with its colour, which may be none.
 
     Raises RunDirectoryError or OSError where the directory cannot be read.
     """
@@ -293,17 +298,20 @@ def summary(session: RunSession) -> Iterator[str]:
     ends = ends_of(directory)
     if end is None and not ends and not plans_anything(directory):
         yield (
-            f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the "
-            "points"
+            (
+                f"0 runs were selected, and {shown} holds an empty plan; --collect-only lists the "
+                "points"
+            ),
+            "",
         )
         return
-    yield from _measured_in_words(session, ends)
-    yield from traces_in_words(directory)
+    for line in (*_measured_in_words(session, ends), *traces_in_words(directory)):
+        yield line, ""
     if (resumed := session.run.resumed) is not None:
-        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already"
+        yield f"{len(resumed.measured)} of {resumed.run_count} runs were there already", ""
     if (broken := session.ledger.broken) or not has_ended(directory):
         why = f"broken off ({broken})" if broken else "broken off"
-        yield f"{why}; nothing finished is lost, go on with:  {session.resume_command}"
+        yield f"{why}; nothing finished is lost, go on with:  {session.resume_command}", "yellow"
     yield from _judged_in_words(session)
 
 
@@ -329,20 +337,32 @@ def _measured_in_words(session: RunSession, ends: Sequence[RunEnd]) -> Iterator[
         )
 
 
-def _judged_in_words(session: RunSession) -> Iterator[str]:
+def _judged_in_words(session: RunSession) -> Iterator[tuple[str, str]]:
     end = session.ledger.end
     if end is None:
+        if not session.config.getoption("memory_no_table") and session.config.get_verbosity() >= 0:
+            yield from _measured_table(session)
         # Where less was selected on purpose, the gate has to know it.
         asked = Asked(partial=left_out(session.directory) > 0)
-        yield f"judge them:  {Commands(run=Path(session.shown), asked=asked).gate()}"
+        yield f"judge them:  {Commands(run=Path(session.shown), asked=asked).gate()}", ""
         return
     yield from end.lines
     if end.findings:
-        number = len(end.findings)
-        yield f"{count(number, 'finding')}, so that this session fails:"
-    yield from (found.sentence for found in end.findings)
+        yield f"this session fails because of {_told_by_no_test(len(end.findings))}", "red"
     if end.judge_again:
-        yield f"judge them again, or see the page:  {end.judge_again}"
+        yield f"judge them again, or see the page:  {end.judge_again}", ""
+
+
+def _told_by_no_test(number: int) -> str:
+    return count(number, "finding that no test has", "findings that no test has") + " failed with"
+
+
+def _measured_table(session: RunSession) -> Iterator[tuple[str, str]]:
+    """What a sweep has measured, which the gate judges later; nothing where it cannot be read."""
+    from harness.commands import measured_lines
+
+    with contextlib.suppress(HarnessError):
+        yield from measured_lines(load_run(session.directory))
 
 
 # Findings over several points as failed tests of junit.xml: they belong to no single test of the

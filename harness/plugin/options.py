@@ -232,10 +232,16 @@ def declare_options(parser: pytest.Parser) -> None:
     group = parser.getgroup(
         "memory",
         "memory measurement (each point in a child of its own; choose points by words of "
-        'their names: -k "lazy and 500")',
+        'their names: -k "lazy and 500", which takes 5000 too; --memory-points takes whole ones)',
     )
     for name, arguments in _OPTIONS.items():
         group.addoption(f"{_PREFIX}{name}", default=None, **arguments)
+    group.addoption(
+        f"{_PREFIX}no-table",
+        action="store_true",
+        help="print no table of what a sweep has measured at its end, for example because the "
+        "gate follows, which prints it",
+    )
 
     parser.addini(
         "memory_subject",

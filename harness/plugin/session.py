@@ -95,8 +95,9 @@ class SessionEnd:
 
     findings: tuple[SessionFinding, ...] = ()
     """Not empty means exit code 1."""
-    lines: tuple[str, ...] = ()
-    """What the section "memory" says of the judgement."""
+    lines: tuple[tuple[str, str], ...] = ()
+    """What the section "memory" says of the judgement, each line with its colour, which may be
+    none."""
     judge_again: str = ""
     """The command that judges the run by the same limits and draws its page; empty where it cannot
     be judged."""

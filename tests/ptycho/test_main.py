@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ptycho.__main__ import main
+from ptycho.errors import ScanError
 from ptycho.scan import Scan
 
 
@@ -251,6 +252,7 @@ def test_subset_needs_a_probe(counted, tmp_path, capsys):
             "--positions has 3 names",
         ),
         (["info", "scan.h5", "--cache-bytes", "0"], "cache_bytes is 0"),
+        (["info", "scan.h5", "--cache-bytes", "0KiB"], "cache_bytes is 0"),
     ],
 )
 def test_mistakes_in_names_are_one_sentence(counted, arguments, words, capsys, monkeypatch):
@@ -287,3 +289,29 @@ def test_a_bar_is_drawn_where_somebody_looks(counted, tmp_path):
 
     assert b"checking frames" in drawn
     assert b"checking frames" not in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("4096", 4096), ("64KiB", 65_536), ("2 MiB", 2**21), ("1GiB", 2**30)]
+)
+def test_the_cache_is_given_with_its_unit(counted, text, bytes_, monkeypatch):
+    """A number alone is bytes."""
+    asked = []
+
+    def opened(path, **settings):
+        asked.append(settings["cache_bytes"])
+        raise ScanError("enough")
+
+    monkeypatch.setattr(Scan, "open", opened)
+
+    assert main(["info", str(counted[0]), "--cache-bytes", text]) == 2
+    assert asked == [bytes_]
+
+
+@pytest.mark.parametrize("text", ["32MB", "32mib", "-1", "1.5MiB", "", "MiB"])
+def test_an_amount_that_cannot_be_read_says_what_to_write(text, capsys):
+    """Decimal units mean different amounts to different people."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["info", "scan.h5", f"--cache-bytes={text}"])
+
+    assert "write B, KiB, MiB or GiB, for example 32MiB" in capsys.readouterr().err

@@ -62,7 +62,7 @@ LAZY = "loading-lazy-image_count=2000-stack_size=2048"
 
 
 def test_the_line_says_run_point_phase_and_peak(sweep, measuring, clock):
-    """As rows come; before the first there is none, and a phase without readings has no amount."""
+    """As rows come: the highest of the run so far; before the first row there is no line."""
     rows = rows_of(sweep, LAZY)
     place = next(
         number
@@ -85,9 +85,9 @@ def test_the_line_says_run_point_phase_and_peak(sweep, measuring, clock):
     assert lines == [
         "",
         "0/36 loading-lazy 2,000 first_batch 8.0 MiB",
-        "0/36 loading-lazy 2,000 epoch_0",
+        "0/36 loading-lazy 2,000 epoch_0 8.0 MiB",
         "0/36 loading-lazy 2,000 epoch_0 12.0 MiB",
-        "1/36 loading-lazy 2,000 release 0 B",
+        "1/36 loading-lazy 2,000 release 12.0 MiB",
     ]
 
 
@@ -224,7 +224,7 @@ def test_tests_that_have_not_said_what_they_measure_leave_the_total_open(sweep, 
     progress.look()
     clock.now_s = 5.0
 
-    assert progress.line == "36/36+ loading-lazy 2,000 release 0 B".replace("loading", "oom")
+    assert progress.line == "36/36+ oom-lazy 2,000 release 12.0 MiB"
     for test in ("a", "b"):
         own = replace(sweep.points[0], scenario=test)
         measuring([Announced(point=own.name, record=own, test=test).to_json()])

@@ -1,5 +1,6 @@
 """The sweep's own options: a bad one is one sentence, before anything is collected."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from ptycho.simulate import simulate
+from scenarios.conftest import _plant
 
 
 @pytest.fixture
@@ -28,6 +30,25 @@ def sweep(project_root):
         )
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("full_tensor", "near are full_tensor_kept"),
+        ("full_tensor_kep", "near are full_tensor_kept"),
+        ("nothing like it", "all are in scenarios/detector/bugs/registry.py"),
+    ],
+)
+def test_a_bug_that_is_not_there_is_answered_with_the_nearest(typed, told):
+    """Four at most of some seventy."""
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        _plant(typed)
+
+    said = str(refused.value)
+    assert f"there is no bug called {typed!r}; {told}" in said
+    assert said.count(",") < 4
+    assert _plant("full_tensor_kept") == "full_tensor_kept"
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])

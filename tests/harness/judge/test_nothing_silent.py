@@ -50,9 +50,9 @@ def gate(synthetic_run, tmp_path, capsys):
         assert main(["gate", str(synthetic_run.path), *settings]) == 0
         capsys.readouterr()
         spoil(synthetic_run)
-        code = main(["gate", str(synthetic_run.path), *settings, *more])
+        code = main(["gate", str(synthetic_run.path), "--verbose", *settings, *more])
         said = capsys.readouterr()
-        return code, said.out + said.err
+        return code, " ".join((said.out + said.err).split())
 
     return gate
 

@@ -55,3 +55,11 @@ def rows(pytester):
         return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
     return rows
+
+
+@pytest.fixture
+def said():
+    """``said(result)``: what a session has printed, as one line: sentences are wrapped where they
+    are printed.
+    """
+    return lambda result: " ".join(result.stdout.str().split())
