@@ -46,9 +46,6 @@ SPOKEN = {
         "an example with placeholders: test_the_example_of_bisect_can_be_read"
     ),
     "harness/pretended/__main__.py": "an example in its own help: tests/harness/pretended",
-    "harness/commands/history.py": (
-        "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
-    ),
     "harness/system/git.py": (
         "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
@@ -81,16 +78,20 @@ def place(synthetic_run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def typed(capsys):
-    """``typed(command, *more)``: exit code and all that was said."""
+    """``typed(command, *more)``: exit code and all that was said; of the gate every finding, with
+    its sentence on one line again.
+    """
 
     def typed(*words):
         capsys.readouterr()
+        verbose = ["--verbose"] if words[0] == "gate" else []
         try:
-            code = main(list(words))
+            code = main([*words, *verbose])
         except SystemExit as error:
             code = error.code
         said = capsys.readouterr()
-        return code, said.out + said.err
+        # a command has a line of its own
+        return code, re.sub(r"\n     (?!python|pytest| )", " ", said.out + said.err)
 
     return typed
 
@@ -195,7 +196,7 @@ def test_of_a_run_without_an_end_nobody_is_told_to_accept(place, typed):
     assert code == 3
     assert advised(said, "accept") is None
     resume = re.search(
-        r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE
+        r"measure what is missing with:\s+(pytest .*?)(?:$| \(\d)", said, re.MULTILINE
     )[1]
     assert shlex.split(resume) == [
         "pytest",
