@@ -64,7 +64,7 @@ The end.
 # Tutorials.
 
 
-@pytest.mark.timeout(1800)  # several commands that measure, each with a limit of its own
+@pytest.mark.timeout(3600)  # several commands that measure, each with a limit of its own
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_does_what_it_says(page, tmp_path):
     """Every command ends with the code of the page, and says what its text relies on."""

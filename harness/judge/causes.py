@@ -262,6 +262,16 @@ class _Symptom:
     number: int
     """Of its last point, in the order of the plan."""
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of its points."""
+        return frozenset(point.name for point in self.points)
+
+    @cached_property
+    def is_rate(self) -> bool:
+        """Whether it is known at every size; else at its own points alone."""
+        return bool(_over(self.check)) and self.check.measured is not None
+
     @property
     def place(self) -> int:
         """Of its phase, in the order of the scenario."""
@@ -273,7 +283,7 @@ class _Symptom:
         """Whether earlier phases may have left what it counts."""
         return self.check.rule != RuleName.LEAK and self.check.field in _LEVELS
 
-    @property
+    @cached_property
     def weight(self) -> tuple[int, bool, bool, int, float, int]:
         """What says best what went wrong, first: the earliest phase, the device, a change of the
         phase itself, the first of the rules, the largest amount, the last of the points.
@@ -296,12 +306,12 @@ class _Symptom:
         slack = 1 + SAME_SHARE
         return low <= slack * other_high and other_low <= slack * high
 
-    def is_within(self, others: Iterable["_Symptom"]) -> bool:
-        """Whether it is no more than the others are at the largest point that it shares with them,
-        or shares none.
+    def is_within(self, others: Iterable["_Symptom"]) -> bool | None:
+        """Whether it is no more than the others are at the largest point that it shares with them;
+        None where it shares none.
         """
         both = self._beside(others)
-        return both is None or both[0][0] <= (1 + SAME_SHARE) * both[1][1]
+        return None if both is None else both[0][0] <= (1 + SAME_SHARE) * both[1][1]
 
     def is_within_sum(self, places: Iterable[Sequence["_Symptom"]]) -> bool:
         """Whether it is no more than what several phases took, one after the other."""
@@ -309,16 +319,13 @@ class _Symptom:
         total = sum(other[1] for _, other in pairs)
         return not pairs or min(mine[0] for mine, _ in pairs) <= (1 + SAME_SHARE) * total
 
-    def is_alike(self, others: Iterable["_Symptom"]) -> bool:
-        """Whether it is the same multiple of a declared array, be it at another point."""
-        like = self.check.like
-        return bool(like) and any(one.check.like == like for one in others)
-
     def is_for_each_batch(self, other: "_Symptom") -> bool:
         """Whether it is for each batch what the other one was once: a first batch has just one."""
+        if _over(self.check) != _IMAGES or _over(other.check):
+            return False
         each = self.check.measured or 0.0
         amounts = [excess for point in other.points if (excess := other.excess(point))]
-        if _over(self.check) != _IMAGES or _over(other.check) or not amounts:
+        if not amounts:
             return False
         low, high = max(amounts, key=lambda amount: amount[1])
         slack, batch = 1 + SAME_SHARE, each * self.batch_images
@@ -328,15 +335,23 @@ class _Symptom:
         """At least and at most so many bytes too much at a point: at its own; what it is for each
         image or frame, at any that has as many.
         """
-        check, own = self.check, point in self.points
+        check, own = self.check, point.name in self.names
         if check.measured is None or check.limit is None:
-            amounts = [one.amount_bytes for one in check.readings if one.point == point.name]
-            return (0.0, float(max(amounts))) if amounts else None
+            amount = self._read.get(point.name)
+            return None if amount is None else (0.0, float(amount))
         least, most = check.measured - check.limit, check.measured - (check.earlier or 0)
         if not (over := _over(check)):
             return (least, most) if own else None
         size = point.parameters.get(over)
         return (least * size, most * size) if is_size(size) else None
+
+    @cached_property
+    def _read(self) -> Mapping[str, int]:
+        """By point, the most that was read there."""
+        found: dict[str, int] = {}
+        for one in self.check.readings:
+            found[one.point] = max(one.amount_bytes, found.get(one.point, one.amount_bytes))
+        return found
 
     def _beside(
         self, others: Iterable["_Symptom"]
@@ -345,7 +360,7 @@ class _Symptom:
         pairs = [
             (mine, their)
             for other in others
-            for point in (*self.points, *other.points)
+            for point in (*self.points, *(other.points if self.is_rate else ()))
             if (mine := self.excess(point)) and (their := other.excess(point))
         ]
         return max(pairs, key=lambda pair: pair[0][1], default=None)
@@ -417,11 +432,50 @@ def _over(check: Check) -> str:
 # What belongs together.
 
 
+class _Place:
+    """The findings of a cause in one phase, by one meter: found by their points."""
+
+    def __init__(self) -> None:
+        self.rates: list[_Symptom] = []
+        self.by_point: dict[str, list[_Symptom]] = {}
+        self.likes: set[str] = set()
+
+    def add(self, symptom: _Symptom) -> None:
+        """One more."""
+        self.likes.add(symptom.check.like)
+        if symptom.is_rate:
+            self.rates.append(symptom)
+            return
+        for name in symptom.names:
+            self.by_point.setdefault(name, []).append(symptom)
+
+    def beside(self, symptom: _Symptom) -> list[_Symptom]:
+        """Those whose amounts can be held against its own."""
+        if symptom.is_rate:
+            return [*self.rates, *(one for own in self.by_point.values() for one in own)]
+        own = (self.by_point.get(name, ()) for name in symptom.names)
+        return [*self.rates, *(one for there in own for one in there)]
+
+
 class _Group:
     """The findings of one cause."""
 
     def __init__(self, kind: CauseKind, first: _Symptom, key: str = "") -> None:
-        self.kind, self.key, self.symptoms = kind, key, [first]
+        self.kind, self.key = kind, key
+        self.symptoms: list[_Symptom] = []
+        self.places: dict[tuple[str, str], _Place] = {}
+        self.changed: set[tuple[str, str]] = {(first.check.scenario, first.check.phase)}
+        self.is_certain = False
+        self.add(first)
+
+    def add(self, symptom: _Symptom) -> None:
+        """One more finding."""
+        check = symptom.check
+        self.symptoms.append(symptom)
+        self.places.setdefault((check.phase, check.meter), _Place()).add(symptom)
+        self.is_certain = self.is_certain or not check.remeasure
+        if not symptom.is_level:
+            self.changed.add((check.scenario, check.phase))
 
     @property
     def first(self) -> _Symptom:
@@ -453,39 +507,27 @@ class _Group:
         """Whether a change of its phase is among them: by another field, rule or meter, or at other
         points, it is the same change.
         """
-        check = symptom.check
-        return any(
-            (one.check.scenario, one.check.phase) == (check.scenario, check.phase)
-            and (one is self.first or not one.is_level)
-            for one in self.symptoms
-        )
+        return (symptom.check.scenario, symptom.check.phase) in self.changed
 
     def explains(self, symptom: _Symptom) -> bool:
         """Whether a finding of the same scenario, in the same phase or a later one, follows."""
         if self.has_in(symptom) or symptom.is_for_each_batch(self.first):
             return True
-        places: dict[tuple[str, str], list[_Symptom]] = {}
-        for one in self.symptoms:
-            places.setdefault((one.check.phase, one.check.meter), []).append(one)
+        beside = {place: there.beside(symptom) for place, there in self.places.items()}
         if symptom.is_level:
-            one_meter = [there for (_, meter), there in places.items() if meter == self.first_meter]
-            return any(map(symptom.is_within, places.values())) or symptom.is_within_sum(one_meter)
-        if any(symptom.is_same(there) or symptom.is_alike(there) for there in places.values()):
+            meter = self.first.check.meter
+            one_meter = [there for (_, of), there in beside.items() if of == meter]
+            within = (symptom.is_within(there) is not False for there in beside.values())
+            return any(within) or symptom.is_within_sum(one_meter)
+        like = symptom.check.like
+        if like and any(like in there.likes for there in self.places.values()):
+            return True
+        if any(map(symptom.is_same, beside.values())):
             return True
         # How much of the heap a phase takes anew depends on what those before it have left there:
         # less of the host's memory is the same again. The device is exact.
         on_host = symptom.check.meter != DEVICE_IN_USE
-        return on_host and self.is_certain and any(map(symptom.is_within, places.values()))
-
-    @property
-    def first_meter(self) -> str:
-        """That of the first."""
-        return self.first.check.meter
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether any of them is more than what may be noise."""
-        return any(not one.check.remeasure for one in self.symptoms)
+        return on_host and self.is_certain and any(map(symptom.is_within, beside.values()))
 
     def is_of(self, other: "_Group") -> bool:
         """Whether it is the same thing in another scenario.
@@ -535,7 +577,7 @@ def _grouped(findings: Sequence[Check], evidence: Evidence) -> list[_Group]:
     for one in by_sort[_Sort.UNDECIDED]:
         _take(one, open_, CauseKind.MISSING, "undecided", _is_left_open_by)
     for one in by_sort[_Sort.LESS]:
-        _take(one, open_, CauseKind.IMPROVEMENT, f"less {one.loader}", _is_after)
+        _take(one, open_, CauseKind.IMPROVEMENT, f"less {one.loader}", _is_less_because)
     for one in by_sort[_Sort.SURVIVED]:
         improved = one.check.finding is FindingKind.IMPROVEMENT
         kind = CauseKind.IMPROVEMENT if improved else CauseKind.MISSING
@@ -561,7 +603,8 @@ def _of_memory(symptoms: Sequence[_Symptom]) -> list[_Group]:
                 if home is None:
                     merged.append(chain)
                 else:
-                    home.symptoms += chain.symptoms
+                    for one in chain.symptoms:
+                        home.add(one)
         groups += merged
     return groups
 
@@ -574,7 +617,7 @@ def _chains(symptoms: Sequence[_Symptom]) -> list[_Group]:
         if home is None:
             groups.append(_Group(CauseKind.MEMORY, one))
         else:
-            home.symptoms.append(one)
+            home.add(one)
     return groups
 
 
@@ -595,7 +638,7 @@ def _take(
     elif home.key == key and symptom.weight < home.first.weight and kind is not CauseKind.MEMORY:
         home.symptoms.insert(0, symptom)
     else:
-        home.symptoms.append(symptom)
+        home.add(symptom)
 
 
 def _is_beside(symptom: _Symptom, group: _Group) -> bool:
@@ -636,6 +679,13 @@ def _is_after(symptom: _Symptom, group: _Group) -> bool:
     )
 
 
+def _is_less_because(symptom: _Symptom, group: _Group) -> bool:
+    """Of less than before: memory moves in a phase before it, or its meter sees less there."""
+    unseen = group.key == f"unseen {symptom.loader}"
+    seen = (symptom.check.scenario, symptom.check.phase) not in group.changed
+    return (unseen and not seen) or _is_after(symptom, group)
+
+
 def _take_death(
     symptom: _Symptom, groups: list[_Group], deaths: dict[str, _Group], evidence: Evidence
 ) -> None:
@@ -649,11 +699,11 @@ def _take_death(
             if grows and any(
                 group.covers(end.phase or "", point) for end in ends for point in symptom.points
             ):
-                group.symptoms.append(symptom)
+                group.add(symptom)
                 return
     name = symptom.check.point
     if name in deaths:
-        deaths[name].symptoms.append(symptom)
+        deaths[name].add(symptom)
     else:
         deaths[name] = _Group(CauseKind.DEATH, symptom, f"death of {name}")
 
@@ -729,12 +779,13 @@ class _Teller:
                 for one in group.symptoms
                 if (one.check.scenario, one.check.phase) == place and not one.is_level
             ]
-            points = sorted(
-                (point for one in (best, *alike) for point in one.points),
-                key=self._evidence.run.points.index,
-            )
+            names = best.names.union(*(one.names for one in alike))
             traces = self._evidence.traces()
-            traced = [point for point in points if point.name in traces]
+            traced = [
+                point
+                for point in self._evidence.run.points
+                if point.name in names and point.name in traces
+            ]
             return next(iter([*traced[-1:], *best.points[-1:]]), None)
         return next(iter(best.points[-1:]), None)
 
@@ -1019,7 +1070,7 @@ class _Teller:
         """Less than before."""
         check, number = group.first.check, len(group.symptoms)
         what = f"{_who(group)} takes less than was accepted"
-        if check.finding is FindingKind.MOVED:
+        if any(one.check.finding is FindingKind.MOVED for one in group.symptoms):
             what = f"{_who(group)} has moved memory to where no limit counts it"
         elif check.rule == RuleName.OUTCOME:
             what = f"{_who(group)} now ends well where it was to run out of memory"

@@ -345,7 +345,7 @@ class Shares(NamedTuple):
 class SharesMeter:
     """``host_pss`` and ``host_uss``: exact at both edges, and nothing in between."""
 
-    names: tuple[str, ...] = (HOST_PSS, HOST_USS)
+    names = (HOST_PSS, HOST_USS)
 
     def __init__(self, context: MeterContext, *, rollup: Path = _ROLLUP) -> None:
         del context  # this process is the same on every device

@@ -3,7 +3,6 @@
 Loaded by name in the child, as every body is.
 """
 
-import dataclasses
 import functools
 import importlib
 import json
@@ -19,10 +18,9 @@ from typing import Any
 
 from harness.measure import Memory
 from harness.measure.importing import is_users
+from harness.rundir.traces import ScriptNote
 
 SCRIPT_PHASE = "script"
-SCRIPT_FILE = "script.json"
-"""What the script did, beside what was measured of it: a ``ScriptNote``, in the workspace."""
 STREAMS_VARIABLE = "MEMORY_SCRIPT_STREAMS"
 """Descriptors that the script gets as its standard input and output, with a comma between them; a
 place that is empty leaves the worker's own. No part of the job, which run.json records."""
@@ -43,32 +41,6 @@ _LATE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_
 _MOST_OPERATIONS = 20_000
 """Chosen: different outputs that are told apart by their lines; a script with more has sizes that
 change all the time, and the largest come first of all as often as not."""
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class ScriptNote:
-    """What a script did besides allocating."""
-
-    exit_code: int = 0
-    """That of the script itself, as Python would have ended with."""
-    place: str = ""
-    """Line of the user's code that raised what ended it: ``"train.py:12 in load"``."""
-    ignored: list[str] = dataclasses.field(default_factory=list)
-    """Settings of TensorFlow's that came too late."""
-    forks: int = 0
-    """Processes that it has forked."""
-    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """For each operation, shape and dtype the lines that called it, with how often; of one inside a
-    function its name alone, with the lines that led to it when the function was made."""
-    without_lines: str = ""
-    """Why lines are unknown; empty where they were recorded."""
-    log_bytes: int = 0
-    """Size of the log when the script began: what is before it is not the script's."""
-
-    def write(self, folder: Path) -> None:
-        """Write it; a script that is killed leaves what was known when it began."""
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        (folder / SCRIPT_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def run_script(memory: Memory, parameters: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -440,3 +440,44 @@ def traces_in_words(run_directory: Path) -> list[str]:
         f"{len(ends) - len(absent)} of {len(ends)} traced points have a trace in {TRACES_FOLDER}/",
         *absent,
     ]
+
+
+# What a script that was run whole did besides allocating: it lies beside its trace.
+
+
+SCRIPT_FILE = "script.json"
+"""The file that holds a ``ScriptNote``, in the run directory."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptNote:
+    """What a script did besides allocating."""
+
+    exit_code: int = 0
+    """That of the script itself, as Python would have ended with."""
+    place: str = ""
+    """Line of the user's code that raised what ended it: ``"train.py:12 in load"``."""
+    ignored: list[str] = field(default_factory=list)
+    """Settings of TensorFlow's that came too late."""
+    forks: int = 0
+    """Processes that it has forked."""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """For each operation, shape and dtype the lines that called it, with how often; of one inside a
+    function its name alone, with the lines that led to it when the function was made."""
+    without_lines: str = ""
+    """Why lines are unknown; empty where they were recorded."""
+    log_bytes: int = 0
+    """Size of the log when the script began: what is before it is not the script's."""
+
+    def write(self, folder: Path) -> None:
+        """Write it; a script that is killed leaves what was known when it began."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / SCRIPT_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """What a script has left so far; None before it began."""
+        try:
+            return cls(**json.loads((folder / SCRIPT_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.measure import Memory, Meter, MeterContext
+from harness.measure import Memory, MeterContext
 from harness.measure.host_meter import SharesMeter
 from harness.measure.tracing import Tracer
 from scenarios.bodies import loading
@@ -82,7 +82,7 @@ def _traced(memory: Memory, parameters: Mapping[str, Any], turn: int) -> Mapping
     writing the trace lie outside the body, and outside the watch.
     """
     context = MeterContext(device_name="CPU:0", device={})
-    shares: Meter = SharesMeter(context)
+    shares: Any = SharesMeter(context)  # as the worker's, which are loaded by name
     shares.open()
     tracer = Tracer(
         point=memory._point,

@@ -72,9 +72,13 @@ class Seen:
         return said and self.exit_code != ExitCode.PASS
 
     def names(self, plant: Plant) -> bool:
-        """Whether the first cause names the loader and the phase that the plant is in."""
+        """Whether the first cause names the loader and the phase that the plant is in, where that
+        is one alone.
+        """
         first = next(iter(self.causes), None)
-        return first is not None and (first.loader, first.phase) == (plant.loader, plant.begins)
+        return (
+            first is not None and first.loader == plant.loader and plant.begins in ("", first.phase)
+        )
 
     def sentence_about(self, plant: Plant | None) -> str:
         """The finding that is what the plant is, else the first one; empty where there is none."""

@@ -51,7 +51,8 @@ SPOKEN = {
     ),
     "harness/rundir/manifest.py": "the name of what failed, not an advice",
     "harness/judge/baseline_file.py": (
-        "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed"
+        "a comment with placeholders: test_the_head_of_a_baseline_can_be_typed; "
+        "git fetch: test_a_shallow_clone_has_all_of_its_past_after_the_command"
     ),
 }
 COMMAND = re.compile(
@@ -277,13 +278,13 @@ def test_summary_and_page_say_how_to_measure_the_same_and_how_to_make_the_page(
     )
 
     assert "```\npytest scenarios -n 2\n```" in summary
-    assert "<code>pytest scenarios -n 2</code>" in page
+    assert '<pre class="command">pytest scenarios -n 2</pre>' in page
     assert typed(*words_of_the_page(page))[0] == 0
 
 
 def words_of_the_page(page):
     """The words of the page's own command."""
-    found = re.search(r"make it again with <code>python -m harness (.*?)</code>", page)[1]
+    found = re.search(r">python -m harness (report .*?)</pre>", page)[1]
     return shlex.split(found.replace("&#39;", "'").replace("&#34;", '"'))
 
 

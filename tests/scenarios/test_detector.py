@@ -234,6 +234,14 @@ def test_a_plant_is_named_by_the_loader_and_phase_of_the_first_cause(seen, named
     assert Seen.from_json(json.loads(json.dumps(seen.to_json()))) == seen
 
 
+def test_a_plant_of_no_one_phase_is_named_by_its_loader():
+    """What its finding may be of any phase."""
+    anywhere = replace(KEPT, expected=replace(KEPT.expected, phase=""))
+
+    assert told("epoch_0").names(anywhere)
+    assert not told("epoch_0", loader="eager").names(anywhere)
+
+
 @pytest.mark.parametrize(
     ("counts", "kept"),
     [((1, 1, 3), True), ((1, 3, 3), False), ((1, 1, 4), False)],

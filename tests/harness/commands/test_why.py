@@ -11,10 +11,10 @@ import pytest
 
 from harness.__main__ import main
 from harness.commands import why
-from harness.commands.why import ScriptNote
 from harness.records import Outcome
 from harness.rundir.rows import RunEnd
-from harness.rundir.traces import Alive
+from harness.rundir.traces import Alive, ScriptNote
+from reports import script
 
 MIB = 1024 * 1024
 BUDGET = ["--device", "cpu", "--device-budget", "64MiB"]
@@ -210,7 +210,7 @@ def test_lines_of_operations_inside_functions_are_found_by_the_end_of_their_path
     made = {"region": "output", "each_bytes": 16, "count": 1, "like": ""}
 
     def called_at(op, shape="[4]"):
-        return dict(why._called_at(Alive(op=op, shape=shape, dtype="float32", **made), lines))
+        return dict(script._called_at(Alive(op=op, shape=shape, dtype="float32", **made), lines))
 
     assert called_at("Mul") == {"a.py:1": 1}
     assert called_at("Mul", "[5]") == {}
@@ -230,7 +230,7 @@ def test_lines_of_operations_inside_functions_are_found_by_the_end_of_their_path
 )
 def test_of_a_long_path_the_end_is_shown(operation, shown):
     """Whole parts of it."""
-    assert why._end_of_path(operation) == shown
+    assert script._end_of_path(operation) == shown
 
 
 @pytest.mark.oom
@@ -292,10 +292,10 @@ def test_the_exit_code_follows_from_the_end(end, note, code):
     """The signal of a crash counts from 128, what was never run is incomplete."""
     ended = RunEnd(**{"point": "why", "repeat": -1, "cause": "", "reason": "r", "phase": None,
                       "launcher": "spawn", "duration_s": 1.0, **end})  # fmt: skip
-    found = why.Found(
+    found = script.Found(
         script="train.py",
         end=ended,
-        device=None,
+        device={},
         trace=None,
         without_trace="r",
         note=ScriptNote(**note),

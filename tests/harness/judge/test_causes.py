@@ -453,6 +453,33 @@ def test_a_meter_that_reads_nowhere_is_one_cause(synthetic_run, told):
     assert len(cause.checks) > 3
 
 
+def test_less_where_the_meter_sees_too_little_is_no_improvement_of_its_own(synthetic_run):
+    """A floor that is not reached, and less than was accepted of the same."""
+    run = load_run(synthetic_run.write())
+    point = next(each for each in run.points if each.name == LAZY.format(500))
+    floor = dataclasses.replace(
+        over_limit(point, "epoch_0", 512),
+        rule=RuleName.FLOOR,
+        finding=FindingKind.INCOMPLETE,
+        limit=float(BATCH),
+        bound="lower",
+    )
+    less = dataclasses.replace(
+        over_limit(point, "epoch_0", 512),
+        rule=RuleName.BASELINE,
+        finding=FindingKind.MOVED,
+        limit=float(BATCH),
+        bound="lower",
+        earlier=float(2 * BATCH),
+        earlier_from="accepted before",
+    )
+    (unseen,), (moved,) = of_checks(run, floor, less), of_checks(run, less)
+
+    assert unseen.what == "device in use does not see what the lazy loader takes"
+    assert len(unseen.checks) == 2
+    assert moved.what == "the lazy loader has moved memory to where no limit counts it"
+
+
 def test_improvements_are_one_cause_of_a_loader(synthetic_run, told):
     """Of all its points; and where nothing else is wrong they can be accepted."""
     synthetic_run.plant(phase="first_batch", meter="device_in_use", extra=once(-BATCH))
