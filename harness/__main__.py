@@ -47,6 +47,8 @@ COMMANDS = (
 """Name and summary of each command, a module of ``harness.commands``. Only the one that is typed is
 imported."""
 
+_WORKERS = 2
+"""Of the example. Chosen: as the README's."""
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tf-nightly")
 """Distributions that install TensorFlow (https://pypi.org)."""
 
@@ -111,10 +113,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _parser(typed: Sequence[str]) -> argparse.ArgumentParser:
     """The parser, with the arguments of the command that was typed."""
+    is_script = Path(sys.argv[0]).name == CONSOLE_SCRIPT
+    program = CONSOLE_SCRIPT if is_script else f"python -m {__package__}"
     parser = argparse.ArgumentParser(
-        prog=CONSOLE_SCRIPT
-        if Path(sys.argv[0]).name == CONSOLE_SCRIPT
-        else f"python -m {__package__}",
+        prog=program,
         description=(
             "Judge how memory of TensorFlow data loaders grows.\nA run is measured with pytest: "
             "pytest scenarios --help"
@@ -122,8 +124,8 @@ def _parser(typed: Sequence[str]) -> argparse.ArgumentParser:
         epilog="\n".join(
             [
                 "example:",
-                "  pytest scenarios -n 2 --memory-out RUN",
-                "  python -m harness gate RUN --page",
+                f"  pytest scenarios -n {_WORKERS} --memory-out RUN",
+                f"  {program} gate RUN --page",
                 "",
                 "exit codes of gate:",
                 *(

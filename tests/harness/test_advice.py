@@ -79,16 +79,20 @@ def place(synthetic_run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def typed(capsys):
-    """``typed(command, *more)``: exit code and all that was said."""
+    """``typed(command, *more)``: exit code and all that was said; of the gate every finding, with
+    its sentence on one line again.
+    """
 
     def typed(*words):
         capsys.readouterr()
+        verbose = ["--verbose"] if words[0] == "gate" else []
         try:
-            code = main(list(words))
+            code = main([*words, *verbose])
         except SystemExit as error:
             code = error.code
         said = capsys.readouterr()
-        return code, said.out + said.err
+        # a command has a line of its own
+        return code, re.sub(r"\n     (?!python|pytest| )", " ", said.out + said.err)
 
     return typed
 
@@ -193,7 +197,7 @@ def test_of_a_run_without_an_end_nobody_is_told_to_accept(place, typed):
     assert code == 3
     assert advised(said, "accept") is None
     resume = re.search(
-        r"measure what is missing with: (pytest .*?)(?:$| \(\d)", said, re.MULTILINE
+        r"measure what is missing with:\s+(pytest .*?)(?:$| \(\d)", said, re.MULTILINE
     )[1]
     assert shlex.split(resume) == [
         "pytest",

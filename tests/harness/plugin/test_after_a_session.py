@@ -31,7 +31,7 @@ def typed(capsys):
             re.MULTILINE,
         )
         capsys.readouterr()
-        return main(shlex.split(command)), capsys.readouterr().out
+        return main(shlex.split(command)), " ".join(capsys.readouterr().out.split())
 
     return typed
 
@@ -62,7 +62,8 @@ def test_a_run_of_nothing_but_deaths_has_a_verdict_and_a_page(
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert found == code
-    assert said.startswith(f"{word}: load / image_count=256 / repeat 0: ended ")
+    assert said.startswith(f"{word}: 2 causes; ")
+    assert "load / image_count=256 / repeat 0: ended " in said
     assert (
         "limits: none was promised, so that only how the runs ended, and whether all was "
         "measured, was judged." in said
