@@ -27,7 +27,8 @@ from harness.judge import (
 from harness.judge.advice import Asked, Commands
 from harness.judge.baseline import Against, Baseline, with_tolerances
 from harness.judge.baseline_file import holding, readable_baselines, with_possible_advice
-from harness.judge.causes import Cause, causes_from_json, causes_of, causes_to_json
+from harness.judge.causes import Cause, causes_from_json, causes_to_json
+from harness.judge.causes.telling import causes_of
 from harness.judge.completeness import count_runs, read_traces
 from harness.judge.growth import Fit, fit_run, fits_table
 from harness.judge.policy import DEFAULT_POLICY, RUNS_OWN, Policy
@@ -112,7 +113,7 @@ def _is_of_run(baseline: Baseline, run: Run) -> bool:
 
 FITS_FILE = "fits.csv"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of findings.json."""
 
 

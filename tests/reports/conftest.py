@@ -13,7 +13,7 @@ import pytest
 
 from harness.judge import Check, FindingKind, Verdict
 from harness.judge.advice import Commands
-from harness.judge.causes import causes_of
+from harness.judge.causes.telling import causes_of
 from harness.judge.completeness import count_runs, read_traces
 from harness.judge.gate import Judgement
 from harness.judge.growth import fit_run

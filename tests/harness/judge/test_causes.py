@@ -14,7 +14,8 @@ from harness.__main__ import main
 from harness.judge import Check, FindingKind, RuleName
 from harness.judge.advice import Commands
 from harness.judge.baseline import load_against
-from harness.judge.causes import CauseKind, causes_of
+from harness.judge.causes import CauseKind
+from harness.judge.causes.telling import causes_of
 from harness.judge.completeness import Traces, count_runs
 from harness.judge.gate import findings_text, judge, kept_judgement
 from harness.judge.policy import Policy, quote_rule

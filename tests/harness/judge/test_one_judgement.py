@@ -234,7 +234,7 @@ def test_a_page_of_findings_that_cannot_be_used_is_judged_anew_and_says_so(place
         with (place / "rows.jsonl").open("a") as rows:
             rows.write("{}\n")
     elif change == "old":
-        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+        path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 3'))
     else:
         path.unlink()
     capsys.readouterr()
