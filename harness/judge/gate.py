@@ -171,9 +171,13 @@ def judge(
         policy = with_tolerances(policy)
     else:
         policy = comparing(run, policy, baselines_folder, named=asked.baselines_typed)
-    grows = run.manifest.device.pool is PoolKind.GROWN
-    policy = policy.for_run(run.points, grows=grows)
+    policy = policy.for_run(run.points, grows=_grows(run))
     fits = fit_run(run)
+    baseline = (
+        holding(baselines_folder, run.manifest.comparability)
+        if against is None
+        else against.baseline
+    )
     evidence = Evidence(
         run=run,
         policy=policy,
@@ -181,28 +185,38 @@ def judge(
         readings=readings_by_place(run),
         declared=declared_by_point(run),
         census=count_runs(run),
-        baseline=holding(baselines_folder, run.manifest.comparability)
-        if against is None
-        else against.baseline,
+        baseline=baseline,
         against=against,
         baselines_folder=baselines_folder,
         traces=cache(lambda: read_traces(run).found),
         partial=partial,
         commands=Commands.of(run.path, run.manifest, asked),
     )
-    checks = (
-        *park(run, tuple(apply_rules(evidence))),
-        *_edited(run, fits),
-    )
-    if grows:
+    return _judgement_of(evidence, _checks(evidence, fits), fits, asked)
+
+
+def _grows(run: Run) -> bool:
+    return run.manifest.device.pool is PoolKind.GROWN
+
+
+def _checks(evidence: Evidence, fits: tuple[Fit, ...]) -> tuple[Check, ...]:
+    """Every check of the run, with its sentence."""
+    run, policy = evidence.run, evidence.policy
+    checks = (*park(run, tuple(apply_rules(evidence))), *_edited(run, fits))
+    if _grows(run):
         checks = tuple(map(_with_quantum, checks))
-    checks = (*checks, *_without_limits(run, checks, policy, partial=partial))
-    checks = with_possible_advice(checks, run, policy, evidence.commands)
+    checks = (*checks, *_without_limits(run, checks, policy, partial=evidence.partial))
+    return with_possible_advice(checks, run, policy, evidence.commands)
+
+
+def _judgement_of(
+    evidence: Evidence, checks: tuple[Check, ...], fits: tuple[Fit, ...], asked: Asked
+) -> Judgement:
     return Judgement(
         verdict=Verdict(checks),
         run_fits=fits,
-        policy=policy.source,
-        against="" if against is None else against.sentence,
+        policy=evidence.policy.source,
+        against="" if evidence.against is None else evidence.against.sentence,
         asked=asked,
         baseline_commits=_baseline_commits(evidence),
         sources=_sources(evidence),

@@ -498,12 +498,6 @@ def _check_arithmetic(
     elif state == "less":
         decision = vote(evidence, gated, lambda each: expected - allowed - each.slope)
 
-    kind = None
-    if state == "unresolved" or (state == "less" and decision.stands):
-        kind = FindingKind.INCOMPLETE
-    elif state == "more" and decision.stands:
-        kind = FindingKind.REGRESSION
-
     # The nearer of the two limits, which is the one that is broken where one is.
     upper = line.slope >= expected or expected < allowed
     details = Arithmetic(
@@ -519,7 +513,7 @@ def _check_arithmetic(
     )
     return gated.finding(
         details,
-        kind=kind,
+        kind=_arithmetic_kind(state, decision),
         held=Held(
             measured=line.slope,
             limit=expected + allowed if upper else expected - allowed,
@@ -529,6 +523,12 @@ def _check_arithmetic(
         decision=decision,
         may_be_noise=state == "unresolved" or decision.may_be_noise,
     )
+
+
+def _arithmetic_kind(state: ArithmeticState, decision: Decision) -> FindingKind | None:
+    if state == "unresolved" or (state == "less" and decision.stands):
+        return FindingKind.INCOMPLETE
+    return FindingKind.REGRESSION if state == "more" and decision.stands else None
 
 
 def _arithmetic_state(line: Line, expected: float, allowed: float) -> ArithmeticState:
