@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from textwrap import indent
 
-from harness.judge.causes import AliveTensors, Cause, Command
+from harness.judge.causes import Cause, Command
 from harness.judge.gate import Judgement
-from harness.words import count, format_bytes
+from harness.words import count
 
 from .page import BETTER, OVERRULED, Page, make_page
 from .tables import Table
@@ -141,7 +141,7 @@ def _cause(number: int, cause: Cause) -> str:
         "Since when": cause.since,
         "What shows it": first.sentence,
         "Why this limit": _with_place(first.because, cause.rule_place),
-        "Alive at that peak": "; ".join(map(_alive, cause.alive)),
+        "Alive at that peak": "; ".join(tensors.words for tensors in cause.alive),
         "Besides": cause.following,
     }
     text = [f"{number}. **{escape(kind)}**: {_sentence(cause.what)}"]
@@ -154,15 +154,6 @@ def _cause(number: int, cause: Cause) -> str:
 
 def _with_place(because: str, place: str) -> str:
     return f"{because} ({place})" if because and place else because
-
-
-def _alive(tensors: AliveTensors) -> str:
-    times = f"{tensors.count:,} x " if tensors.count > 1 else ""
-    shape = f"({', '.join(map(str, tensors.shape))})" if tensors.shape else ""
-    what = " ".join(part for part in (tensors.dtype, shape) if part) or "memory"
-    by = f" by {tensors.operation}" if tensors.operation else ""
-    like = f", {tensors.declared}" if tensors.declared else ""
-    return f"{times}{what}{by}, {format_bytes(tensors.nbytes)}{like}"
 
 
 def _typed(command: Command) -> str:

@@ -21,7 +21,7 @@ from harness.judge.gate import Judgement
 from harness.judge.table import Run
 from harness.meters import DEVICE_IN_USE, HOST_ANON
 from harness.records import Outcome, unit_of
-from harness.words import count, format_bytes, format_whole, plural
+from harness.words import count, format_bytes, format_whole, one_line, plural
 
 from .frames import peak_line
 from .plan import IMAGES, STACK, SWEPT
@@ -98,14 +98,17 @@ class LoaderRow:
 
     @property
     def name(self) -> str:
-        """``"loading lazy"``, ``"feeds lazy hdf5"``: of texts the values are enough."""
-        parts = [] if self.series == self.scenario else self.series.split(", ")
+        """``"loading lazy"``, ``"feeds lazy hdf5"``: of texts the values are enough. On one line,
+        whatever the user's texts hold.
+        """
+        series = self.series.removeprefix(self.scenario).removeprefix(", ")
+        parts = series.split(", ") if series else []
         values = (part.rpartition("=") for part in parts)
         words = (
             value if not value[:1].isdigit() else f"{name}{sign}{value}"
             for name, sign, value in values
         )
-        return " ".join([self.scenario, *words])
+        return one_line(" ".join([self.scenario, *words]))
 
 
 class LoaderTable:
@@ -332,10 +335,7 @@ def _cause(number: int, cause: Cause, *, width: int, verbose: bool) -> Iterator[
     text = f"{cause.sentence}{follows}{hint if follows else ''}"
     yield from _wrapped(text, tone, width=width, first=first)
     for alive in cause.alive[:1]:
-        shape = ", ".join(f"{side}" for side in alive.shape)
-        declared = f", {alive.declared}" if alive.declared else ""
-        what = f"alive there: {alive.operation} ({shape}) {alive.dtype}, "
-        text = f"{what}{format_bytes(alive.nbytes)}{declared}"
+        text = f"alive there: {alive.words}"
         yield from _wrapped(text, Tone.PLAIN, width=width, first=" " * len(first))
     for line in cause.log_tail[-MOST_LOG_LINES:]:
         shown = f"{' ' * len(first)}| {line}"

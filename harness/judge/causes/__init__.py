@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.judge import Check, FindingKind
-from harness.words import count, plural
+from harness.words import count, plural, tensors_in_words
 
 
 class CauseKind(StrEnum):
@@ -38,7 +38,19 @@ class AliveTensors:
     nbytes: int
     """Of all of them together."""
     declared: str = ""
-    """As what multiple of a declared array: ``"1.00 x X"``; empty where it is none."""
+    """As what multiple of a declared array each is: ``"1.00 x X"``; empty where it is none."""
+
+    @property
+    def words(self) -> str:
+        """As the sentences of checks have them: ``"8 x Fill (1024, 1024) float32, 32.0 MiB"``."""
+        return tensors_in_words(
+            op=self.operation,
+            shape=",".join(map(str, self.shape)),
+            dtype=self.dtype,
+            count=self.count,
+            total_bytes=self.nbytes,
+            like=self.declared,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ def test_a_name_that_was_not_declared_is_told_with_the_nearest():
 @pytest.mark.parametrize("text", ["1 kib", "1 mb", "1 K", "1 Bytes", "1 bits", "1 MiBs"])
 def test_what_reads_like_bytes_is_bytes_or_a_mistake(text):
     """Never the name of an array."""
-    with pytest.raises(BytesError, match="write B, KiB, MiB, GiB or TiB"):
+    with pytest.raises(BytesError, match=r"write (B, KiB, MiB, GiB or TiB|1KiB)"):
         Amount.parse(text)
 
 

@@ -32,7 +32,8 @@ def test_every_set_of_parametrized_values_is_a_point_and_is_measured_as_often_as
     collected.
     """
     result = project(
-        sweep(device_budget="64MiB", path="."), "--memory-out", "out", "--memory-repeats", "3"
+        sweep(device_budget="64MiB", path="."),
+        *("-v", "--memory-out", "out", "--memory-repeats", "3"),
     )
 
     result.assert_outcomes(passed=3)

@@ -205,7 +205,7 @@ def test_a_point_whose_test_was_skipped_makes_the_session_fail(project, said):
     result.assert_outcomes(skipped=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert (
-        "incomplete: load / image_count=256 / repeat 0: no end of it was recorded: it was skipped,"
+        "incomplete: load / image_count=1024 / repeat 0: no end of it was recorded: it was skipped,"
         in said(result)
     )
 
@@ -245,7 +245,7 @@ def test_load(memory_run):
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "1. Load keeps as much as 8.00 x batch on the device" in said(result)
+    assert "1. load keeps as much as 8.00 x batch on the device" in said(result)
     result.stdout.fnmatch_lines(
         ["this session fails because of 1 finding that no test has failed with"]
     )
