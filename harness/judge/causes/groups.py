@@ -95,14 +95,16 @@ class Symptom:
     @cached_property
     def weight(self) -> tuple[int, bool, bool, int, float, int]:
         """What says best what went wrong, first: the earliest phase, the device, a change of the
-        phase itself, the first of the rules, the largest amount, the last of the points.
+        phase itself, the first of the rules, the largest amount, the last of the points; the first
+        of them where nothing was measured.
         """
         check = self.check
         known = [excess for point in self.points if (excess := self.excess(point))]
         most = max((high for _, high in known), default=0.0)
         rule = RULE_ORDER.index(RuleName(check.rule))
         on_host = check.meter != DEVICE_IN_USE
-        return self.place, on_host, self.is_level, rule, -most, -self.number
+        number = self.number if check.measured is None else -self.number
+        return self.place, on_host, self.is_level, rule, -most, number
 
     def is_same(self, others: Iterable["Symptom"]) -> bool:
         """Whether it is as many bytes as the others are, at the largest point that it shares with

@@ -205,7 +205,7 @@ def test_a_point_whose_test_was_skipped_makes_the_session_fail(project, said):
     result.assert_outcomes(skipped=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert (
-        "incomplete: load / image_count=1024 / repeat 0: no end of it was recorded: it was skipped,"
+        "incomplete: load / image_count=256 / repeat 0: no end of it was recorded: it was skipped,"
         in said(result)
     )
 
