@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.judge import Check
 from harness.judge.causes import AliveTensors, Cause, Command
 from harness.judge.gate import Judgement
-from harness.words import count, format_bytes
+from harness.words import format_bytes
 
 from .cause_panel import cause_panel
 from .curves import Panel
@@ -46,7 +46,7 @@ class CauseCard:
     """The check that says it best."""
     consequences: tuple[Statement, ...]
     follow: str
-    """``"22 more checks follow from it"``; empty where none does."""
+    """``"22 more findings follow from it"``; empty where none does."""
     left_out: int
     """Of these, those that there is no room for."""
     point: str
@@ -115,11 +115,7 @@ def _card(
         first=statement(first, ids(first)),
         consequences=tuple(statement(check, ids(check)) for check in others[:MOST_FOLLOWING]),
         left_out=max(0, len(others) - MOST_FOLLOWING),
-        follow=(
-            f"{count(len(others), 'more check follows', 'more checks follow')} from it"
-            if others
-            else ""
-        ),
+        follow=cause.following,
         point=cause.point,
     )
 

@@ -260,7 +260,7 @@ def test_a_cause_has_its_answers_rule_commands_and_what_was_alive(
     assert '[[slope]] at_most = "512 B"' in page.text("pre")
     assert "The rule, scenarios/gate.toml:41:" in page.text("p")
     assert ["1 x float32 (2,000, 64)", "Empty", "125.0 MiB", "1.00 x X"] in page.rows
-    assert "1 more check follows from it" in page.text("summary")
+    assert "1 more finding follows from it" in page.text("summary")
     assert "arrays / lazy: grows too." in page.text("p")
 
 
@@ -377,6 +377,6 @@ def test_what_follows_from_a_cause_is_counted_where_it_is_too_much(
         whole_run, judged(whole_run, finding, *follow), told(finding, *follow), read_text=read_text
     )
 
-    assert f"{others} more checks follow from it" in page.text("summary")
+    assert f"{others} more findings follow from it" in page.text("summary")
     assert page.text("p").count(finding.sentence) == 1 + others - left_out
     assert ("1 more is in the table of checks" in page.text("p")) is bool(left_out)
