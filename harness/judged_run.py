@@ -13,13 +13,13 @@ import pandas as pd
 
 from harness.judge import Verdict
 from harness.judge.advice import DEFAULT_BASELINES, Asked
-from harness.judge.baseline import THEN_FOLDER, load_against
+from harness.judge.baseline import load_against
 from harness.judge.completeness import read_traces
 from harness.judge.gate import Judgement, judge, kept_judgement
 from harness.judge.policy import Policy, choose_policy
 from harness.judge.table import Run, load_run
 from harness.meters import DEVICE_IN_USE
-from harness.records import RUN_FILE
+from harness.records import RUN_FILE, THEN_FOLDER
 from harness.system import FINDINGS_FILE
 from harness.words import count, existing_folder, format_bytes, format_rate
 

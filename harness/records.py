@@ -40,6 +40,11 @@ TRACES_FOLDER = "traces"
 run."""
 TRACE_SCHEMA_VERSION = 1
 """Version of the files in it."""
+THEN_FOLDER = "then"
+"""The run directory of the earlier code, inside that of the later."""
+MOST_REPEATS = 1000
+"""Of one point. Chosen: twenty times what any spread needs. It catches a zero too many before that
+costs a week, and a damaged number before it fills the memory."""
 TRACED_REPEAT = -1
 """Number of the extra, traced run of a point: it is none of the repeats, which are numbered from
 0."""

@@ -4,7 +4,6 @@ short answers.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from harness.judge import Check
 from harness.judge.causes import Cause
@@ -15,6 +14,7 @@ from harness.words import count, format_bytes
 
 from .earlier import Earlier
 from .view import RunView
+from .words import time_taken
 
 NOT_RECORDED = "not recorded"
 _COMMIT_LETTERS = 12
@@ -123,23 +123,8 @@ def _when(manifest: Manifest) -> str:
 def _took(manifest: Manifest) -> str:
     if manifest.ended is None:
         return "no end was recorded"
-    try:
-        lasted = datetime.fromisoformat(manifest.ended) - datetime.fromisoformat(manifest.started)
-    except (TypeError, ValueError):  # edited, or one of them without a time zone
-        return NOT_RECORDED
-    return duration(lasted)
-
-
-def duration(lasted: timedelta) -> str:
-    """``"3 min 41 s"``.
-
-    >>> duration(timedelta(seconds=221)), duration(timedelta(hours=2, minutes=5))
-    ('3 min 41 s', '2 h 5 min')
-    """
-    seconds = round(lasted.total_seconds())
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
+    # empty where one was edited, or has no time zone
+    return time_taken(manifest.started, manifest.ended) or NOT_RECORDED
 
 
 def answers_of(

@@ -8,7 +8,6 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -26,7 +25,7 @@ from harness.words import count, format_bytes, format_whole, one_line, plural
 from .frames import peak_line
 from .plan import IMAGES, STACK, SWEPT
 from .view import RunView
-from .words import known, plain, verdict_word
+from .words import known, plain, time_taken, verdict_word
 
 WIDTH = 80
 """Columns. Chosen: what a terminal has that nobody has made wider, and what the log of a CI job
@@ -282,7 +281,7 @@ def _facts(run: Run, judgement: Judgement) -> Iterator[str]:
     """What was measured, how long, on what, and what it is compared with."""
     manifest = run.manifest
     yield count(len(run.run_ends), "run")
-    if took := duration(manifest.started, manifest.ended):
+    if took := time_taken(manifest.started, manifest.ended):
         yield took
     yield str(manifest.comparability.get("device") or manifest.device.name)
     code, environment = manifest.code, manifest.environment
@@ -306,23 +305,6 @@ def _compared(run: Run, judgement: Judgement) -> str:
     if len(commits) == 1:
         return f"baseline of {commits[0][:7]}"
     return f"baseline of {count(len(commits), 'commit')}"
-
-
-def duration(started: str, ended: str | None) -> str:
-    """How long a run took, by two times in ISO 8601; empty where one of them is no such time.
-
-    >>> duration("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:48+00:00")
-    '1 min 48 s'
-    """
-    try:
-        passed = datetime.fromisoformat(str(ended)) - datetime.fromisoformat(started)
-    except (TypeError, ValueError):
-        return ""
-    minutes, seconds = divmod(round(passed.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _cause(number: int, cause: Cause, *, width: int, verbose: bool) -> Iterator[Line]:

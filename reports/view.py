@@ -8,10 +8,10 @@ from functools import cached_property
 import pandas as pd
 
 from harness.errors import RunDirectoryError
-from harness.judge.baseline import THEN_FOLDER
 from harness.judge.completeness import Traces, read_traces
 from harness.judge.table import Run, load_run
 from harness.meters import DEVICE_IN_USE, HOST_ANON
+from harness.records import THEN_FOLDER
 from harness.rundir.traces import Trace
 
 from .frames import PeakPicture, ends_table, peak_picture, phase_table, run_peaks, stack_table

@@ -3,6 +3,7 @@ nothing was read.
 """
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 import pandas as pd
@@ -114,3 +115,27 @@ def kind_of_number(quality: str, samples: object = None, largest_gap_s: object =
         f", largest gap {float(str(largest_gap_s)) * 1000:,.0f} ms" if known(largest_gap_s) else ""
     )
     return f"{quality} ({int(str(samples)):,} samples{gap})"
+
+
+def time_taken(started: str, ended: str | None) -> str:
+    """How long a run took, by two times in ISO 8601; empty where one of them is no such time.
+
+    >>> time_taken("2026-01-01T00:00:00+00:00", "2026-01-01T00:01:48+00:00")
+    '1 min 48 s'
+    """
+    try:
+        return duration(datetime.fromisoformat(str(ended)) - datetime.fromisoformat(started))
+    except (TypeError, ValueError):
+        return ""
+
+
+def duration(lasted: timedelta) -> str:
+    """``"3 min 41 s"``.
+
+    >>> duration(timedelta(seconds=221)), duration(timedelta(hours=2, minutes=5))
+    ('3 min 41 s', '2 h 5 min')
+    """
+    seconds = round(lasted.total_seconds())
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError, PageError, UsageError
 from harness.judge import EXIT_MEANINGS
 from harness.judge.advice import DEFAULT_BASELINES
+from harness.records import MOST_REPEATS
 from harness.run.devices import check_budget
 from harness.system import FINDINGS_FILE, JUNIT_FILE, REPORT_FILE, replace_judgement
 from harness.words import existing_folder, parse_bytes
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 64
 """Chosen: each holds a process that has imported TensorFlow; this catches a zero too many."""
-MOST_REPEATS = 1000
-"""Chosen: twenty times what any spread needs; this catches a zero too many, before it costs a
-week."""
 
 
 _LEAST_COLUMNS, _MOST_COLUMNS = 80, 100

@@ -3,6 +3,7 @@ commit and GOOD in turns.
 """
 
 import argparse
+import glob
 import json
 import subprocess
 import sys
@@ -16,13 +17,12 @@ from typing import Protocol
 from harness.commands import explain, showing_progress, to_stderr, to_stdout
 from harness.errors import RunDirectoryError, UsageError
 from harness.judge import Check, ExitCode, FindingKind, Verdict
-from harness.judge.advice import literally
-from harness.judge.baseline import THEN_FOLDER, load_against
+from harness.judge.baseline import load_against
 from harness.judge.gate import judge
 from harness.judge.policy import DEFAULT_POLICY, choose_policy
 from harness.judge.rules import rule_of
 from harness.judge.table import Run, load_run
-from harness.records import RUN_FILE
+from harness.records import RUN_FILE, THEN_FOLDER
 from harness.run.revisions import PackageUnderTest, commits_between, read_subjects
 from harness.system import write_text
 from harness.system.git import describe, resolve
@@ -466,7 +466,7 @@ def _with_pytest(
     folder: Path,
     points: Sequence[str],
 ) -> int:
-    named = [argument for name in points for argument in ("--memory-points", literally(name))]
+    named = [argument for name in points for argument in ("--memory-points", glob.escape(name))]
     comparison = [
         "--memory-against",
         good,

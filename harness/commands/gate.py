@@ -30,12 +30,12 @@ from harness.commands import (
 from harness.errors import PageError, UsageError
 from harness.judge import FINDINGS, ExitCode
 from harness.judge.advice import Commands
-from harness.judge.baseline import THEN_FOLDER
 from harness.judge.gate import Judgement
 from harness.judge.policy import Policy
 from harness.judge.rules import RULES
 from harness.judge.table import Run
 from harness.judged_run import Gate
+from harness.records import THEN_FOLDER
 from harness.remeasure import (
     Offenders,
     OnRun,

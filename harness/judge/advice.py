@@ -1,5 +1,6 @@
 """The commands that sentences advise: complete, with the arguments that the run was judged with."""
 
+import glob
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ class Commands:
         words = _words(self.typed)
         if words is None or not _after_pytest(words):
             return ""
-        return shlex.join([*_without(words, (*_PLACES, _POINTS)), f"{_POINTS}={literally(name)}"])
+        return shlex.join([*_without(words, (*_PLACES, _POINTS)), f"{_POINTS}={glob.escape(name)}"])
 
     def bisect(self, good: str) -> str:
         """Find the commit after ``good`` that made it worse; empty where it is unknown how it was
@@ -210,15 +211,6 @@ def launcher(here: Path | None = None) -> tuple[str, ...]:
 
 def _harness(*arguments: str) -> str:
     return shlex.join([*launcher(), *arguments])
-
-
-def literally(name: str) -> str:
-    """A pattern of names that only this one matches.
-
-    >>> literally("load[1]-*")
-    'load[[]1]-[*]'
-    """
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _words(typed: str) -> list[str] | None:

@@ -18,7 +18,7 @@ from harness.judge.limits import Tolerance
 from harness.judge.policy import Policy
 from harness.judge.table import Place, Run, amounts_by_place, load_run
 from harness.meters import DEVICE_IN_USE, GATED_METERS, HOST_ANON, WITNESS_METERS
-from harness.records import Outcome, Point, Scalar
+from harness.records import THEN_FOLDER, Outcome, Point, Scalar
 from harness.rundir.manifest import CodeSide
 from harness.words import format_bytes
 
@@ -332,8 +332,6 @@ def budget_setting(budget_bytes: int | None) -> dict[str, Scalar]:
 # accepted and never stale.
 
 
-THEN_FOLDER = "then"
-"""The run of the earlier code, in the run directory of the later (``harness.run.revisions``)."""
 _REASON = "measured beside the run that is compared with it"
 _BECAUSE = (
     "What two codes measured in one run on one machine may differ by where the policy has no "

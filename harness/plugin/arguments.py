@@ -13,10 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.commands import MOST_REPEATS
 from harness.errors import UsageError
 from harness.plugin.limits import SECTIONS
-from harness.records import Outcome, Scalar
+from harness.records import MOST_REPEATS, Outcome, Scalar
 from harness.run.devices import check_budget
 from harness.words import closest, nearest, parse_bytes, phase_name
 

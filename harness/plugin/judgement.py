@@ -26,9 +26,8 @@ from harness.plugin.limits import REMEASURE
 from harness.plugin.options import as_typed, worker_count
 from harness.plugin.plan import unmatched
 from harness.plugin.session import RunSession, SessionEnd, SessionFinding
-from harness.records import Point, passed_over_in_words
+from harness.records import THEN_FOLDER, Point, passed_over_in_words
 from harness.remeasure import Measure, Offender, find_offenders, remeasure
-from harness.run.revisions import THEN_FOLDER
 from harness.rundir.manifest import (
     has_ended,
     left_out,

@@ -47,10 +47,9 @@ from harness.plugin.plan import (
     run_of,
     settle_sides,
 )
-from harness.records import RUN_FILE, TRACED_REPEAT, Point
+from harness.records import RUN_FILE, THEN_FOLDER, TRACED_REPEAT, Point
 from harness.run.devices import Device
 from harness.run.revisions import (
-    THEN_FOLDER,
     Sides,
 )
 from harness.rundir.manifest import (

@@ -21,8 +21,6 @@ from harness.run.launchers import HOME
 from harness.system import git
 from harness.system.git import MERGE_BASE
 
-THEN_FOLDER = "then"
-"""The run directory of the earlier code, inside that of the later."""
 REVISIONS_FOLDER = Path("artifacts", "revisions")
 """Where unpacked revisions are kept, by commit, under the project's root."""
 

@@ -30,9 +30,8 @@ from pydantic import (
 
 from harness import system as files
 from harness.errors import GitError, RunDirectoryError, UsageError
-from harness.records import ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind
+from harness.records import MOST_REPEATS, ROWS_FILE, RUN_FILE, SCHEMA_VERSION, Point, PoolKind
 from harness.rundir.reading import SEAL, seal_of
-from harness.rundir.rows import MOST_REPEATS
 from harness.system import git
 from harness.system.memory import host_memory_bytes
 from harness.words import nearest_path

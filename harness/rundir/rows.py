@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 from harness.errors import RunDirectoryError
 from harness.records import (
+    MOST_REPEATS,
     ROWS_FILE,
     TRACES_FOLDER,
     Outcome,
@@ -28,9 +29,6 @@ from harness.words import one_line
 RunKey = tuple[str, int]
 """Name of the point and number of the repeat: one run."""
 
-MOST_REPEATS = 1000
-"""Of one point. Chosen: twenty times what any spread needs. It catches a zero too many before that
-costs a week, and a damaged number before it fills the memory."""
 MOST_FURTHER_REPEATS = 100
 """Chosen: of one announcement; far more than a quorum needs, and few enough that a damaged number
 does not fill the memory."""

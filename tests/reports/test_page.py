@@ -16,11 +16,12 @@ from reports.cards import cards_of
 from reports.cause_cards import MOST_FOLLOWING
 from reports.curves import run_panels
 from reports.earlier import NOTHING_EARLIER, Earlier
-from reports.header import NOT_RECORDED, duration, header_of
+from reports.header import NOT_RECORDED, header_of
 from reports.html import render
 from reports.marks import bar, sparkline
 from reports.page import make_page
 from reports.view import RunView
+from reports.words import duration
 
 HOSTILE = '<script>alert("x")</script>\' & $\\frac$'
 

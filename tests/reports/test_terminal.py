@@ -17,7 +17,6 @@ from reports.terminal import (
     WIDTH,
     LoaderTable,
     Tone,
-    duration,
     measured_lines,
     sparkline,
     table_lines,
@@ -25,6 +24,7 @@ from reports.terminal import (
     verdict_lines,
 )
 from reports.view import RunView
+from reports.words import time_taken
 
 LAZY = "loading-lazy-image_count=2000-stack_size=2048"
 
@@ -292,7 +292,7 @@ def test_without_block_characters_there_are_no_bars(whole_run):
 )
 def test_how_long_a_run_took(ended, words):
     """Nothing where it is not known."""
-    assert duration("2026-01-01T00:00:00+00:00", ended) == words
+    assert time_taken("2026-01-01T00:00:00+00:00", ended) == words
 
 
 def test_runs_that_died_otherwise_than_planned_are_said_so(sweep, tmp_path):

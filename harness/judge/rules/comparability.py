@@ -9,7 +9,6 @@ from pathlib import Path
 from harness.judge import FindingKind, RuleName
 from harness.judge.advice import Commands
 from harness.judge.baseline import (
-    THEN_FOLDER,
     Against,
     Baseline,
     counter_of,
@@ -46,7 +45,7 @@ from harness.judge.rules.findings import (
 )
 from harness.judge.table import Run
 from harness.meters import HOST_RSS, meter_words
-from harness.records import ROWS_FILE, Outcome
+from harness.records import ROWS_FILE, THEN_FOLDER, Outcome
 from harness.rundir.manifest import CodeSide
 
 ISOLATED_METERS = frozenset({HOST_RSS})
